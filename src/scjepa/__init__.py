@@ -1,0 +1,35 @@
+"""scjepa: joint-embedding predictive models for spatial transcriptomics and single cells.
+
+Submodules load on first use, so that ``import scjepa`` is quick and ``scjepa.nn``, ``scjepa.tokens`` and
+``scjepa.training`` need only torch, numpy, scipy and lightning.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from scjepa._settings import settings
+
+__version__ = "0.1.0"
+
+_SUBMODULES = ("datasets", "metrics", "models", "nn", "pl", "tl", "tokens", "training")
+_OBJECTS = {"STJEPA": "scjepa.models"}
+
+__all__ = ["STJEPA", "__version__", "datasets", "metrics", "models", "nn", "pl", "settings", "tl", "tokens", "training"]
+
+if TYPE_CHECKING:
+    from scjepa import datasets, metrics, models, nn, pl, tl, tokens, training
+    from scjepa.models import STJEPA
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"scjepa.{name}")
+    if name in _OBJECTS:
+        return getattr(import_module(_OBJECTS[name]), name)
+    raise AttributeError(f"module 'scjepa' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,360 @@
+"""Every option of ST-JEPA in frozen dataclasses, validated once, and the presets that bundle them.
+
+A preset is a starting point: each part can be overridden by a mapping or by a dataclass of its own
+(:func:`resolve`). What a model saves is the resolved values, never the preset's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not value > 0:
+            raise ValueError(f"{type(owner).__name__}.{name} must be positive, found {value!r}.")
+
+
+def _within(owner: object, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not low <= value <= high:
+            raise ValueError(f"{type(owner).__name__}.{name} must lie in [{low}, {high}], found {value!r}.")
+
+
+def _one_of(owner: object, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(owner, name)
+    if value not in choices:
+        raise ValueError(f"{type(owner).__name__}.{name} must be one of {', '.join(choices)}; found {value!r}.")
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """How a cell and its neighbourhood become tokens (Section 2.1 of the paper).
+
+    Parameters
+    ----------
+    n_tokens
+        Genes kept per cell, the paper's L: the top non-zero genes by (-rank value, vocabulary id).
+    n_neighbors
+        Nearest neighbours beside the index cell, the paper's k.
+    values
+        Normalization of the value each token carries, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
+    ranks
+        Normalization that orders a cell's genes, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
+    ties
+        ``"order"``: each token has a rank of its own, ties broken by vocabulary id. ``"shared"``: equal values of
+        a cell share one rank code (the first of their positions).
+    """
+
+    n_tokens: int = 64
+    n_neighbors: int = 10
+    values: str = "counts"
+    ranks: str = "counts"
+    ties: str = "order"
+
+    def __post_init__(self) -> None:
+        _positive(self, "n_tokens", "n_neighbors")
+        _one_of(self, "ties", ("order", "shared"))
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The token embedding and the transformer (Sections 2.2 and 2.3).
+
+    Parameters
+    ----------
+    width
+        Embedding width D, also ``n_latent``.
+    n_layers, n_heads, mlp_ratio, dropout
+        Pre-norm transformer blocks; ``width / n_heads`` of 16 or more is fastest on CPU.
+    value
+        How gene and value combine, a name in :data:`scjepa.nn.VALUE_ENCODERS`: ``"mlp"`` is the paper's sum of gene
+        identity and a two-layer value MLP, ``"bound"`` the product gene × value, which pooling does not mix up.
+    value_scale
+        ``"log1p"`` or ``"identity"``: what the value encoder sees of a token's value.
+    rank
+        Rank encoder, a name in :data:`scjepa.nn.RANK_ENCODERS`.
+    segment
+        Spatial encoder of the segment (index cell, first neighbour, ...), in :data:`scjepa.nn.SEGMENT_ENCODERS`.
+    position_weight
+        Factor on rank and segment encodings (1 in the paper).
+    gene_std
+        Standard deviation of the gene embedding at initialization.
+    metatoken
+        Add a technology token to each neighbourhood in training. It is never masked or pooled and is left out at
+        inference.
+    attention
+        Attention back-end, a name in :data:`scjepa.nn.ATTENTION_BACKENDS`, or ``"auto"`` (a fixed rule of device
+        and shape).
+    """
+
+    width: int = 128
+    n_layers: int = 3
+    n_heads: int = 4
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    value: str = "bound"
+    value_scale: str = "log1p"
+    rank: str = "sinusoidal"
+    segment: str = "sinusoidal"
+    position_weight: float = 0.3
+    gene_std: float = 1.0
+    metatoken: bool = True
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std")
+        _within(self, 0.0, 1.0, "dropout")
+        _one_of(self, "value_scale", ("log1p", "identity"))
+        if self.width % self.n_heads:
+            raise ValueError(
+                f"EncoderConfig.width ({self.width}) must be a multiple of n_heads ({self.n_heads}); "
+                f"try n_heads={max(h for h in range(1, self.n_heads) if self.width % h == 0)}."
+            )
+        if self.width % 2:
+            raise ValueError(f"EncoderConfig.width must be even for sinusoidal encodings, found {self.width}.")
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Which tokens the context encoder does not see (Section 2.3).
+
+    Parameters
+    ----------
+    scheme
+        A name in :data:`scjepa.nn.MASKING_SCHEMES`; ``"stratified"`` masks round(ratio · n) tokens of each cell.
+    ratio
+        Share of masked tokens, the paper's ρ.
+    n_masks
+        Masks drawn per neighbourhood; they share one pass of the target encoder.
+    query_fraction
+        Share of the masked tokens that the predictor is asked for (1: all, as in the paper).
+    metatoken_dropout
+        Share of training neighbourhoods without their technology token, so that inference without it is familiar.
+    """
+
+    scheme: str = "stratified"
+    ratio: float = 0.6
+    n_masks: int = 1
+    query_fraction: float = 1.0
+    metatoken_dropout: float = 0.15
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise ValueError(f"MaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
+        if not 0 < self.query_fraction <= 1:
+            raise ValueError(f"MaskingConfig.query_fraction must lie in (0, 1], found {self.query_fraction!r}.")
+        _positive(self, "n_masks")
+        _within(self, 0.0, 1.0, "metatoken_dropout")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is predicted and how the error is measured (Equations 1-3).
+
+    Parameters
+    ----------
+    name
+        A name in :data:`scjepa.nn.OBJECTIVES`.
+    predictor_layers
+        Transformer blocks of the predictor, of the encoder's width.
+    query
+        What a mask token knows of its gene: ``"gene"`` (identity, segment and rank) or ``"rank"`` (segment and rank).
+    target_view
+        ``"all"``: the target encoder sees the whole neighbourhood and its outputs at masked tokens are gathered
+        (I-JEPA); ``"masked"``: it sees the masked tokens alone (the paper's Equation 2 taken literally).
+    target_norm
+        ``"layer"``: targets pass a layer norm without parameters; ``"none"``.
+    token_weight
+        Weight of the token objective: L1 at masked tokens (the paper's loss).
+    cell_weight, neighborhood_weight
+        Weights of the pooled objectives: from the visible tokens predict the target encoder's pooled index cell and
+        pooled neighbourhood (smooth L1, targets standardized over the batch). 0 in the paper.
+    variance_weight, covariance_weight
+        Guards against collapse on pooled context embeddings: a hinge on the standard deviation of each dimension,
+        and squared off-diagonal covariance (VICReg). 0 in the paper.
+    """
+
+    name: str = "ijepa"
+    predictor_layers: int = 1
+    query: str = "gene"
+    target_view: str = "all"
+    target_norm: str = "layer"
+    token_weight: float = 1.0
+    cell_weight: float = 1.0
+    neighborhood_weight: float = 1.0
+    variance_weight: float = 1.0
+    covariance_weight: float = 0.04
+
+    def __post_init__(self) -> None:
+        _positive(self, "predictor_layers")
+        _one_of(self, "query", ("gene", "rank"))
+        _one_of(self, "target_view", ("all", "masked"))
+        _one_of(self, "target_norm", ("layer", "none"))
+        weights = ("token_weight", "cell_weight", "neighborhood_weight", "variance_weight", "covariance_weight")
+        for name in weights:
+            if getattr(self, name) < 0:
+                raise ValueError(f"ObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
+        if not any(getattr(self, name) > 0 for name in weights[:3]):
+            raise ValueError("ObjectiveConfig needs a positive token_weight, cell_weight or neighborhood_weight.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimization and its schedules (Appendix A); what ``train()`` uses where it is not told otherwise.
+
+    Parameters
+    ----------
+    max_steps
+        Optimizer steps; ``None``: ``max_epochs`` decides.
+    max_epochs
+        Epochs when ``max_steps`` is ``None`` or ``train(max_epochs=...)`` is called.
+    batch_size
+        Neighbourhoods per step.
+    learning_rate, final_learning_rate
+        Peak and end of the cosine.
+    warmup
+        Share of the steps in which the learning rate rises linearly to its peak.
+    weight_decay, final_weight_decay
+        Start and end of the weight-decay cosine; none on biases, norms and embeddings.
+    ema_start, ema_end
+        The target encoder's momentum, linear over the optimizer steps.
+    clip
+        Largest norm of the gradient; ``None`` for no clipping.
+    precision
+        Lightning's ``precision``. ``"bf16-mixed"`` falls back to 32 bits where the hardware has no bf16.
+    validation_size
+        Share of cells held out, as whole sections or spatial blocks; 0 for none.
+    """
+
+    max_steps: int | None = 1500
+    max_epochs: int | None = None
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-6
+    warmup: float = 0.1
+    weight_decay: float = 0.04
+    final_weight_decay: float = 0.4
+    betas: tuple[float, float] = (0.9, 0.999)
+    ema_start: float = 0.99
+    ema_end: float = 1.0
+    clip: float | None = 2.0
+    precision: str = "32-true"
+    validation_size: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        if self.max_steps is None and self.max_epochs is None:
+            raise ValueError("TrainConfig needs max_steps or max_epochs.")
+        for name in ("max_steps", "max_epochs", "clip"):
+            if getattr(self, name) is not None:
+                _positive(self, name)
+        _positive(self, "batch_size", "learning_rate")
+        _within(self, 0.0, 1.0, "warmup", "ema_start", "ema_end")
+        _within(self, 0.0, 0.5, "validation_size")
+        if self.weight_decay < 0 or self.final_weight_decay < 0 or self.final_learning_rate < 0:
+            raise ValueError("TrainConfig: weight decay and final learning rate must not be negative.")
+
+
+@dataclass(frozen=True)
+class STJEPAConfig:
+    """The resolved configuration of an ST-JEPA model: one dataclass per part."""
+
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return nested plain dictionaries, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> STJEPAConfig:
+        """Build a configuration from what :meth:`to_dict` gave."""
+        return _override(cls(), values)
+
+
+_PAPER_ENCODER = EncoderConfig(width=768, n_layers=5, n_heads=8, value="mlp", position_weight=1.0, gene_std=0.02)
+_PAPER_OBJECTIVE = ObjectiveConfig(cell_weight=0.0, neighborhood_weight=0.0, variance_weight=0.0, covariance_weight=0.0)
+_PAPER_TRAINING = TrainConfig(
+    max_steps=None,
+    max_epochs=800,
+    batch_size=256,
+    learning_rate=6e-5,
+    ema_start=0.995,
+    warmup=0.05,
+    precision="bf16-mixed",
+)
+
+PRESETS: dict[str, STJEPAConfig] = {
+    "demo": STJEPAConfig(
+        tokens=TokenConfig(n_tokens=16),
+        encoder=EncoderConfig(width=64, n_layers=2, n_heads=4),
+        training=TrainConfig(max_steps=600),
+    ),
+    "base": STJEPAConfig(tokens=TokenConfig(n_tokens=32), encoder=EncoderConfig(width=128, n_layers=2, n_heads=4)),
+    "paper_ablation": STJEPAConfig(
+        encoder=replace(_PAPER_ENCODER, n_layers=3), objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING
+    ),
+    "paper": STJEPAConfig(encoder=_PAPER_ENCODER, objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING),
+}
+"""``demo`` for a laptop, ``base`` the recommended recipe, ``paper_ablation`` and ``paper`` the paper's models."""
+
+
+def unknown_name(kind: str, name: object, known: Any) -> str:
+    """Return the sentence of an error about a name that is not known, with the nearest that is."""
+    known = sorted(map(str, known))
+    near = get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}."
+
+
+def _override(config: Any, changes: Any) -> Any:
+    """Return the dataclass ``config`` with ``changes``: a dataclass of its type, or a mapping of names to values."""
+    if isinstance(changes, type(config)):
+        return changes
+    if not isinstance(changes, Mapping):
+        raise TypeError(
+            f"Expected a {type(config).__name__} or a mapping of its options, found {type(changes).__name__}."
+        )
+    known = {f.name: getattr(config, f.name) for f in fields(config)}
+    for name in changes:
+        if name not in known:
+            raise ValueError(unknown_name(f"option of {type(config).__name__}", name, known))
+    nested = {
+        name: _override(known[name], value) if hasattr(known[name], "__dataclass_fields__") else value
+        for name, value in changes.items()
+    }
+    return replace(config, **nested)
+
+
+def resolve(preset: str | STJEPAConfig = "base", **parts: Any) -> STJEPAConfig:
+    """Return the configuration of ``preset`` with the given parts overridden.
+
+    Parameters
+    ----------
+    preset
+        A name in :data:`PRESETS`, or a whole configuration.
+    **parts
+        ``tokens``, ``encoder``, ``masking``, ``objective``, ``training``: each a dataclass, a mapping of the options
+        to change, or ``None`` for no change.
+
+    Raises
+    ------
+    ValueError
+        If the preset, a part or an option is not known, or a value is out of its range.
+    """
+    if isinstance(preset, STJEPAConfig):
+        config = preset
+    elif preset in PRESETS:
+        config = PRESETS[preset]
+    else:
+        raise ValueError(unknown_name("preset", preset, PRESETS))
+    return _override(config, {name: part for name, part in parts.items() if part is not None})

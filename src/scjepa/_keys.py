@@ -1,0 +1,31 @@
+"""Every name scjepa reads from or writes to an AnnData object, once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SPATIAL: Final = "spatial"
+"""``obsm`` key of the coordinates and squidpy's default ``key_added`` of the spatial graph."""
+
+EMBEDDING: Final = "X_stjepa"
+"""``obsm`` key of neighbourhood embeddings (the tutorials' name; the user chooses it)."""
+
+EMBEDDING_CELL: Final = "X_stjepa_cell"
+"""``obsm`` key of cell embeddings."""
+
+EMBEDDING_GENE: Final = "X_stjepa_gene"
+"""``varm`` key of gene embeddings."""
+
+NICHE: Final = "niche"
+"""``obs`` key of the niches that :func:`scjepa.tl.niches` writes."""
+
+NICHE_NEIGHBORS: Final = "scjepa_niche"
+"""``uns``/``obsp`` key of the nearest-neighbour graph of embeddings; the user's own ``neighbors`` is left alone."""
+
+UNS: Final = "scjepa"
+"""``uns`` key of what scjepa's functions record about how a result was made."""
+
+SECTION: Final = "section"
+TECHNOLOGY: Final = "technology"
+REGION: Final = "region"
+CELL_TYPE: Final = "cell_type"
