@@ -1,0 +1,43 @@
+"""Counts, gene names and coordinates in; tables of tokens and neighbors, and batches of them, out.
+
+No AnnData on this floor, and torch only where a batch is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scjepa.tokens.cells import TokenTable, build_token_table
+from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
+from scjepa.tokens.normalize import NORMALIZATIONS, Normalization, get_normalization
+from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
+
+__all__ = [
+    "NORMALIZATIONS",
+    "Alignment",
+    "Batch",
+    "NeighborTable",
+    "Normalization",
+    "Panels",
+    "TokenSource",
+    "TokenTable",
+    "Vocabulary",
+    "build_neighbor_table",
+    "build_token_table",
+    "get_normalization",
+]
+
+if TYPE_CHECKING:
+    from scjepa.tokens.batches import Batch, TokenSource
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Batch", "TokenSource"):
+        from scjepa.tokens import batches
+
+        return getattr(batches, name)
+    raise AttributeError(f"module 'scjepa.tokens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,268 @@
+"""The neighbor table: every cell's nearest neighbors, read from a spatial graph and put in order (Section 2.1).
+
+The graph says who may be a neighbor, the coordinates who is nearer. Rows of squidpy's matrices are in the order of
+their columns, not of distance, and two cells in one place have an edge in one of its two matrices only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from scjepa.tokens.normalize import name_of
+
+_BLOCK = 2**20
+"""Edges sorted at once."""
+
+_SHORT_SHARE = 0.01
+"""Share of cells with fewer than the wanted neighbors from which on a warning is due."""
+
+_SAMPLE = 200_000
+"""Stored distances compared with the coordinates, about."""
+
+_RATIO_TOLERANCE = 0.01
+"""Relative spread of stored over Euclidean distance among a cell's edges that passes as rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class NeighborTable:
+    """The nearest neighbors of every cell.
+
+    Attributes
+    ----------
+    index
+        ``(n_cells, n_neighbors)`` int32: neighbors from near to far, then -1 where a cell has fewer.
+    """
+
+    index: np.ndarray
+
+    @property
+    def n_cells(self) -> int:
+        """Cells in the table."""
+        return self.index.shape[0]
+
+    @property
+    def n_neighbors(self) -> int:
+        """Neighbors at most, the paper's k."""
+        return self.index.shape[1]
+
+    @property
+    def short(self) -> int:
+        """Number of cells with fewer than ``n_neighbors`` neighbors."""
+        return int(np.count_nonzero(self.index[:, -1] < 0))
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """Directed edges without loops: cell ``i`` has ``neighbors[starts[i]:starts[i] + degrees[i]]``."""
+
+    starts: np.ndarray
+    degrees: np.ndarray
+    neighbors: np.ndarray
+
+
+def build_neighbor_table(
+    connectivities: Any,
+    distances: Any,
+    coordinates: np.ndarray,
+    n_neighbors: int,
+    *,
+    sections: np.ndarray | None = None,
+    two_hop: bool = False,
+    cell_names: Sequence[str] | None = None,
+) -> NeighborTable:
+    """Put the neighbors of a spatial graph in order, nearest first, and keep ``n_neighbors`` of them.
+
+    The order is by (Euclidean distance in float64, the neighbor's coordinates, its number), so that it does not
+    depend on the order of the cells, save for neighbors in the very same place. Any graph will do: k-nearest
+    neighbors, radius, Delaunay, grid.
+
+    Parameters
+    ----------
+    connectivities, distances
+        ``(n_cells, n_cells)`` sparse matrices as :func:`squidpy.gr.spatial_neighbors` writes them to ``obsp``. Either
+        may be ``None``. An edge is an entry that either of them has; the diagonal is left out.
+    coordinates
+        ``(n_cells, 2)`` or ``(n_cells, 3)`` positions, in any unit.
+    n_neighbors
+        Neighbors kept per cell, k. Cells that have fewer are padded with -1.
+    sections
+        ``(n_cells,)`` section codes or names, across which no edge may go; ``None``: not checked.
+    two_hop
+        The connectivities hold two-hop neighbors (``transform="cosine"``): only ``distances`` says what an edge is.
+    cell_names
+        Names of the cells for messages; ``None``: their numbers.
+
+    Raises
+    ------
+    ValueError
+        If there is no graph or it has no edge, its size is not that of the data, a coordinate is not finite, or an
+        edge joins two sections.
+
+    Warns
+    -----
+    UserWarning
+        If more than 1% of the cells have fewer than ``n_neighbors`` neighbors, or stored distances do not agree with
+        the coordinates up to a factor (the graph looks stale; ring numbers of grids are not compared).
+    """
+    if n_neighbors < 1:
+        raise ValueError(f"n_neighbors must be positive, found {n_neighbors!r}.")
+    coordinates = _check_coordinates(coordinates, cell_names)
+    graph = _read_graph(None if two_hop else connectivities, distances, len(coordinates))
+    if sections is not None:
+        _check_sections(graph, np.asarray(sections), cell_names)
+    if distances is not None and _looks_stale(distances, coordinates):
+        warnings.warn(
+            "The distances stored with the spatial graph do not agree with the coordinates: the graph looks stale "
+            "(cells or coordinates changed after it was built). Rerun squidpy.gr.spatial_neighbors(adata).",
+            UserWarning,
+            stacklevel=2,
+        )
+    table = NeighborTable(_nearest(graph, coordinates, n_neighbors))
+    if table.short > _SHORT_SHARE * table.n_cells:
+        warnings.warn(_short_message(table, int(graph.degrees.max())), UserWarning, stacklevel=2)
+    return table
+
+
+def _check_coordinates(coordinates: np.ndarray, cell_names: Sequence[str] | None) -> np.ndarray:
+    coordinates = np.asarray(coordinates, dtype=np.float64)
+    if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
+        raise ValueError(f"Coordinates must have the shape (n_cells, 2) or (n_cells, 3), found {coordinates.shape}.")
+    finite = np.isfinite(coordinates).all(axis=1)
+    if not finite.all():
+        cell = int(finite.argmin())
+        raise ValueError(
+            f"{name_of('Cell', cell_names, cell)} has the coordinates {coordinates[cell].tolist()}, and so for "
+            f"{np.count_nonzero(~finite):,} cells in all: coordinates must be finite. Drop those cells, then rerun "
+            "squidpy.gr.spatial_neighbors(adata)."
+        )
+    return coordinates
+
+
+def _read_graph(connectivities: Any, distances: Any, n_cells: int) -> _Graph:
+    """Return the union of the matrices' patterns without the diagonal."""
+    patterns = [
+        _pattern(matrix, n_cells) for matrix in (_without_zeros(connectivities), distances) if matrix is not None
+    ]
+    if not patterns:
+        raise ValueError("There is no spatial graph. Run squidpy.gr.spatial_neighbors(adata, coord_type='generic').")
+    union = patterns[0] + patterns[1] if len(patterns) == 2 else patterns[0]
+    loops = np.repeat(np.arange(n_cells, dtype=union.indices.dtype), np.diff(union.indptr)) == union.indices
+    ends = np.concatenate([[0], np.cumsum(~loops)])[union.indptr]
+    if ends[-1] == 0:
+        raise ValueError(
+            f"The spatial graph of {n_cells:,} cells has no edge. Run squidpy.gr.spatial_neighbors(adata, "
+            "coord_type='generic') again, with a larger radius if it is a radius graph."
+        )
+    return _Graph(ends[:-1], np.diff(ends), union.indices[~loops])
+
+
+def _without_zeros(connectivities: Any) -> Any:
+    """Return the matrix without stored zeros: there they say no edge, in distances two cells in one place."""
+    if connectivities is None:
+        return None
+    connectivities = sparse.csr_array(connectivities)
+    if np.count_nonzero(connectivities.data) < connectivities.nnz:
+        connectivities = connectivities.copy()
+        connectivities.eliminate_zeros()
+    return connectivities
+
+
+def _pattern(matrix: Any, n_cells: int) -> sparse.csr_array:
+    """Return the stored entries of ``matrix`` as a boolean CSR matrix in canonical form."""
+    if matrix.shape != (n_cells, n_cells):
+        raise ValueError(
+            f"The spatial graph has the shape {matrix.shape}, but there are {n_cells:,} cells: it is stale. Rerun "
+            "squidpy.gr.spatial_neighbors(adata)."
+        )
+    matrix = sparse.csr_array(matrix)
+    pattern = sparse.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
+    if not pattern.has_canonical_format:
+        pattern = pattern.copy()
+        pattern.sum_duplicates()
+    return pattern
+
+
+def _check_sections(graph: _Graph, sections: np.ndarray, cell_names: Sequence[str] | None) -> None:
+    if sections.shape != graph.degrees.shape:
+        raise ValueError(f"Expected one section for each of {len(graph.degrees):,} cells, found {sections.shape}.")
+    codes = np.unique(sections, return_inverse=True)[1].astype(np.int32)
+    across = np.repeat(codes, graph.degrees) != codes[graph.neighbors]
+    if across.any():
+        edge = int(across.argmax())
+        cell, neighbor = int(np.searchsorted(graph.starts, edge, side="right")) - 1, int(graph.neighbors[edge])
+        raise ValueError(
+            f"{np.count_nonzero(across):,} edges of the spatial graph join different sections: "
+            f"{name_of('cell', cell_names, cell)} (section {str(sections[cell])!r}) and "
+            f"{name_of('cell', cell_names, neighbor)} (section {str(sections[neighbor])!r}), for one. Rebuild "
+            "it by section: sq.gr.spatial_neighbors(adata, library_key=..., coord_type='generic')."
+        )
+
+
+def _nearest(graph: _Graph, coordinates: np.ndarray, n_neighbors: int) -> np.ndarray:
+    """Return the ``(n_cells, n_neighbors)`` int32 table, cells of one degree at a time: those make a rectangle."""
+    by_place = np.lexsort(coordinates.T[::-1]).astype(np.int32)  # stable: cells in one place stay in their order
+    place = np.empty_like(by_place)
+    place[by_place] = np.arange(len(place), dtype=np.int32)
+    places = coordinates[by_place]
+    index = np.full((len(place), n_neighbors), -1, dtype=np.int32)
+    for cells, degree in _rectangles(graph.degrees):
+        edges = graph.starts[cells][:, None] + np.arange(degree)
+        # Neighbors first in the order of their places, then stably by distance: so ties keep the order of places.
+        neighbors = np.sort(place[graph.neighbors[edges]], axis=1)
+        squared = np.zeros(neighbors.shape)
+        for axis in range(coordinates.shape[1]):
+            squared += (places[:, axis][neighbors] - coordinates[cells, axis][:, None]) ** 2
+        order = np.argsort(np.sqrt(squared), axis=1, kind="stable")[:, :n_neighbors]
+        index[cells, : order.shape[1]] = by_place[np.take_along_axis(neighbors, order, axis=1)]
+    return index
+
+
+def _rectangles(degrees: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield cells of equal degree and that degree, some cells at a time; cells without edges are left out."""
+    by_degree = np.argsort(degrees, kind="stable")
+    values, starts = np.unique(degrees[by_degree], return_index=True)
+    for degree, start, stop in zip(values, starts, [*starts[1:], len(degrees)], strict=True):
+        if degree == 0:
+            continue
+        step = max(1, _BLOCK // degree)
+        for first in range(start, stop, step):
+            yield by_degree[first : min(first + step, stop)], int(degree)
+
+
+def _looks_stale(distances: Any, coordinates: np.ndarray) -> bool:
+    """Whether stored distances are not Euclidean ones times a factor, which each cell may have of its own.
+
+    A factor is what a change of units leaves, in all sections or in one. Cells with a single edge tell nothing.
+    """
+    step = max(1, distances.nnz // _SAMPLE)
+    sample = sparse.coo_array(sparse.csr_array(distances)[::step])
+    cells = sample.row * step
+    euclidean = np.linalg.norm(coordinates[cells] - coordinates[sample.col], axis=1)
+    compared = (sample.data > 0) & (euclidean > 0)
+    stored, euclidean, cells = sample.data[compared], euclidean[compared], cells[compared]
+    if len(stored) == 0 or (stored == np.rint(stored)).all():  # whole numbers: rings of a grid
+        return False
+    ratios = stored / euclidean
+    starts = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]]))
+    spread = np.maximum.reduceat(ratios, starts) / np.minimum.reduceat(ratios, starts)
+    return bool(np.mean(spread > 1 + _RATIO_TOLERANCE) > _SHORT_SHARE)
+
+
+def _short_message(table: NeighborTable, largest: int) -> str:
+    k = table.n_neighbors
+    reason = (
+        f"no cell has more than {largest}: the graph was built with fewer neighbors"
+        if largest < k
+        else "usual for radius, Delaunay and grid graphs; or cells were removed after the graph was built"
+    )
+    return (
+        f"{table.short / table.n_cells:.1%} of the cells ({table.short:,} of {table.n_cells:,}) have fewer than {k} "
+        f"neighbors in the spatial graph ({reason}). Their neighborhoods are smaller. For {k} neighbors each: "
+        f"sq.gr.spatial_neighbors(adata, n_neighs={k}, coord_type='generic')."
+    )
