@@ -14,12 +14,49 @@ from scjepa._settings import settings
 __version__ = "0.1.0"
 
 _SUBMODULES = ("datasets", "metrics", "models", "nn", "pl", "tl", "tokens", "training")
-_OBJECTS = {"STJEPA": "scjepa.models"}
+_CONFIGURATION = (
+    "PRESETS",
+    "EncoderConfig",
+    "MaskingConfig",
+    "ObjectiveConfig",
+    "STJEPAConfig",
+    "TokenConfig",
+    "TrainConfig",
+)
+_OBJECTS = {"STJEPA": "scjepa.models", **dict.fromkeys(_CONFIGURATION, "scjepa._config")}
 
-__all__ = ["STJEPA", "__version__", "datasets", "metrics", "models", "nn", "pl", "settings", "tl", "tokens", "training"]
+__all__ = [
+    "PRESETS",
+    "STJEPA",
+    "EncoderConfig",
+    "MaskingConfig",
+    "ObjectiveConfig",
+    "STJEPAConfig",
+    "TokenConfig",
+    "TrainConfig",
+    "__version__",
+    "datasets",
+    "metrics",
+    "models",
+    "nn",
+    "pl",
+    "settings",
+    "tl",
+    "tokens",
+    "training",
+]
 
 if TYPE_CHECKING:
     from scjepa import datasets, metrics, models, nn, pl, tl, tokens, training
+    from scjepa._config import (
+        PRESETS,
+        EncoderConfig,
+        MaskingConfig,
+        ObjectiveConfig,
+        STJEPAConfig,
+        TokenConfig,
+        TrainConfig,
+    )
     from scjepa.models import STJEPA
 
 

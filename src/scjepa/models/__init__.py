@@ -1,0 +1,7 @@
+"""Models: AnnData in, AnnData out."""
+
+from __future__ import annotations
+
+from scjepa.models.stjepa import STJEPA
+
+__all__ = ["STJEPA"]

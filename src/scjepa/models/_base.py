@@ -1,0 +1,323 @@
+"""What every model of this package shares: training, history, diagnosis, save and load."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData, read_h5ad
+from scvi.model._utils import parse_device_args
+from scvi.model.base import BaseModelClass
+
+from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
+from scjepa.models import _store
+from scjepa.models._data import CellData, DataKeys, fingerprint
+from scjepa.tokens.batches import TokenSource
+from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
+from scjepa.training.history import History
+
+_MONITOR_CELLS = 512
+"""Cells the monitor reads: enough for an effective rank, few enough to cost a few percent of a run."""
+
+
+class JEPAModel(BaseModelClass):
+    """Base of the models: an AnnData object, a configuration, a torch module and their verbs.
+
+    A subclass says how its module is built (:meth:`_build`) and how AnnData becomes tables (:meth:`_tables`).
+    """
+
+    config: STJEPAConfig
+    module: Any
+    seed: int
+    _untrained_message: ClassVar[str] = (
+        "This model is not trained: the embeddings come from its random initial weights. Call model.train() first."
+    )
+
+    # -- data ---------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.module.parameters()).device
+
+    @property
+    def keys(self) -> DataKeys:
+        """Where the model finds what it reads, as given to ``setup_anndata``."""
+        arguments = self.adata_manager.registry["setup_args"]
+        return DataKeys(**{f.name: arguments[f.name] for f in fields(DataKeys) if f.name in arguments})
+
+    def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None) -> CellData:
+        raise TypeError(f"{type(self).__name__} does not say how AnnData becomes tables.")
+
+    def _own_tables(self) -> CellData:
+        """Return the tables of the model's AnnData, made once and made anew when counts or graph have changed."""
+        mark = fingerprint(self.adata, self.keys)
+        if self._cached is None or self._cached[0] != mark:
+            self._cached = (mark, self._tables(self.adata))
+        return self._cached[1]
+
+    def _source(self, adata: AnnData | None, gene_ids: np.ndarray | None = None) -> TokenSource:
+        """Return the token source of ``adata`` (default: the model's own) on the model's device."""
+        if adata is None or adata is self.adata:
+            data = self._own_tables() if gene_ids is None else self._tables(self.adata, gene_ids)
+        else:
+            data = self._tables(self._validate_anndata(adata), gene_ids)
+        return TokenSource(data.tokens, data.neighbors, data.technologies, self.device)
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        max_steps: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        batch_size: int | None = None,
+        validation_size: float | None = None,
+        validation: str = "block",
+        early_stopping: bool = False,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        checkpoint_dir: str | Path | None = None,
+        ckpt_path: str | Path | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model; what is not given comes from the model's ``config.training``.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells. Wins over the preset's ``max_steps``.
+        max_steps
+            Optimizer steps. Default: the configuration's.
+        accelerator, devices
+            Lightning's, ``"auto"`` by default.
+        batch_size
+            Neighbourhoods a step.
+        validation_size
+            Share of cells held out for the monitor, in whole sections or spatial blocks; 0: none, the monitor then
+            reads training cells.
+        validation
+            ``"block"`` (compact blocks of each section) or ``"section"`` (whole sections).
+        early_stopping
+            Stop when ``validation_loss`` stops falling. A JEPA's loss can fall while features die, so look at
+            :meth:`diagnose` as well.
+        plan_kwargs
+            Options of :class:`~scjepa.TrainConfig` by name, such as ``{"learning_rate": 3e-4}``.
+        checkpoint_dir
+            Folder in which the state of training is kept, ``last.ckpt``, every ``checkpoint_every`` (100) steps.
+        ckpt_path
+            Resume exactly from this checkpoint; ``"last"``: the latest in ``checkpoint_dir``, a fresh start where
+            there is none.
+        **trainer_kwargs
+            ``monitor_every``, ``checkpoint_every``, ``patience``, ``progress_bar`` of
+            :class:`~scjepa.training.RunOptions`, and Lightning's :class:`~lightning.pytorch.Trainer` arguments.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an option is unknown or out of range. Nothing has been trained then.
+        """
+        config = self._train_config(max_epochs, max_steps, batch_size, validation_size, plan_kwargs)
+        option_names = {f.name for f in fields(RunOptions)}
+        chosen = {name: trainer_kwargs.pop(name) for name in list(trainer_kwargs) if name in option_names}
+        options = RunOptions(
+            accelerator=accelerator,
+            devices=devices,
+            early_stopping=early_stopping,
+            checkpoint_dir=checkpoint_dir,
+            ckpt_path=ckpt_path,
+            **chosen,
+        )
+        _check_trainer_arguments(trainer_kwargs, option_names)
+        if early_stopping and config.validation_size == 0:
+            raise ValueError("early_stopping needs held-out cells: pass validation_size=0.1 or so.")
+        data = self._own_tables()
+        train_cells, held_out = hold_out(
+            data.coordinates, data.sections, config.validation_size, by=validation, seed=self.seed
+        )
+        monitor = held_out if len(held_out) else train_cells
+        if len(monitor) > _MONITOR_CELLS:
+            monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, _MONITOR_CELLS, replace=False))
+        source = TokenSource(data.tokens, data.neighbors, data.technologies)
+        plan = JEPATrainingPlan(self.module, source, config, train_cells, monitor, seed=self.seed)
+        self.module.train()
+        try:
+            trainer, history = run(plan, options, **trainer_kwargs)
+        finally:
+            self.module.eval()
+        self._after_training(trainer, history, train_cells, held_out)
+
+    def _train_config(
+        self,
+        max_epochs: int | None,
+        max_steps: int | None,
+        batch_size: int | None,
+        validation_size: float | None,
+        plan_kwargs: Mapping[str, Any] | None,
+    ) -> TrainConfig:
+        changes = dict(plan_kwargs or {})
+        known = [f.name for f in fields(TrainConfig)]
+        for name in changes:
+            if name not in known:
+                raise ValueError(unknown_name("option in plan_kwargs", name, known))
+        if max_epochs is not None:
+            changes.update(max_epochs=max_epochs, max_steps=max_steps)
+        elif max_steps is not None:
+            changes.update(max_steps=max_steps)
+        for name, value in (("batch_size", batch_size), ("validation_size", validation_size)):
+            if value is not None:
+                changes[name] = value
+        return replace(self.config.training, **changes)
+
+    def _after_training(
+        self, trainer: pl.Trainer, history: History | None, train_cells: np.ndarray, held_out: np.ndarray
+    ) -> None:
+        """Keep what scvi-tools' models keep of a run."""
+        self.trainer = trainer
+        self.train_indices_, self.validation_indices_ = train_cells, held_out
+        self.module.to(trainer.strategy.root_device)
+        if history is not None:
+            offset = self.n_steps_
+            self.history_ = _extend(self.history_, history, offset)
+        self.n_steps_ += trainer.global_step
+        self.is_trained_ = True
+
+    def diagnose(self) -> Diagnosis:
+        """Tell in words whether training is healthy or features have collapsed, and what to try.
+
+        Returns
+        -------
+        Diagnosis
+            ``print(model.diagnose())`` reads well; ``.verdict`` is ``"healthy"``, ``"shrinking"``,
+            ``"not learning"``, ``"collapsed"`` or ``"untrained"``.
+        """
+        history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
+        return diagnose(history, self.config.encoder.width)
+
+    def _warn_if_untrained(self) -> None:
+        if not self.is_trained_:
+            warnings.warn(self._untrained_message, UserWarning, stacklevel=3)
+
+    # -- save and load ------------------------------------------------------------------------------------------
+
+    def _facts(self) -> dict[str, Any]:
+        """Return everything but weights that a loaded model needs, as JSON-ready values."""
+        from scjepa import __version__
+
+        return {
+            "model": type(self).__name__,
+            "scjepa_version": __version__,
+            "torch_version": torch.__version__,
+            "config": self.config.to_dict(),
+            "setup": self.keys.to_dict(),
+            "seed": self.seed,
+            "is_trained": self.is_trained_,
+            "n_steps": self.n_steps_,
+            "history": {
+                name: {"step": frame.index.tolist(), "value": frame[name].tolist()}
+                for name, frame in (self.history_ or {}).items()
+            },
+        }
+
+    def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
+        """Write the model to a folder: ``model.json`` and ``weights.safetensors``, no pickle.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to make.
+        overwrite
+            Replace a saved model that is there; any other folder is refused.
+        save_anndata
+            Also write the model's AnnData, so that :meth:`load` needs none.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder exists and may not be replaced. Nothing is written then.
+        """
+        adata = self.adata if save_anndata else None
+        _store.write_model(dir_path, self._facts(), self.module.state_dict(), adata, overwrite=overwrite)
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str | Path,
+        adata: AnnData | None = None,
+        *,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ):
+        """Load a model that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        dir_path
+            The folder.
+        adata
+            Data with the columns named at set-up; genes are aligned by name, whatever their order. Default: the data
+            saved with the model.
+        accelerator, device
+            Where the weights go.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If files are missing, damaged, foreign or newer than this version.
+        """
+        facts, weights = _store.read_model(dir_path, cls.__name__)
+        if adata is None:
+            path = Path(dir_path) / _store.ADATA_FILE
+            if not path.is_file():
+                raise ValueError(
+                    f"{dir_path} was saved without data. Pass adata: {cls.__name__}.load(dir_path, adata)."
+                )
+            adata = read_h5ad(path)
+        cls.setup_anndata(adata, **facts["setup"])
+        model = cls._from_facts(adata, facts)
+        _store.load_weights(model.module, weights, dir_path)
+        _, _, torch_device = parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)
+        model.to_device(torch_device)
+        return model
+
+    @classmethod
+    def _from_facts(cls, adata: AnnData, facts: Mapping[str, Any]):
+        raise TypeError(f"{cls.__name__} does not say how it is built from what was saved.")
+
+    def _restore(self, facts: Mapping[str, Any]) -> None:
+        """Take up the state of training that was saved."""
+        self.is_trained_ = facts["is_trained"]
+        self.n_steps_ = facts["n_steps"]
+        self.history_ = {
+            name: _frame(name, entry["step"], entry["value"]) for name, entry in facts["history"].items()
+        } or None
+
+
+def _frame(name: str, steps: Sequence[int], values: Sequence[float]) -> pd.DataFrame:
+    return pd.DataFrame({name: values}, index=pd.Index(steps, name="step"))
+
+
+def _extend(before: dict[str, pd.DataFrame] | None, history: History, offset: int) -> dict[str, pd.DataFrame]:
+    """Return the history with a further run appended, its steps counted on."""
+    after = dict(before or {})
+    for name, values in history.values.items():
+        frame = _frame(name, [step + offset for step in history.steps[name]], values)
+        after[name] = pd.concat([after[name], frame]) if name in after else frame
+    return after
+
+
+def _check_trainer_arguments(arguments: Mapping[str, Any], options: set[str]) -> None:
+    """Refuse an unknown trainer argument by name, before anything is computed."""
+    known = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
+    for name in arguments:
+        if name not in known:
+            raise TypeError(unknown_name("argument of train()", name, known | options))

@@ -1,0 +1,196 @@
+"""AnnData in, token tables out: the one place where the model's floor reads an AnnData object."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from scjepa import _keys
+from scjepa._config import TokenConfig
+from scjepa.tokens.cells import TokenTable, build_token_table
+from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
+from scjepa.tokens.vocabulary import Panels, Vocabulary
+
+logger = logging.getLogger("scjepa")
+
+ONE = "unnamed"
+"""Name of the technology, or section, where the user named none."""
+
+
+@dataclass(frozen=True)
+class DataKeys:
+    """Where in an AnnData object the model finds what it reads; the arguments of ``setup_anndata``."""
+
+    layer: str | None = None
+    technology_key: str | None = None
+    library_key: str | None = None
+    spatial_key: str = _keys.SPATIAL
+    neighbors_key: str = _keys.SPATIAL
+    panel_key: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CellData:
+    """The tables of one AnnData object.
+
+    Attributes
+    ----------
+    tokens, neighbors
+        Token and neighbour tables.
+    technologies
+        ``(n_cells,)`` int64 codes; a technology the model does not know has code 0, which inference does not read.
+    sections
+        ``(n_cells,)`` int64 codes.
+    coordinates
+        ``(n_cells, 2 or 3)`` float64.
+    """
+
+    tokens: TokenTable
+    neighbors: NeighborTable
+    technologies: np.ndarray
+    sections: np.ndarray
+    coordinates: np.ndarray
+
+
+def counts_of(adata: AnnData, keys: DataKeys) -> Any:
+    """Return the matrix of raw counts (in memory, backed or lazy)."""
+    return adata.X if keys.layer is None else adata.layers[keys.layer]
+
+
+def names_of(adata: AnnData, key: str | None) -> np.ndarray:
+    """Return each cell's name in ``obs[key]`` as strings, one name for all where ``key`` is ``None``."""
+    if key is None:
+        return np.full(adata.n_obs, ONE, dtype=object)
+    return adata.obs[key].astype(str).to_numpy(dtype=object)
+
+
+def codes_of(names: np.ndarray, known: tuple[str, ...]) -> np.ndarray:
+    """Return the position of each name in ``known``, -1 where it is not."""
+    distinct, inverse = np.unique(names.astype(str), return_inverse=True)
+    position = {name: code for code, name in enumerate(known)}
+    return np.array([position.get(name, -1) for name in distinct], dtype=np.int64)[inverse]
+
+
+def technologies_of(adata: AnnData, keys: DataKeys) -> tuple[str, ...]:
+    """Return the names of the technologies in the data, sorted."""
+    return tuple(sorted(set(names_of(adata, keys.technology_key).astype(str))))
+
+
+def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
+    """Return which genes each technology measured: given in ``varm[panel_key]``, else inferred from the counts.
+
+    Raises
+    ------
+    KeyError
+        If ``panel_key`` is not in ``varm`` or a technology has no column there.
+    """
+    technologies = technologies_of(adata, keys)
+    ids = vocabulary.ids(adata.var_names)
+    if keys.panel_key is None:
+        codes = codes_of(names_of(adata, keys.technology_key), technologies)
+        return Panels.infer(counts_of(adata, keys), ids, codes, technologies, len(vocabulary))
+    if keys.panel_key not in adata.varm:
+        raise KeyError(f"adata.varm[{keys.panel_key!r}] does not exist; adata.varm holds {list(adata.varm)}.")
+    table = adata.varm[keys.panel_key]
+    absent = [name for name in technologies if name not in getattr(table, "columns", ())]
+    if absent:
+        raise KeyError(
+            f"adata.varm[{keys.panel_key!r}] must be a DataFrame with a boolean column for each technology; "
+            f"there is none for {absent[0]!r}."
+        )
+    measured = np.zeros((len(technologies), len(vocabulary)), dtype=bool)
+    known = ids >= 0
+    for code, name in enumerate(technologies):
+        measured[code, ids[known]] = np.asarray(table[name], dtype=bool)[known]
+    return Panels(technologies, measured, inferred=False)
+
+
+def tables_of(
+    adata: AnnData,
+    keys: DataKeys,
+    vocabulary: Vocabulary,
+    technologies: tuple[str, ...],
+    config: TokenConfig,
+    gene_ids: np.ndarray | None = None,
+) -> CellData:
+    """Tokenize the cells of ``adata`` and order their neighbours.
+
+    Parameters
+    ----------
+    gene_ids
+        Vocabulary ids that may become tokens; ``None``: all.
+    """
+    ids = vocabulary.ids(adata.var_names)
+    if gene_ids is not None:
+        ids = np.where(np.isin(ids, gene_ids), ids, -1)
+    own = technologies_of(adata, keys)
+    names = names_of(adata, keys.technology_key)
+    tokens = build_token_table(
+        counts_of(adata, keys),
+        ids,
+        len(vocabulary),
+        config,
+        groups=codes_of(names, own),
+        n_groups=len(own),
+        cell_names=adata.obs_names,
+        gene_names=adata.var_names,
+    )
+    sections = codes_of(section_names := names_of(adata, keys.library_key), tuple(sorted(set(section_names))))
+    coordinates = np.array(adata.obsm[keys.spatial_key], dtype=np.float64)
+    return CellData(
+        tokens=tokens,
+        neighbors=_neighbors_of(adata, keys, coordinates, sections, config.n_neighbors),
+        technologies=codes_of(names, technologies).clip(min=0),
+        sections=sections,
+        coordinates=coordinates,
+    )
+
+
+def _neighbors_of(
+    adata: AnnData, keys: DataKeys, coordinates: np.ndarray, sections: np.ndarray, n_neighbors: int
+) -> NeighborTable:
+    params = adata.uns.get(f"{keys.neighbors_key}_neighbors", {}).get("params", {})
+    matrices = (adata.obsp.get(f"{keys.neighbors_key}_{part}") for part in ("connectivities", "distances"))
+    connectivities, distances = (None if m is None else sparse.csr_matrix(m) for m in matrices)
+    return build_neighbor_table(
+        connectivities,
+        distances,
+        coordinates,
+        n_neighbors,
+        sections=None if keys.library_key is None else names_of(adata, keys.library_key),
+        two_hop=params.get("transform") == "cosine",
+        cell_names=adata.obs_names,
+    )
+
+
+def fingerprint(adata: AnnData, keys: DataKeys) -> tuple:
+    """Return a checksum of what the tables are made from, so that a changed graph or count is noticed."""
+    parts: list[Any] = [adata.shape, tuple(adata.var_names[:1]), _checksum(counts_of(adata, keys))]
+    for part in ("connectivities", "distances"):
+        parts.append(_checksum(adata.obsp.get(f"{keys.neighbors_key}_{part}")))
+    parts.append(_checksum(np.asarray(adata.obsm[keys.spatial_key])))
+    for key in (keys.technology_key, keys.library_key):
+        parts.append(None if key is None else _checksum(names_of(adata, key).astype("U")))
+    return tuple(parts)
+
+
+def _checksum(matrix: Any) -> Any:
+    if matrix is None:
+        return None
+    if sparse.issparse(matrix):
+        arrays = [getattr(matrix, name) for name in ("data", "indices", "indptr") if hasattr(matrix, name)]
+        return tuple(_checksum(array) for array in arrays)
+    if isinstance(matrix, np.ndarray):
+        return matrix.shape, zlib.crc32(np.ascontiguousarray(matrix).view(np.uint8).ravel())
+    # Backed and lazy matrices live elsewhere; their identity has to do.
+    return id(matrix), getattr(matrix, "shape", None)

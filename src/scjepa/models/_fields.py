@@ -1,0 +1,175 @@
+"""What ST-JEPA registers of an AnnData object with scvi-tools' manager.
+
+scvi-tools' own fields fix the number of genes and the categories seen at set-up, so every new section or panel would be
+refused. These fields check and remember names; alignment by name is the model's work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import rich.table
+from anndata import AnnData
+from scvi.data.fields import BaseAnnDataField
+
+from scjepa.tokens.vocabulary import Vocabulary
+
+PANEL, TECHNOLOGY, SECTION, COORDINATES, GRAPH = "X", "technology", "section", "coordinates", "graph"
+"""Registry keys."""
+
+_GRAPH_CALL = "sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type='generic'{library})"
+
+
+def missing_key(where: str, key: str, available: Any, then: str) -> KeyError:
+    """Return the error of a key that is not there, with what is and the next call."""
+    names = ", ".join(map(repr, list(available)[:12])) or "nothing"
+    return KeyError(f"adata.{where}[{key!r}] does not exist; adata.{where} holds {names}. {then}")
+
+
+class _NamedField(BaseAnnDataField):
+    """A field that checks what it points at and remembers a few facts about it."""
+
+    def __init__(self, registry_key: str, attr_name: str, attr_key: str | None):
+        self._registry_key = registry_key
+        self._attr_name = attr_name
+        self._attr_key = attr_key
+
+    @property
+    def registry_key(self) -> str:
+        """Key in the registry."""
+        return self._registry_key
+
+    @property
+    def attr_name(self) -> str:
+        """Attribute of AnnData."""
+        return self._attr_name
+
+    @property
+    def attr_key(self) -> str | None:
+        """Key within the attribute."""
+        return self._attr_key
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the user named nothing for this field."""
+        return False
+
+    def validate_field(self, adata: AnnData) -> None:
+        """Raise where the field cannot be used."""
+        self._state(adata)
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Return what is to be remembered."""
+        return self._state(adata)
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+        """Return what is to be remembered of another AnnData; its names are its own."""
+        return self._state(adata_target)
+
+    def get_summary_stats(self, state_registry: dict) -> dict:
+        """Return counts for scvi-tools' summary."""
+        return {}
+
+    def view_state_registry(self, state_registry: dict) -> rich.table.Table | None:
+        """Return no table: the model's summary tells."""
+        return None
+
+    def _state(self, adata: AnnData) -> dict:
+        raise TypeError(f"{type(self).__name__} defines no state.")
+
+
+class PanelField(_NamedField):
+    """The counts and the names of their genes."""
+
+    def __init__(self, layer: str | None):
+        super().__init__(PANEL, "X" if layer is None else "layers", layer)
+
+    def _state(self, adata: AnnData) -> dict:
+        if self.attr_key is None:
+            if adata.X is None:
+                raise ValueError("adata.X is empty. Name the raw counts: setup_anndata(adata, layer=...).")
+        elif self.attr_key not in adata.layers:
+            raise missing_key(
+                "layers", self.attr_key, adata.layers, "Name raw counts, or leave layer=None for adata.X."
+            )
+        if adata.n_obs == 0 or adata.n_vars == 0:
+            raise ValueError(f"adata has {adata.n_obs} cells and {adata.n_vars} genes; at least one of each is needed.")
+        Vocabulary.from_panels([adata.var_names]).align(adata.var_names, source="adata.var_names")
+        return {"column_names": np.asarray(adata.var_names, dtype=str)}
+
+    def get_summary_stats(self, state_registry: dict) -> dict:
+        """Return the number of genes."""
+        return {"n_vars": len(state_registry.get("column_names", ()))}
+
+
+class LabelField(_NamedField):
+    """A column of ``obs`` that names each cell's section or technology; without one, all cells share one name."""
+
+    def __init__(self, registry_key: str, key: str | None):
+        super().__init__(registry_key, "obs", key)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no such column: one section, one technology."""
+        return self.attr_key is None
+
+    def get_summary_stats(self, state_registry: dict) -> dict:
+        """Return the number of names."""
+        return {f"n_{self.registry_key}": len(state_registry.get("categories", ())) or 1}
+
+    def _state(self, adata: AnnData) -> dict:
+        if self.attr_key not in adata.obs:
+            raise missing_key(
+                "obs",
+                self.attr_key,
+                adata.obs.columns,
+                f"Name the column that holds each cell's {self.registry_key}, or leave it out.",
+            )
+        column = adata.obs[self.attr_key]
+        absent = column.isna().to_numpy()
+        if absent.any():
+            raise ValueError(
+                f"adata.obs[{self.attr_key!r}] is missing for {absent.sum()} cells, first "
+                f"{adata.obs_names[absent.argmax()]!r}. Fill it in, or drop these cells."
+            )
+        return {"categories": sorted(map(str, column.unique()))}
+
+
+class CoordinatesField(_NamedField):
+    """Cell coordinates in ``obsm``."""
+
+    def __init__(self, key: str):
+        super().__init__(COORDINATES, "obsm", key)
+
+    def _state(self, adata: AnnData) -> dict:
+        if self.attr_key not in adata.obsm:
+            raise missing_key(
+                "obsm", self.attr_key, adata.obsm, "Put cell coordinates there, or name their key with spatial_key=..."
+            )
+        shape = adata.obsm[self.attr_key].shape
+        if len(shape) != 2 or shape[1] not in (2, 3):
+            raise ValueError(f"adata.obsm[{self.attr_key!r}] must have two or three columns, found shape {shape}.")
+        return {"n_dimensions": int(shape[1])}
+
+
+class GraphField(_NamedField):
+    """The spatial graph that squidpy wrote to ``obsp``."""
+
+    def __init__(self, key: str, library_key: str | None = None):
+        super().__init__(GRAPH, "obsp", f"{key}_connectivities")
+        self.key = key
+        self.library_key = library_key
+
+    def _state(self, adata: AnnData) -> dict:
+        keys = [f"{self.key}_connectivities", f"{self.key}_distances"]
+        if not any(key in adata.obsp for key in keys):
+            library = f", library_key={self.library_key!r}" if self.library_key else ""
+            raise missing_key(
+                "obsp",
+                keys[0],
+                adata.obsp,
+                f"Compute the spatial graph first: {_GRAPH_CALL.format(library=library)} "
+                "(anndata.concat drops graphs unless pairwise=True).",
+            )
+        return {"keys": [key for key in keys if key in adata.obsp]}

@@ -1,0 +1,93 @@
+"""A model on disk: ``model.json`` and ``weights.safetensors``, no pickle, never half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+ADATA_FILE = "adata.h5ad"
+FORMAT = 1
+
+
+def write_model(
+    folder: str | Path, facts: Mapping[str, Any], weights: Mapping[str, Tensor], adata: Any = None, *, overwrite: bool
+) -> None:
+    """Write a model to ``folder``: first beside it, then moved in place in one step.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder exists and ``overwrite`` is false, or it exists and is not a saved model.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        if not overwrite:
+            raise FileExistsError(f"{folder} exists. Pass overwrite=True to replace it, or name another folder.")
+        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MODEL_FILE).is_file()):
+            raise FileExistsError(f"{folder} is not a saved model, so it is not replaced. Name another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, draft / WEIGHTS_FILE)
+        (draft / MODEL_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=1))
+        if adata is not None:
+            adata.write_h5ad(draft / ADATA_FILE)
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what :func:`write_model` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of its files is missing.
+    ValueError
+        If the files are damaged, belong to another model class, or were written by a newer version.
+    """
+    folder = Path(folder)
+    for name in (MODEL_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no {name}: it is not a folder that model.save() wrote.")
+    try:
+        facts = json.loads((folder / MODEL_FILE).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / MODEL_FILE} is damaged: {error}.") from error
+    if facts.get("model") != model_name:
+        raise ValueError(f"{folder} holds a {facts.get('model')!r} model; load it with that class, not {model_name}.")
+    if facts.get("format", 0) > FORMAT:
+        raise ValueError(f"{folder} was written by a newer scjepa ({facts.get('scjepa_version')}). Upgrade scjepa.")
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or truncated: {error}.") from error
+    return facts, weights
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], folder: str | Path) -> None:
+    """Load weights into ``module``; every tensor must be there with its shape."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise ValueError(
+            f"The weights in {folder} do not fit the configuration saved beside them: {wrong[0]} is "
+            f"{found.get(wrong[0])}, expected {expected.get(wrong[0])} ({len(wrong)} tensors differ)."
+        )
+    module.load_state_dict(dict(weights))

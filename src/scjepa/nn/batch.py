@@ -1,0 +1,91 @@
+"""The packed batch: what every module of this floor works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed token sequences of B neighbourhoods, T tokens in all.
+
+    Attributes
+    ----------
+    genes
+        ``(T,)`` int64 vocabulary ids; 0 (and meaningless) at metatokens.
+    values
+        ``(T,)`` float32 values, counts unless normalized; 0 at metatokens.
+    ranks
+        ``(T,)`` int64 rank codes within the token's cell, 0 for the highest.
+    segments
+        ``(T,)`` int64: 0 the index cell, 1..k its neighbours by distance, ``n_segments`` the metatoken.
+    sequences
+        ``(T,)`` int64 row of the batch, non-decreasing.
+    technologies
+        ``(B,)`` int64 technology codes.
+    n_segments
+        k + 1, the segments that hold cells.
+    """
+
+    genes: Tensor
+    values: Tensor
+    ranks: Tensor
+    segments: Tensor
+    sequences: Tensor
+    technologies: Tensor
+    n_segments: int
+
+    @property
+    def n_sequences(self) -> int:
+        """Neighbourhoods in the batch, B."""
+        return len(self.technologies)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the batch, T."""
+        return len(self.genes)
+
+    @cached_property
+    def is_metatoken(self) -> Tensor:
+        """``(T,)`` bool: the technology tokens."""
+        return self.segments == self.n_segments
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """``(B,)`` int64 tokens of each sequence."""
+        return torch.bincount(self.sequences, minlength=self.n_sequences)
+
+    @cached_property
+    def blocks(self) -> Tensor:
+        """``(T,)`` int64: one code for each cell of each sequence (sequence x segment), non-decreasing."""
+        return self.sequences * (self.n_segments + 1) + self.segments
+
+    def select(self, keep: Tensor) -> Batch:
+        """Return the batch of the tokens ``keep`` (``(T,)`` bool or sorted indices); sequences keep their numbers."""
+        return replace(
+            self,
+            genes=self.genes[keep],
+            values=self.values[keep],
+            ranks=self.ranks[keep],
+            segments=self.segments[keep],
+            sequences=self.sequences[keep],
+        )
+
+    def repeat(self, times: int) -> Batch:
+        """Return the batch ``times`` over, the copies being sequences of their own."""
+        if times == 1:
+            return self
+        shift = torch.arange(times, device=self.sequences.device) * self.n_sequences
+        return replace(
+            self,
+            genes=self.genes.repeat(times),
+            values=self.values.repeat(times),
+            ranks=self.ranks.repeat(times),
+            segments=self.segments.repeat(times),
+            sequences=(self.sequences[None, :] + shift[:, None]).reshape(-1),
+            technologies=self.technologies.repeat(times),
+        )

@@ -1,0 +1,148 @@
+"""Is the model learning, or are its features dying? Measures, and a verdict in words.
+
+A JEPA's loss can fall while its features collapse, so the loss alone is never the judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+COLLAPSED_RANK = 0.10
+"""Effective rank below this share of the width counts as collapse."""
+COLLAPSED_COSINE = 0.95
+"""Mean pairwise cosine above this counts as collapse."""
+LOST_RANK = 0.5
+"""Effective rank below this share of its value before training counts as shrinking."""
+NOT_LEARNING = 0.98
+"""Loss above this share of the loss of the mean target of each gene counts as not learning."""
+
+
+def effective_rank(x: Tensor) -> Tensor:
+    """RankMe: exp of the entropy of the normalized singular values of centered ``x``, ``(n, width)``; 0 for constants."""
+    values = torch.linalg.svdvals((x - x.mean(0)).float())
+    total = values.sum()
+    if total <= 1e-12 * max(1.0, float(x.abs().max())) * len(x):
+        return torch.zeros((), device=x.device)
+    share = values / total
+    return torch.exp(-(share * torch.log(share.clamp_min(1e-12))).sum())
+
+
+def mean_cosine(x: Tensor) -> Tensor:
+    """Mean cosine over all pairs of different rows."""
+    n = len(x)
+    if n < 2:
+        return torch.ones((), device=x.device)
+    unit = torch.nn.functional.normalize(x.float(), dim=1)
+    return (unit.sum(0).pow(2).sum() - unit.pow(2).sum()) / (n * (n - 1))
+
+
+def gene_mean_loss(targets: Tensor, genes: Tensor, folds: Tensor, n_genes: int) -> tuple[Tensor, Tensor]:
+    """L1 of predicting, for each token, the mean target of its gene in the other fold.
+
+    Parameters
+    ----------
+    targets
+        ``(n, width)``.
+    genes
+        ``(n,)`` vocabulary ids.
+    folds
+        ``(n,)`` 0 or 1; means come from the other fold, so a rare gene does not predict itself.
+    n_genes
+        Size of the vocabulary.
+
+    Returns
+    -------
+    tuple
+        Mean L1 over the tokens whose gene occurs in the other fold, and those tokens ``(n,)`` bool.
+    """
+    group = genes + n_genes * folds
+    sums = torch.zeros(2 * n_genes, targets.shape[1], device=targets.device).index_add(0, group, targets)
+    sizes = torch.bincount(group, minlength=2 * n_genes)
+    other = genes + n_genes * (1 - folds)
+    known = sizes[other] > 0
+    means = sums[other[known]] / sizes[other[known], None]
+    return (targets[known] - means).abs().mean(), known
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A verdict on a training run.
+
+    Attributes
+    ----------
+    verdict
+        ``"healthy"``, ``"shrinking"``, ``"not learning"``, ``"collapsed"`` or ``"untrained"``.
+    evidence
+        The figures it rests on, one sentence each.
+    advice
+        What to try, in order; empty when healthy.
+    """
+
+    verdict: str
+    evidence: tuple[str, ...]
+    advice: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"Training looks {self.verdict}." if self.verdict != "untrained" else "The model is not trained."]
+        lines += [f"  - {sentence}" for sentence in self.evidence]
+        if self.advice:
+            lines += ["What to try:", *(f"  {i}. {text}" for i, text in enumerate(self.advice, start=1))]
+        return "\n".join(lines)
+
+
+_ADVICE = {
+    "collapsed": (
+        "turn on the guards: objective={'variance_weight': 1.0, 'covariance_weight': 0.04}",
+        "lower the learning rate by three, plan_kwargs={'learning_rate': ...}, or start the EMA lower for a short run",
+        "masking={'ratio': 0.6}: a low mask ratio makes the task too easy",
+    ),
+    "shrinking": (
+        "add or raise the guards: objective={'variance_weight': 1.0, 'covariance_weight': 0.04}",
+        "train for fewer steps, or lower the learning rate",
+    ),
+    "not learning": (
+        "train longer, or raise the learning rate by three",
+        "check that the tokens carry information: model.summary() tells how many genes a cell expresses",
+    ),
+}
+
+
+def diagnose(history: Mapping[str, Sequence[float]], width: int) -> Diagnosis:
+    """Judge a run by its monitor.
+
+    Parameters
+    ----------
+    history
+        Values over training, first to last, of ``effective_rank``, ``mean_cosine`` and ``loss_ratio``.
+    width
+        Embedding width.
+
+    Returns
+    -------
+    Diagnosis
+        Verdict, evidence and advice; ``str()`` of it reads well.
+    """
+    ranks = list(history.get("effective_rank", ()))
+    if not ranks:
+        return Diagnosis("untrained", ("No monitor values were recorded.",), ("call model.train()",))
+    rank, first = ranks[-1], ranks[0]
+    evidence = [f"effective rank {rank:.1f} of {width} dimensions ({first:.1f} before training)"]
+    cosine = next(iter(list(history.get("mean_cosine", ()))[-1:]), None)
+    ratio = next(iter(list(history.get("loss_ratio", ()))[-1:]), None)
+    if cosine is not None:
+        evidence.append(f"mean cosine between neighborhoods {cosine:.2f}")
+    if ratio is not None:
+        evidence.append(f"loss {ratio:.2f} times that of predicting each gene's mean target")
+    if rank < COLLAPSED_RANK * width or (cosine is not None and cosine > COLLAPSED_COSINE):
+        verdict = "collapsed"
+    elif ratio is not None and ratio > NOT_LEARNING:
+        verdict = "not learning"
+    elif rank < LOST_RANK * first:
+        verdict = "shrinking"
+    else:
+        verdict = "healthy"
+    return Diagnosis(verdict, tuple(evidence), _ADVICE.get(verdict, ()))

@@ -1,0 +1,214 @@
+"""Running a plan: the trainer with this package's defaults, checkpoints and progress."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
+from tqdm.auto import tqdm
+
+from scjepa._config import TrainConfig
+from scjepa.training.history import History
+from scjepa.training.plan import JEPATrainingPlan
+
+LAST = "last"
+"""``ckpt_path`` that names the latest checkpoint of ``checkpoint_dir``."""
+
+
+class StepProgress(ProgressBar):
+    """One bar over all optimizer steps, with the loss and the effective rank beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: tqdm | None = None
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Switch the bar off (ranks other than the first)."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Switch the bar on."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar where the run begins."""
+        total = int(trainer.estimated_stepping_batches)
+        self._bar = tqdm(
+            total=total, initial=trainer.global_step, desc="Training", unit="step", disable=not self._enabled
+        )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Advance to the trainer's step."""
+        if self._bar is not None and trainer.global_step > self._bar.n:
+            self._bar.update(trainer.global_step - self._bar.n)
+            shown = {k: f"{float(v):.3g}" for k, v in trainer.progress_bar_metrics.items() if k != "v_num"}
+            self._bar.set_postfix(shown, refresh=False)
+
+    def on_train_end(self, *args: Any) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_bar": None}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how a run is carried out, beside what it optimizes.
+
+    Parameters
+    ----------
+    accelerator, devices
+        Lightning's.
+    early_stopping
+        Stop when ``validation_loss`` has not improved for ``patience`` monitor readings.
+    patience
+        Readings without improvement.
+    monitor_every
+        Optimizer steps between two readings of the monitor; ``None``: fifteen readings a run.
+    checkpoint_dir
+        Folder for training checkpoints; ``None`` for none.
+    checkpoint_every
+        Optimizer steps between checkpoints.
+    ckpt_path
+        Checkpoint to resume from, or ``"last"`` for the latest in ``checkpoint_dir`` (a fresh start where there is
+        none).
+    progress_bar
+        Show a bar.
+    """
+
+    accelerator: str = "auto"
+    devices: int | list[int] | str = "auto"
+    early_stopping: bool = False
+    patience: int = 5
+    monitor_every: int | None = None
+    checkpoint_dir: str | Path | None = None
+    checkpoint_every: int = 100
+    ckpt_path: str | Path | None = None
+    progress_bar: bool = True
+
+
+def usable_precision(precision: str, accelerator: str) -> str:
+    """Return ``precision``, or 32 bits where bf16 is asked for and the hardware has none (there it is slower)."""
+    if not precision.startswith("bf16"):
+        return precision
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if on_gpu and torch.cuda.is_bf16_supported():
+        return precision
+    warnings.warn(
+        f"precision={precision!r} needs a GPU with bf16; training in 32 bits instead. "
+        "Pass plan_kwargs={'precision': '32-true'} to silence this.",
+        UserWarning,
+        stacklevel=4,
+    )
+    return "32-true"
+
+
+def resume_from(options: RunOptions) -> str | None:
+    """Return the checkpoint to resume from, or ``None``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a named checkpoint does not exist.
+    ValueError
+        If ``"last"`` is asked for without ``checkpoint_dir``.
+    """
+    if options.ckpt_path is None:
+        return None
+    if str(options.ckpt_path) != LAST:
+        path = Path(options.ckpt_path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"There is no checkpoint {path}. Pass ckpt_path='last' for the latest one, or None."
+            )
+        return str(path)
+    if options.checkpoint_dir is None:
+        raise ValueError("ckpt_path='last' needs checkpoint_dir=..., the folder the checkpoints are in.")
+    last = Path(options.checkpoint_dir) / f"{LAST}.ckpt"
+    return str(last) if last.is_file() else None
+
+
+def _callbacks(options: RunOptions) -> list[Callback]:
+    callbacks: list[Callback] = []
+    if options.progress_bar:
+        callbacks.append(StepProgress())
+    if options.early_stopping:
+        callbacks.append(EarlyStopping("validation_loss", patience=options.patience, mode="min"))
+    if options.checkpoint_dir is not None:
+        # One file, replaced when the next is complete: a killed run finds the old one or the new one, never half.
+        callbacks.append(
+            ModelCheckpoint(
+                dirpath=options.checkpoint_dir,
+                filename=LAST,
+                every_n_train_steps=options.checkpoint_every,
+                save_on_train_epoch_end=False,
+                enable_version_counter=False,
+            )
+        )
+    return callbacks
+
+
+def make_trainer(config: TrainConfig, options: RunOptions, **trainer_kwargs: Any) -> pl.Trainer:
+    """Return the Lightning trainer of a run; ``trainer_kwargs`` are Lightning's own and win over the defaults."""
+    settings: dict[str, Any] = {
+        "accelerator": options.accelerator,
+        "devices": options.devices,
+        "max_steps": -1 if config.max_steps is None else config.max_steps,
+        "max_epochs": -1 if config.max_epochs is None else config.max_epochs,
+        "precision": usable_precision(config.precision, options.accelerator),
+        "gradient_clip_val": config.clip,
+        "logger": History(),
+        "log_every_n_steps": 1,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "enable_checkpointing": options.checkpoint_dir is not None,
+        "enable_progress_bar": options.progress_bar,
+        "use_distributed_sampler": False,
+        **trainer_kwargs,
+    }
+    settings["callbacks"] = [*_callbacks(options), *trainer_kwargs.get("callbacks", [])]
+    return pl.Trainer(**settings)
+
+
+def run(
+    plan: JEPATrainingPlan, options: RunOptions | None = None, **trainer_kwargs: Any
+) -> tuple[pl.Trainer, History | None]:
+    """Train a plan to its end.
+
+    Returns
+    -------
+    tuple
+        The trainer, and the history (``None`` with a logger of the user's).
+    """
+    options = options or RunOptions()
+    checkpoint = resume_from(options)
+    every = options.monitor_every or monitor_interval(plan)
+    trainer = make_trainer(
+        plan.config, options, **{"val_check_interval": every, "check_val_every_n_epoch": None, **trainer_kwargs}
+    )
+    with warnings.catch_warnings():
+        # The loader yields numbers of batches: workers, shuffling and sizes do not apply to it.
+        warnings.filterwarnings(
+            "ignore", message=".*(does not have many workers|has `shuffle|Trying to infer|IterableDataset).*"
+        )
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        trainer.fit(plan, ckpt_path=checkpoint, weights_only=False)
+    return trainer, trainer.logger if isinstance(trainer.logger, History) else None
+
+
+def monitor_interval(plan: JEPATrainingPlan) -> int:
+    """Return the steps between two monitor readings: fifteen a run, at least ten steps apart."""
+    config = plan.config
+    if config.max_steps is not None:
+        total = config.max_steps
+    else:
+        total = config.max_epochs * max(1, len(plan.train_cells) // config.batch_size)
+    return max(10, total // 15)

@@ -1,0 +1,217 @@
+"""The training plan: optimizer, schedules, EMA step and monitor, as a plain LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scjepa._config import TrainConfig
+from scjepa.nn.objectives import ObjectiveOutput
+from scjepa.nn.pooling import pool
+from scjepa.nn.towers import SpatialJEPA
+from scjepa.tokens.batches import TokenSource
+from scjepa.training import schedules
+from scjepa.training.collapse import effective_rank, gene_mean_loss, mean_cosine
+from scjepa.training.history import History
+from scjepa.training.sampling import DROPOUT, MASK, MONITOR, BatchSchedule, Positions, derive_seed, generator
+
+_RATIO_BUDGET = 16_000_000
+"""Target values kept by the monitor for the loss ratio (64 MB)."""
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Split trained parameters: weight decay on matrices, none on biases, norms, embeddings and single vectors."""
+    embeddings = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    decayed, kept = [], []
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            (decayed if parameter.ndim > 1 and id(parameter) not in embeddings else kept).append(parameter)
+    return [{"params": decayed, "decays": True}, {"params": kept, "decays": False, "weight_decay": 0.0}]
+
+
+class JEPATrainingPlan(pl.LightningModule):
+    """Trains a :class:`~scjepa.nn.SpatialJEPA` on a :class:`~scjepa.tokens.TokenSource`.
+
+    Parameters
+    ----------
+    module
+        The model.
+    source
+        Token tables; moved to the device of training.
+    config
+        Optimization and schedules.
+    train_cells
+        ``(n,)`` cells to train on.
+    monitor_cells
+        ``(m,)`` cells, held out where there are such, on which the monitor measures loss and collapse.
+    seed
+        Seed of batches, masks and dropout.
+    """
+
+    def __init__(
+        self,
+        module: SpatialJEPA,
+        source: TokenSource,
+        config: TrainConfig,
+        train_cells: np.ndarray,
+        monitor_cells: np.ndarray,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.module = module
+        self.source = source
+        self.config = config
+        self.train_cells = train_cells
+        self.monitor_cells = torch.from_numpy(np.array(monitor_cells, dtype=np.int64))
+        self.seed = seed
+        self._schedule: BatchSchedule | None = None
+        self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor, Tensor]] = []
+
+    # -- data ---------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> Positions:
+        """Numbers of the batches of an epoch."""
+        world = self.trainer.world_size
+        self._schedule = BatchSchedule(self.train_cells, self.config.batch_size, self.seed, world)
+        return Positions(len(self._schedule))
+
+    def val_dataloader(self) -> Positions:
+        """Numbers of the monitor's batches."""
+        return Positions(-(-len(self.monitor_cells) // self.config.batch_size))
+
+    def _gather(self, cells: Tensor, rng: torch.Generator):
+        """Gather the neighbourhoods of ``cells``, some without their metatoken."""
+        if not self.module.config.encoder.metatoken:
+            return self.source.batch(cells)
+        keep = torch.rand(len(cells), device=self.device, generator=rng)
+        return self.source.batch(cells, keep >= self.module.config.masking.metatoken_dropout)
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Move the tables to the device."""
+        self.source.to(self.device)
+
+    def training_step(self, position: int, batch_idx: int) -> Tensor:
+        """Return the loss of batch ``batch_idx`` of the current epoch."""
+        place = (self.current_epoch, batch_idx, self.global_rank)
+        cells = self._schedule.batch(*place)
+        rng = generator(self.device, self.seed, MASK, *place)
+        with self._dropout_stream(place):
+            output = self.module.loss(self._gather(cells, rng), rng)
+        self.log("loss", output.loss.detach(), prog_bar=True, batch_size=len(cells))
+        self.log_dict(output.terms, batch_size=len(cells))
+        return output.loss
+
+    @contextmanager
+    def _dropout_stream(self, place: tuple[int, ...]) -> Iterator[None]:
+        """Seed dropout by the place in training and leave the user's random state as it was."""
+        if self.module.config.encoder.dropout == 0:
+            yield
+            return
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self.seed, DROPOUT, *place))
+            yield
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW with one fused kernel; learning rate and weight decay are set before each step."""
+        fused = self.device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(
+            parameter_groups(self.module), lr=self.config.learning_rate, betas=self.config.betas, fused=fused
+        )
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """One optimizer step and the EMA step that belongs to it (also right under gradient accumulation)."""
+        c, step, total = self.config, self.global_step, int(self.trainer.estimated_stepping_batches)
+        rate = schedules.learning_rate(step, total, c.learning_rate, c.final_learning_rate, c.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+            if group["decays"]:
+                group["weight_decay"] = schedules.weight_decay(step, total, c.weight_decay, c.final_weight_decay)
+        optimizer.step(closure=optimizer_closure)
+        momentum = schedules.momentum(step, total, c.ema_start, c.ema_end)
+        self.module.update_target(momentum)
+        self.log_dict({"learning_rate": rate, "momentum": momentum})
+
+    # -- monitor ------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Measure the untrained model, so that curves begin where training does."""
+        if self.global_step == 0 and isinstance(self.logger, History):
+            training = self.module.training
+            self.module.eval()
+            with torch.no_grad():
+                for index in range(len(self.val_dataloader())):
+                    self.validation_step(index, index)
+            self.logger.log_metrics({k: float(v) for k, v in self._monitor_metrics().items()}, 0)
+            self.module.train(training)
+
+    def validation_step(self, position: int, batch_idx: int) -> None:
+        """Measure one batch of the monitor; its masks are always the same."""
+        cells = self.monitor_cells[batch_idx * self.config.batch_size :][: self.config.batch_size]
+        batch = self.source.batch(cells, self.module.config.encoder.metatoken)
+        output = self.module.loss(batch, generator(self.device, self.seed, MONITOR, batch_idx))
+        plain = self.source.batch(cells)
+        student, teacher = (pool(self.module(plain, name).float(), plain, "neighborhood") for name in _TOWERS)
+        kept = sum(o.targets.numel() for o, *_ in self._monitored if o.targets is not None)
+        if kept > _RATIO_BUDGET:
+            output.predictions = output.targets = output.genes = None
+        folds = torch.full((0 if output.genes is None else len(output.genes),), batch_idx % 2, device=self.device)
+        self._monitored.append((output, student, teacher, folds))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what the monitor measured."""
+        metrics = self._monitor_metrics()
+        shown = ("effective_rank", "validation_loss")
+        for name, value in metrics.items():
+            self.log(name, value, prog_bar=name in shown, batch_size=1, rank_zero_only=False)
+
+    def _monitor_metrics(self) -> dict[str, Tensor]:
+        outputs, students, teachers, folds = (list(column) for column in zip(*self._monitored, strict=True))
+        self._monitored = []
+        sizes = torch.tensor([float(len(x)) for x in students], device=self.device)
+        losses = torch.stack([o.loss.detach() for o in outputs])
+        student, teacher = torch.cat(students), torch.cat(teachers)
+        metrics = {
+            "validation_loss": (losses * sizes).sum() / sizes.sum(),
+            "effective_rank": effective_rank(teacher),
+            "embedding_std": teacher.std(0).mean(),
+            "embedding_std_min": teacher.std(0).min(),
+            "mean_cosine": mean_cosine(teacher),
+            "teacher_cosine": F.cosine_similarity(student, teacher).mean(),
+        }
+        scored = [(o, f) for o, f in zip(outputs, folds, strict=True) if o.targets is not None]
+        if scored:
+            targets = torch.cat([o.targets for o, _ in scored])
+            predictions = torch.cat([o.predictions.float() for o, _ in scored])
+            genes = torch.cat([o.genes for o, _ in scored])
+            fold = torch.cat([f for _, f in scored])
+            if len(scored) == 1:  # one batch: its tokens take turns
+                fold = torch.arange(len(genes), device=self.device) % 2
+            n_genes = self.module.context.embedding.gene.num_embeddings
+            baseline, known = gene_mean_loss(targets, genes, fold, n_genes)
+            if known.any():
+                metrics["loss_ratio"] = (predictions[known] - targets[known]).abs().mean() / baseline
+        return metrics
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the history into the checkpoint."""
+        if isinstance(self.logger, History):
+            checkpoint["scjepa_history"] = self.logger.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the history up again."""
+        if isinstance(self.logger, History) and "scjepa_history" in checkpoint:
+            self.logger.load_state_dict(checkpoint["scjepa_history"])
+
+
+_TOWERS = ("context", "target")

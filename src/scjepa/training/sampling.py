@@ -1,0 +1,168 @@
+"""Which cells a step sees and which are held out: all of it derived from (seed, epoch, batch, rank).
+
+Nothing here has a state that a checkpoint would have to carry: a resumed run asks for the same batch and gets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ORDER, MASK, MONITOR, DROPOUT = range(4)
+"""What a derived seed is for: two purposes never share a stream."""
+
+
+def derive_seed(seed: int, purpose: int, *position: int) -> int:
+    """Return a 63-bit seed for ``purpose`` at ``position``, independent of every other position's."""
+    state = np.random.SeedSequence([seed, purpose, *position]).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
+
+
+def generator(device: torch.device | str, seed: int, purpose: int, *position: int) -> torch.Generator:
+    """Return a torch generator on ``device`` for ``purpose`` at ``position``."""
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, *position))
+
+
+class BatchSchedule:
+    """The cells of every batch of every epoch.
+
+    Each epoch is a permutation of the cells cut into batches; a last batch that is not full is dropped (its cells come
+    in other epochs), because batch statistics of a handful of cells are noise.
+
+    Parameters
+    ----------
+    cells
+        ``(n,)`` cells to draw from.
+    batch_size
+        Cells of a batch on one device.
+    seed
+        Seed of the permutations.
+    world_size
+        Devices that share an epoch.
+    """
+
+    def __init__(self, cells: np.ndarray, batch_size: int, seed: int, world_size: int = 1):
+        if not len(cells):
+            raise ValueError("There are no cells to train on.")
+        self.cells = torch.from_numpy(np.array(cells, dtype=np.int64))
+        self.seed = seed
+        self.world_size = world_size
+        self.batch_size = min(batch_size, max(1, len(self.cells) // world_size))
+        self._epoch: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        """Batches of an epoch on one device."""
+        return len(self.cells) // (self.batch_size * self.world_size)
+
+    def batch(self, epoch: int, index: int, rank: int = 0) -> Tensor:
+        """Return the ``(batch_size,)`` int64 cells of batch ``index`` of ``epoch`` on device ``rank``."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"An epoch has {len(self)} batches; batch {index} was asked for.")
+        if self._epoch is None or self._epoch[0] != epoch:
+            order = torch.randperm(len(self.cells), generator=generator("cpu", self.seed, ORDER, epoch))
+            self._epoch = (epoch, self.cells[order])
+        start = (index * self.world_size + rank) * self.batch_size
+        return self._epoch[1][start : start + self.batch_size]
+
+
+class Positions:
+    """What the loader yields: the numbers of the batches. The plan turns a number into cells, on the device."""
+
+    def __init__(self, n_batches: int):
+        self.n_batches = n_batches
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.n_batches))
+
+
+def spatial_blocks(coordinates: np.ndarray, sections: np.ndarray | None, block_size: int) -> np.ndarray:
+    """Cut each section into compact blocks of at most ``block_size`` cells by halving it along its longer side.
+
+    Parameters
+    ----------
+    coordinates
+        ``(n_cells, 2 or 3)``, any unit.
+    sections
+        ``(n_cells,)`` codes, or ``None`` for one section.
+    block_size
+        Most cells of a block.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n_cells,)`` int64 block codes from 0; no block crosses sections. Independent of the order of cells up to
+        the numbering of blocks.
+    """
+    coordinates = np.asarray(coordinates, dtype=np.float64)
+    codes = np.zeros(len(coordinates), dtype=np.int64) if sections is None else np.asarray(sections)
+    blocks = np.empty(len(coordinates), dtype=np.int64)
+    pending = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+    n_blocks = 0
+    while pending:
+        members = pending.pop()
+        if len(members) <= block_size:
+            blocks[members] = n_blocks
+            n_blocks += 1
+            continue
+        place = coordinates[members]
+        longer = int(np.argmax(np.ptp(place, axis=0)))
+        others = [axis for axis in range(place.shape[1]) if axis != longer]
+        order = np.lexsort([*(place[:, axis] for axis in others), place[:, longer]])
+        half = len(members) // 2
+        pending += [members[order[:half]], members[order[half:]]]
+    return blocks
+
+
+def hold_out(
+    coordinates: np.ndarray, sections: np.ndarray | None, size: float, by: str = "block", seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split cells into training and held-out cells by whole spatial blocks or whole sections.
+
+    A random split of cells would leak: a held-out cell's neighbours would be index cells of training.
+
+    Parameters
+    ----------
+    coordinates, sections
+        As in :func:`spatial_blocks`.
+    size
+        Share of cells to hold out; 0 holds out none.
+    by
+        ``"block"``: compact blocks of about 2% of the cells. ``"section"``: whole sections, at least one.
+    seed
+        Which blocks or sections.
+
+    Returns
+    -------
+    tuple
+        Sorted training cells and sorted held-out cells.
+
+    Raises
+    ------
+    ValueError
+        If ``by`` is not known, or sections are asked for where there is one only.
+    """
+    n_cells = len(coordinates)
+    if by not in ("block", "section"):
+        raise ValueError(f"Validation is by 'block' or by 'section', found {by!r}.")
+    if size == 0:
+        return np.arange(n_cells), np.empty(0, dtype=np.int64)
+    if by == "section":
+        units = np.zeros(n_cells, dtype=np.int64) if sections is None else np.asarray(sections)
+        if len(np.unique(units)) < 2:
+            raise ValueError(
+                "Validation by section needs two sections or more; the data has one. "
+                "Use validation='block', or name the sections with setup_anndata(adata, library_key=...)."
+            )
+    else:
+        units = spatial_blocks(coordinates, sections, max(1, n_cells // 50))
+    names, sizes = np.unique(units, return_counts=True)
+    order = np.random.default_rng(derive_seed(seed, ORDER)).permutation(len(names))[: len(names) - 1]
+    held = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), size * n_cells))]
+    outside = np.isin(units, names[held])
+    return np.flatnonzero(~outside), np.flatnonzero(outside)
