@@ -1,0 +1,174 @@
+"""Agreement of clusters with labels: NMI, ARI, and the evaluation of an embedding by Leiden clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNLABELLED = ("unlabelled",)
+"""Labels that mean "no label" by default."""
+
+
+def _labelled(labels: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return int codes of the labels (in sorted order) and which cells have one."""
+    import pandas as pd
+
+    values = pd.Series(np.asarray(labels, dtype=object))
+    ignored = [ignore] if isinstance(ignore, str) else list(ignore)
+    kept = ~(values.isna() | values.isin(ignored)).to_numpy()
+    if not kept.any():
+        raise ValueError(f"None of the {len(values)} cells has a label (NaN and {ignored} do not count as labels).")
+    return pd.factorize(values)[0], kept
+
+
+def _same_order(labels: Any, clusters: Any) -> None:
+    """Raise if two Series hold the same cells in another order, for they are paired by position."""
+    import pandas as pd
+
+    if not (isinstance(labels, pd.Series) and isinstance(clusters, pd.Series)):
+        return
+    cells, others = labels.index, clusters.index
+    if not cells.equals(others) and cells.is_unique and cells.isin(others).all():
+        raise ValueError("labels and clusters hold the same cells in another order; use clusters.loc[labels.index].")
+
+
+def _paired(labels: Any, clusters: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return int codes of labels and clusters of the labelled cells."""
+    import pandas as pd
+
+    if len(labels) != len(clusters):
+        raise ValueError(f"labels has {len(labels)} cells, clusters {len(clusters)}: give one of each for every cell.")
+    _same_order(labels, clusters)
+    codes, kept = _labelled(labels, ignore)
+    found = pd.factorize(np.asarray(clusters, dtype=object))[0]
+    missing = np.flatnonzero((found < 0) & kept)
+    if len(missing):
+        raise ValueError(f"{len(missing)} labelled cells have no cluster (NaN); the first is row {missing[0]}.")
+    return codes[kept], found[kept]
+
+
+def nmi(labels: Any, clusters: Any, *, ignore: str | Sequence[Any] = UNLABELLED) -> float:
+    """Return the normalized mutual information of clusters with labels (arithmetic mean of the entropies).
+
+    Parameters
+    ----------
+    labels
+        Known label of each cell: array, list, Series or categorical of length n_cells.
+    clusters
+        Cluster of each cell, in the same order.
+    ignore
+        Labels that mean "no label". Cells with these labels or NaN are left out.
+
+    Returns
+    -------
+    float
+        0 (independent) to 1 (the same partition).
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, no cell has a label, a labelled cell has no cluster, or two Series hold the same cells
+        in another order.
+    """
+    from sklearn.metrics import normalized_mutual_info_score
+
+    return float(normalized_mutual_info_score(*_paired(labels, clusters, ignore), average_method="arithmetic"))
+
+
+def ari(labels: Any, clusters: Any, *, ignore: str | Sequence[Any] = UNLABELLED) -> float:
+    """Return the adjusted Rand index of clusters with labels.
+
+    Parameters and errors are those of :func:`nmi`.
+
+    Returns
+    -------
+    float
+        1 for the same partition, about 0 for independent ones, negative below chance.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(adjusted_rand_score(*_paired(labels, clusters, ignore)))
+
+
+def clustering_scores(
+    embedding: Any,
+    labels: Any,
+    *,
+    resolutions: Sequence[float] = (0.6, 0.8, 1.0, 1.2, 1.4),
+    n_neighbors: int = 15,
+    seeds: Sequence[int] = (0,),
+    matched: bool = True,
+    ignore: str | Sequence[Any] = UNLABELLED,
+) -> pd.DataFrame:
+    """Score an embedding by how well its Leiden clusters agree with labels, as the paper evaluates.
+
+    The graph of nearest neighbors is built once on all cells; Leiden runs at each resolution, and at the resolution
+    that gives as many clusters as there are labels (the search of :func:`scjepa.tl.niches`). NMI and ARI are those
+    of the labelled cells. Give embeddings of several sections, and the controls beside them, the same
+    :func:`scjepa.tl.readout` first.
+
+    Parameters
+    ----------
+    embedding
+        Array of shape (n_cells, n_dims).
+    labels
+        Known label of each cell, length n_cells.
+    resolutions
+        Leiden's resolutions.
+    n_neighbors
+        Neighbors of each cell in the graph, itself included.
+    seeds
+        Seeds of Leiden; one set of rows for each. The graph is the same for all.
+    matched
+        Also cluster at the number of labels.
+    ignore
+        Labels that mean "no label"; cells with them or NaN are clustered and not scored.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each seed and resolution: ``matched`` (bool: the row of the matched number of clusters),
+        ``resolution`` (used), ``seed``, ``n_clusters`` (among all cells), ``nmi``, ``ari``. The paper's figure for a
+        seed is the mean of the rows that are not matched.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, no cell has a label, or the embedding has NaN.
+
+    Examples
+    --------
+    >>> scores = clustering_scores(adata.obsm["X_stjepa"], adata.obs["region"], seeds=range(3))
+    >>> scores.groupby("matched")[["nmi", "ari"]].mean()
+    """
+    import pandas as pd
+
+    from scjepa.tl._graph import EmbeddingGraph
+
+    if len(embedding) != len(labels):
+        raise ValueError(f"The embedding has {len(embedding)} cells, labels {len(labels)}.")
+    codes, kept = _labelled(labels, ignore)
+    n_labels = len(np.unique(codes[kept]))
+    graph = EmbeddingGraph(embedding, n_neighbors)
+    rows = []
+    for seed in seeds:
+        partitions = [(False, graph.leiden(resolution, seed)) for resolution in resolutions]
+        if matched:
+            partitions.append((True, graph.match(n_labels, seed)))
+        rows += [
+            {
+                "matched": is_match,
+                "resolution": float(found.resolution),
+                "seed": seed,
+                "n_clusters": found.n_clusters,
+                "nmi": nmi(codes[kept], found.labels[kept], ignore=()),
+                "ari": ari(codes[kept], found.labels[kept], ignore=()),
+            }
+            for is_match, found in partitions
+        ]
+    return pd.DataFrame(rows, columns=["matched", "resolution", "seed", "n_clusters", "nmi", "ari"])

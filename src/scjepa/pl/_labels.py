@@ -1,0 +1,127 @@
+"""Columns of ``obs`` as colored labels, drawn on a scatter and told in a legend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import is_color_like, to_rgba_array
+from matplotlib.lines import Line2D
+from scipy.optimize import linear_sum_assignment
+
+from scjepa.metrics.clustering import UNLABELLED
+from scjepa.tl._adata import column_of
+from scjepa.tl._palette import MISSING, palette
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_RASTERIZE_FROM = 5_000
+_LEGEND_LINE = 0.2
+"""Height of a legend entry in inches."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A categorical column and its colors.
+
+    Attributes
+    ----------
+    title
+        Name of the column.
+    codes
+        int64 of shape (n_cells,): position in ``names``, -1 for cells without a label.
+    names
+        Name of each category.
+    colors
+        Color of each category.
+    chosen
+        The colors are those of ``adata.uns``.
+    """
+
+    title: str
+    codes: np.ndarray
+    names: list[str]
+    colors: list[str]
+    chosen: bool
+
+    @classmethod
+    def of(cls, adata: AnnData, key: str) -> Labels:
+        """Read ``adata.obs[key]`` and, where they fit, the colors in ``adata.uns[f"{key}_colors"]``."""
+        column = column_of(adata, key)
+        if not isinstance(column.dtype, pd.CategoricalDtype):
+            from natsort import natsorted
+
+            text = column.astype(str).where(column.notna())
+            column = pd.Series(pd.Categorical(text, categories=natsorted(text.dropna().unique())))
+        names = [str(name) for name in column.cat.categories]
+        kept = [number for number, name in enumerate(names) if name not in UNLABELLED]
+        position = np.full(len(names) + 1, -1)  # one more for the code -1 of cells without a label
+        position[kept] = np.arange(len(kept))
+        colors = list(adata.uns.get(f"{key}_colors", []))
+        chosen = len(colors) == len(names) and all(map(is_color_like, colors))
+        return cls(
+            title=key,
+            codes=position[column.cat.codes.to_numpy()],
+            names=[names[number] for number in kept],
+            colors=[colors[number] for number in kept] if chosen else palette(len(kept)),
+            chosen=chosen,
+        )
+
+    def colored_like(self, other: Labels) -> Labels:
+        """Return these labels in the colors of the labels of ``other`` that they share most cells with, one to one.
+
+        Labels left over get colors that ``other`` does not use. Colors chosen by the user are kept.
+        """
+        if self.chosen:
+            return self
+        both = (self.codes >= 0) & (other.codes >= 0)
+        shared = np.zeros((len(self.names), len(other.names)), dtype=np.int64)
+        np.add.at(shared, (self.codes[both], other.codes[both]), 1)
+        spare = [c for c in palette(len(self.names) + len(other.names)) if c not in other.colors]
+        partner = dict(zip(*linear_sum_assignment(shared, maximize=True), strict=True))
+        colors = [
+            other.colors[partner[number]] if number in partner and shared[number, partner[number]] else spare.pop(0)
+            for number in range(len(self.names))
+        ]
+        return replace(self, colors=colors)
+
+    def draw(self, ax: Axes, xy: np.ndarray, rows: np.ndarray, size: float) -> None:
+        """Draw the cells ``rows`` at ``xy``, those without a label below the others."""
+        rows = rows[np.argsort(self.codes[rows] >= 0, kind="stable")]
+        lookup = to_rgba_array([*self.colors, MISSING])  # code -1 is the last one
+        scatter(ax, xy[rows], size, color=lookup[self.codes[rows]])
+
+    def legend(self, ax: Axes, height: float) -> None:
+        """Put the legend outside, to the right of ``ax``, in as many columns as a panel of ``height`` inches needs."""
+        entries = list(zip(self.names, self.colors, strict=True))
+        if (self.codes < 0).any():
+            entries.append((UNLABELLED[0], MISSING))
+        handles = [
+            Line2D([], [], linestyle="", marker="o", markersize=6, color=color, label=name) for name, color in entries
+        ]
+        per_column = max(4, int(height / _LEGEND_LINE) - 1)
+        ax.legend(
+            handles=handles,
+            title=self.title,
+            ncols=-(-len(handles) // per_column),
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1.0),
+            borderaxespad=0.0,
+            frameon=False,
+            fontsize=9,
+            handletextpad=0.2,
+            columnspacing=0.8,
+            alignment="left",
+        )
+
+
+def scatter(ax: Axes, xy: np.ndarray, size: float, **kwargs: Any) -> PathCollection:
+    """Draw round cells without edges; many cells become an image inside vector files."""
+    return ax.scatter(
+        xy[:, 0], xy[:, 1], s=size, linewidths=0, rasterized=len(xy) >= _RASTERIZE_FROM, plotnonfinite=True, **kwargs
+    )

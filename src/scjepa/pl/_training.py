@@ -1,0 +1,152 @@
+"""The course of a training, metric by metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scjepa.pl._figure import finish, grid_shape, panels
+
+_PANEL = (3.2, 2.4)
+_SMOOTH_FROM = 100
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What one panel shows.
+
+    Attributes
+    ----------
+    title
+        Its title.
+    lines
+        For each line, its name and the keys of ``history`` it may have; the first that is there is drawn.
+    level
+        Height of a dotted line to compare with, and what it means.
+    """
+
+    title: str
+    lines: Mapping[str, tuple[str, ...]]
+    level: tuple[float, str] | None = None
+
+
+_PANELS = (
+    _Panel(
+        "loss",
+        {
+            "training": ("loss", "train_loss", "train_loss_step", "train_loss_epoch"),
+            "validation": ("validation_loss", "validation_loss_epoch"),
+        },
+    ),
+    _Panel("loss / loss of the per-gene mean", {"": ("loss_ratio",)}, level=(1.0, "predicts the mean")),
+    _Panel("effective rank", {"": ("effective_rank", "rankme")}),
+    _Panel("std of the embedding", {"": ("embedding_std", "std_mean")}),
+    _Panel("mean cosine of two cells", {"": ("mean_cosine", "cosine")}),
+    _Panel("cosine of student and teacher", {"": ("teacher_cosine",)}),
+    _Panel("learning rate", {"": ("learning_rate",)}),
+    _Panel("momentum of the teacher", {"": ("momentum",)}),
+)
+
+
+def training(
+    model_or_history: Any, *, ncols: int | None = None, save: str | Path | None = None, show: bool = False
+) -> Figure:
+    """Draw the course of a training: loss, loss against the per-gene mean, effective rank, spread, similarity.
+
+    A loss ratio that stays at 1 has learned no more than each gene's mean; an effective rank that falls towards 1 with
+    a mean cosine that rises towards 1 is collapse.
+
+    Parameters
+    ----------
+    model_or_history
+        A trained model, or its ``history``: a mapping of metric names to data frames or series with one column,
+        indexed by step or epoch. Only metrics that are there are drawn; lines of many points are drawn faintly under
+        their running mean.
+    ncols
+        Panels in a row; default at most 4.
+    save
+        File to save the figure in.
+    show
+        Call ``matplotlib.pyplot.show()``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel for each metric that is there.
+
+    Raises
+    ------
+    ValueError
+        If there is no history, or none of the metrics known is in it.
+    """
+    history = _history(model_or_history)
+    drawn = [(panel, lines) for panel in _PANELS if (lines := _lines(panel, history))]
+    if not drawn:
+        known = ", ".join(keys[0] for panel in _PANELS for keys in panel.lines.values())
+        raise ValueError(f"history has none of the metrics to draw; it has {list(history)}, known are: {known}.")
+    figure, grid = panels(*grid_shape(len(drawn), ncols), *_PANEL)
+    for (panel, lines), ax in zip(drawn, grid.flat, strict=False):
+        _draw(ax, panel, lines)
+    for unused in grid.flat[len(drawn) :]:
+        unused.remove()
+    return finish(figure, save, show)
+
+
+def _history(model_or_history: Any) -> Mapping[str, Any]:
+    history = model_or_history
+    if not isinstance(history, Mapping):
+        history = getattr(model_or_history, "history", None)
+    if not history:
+        raise ValueError("There is no training history. Train first: model.train()")
+    return history
+
+
+def _lines(panel: _Panel, history: Mapping[str, Any]) -> dict[str, pd.Series]:
+    """Return the lines of a panel that the history holds."""
+    found = {}
+    for name, keys in panel.lines.items():
+        line = next(_finite(history, keys), None)
+        if line is not None:
+            found[name] = line
+    return found
+
+
+def _finite(history: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[pd.Series]:
+    """Yield what the history holds under the keys, without NaN, leaving out what is empty then."""
+    for key in keys:
+        if key in history:
+            values = history[key]
+            line = values.iloc[:, 0] if isinstance(values, pd.DataFrame) else pd.Series(values)
+            line = pd.to_numeric(line).replace([np.inf, -np.inf], np.nan).dropna()
+            if len(line):
+                yield line
+
+
+def _draw(ax: Axes, panel: _Panel, lines: Mapping[str, pd.Series]) -> None:
+    units = [line.index.name or "step" for line in lines.values()]
+    named = []
+    for number, (name, line) in enumerate(lines.items()):
+        # Steps and epochs do not share an axis: a second unit goes on top.
+        own = ax if units[number] == units[0] else ax.twiny()
+        own.set_xlabel(units[number], fontsize=8)
+        own.tick_params(labelsize=8)
+        color = f"C{number}"
+        if len(line) >= _SMOOTH_FROM:
+            own.plot(line.index, line, color=color, alpha=0.25, linewidth=0.8)
+            line = line.rolling(len(line) // 20, center=True, min_periods=1).mean()
+        drawn = own.plot(line.index, line, color=color, label=name, marker="o" if len(line) < 3 else None)
+        named += drawn if name else []
+    if panel.level is not None:
+        height, meaning = panel.level
+        named.append(ax.axhline(height, color="0.4", linestyle=":", label=meaning))
+    if named:
+        ax.legend(handles=named, frameon=False, fontsize=8)
+    ax.set_title(panel.title, fontsize=10)
+    ax.spines[["top", "right"]].set_visible(False)

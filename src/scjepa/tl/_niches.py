@@ -1,0 +1,139 @@
+"""Niches: clusters of neighborhood embeddings."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scjepa import _keys
+from scjepa.tl._adata import embedding_of, groups_of, record, record_of, refuse_users
+from scjepa.tl._graph import EmbeddingGraph, Partition
+from scjepa.tl._palette import palette
+from scjepa.tl._readout import readout
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def niches(
+    adata: AnnData,
+    use_rep: str = _keys.EMBEDDING,
+    *,
+    n_niches: int | None = None,
+    resolution: float = 1.0,
+    n_neighbors: int = 15,
+    key_added: str = _keys.NICHE,
+    random_state: int = 0,
+    standardize_by: str | None = None,
+) -> None:
+    """Cluster an embedding into niches: nearest-neighbor graph, then Leiden.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with ``obsm[use_rep]``.
+    use_rep
+        Key in ``adata.obsm`` of the embedding.
+    n_niches
+        Number of niches wanted: the resolution that gives it is searched, and ``resolution`` is not used.
+    resolution
+        Leiden's resolution; more gives more niches.
+    n_neighbors
+        Neighbors of each cell in the graph, itself included; at most as many as there are cells are used.
+    key_added
+        Column of ``adata.obs`` to write.
+    random_state
+        Seed of Leiden and of the neighbor search. The same seed gives the same niches, in whatever order the cells
+        are; where an embedding differs by rounding (other batch sizes), Leiden's random choices may fall differently.
+    standardize_by
+        Column of ``adata.obs`` within whose groups the embedding is z-scored and then reduced to 30 principal
+        components first (:func:`readout`): ``"section"`` when sections differ by batch effects. ``None``: the
+        embedding is used as it is.
+
+    Returns
+    -------
+    None
+        Writes ``adata.obs[key_added]`` (categorical of ``"0"``, ``"1"``, ... by decreasing size),
+        ``adata.uns[f"{key_added}_colors"]``, ``adata.uns["scjepa"][key_added]`` (how it was made), and the graph:
+        ``adata.uns["scjepa_niche"]``, ``adata.obsp["scjepa_niche_distances"]`` and
+        ``adata.obsp["scjepa_niche_connectivities"]``. A graph of your own under ``"neighbors"`` is left alone.
+
+    Warns
+    -----
+    UserWarning
+        If no resolution gives ``n_niches``; the nearest number is written.
+
+    Raises
+    ------
+    KeyError
+        If ``use_rep`` or ``standardize_by`` is not there.
+    ValueError
+        If a cell has a NaN in the embedding, there are fewer cells than niches, an option is out of its range, or
+        ``adata.obs`` has a column ``key_added`` that scjepa did not write or whose niches were renamed.
+    """
+    _refuse_users_column(adata, key_added)
+    embedding = embedding_of(adata, use_rep)
+    if n_niches is not None and not 1 <= n_niches <= len(embedding):
+        raise ValueError(f"n_niches must lie between 1 and the number of cells ({len(embedding)}), found {n_niches}.")
+    if standardize_by is not None:
+        embedding = readout(embedding, groups_of(adata, standardize_by))
+    graph = EmbeddingGraph(embedding, n_neighbors, random_state)
+    if n_niches is None:
+        found = graph.leiden(resolution, random_state)
+    else:
+        found = graph.match(n_niches, random_state)
+        _warn_unmatched(found, n_niches)
+    _write_niches(adata, key_added, found)
+    _write_graph(adata, graph, use_rep, random_state)
+    record(
+        adata,
+        key_added,
+        slot="obs",
+        use_rep=use_rep,
+        standardize_by=standardize_by,
+        resolution=float(found.resolution),
+        n_niches=found.n_clusters,
+        n_neighbors=graph.n_neighbors,
+        random_state=found.seed,
+    )
+
+
+def _refuse_users_column(adata: AnnData, key: str) -> None:
+    """Raise if the column is the user's own, or ours with niches they have renamed since."""
+    refuse_users(adata, "obs", key)
+    if key not in adata.obs:
+        return
+    written = {str(number) for number in range(record_of(adata, key)["n_niches"])}
+    if not set(adata.obs[key].dropna().astype(str)) <= written:
+        raise ValueError(
+            f"The niches in adata.obs[{key!r}] were renamed after scjepa wrote them, and it will not replace them. "
+            f"Choose another name with key_added=..., or remove the column first: del adata.obs[{key!r}]"
+        )
+
+
+def _warn_unmatched(found: Partition, n_niches: int) -> None:
+    if found.n_clusters != n_niches:
+        warnings.warn(
+            f"No resolution gave {n_niches} niches; the nearest, {found.n_clusters} niches at resolution "
+            f"{found.resolution:.4g}, is written. Another random_state or n_neighbors may reach {n_niches}.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _write_niches(adata: AnnData, key: str, found: Partition) -> None:
+    import pandas as pd
+
+    names = np.arange(found.n_clusters).astype(str)
+    adata.obs[key] = pd.Categorical.from_codes(found.labels, categories=names)
+    adata.uns[f"{key}_colors"] = palette(found.n_clusters)
+
+
+def _write_graph(adata: AnnData, graph: EmbeddingGraph, use_rep: str, seed: int) -> None:
+    """Write the graph as scanpy does, so that its tools take ``neighbors_key="scjepa_niche"``."""
+    key = _keys.NICHE_NEIGHBORS
+    adata.obsp[f"{key}_distances"] = graph.distances
+    adata.obsp[f"{key}_connectivities"] = graph.connectivities
+    adata.uns[key] = graph.as_scanpy(use_rep, seed, key)
