@@ -157,6 +157,8 @@ def build_token_table(
         If values are not whole numbers. They are kept, as float32.
     """
     n_cells, n_genes = shape_of(counts)
+    if n_cells == 0:
+        raise ValueError("There are no cells to tokenize: the data is empty.")
     gene_ids = _check_gene_ids(gene_ids, n_genes, n_vocabulary)
     groups = np.zeros(n_cells, np.int64) if groups is None else check_codes(groups, n_cells, n_groups, "technology")
     gene_bits = max(n_vocabulary - 1, 1).bit_length()
@@ -181,6 +183,7 @@ def build_token_table(
             "vocabulary, no count above zero among them. Check that the data holds raw counts (e.g. layer='counts') "
             "and that its gene names are those of the vocabulary (Vocabulary.align)."
         )
+    check.tell()
     return _concatenate(parts)
 
 
@@ -205,7 +208,6 @@ def _vocabulary_chunks(
         check.see(rows, start)
         chunk = sparse.csr_array((rows.data, gene_ids[rows.indices], rows.indptr), shape=(rows.shape[0], n_vocabulary))
         yield chunk, groups[start : start + rows.shape[0]]
-    check.tell()
 
 
 def _keep_columns(rows: sparse.csr_array, keep: np.ndarray) -> sparse.csr_array:

@@ -117,7 +117,7 @@ def check_codes(codes: Any, n_cells: int, n_groups: int, what: str) -> np.ndarra
 
 
 class CountCheck:
-    """Watches chunks of counts go by: refuses what cannot be a count, and tells once of what is hardly one.
+    """Watches chunks of counts go by: refuses what cannot be a count, and can tell of what is hardly one.
 
     Parameters
     ----------
@@ -130,7 +130,6 @@ class CountCheck:
         self._gene_names = gene_names
         self._largest = 0.0
         self._first_fraction: str | None = None
-        self._told = False
 
     def see(self, rows: sparse.csr_array, start: int) -> None:
         """Check ``rows``, of which the first is row ``start`` of the data.
@@ -157,16 +156,15 @@ class CountCheck:
                 self._first_fraction = self._describe(rows, start, fraction)
 
     def tell(self) -> None:
-        """Warn, once, if some values were not whole numbers."""
-        if self._first_fraction is None or self._told:
+        """Warn the caller's caller if some values were not whole numbers."""
+        if self._first_fraction is None:
             return
-        self._told = True
         log = f" and look log-transformed (the largest is {self._largest:.3g})" if self._largest < _LARGEST_LOG else ""
         warnings.warn(
             f"{self._first_fraction}: the values are not whole numbers{log}. Name the layer that holds raw counts, "
             "e.g. layer='counts'. The values are used as they are.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
     def _describe(self, rows: sparse.csr_array, start: int, where: np.ndarray) -> str:

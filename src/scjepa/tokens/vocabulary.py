@@ -148,8 +148,8 @@ class Vocabulary:
         n_matched = int(np.count_nonzero(ids >= 0))
         if n_matched == 0:
             raise ValueError(
-                f"No gene of {source} is in the vocabulary. {source[:1].upper()}{source[1:]} has {_examples(names)}; "
-                f"the vocabulary has {_examples(self._names)}. {_likely_cause(names, self._names)}"
+                f"No gene of {source} ({_examples(names)}) is in the vocabulary ({_examples(self._names)}). "
+                f"{_likely_cause(names, self._names)}"
             )
         return Alignment(ids, n_matched, len(names), len(self), source, self._case_only(names, ids))
 
