@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Set up .venv and execute the tutorials in place, or those named as arguments; the documentation shows what they hold.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh doc
+shopt -s nullglob
+[[ $# -gt 0 ]] || set -- tutorials/*.ipynb
+for notebook in "$@"; do
+    echo "executing $notebook"
+    .venv/bin/jupytext --execute --set-kernel python3 --to ipynb --output "$notebook" "$notebook"
+done
