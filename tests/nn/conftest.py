@@ -61,19 +61,19 @@ def small_model(seed: int = 0, **parts) -> SpatialJEPA:
     return SpatialJEPA(N_GENES, 2, small_config(**parts))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_batch():
     """Return :func:`random_batch`."""
     return random_batch
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config():
     """Return :func:`small_config`."""
     return small_config
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model():
     """Return :func:`small_model`."""
     return small_model

@@ -15,8 +15,8 @@ def _per_block(batch, mask):
 @pytest.mark.parametrize("scheme", list(MASKING_SCHEMES))
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 500), ratio=st.floats(0.05, 0.95))
-def test_every_scheme_leaves_something_to_see_and_to_predict(make_batch_fn, scheme, seed, ratio):
-    batch = make_batch_fn(seed)
+def test_every_scheme_leaves_something_to_see_and_to_predict(make_batch, scheme, seed, ratio):
+    batch = make_batch(seed)
     mask = draw_mask(batch, scheme, ratio, torch.Generator().manual_seed(seed))
     assert not mask[batch.is_metatoken].any()
     for row in range(batch.n_sequences):
@@ -79,15 +79,3 @@ def test_every_token_is_masked_sometimes(make_batch):
 def test_unknown_scheme_is_named(make_batch):
     with pytest.raises(ValueError, match="Did you mean 'stratified'"):
         draw_mask(make_batch(), "stratifed", 0.5)
-
-
-@pytest.fixture(scope="module")
-def make_batch_fn():
-    """Module-scoped for hypothesis."""
-    import importlib.util
-    from pathlib import Path
-
-    spec = importlib.util.spec_from_file_location("nn_conftest", Path(__file__).with_name("conftest.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.random_batch

@@ -149,7 +149,6 @@ class JEPAModel(BaseModelClass):
             monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, _MONITOR_CELLS, replace=False))
         source = TokenSource(data.tokens, data.neighbors, data.technologies)
         plan = JEPATrainingPlan(self.module, source, config, train_cells, monitor, seed=self.seed)
-        self.module.train()
         try:
             trainer, history = run(plan, options, **trainer_kwargs)
         finally:

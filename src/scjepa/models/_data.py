@@ -83,7 +83,7 @@ def codes_of(names: np.ndarray, known: tuple[str, ...]) -> np.ndarray:
 
 def technologies_of(adata: AnnData, keys: DataKeys) -> tuple[str, ...]:
     """Return the names of the technologies in the data, sorted."""
-    return tuple(sorted(set(names_of(adata, keys.technology_key).astype(str))))
+    return tuple(sorted(set(names_of(adata, keys.technology_key))))
 
 
 def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:

@@ -200,6 +200,8 @@ def run(
             "ignore", message=".*(does not have many workers|has `shuffle|Trying to infer|IterableDataset).*"
         )
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        # The target encoder stays in evaluation mode on purpose, and the plan sets the rest.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         trainer.fit(plan, ckpt_path=checkpoint, weights_only=False)
     return trainer, trainer.logger if isinstance(trainer.logger, History) else None
 

@@ -72,6 +72,7 @@ class JEPATrainingPlan(pl.LightningModule):
         self.monitor_cells = torch.from_numpy(np.array(monitor_cells, dtype=np.int64))
         self.seed = seed
         self._schedule: BatchSchedule | None = None
+        self._latest: dict[str, Tensor] = {}
         self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor, Tensor]] = []
 
     # -- data ---------------------------------------------------------------------------------------------------
@@ -106,8 +107,8 @@ class JEPATrainingPlan(pl.LightningModule):
         rng = generator(self.device, self.seed, MASK, *place)
         with self._dropout_stream(place):
             output = self.module.loss(self._gather(cells, rng), rng)
-        self.log("loss", output.loss.detach(), prog_bar=True, batch_size=len(cells))
-        self.log_dict(output.terms, batch_size=len(cells))
+        self._latest = {"loss": output.loss.detach(), **output.terms}
+        self.log("loss", output.loss.detach(), prog_bar=True, logger=False, batch_size=len(cells))
         return output.loss
 
     @contextmanager
@@ -138,20 +139,25 @@ class JEPATrainingPlan(pl.LightningModule):
         optimizer.step(closure=optimizer_closure)
         momentum = schedules.momentum(step, total, c.ema_start, c.ema_end)
         self.module.update_target(momentum)
-        self.log_dict({"learning_rate": rate, "momentum": momentum})
+        self._record({**self._latest, "learning_rate": rate, "momentum": momentum})
+
+    def _record(self, metrics: dict[str, Any]) -> None:
+        """Log a step's metrics at once: a checkpoint of this step, written next, then holds them."""
+        if self.logger is not None and self.trainer.is_global_zero:
+            self.logger.log_metrics({name: float(value) for name, value in metrics.items()}, self.global_step)
 
     # -- monitor ------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
         """Measure the untrained model, so that curves begin where training does."""
-        if self.global_step == 0 and isinstance(self.logger, History):
-            training = self.module.training
+        self.module.train()
+        if self.global_step == 0:
             self.module.eval()
             with torch.no_grad():
                 for index in range(len(self.val_dataloader())):
                     self.validation_step(index, index)
-            self.logger.log_metrics({k: float(v) for k, v in self._monitor_metrics().items()}, 0)
-            self.module.train(training)
+            self._record(self._monitor_metrics())
+            self.module.train()
 
     def validation_step(self, position: int, batch_idx: int) -> None:
         """Measure one batch of the monitor; its masks are always the same."""

@@ -1,0 +1,73 @@
+"""What the harness compares: each method takes (adata, recipe, seed) and returns embeddings by read-out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from anndata import AnnData
+from scipy import sparse
+
+import scjepa
+from scjepa._config import STJEPAConfig
+from scjepa.tl import readout
+
+READOUTS: dict[str, Callable[[np.ndarray, pd.Series], np.ndarray]] = {
+    "plain": lambda embedding, sections: embedding,
+    "z30": lambda embedding, sections: readout(embedding, sections, n_comps=30),
+}
+"""Read-outs, the same for every method: the embedding itself, and z-scores per section with 30 components."""
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def _model(adata: AnnData, config: STJEPAConfig, seed: int) -> scjepa.STJEPA:
+    scjepa.STJEPA.setup_anndata(adata, technology_key="technology", library_key="section")
+    return scjepa.STJEPA(adata, config, seed=seed)
+
+
+def stjepa(adata: AnnData, config: STJEPAConfig, seed: int) -> tuple[np.ndarray, dict]:
+    """ST-JEPA, trained; with its history."""
+    model = _model(adata, config, seed)
+    model.train(accelerator="cpu", progress_bar=False)
+    curves = {name: frame[name] for name, frame in model.history.items()}
+    return model.get_latent_representation(), curves
+
+
+def _untrained(gene_std: float):
+    def method(adata: AnnData, config: STJEPAConfig, seed: int) -> tuple[np.ndarray, dict]:
+        config = replace(config, encoder=replace(config.encoder, gene_std=gene_std))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This model is not trained")
+            return _model(adata, config, seed).get_latent_representation(), {}
+
+    method.__doc__ = f"The same encoder with its random weights, gene vectors of standard deviation {gene_std}."
+    return method
+
+
+def neighborhood_pca(adata: AnnData, config: STJEPAConfig, seed: int) -> tuple[np.ndarray, dict]:
+    """log1p of 1e4-normalized counts, mean over the 10 nearest neighbours and the cell, 50 components."""
+    data = AnnData(sparse.csr_matrix(adata.X, dtype=np.float32))
+    sc.pp.normalize_total(data, target_sum=1e4)
+    sc.pp.log1p(data)
+    graph = sparse.csr_matrix(adata.obsp["spatial_connectivities"]) + sparse.identity(adata.n_obs, format="csr")
+    mean = sparse.diags(1 / np.asarray(graph.sum(1)).ravel()) @ graph @ data.X
+    mean = np.asarray(mean.todense())
+    n_comps = min(50, min(mean.shape) - 1)
+    return sc.pp.pca(mean, n_comps=n_comps, random_state=seed), {}
+
+
+METHODS: dict[str, Callable[[AnnData, STJEPAConfig, int], tuple[np.ndarray, dict]]] = {
+    "stjepa": stjepa,
+    "untrained (gene std 1.0)": _untrained(1.0),
+    "untrained (gene std 0.02)": _untrained(0.02),
+    "neighborhood PCA": neighborhood_pca,
+}
+"""Methods by name; the last three are the controls of every table."""
+
+INDEPENDENT_OF_RECIPE = ("neighborhood PCA",)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import scjepa
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    model, _ = trained
+    model.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_saved_and_loaded_embeds_bit_for_bit(trained, folder):
+    model, adata = trained
+    loaded = scjepa.STJEPA.load(folder, adata.copy(), accelerator="cpu")
+    for scale in ("neighborhood", "cell"):
+        np.testing.assert_array_equal(
+            loaded.get_latent_representation(scale=scale), model.get_latent_representation(scale=scale)
+        )
+    assert loaded.config == model.config
+    assert loaded.is_trained
+    assert loaded.diagnose() == model.diagnose()
+    assert loaded.history["loss"].equals(model.history["loss"])
+    assert loaded.vocabulary == model.vocabulary
+
+
+def test_data_can_be_saved_beside_the_model(trained, tmp_path):
+    model, _ = trained
+    model.save(tmp_path / "m", save_anndata=True)
+    loaded = scjepa.STJEPA.load(tmp_path / "m", accelerator="cpu")
+    np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation())
+
+
+def test_a_loaded_model_trains_on(trained, folder):
+    model, adata = trained
+    loaded = scjepa.STJEPA.load(folder, adata.copy(), accelerator="cpu")
+    loaded.train(max_steps=2, accelerator="cpu", progress_bar=False)
+    assert loaded.n_steps_ == model.n_steps_ + 2
+
+
+def test_resolved_configuration_is_saved_and_no_pickle(folder):
+    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "weights.safetensors"]
+    facts = json.loads((folder / "model.json").read_text())
+    assert facts["config"]["encoder"]["width"] == 32
+    assert "preset" not in facts
+    assert facts["setup"]["library_key"] == "section"
+
+
+def test_existing_folders_are_not_replaced_unasked(trained, folder, tmp_path):
+    model, _ = trained
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        model.save(folder)
+    model.save(folder, overwrite=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not a saved model"):
+        model.save(tmp_path / "other", overwrite=True)
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_failed_save_leaves_the_old_model(trained, folder, monkeypatch):
+    model, _ = trained
+    before = (folder / "model.json").read_bytes()
+    monkeypatch.setattr("scjepa.models._store.json.dumps", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.save(folder, overwrite=True)
+    assert (folder / "model.json").read_bytes() == before
+    assert [p.name for p in folder.parent.iterdir()] == ["model"]
+
+
+def test_damaged_foreign_and_newer_files_are_refused(trained, folder):
+    _, adata = trained
+    adata = adata.copy()
+    load = lambda: scjepa.STJEPA.load(folder, adata, accelerator="cpu")  # noqa: E731
+    weights, model = (folder / "weights.safetensors"), (folder / "model.json")
+    good, facts = weights.read_bytes(), json.loads(model.read_text())
+    weights.write_bytes(good[: len(good) // 2])
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        load()
+    weights.write_bytes(good)
+    for change, words in (({"format": 99}, "newer"), ({"model": "CellJEPA"}, "CellJEPA")):
+        model.write_text(json.dumps({**facts, **change}))
+        with pytest.raises(ValueError, match=words):
+            load()
+    model.write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        load()
+    config = {**facts["config"], "encoder": {**facts["config"]["encoder"], "width": 64}}
+    model.write_text(json.dumps({**facts, "config": config}))
+    with pytest.raises(ValueError, match="do not fit"):
+        load()
+    model.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.json"):
+        load()
+
+
+def test_loading_without_data_says_what_to_pass(folder):
+    with pytest.raises(ValueError, match="Pass adata"):
+        scjepa.STJEPA.load(folder)

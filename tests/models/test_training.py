@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+import scjepa
+
+
+def _weights(model):
+    return {k: v.clone() for k, v in model.module.state_dict().items()}
+
+
+def test_history_has_the_curves_from_before_training_to_its_end(trained):
+    model, _ = trained
+    for name in ("loss", "token_loss", "validation_loss", "effective_rank", "mean_cosine", "loss_ratio"):
+        assert name in model.history
+        assert model.history[name].columns.tolist() == [name]
+    assert len(model.history["loss"]) == 12
+    assert model.history["effective_rank"].index[0] == 0
+    assert model.history["momentum"].iloc[0, 0] == pytest.approx(0.99)
+    assert model.history["momentum"].iloc[-1, 0] == pytest.approx(1.0)
+    assert model.diagnose().verdict != "untrained"
+
+
+def test_training_lowers_the_loss(make_tissue, make_model):
+    model = make_model(make_tissue(200))
+    model.train(max_steps=150, accelerator="cpu", progress_bar=False)
+    loss = model.history["validation_loss"]["validation_loss"]
+    assert loss.iloc[-1] < 0.8 * loss.iloc[0]
+
+
+def test_training_goes_on_where_it_stopped(adata, make_model):
+    model = make_model(adata)
+    model.train(max_steps=4, accelerator="cpu", progress_bar=False)
+    model.train(max_steps=3, accelerator="cpu", progress_bar=False)
+    assert model.n_steps_ == 7
+    assert model.history["loss"].index.is_monotonic_increasing
+    assert len(model.history["loss"]) == 7
+
+
+def test_epochs_and_batches(adata, make_model):
+    model = make_model(adata)
+    model.train(max_epochs=2, batch_size=20, validation_size=0, accelerator="cpu", progress_bar=False)
+    assert model.n_steps_ == 2 * (adata.n_obs // 20)
+
+
+def test_ema_and_schedules_move_once_per_optimizer_step_under_accumulation(adata, make_model):
+    model = make_model(adata)
+    model.train(max_steps=4, accelerator="cpu", progress_bar=False, accumulate_grad_batches=2)
+    assert model.n_steps_ == 4
+    momentum = model.history["momentum"]["momentum"].drop_duplicates()
+    np.testing.assert_allclose(momentum, np.linspace(0.99, 1.0, 4), atol=1e-6)
+
+
+def test_early_stopping_watches_held_out_cells(adata, make_model):
+    model = make_model(adata)
+    model.train(
+        max_steps=400, early_stopping=True, patience=1, monitor_every=1, accelerator="cpu", progress_bar=False,
+        plan_kwargs={"learning_rate": 1e-12, "final_learning_rate": 0.0, "ema_start": 1.0},
+    )  # fmt: skip
+    assert model.n_steps_ < 400
+    with pytest.raises(ValueError, match="validation_size"):
+        model.train(early_stopping=True, validation_size=0, accelerator="cpu")
+
+
+def test_wrong_arguments_are_named_before_anything_is_trained(adata, make_model):
+    model = make_model(adata)
+    before = _weights(model)
+    with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
+        model.train(plan_kwargs={"learning_rat": 1})
+    with pytest.raises(TypeError, match="Did you mean 'checkpoint_every'"):
+        model.train(checkpoint_evry=3)
+    with pytest.raises(ValueError, match="must be positive"):
+        model.train(batch_size=0)
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        model.train(ckpt_path="nowhere.ckpt", accelerator="cpu", progress_bar=False)
+    assert all(torch.equal(before[k], v) for k, v in _weights(model).items())
+    assert not model.is_trained
+
+
+def test_progress_bar_shows_loss_and_effective_rank(adata, make_model, capfd):
+    make_model(adata).train(max_steps=4, monitor_every=2, accelerator="cpu")
+    err = capfd.readouterr().err
+    assert "Training" in err
+    assert "loss=" in err
+    assert "effective_rank=" in err
+
+
+_SCRIPT = textwrap.dedent("""
+    import importlib.util, os, signal, sys
+    import lightning.pytorch as pl
+    spec = importlib.util.spec_from_file_location("tissues", sys.argv[1])
+    tissues = importlib.util.module_from_spec(spec); spec.loader.exec_module(tissues)
+    import torch; torch.set_num_threads(1)
+
+    class Kill(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == int(sys.argv[3]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    model = tissues.small_model(tissues.tissue(), encoder={"width": 32, "n_layers": 1, "n_heads": 2, "dropout": 0.1})
+    model.train(max_steps=30, checkpoint_dir=sys.argv[2], checkpoint_every=3, ckpt_path="last",
+                accelerator="cpu", progress_bar=False, callbacks=[Kill()])
+    model.save(sys.argv[2] + "/model")
+""")
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(_SCRIPT)
+    tissues = os.path.join(os.path.dirname(__file__), "conftest.py")
+    kill_at = int(np.random.default_rng().integers(4, 29))  # any step will do
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(folder, step):
+        return subprocess.run(
+            [sys.executable, script, tissues, str(tmp_path / folder), str(step)], env=environment
+        ).returncode
+
+    assert start("whole", -1) == 0
+    assert start("killed", kill_at) == -signal.SIGKILL
+    assert start("killed", -1) == 0
+    from safetensors.torch import load_file
+
+    a, b = (load_file(tmp_path / name / "model" / "weights.safetensors") for name in ("whole", "killed"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a), f"killed at step {kill_at}"
+    facts = [(tmp_path / name / "model" / "model.json").read_text() for name in ("whole", "killed")]
+    assert facts[0] == facts[1], f"history differs, killed at step {kill_at}"
+
+
+def test_last_checkpoint_needs_a_folder_and_may_be_absent(adata, make_model, tmp_path):
+    model = make_model(adata)
+    with pytest.raises(ValueError, match="checkpoint_dir"):
+        model.train(ckpt_path="last", accelerator="cpu", progress_bar=False)
+    model.train(max_steps=2, ckpt_path="last", checkpoint_dir=tmp_path, accelerator="cpu", progress_bar=False)
+    assert model.n_steps_ == 2
+
+
+def test_is_a_scvi_model(trained):
+    from scvi.model.base import BaseModelClass
+
+    model, _ = trained
+    assert isinstance(model, BaseModelClass)
+    assert model.is_trained
+    assert len(model.train_indices) + len(model.validation_indices) == model.adata.n_obs
+    assert scjepa.STJEPA.__name__ in repr(model)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import torch
+
+from scjepa.training import diagnose, effective_rank, mean_cosine
+from scjepa.training.collapse import gene_mean_loss
+
+
+def test_effective_rank_counts_dimensions():
+    generator = torch.Generator().manual_seed(0)
+    full = torch.randn(5000, 16, generator=generator)
+    assert 15.8 < effective_rank(full) <= 16
+    assert abs(effective_rank(full[:, :1] @ torch.ones(1, 16)) - 1) < 1e-2
+    assert effective_rank(torch.ones(100, 16)) == 0
+    assert effective_rank(torch.zeros(100, 16)) == 0
+
+
+def test_mean_cosine_equals_all_pairs():
+    x = torch.randn(30, 8)
+    unit = torch.nn.functional.normalize(x, dim=1)
+    gram = unit @ unit.T
+    expected = (gram.sum() - gram.diagonal().sum()) / (30 * 29)
+    torch.testing.assert_close(mean_cosine(x), expected)
+    assert mean_cosine(torch.ones(5, 3)) > 0.999
+
+
+def test_gene_mean_loss_predicts_from_the_other_fold():
+    genes = torch.tensor([0, 0, 1, 1, 2])
+    folds = torch.tensor([0, 1, 0, 1, 0])
+    targets = torch.tensor([[1.0], [3.0], [5.0], [5.0], [100.0]])
+    loss, known = gene_mean_loss(targets, genes, folds, 3)
+    assert known.tolist() == [True, True, True, True, False]  # gene 2 is in one fold only
+    torch.testing.assert_close(loss, torch.tensor((2 + 2 + 0 + 0) / 4.0))
+
+
+def test_verdicts():
+    healthy = {"effective_rank": [30, 40], "mean_cosine": [0.8, 0.3], "loss_ratio": [2.0, 0.8]}
+    assert diagnose(healthy, 64).verdict == "healthy"
+    assert diagnose({**healthy, "effective_rank": [30, 4]}, 64).verdict == "collapsed"
+    assert diagnose({**healthy, "mean_cosine": [0.8, 0.97]}, 64).verdict == "collapsed"
+    assert diagnose({**healthy, "effective_rank": [40, 15]}, 64).verdict == "shrinking"
+    assert diagnose({**healthy, "loss_ratio": [2.0, 1.1]}, 64).verdict == "not learning"
+    assert diagnose({}, 64).verdict == "untrained"
+    text = str(diagnose({**healthy, "effective_rank": [30, 4]}, 64))
+    assert "4.0 of 64" in text
+    assert "What to try" in text
