@@ -24,6 +24,7 @@ find_python() {
     local candidate
     if [[ -n "${PYTHON:-}" ]]; then
         is_usable "$PYTHON" && { echo "$PYTHON"; return; }
+        command -v "$PYTHON" >/dev/null || die "PYTHON=$PYTHON is not a program."
         die "PYTHON=$PYTHON is not a Python 3.11 or newer with the venv module ($("$PYTHON" --version 2>&1 | head -n 1))."
     fi
     for candidate in python3.11 python3.12 python3; do
@@ -46,7 +47,7 @@ install() { # WHAT ARGUMENTS...: pip, its output kept in the log and shown only 
     say "installing $what ..."
     if ! "$venv/bin/python" -m pip install --no-input --disable-pip-version-check --progress-bar off \
         -c "$root/constraints.txt" "$@" >>"$log" 2>&1; then
-        grep -v 'is ignored' "$log" | tail -n 30 >&2
+        grep -v -e 'is ignored' -e 'already satisfied' "$log" | tail -n 30 >&2
         die "pip could not install $what; the whole log is $log"
     fi
     say "installing $what: done in $((SECONDS - begin)) s"
@@ -54,7 +55,7 @@ install() { # WHAT ARGUMENTS...: pip, its output kept in the log and shown only 
 
 if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python="$(find_python)"
-    say "making $venv with $("$python" --version)"
+    say "making $venv with $("$python" --version); the first time takes some minutes"
     "$python" -m venv --clear "$venv"
 fi
 
@@ -76,7 +77,7 @@ groups=()
 for group in "${missing[@]}"; do
     [[ "$group" == package ]] || groups+=(--group "$group")
 done
-install "scjepa and what it needs (${missing[*]}; some minutes the first time)" -e . ${groups[@]+"${groups[@]}"}
+install "scjepa and what it needs (${missing[*]})" -e . ${groups[@]+"${groups[@]}"}
 for group in "${missing[@]}"; do
     echo "$wanted" >"$venv/.ready-$group"
 done
