@@ -1,0 +1,157 @@
+"""What a simulated tissue is made of: frozen dataclasses, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scjepa._config import _positive, _within
+from scjepa.datasets._difficulty import Difficulty
+
+MEASURED = "measured"
+"""``varm`` key of the genes × technologies table that tells "not measured" from "zero"."""
+
+SIMULATION = "scjepa_simulation"
+"""``uns`` key of the specification a tissue was simulated from."""
+
+
+@dataclass(frozen=True)
+class TechnologySpec:
+    """How one technology sees the tissue; ``None`` takes the difficulty's value.
+
+    Parameters
+    ----------
+    name
+        Name in ``obs["technology"]``.
+    genes
+        Its panel: names of genes, or a share of all genes drawn at random; ``None``: by ``panel_overlap``.
+    capture, background, dispersion, batch_effect
+        As in :class:`Difficulty`, for this technology's sections.
+    """
+
+    name: str
+    genes: float | Sequence[str] | None = None
+    capture: float | None = None
+    background: float | None = None
+    dispersion: float | None = None
+    batch_effect: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or "/" in self.name:
+            raise ValueError(
+                f"TechnologySpec.name must be text without '/' (h5ad cannot hold it in a key), found {self.name!r}."
+            )
+        if isinstance(self.genes, str):
+            raise TypeError(
+                f"TechnologySpec.genes must be a share or a list of names, found the string {self.genes!r}."
+            )
+        if isinstance(self.genes, Sequence):
+            object.__setattr__(self, "genes", tuple(map(str, self.genes)))
+        elif self.genes is not None:
+            _within(self, 0.0, 1.0, "genes")
+        given = [n for n in ("capture", "background", "dispersion", "batch_effect") if getattr(self, n) is not None]
+        for name in given:
+            if getattr(self, name) < 0:
+                raise ValueError(f"TechnologySpec.{name} must not be negative, found {getattr(self, name)!r}.")
+        _within(self, 0.0, 1.0, *(name for name in given if name in ("capture", "background")))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shape of simulated sections.
+
+    Parameters
+    ----------
+    density
+        Cells per mm².
+    patches
+        Separate patches of each niche in a section.
+    warp
+        How far borders are bent, in radii of a patch; 0: straight borders.
+    """
+
+    density: float = 5000.0
+    patches: int = 1
+    warp: float = 0.35
+
+    def __post_init__(self) -> None:
+        _positive(self, "density", "patches")
+        _within(self, 0.0, 1.0, "warp")
+
+
+@dataclass(frozen=True)
+class TissueSpec:
+    """A tissue, resolved: what :func:`scjepa.datasets.simulated_tissue` records in ``uns["scjepa_simulation"]``."""
+
+    n_cells: int
+    n_sections: int
+    n_niches: int
+    n_cell_types: int
+    n_genes: int
+    technologies: tuple[TechnologySpec, ...]
+    panel_overlap: float
+    difficulty: Difficulty
+    geometry: Geometry = field(default_factory=Geometry)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_cells", "n_sections", "n_niches", "n_cell_types", "n_genes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or int(value) != value or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, found {value!r}.")
+            object.__setattr__(self, name, int(value))
+        if self.n_cells < self.n_sections:
+            raise ValueError(f"n_cells={self.n_cells} cannot fill n_sections={self.n_sections}; ask for more cells.")
+        _within(self, 0.0, 1.0, "panel_overlap")
+        if isinstance(self.seed, bool) or int(self.seed) != self.seed or self.seed < 0:
+            raise ValueError(f"seed must be a whole number of at least 0, found {self.seed!r}.")
+        object.__setattr__(self, "seed", int(self.seed))
+        self._check_technologies()
+
+    def _check_technologies(self) -> None:
+        names = [technology.name for technology in self.technologies]
+        if not names:
+            raise ValueError("technologies is empty; give at least one name, such as technologies=('A',).")
+        if len(set(names)) < len(names):
+            raise ValueError(f"technologies must have different names, found {', '.join(names)}.")
+        if len(names) > self.n_sections:
+            raise ValueError(
+                f"{len(names)} technologies ({', '.join(names)}) need as many sections, found {self.n_sections}: "
+                f"each section is measured by one technology. Call with n_sections={len(names)} or more; for given "
+                "coordinates, with labels that have a 'section' column."
+            )
+
+    def technology_of(self, section: int) -> int:
+        """Return the position in ``technologies`` of the one that measures ``section``: they take turns."""
+        return section % len(self.technologies)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain values that h5ad can hold (what is ``None`` is left out)."""
+        spec = asdict(self)
+        spec["technologies"] = {
+            technology["name"]: {k: _plain(v) for k, v in technology.items() if v is not None}
+            for technology in spec["technologies"]
+        }
+        return spec
+
+
+def resolve_technologies(technologies: Any) -> tuple[TechnologySpec, ...]:
+    """Return the technologies given as a name, names, :class:`TechnologySpec` or a mapping of names to options."""
+    if isinstance(technologies, str | TechnologySpec):
+        technologies = (technologies,)
+    if isinstance(technologies, Mapping):
+        try:
+            return tuple(TechnologySpec(name, **options) for name, options in technologies.items())
+        except TypeError as error:
+            known = ", ".join(list(TechnologySpec.__dataclass_fields__)[1:])
+            raise TypeError(f"technologies as a mapping takes name -> options ({known}): {error}") from error
+    resolved = [TechnologySpec(item) if isinstance(item, str) else item for item in technologies]
+    for item in resolved:
+        if not isinstance(item, TechnologySpec):
+            raise TypeError(f"technologies holds names or TechnologySpec, found {type(item).__name__}.")
+    return tuple(resolved)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
