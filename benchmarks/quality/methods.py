@@ -9,9 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from anndata import AnnData
-from scipy import sparse
 
 import scjepa
 from scjepa._config import STJEPAConfig
@@ -51,15 +49,8 @@ def _untrained(gene_std: float):
 
 
 def neighborhood_pca(adata: AnnData, config: STJEPAConfig, seed: int) -> tuple[np.ndarray, dict]:
-    """log1p of 1e4-normalized counts, mean over the 10 nearest neighbours and the cell, 50 components."""
-    data = AnnData(sparse.csr_matrix(adata.X, dtype=np.float32))
-    sc.pp.normalize_total(data, target_sum=1e4)
-    sc.pp.log1p(data)
-    graph = sparse.csr_matrix(adata.obsp["spatial_connectivities"]) + sparse.identity(adata.n_obs, format="csr")
-    mean = sparse.diags(1 / np.asarray(graph.sum(1)).ravel()) @ graph @ data.X
-    mean = np.asarray(mean.todense())
-    n_comps = min(50, min(mean.shape) - 1)
-    return sc.pp.pca(mean, n_comps=n_comps, random_state=seed), {}
+    """Neighbourhood PCA, see :func:`scjepa.benchmark.neighborhood_pca`."""
+    return scjepa.benchmark.neighborhood_pca(adata, random_state=seed), {}
 
 
 METHODS: dict[str, Callable[[AnnData, STJEPAConfig, int], tuple[np.ndarray, dict]]] = {

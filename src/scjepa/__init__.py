@@ -13,7 +13,7 @@ from scjepa._settings import settings
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("datasets", "metrics", "models", "nn", "pl", "tl", "tokens", "training")
+_SUBMODULES = ("benchmark", "datasets", "metrics", "models", "nn", "pl", "tl", "tokens", "training")
 _CONFIGURATION = (
     "PRESETS",
     "EncoderConfig",
@@ -35,6 +35,7 @@ __all__ = [
     "TokenConfig",
     "TrainConfig",
     "__version__",
+    "benchmark",
     "datasets",
     "metrics",
     "models",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from scjepa import datasets, metrics, models, nn, pl, tl, tokens, training
+    from scjepa import benchmark, datasets, metrics, models, nn, pl, tl, tokens, training
     from scjepa._config import (
         PRESETS,
         EncoderConfig,

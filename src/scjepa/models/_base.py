@@ -37,6 +37,9 @@ class JEPAModel(BaseModelClass):
     config: STJEPAConfig
     module: Any
     seed: int
+    n_steps_: int
+    history_: dict[str, pd.DataFrame] | None
+    _cached: tuple[tuple, CellData] | None
     _untrained_message: ClassVar[str] = (
         "This model is not trained: the embeddings come from its random initial weights. Call model.train() first."
     )
@@ -178,15 +181,13 @@ class JEPAModel(BaseModelClass):
         return replace(self.config.training, **changes)
 
     def _after_training(
-        self, trainer: pl.Trainer, history: History | None, train_cells: np.ndarray, held_out: np.ndarray
+        self, trainer: pl.Trainer, history: History, train_cells: np.ndarray, held_out: np.ndarray
     ) -> None:
         """Keep what scvi-tools' models keep of a run."""
         self.trainer = trainer
         self.train_indices_, self.validation_indices_ = train_cells, held_out
         self.module.to(trainer.strategy.root_device)
-        if history is not None:
-            offset = self.n_steps_
-            self.history_ = _extend(self.history_, history, offset)
+        self.history_ = _extend(self.history_, history, self.n_steps_)
         self.n_steps_ += trainer.global_step
         self.is_trained_ = True
 

@@ -191,6 +191,6 @@ def _checksum(matrix: Any) -> Any:
         arrays = [getattr(matrix, name) for name in ("data", "indices", "indptr") if hasattr(matrix, name)]
         return tuple(_checksum(array) for array in arrays)
     if isinstance(matrix, np.ndarray):
-        return matrix.shape, zlib.crc32(np.ascontiguousarray(matrix).view(np.uint8).ravel())
+        return matrix.shape, zlib.crc32(np.ascontiguousarray(matrix).view(np.uint8).ravel().data)
     # Backed and lazy matrices live elsewhere; their identity has to do.
     return id(matrix), getattr(matrix, "shape", None)

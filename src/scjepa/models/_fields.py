@@ -21,7 +21,7 @@ PANEL, TECHNOLOGY, SECTION, COORDINATES, GRAPH = "X", "technology", "section", "
 _GRAPH_CALL = "sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type='generic'{library})"
 
 
-def missing_key(where: str, key: str, available: Any, then: str) -> KeyError:
+def missing_key(where: str, key: str | None, available: Any, then: str) -> KeyError:
     """Return the error of a key that is not there, with what is and the next call."""
     names = ", ".join(map(repr, list(available)[:12])) or "nothing"
     return KeyError(f"adata.{where}[{key!r}] does not exist; adata.{where} holds {names}. {then}")

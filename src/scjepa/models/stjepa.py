@@ -47,8 +47,8 @@ class STJEPA(JEPAModel):
     adata
         Data registered with :meth:`setup_anndata`.
     preset
-        ``"demo"`` (a laptop, minutes), ``"base"``, ``"paper_ablation"`` or ``"paper"`` (768 wide, 5 layers; a GPU), or a
-        whole :class:`~scjepa.STJEPAConfig`.
+        ``"demo"`` (a laptop, minutes), ``"base"``, ``"paper_ablation"`` or ``"paper"`` (768 wide, 5 layers; a GPU), or
+        a whole :class:`~scjepa.STJEPAConfig`.
     tokens, encoder, masking, objective, training
         Changes to the preset: a mapping of options, ``encoder={"n_layers": 4}``, or the dataclass itself.
     seed
@@ -181,8 +181,8 @@ class STJEPA(JEPAModel):
             Other data, with the columns named at set-up and a spatial graph; genes are aligned by name. Default: the
             model's own.
         scale
-            ``"neighborhood"`` (the cell with its neighbours: for niches) or ``"cell"`` (the index cell's tokens, seen in
-            context).
+            ``"neighborhood"`` (the cell with its neighbours: for niches) or ``"cell"`` (the index cell's tokens, seen
+            in context).
         encoder
             ``"target"`` (the EMA encoder) or ``"context"``.
         genes

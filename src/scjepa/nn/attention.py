@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from itertools import accumulate
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -63,19 +64,16 @@ def _pad(x: Tensor, starts: list[int], lengths: list[int], rows: list[int]) -> T
 def _attend_group(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing, rows: list[int]) -> list[Tensor]:
     """Attend within the sequences ``rows`` in one padded call; return one packed tensor for each row."""
     key_lengths = [keys.as_list[r] for r in rows]
-    padded = [
-        _pad(q, queries.starts, queries.as_list, rows),
-        _pad(k, keys.starts, keys.as_list, rows),
-        _pad(v, keys.starts, keys.as_list, rows),
-    ]
-    longest = padded[1].shape[2]
+    q = _pad(q, queries.starts, queries.as_list, rows)
+    k, v = (_pad(x, keys.starts, keys.as_list, rows) for x in (k, v))
+    longest = k.shape[2]
     mask = None
     if min(key_lengths) < longest:
         ends = torch.tensor(key_lengths, device=q.device)
         # A row without keys attends to one zero key: its (unused) output is 0 and not NaN.
         mask = torch.arange(longest, device=q.device)[None, :] < ends.clamp_min(1)[:, None]
         mask = mask[:, None, None, :]
-    out = F.scaled_dot_product_attention(*padded, attn_mask=mask).transpose(1, 2)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
     return [out[i, : queries.as_list[r]] for i, r in enumerate(rows)]
 
 
@@ -116,7 +114,8 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) ->
     """One variable-length kernel for all sequences (CUDA, half precision)."""
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(q, k, v, queries.cumulative, keys.cumulative, queries.longest, keys.longest)
+    out = varlen_attn(q, k, v, queries.cumulative, keys.cumulative, queries.longest, keys.longest)
+    return cast(Tensor, out)
 
 
 ATTENTION_BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Packing, Packing], Tensor]] = {

@@ -33,6 +33,7 @@ class Sinusoidal(nn.Module):
     """A fixed table of sinusoidal codes."""
 
     base = RANK_BASE
+    table: Tensor
 
     def __init__(self, n_positions: int, width: int):
         super().__init__()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,6 +48,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.dropout = nn.Dropout(dropout)
 
+    def adds_to_residual(self) -> tuple[nn.Linear, nn.Linear]:
+        """Return the two layers whose output is added to the tokens."""
+        return self.attention.out, cast(nn.Linear, self.mlp[-1])
+
     def forward(
         self, x: Tensor, packing: Packing, rows: Tensor | None = None, row_packing: Packing | None = None
     ) -> Tensor:
@@ -76,18 +83,19 @@ class Transformer(nn.Module):
         backend: str = "auto",
     ):
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, n_heads, mlp_ratio, dropout, backend) for _ in range(n_layers))
+        blocks = [Block(width, n_heads, mlp_ratio, dropout, backend) for _ in range(n_layers)]
+        self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))
         self.norm = nn.LayerNorm(width)
         self._initialize()
 
     def _initialize(self) -> None:
-        """Truncated normal weights of standard deviation 0.02; what adds to the residual is scaled by depth."""
+        """Draw truncated normal weights (std 0.02); those that add to the residual are scaled down by depth."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         for depth, block in enumerate(self.blocks, start=1):
-            for linear in (block.attention.out, block.mlp[-1]):
+            for linear in block.adds_to_residual():
                 linear.weight.data.div_((2 * depth) ** 0.5)
 
     def forward(

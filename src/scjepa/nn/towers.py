@@ -89,7 +89,7 @@ class SpatialJEPA(nn.Module):
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
         """Move the target encoder: target <- momentum · target + (1 - momentum) · context, in one fused call."""
-        target = list(self.target.parameters())
+        target: list[Tensor] = list(self.target.parameters())
         context = [p.detach() for p in self.context.parameters()]
         torch._foreach_lerp_(target, context, 1.0 - momentum)
 

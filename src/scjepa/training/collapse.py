@@ -22,7 +22,7 @@ NOT_LEARNING = 0.98
 
 
 def effective_rank(x: Tensor) -> Tensor:
-    """RankMe: exp of the entropy of the normalized singular values of centered ``x``, ``(n, width)``; 0 for constants."""
+    """Return RankMe of ``x`` (n, width): exp of the entropy of its centered singular values; 0 for constants."""
     values = torch.linalg.svdvals((x - x.mean(0)).float())
     total = values.sum()
     if total <= 1e-12 * max(1.0, float(x.abs().max())) * len(x):

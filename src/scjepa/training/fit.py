@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -165,7 +168,6 @@ def make_trainer(config: TrainConfig, options: RunOptions, **trainer_kwargs: Any
         "max_epochs": -1 if config.max_epochs is None else config.max_epochs,
         "precision": usable_precision(config.precision, options.accelerator),
         "gradient_clip_val": config.clip,
-        "logger": History(),
         "log_every_n_steps": 1,
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
@@ -175,26 +177,23 @@ def make_trainer(config: TrainConfig, options: RunOptions, **trainer_kwargs: Any
         **trainer_kwargs,
     }
     settings["callbacks"] = [*_callbacks(options), *trainer_kwargs.get("callbacks", [])]
+    further = trainer_kwargs.get("logger") or []
+    settings["logger"] = [History(), *(further if isinstance(further, list) else [further])]
     return pl.Trainer(**settings)
 
 
-def run(
-    plan: JEPATrainingPlan, options: RunOptions | None = None, **trainer_kwargs: Any
-) -> tuple[pl.Trainer, History | None]:
+def run(plan: JEPATrainingPlan, options: RunOptions | None = None, **trainer_kwargs: Any) -> tuple[pl.Trainer, History]:
     """Train a plan to its end.
 
     Returns
     -------
     tuple
-        The trainer, and the history (``None`` with a logger of the user's).
+        The trainer, and the history of the run.
     """
     options = options or RunOptions()
     checkpoint = resume_from(options)
     every = options.monitor_every or monitor_interval(plan)
-    trainer = make_trainer(
-        plan.config, options, **{"val_check_interval": every, "check_val_every_n_epoch": None, **trainer_kwargs}
-    )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet():
         # The loader yields numbers of batches: workers, shuffling and sizes do not apply to it.
         warnings.filterwarnings(
             "ignore", message=".*(does not have many workers|has `shuffle|Trying to infer|IterableDataset).*"
@@ -202,15 +201,32 @@ def run(
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         # The target encoder stays in evaluation mode on purpose, and the plan sets the rest.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        trainer = make_trainer(
+            plan.config, options, **{"val_check_interval": every, "check_val_every_n_epoch": None, **trainer_kwargs}
+        )
         trainer.fit(plan, ckpt_path=checkpoint, weights_only=False)
-    return trainer, trainer.logger if isinstance(trainer.logger, History) else None
+    return trainer, cast(History, trainer.logger)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's notes on hardware and products out of the user's notebook; its warnings stay."""
+    names = ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(max(logger.level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def monitor_interval(plan: JEPATrainingPlan) -> int:
     """Return the steps between two monitor readings: fifteen a run, at least ten steps apart."""
     config = plan.config
-    if config.max_steps is not None:
-        total = config.max_steps
-    else:
-        total = config.max_epochs * max(1, len(plan.train_cells) // config.batch_size)
+    total = config.max_steps
+    if total is None:
+        total = (config.max_epochs or 1) * max(1, len(plan.train_cells) // config.batch_size)
     return max(10, total // 15)

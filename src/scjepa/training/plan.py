@@ -29,7 +29,8 @@ _RATIO_BUDGET = 16_000_000
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Split trained parameters: weight decay on matrices, none on biases, norms, embeddings and single vectors."""
     embeddings = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for parameter in module.parameters():
         if parameter.requires_grad:
             (decayed if parameter.ndim > 1 and id(parameter) not in embeddings else kept).append(parameter)
@@ -71,7 +72,7 @@ class JEPATrainingPlan(pl.LightningModule):
         self.train_cells = train_cells
         self.monitor_cells = torch.from_numpy(np.array(monitor_cells, dtype=np.int64))
         self.seed = seed
-        self._schedule: BatchSchedule | None = None
+        self._schedule = BatchSchedule(train_cells, config.batch_size, seed)
         self._latest: dict[str, Tensor] = {}
         self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor, Tensor]] = []
 
@@ -143,8 +144,9 @@ class JEPATrainingPlan(pl.LightningModule):
 
     def _record(self, metrics: dict[str, Any]) -> None:
         """Log a step's metrics at once: a checkpoint of this step, written next, then holds them."""
-        if self.logger is not None and self.trainer.is_global_zero:
-            self.logger.log_metrics({name: float(value) for name, value in metrics.items()}, self.global_step)
+        values = {name: float(value) for name, value in metrics.items()}
+        for logger in self.loggers if self.trainer.is_global_zero else ():
+            logger.log_metrics(values, self.global_step)
 
     # -- monitor ------------------------------------------------------------------------------------------------
 
