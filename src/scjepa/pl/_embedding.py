@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,12 +19,16 @@ from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
 from scjepa.pl._labels import Labels, scatter
 from scjepa.tl._adata import column_of, embedding_of, record, record_of, refuse_users
 from scjepa.tl._graph import EmbeddingGraph
+from scjepa.tl._palette import MISSING
+from scjepa.tl._readout import principal_components
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _PANEL = 3.6
 """Width and height of a panel in inches."""
+
+_NUMBERS = colormaps["viridis"].with_extremes(bad=MISSING)
 
 
 def embedding(
@@ -48,7 +53,7 @@ def embedding(
     use_rep
         Key in ``adata.obsm`` of the embedding.
     color
-        Columns of ``adata.obs``: categories get a legend, numbers a color bar.
+        Columns of ``adata.obs``: categories get a legend, numbers a color bar; cells without a value are gray.
     method
         ``"umap"``: UMAP of the graph of nearest neighbors. It is kept in ``adata.obsm[f"{use_rep}_umap"]`` and used
         again while the embedding and the options are the same. ``"pca"``: the first two principal components.
@@ -90,18 +95,18 @@ def embedding(
     else:
         raise ValueError(unknown_name("method", method, ("umap", "pca")))
 
-    figure, grid = panels(*grid_shape(len(keys), ncols, default=3), _PANEL + 1.0, _PANEL)
+    figure, grid = panels(*grid_shape(len(keys), ncols, at_most=3), _PANEL + 1.0, _PANEL)
     # In a fixed random order no category lies on top of the others.
     rows = np.random.default_rng(0).permutation(len(xy))
     size = size or min(point_size(xy, _PANEL, _PANEL), 20.0)
     for key, column, ax in zip(keys, columns, grid.flat, strict=False):
         if _is_number(column):
-            points = scatter(ax, xy[rows], size, c=column.to_numpy(dtype=float)[rows], cmap="viridis")
+            points = scatter(ax, xy[rows], size, c=column.to_numpy(dtype=float)[rows], cmap=_NUMBERS)
             figure.colorbar(points, ax=ax, shrink=0.7)
         else:
             labels = Labels.of(adata, key)
             labels.draw(ax, xy, rows, size)
-            labels.legend(ax, _PANEL)
+            labels.legend(ax, _PANEL, titled=False)
         _name_axes(ax, key, axis)
     for unused in grid.flat[len(keys) :]:
         unused.remove()
@@ -121,14 +126,10 @@ def _name_axes(ax: Axes, title: str, axis: str) -> None:
 
 
 def _first_components(values: np.ndarray) -> np.ndarray:
-    """Return two principal components; an embedding of one dimension gets a second one of zeros."""
-    if values.shape[1] == 1:
-        values = np.hstack([values, np.zeros_like(values)])
-    centered = values - values.mean(axis=0)
-    if values.shape[1] == 2:
-        return centered
-    axes = np.linalg.eigh(np.cov(centered, rowvar=False))[1]
-    return centered @ axes[:, ::-1][:, :2]
+    """Return two principal components; the second of an embedding of one dimension is 0."""
+    centered = (values - values.mean(axis=0)).astype(np.float64)
+    found = principal_components(centered, 2)
+    return np.pad(found, [(0, 0), (0, 2 - found.shape[1])])
 
 
 def _umap(adata: AnnData, use_rep: str, n_neighbors: int, seed: int) -> np.ndarray:

@@ -38,12 +38,14 @@ def finish(figure: Figure, save: str | Path | None, show: bool, *, owned: bool =
     return figure
 
 
-def grid_shape(n_panels: int, n_cols: int | None, default: int = 4) -> tuple[int, int]:
-    """Return rows and columns for ``n_panels``, with ``n_cols`` columns or at most ``default``."""
+def grid_shape(n_panels: int, n_cols: int | None, at_most: int = 4) -> tuple[int, int]:
+    """Return rows and columns for ``n_panels``: ``n_cols`` columns, or ``at_most`` in rows as equal as can be."""
     if n_cols is not None and n_cols < 1:
         raise ValueError(f"ncols must be positive, found {n_cols}.")
-    columns = min(n_panels, n_cols or default)
-    return -(-n_panels // columns), columns
+    if n_cols is None:
+        n_cols = -(-n_panels // -(-n_panels // at_most))
+    n_cols = min(n_panels, n_cols)
+    return -(-n_panels // n_cols), n_cols
 
 
 def point_size(xy: np.ndarray, width: float, height: float) -> float:

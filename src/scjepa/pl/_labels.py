@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from scjepa.metrics.clustering import UNLABELLED
 from scjepa.tl._adata import column_of
-from scjepa.tl._palette import MISSING, palette
+from scjepa.tl._palette import MISSING, palette, spare_colors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,11 +82,14 @@ class Labels:
         both = (self.codes >= 0) & (other.codes >= 0)
         shared = np.zeros((len(self.names), len(other.names)), dtype=np.int64)
         np.add.at(shared, (self.codes[both], other.codes[both]), 1)
-        spare = [c for c in palette(len(self.names) + len(other.names)) if c not in other.colors]
-        partner = dict(zip(*linear_sum_assignment(shared, maximize=True), strict=True))
+        partner = {
+            mine: theirs
+            for mine, theirs in zip(*linear_sum_assignment(shared, maximize=True), strict=True)
+            if shared[mine, theirs]
+        }
+        spare = iter(spare_colors(len(self.names) - len(partner), other.colors))
         colors = [
-            other.colors[partner[number]] if number in partner and shared[number, partner[number]] else spare.pop(0)
-            for number in range(len(self.names))
+            other.colors[partner[number]] if number in partner else next(spare) for number in range(len(self.names))
         ]
         return replace(self, colors=colors)
 
@@ -96,7 +99,7 @@ class Labels:
         lookup = to_rgba_array([*self.colors, MISSING])  # code -1 is the last one
         scatter(ax, xy[rows], size, color=lookup[self.codes[rows]])
 
-    def legend(self, ax: Axes, height: float) -> None:
+    def legend(self, ax: Axes, height: float, *, titled: bool) -> None:
         """Put the legend outside, to the right of ``ax``, in as many columns as a panel of ``height`` inches needs."""
         entries = list(zip(self.names, self.colors, strict=True))
         if (self.codes < 0).any():
@@ -107,7 +110,7 @@ class Labels:
         per_column = max(4, int(height / _LEGEND_LINE) - 1)
         ax.legend(
             handles=handles,
-            title=self.title,
+            title=self.title if titled else None,
             ncols=-(-len(handles) // per_column),
             loc="upper left",
             bbox_to_anchor=(1.02, 1.0),

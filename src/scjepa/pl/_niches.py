@@ -162,7 +162,7 @@ def _label_rows(drawn: list[Labels], top: list[list[Axes]], height: float, many:
     """Name what each panel or row of panels shows, and put its legend at the right end of the ``top`` sections."""
     for position, labels in enumerate(drawn):
         first, last = top[0][position], top[-1][position]
-        labels.legend(last, height)
+        labels.legend(last, height, titled=many)
         if not many:
             first.set_title(labels.title)
         elif len(drawn) > 1:

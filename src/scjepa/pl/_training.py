@@ -15,7 +15,10 @@ from matplotlib.figure import Figure
 from scjepa.pl._figure import finish, grid_shape, panels
 
 _PANEL = (3.2, 2.4)
+"""Width and height of a panel in inches."""
+
 _SMOOTH_FROM = 100
+"""Points from which a line gets a running mean."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,14 @@ class _Panel:
         For each line, its name and the keys of ``history`` it may have; the first that is there is drawn.
     level
         Height of a dotted line to compare with, and what it means.
+    noisy
+        Long lines are drawn with their running mean.
     """
 
     title: str
     lines: Mapping[str, tuple[str, ...]]
     level: tuple[float, str] | None = None
+    noisy: bool = True
 
 
 _PANELS = (
@@ -50,8 +56,8 @@ _PANELS = (
     _Panel("std of the embedding", {"": ("embedding_std", "std_mean")}),
     _Panel("mean cosine of two cells", {"": ("mean_cosine", "cosine")}),
     _Panel("cosine of student and teacher", {"": ("teacher_cosine",)}),
-    _Panel("learning rate", {"": ("learning_rate",)}),
-    _Panel("momentum of the teacher", {"": ("momentum",)}),
+    _Panel("learning rate", {"": ("learning_rate",)}, noisy=False),
+    _Panel("momentum of the teacher", {"": ("momentum",)}, noisy=False),
 )
 
 
@@ -138,7 +144,7 @@ def _draw(ax: Axes, panel: _Panel, lines: Mapping[str, pd.Series]) -> None:
         own.set_xlabel(units[number], fontsize=8)
         own.tick_params(labelsize=8)
         color = f"C{number}"
-        if len(line) >= _SMOOTH_FROM:
+        if panel.noisy and len(line) >= _SMOOTH_FROM:
             own.plot(line.index, line, color=color, alpha=0.25, linewidth=0.8)
             line = line.rolling(len(line) // 20, center=True, min_periods=1).mean()
         drawn = own.plot(line.index, line, color=color, label=name, marker="o" if len(line) < 3 else None)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle, islice
+
+import numpy as np
 
 MISSING = "#D9D9D9"
 """Cells without a label."""
@@ -31,3 +34,19 @@ def palette(n_colors: int) -> list[str]:
 
     fits = (p for p in (palettes.default_20, palettes.default_28) if n_colors <= len(p))
     return [to_hex(color) for color in islice(cycle(next(fits, palettes.default_102)), n_colors)]
+
+
+def spare_colors(n_colors: int, used: Sequence[str]) -> list[str]:
+    """Return ``n_colors`` that stand apart from those ``used``: each in turn the farthest from all before (RGB)."""
+    from matplotlib.colors import to_rgb
+    from scanpy.plotting.palettes import default_20
+
+    pool = [*SAFE, *default_20]
+    rgb = np.array([to_rgb(color) for color in pool])
+    taken = [to_rgb(color) for color in (*used, MISSING, "white")]
+    chosen = []
+    for _ in range(n_colors):
+        farthest = int(np.linalg.norm(rgb[:, None] - np.array(taken), axis=-1).min(axis=1).argmax())
+        chosen.append(pool[farthest])
+        taken.append(to_rgb(pool[farthest]))
+    return chosen

@@ -30,12 +30,12 @@ def _zscores(values: np.ndarray) -> np.ndarray:
     return np.divide(centered, std, out=np.zeros_like(centered), where=varies)
 
 
-def _components(scores: np.ndarray, n_comps: int) -> np.ndarray:
-    """Project centered ``scores`` on their principal axes, each turned so that its largest loading is positive."""
-    _, axes = np.linalg.eigh(scores.T @ scores)
+def principal_components(centered: np.ndarray, n_comps: int) -> np.ndarray:
+    """Project centered values on their principal axes, each turned so that its largest loading is positive."""
+    _, axes = np.linalg.eigh(centered.T @ centered)
     axes = axes[:, ::-1][:, :n_comps]
     largest = np.abs(axes).argmax(axis=0)
-    return scores @ (axes * np.sign(axes[largest, np.arange(axes.shape[1])]))
+    return centered @ (axes * np.sign(axes[largest, np.arange(axes.shape[1])]))
 
 
 def readout(embedding: Any, groups: Any = None, n_comps: int | None = 30) -> np.ndarray:
@@ -85,7 +85,7 @@ def readout(embedding: Any, groups: Any = None, n_comps: int | None = 30) -> np.
         rows = codes == code
         values[rows] = _zscores(values[rows])
     if n_comps is not None and n_comps < n_dims:
-        values = _components(values, n_comps)
+        values = principal_components(values, n_comps)
     result = np.empty(values.shape, dtype=np.float32)
     result[order] = values
     return result

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import scjepa
+
+
+@pytest.fixture
+def adata() -> ad.AnnData:
+    rng = np.random.default_rng(0)
+    niche = np.arange(80) % 4
+    return ad.AnnData(
+        obs={
+            "niche": pd.Categorical(niche.astype(str)),
+            "kept": niche > 1,
+            "n_counts": np.where(niche == 0, np.nan, rng.poisson(9, size=80)),
+        },
+        obsm={
+            "X_stjepa": (10 * np.eye(4)[niche] + rng.normal(size=(80, 4))).astype(np.float32),
+            "X_umap": rng.normal(size=(80, 2)),
+        },
+        uns={"neighbors": {"mine": 1}},
+        shape=(80, 0),
+    )
+
+
+def test_every_column_has_a_panel(adata):
+    figure = scjepa.pl.embedding(adata, color=["niche", "kept", "n_counts"])
+    panels = [ax for ax in figure.axes if ax.get_title()]
+    assert [ax.get_title() for ax in panels] == ["niche", "kept", "n_counts"]
+    assert [len(ax.collections[0].get_offsets()) for ax in panels] == [80, 80, 80]
+    assert [text.get_text() for text in panels[0].get_legend().get_texts()] == ["0", "1", "2", "3"]
+    assert [text.get_text() for text in panels[1].get_legend().get_texts()] == ["False", "True"]
+    assert panels[2].get_legend() is None
+    assert len(figure.axes) == 4  # the color bar of the numbers
+
+
+def test_umap_is_kept_until_the_embedding_changes_and_the_users_is_left_alone(adata):
+    mine, neighbors = adata.obsm["X_umap"].copy(), dict(adata.uns["neighbors"])
+    scjepa.pl.embedding(adata)
+    first = adata.obsm["X_stjepa_umap"]
+    assert first.shape == (80, 2)
+    scjepa.pl.embedding(adata)
+    assert adata.obsm["X_stjepa_umap"] is first
+    adata.obsm["X_stjepa"][:20] += 3  # also in place
+    scjepa.pl.embedding(adata)
+    assert not np.array_equal(adata.obsm["X_stjepa_umap"], first)
+    np.testing.assert_array_equal(adata.obsm["X_umap"], mine)
+    assert adata.uns["neighbors"] == neighbors
+    assert not list(adata.obsp)
+
+
+def test_umap_repeats_and_parts_the_planted_niches(adata):
+    again = adata.copy()
+    for each in (adata, again):
+        scjepa.pl.embedding(each)
+    np.testing.assert_array_equal(adata.obsm["X_stjepa_umap"], again.obsm["X_stjepa_umap"])
+    means = np.array([adata.obsm["X_stjepa_umap"][adata.obs["niche"] == str(i)].mean(0) for i in range(4)])
+    nearest = np.linalg.norm(adata.obsm["X_stjepa_umap"][:, None] - means, axis=-1).argmin(1)
+    assert (nearest == adata.obs["niche"].astype(int)).mean() == 1
+
+
+def test_pca_writes_nothing(adata):
+    figure = scjepa.pl.embedding(adata, method="pca")
+    drawn = np.asarray(figure.axes[0].collections[0].get_offsets())
+    np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=1e-4)
+    assert drawn[:, 0].var() >= drawn[:, 1].var()
+    assert set(adata.obsm) == {"X_stjepa", "X_umap"}
+    assert "scjepa" not in adata.uns
+
+
+@pytest.mark.parametrize("n_cells", [1, 3, 5])
+@pytest.mark.parametrize("method", ["umap", "pca"])
+def test_few_cells(adata, method, n_cells):
+    figure = scjepa.pl.embedding(adata[:n_cells].copy(), method=method)
+    assert len(figure.axes[0].collections[0].get_offsets()) == n_cells
+
+
+def test_embeddings_of_one_dimension(adata):
+    adata.obsm["X_one"] = adata.obsm["X_stjepa"][:, :1]
+    figure = scjepa.pl.embedding(adata, "X_one", method="pca")
+    assert (figure.axes[0].collections[0].get_offsets()[:, 1] == 0).all()
+
+
+def test_bad_options_are_told(adata):
+    with pytest.raises(KeyError, match="get_latent_representation"):
+        scjepa.pl.embedding(adata, "X_other")
+    with pytest.raises(KeyError, match=r"Unknown column of adata.obs 'nich'. Did you mean 'niche'"):
+        scjepa.pl.embedding(adata, color=["nich"])
+    with pytest.raises(ValueError, match="color names no column"):
+        scjepa.pl.embedding(adata, color=[])
+    with pytest.raises(ValueError, match="Unknown method 'tsne'"):
+        scjepa.pl.embedding(adata, method="tsne")
+    adata.obsm["X_stjepa_umap"] = adata.obsm["X_umap"]
+    with pytest.raises(ValueError, match="scjepa did not write"):
+        scjepa.pl.embedding(adata)

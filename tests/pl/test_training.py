@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import scjepa
+
+
+def _metric(name: str, values, unit: str = "step") -> pd.DataFrame:
+    return pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name=unit))
+
+
+def _history(**metrics) -> dict[str, pd.DataFrame]:
+    return {name: _metric(name, values) for name, values in metrics.items()}
+
+
+def test_every_metric_that_is_there_has_a_panel():
+    names = ("loss", "loss_ratio", "effective_rank", "embedding_std", "mean_cosine", "teacher_cosine")
+    history = _history(**dict.fromkeys((*names, "learning_rate", "momentum", "validation_loss"), np.arange(5.0)))
+    figure = scjepa.pl.training(history)
+    assert len(figure.axes) == 8  # validation shares the panel of the loss
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["training", "validation"]
+    assert len(scjepa.pl.training(_history(effective_rank=[1.0, 2.0])).axes) == 1
+
+
+def test_lines_are_those_of_the_history():
+    history = _history(loss=[3.0, 2.0, 1.0], elbo_train=[0.0, 0.0, 0.0])
+    (ax,) = scjepa.pl.training(history).axes
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [3, 2, 1])
+    assert ax.get_xlabel() == "step"
+
+
+def test_the_names_of_scvi_tools_are_known():
+    history = {"train_loss_step": _metric("train_loss_step", [2.0, 1.0]), "rankme": _metric("rankme", [5.0, 6.0])}
+    assert [ax.get_title() for ax in scjepa.pl.training(history).axes] == ["loss", "effective rank"]
+
+
+def test_the_loss_ratio_is_compared_with_one():
+    (ax,) = scjepa.pl.training(_history(loss_ratio=[1.1, 0.9, 0.8])).axes
+    assert [list(line.get_ydata()) for line in ax.lines if line.get_linestyle() == ":"] == [[1.0, 1.0]]
+
+
+def test_long_noisy_lines_get_a_running_mean():
+    noise = np.random.default_rng(0).normal(size=400)
+    (loss, rate) = scjepa.pl.training(_history(loss=noise, learning_rate=noise)).axes
+    raw, mean = loss.lines
+    assert mean.get_ydata().std() < raw.get_ydata().std() / 3
+    assert len(rate.lines) == 1
+
+
+def test_steps_and_epochs_do_not_share_an_axis():
+    history = {
+        "loss": _metric("loss", np.arange(50.0)),
+        "validation_loss": _metric("validation_loss", [3.0, 2.0, 1.0], "epoch"),
+    }
+    bottom, top = scjepa.pl.training(history).axes
+    assert (bottom.get_xlabel(), top.get_xlabel()) == ("step", "epoch")
+    assert [text.get_text() for text in bottom.get_legend().get_texts()] == ["training", "validation"]
+
+
+def test_nan_and_one_value_are_fine():
+    (ax,) = scjepa.pl.training(_history(loss=[np.nan, 2.0, np.inf], loss_ratio=[np.nan])).axes
+    assert list(ax.lines[0].get_ydata()) == [2]
+    assert ax.lines[0].get_marker() == "o"
+
+
+def test_a_model_is_taken(tmp_path):
+    model = SimpleNamespace(history=_history(loss=[2.0, 1.0]))
+    figure = scjepa.pl.training(model, save=tmp_path / "training.png")
+    assert len(figure.axes) == 1
+    assert (tmp_path / "training.png").exists()
+
+
+@pytest.mark.parametrize("empty", [{}, SimpleNamespace(history=None), SimpleNamespace()])
+def test_no_history_is_told(empty):
+    with pytest.raises(ValueError, match=r"Train first: model.train\(\)"):
+        scjepa.pl.training(empty)
+
+
+def test_unknown_metrics_are_told():
+    with pytest.raises(ValueError, match=r"it has \['accuracy'\], known are: loss"):
+        scjepa.pl.training(_history(accuracy=[1.0]))

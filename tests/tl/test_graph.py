@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import random
+
+import anndata as ad
+import igraph
+import numpy as np
+import pynndescent
+import pytest
+import scanpy as sc
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
+
+from scjepa.tl import _neighbors
+from scjepa.tl._graph import EmbeddingGraph
+
+
+def _blobs(n_blobs: int, n_cells: int = 40, n_dims: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return points of well separated blobs, of decreasing size, and their blob."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(n_blobs), n_cells + 3 * np.arange(n_blobs)[::-1])
+    centers = 30 * np.eye(max(n_blobs, n_dims))[:n_blobs]
+    return (centers[truth] + rng.normal(size=(len(truth), centers.shape[1]))).astype(np.float32), truth
+
+
+def test_neighbors_are_those_of_brute_force_and_weights_those_of_scanpy():
+    points = np.random.default_rng(0).normal(size=(120, 5)).astype(np.float64)
+    graph = EmbeddingGraph(points, n_neighbors=9)
+    true = cdist(points, points)
+    np.fill_diagonal(true, np.inf)
+    expected = np.sort(np.argsort(true, axis=1)[:, :8], axis=1)
+    found = graph.distances.copy()
+    found.sort_indices()
+    np.testing.assert_array_equal(found.indices.reshape(120, 8), expected)
+    np.testing.assert_allclose(found.data, np.take_along_axis(true, expected, 1).ravel(), rtol=1e-5)
+
+    holder = ad.AnnData(obsm={"X": points}, shape=(120, 0))
+    sc.pp.neighbors(holder, n_neighbors=9, use_rep="X")
+    assert abs(graph.connectivities - holder.obsp["connectivities"]).max() < 1e-5
+
+
+class _ExactDescent:
+    """Answers as ``pynndescent.NNDescent`` does, by brute force: the real one compiles for half a minute."""
+
+    def __init__(self, data, n_neighbors, random_state):
+        distances = cdist(data, data)
+        indices = np.argsort(distances, axis=1, kind="stable")[:, :n_neighbors].astype(np.int32)
+        self.neighbor_graph = indices, np.take_along_axis(distances, indices, 1).astype(np.float32)
+
+
+def test_many_cells_are_searched_by_neighbor_descent(monkeypatch):
+    points, _ = _blobs(4)
+    exact = EmbeddingGraph(points)
+    monkeypatch.setattr(pynndescent, "NNDescent", _ExactDescent)
+    monkeypatch.setattr(_neighbors, "_exact", None)
+    monkeypatch.setattr(_neighbors, "_EXACT_UP_TO", len(points) - 1)
+    searched = EmbeddingGraph(points)
+    assert abs(exact.distances - searched.distances).max() < 1e-4
+    assert abs(exact.connectivities - searched.connectivities).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "n_same"), [(1, 0), (2, 0), (2, 2), (3, 0), (15, 15), (20, 0), (90, 90), (120, 70)]
+)
+def test_few_cells_and_cells_at_one_point_give_a_graph_in_one_piece(n_cells, n_same):
+    points = np.random.default_rng(0).normal(size=(n_cells, 3)).astype(np.float32)
+    points[:n_same] = 0
+    graph = EmbeddingGraph(points)
+    weights = graph.connectivities
+    assert weights.shape == (n_cells, n_cells)
+    assert connected_components(weights)[0] == 1
+    assert abs(weights - weights.T).max() == 0
+    assert (weights.diagonal() == 0).all()
+    labels = graph.leiden().labels
+    assert len(np.unique(labels[:n_same])) <= 1
+    assert labels.shape == (n_cells,)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_shuffling_cells_leaves_graph_and_clusters_the_same(seed):
+    points, _ = _blobs(3, n_cells=20, seed=seed)
+    points[:18] = 0
+    order = np.random.default_rng(seed).permutation(len(points))
+    one, other = EmbeddingGraph(points, 8), EmbeddingGraph(points[order], 8)
+    np.testing.assert_array_equal(other.leiden(1.5).labels, one.leiden(1.5).labels[order])
+    # Which of the cells at one point is their hub depends on the order; all other edges are the same.
+    lone, moved = np.flatnonzero(points.any(axis=1)), np.flatnonzero(points[order].any(axis=1))
+    lone = lone[np.argsort(np.argsort(order)[lone])]
+    assert abs(one.connectivities[lone][:, lone] - other.connectivities[moved][:, moved]).max() == 0
+
+
+def test_clusters_are_numbered_by_decreasing_size():
+    points, truth = _blobs(5)
+    found = EmbeddingGraph(points).match(5)
+    assert found.n_clusters == 5
+    np.testing.assert_array_equal(found.labels, truth)  # blobs were made in that order
+
+
+@pytest.mark.parametrize("n_clusters", [1, 2, 4, 7, 12])
+def test_the_search_finds_the_number_in_a_connected_cloud(n_clusters):
+    points = np.random.default_rng(1).uniform(size=(400, 2)).astype(np.float32)
+    assert EmbeddingGraph(points).match(n_clusters).n_clusters == n_clusters
+
+
+@pytest.mark.parametrize("n_blobs", [2, 6, 11])
+def test_the_search_finds_planted_blobs(n_blobs):
+    points, truth = _blobs(n_blobs, n_cells=30)
+    found = EmbeddingGraph(points).match(n_blobs)
+    np.testing.assert_array_equal(found.labels, truth)
+
+
+def test_the_nearest_number_is_returned_where_the_graph_has_more_pieces():
+    points, _ = _blobs(4)
+    assert EmbeddingGraph(points).match(2).n_clusters == 4
+
+
+def test_seeds_repeat_and_other_random_numbers_are_left_alone():
+    points = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    graph = EmbeddingGraph(points)
+    random.seed(3)
+    expected = igraph.Graph.Erdos_Renyi(n=30, m=60).get_edgelist()
+    first = graph.leiden(2.0, seed=1)
+    np.testing.assert_array_equal(graph.leiden(2.0, seed=1).labels, first.labels)
+    random.seed(3)
+    assert igraph.Graph.Erdos_Renyi(n=30, m=60).get_edgelist() == expected
+
+
+def test_bad_options_are_told():
+    points = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(ValueError, match="n_neighbors counts the cell itself"):
+        EmbeddingGraph(points, 1)
+    graph = EmbeddingGraph(points)
+    with pytest.raises(ValueError, match="resolution must be positive"):
+        graph.leiden(0)
+    with pytest.raises(ValueError, match="1 or more"):
+        graph.match(0)
