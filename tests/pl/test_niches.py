@@ -162,6 +162,9 @@ def test_missing_columns_are_told():
         scjepa.pl.niches(adata, reference="regio")
     with pytest.raises(KeyError, match="no coordinates 'xy'; keys there: 'spatial'"):
         scjepa.pl.niches(adata, spatial_key="xy")
+    adata.obsm["line"] = adata.obsm["spatial"][:, :1]
+    with pytest.raises(ValueError, match="two columns or more"):
+        scjepa.pl.niches(adata, spatial_key="line")
     with pytest.raises(ValueError, match="ncols must be positive"):
         scjepa.pl.niches(_adata(n_sections=2), ncols=0)
     del adata.obs["niche"]

@@ -74,7 +74,7 @@ def niches(
     KeyError
         If a column or ``spatial_key`` is not there.
     ValueError
-        If no cell has coordinates, or ``ax`` is given for more than one panel.
+        If no cell has coordinates, they have fewer than two columns, or ``ax`` is given for more than one panel.
     """
     if key not in adata.obs and key == _keys.NICHE:
         raise KeyError(f"adata.obs has no {key!r}. Find niches first: scjepa.tl.niches(adata)")
@@ -109,7 +109,10 @@ def _coordinates(adata: AnnData, key: str) -> np.ndarray:
     if key not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "none"
         raise KeyError(f"adata.obsm has no coordinates {key!r}; keys there: {there}. Name them with spatial_key=...")
-    return np.asarray(adata.obsm[key], dtype=np.float64)[:, :2]
+    xy = np.asarray(adata.obsm[key], dtype=np.float64)
+    if xy.ndim != 2 or xy.shape[1] < 2:
+        raise ValueError(f"adata.obsm[{key!r}] must have two columns or more, found the shape {xy.shape}.")
+    return xy[:, :2]
 
 
 def _sections(adata: AnnData, library_key: str | None, xy: np.ndarray) -> dict[str, np.ndarray]:
@@ -122,7 +125,7 @@ def _sections(adata: AnnData, library_key: str | None, xy: np.ndarray) -> dict[s
     if library_key is None:
         return {"": np.flatnonzero(placed)}
     groups = groups_of(adata, library_key)
-    names = Labels.of(adata, library_key).names
+    names = adata.obs[library_key].astype("category").cat.categories.astype(str)
     rows = {name: np.flatnonzero(placed & (groups == name)) for name in names}
     return {name: cells for name, cells in rows.items() if len(cells)}
 
