@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from scjepa.cli import build_parser, main
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Run the demonstration once, short, on a file of two simulated sections."""
+    import scjepa
+
+    folder = tmp_path_factory.mktemp("demo")
+    scjepa.datasets.simulated_tissue(400, n_niches=3, n_cell_types=4, n_genes=40, difficulty="easy").write_h5ad(
+        folder / "tissue.h5ad"
+    )
+    out = folder / "out"
+    code = main(["demo", "--data", str(folder / "tissue.h5ad"), "--out", str(out), "--steps", "10"])
+    return code, out
+
+
+def test_demo_writes_figures_tables_and_a_model_that_loads(demo):
+    import anndata as ad
+
+    import scjepa
+
+    code, out = demo
+    assert code == 0
+    for name in ("niches.png", "training.png", "embedding.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+        assert (out / name).stat().st_size > 10_000
+    table = pd.read_csv(out / "scores.csv", index_col="method")
+    assert list(table.index) == ["ST-JEPA", "untrained encoder", "neighborhood PCA"]
+    assert table["nmi"].between(0, 1).all()
+    niches = pd.read_csv(out / "niches.csv", index_col=0)
+    assert len(niches) == 400
+    import squidpy as sq
+
+    adata = ad.read_h5ad(out.parent / "tissue.h5ad")
+    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    assert scjepa.STJEPA.load(out / "model", adata, accelerator="cpu").n_steps_ == 10
+
+
+def test_what_the_user_can_mend_is_one_line_and_exit_code_2(tmp_path, capsys):
+    assert main(["demo", "--data", str(tmp_path / "none.h5ad"), "--out", str(tmp_path / "o")]) == 2
+    assert "There is no file" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_wrong_columns_are_named(demo, capsys, tmp_path):
+    _, out = demo
+    data = str(out.parent / "tissue.h5ad")
+    assert main(["demo", "--data", data, "--label", "layer", "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "'layer'" in err
+    assert "region" in err
+
+
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit) as stop:
+        build_parser().parse_args(["demo", "--help"])
+    assert stop.value.code == 0
+    assert "scjepa demo --data my_section.h5ad" in capsys.readouterr().out

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scjepa import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, TrainConfig
+from scjepa._config import resolve
+
+
+def test_presets_hold_the_papers_values():
+    paper = PRESETS["paper"]
+    assert (paper.encoder.width, paper.encoder.n_layers, paper.encoder.n_heads) == (768, 5, 8)
+    assert (paper.tokens.n_tokens, paper.tokens.n_neighbors, paper.masking.ratio) == (64, 10, 0.6)
+    training = paper.training
+    assert (training.batch_size, training.max_epochs, training.learning_rate, training.clip) == (256, 800, 6e-5, 2.0)
+    assert (training.weight_decay, training.final_weight_decay) == (0.04, 0.4)
+    assert (training.ema_start, training.ema_end, training.precision) == (0.995, 1.0, "bf16-mixed")
+    assert paper.encoder.value == "mlp"
+    assert paper.objective.cell_weight == paper.objective.variance_weight == 0
+    assert PRESETS["paper_ablation"].encoder.n_layers == 3
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets_survive_json_and_have_wide_heads(name):
+    config = PRESETS[name]
+    assert STJEPAConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config.encoder.width // config.encoder.n_heads >= 16
+
+
+def test_parts_are_overridden_one_by_one_by_mapping_or_dataclass():
+    config = resolve("base", encoder={"n_layers": 4}, masking=MaskingConfig(ratio=0.5))
+    assert config.encoder.n_layers == 4
+    assert config.encoder.width == PRESETS["base"].encoder.width
+    assert config.masking.ratio == 0.5
+    assert resolve(config) is config or resolve(config) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: TokenConfig(n_tokens=0), "n_tokens must be positive"),
+        (lambda: TokenConfig(ties="random"), "order, shared"),
+        (lambda: EncoderConfig(width=100, n_heads=8), "n_heads=5"),
+        (lambda: EncoderConfig(width=33, n_heads=1), "even"),
+        (lambda: MaskingConfig(ratio=1.0), "strictly between"),
+        (lambda: MaskingConfig(query_fraction=0), "query_fraction"),
+        (lambda: ObjectiveConfig(token_weight=-1), "not be negative"),
+        (lambda: ObjectiveConfig(token_weight=0, cell_weight=0, neighborhood_weight=0), "positive token_weight"),
+        (lambda: ObjectiveConfig(query="name"), "gene, rank"),
+        (lambda: TrainConfig(max_steps=None), "max_steps or max_epochs"),
+        (lambda: TrainConfig(ema_start=1.5), r"\[0.0, 1.0\]"),
+        (lambda: resolve("bsae"), "Did you mean 'base'"),
+        (lambda: resolve("base", encoder={"widht": 2}), "Did you mean 'width'"),
+        (lambda: resolve("base", encoders={}), "Did you mean 'encoder'"),
+    ],
+)
+def test_wrong_values_are_told(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_wrong_type_of_part_is_told():
+    with pytest.raises(TypeError, match="EncoderConfig or a mapping"):
+        resolve("base", encoder=3)

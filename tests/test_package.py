@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import scjepa
+
+SOURCE = Path(scjepa.__file__).parent
+HEAVY = ("scvi", "scanpy", "squidpy", "anndata", "pandas", "jax", "matplotlib")
+
+# From the top of the house to its ground: a floor imports only from floors below it.
+FLOORS = ["cli", "_demo", "benchmark", "models", "training", "tokens", "nn", "pl", "tl", "metrics", "datasets"]
+LOWEST = {"_keys", "_config", "_settings"}
+SIDE_BY_SIDE = {("tl", "metrics"), ("metrics", "tl")}
+"""``metrics`` clusters with the graph of ``tl``; neither imports a model."""
+
+
+def _floor(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    """Return the floors of scjepa that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module] if node.module != "scjepa" else [f"scjepa.{a.name}" for a in node.names]
+        found |= {n.split(".")[1] for n in names if n.startswith("scjepa.") and n.split(".")[1] != "__version__"}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_floor_imports_only_from_floors_below(path):
+    own = _floor(path)
+    if own in ("__init__", *LOWEST):
+        return
+    for other in _imports(path) - {own} - LOWEST:
+        assert other in FLOORS, f"{path} imports {other}"
+        below = FLOORS.index(other) > FLOORS.index(own)
+        assert below or (own, other) in SIDE_BY_SIDE, f"{path}: {own} imports {other}, which is above it"
+
+
+@pytest.mark.parametrize("module", ["scjepa", "scjepa.nn", "scjepa.tokens", "scjepa.training"])
+def test_light_floors_load_nothing_heavy(module):
+    code = f"import {module}, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    allowed = "['matplotlib']" if module == "scjepa.training" else "[]"  # lightning may load it
+    assert out.strip() in ("[]", allowed)
+
+
+def test_every_public_name_exists_and_is_documented():
+    for name in scjepa.__all__:
+        thing = getattr(scjepa, name)
+        assert name in dir(scjepa)
+        if callable(thing) or type(thing).__name__ == "module":
+            assert thing.__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = scjepa.nothing
+
+
+def test_files_stay_small():
+    sizes = {p.relative_to(SOURCE): len(p.read_text().splitlines()) for p in SOURCE.rglob("*.py")}
+    assert {p: n for p, n in sizes.items() if n > 500} == {}
+
+
+def test_user_errors_are_never_asserts():
+    for path in SOURCE.rglob("*.py"):
+        asserts = [n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)]
+        assert not asserts, f"{path}: {asserts}"
