@@ -293,6 +293,25 @@ def test_cells_without_counts_are_told_and_zero_at_cell_scale(adata, make_model)
     model.train(accelerator="cpu", progress_bar=False)
 
 
+def test_empty_and_one_cell_sections_are_defined(adata, make_model):
+    keep = np.flatnonzero(adata.obs["section"] == "s1")
+    lone = keep.tolist() + [int(np.flatnonzero(adata.obs["section"] == "s2")[0])]
+    few = adata[lone].copy()
+    few.obs["section"] = few.obs["section"].cat.add_categories(["empty"])
+    model = make_model(few)
+    with pytest.warns(UserWarning, match="fewer than"):
+        embedding = model.get_latent_representation()
+    assert np.isfinite(embedding).all()
+    assert (embedding[-1] != 0).any()  # the lone cell is embedded by itself
+    model.train(accelerator="cpu", progress_bar=False)
+
+
+def test_more_neighbors_asked_than_cells(adata, make_model):
+    model = make_model(adata, tokens={"n_tokens": 8, "n_neighbors": 500})
+    with pytest.warns(UserWarning, match="fewer than"):
+        assert model.get_latent_representation().shape == (adata.n_obs, 32)
+
+
 def test_foreign_genes_are_refused_with_examples(trained, with_graph):
     model, adata = trained
     query = adata.copy()
