@@ -10,15 +10,19 @@ The tissue is the default of ``scjepa.datasets.simulated_tissue`` (5,000 cells, 
 - ``pca``: log1p of 1e4-normalized counts, mean over the 10 nearest neighbors and the cell, 50 PCs, 15 nearest
   neighbors, Leiden at the number of planted niches (``nmi``, ``ari``) and the mean NMI over resolutions 0.6-1.4.
 - ``pca_per_section``: the same with the means standardized gene by gene within each section.
+- ``pca_no_niches``: ``pca`` on the same cells with the niches taken out of composition and expression, against the
+  same labels. It is the score of a map that says nothing: means over overlapping neighborhoods cluster into
+  contiguous patches, which agree with any contiguous labels better than chance.
 - ``probe_blocks``: logistic regression from standardized means over the 30 nearest neighbors to the niche, out of
   sample in five folds of spatial blocks. It knows the labels of the other blocks: not a method, but a measure of what
   the counts hold.
-- ``probe_sections``: the same probe trained on one section and tested on the other.
+- ``probe_sections``: the same probe trained on two sections and tested on the third.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +114,7 @@ def spatial_blocks(adata: AnnData, side: float = 100.0) -> np.ndarray:
     return keys.groupby(["section", "x", "y"]).ngroup().to_numpy()
 
 
-def evaluate(difficulty: str | Difficulty, seed: int) -> list[dict[str, object]]:
+def evaluate(difficulty: Difficulty, seed: int) -> list[dict[str, object]]:
     """Return the rows of the table for one tissue."""
     adata = simulated_tissue(difficulty=difficulty, seed=seed)
     truth = adata.obs["region"].cat.codes.to_numpy().astype(int)
@@ -121,9 +125,11 @@ def evaluate(difficulty: str | Difficulty, seed: int) -> list[dict[str, object]]
         "pca": leiden_scores(near, truth, seed),
         "pca_per_section": leiden_scores(standardized(adata, near), truth, seed),
         "probe_blocks": probe_scores(wide, truth, spatial_blocks(adata), 5),
-        "probe_sections": probe_scores(wide, truth, sections, 2),
+        "probe_sections": probe_scores(wide, truth, sections, len(np.unique(sections))),
     }
     counts = {"counts_per_cell": float(adata.X.sum() / adata.n_obs), "genes_per_cell": adata.X.nnz / adata.n_obs}
+    blank = simulated_tissue(difficulty=replace(difficulty, niche_effect=0.0, mix_sharpness=0.0), seed=seed)
+    scores["pca_no_niches"] = leiden_scores(neighborhood_mean(blank, log_counts(blank), 10), truth, seed)
     return [{"seed": seed, "method": method, **row, **counts} for method, row in scores.items()]
 
 
@@ -131,7 +137,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("difficulty.csv"))
     output = parser.parse_args().output
-    rows = [{"difficulty": name, **row} for name in DIFFICULTIES for seed in SEEDS for row in evaluate(name, seed)]
+    rows = [
+        {"difficulty": name, **row}
+        for name, knobs in DIFFICULTIES.items()
+        for seed in SEEDS
+        for row in evaluate(knobs, seed)
+    ]
     table = pd.DataFrame(rows)
     table.round(4).to_csv(output, index=False)
     keys = ["difficulty", "method"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scjepa.datasets._difficulty import DIFFICULTIES, Difficulty
+from scjepa.datasets._local import available, load
 from scjepa.datasets._simulate import iter_simulated_tissue, simulated_tissue
 from scjepa.datasets._spec import Geometry, TechnologySpec
 
@@ -11,6 +12,8 @@ __all__ = [
     "Difficulty",
     "Geometry",
     "TechnologySpec",
+    "available",
     "iter_simulated_tissue",
+    "load",
     "simulated_tissue",
 ]

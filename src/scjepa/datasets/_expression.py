@@ -101,9 +101,9 @@ class Program:
 
 
 def _fold_changes(rng: np.random.Generator, n_groups: int, n_genes: int, size: float) -> NDArray[np.float64]:
-    """Return (n_groups, n_genes) log fold changes: each gene is up in one to about a quarter of the groups."""
+    """Return (n_groups, n_genes) log fold changes: each gene is up in one group or a few, up to about a third."""
     order = rng.permuted(np.tile(np.arange(n_groups)[:, None], (1, n_genes)), axis=0)
-    n_up = rng.integers(1, max(2, n_groups // 4 + 1), n_genes, endpoint=True)
+    n_up = rng.integers(1, max(1, min(n_groups // 4 + 1, n_groups - 1)), n_genes, endpoint=True)
     return np.where(order < n_up, size * rng.uniform(0.6, 1.4, (n_groups, n_genes)), 0.0)
 
 
@@ -121,14 +121,13 @@ def draw_panels(spec: TissueSpec, genes: pd.Index) -> pd.DataFrame:
         if technology.genes is None:
             measured[order[:n_shared], i] = True
             measured[order[n_shared + dealt.index(i) :: len(dealt)], i] = True
-        elif isinstance(technology.genes, tuple):
+        elif not isinstance(technology.genes, float | int):
             measured[_positions(technology, genes), i] = True
         else:
-            rng = generator(spec.seed, Stream.PANEL, i)
-            measured[rng.permutation(spec.n_genes)[: round(float(technology.genes) * spec.n_genes)], i] = True
-    empty = [t.name for t, any_gene in zip(spec.technologies, measured.any(axis=0), strict=True) if not any_gene]
-    if empty:
-        raise ValueError(f"technology {empty[0]!r} measures no gene; raise its genes, panel_overlap or n_genes.")
+            drawn = generator(spec.seed, Stream.PANEL, i).permutation(spec.n_genes)
+            measured[drawn[: round(technology.genes * spec.n_genes)], i] = True
+        if not measured[:, i].any():
+            raise ValueError(f"technology {technology.name!r} measures no gene; raise its genes or n_genes.")
     return pd.DataFrame(measured, index=genes, columns=[technology.name for technology in spec.technologies])
 
 
@@ -181,9 +180,7 @@ class Assay:
         log_multiplier = _log_multipliers(rng, knobs.technology_effect, spec.n_genes)
         rng = generator(spec.seed, Stream.SECTION_EFFECT, section)
         log_multiplier += _log_multipliers(rng, _or(technology.batch_effect, knobs.batch_effect), spec.n_genes)
-        capture = _or(technology.capture, knobs.capture)
-        with np.errstate(divide="ignore"):
-            log_multiplier += np.log(capture)
+        log_multiplier += np.log(_or(technology.capture, knobs.capture))
         n_drifts = _N_GRADIENTS if knobs.gradient > 0 else 0
         return cls(
             technology=index,

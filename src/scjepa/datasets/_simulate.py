@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-_DEFAULTS: Mapping[str, int] = MappingProxyType({"n_cells": 5000, "n_sections": 3, "n_niches": 6, "n_cell_types": 12})
+_DEFAULTS = {"n_cells": 5000, "n_sections": 3, "n_niches": 6, "n_cell_types": 12}
 
 
 class Simulation:
@@ -254,13 +253,14 @@ def _prepare(
     if coordinates is None:
         if labels is not None:
             raise ValueError("labels need coordinates: give both, or neither for a simulated geometry.")
-        sizes = dict(_DEFAULTS) | {name: size for name, size in sizes.items() if size is not None}
-        spec = TissueSpec(**sizes, **rest, geometry=Geometry() if geometry is None else geometry)
+        rest |= _DEFAULTS | {name: size for name, size in sizes.items() if size is not None}
+        spec = TissueSpec(**rest, geometry=geometry or Geometry())
         return Simulation(spec, SimulatedTissue(spec))
     if geometry is not None:
         raise ValueError("geometry shapes simulated sections; leave it out where coordinates are given.")
     points, table = read_map(coordinates, labels)
-    spec = TissueSpec(**_sizes_of_map(table, sizes), **rest)
+    rest |= _sizes_of_map(table, sizes)
+    spec = TissueSpec(**rest)
     return Simulation(spec, GivenTissue(spec, points, table))
 
 

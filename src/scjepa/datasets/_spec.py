@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from scjepa._config import _positive, _within
@@ -43,18 +43,19 @@ class TechnologySpec:
                 f"TechnologySpec.name must be text without '/' (h5ad cannot hold it in a key), found {self.name!r}."
             )
         if isinstance(self.genes, str):
-            raise TypeError(
-                f"TechnologySpec.genes must be a share or a list of names, found the string {self.genes!r}."
-            )
-        if isinstance(self.genes, Sequence):
+            raise TypeError(f"TechnologySpec.genes must be a share or a list of names, found {self.genes!r}.")
+        if isinstance(self.genes, Iterable):
             object.__setattr__(self, "genes", tuple(map(str, self.genes)))
         elif self.genes is not None:
+            object.__setattr__(self, "genes", float(self.genes))
             _within(self, 0.0, 1.0, "genes")
         given = [n for n in ("capture", "background", "dispersion", "batch_effect") if getattr(self, n) is not None]
         for name in given:
             if getattr(self, name) < 0:
                 raise ValueError(f"TechnologySpec.{name} must not be negative, found {getattr(self, name)!r}.")
         _within(self, 0.0, 1.0, *(name for name in given if name in ("capture", "background")))
+        if "capture" in given:
+            _positive(self, "capture")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,10 @@ class Geometry:
 
 @dataclass(frozen=True)
 class TissueSpec:
-    """A tissue, resolved: what :func:`scjepa.datasets.simulated_tissue` records in ``uns["scjepa_simulation"]``."""
+    """A tissue, resolved: what :func:`scjepa.datasets.simulated_tissue` records in ``uns["scjepa_simulation"]``.
+
+    ``geometry`` is ``None`` where coordinates were given.
+    """
 
     n_cells: int
     n_sections: int
@@ -92,8 +96,8 @@ class TissueSpec:
     technologies: tuple[TechnologySpec, ...]
     panel_overlap: float
     difficulty: Difficulty
-    geometry: Geometry = field(default_factory=Geometry)
     seed: int = 0
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_cells", "n_sections", "n_niches", "n_cell_types", "n_genes"):
@@ -128,7 +132,7 @@ class TissueSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values that h5ad can hold (what is ``None`` is left out)."""
-        spec = asdict(self)
+        spec = {name: value for name, value in asdict(self).items() if value is not None}
         spec["technologies"] = {
             technology["name"]: {k: _plain(v) for k, v in technology.items() if v is not None}
             for technology in spec["technologies"]

@@ -98,7 +98,9 @@ class SimulatedTissue:
     """Sections of random outline that share niches and cell types, each with a geometry of its own."""
 
     def __init__(self, spec: TissueSpec) -> None:
-        self.spec = spec
+        if spec.geometry is None:
+            raise ValueError("A simulated tissue needs a geometry; pass scjepa.datasets.Geometry().")
+        self.spec, self.geometry = spec, spec.geometry
         self.sections = _names("section", spec.n_sections)
         self.niches = _names("niche", spec.n_niches)
         self.cell_types = _names("type", spec.n_cell_types)
@@ -112,9 +114,9 @@ class SimulatedTissue:
         n_cells = int(bounds[index + 1] - bounds[index])
         rng = generator(spec.seed, Stream.SHAPE, index)
         points = scatter_cells(rng, n_cells)
-        niches = plant_niches(rng, points, spec.n_niches, spec.geometry)
+        niches = plant_niches(rng, points, spec.n_niches, self.geometry)
         cell_types = draw_cell_types(generator(spec.seed, Stream.CELL_TYPES, index), niches, self.composition)
-        radius = np.sqrt(n_cells / (np.pi * spec.geometry.density)) * 1000
+        radius = np.sqrt(n_cells / (np.pi * self.geometry.density)) * 1000
         coordinates = (points - points.min(axis=0)) * radius
         return Cells(coordinates, niches, cell_types, np.arange(bounds[index], bounds[index + 1]))
 
@@ -132,15 +134,15 @@ class GivenTissue:
         self._names = labels.index
         self._section_codes, self.sections = _codes(labels[SECTION])
         self._niche_codes, self.niches = _codes(labels[REGION])
-        rng = generator(spec.seed, Stream.COMPOSITION)
+        self._type_codes: NDArray[np.int64] | None = None
         if CELL_TYPE in labels:
             self._type_codes, self.cell_types = _codes(labels[CELL_TYPE])
             counts = np.zeros((len(self.niches), len(self.cell_types)))
             np.add.at(counts, (self._niche_codes, self._type_codes), 1)
             self.composition = counts / counts.sum(axis=1, keepdims=True)
         else:
-            self._type_codes, self.cell_types = None, _names("type", spec.n_cell_types)
-            sharpness = spec.difficulty.mix_sharpness
+            self.cell_types = _names("type", spec.n_cell_types)
+            rng, sharpness = generator(spec.seed, Stream.COMPOSITION), spec.difficulty.mix_sharpness
             self.composition = draw_composition(rng, len(self.niches), spec.n_cell_types, sharpness)
 
     def section(self, index: int) -> Cells:

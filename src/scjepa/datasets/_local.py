@@ -1,0 +1,190 @@
+"""Data sets by name: local files, and public ones through squidpy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import pandas as pd
+
+from scjepa._config import unknown_name
+from scjepa._keys import CELL_TYPE, REGION, SECTION, TECHNOLOGY
+from scjepa._settings import settings
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_SQUIDPY = "squidpy:"
+_SUFFIX = ".h5ad"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a named data set is: tissue, technology, and the short name it goes by."""
+
+    tissue: str
+    technology: str
+    short: str = ""
+
+
+DESCRIBED: Mapping[str, Description] = MappingProxyType(
+    {
+        "starmap_visual_cortex": Description("mouse visual cortex", "STARmap", "V1"),
+        "osmfish_somatosensory_cortex": Description("mouse somatosensory cortex", "osmFISH", "osmFISH"),
+        "starmap_mpfc_3sections": Description("mouse medial prefrontal cortex", "STARmap", "mPFC"),
+        "molcart_mouse_cortex_3sections": Description("mouse cortex", "Molecular Cartography", "molcart"),
+        "merfish_hypothalamus_4sections_unlabelled": Description("mouse preoptic hypothalamus", "MERFISH"),
+        "seqfish_mouse_embryo2": Description("mouse embryo E8.5", "seqFISH"),
+        "xenium_breast_51k_unlabelled": Description("human breast cancer", "Xenium"),
+        "pbmc3k": Description("human blood (PBMC)", "10x, dissociated"),
+        "pbmc_2batch": Description("human blood (PBMC)", "10x, dissociated"),
+        "celllines_sc_mixology": Description("human lung cell lines", "five protocols, dissociated"),
+        "papalexi_eccite_299g": Description("THP-1, knock-outs", "ECCITE-seq"),
+        "perturb_norman_mcfaline_500g": Description("K562, CRISPR activation", "Perturb-seq"),
+    }
+)
+"""Local data sets this project describes; :func:`load` reads any other file by its name too."""
+
+PUBLIC: Mapping[str, Description] = MappingProxyType(
+    {
+        "four_i": Description("HeLa cells", "4i"),
+        "imc": Description("human breast cancer", "imaging mass cytometry"),
+        "merfish": Description("mouse preoptic hypothalamus", "MERFISH"),
+        "mibitof": Description("human colorectal carcinoma", "MIBI-TOF"),
+        "sc_mouse_cortex": Description("mouse cortex", "dissociated"),
+        "seqfish": Description("mouse embryo", "seqFISH"),
+        "slideseqv2": Description("mouse hippocampus", "Slide-seqV2"),
+        "visium_fluo_adata": Description("mouse brain", "Visium"),
+        "visium_hne_adata": Description("mouse brain", "Visium"),
+    }
+)
+"""Public data sets of ``squidpy.datasets`` that come as AnnData; many hold normalized values, not counts."""
+
+
+def load(name: str, path: str | os.PathLike[str] | None = None) -> AnnData:
+    """Read a data set by name.
+
+    Parameters
+    ----------
+    name
+        Name of an h5ad file without its ending, such as ``"starmap_visual_cortex"``; a short name (``"V1"``,
+        ``"osmFISH"``, ``"mPFC"``, ``"molcart"``); or ``"squidpy:"`` and a function of ``squidpy.datasets`` that
+        returns AnnData, such as ``"squidpy:imc"``, which is downloaded once.
+    path
+        The file, or a folder to look in, subfolders included. Default: ``scjepa.settings.data_dir`` and the
+        environment variable ``SCJEPA_DATA``. With ``"squidpy:"``: the file to keep the download in; default squidpy's.
+
+    Returns
+    -------
+    AnnData
+        As in the file; ``section``, ``technology``, ``region`` and ``cell_type`` in ``obs`` are made categorical
+        where they are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no file has that name, with the folders that were searched and what they hold.
+    ValueError
+        If several files have that name, or squidpy has no such data set.
+
+    Examples
+    --------
+    >>> adata = scjepa.datasets.load("V1", "data/")  # doctest: +SKIP
+    """
+    if name.startswith(_SQUIDPY):
+        return _categorical(_load_public(name.removeprefix(_SQUIDPY), path))
+    if path is not None and Path(path).is_file():
+        return _categorical(ad.read_h5ad(path))
+    stem = _full_name(name)
+    folders = _folders(path)
+    files = _find(folders)
+    matches = [file for file in files if file.stem == stem]
+    if not matches:
+        raise FileNotFoundError(_not_found(name, stem, folders, files))
+    if len(matches) > 1:
+        places = ", ".join(map(str, matches))
+        raise ValueError(f"Several files are named {stem}{_SUFFIX}: {places}. Give one of them as path.")
+    return _categorical(ad.read_h5ad(matches[0]))
+
+
+def available(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """Return what :func:`load` can read now: the h5ad files that are there, then the public sets of squidpy.
+
+    Parameters
+    ----------
+    path
+        Folder to look in, subfolders included. Default as in :func:`load`.
+
+    Returns
+    -------
+    DataFrame
+        Index ``name``; columns ``short``, ``tissue``, ``technology`` (empty where the project does not describe the
+        file) and ``file`` (empty for data that squidpy downloads).
+    """
+    rows = [(file.stem, DESCRIBED.get(file.stem, Description("", "")), str(file)) for file in _find(_folders(path))]
+    rows += [(_SQUIDPY + name, description, "") for name, description in PUBLIC.items()]
+    table = [(name, about.short, about.tissue, about.technology, file) for name, about, file in rows]
+    return pd.DataFrame(table, columns=["name", "short", "tissue", "technology", "file"]).set_index("name")
+
+
+def _full_name(name: str) -> str:
+    stem = name.removesuffix(_SUFFIX)
+    short = {about.short.lower(): full for full, about in DESCRIBED.items() if about.short}
+    return short.get(stem.lower(), stem)
+
+
+def _folders(path: str | os.PathLike[str] | None) -> list[Path]:
+    """Return the folders to search, without repeats: ``path``, or the setting and the environment variable."""
+    given = [path] if path is not None else [settings.data_dir, os.environ.get("SCJEPA_DATA")]
+    return list(dict.fromkeys(Path(folder).expanduser() for folder in given if folder))
+
+
+def _find(folders: list[Path]) -> list[Path]:
+    found = (file.resolve() for folder in folders for file in folder.rglob(f"*{_SUFFIX}"))
+    return sorted(dict.fromkeys(found))
+
+
+def _not_found(name: str, stem: str, folders: list[Path], files: list[Path]) -> str:
+    wanted = f"{stem}{_SUFFIX}" + (f" ({name})" if name != stem else "")
+    if not folders:
+        return (
+            f"{wanted} was not looked for: no folder is set. Call scjepa.datasets.load({name!r}, path='folder'), or "
+            "set scjepa.settings.data_dir or the environment variable SCJEPA_DATA. Without data: "
+            "scjepa.datasets.simulated_tissue()."
+        )
+    places = ", ".join(f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in folders)
+    names = [file.stem for file in files]
+    near = get_close_matches(stem, names + [DESCRIBED[known].short for known in names if known in DESCRIBED], n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return (
+        f"{wanted} was not found in {places}.{hint} Found there: {_listing(files)}. Call "
+        f"scjepa.datasets.load({name!r}, path=...) with the folder or the file; scjepa.datasets.available(path) lists "
+        "what a folder holds."
+    )
+
+
+def _listing(files: list[Path], most: int = 20) -> str:
+    names = ", ".join(file.stem for file in files[:most]) or "no h5ad file"
+    return names + (f" and {len(files) - most} more" if len(files) > most else "")
+
+
+def _load_public(name: str, path: str | os.PathLike[str] | None) -> AnnData:
+    if name not in PUBLIC:
+        raise ValueError(unknown_name("data set of squidpy", name, PUBLIC) + " See scjepa.datasets.available().")
+    import squidpy.datasets
+
+    read = getattr(squidpy.datasets, name)
+    return read() if path is None else read(path=path)
+
+
+def _categorical(adata: AnnData) -> AnnData:
+    for key in (SECTION, TECHNOLOGY, REGION, CELL_TYPE):
+        if key in adata.obs and not isinstance(adata.obs[key].dtype, pd.CategoricalDtype):
+            adata.obs[key] = adata.obs[key].astype("category")
+    return adata
