@@ -36,7 +36,9 @@ def reference(counts, ids, n_vocabulary, config, groups=None, n_groups=1):
 
     def normalized(name):
         normalization = get_normalization(name)
-        normalization.fit([(matrix, groups)], n_vocabulary, n_groups)
+        normalization.start(n_vocabulary, n_groups)
+        normalization.observe(matrix, groups)
+        normalization.finish()
         data = normalization.transform(matrix, groups)
         return sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape).toarray()
 
@@ -200,8 +202,6 @@ def test_values_are_small_where_nothing_is_lost(largest):
 def test_negative_rank_values_order_after_positive_ones(monkeypatch):
     class Centered:
         needs_fit = False
-
-        def fit(self, chunks, n_genes, n_groups): ...
 
         def transform(self, counts, groups):
             return counts.data.astype(np.float32) - 3

@@ -1,4 +1,4 @@
-"""Reading counts from any container, and normalizing them."""
+"""What normalizations learn and give."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from scipy import sparse
 
 from scjepa.tokens import NORMALIZATIONS, get_normalization
-from scjepa.tokens.normalize import iter_rows
 
 COUNTS = np.array([[4, 0, 2, 0], [0, 0, 0, 0], [1, 3, 0, 0], [0, 6, 6, 0], [2, 0, 0, 0]])
 GROUPS = np.array([0, 0, 0, 1, 1])
@@ -18,9 +17,16 @@ def chunks(counts=COUNTS, size=2):
         yield sparse.csr_array(counts[start : start + size]), GROUPS[start : start + size]
 
 
+def learn(normalization, seen):
+    normalization.start(4, 2)
+    for counts, groups in seen:
+        normalization.observe(counts, groups)
+    normalization.finish()
+
+
 def fitted(name, size=2, counts=COUNTS):
     normalization = get_normalization(name)
-    normalization.fit(chunks(counts, size), 4, 2)
+    learn(normalization, chunks(counts, size))
     return normalization
 
 
@@ -64,7 +70,7 @@ def test_what_no_cell_had_in_the_fit_is_still_finite(name):
 def test_chunks_are_left_alone(name):
     matrix = sparse.csr_array(COUNTS)
     normalization = get_normalization(name)
-    normalization.fit([(matrix, GROUPS)], 4, 2)
+    learn(normalization, [(matrix, GROUPS)])
     normalization.transform(matrix, GROUPS)
     np.testing.assert_array_equal(matrix.toarray(), COUNTS)
 
@@ -72,40 +78,3 @@ def test_chunks_are_left_alone(name):
 def test_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match=r"'shifted_logs'.*Did you mean 'shifted_log'.*counts, nonzero_mean"):
         get_normalization("shifted_logs")
-
-
-@pytest.mark.parametrize("size", [1, 2, 100])
-@pytest.mark.parametrize(
-    "form",
-    [
-        np.asarray,
-        sparse.csr_matrix,
-        sparse.csr_array,
-        sparse.csc_matrix,
-        sparse.coo_array,
-        sparse.lil_array,
-    ],
-)
-def test_rows_are_canonical_whatever_the_form(form, size):
-    read = list(iter_rows(form(COUNTS), size))
-    assert [start for start, _ in read] == list(range(0, 5, size))
-    assert all(rows.has_canonical_format and np.all(rows.data != 0) for _, rows in read)
-    np.testing.assert_array_equal(np.vstack([rows.toarray() for _, rows in read]), COUNTS)
-
-
-def test_rows_with_many_genes_come_in_smaller_chunks(monkeypatch):
-    monkeypatch.setattr("scjepa.tokens.normalize._LARGEST_CHUNK", 8)
-    assert [rows.shape for _, rows in iter_rows(COUNTS)] == [(2, 4), (2, 4), (1, 4)]
-
-
-def test_half_precision_and_wrong_types():
-    ((_, rows),) = iter_rows(COUNTS.astype(np.float16))
-    np.testing.assert_array_equal(rows.toarray(), COUNTS)
-    with pytest.raises(TypeError, match="real numbers, found dtype complex128"):
-        next(iter_rows(COUNTS.astype(complex)))
-    with pytest.raises(TypeError, match="found dtype object"):
-        next(iter_rows(COUNTS.astype(object)))
-    with pytest.raises(ValueError, match="must be a matrix"):
-        next(iter_rows(COUNTS.tolist()))
-    with pytest.raises(ValueError, match="must be a matrix"):
-        next(iter_rows(COUNTS[0]))

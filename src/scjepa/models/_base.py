@@ -210,7 +210,7 @@ class JEPAModel(BaseModelClass):
     # -- save and load ------------------------------------------------------------------------------------------
 
     def _facts(self) -> dict[str, Any]:
-        """Return everything but weights that a loaded model needs, as JSON-ready values."""
+        """Return everything but weights that a loaded model needs: what JSON can hold, and arrays in "statistics"."""
         from scjepa import __version__
 
         return {

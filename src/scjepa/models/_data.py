@@ -15,6 +15,7 @@ from scjepa import _keys
 from scjepa._config import TokenConfig
 from scjepa.tokens.cells import TokenTable, build_token_table
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
+from scjepa.tokens.normalize import FittedNormalizations, fit_normalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
 logger = logging.getLogger("scjepa")
@@ -115,33 +116,57 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     return Panels(technologies, measured, inferred=False)
 
 
+def normalizations_of(
+    adata: AnnData, keys: DataKeys, vocabulary: Vocabulary, technologies: tuple[str, ...], config: TokenConfig
+) -> FittedNormalizations:
+    """Return the normalizations of ``config``, fitted on ``adata`` by technology and gene name.
+
+    They belong to the model: every table of it is made with them, its own, a query's and one of few genes alike.
+    """
+    return fit_normalizations(
+        counts_of(adata, keys),
+        vocabulary.ids(adata.var_names),
+        len(vocabulary),
+        config,
+        groups=codes_of(names_of(adata, keys.technology_key), technologies),
+        n_groups=len(technologies),
+        cell_names=adata.obs_names,
+        gene_names=adata.var_names,
+    )
+
+
 def tables_of(
     adata: AnnData,
     keys: DataKeys,
     vocabulary: Vocabulary,
     technologies: tuple[str, ...],
     config: TokenConfig,
+    normalizations: FittedNormalizations,
     gene_ids: np.ndarray | None = None,
 ) -> CellData:
     """Tokenize the cells of ``adata`` and order their neighbours.
 
     Parameters
     ----------
+    technologies
+        Names the model knows, in the order of their codes; cells of any other are normalized with the statistics of
+        all of them together.
+    normalizations
+        The model's.
     gene_ids
         Vocabulary ids that may become tokens; ``None``: all.
     """
-    ids = vocabulary.ids(adata.var_names)
-    if gene_ids is not None:
-        ids = np.where(np.isin(ids, gene_ids), ids, -1)
-    own = technologies_of(adata, keys)
     names = names_of(adata, keys.technology_key)
+    codes = codes_of(names, technologies)
     tokens = build_token_table(
         counts_of(adata, keys),
-        ids,
+        vocabulary.ids(adata.var_names),
         len(vocabulary),
         config,
-        groups=codes_of(names, own),
-        n_groups=len(own),
+        groups=codes,
+        n_groups=len(technologies),
+        fitted=normalizations,
+        token_ids=gene_ids,
         cell_names=adata.obs_names,
         gene_names=adata.var_names,
     )
@@ -150,7 +175,7 @@ def tables_of(
     return CellData(
         tokens=tokens,
         neighbors=_neighbors_of(adata, keys, coordinates, sections, config.n_neighbors),
-        technologies=codes_of(names, technologies).clip(min=0),
+        technologies=codes.clip(min=0),
         sections=sections,
         coordinates=coordinates,
     )

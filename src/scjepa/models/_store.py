@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,11 +19,21 @@ WEIGHTS_FILE = "weights.safetensors"
 ADATA_FILE = "adata.h5ad"
 FORMAT = 1
 
+STATISTICS = "statistics"
+"""The entry of the facts that holds arrays: they are written beside the weights, with this prefix and a dot."""
+
 
 def write_model(
     folder: str | Path, facts: Mapping[str, Any], weights: Mapping[str, Tensor], adata: Any = None, *, overwrite: bool
 ) -> None:
     """Write a model to ``folder``: first beside it, then moved in place in one step.
+
+    Parameters
+    ----------
+    facts
+        What JSON can hold, and under ``"statistics"`` NumPy arrays by name.
+    weights
+        Tensors of the module.
 
     Raises
     ------
@@ -38,8 +49,12 @@ def write_model(
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, draft / WEIGHTS_FILE)
-        (draft / MODEL_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=1))
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        for name, array in facts.get(STATISTICS, {}).items():
+            tensors[f"{STATISTICS}.{name}"] = torch.from_numpy(array).contiguous()
+        plain = {name: value for name, value in facts.items() if name != STATISTICS}
+        save_file(tensors, draft / WEIGHTS_FILE)
+        (draft / MODEL_FILE).write_text(json.dumps({"format": FORMAT, **plain}, indent=1))
         if adata is not None:
             adata.write_h5ad(draft / ADATA_FILE)
         if folder.exists():
@@ -52,7 +67,7 @@ def write_model(
 
 
 def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what :func:`write_model` wrote.
+    """Read what :func:`write_model` wrote: the facts, their statistics among them, and the weights.
 
     Raises
     ------
@@ -77,6 +92,11 @@ def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dic
         weights = load_file(folder / WEIGHTS_FILE)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or truncated: {error}.") from error
+    facts[STATISTICS] = {
+        name.removeprefix(f"{STATISTICS}."): weights.pop(name).numpy()
+        for name in list(weights)
+        if name.startswith(f"{STATISTICS}.")
+    }
     return facts, weights
 
 

@@ -24,10 +24,11 @@ from scjepa._config import (
     unknown_name,
 )
 from scjepa.models._base import JEPAModel
-from scjepa.models._data import CellData, panels_of, tables_of
+from scjepa.models._data import CellData, normalizations_of, panels_of, tables_of
 from scjepa.models._embed import embed, embed_genes
 from scjepa.models._fields import SECTION, TECHNOLOGY, CoordinatesField, GraphField, LabelField, PanelField
 from scjepa.nn import POOLING, SpatialJEPA
+from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
 logger = logging.getLogger("scjepa")
@@ -83,11 +84,20 @@ class STJEPA(JEPAModel):
         panels = panels_of(adata, self.keys, vocabulary)
         if panels.inferred:
             logger.info("Panels inferred from the counts. %s", panels.describe(vocabulary))
-        self._build(config, vocabulary, panels, seed)
+        normalizations = normalizations_of(adata, self.keys, vocabulary, panels.technologies, config.tokens)
+        self._build(config, vocabulary, panels, normalizations, seed)
         self.init_params_ = self._get_init_params(locals())
 
-    def _build(self, config: STJEPAConfig, vocabulary: Vocabulary, panels: Panels, seed: int) -> None:
+    def _build(
+        self,
+        config: STJEPAConfig,
+        vocabulary: Vocabulary,
+        panels: Panels,
+        normalizations: FittedNormalizations,
+        seed: int,
+    ) -> None:
         self.config, self.vocabulary, self.panels, self.seed = config, vocabulary, panels, seed
+        self.normalizations = normalizations
         self.n_steps_ = 0
         self._cached = None
         with torch.random.fork_rng(devices=[]):
@@ -159,7 +169,15 @@ class STJEPA(JEPAModel):
             alignment = self.vocabulary.align(adata.var_names, source="adata.var_names")
             if alignment.n_matched < alignment.n_names:
                 warnings.warn(f"Genes the model does not know are left out. {alignment}", UserWarning, stacklevel=4)
-        return tables_of(adata, self.keys, self.vocabulary, self.panels.technologies, self.config.tokens, gene_ids)
+        return tables_of(
+            adata,
+            self.keys,
+            self.vocabulary,
+            self.panels.technologies,
+            self.config.tokens,
+            self.normalizations,
+            gene_ids,
+        )
 
     # -- use ----------------------------------------------------------------------------------------------------
 
@@ -178,8 +196,9 @@ class STJEPA(JEPAModel):
         Parameters
         ----------
         adata
-            Other data, with the columns named at set-up and a spatial graph; genes are aligned by name. Default: the
-            model's own.
+            Other data, with the columns named at set-up and a spatial graph; genes are aligned by name. Its counts are
+            normalized with the model's statistics, those of its technology or, where the model does not know it, of
+            all technologies. Default: the model's own.
         scale
             ``"neighborhood"`` (the cell with its neighbours: for niches) or ``"cell"`` (the index cell's tokens, seen
             in context).
@@ -187,7 +206,7 @@ class STJEPA(JEPAModel):
             ``"target"`` (the EMA encoder) or ``"context"``.
         genes
             Genes that may become tokens: ``"shared"`` (those all technologies measured), a list of names, or ``None``
-            for all.
+            for all. A token's value is the same in each case.
         batch_size
             Cells at a time; the result does not depend on it.
         key_added
@@ -304,14 +323,23 @@ class STJEPA(JEPAModel):
     # -- save and load ------------------------------------------------------------------------------------------
 
     def _facts(self) -> dict[str, Any]:
-        return {**super()._facts(), "vocabulary": list(self.vocabulary.names), "panels": self.panels.to_dict()}
+        return {
+            **super()._facts(),
+            "vocabulary": list(self.vocabulary.names),
+            "panels": self.panels.to_dict(),
+            "statistics": self.normalizations.to_arrays(),
+        }
 
     @classmethod
     def _from_facts(cls, adata: AnnData, facts: Mapping[str, Any]) -> STJEPA:
         model = cls.__new__(cls)
         super(JEPAModel, model).__init__(adata)
         config = STJEPAConfig.from_dict(facts["config"])
-        model._build(config, Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"]), facts["seed"])
+        vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
+        normalizations = FittedNormalizations.from_arrays(
+            config.tokens, facts["statistics"], len(vocabulary), len(panels.technologies)
+        )
+        model._build(config, vocabulary, panels, normalizations, facts["seed"])
         alignment = model.vocabulary.align(adata.var_names, source="adata.var_names")
         if alignment.n_matched < alignment.n_names:
             warnings.warn(f"Genes the model does not know are left out. {alignment}", UserWarning, stacklevel=4)

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from scjepa.tokens.cells import TokenTable, build_token_table
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
-from scjepa.tokens.normalize import NORMALIZATIONS, Normalization, get_normalization
+from scjepa.tokens.normalize import (
+    NORMALIZATIONS,
+    FittedNormalizations,
+    Normalization,
+    fit_normalizations,
+    get_normalization,
+)
 from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
 
 __all__ = [
     "NORMALIZATIONS",
     "Alignment",
     "Batch",
+    "FittedNormalizations",
     "NeighborTable",
     "Normalization",
     "Panels",
@@ -24,6 +31,7 @@ __all__ = [
     "Vocabulary",
     "build_neighbor_table",
     "build_token_table",
+    "fit_normalizations",
     "get_normalization",
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._config import TokenConfig
-from scjepa.tokens.normalize import CHUNK_SIZE, CountCheck, check_codes, get_normalization, iter_rows, shape_of
+from scjepa.tokens.counts import CHUNK_SIZE, CountReader, keep_entries, offsets_of
+from scjepa.tokens.normalize import FittedNormalizations
 
 _RANK_BITS = 32
 """Bits of a rank value in a sort key: those of a float32."""
@@ -91,7 +92,7 @@ class TokenTable:
         """
         cells = np.arange(self.n_cells)[cells]
         lengths = self.lengths[cells]
-        offsets = _offsets(lengths)
+        offsets = offsets_of(lengths)
         tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[cells] - offsets[:-1], lengths)
         return TokenTable(
             offsets=offsets,
@@ -111,6 +112,8 @@ def build_token_table(
     *,
     groups: np.ndarray | None = None,
     n_groups: int = 1,
+    fitted: FittedNormalizations | None = None,
+    token_ids: np.ndarray | None = None,
     chunk_size: int = CHUNK_SIZE,
     cell_names: Sequence[str] | None = None,
     gene_names: Sequence[str] | None = None,
@@ -118,7 +121,8 @@ def build_token_table(
     """Tokenize every cell: its top ``config.n_tokens`` non-zero genes by (-rank value, vocabulary id).
 
     The result does not depend on the order of the columns, on ``chunk_size``, or on the format and type in which the
-    counts are held. Counts are read once, and once more for each normalization that has to be fitted.
+    counts are held. With ``fitted`` normalizations a cell's tokens do not depend on the other cells either. Counts are
+    read once, and once more where normalizations have to be fitted first.
 
     Parameters
     ----------
@@ -132,9 +136,17 @@ def build_token_table(
     config
         How many genes are kept, what orders them, what their tokens carry, and what ties share.
     groups
-        ``(n_cells,)`` technology codes, within which normalizations are fitted; ``None``: all cells are one group.
+        ``(n_cells,)`` technology codes, within which normalizations are fitted; ``None``: all cells are of group 0.
+        With ``fitted``, -1 is a technology that was not there to learn from: the statistics of all technologies
+        together are used for it.
     n_groups
         Number of technologies.
+    fitted
+        Normalizations fitted on the data of a model (:func:`scjepa.tokens.fit_normalizations`); ``None``: they are
+        fitted on these counts.
+    token_ids
+        Vocabulary ids of the genes that may become tokens; ``None``: all. The others are left out after normalization,
+        so a token carries the same value with and without them.
     chunk_size
         Cells read at once, at most.
     cell_names, gene_names
@@ -148,75 +160,57 @@ def build_token_table(
     Raises
     ------
     ValueError
-        If a value is negative or not finite, shapes or ids do not fit, a normalization is not known, or no cell has
-        a token.
+        If a value is negative or not finite, shapes, ids, codes or ``fitted`` do not fit, a normalization is not known,
+        or no cell has a token.
 
     Warns
     -----
     UserWarning
         If values are not whole numbers. They are kept, as float32.
     """
-    n_cells, n_genes = shape_of(counts)
-    if n_cells == 0:
-        raise ValueError("There are no cells to tokenize: the data is empty.")
-    gene_ids = _check_gene_ids(gene_ids, n_genes, n_vocabulary)
-    groups = np.zeros(n_cells, np.int64) if groups is None else check_codes(groups, n_cells, n_groups, "technology")
     gene_bits = max(n_vocabulary - 1, 1).bit_length()
-    chunk_size = min(chunk_size, 2 ** (64 - _RANK_BITS - gene_bits))  # so that a row, rank and gene share 64 bits
-    check = CountCheck(cell_names, gene_names)
-
-    def chunks() -> Iterator[tuple[sparse.csr_array, np.ndarray]]:
-        return _vocabulary_chunks(counts, gene_ids, n_vocabulary, groups, chunk_size, check)
-
-    normalizations = {name: get_normalization(name) for name in (config.values, config.ranks)}
-    for normalization in normalizations.values():
-        if normalization.needs_fit:
-            normalization.fit(chunks(), n_vocabulary, n_groups)
+    reader = CountReader(
+        counts,
+        gene_ids,
+        n_vocabulary,
+        groups,
+        n_groups,
+        unknown_groups=fitted is not None,
+        chunk_size=min(chunk_size, 2 ** (64 - _RANK_BITS - gene_bits)),  # a row, rank and gene share 64 bits
+        cell_names=cell_names,
+        gene_names=gene_names,
+    )
+    if fitted is None:
+        fitted = FittedNormalizations.learned(config, reader)
+    fitted.require((config.values, config.ranks), n_vocabulary, n_groups)
+    may_be_token = np.ones(n_vocabulary, dtype=bool) if token_ids is None else _mask(token_ids, n_vocabulary)
 
     parts = []
-    for chunk, codes in chunks():
-        normalized = {name: each.transform(chunk, codes) for name, each in normalizations.items()}
-        parts.append(_tokenize(chunk, normalized[config.values], normalized[config.ranks], config, gene_bits))
+    for chunk, codes in reader:
+        normalized = fitted.transform(chunk, codes)
+        kept = may_be_token[chunk.indices]
+        values, ranks = normalized[config.values][kept], normalized[config.ranks][kept]
+        parts.append(_tokenize(keep_entries(chunk, kept), values, ranks, config, gene_bits))
     if not any(part.n_tokens for part in parts):
+        known = reader.gene_ids[reader.gene_ids >= 0]
+        chosen = "" if token_ids is None else f", {np.count_nonzero(may_be_token[known])} of them chosen as tokens"
         raise ValueError(
-            f"No cell has a token: {n_cells} cells, {np.count_nonzero(gene_ids >= 0)} of {len(gene_ids)} genes in the "
-            "vocabulary, no count above zero among them. Check that the data holds raw counts (e.g. layer='counts') "
-            "and that its gene names are those of the vocabulary (Vocabulary.align)."
+            f"No cell has a token: {reader.n_cells} cells, {len(known)} of {len(reader.gene_ids)} genes in the "
+            f"vocabulary{chosen}, no count above zero among them. Check that the data holds raw counts (e.g. "
+            "layer='counts') and that its gene names are those of the vocabulary (Vocabulary.align)."
         )
-    check.tell()
+    reader.check.tell()
     return _concatenate(parts)
 
 
-def _check_gene_ids(gene_ids: np.ndarray, n_genes: int, n_vocabulary: int) -> np.ndarray:
-    gene_ids = np.asarray(gene_ids)
-    if gene_ids.shape != (n_genes,):
-        raise ValueError(f"Expected one vocabulary id for each of {n_genes} genes, found shape {gene_ids.shape}.")
-    known = gene_ids[gene_ids >= 0]
-    if len(known) and known.max() >= n_vocabulary:
-        raise ValueError(f"Gene id {known.max()} lies outside the vocabulary of {n_vocabulary} genes.")
-    if len(np.unique(known)) < len(known):
-        raise ValueError("Two columns of the counts have one gene id; make gene names unique before aligning them.")
-    return gene_ids.astype(np.int32)
-
-
-def _vocabulary_chunks(
-    counts: Any, gene_ids: np.ndarray, n_vocabulary: int, groups: np.ndarray, chunk_size: int, check: CountCheck
-) -> Iterator[tuple[sparse.csr_array, np.ndarray]]:
-    """Yield checked counts, cells × vocabulary, and the cells' group codes, chunk by chunk."""
-    for start, rows in iter_rows(counts, chunk_size):
-        rows = _keep_columns(rows, gene_ids >= 0)
-        check.see(rows, start)
-        chunk = sparse.csr_array((rows.data, gene_ids[rows.indices], rows.indptr), shape=(rows.shape[0], n_vocabulary))
-        yield chunk, groups[start : start + rows.shape[0]]
-
-
-def _keep_columns(rows: sparse.csr_array, keep: np.ndarray) -> sparse.csr_array:
-    """Return ``rows`` without the entries outside the columns ``keep``; columns keep their numbers."""
-    if keep.all():
-        return rows
-    kept = keep[rows.indices]
-    indptr = _offsets(kept)[rows.indptr]
-    return sparse.csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
+def _mask(ids: np.ndarray, size: int) -> np.ndarray:
+    """Return ``(size,)`` bool, true at ``ids``."""
+    ids = np.asarray(ids, dtype=np.int64)
+    if len(ids) and not (ids.min() >= 0 and ids.max() < size):
+        raise ValueError(f"token_ids must lie in 0..{size - 1}, found {ids.min()}..{ids.max()}.")
+    mask = np.zeros(size, dtype=bool)
+    mask[ids] = True
+    return mask
 
 
 def _tokenize(
@@ -233,7 +227,7 @@ def _tokenize(
     order = np.argsort(key)
     order = order[_positions(n_expressed) < config.n_tokens]
     return TokenTable(
-        offsets=_offsets(lengths),
+        offsets=offsets_of(lengths),
         genes=chunk.indices[order].astype(_smallest_int(chunk.shape[1])),
         values=_compact(values[order]),
         ranks=_shared_ranks(ranks[order], lengths, config.n_tokens) if config.ties == "shared" else None,
@@ -263,14 +257,8 @@ def _shared_ranks(ranks: np.ndarray, lengths: np.ndarray, n_tokens: int) -> np.n
 
 def _positions(lengths: np.ndarray) -> np.ndarray:
     """Return 0, 1, ... within each of the consecutive runs of ``lengths``."""
-    offsets = _offsets(lengths)
+    offsets = offsets_of(lengths)
     return np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
 
 
 def _smallest_int(limit: int) -> type[np.signedinteger]:
@@ -288,7 +276,7 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 def _concatenate(parts: list[TokenTable]) -> TokenTable:
     return TokenTable(
-        offsets=_offsets(np.concatenate([part.lengths for part in parts])),
+        offsets=offsets_of(np.concatenate([part.lengths for part in parts])),
         genes=np.concatenate([part.genes for part in parts]),
         values=np.concatenate([part.values for part in parts]),  # uint16 beside float32 gives float32
         ranks=None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from scjepa.tokens.normalize import name_of
+from scjepa.tokens.counts import name_of
 
 _BLOCK = 2**20
 """Edges sorted at once."""

@@ -1,198 +1,47 @@
-"""Raw counts, chunk by chunk: read from any container into one form, checked, and normalized.
+"""Normalizations: counts to the numbers that order a cell's genes (ranks) or that its tokens carry (values).
 
-A normalization turns counts into the numbers that order a cell's genes (ranks) or that its tokens carry (values). It
-sees non-zero counts only and keeps their places: a zero stays a gene without a token.
+A normalization sees non-zero counts only and keeps their places: a zero stays a gene without a token. What it has to
+learn it learns once, from the data a model is made for; from then on the statistics belong to the model, so that a
+cell has the same tokens whatever else is read beside it.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from scipy import sparse
 
-from scjepa._config import unknown_name
-
-CHUNK_SIZE = 65536
-"""Cells read at once, unless told otherwise."""
-
-_LARGEST_CHUNK = 2**26
-"""Cells × genes of a chunk at most: what is dense or unpacked at one time stays below half a GiB."""
-
-_LARGEST_LOG = 20.0
-"""Data without whole numbers whose largest value is below this looks log-transformed: e^20 counts do not occur."""
-
-
-def iter_rows(counts: Any, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[int, sparse.csr_array]]:
-    """Read a matrix of counts from top to bottom, some rows at a time, whatever holds it.
-
-    Parameters
-    ----------
-    counts
-        Cells × genes: a scipy sparse matrix or array of any format, a dense array, or any object with ``shape`` whose
-        row slices give one of those (backed AnnData, zarr, h5py) or can ``compute()`` one (Dask). It is not changed.
-    chunk_size
-        Rows at a time; fewer where there are many genes.
-
-    Yields
-    ------
-    The number of the first row, and the rows as a CSR matrix with sorted columns, without duplicates and without
-    stored zeros.
-
-    Raises
-    ------
-    ValueError
-        If ``counts`` has not two dimensions.
-    TypeError
-        If it does not hold real numbers.
-    """
-    n_cells, n_genes = shape_of(counts)
-    if sparse.issparse(counts) and counts.format != "csr":
-        counts = counts.tocsr()  # once, for rows of any other format are slow to slice
-    step = max(1, min(chunk_size, _LARGEST_CHUNK // max(n_genes, 1)))
-    for start in range(0, n_cells, step):
-        rows = counts[start : min(start + step, n_cells)]
-        rows = rows.compute() if hasattr(rows, "compute") else rows
-        yield start, _canonical(rows) if sparse.issparse(rows) else _from_dense(np.asarray(rows))
-
-
-def shape_of(counts: Any) -> tuple[int, int]:
-    """Return the number of cells and genes of a matrix of counts, or say that it is none."""
-    shape = getattr(counts, "shape", None)
-    if shape is None or len(shape) != 2:
-        raise ValueError(f"Counts must be a matrix, cells × genes; found {type(counts).__name__} of shape {shape}.")
-    return shape
-
-
-def _canonical(rows: Any) -> sparse.csr_array:
-    """Return sparse ``rows`` as CSR in canonical form without stored zeros; a copy where that takes a change."""
-    _require_numbers(rows.dtype)
-    rows = sparse.csr_array(rows)
-    if not rows.has_canonical_format:
-        rows = rows.copy()
-        rows.sum_duplicates()
-    if np.count_nonzero(rows.data) < rows.nnz:
-        rows = rows.copy()
-        rows.eliminate_zeros()
-    return rows
-
-
-def _from_dense(rows: np.ndarray) -> sparse.csr_array:
-    _require_numbers(rows.dtype)
-    cells, genes = np.nonzero(rows)
-    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(np.bincount(cells, minlength=len(rows)), out=indptr[1:])
-    data = rows[cells, genes]
-    if data.dtype == np.float16:  # which scipy does not store
-        data = data.astype(np.float32)
-    return sparse.csr_array((data, genes, indptr), shape=rows.shape)
-
-
-def _require_numbers(dtype: np.dtype) -> None:
-    if dtype.kind not in "buif":
-        raise TypeError(f"Counts must be real numbers, found dtype {dtype}. Pass raw counts, e.g. layer='counts'.")
-
-
-def check_codes(codes: Any, n_cells: int, n_groups: int, what: str) -> np.ndarray:
-    """Return ``codes`` as int64 after checking that each of ``n_cells`` cells has one in ``0..n_groups-1``.
-
-    Raises
-    ------
-    ValueError
-        If the length is wrong, or a code is out of range (-1 is how pandas marks a missing category).
-    """
-    codes = np.asarray(codes)
-    if codes.shape != (n_cells,):
-        raise ValueError(f"Expected one {what} code for each of {n_cells} cells, found shape {codes.shape}.")
-    outside = (codes < 0) | (codes >= n_groups)
-    if outside.any():
-        cell = int(outside.argmax())
-        raise ValueError(
-            f"Cell {cell} has the {what} code {codes[cell]}, outside 0..{n_groups - 1}; -1 is a missing category. "
-            f"Give every cell a {what}."
-        )
-    return codes.astype(np.int64)
-
-
-class CountCheck:
-    """Watches chunks of counts go by: refuses what cannot be a count, and can tell of what is hardly one.
-
-    Parameters
-    ----------
-    cell_names, gene_names
-        Names of the rows and columns for the messages; ``None``: their numbers.
-    """
-
-    def __init__(self, cell_names: Sequence[str] | None = None, gene_names: Sequence[str] | None = None):
-        self._cell_names = cell_names
-        self._gene_names = gene_names
-        self._largest = 0.0
-        self._first_fraction: str | None = None
-
-    def see(self, rows: sparse.csr_array, start: int) -> None:
-        """Check ``rows``, of which the first is row ``start`` of the data.
-
-        Raises
-        ------
-        ValueError
-            If a value is negative, NaN or infinite; the first is named.
-        """
-        if rows.nnz == 0 or rows.dtype.kind in "bu":
-            return
-        low, high = rows.data.min(), rows.data.max()
-        if not (low >= 0 and high <= np.finfo(np.float32).max):  # either comparison fails for NaN
-            with np.errstate(invalid="ignore"):
-                bad = ~((rows.data >= 0) & (rows.data <= np.finfo(np.float32).max))
-            raise ValueError(
-                f"{self._describe(rows, start, bad)}; counts are finite and not negative. "
-                "Pass raw counts, e.g. layer='counts'."
-            )
-        self._largest = max(self._largest, float(high))
-        if rows.dtype.kind == "f" and self._first_fraction is None:
-            fraction = rows.data != np.rint(rows.data)
-            if fraction.any():
-                self._first_fraction = self._describe(rows, start, fraction)
-
-    def tell(self) -> None:
-        """Warn the caller's caller if some values were not whole numbers."""
-        if self._first_fraction is None:
-            return
-        log = f" and look log-transformed (the largest is {self._largest:.3g})" if self._largest < _LARGEST_LOG else ""
-        warnings.warn(
-            f"{self._first_fraction}: the values are not whole numbers{log}. Name the layer that holds raw counts, "
-            "e.g. layer='counts'. The values are used as they are.",
-            UserWarning,
-            stacklevel=3,
-        )
-
-    def _describe(self, rows: sparse.csr_array, start: int, where: np.ndarray) -> str:
-        entry = int(where.argmax())
-        cell = start + int(np.searchsorted(rows.indptr, entry, side="right")) - 1
-        gene = int(rows.indices[entry])
-        return f"{name_of('Cell', self._cell_names, cell)} has the value {rows.data[entry]:.6g} in " + name_of(
-            "gene", self._gene_names, gene
-        )
-
-
-def name_of(kind: str, names: Sequence[str] | None, number: int) -> str:
-    """Return ``kind`` and the name at ``number``, or the number itself where there are no names."""
-    return f"{kind} {number}" if names is None else f"{kind} {str(names[number])!r}"
+from scjepa._config import TokenConfig, unknown_name
+from scjepa.tokens.counts import CHUNK_SIZE, CountReader
 
 
 class Normalization(Protocol):
     """What every normalization can do; a new one is a class with these and a line in :data:`NORMALIZATIONS`.
 
     A chunk of counts is a CSR matrix, cells × vocabulary, of non-zero counts; ``groups`` are its cells' technology
-    codes, ``(n_cells,)`` int64. Both calls leave the chunk as it is.
+    codes, ``(n_cells,)`` int64. No call changes the chunk. A normalization with nothing to learn needs ``needs_fit``
+    and :meth:`transform` alone.
     """
 
     needs_fit: bool
-    """Whether :meth:`fit` must see all counts before :meth:`transform` is called."""
+    """Whether it learns statistics: :meth:`start`, :meth:`observe` for each chunk, :meth:`finish`."""
 
-    def fit(self, chunks: Iterable[tuple[sparse.csr_array, np.ndarray]], n_genes: int, n_groups: int) -> None:
-        """Learn from all ``chunks``, each of counts and group codes."""
+    statistics: np.ndarray
+    """``(n_groups + 1, ...)`` float64: what was learned of each technology and, in the last row, of all of them
+    together. The code -1, a technology that was not there to learn from, so reads the last row. A second axis is the
+    vocabulary."""
+
+    def start(self, n_genes: int, n_groups: int) -> None:
+        """Make ready to learn."""
+
+    def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:
+        """Learn from a chunk."""
+
+    def finish(self) -> None:
+        """Turn what was observed into :attr:`statistics`."""
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
         """Return the normalized values of the entries of ``counts``, float32, aligned with ``counts.data``."""
@@ -211,8 +60,15 @@ class Counts:
     """The counts themselves."""
 
     needs_fit = False
+    statistics = np.zeros(0)
 
-    def fit(self, chunks: Iterable[tuple[sparse.csr_array, np.ndarray]], n_genes: int, n_groups: int) -> None:
+    def start(self, n_genes: int, n_groups: int) -> None:
+        """Nothing to learn."""
+
+    def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:
+        """Nothing to learn."""
+
+    def finish(self) -> None:
         """Nothing to learn."""
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
@@ -221,51 +77,79 @@ class Counts:
 
 
 class ShiftedLog:
-    """log(1 + count · target / total): each cell scaled to the median total count of its group.
+    """log(1 + count · target / total): each cell scaled to the median total count of its technology.
 
-    Totals are over the genes of the vocabulary; cells without counts have no say in the median.
+    Totals are over the genes of the vocabulary that the data has; cells without counts have no say in the median. A
+    technology that was not there to learn from, or had no counts, takes the median over the cells of all technologies;
+    without any counts at all the target is 1. A query with fewer genes has smaller totals, hence larger values.
     """
 
     needs_fit = True
+    statistics: np.ndarray
+    """``(n_groups + 1,)`` targets."""
 
-    def fit(self, chunks: Iterable[tuple[sparse.csr_array, np.ndarray]], n_genes: int, n_groups: int) -> None:
-        """Learn each group's median total count; 1 for a group without counts."""
-        seen = [(_totals(counts), groups) for counts, groups in chunks]
-        totals = np.concatenate([total for total, _ in seen])
-        codes = np.concatenate([group for _, group in seen])
-        expressed = [totals[(codes == group) & (totals > 0)] for group in range(n_groups)]
-        self.targets = np.array([np.median(total) if len(total) else 1.0 for total in expressed])
+    def start(self, n_genes: int, n_groups: int) -> None:
+        """Forget what was observed before."""
+        self._n_groups = n_groups
+        self._totals = [np.zeros(0)]
+        self._groups = [np.zeros(0, dtype=np.int64)]
+
+    def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:
+        """Note the total count of each cell that has one."""
+        totals = _totals(counts)
+        self._totals.append(totals[totals > 0])
+        self._groups.append(groups[totals > 0])
+
+    def finish(self) -> None:
+        """Take each technology's median, and that of all cells."""
+        totals, groups = np.concatenate(self._totals), np.concatenate(self._groups)
+        overall = np.median(totals) if len(totals) else 1.0
+        own = [totals[groups == group] for group in range(self._n_groups)]
+        self.statistics = np.array([*(np.median(of) if len(of) else overall for of in own), overall])
+        del self._totals, self._groups
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
         """Return the shifted logarithms as float32."""
-        rows = _rows_of(counts)
-        scale = self.targets[groups] / np.maximum(_totals(counts), np.finfo(np.float32).tiny)
-        return np.log1p(counts.data * scale[rows]).astype(np.float32)
+        scale = self.statistics[groups] / np.maximum(_totals(counts), np.finfo(np.float32).tiny)
+        return np.log1p(counts.data * scale[_rows_of(counts)]).astype(np.float32)
 
 
 class NonzeroMean:
-    """Count over the gene's mean among the cells of the group that express it.
+    """Count over the gene's mean among the cells of the technology that express it.
 
     A gene that is high for this gene outranks one that is high in every cell; the idea is Geneformer's ranking, with
-    a mean in place of its median.
+    a mean in place of its median. Where no cell of the technology expressed the gene, and for a technology that was
+    not there to learn from, the mean is over the cells of all technologies; a gene that no cell at all expressed has
+    the mean 1, the smallest that a non-zero count can have.
     """
 
     needs_fit = True
+    statistics: np.ndarray
+    """``(n_groups + 1, n_genes)`` means."""
 
-    def fit(self, chunks: Iterable[tuple[sparse.csr_array, np.ndarray]], n_genes: int, n_groups: int) -> None:
-        """Learn each gene's non-zero mean in each group; 1 where no cell expresses it."""
-        total = np.zeros(n_groups * n_genes)
-        cells = np.zeros(n_groups * n_genes)
-        for counts, groups in chunks:
-            place = groups[_rows_of(counts)] * n_genes + counts.indices
-            total += np.bincount(place, weights=counts.data, minlength=len(total))
-            cells += np.bincount(place, minlength=len(cells))
-        means = np.divide(total, cells, out=np.ones_like(total), where=cells > 0)
-        self.means = means.reshape(n_groups, n_genes)
+    def start(self, n_genes: int, n_groups: int) -> None:
+        """Forget what was observed before."""
+        self._total = np.zeros((n_groups, n_genes))
+        self._cells = np.zeros((n_groups, n_genes))
+
+    def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:
+        """Add up each gene's counts, and the cells that have some."""
+        place = groups[_rows_of(counts)] * counts.shape[1] + counts.indices
+        size, shape = self._total.size, self._total.shape
+        self._total += np.bincount(place, weights=counts.data, minlength=size).reshape(shape)
+        self._cells += np.bincount(place, minlength=size).reshape(shape)
+
+    def finish(self) -> None:
+        """Divide, with the gene's mean over all technologies where its own has no cell."""
+        total = np.vstack([self._total, self._total.sum(axis=0)])
+        cells = np.vstack([self._cells, self._cells.sum(axis=0)])
+        overall = np.divide(total[-1], cells[-1], out=np.ones_like(total[-1]), where=cells[-1] > 0)
+        self.statistics = np.divide(total, cells, out=np.tile(overall, (len(total), 1)), where=cells > 0)
+        del self._total, self._cells
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
         """Return the ratios as float32."""
-        return (counts.data / self.means[groups[_rows_of(counts)], counts.indices]).astype(np.float32)
+        return (counts.data / self.statistics[groups[_rows_of(counts)], counts.indices]).astype(np.float32)
 
 
 NORMALIZATIONS: dict[str, type[Normalization]] = {
@@ -287,3 +171,136 @@ def get_normalization(name: str) -> Normalization:
     if name not in NORMALIZATIONS:
         raise ValueError(unknown_name("normalization", name, NORMALIZATIONS))
     return NORMALIZATIONS[name]()
+
+
+@dataclass(frozen=True, eq=False)
+class FittedNormalizations:
+    """The normalizations of a model, with what they learned from its data (:func:`fit_normalizations`).
+
+    Attributes
+    ----------
+    by_name
+        Normalizations by name, those that need it fitted.
+    n_genes
+        Genes of the vocabulary; a gene's statistics are found by its id.
+    n_groups
+        Technologies, in the order of their codes; the code -1 stands for any other.
+    """
+
+    by_name: Mapping[str, Normalization]
+    n_genes: int
+    n_groups: int
+
+    @classmethod
+    def learned(cls, config: TokenConfig, reader: CountReader) -> FittedNormalizations:
+        """Learn what ``config`` needs in one pass over the counts, in none where there is nothing to learn."""
+        by_name = {name: get_normalization(name) for name in (config.values, config.ranks)}
+        learners = [each for each in by_name.values() if each.needs_fit]
+        for learner in learners:
+            learner.start(reader.n_vocabulary, reader.n_groups)
+        for counts, groups in reader if learners else ():
+            for learner in learners:
+                learner.observe(counts, groups)
+        for learner in learners:
+            learner.finish()
+        return cls(by_name, reader.n_vocabulary, reader.n_groups)
+
+    def require(self, names: Iterable[str], n_genes: int, n_groups: int) -> None:
+        """Refuse to be used for other normalizations, another vocabulary or other technologies.
+
+        Raises
+        ------
+        ValueError
+            If a name is not among these, or the numbers of genes or technologies differ.
+        """
+        absent = [name for name in names if name not in self.by_name]
+        if absent:
+            raise ValueError(
+                f"The fitted normalizations are {', '.join(self.by_name)}, but the configuration asks for "
+                f"{absent[0]!r}. Call fit_normalizations() with this configuration."
+            )
+        if (self.n_genes, self.n_groups) != (n_genes, n_groups):
+            raise ValueError(
+                f"The normalizations were fitted on {self.n_genes} genes and {self.n_groups} technologies, the counts "
+                f"come with {n_genes} and {n_groups}. Align them with the vocabulary and technologies of the fit."
+            )
+
+    def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the values of each normalization for the entries of a chunk, float32, by name."""
+        return {name: each.transform(counts, groups) for name, each in self.by_name.items()}
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the float64 statistics by the name of their normalization; nothing where nothing was learned."""
+        return {name: each.statistics for name, each in self.by_name.items() if each.needs_fit}
+
+    @classmethod
+    def from_arrays(
+        cls, config: TokenConfig, arrays: Mapping[str, Any], n_genes: int, n_groups: int
+    ) -> FittedNormalizations:
+        """Build from what :meth:`to_arrays` gave.
+
+        Raises
+        ------
+        ValueError
+            If the statistics of a normalization are missing, or do not fit the genes and technologies.
+        """
+        by_name = {name: get_normalization(name) for name in (config.values, config.ranks)}
+        for name, each in by_name.items():
+            if not each.needs_fit:
+                continue
+            if name not in arrays:
+                raise ValueError(
+                    f"There are no statistics of the normalization {name!r}, which has to be fitted. A saved model has "
+                    "them beside its weights; if the files are damaged, make the model anew from its data."
+                )
+            statistics = np.array(arrays[name], dtype=np.float64)
+            if statistics.shape[:1] != (n_groups + 1,) or statistics.shape[1:2] not in ((), (n_genes,)):
+                raise ValueError(
+                    f"Statistics of the normalization {name!r} have the shape {statistics.shape}, which does not fit "
+                    f"{n_groups} technologies (and a row for all) and {n_genes} genes."
+                )
+            each.statistics = statistics
+        return cls(by_name, n_genes, n_groups)
+
+
+def fit_normalizations(
+    counts: Any,
+    gene_ids: np.ndarray,
+    n_vocabulary: int,
+    config: TokenConfig,
+    *,
+    groups: np.ndarray | None = None,
+    n_groups: int = 1,
+    chunk_size: int = CHUNK_SIZE,
+    cell_names: Sequence[str] | None = None,
+    gene_names: Sequence[str] | None = None,
+) -> FittedNormalizations:
+    """Learn the normalizations of ``config`` from the data of a model, once and for all tables to come.
+
+    Statistics are kept by technology code and vocabulary id. The counts are read once, however many normalizations
+    learn from them, and not at all where none does.
+
+    Parameters
+    ----------
+    counts, gene_ids, n_vocabulary, groups, n_groups, chunk_size, cell_names, gene_names
+        As in :func:`scjepa.tokens.build_token_table`.
+    config
+        Names the normalizations: ``config.values`` and ``config.ranks``.
+
+    Raises
+    ------
+    ValueError
+        If a value is negative or not finite, there are no cells, shapes, ids or codes do not fit, or a normalization is
+        not known.
+    """
+    reader = CountReader(
+        counts,
+        gene_ids,
+        n_vocabulary,
+        groups,
+        n_groups,
+        chunk_size=chunk_size,
+        cell_names=cell_names,
+        gene_names=gene_names,
+    )
+    return FittedNormalizations.learned(config, reader)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa.tokens.normalize import CHUNK_SIZE, check_codes, iter_rows, shape_of
+from scjepa.tokens.counts import CHUNK_SIZE, check_codes, iter_rows, shape_of
 
 _N_EXAMPLES = 5
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G)\d{6,}(\.\d+)?")
@@ -284,9 +284,17 @@ class Panels:
         Raises
         ------
         ValueError
-            If a cell has no technology.
+            If a cell has no technology, or a technology no cell: nothing tells what it measured, and to take it for
+            nothing would leave no gene that all measured.
         """
         codes = check_codes(technology_codes, shape_of(counts)[0], len(technologies), "technology")
+        absent = np.flatnonzero(np.bincount(codes, minlength=len(technologies)) == 0)
+        if len(absent):
+            raise ValueError(
+                f"The technology {str(technologies[absent[0]])!r} has no cell, so the genes it measured cannot be "
+                "inferred. Leave it out, e.g. adata.obs[key] = adata.obs[key].cat.remove_unused_categories(), or give "
+                "the panels."
+            )
         gene_ids = np.asarray(gene_ids, dtype=np.int64)
         measured = np.zeros((len(technologies), n_vocabulary), dtype=bool)
         for start, rows in iter_rows(counts, chunk_size):
