@@ -160,3 +160,11 @@ def test_panels_need_a_technology_for_each_cell():
         Panels.infer(counts, ids, codes[:3], ["a", "b"], 4)
     with pytest.raises(ValueError, match="one row for each of 1 technologies"):
         Panels(("a",), np.ones((2, 3), dtype=bool), inferred=False)
+
+
+def test_a_technology_without_cells_has_no_panel_to_infer():
+    counts, ids, codes = two_technologies()
+    with pytest.raises(ValueError, match=r"'seqfish' has no cell.*remove_unused_categories\(\)"):
+        Panels.infer(counts, ids, codes, ["a", "b", "seqfish"], 4)
+    with pytest.raises(ValueError, match="'a' has no cell"):
+        Panels.infer(counts[:0], ids, codes[:0], ["a"], 4)

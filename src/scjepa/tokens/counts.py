@@ -109,8 +109,8 @@ def check_codes(codes: Any, n_cells: int, n_groups: int, what: str, *, unknown: 
     outside = (codes < lowest) | (codes >= n_groups)
     if outside.any():
         cell = int(outside.argmax())
-        hint = "" if unknown else f" -1 is a missing category. Give every cell a {what}."
-        raise ValueError(f"Cell {cell} has the {what} code {codes[cell]}, outside {lowest}..{n_groups - 1}.{hint}")
+        hint = "" if unknown else f"; -1 is a missing category. Give every cell a {what}"
+        raise ValueError(f"Cell {cell} has the {what} code {codes[cell]}, outside {lowest}..{n_groups - 1}{hint}.")
     return codes.astype(np.int64)
 
 
