@@ -31,4 +31,4 @@ lock:  ## write constraints.txt anew from the newest versions
 	@bash scripts/lock.sh
 
 clean:  ## remove what the other targets made
-	rm -rf .venv demo_out docs/_build docs/generated docs/tutorials .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo_out docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
