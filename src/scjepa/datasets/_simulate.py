@@ -15,14 +15,22 @@ from scjepa._config import unknown_name
 from scjepa._keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
 from scjepa.datasets._difficulty import Difficulty, resolve_difficulty
 from scjepa.datasets._expression import ROLES, Program, draw_panels, regroup, sample_section, stack_counts
-from scjepa.datasets._spec import MEASURED, SIMULATION, Geometry, TechnologySpec, TissueSpec, resolve_technologies
+from scjepa.datasets._spec import (
+    MEASURED,
+    SIMULATION,
+    Geometry,
+    TechnologySpec,
+    TissueSpec,
+    resolve_technologies,
+    whole,
+)
 from scjepa.datasets._tissue import Cells, GivenTissue, SimulatedTissue, read_map
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-
 _DEFAULTS = {"n_cells": 5000, "n_sections": 3, "n_niches": 6, "n_cell_types": 12}
+"""Sizes where neither the caller nor given labels say; the difficulties were measured at these."""
 
 
 class Simulation:
@@ -90,8 +98,8 @@ def simulated_tissue(
     A niche shows in the mix of its cell types and in genes whose expression depends on type and niche together.
     Counts are negative binomial, with the capture, the background and the panel of the section's technology, a
     multiplier of each gene in each technology and section, and a smooth drift across the section that has nothing to
-    do with niches. A seed gives the same tissue on every machine, and a gene that one panel lacks has the counts it
-    would have had in another.
+    do with niches. A seed gives the same tissue however it is streamed (:func:`iter_simulated_tissue`), and a panel
+    hides the counts of the genes it lacks without changing those of the others.
 
     Parameters
     ----------
@@ -145,12 +153,10 @@ def simulated_tissue(
     --------
     >>> import scjepa
     >>> adata = scjepa.datasets.simulated_tissue(2000, technologies=("A", "B"), panel_overlap=0.5, difficulty="easy")
-    >>> adata.varm["measured"].all(axis=1).mean()
+    >>> float(adata.varm["measured"].all(axis=1).mean())
     0.5
     >>> real = scjepa.datasets.load("starmap_visual_cortex")  # doctest: +SKIP
-    >>> adata = scjepa.datasets.simulated_tissue(
-    ...     coordinates=real.obsm["spatial"], labels=real.obs
-    ... )  # doctest: +SKIP
+    >>> scjepa.datasets.simulated_tissue(coordinates=real.obsm["spatial"], labels=real.obs)  # doctest: +SKIP
     """
     simulation = _prepare(
         n_cells=n_cells,
@@ -212,16 +218,14 @@ def iter_simulated_tissue(
     >>> for section in iter_simulated_tissue(1_000_000, n_sections=20):  # doctest: +SKIP
     ...     section.write_h5ad(f"{section.obs['section'].iloc[0]}.h5ad")
     """
-    if chunk_size is not None and (isinstance(chunk_size, bool) or int(chunk_size) != chunk_size or chunk_size < 1):
-        raise ValueError(f"chunk_size must be a whole number of at least 1, or None, found {chunk_size!r}.")
+    if chunk_size is not None:
+        chunk_size = whole("chunk_size", chunk_size, least=1)
     known = signature(simulated_tissue).parameters
     for name in options:
         if name not in known:
             raise TypeError(unknown_name("option of simulated_tissue", name, known))
     arguments = {name: parameter.default for name, parameter in known.items()} | {"n_cells": n_cells} | options
-    simulation = _prepare(**arguments)
-
-    return _chunks(simulation, chunk_size)
+    return _chunks(_prepare(**arguments), chunk_size)
 
 
 def _chunks(simulation: Simulation, chunk_size: int | None) -> Iterator[AnnData]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 from scjepa._config import _positive, _within
@@ -101,16 +102,11 @@ class TissueSpec:
 
     def __post_init__(self) -> None:
         for name in ("n_cells", "n_sections", "n_niches", "n_cell_types", "n_genes"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or int(value) != value or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, found {value!r}.")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, whole(name, getattr(self, name), least=1))
+        object.__setattr__(self, "seed", whole("seed", self.seed, least=0))
         if self.n_cells < self.n_sections:
             raise ValueError(f"n_cells={self.n_cells} cannot fill n_sections={self.n_sections}; ask for more cells.")
         _within(self, 0.0, 1.0, "panel_overlap")
-        if isinstance(self.seed, bool) or int(self.seed) != self.seed or self.seed < 0:
-            raise ValueError(f"seed must be a whole number of at least 0, found {self.seed!r}.")
-        object.__setattr__(self, "seed", int(self.seed))
         self._check_technologies()
 
     def _check_technologies(self) -> None:
@@ -155,6 +151,14 @@ def resolve_technologies(technologies: Any) -> tuple[TechnologySpec, ...]:
         if not isinstance(item, TechnologySpec):
             raise TypeError(f"technologies holds names or TechnologySpec, found {type(item).__name__}.")
     return tuple(resolved)
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return ``value`` as an int, or say that ``name`` must be a whole number of at least ``least``."""
+    valid = isinstance(value, Real) and not isinstance(value, bool) and value == value // 1 and value >= least
+    if not valid:
+        raise ValueError(f"{name} must be a whole number of at least {least}, found {value!r}.")
+    return int(value)
 
 
 def _plain(value: Any) -> Any:
