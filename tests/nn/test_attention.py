@@ -77,11 +77,15 @@ def test_sequences_do_not_see_each_other():
     assert not torch.allclose(before[4:10], after[4:10])
 
 
-def test_backend_is_chosen_by_shape_alone():
-    short, long = torch.full((8,), 20), torch.full((8,), 300)
-    q = torch.zeros(1, 2, 16)
-    assert choose_backend(q, Packing(short)) == "bucketed"
-    assert choose_backend(q, Packing(long)) == "per_sequence"
+def test_backend_is_chosen_by_a_fixed_rule():
+    assert choose_backend(torch.zeros(1, 2, 16)) == "bucketed"
+    assert choose_backend(torch.zeros(1, 2, 16, dtype=torch.bfloat16)) == "bucketed"  # not on a GPU
+
+
+def test_a_plan_is_made_once_for_all_layers():
+    queries, keys = Packing(torch.tensor([2, 3])), Packing(torch.tensor([4, 1]))
+    assert queries.plan("bucketed", keys) is queries.plan("bucketed", keys)
+    assert queries.plan("bucketed", keys) is not queries.plan("bucketed", queries)
 
 
 def test_unknown_backend_is_named():

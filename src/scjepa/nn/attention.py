@@ -7,6 +7,7 @@ Packed tensors hold the tokens of all sequences one after the other, shape ``(to
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import cast
@@ -29,6 +30,7 @@ class Packing:
 
     def __init__(self, lengths: Tensor):
         self.lengths = lengths
+        self._plans: dict[tuple[str, Packing], Plan] = {}
 
     @cached_property
     def as_list(self) -> list[int]:
@@ -50,64 +52,150 @@ class Packing:
         """Tokens of the longest sequence."""
         return max(self.as_list, default=0)
 
-
-def _pad(x: Tensor, starts: list[int], lengths: list[int], rows: list[int]) -> Tensor:
-    """Return ``(rows, heads, longest, width)`` of the sequences ``rows``, zeros behind each."""
-    longest = max(lengths[r] for r in rows)
-    if len(rows) == rows[-1] - rows[0] + 1 and all(lengths[r] == longest for r in rows):
-        block = x[starts[rows[0]] : starts[rows[-1] + 1]]
-        return block.view(len(rows), longest, *x.shape[1:]).transpose(1, 2)
-    pieces = [x[starts[r] : starts[r + 1]] for r in rows]
-    return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True).transpose(1, 2)
+    def plan(self, backend: str, keys: Packing) -> Plan:
+        """Return how queries of this packing meet keys of that one; made once, then used by every layer."""
+        place = (backend, keys)
+        if place not in self._plans:
+            self._plans[place] = Plan.make(self, keys, _GROUPINGS[backend](self, keys))
+        return self._plans[place]
 
 
-def _attend_group(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing, rows: list[int]) -> list[Tensor]:
-    """Attend within the sequences ``rows`` in one padded call; return one packed tensor for each row."""
-    key_lengths = [keys.as_list[r] for r in rows]
-    q = _pad(q, queries.starts, queries.as_list, rows)
-    k, v = (_pad(x, keys.starts, keys.as_list, rows) for x in (k, v))
-    longest = k.shape[2]
-    mask = None
-    if min(key_lengths) < longest:
-        ends = torch.tensor(key_lengths, device=q.device)
-        # A row without keys attends to one zero key: its (unused) output is 0 and not NaN.
-        mask = torch.arange(longest, device=q.device)[None, :] < ends.clamp_min(1)[:, None]
-        mask = mask[:, None, None, :]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
-    return [out[i, : queries.as_list[r]] for i, r in enumerate(rows)]
+@dataclass(frozen=True)
+class _Side:
+    """How the rows of a group are cut out of a packed tensor: a plain slice, or an index into it."""
+
+    n_rows: int
+    longest: int
+    first: int
+    index: Tensor | None
+
+    @classmethod
+    def of(cls, packing: Packing, rows: list[int]) -> _Side:
+        lengths = [packing.as_list[r] for r in rows]
+        longest = max(lengths)
+        first = packing.starts[rows[0]]
+        if min(lengths) == longest and rows == list(range(rows[0], rows[0] + len(rows))):
+            return cls(len(rows), longest, first, None)
+        device = packing.lengths.device
+        starts = torch.tensor([packing.starts[r] for r in rows], device=device)
+        last = torch.tensor(lengths, device=device).sub_(1).clamp_min_(0)
+        index = starts[:, None] + torch.minimum(torch.arange(longest, device=device)[None, :], last[:, None])
+        # A sequence without tokens at the very end starts behind the last token.
+        return cls(len(rows), longest, first, index.reshape(-1).clamp_(max=max(packing.starts[-1] - 1, 0)))
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Return ``(rows, heads, longest, width)``; what lies behind a sequence's end repeats one of its tokens."""
+        if self.index is None:
+            taken = x[self.first : self.first + self.n_rows * self.longest]
+        else:
+            taken = x.index_select(0, self.index)
+        return taken.reshape(self.n_rows, self.longest, *x.shape[1:]).transpose(1, 2)
 
 
-def _padded(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) -> Tensor:
-    """All sequences padded to the longest, one call with a key mask."""
-    return torch.cat(_attend_group(q, k, v, queries, keys, list(range(len(keys.as_list)))))
+@dataclass(frozen=True)
+class _Group:
+    """Sequences that share one attention call."""
+
+    queries: _Side
+    keys: _Side
+    mask: Tensor | None
+    keep: Tensor | None
+
+    @classmethod
+    def of(cls, queries: Packing, keys: Packing, rows: list[int]) -> _Group:
+        device = keys.lengths.device
+        side_q, side_k = _Side.of(queries, rows), _Side.of(keys, rows)
+        n_keys = [keys.as_list[r] for r in rows]
+        mask = keep = None
+        if min(n_keys) < side_k.longest:
+            ends = torch.tensor(n_keys, device=device)
+            mask = (torch.arange(side_k.longest, device=device)[None, :] < ends[:, None])[:, None, None, :]
+        n_queries = [queries.as_list[r] for r in rows]
+        if min(n_queries) < side_q.longest:
+            ends = torch.tensor(n_queries, device=device)
+            real = torch.arange(side_q.longest, device=device)[None, :] < ends[:, None]
+            keep = real.reshape(-1).nonzero()[:, 0]
+        return cls(side_q, side_k, mask, keep)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the real queries' outputs, packed."""
+        out = F.scaled_dot_product_attention(
+            self.queries.cut(q), self.keys.cut(k), self.keys.cut(v), attn_mask=self.mask
+        )
+        out = out.transpose(1, 2).reshape(-1, *q.shape[1:])
+        return out if self.keep is None else out.index_select(0, self.keep)
 
 
-def _per_sequence(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) -> Tensor:
-    """One call for each sequence: no padding at all."""
-    out = []
-    for row, (n_queries, n_keys) in enumerate(zip(queries.as_list, keys.as_list, strict=True)):
-        if n_queries and n_keys:
-            out += _attend_group(q, k, v, queries, keys, [row])
-        elif n_queries:
-            out.append(torch.zeros_like(q[queries.starts[row] : queries.starts[row + 1]]))
-    return torch.cat(out) if out else torch.zeros_like(q)
+@dataclass(frozen=True)
+class Plan:
+    """All groups of a batch, and the order in which their outputs are the packed batch again."""
+
+    groups: list[_Group]
+    order: Tensor | None
+
+    @classmethod
+    def make(cls, queries: Packing, keys: Packing, groups: list[list[int]]) -> Plan:
+        """Lay out ``groups`` of sequences; sequences without queries or without keys are in none of them."""
+        laid = [row for rows in groups for row in rows]
+        order = None
+        everyone = [r for r, n in enumerate(queries.as_list) if n]
+        if laid != everyone:
+            # Outputs come group by group; rows without keys take the zero that is put behind them.
+            total = sum(queries.as_list[r] for r in laid)
+            place = torch.full((queries.starts[-1],), total, dtype=torch.long)
+            at = 0
+            for row in laid:
+                n = queries.as_list[row]
+                place[queries.starts[row] : queries.starts[row] + n] = torch.arange(at, at + n)
+                at += n
+            order = place.to(queries.lengths.device)
+        return cls([_Group.of(queries, keys, rows) for rows in groups], order)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the attention output of every query, packed."""
+        parts = [group.attend(q, k, v) for group in self.groups]
+        if self.order is None:
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat([*parts, q.new_zeros(1, *q.shape[1:])]).index_select(0, self.order)
+
+
+def _attended(queries: Packing, keys: Packing) -> list[int]:
+    """Return the sequences that have queries and keys; without keys an output is 0."""
+    return [r for r, (q, k) in enumerate(zip(queries.as_list, keys.as_list, strict=True)) if q and k]
+
+
+def _one_group(queries: Packing, keys: Packing) -> list[list[int]]:
+    """All sequences padded to the longest."""
+    rows = _attended(queries, keys)
+    return [rows] if rows else []
+
+
+def _own_groups(queries: Packing, keys: Packing) -> list[list[int]]:
+    """Each sequence by itself: no padding at all."""
+    return [[row] for row in _attended(queries, keys)]
 
 
 _BUCKET_WASTE = 0.15
 """Largest share by which a sequence in a bucket may be shorter than the bucket's longest."""
 
 
-def _bucketed(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) -> Tensor:
-    """Sequences of similar length share a call, so little is padded and calls are few."""
-    order = sorted(range(len(keys.as_list)), key=lambda r: -keys.as_list[r])
-    order = [r for r in order if queries.as_list[r]]
-    pieces: dict[int, Tensor] = {}
+def _buckets(queries: Packing, keys: Packing) -> list[list[int]]:
+    """Sequences of similar length share a call, so that little is padded and calls are few."""
+    order = sorted(_attended(queries, keys), key=lambda r: -keys.as_list[r])
+    groups = []
     while order:
         limit = (1 - _BUCKET_WASTE) * keys.as_list[order[0]]
         size = next((i for i, r in enumerate(order) if keys.as_list[r] < limit), len(order))
-        bucket, order = sorted(order[:size]), order[size:]
-        pieces.update(zip(bucket, _attend_group(q, k, v, queries, keys, bucket), strict=True))
-    return torch.cat([pieces[r] for r in sorted(pieces)]) if pieces else torch.zeros_like(q)
+        groups.append(sorted(order[:size]))
+        order = order[size:]
+    return groups
+
+
+_GROUPINGS: dict[str, Callable[[Packing, Packing], list[list[int]]]] = {
+    "padded": _one_group,
+    "per_sequence": _own_groups,
+    "bucketed": _buckets,
+}
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) -> Tensor:
@@ -118,17 +206,8 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) ->
     return cast(Tensor, out)
 
 
-ATTENTION_BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Packing, Packing], Tensor]] = {
-    "padded": _padded,
-    "per_sequence": _per_sequence,
-    "bucketed": _bucketed,
-    "varlen": _varlen,
-}
-"""Back-ends by name; ``"auto"`` chooses by :func:`choose_backend`."""
-
-
 def has_varlen() -> bool:
-    """Whether this torch has the variable-length kernel."""
+    """Whether this torch has the variable-length kernel and a device to run it on."""
     try:
         from torch.nn.attention.varlen import varlen_attn  # noqa: F401
     except ImportError:
@@ -136,16 +215,17 @@ def has_varlen() -> bool:
     return torch.cuda.is_available()
 
 
-def choose_backend(q: Tensor, keys: Packing) -> str:
-    """Return the back-end for a query tensor by a fixed rule of device, dtype and shape (never by timing).
+ATTENTION_BACKENDS = (*_GROUPINGS, "varlen")
+"""Back-ends by name; ``"auto"`` chooses by :func:`choose_backend`."""
 
-    CUDA in half precision: ``varlen``. CUDA otherwise: ``bucketed``. CPU: ``per_sequence`` for long sequences, where
-    a call's overhead is small beside the padding it saves, ``bucketed`` for short ones.
+
+def choose_backend(q: Tensor) -> str:
+    """Return the back-end for a query tensor by a fixed rule of device and dtype, never by timing.
+
+    CUDA in half precision: ``varlen``; everything else: ``bucketed``.
     """
-    if q.is_cuda:
-        return "varlen" if q.dtype in (torch.bfloat16, torch.float16) and has_varlen() else "bucketed"
-    n_sequences = max(len(keys.as_list), 1)
-    return "per_sequence" if keys.starts[-1] / n_sequences >= 128 else "bucketed"
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    return "varlen" if q.is_cuda and half and has_varlen() else "bucketed"
 
 
 def attend(
@@ -169,13 +249,15 @@ def attend(
     Returns
     -------
     Tensor
-        ``(n_query_tokens, n_heads, head_width)``.
+        ``(n_query_tokens, n_heads, head_width)``; 0 for queries of a sequence without keys.
     """
     keys = queries if keys is None else keys
     if backend == "auto":
-        backend = choose_backend(q, keys)
+        backend = choose_backend(q)
     elif backend not in ATTENTION_BACKENDS:
         raise ValueError(unknown_name("attention back-end", backend, ["auto", *ATTENTION_BACKENDS]))
     if not len(q):
         return q
-    return ATTENTION_BACKENDS[backend](q, k, v, queries, keys)
+    if backend == "varlen":
+        return _varlen(q, k, v, queries, keys)
+    return queries.plan(backend, keys).attend(q, k, v)
