@@ -58,6 +58,7 @@ napoleon_preprocess_types = False
 typehints_defaults = "braces"
 always_use_bars_union = True
 autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autosummary_context = {"own": _tables.own_members}
 
@@ -83,7 +84,12 @@ html_theme = "sphinx_book_theme"
 html_title = "scjepa"
 html_static_path = ["_static"]
 html_css_files = ["scjepa.css"]
-html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False}
+html_theme_options = {
+    "navbar_persistent": [],  # the sidebar has the search
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+}
 
 # Of the extension's own making, once for each function.
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="sphinx_autodoc_typehints")
