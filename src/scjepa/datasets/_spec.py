@@ -155,8 +155,8 @@ def resolve_technologies(technologies: Any) -> tuple[TechnologySpec, ...]:
 
 def whole(name: str, value: Any, least: int) -> int:
     """Return ``value`` as an int, or say that ``name`` must be a whole number of at least ``least``."""
-    valid = isinstance(value, Real) and not isinstance(value, bool) and value == value // 1 and value >= least
-    if not valid:
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
+    if not number.is_integer() or number < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, found {value!r}.")
     return int(value)
 
