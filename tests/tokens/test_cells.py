@@ -15,14 +15,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from scjepa._config import TokenConfig
-from scjepa.tokens import (
-    NORMALIZATIONS,
-    TokenTable,
-    Vocabulary,
-    build_token_table,
-    fit_normalizations,
-    get_normalization,
-)
+from scjepa.tokens import NORMALIZATIONS, TokenTable, Vocabulary, build_token_table, get_normalization
 
 FORMS = {
     "dense": np.array,
@@ -133,71 +126,6 @@ def test_column_order_does_not_matter_and_cell_order_only_moves_cells(case, rand
 
 def random_counts(seed=0, n_cells=40, n_genes=25):
     return np.random.default_rng(seed).poisson(0.8, (n_cells, n_genes))
-
-
-NAMES = ["counts", "shifted_log", "nonzero_mean"]
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    case=cases(),
-    data=st.data(),
-    ranks=st.sampled_from(NAMES),
-    values=st.sampled_from(NAMES),
-    ties=st.sampled_from(["order", "shared"]),
-)
-def test_with_fitted_normalizations_cells_do_not_depend_on_each_other(case, data, ranks, values, ties):
-    counts, ids, n_vocabulary = case
-    config = TokenConfig(n_tokens=4, ranks=ranks, values=values, ties=ties)
-    groups = np.arange(len(counts)) % 2
-    fitted = fit_normalizations(counts, ids, n_vocabulary, config, groups=groups, n_groups=2)
-    every = build_token_table(counts, ids, n_vocabulary, config, groups=groups, n_groups=2, fitted=fitted)
-    assert_same(every, build_token_table(counts, ids, n_vocabulary, config, groups=groups, n_groups=2))
-    cells = np.array(data.draw(st.lists(st.integers(0, len(counts) - 1), min_size=1, max_size=12)))
-    cells = np.append(cells, 0)  # which has a token
-    some = build_token_table(
-        counts[cells], ids, n_vocabulary, config, groups=groups[cells], n_groups=2, fitted=fitted, chunk_size=3
-    )
-    assert unpack(some) == unpack(every.subset(cells))
-
-
-@pytest.mark.parametrize("ranks", NAMES)
-@pytest.mark.parametrize("values", NAMES)
-def test_tokens_of_chosen_genes_carry_what_they_carry_among_all(ranks, values):
-    counts, ids = random_counts(), np.arange(25)
-    config = TokenConfig(n_tokens=25, ranks=ranks, values=values)
-    fitted = fit_normalizations(counts, ids, 25, config)
-    chosen = np.array([20, 3, 7, 11])
-    every = unpack(build_token_table(counts, ids, 25, config, fitted=fitted))
-    some = unpack(build_token_table(counts, ids, 25, config, fitted=fitted, token_ids=chosen))
-    for (genes, own, _, _), (few, few_own, few_ranks, n_expressed) in zip(every, some, strict=True):
-        assert [*zip(few, few_own, strict=True)] == [t for t in zip(genes, own, strict=True) if t[0] in chosen]
-        assert few_ranks == list(range(n_expressed))
-
-
-def test_a_technology_that_was_not_fitted_on_gets_the_statistics_of_all():
-    counts, ids, config = random_counts(), np.arange(25), TokenConfig(ranks="nonzero_mean", values="shifted_log")
-    fitted = fit_normalizations(counts, ids, 25, config, groups=np.arange(40) % 2, n_groups=2)
-    other = np.full(40, -1)
-    table = build_token_table(counts, ids, 25, config, groups=other, n_groups=2, fitted=fitted)
-    assert_same(table, build_token_table(counts, ids, 25, config))  # as if all were of one technology
-    with pytest.raises(ValueError, match=r"code -1, outside 0\.\.1; -1 is a missing category"):
-        build_token_table(counts, ids, 25, config, groups=other, n_groups=2)
-
-
-def test_what_was_fitted_must_fit():
-    counts, ids, config = random_counts(), np.arange(25), TokenConfig(values="shifted_log")
-    fitted = fit_normalizations(counts, ids, 25, config)
-    with pytest.raises(ValueError, match=r"are shifted_log, counts, but .* asks for 'nonzero_mean'.*fit_norm"):
-        build_token_table(counts, ids, 25, TokenConfig(ranks="nonzero_mean"), fitted=fitted)
-    with pytest.raises(ValueError, match=r"fitted on 25 genes and 1 technologies, .* come with 30 and 1"):
-        build_token_table(counts, ids, 30, config, fitted=fitted)
-    with pytest.raises(ValueError, match="come with 25 and 2"):
-        build_token_table(counts, ids, 25, config, groups=np.arange(40) % 2, n_groups=2, fitted=fitted)
-    with pytest.raises(ValueError, match=r"token_ids must lie in 0\.\.24, found 2\.\.25"):
-        build_token_table(counts, ids, 25, config, token_ids=np.array([2, 25]))
-    with pytest.raises(ValueError, match=r"25 of 25 genes in the vocabulary, 0 of them chosen as tokens"):
-        build_token_table(counts, ids, 25, config, token_ids=np.array([], dtype=int))
 
 
 def test_shared_rank_codes_of_equal_counts():

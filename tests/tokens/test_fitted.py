@@ -1,0 +1,100 @@
+"""The token table with normalizations fitted beforehand: cells, and genes, on their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from scjepa._config import TokenConfig
+from scjepa.tokens import build_token_table, fit_normalizations
+
+NAMES = ["counts", "shifted_log", "nonzero_mean"]
+
+
+def unpack(table):
+    """Return each cell's tokens as (genes, values, ranks), and its number of expressed genes."""
+    cells = []
+    for i in range(table.n_cells):
+        own = slice(table.offsets[i], table.offsets[i + 1])
+        ranks = range(own.stop - own.start) if table.ranks is None else table.ranks[own].tolist()
+        cells.append((table.genes[own].tolist(), table.values[own].tolist(), list(ranks), int(table.n_expressed[i])))
+    return cells
+
+
+def random_counts():
+    return np.random.default_rng(0).poisson(0.8, (40, 25))
+
+
+@st.composite
+def cases(draw):
+    shape = draw(st.tuples(st.integers(1, 9), st.integers(1, 12)))
+    counts = draw(hnp.arrays(np.int64, shape, elements=st.sampled_from([0, 0, 0, 1, 1, 2, 3, 200])))
+    counts[0, 0] = 1
+    ids = np.array(draw(st.permutations(range(shape[1] + 3))))[: shape[1]]
+    ids[1:][draw(hnp.arrays(bool, shape[1] - 1))] = -1
+    return counts, ids, shape[1] + 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    case=cases(),
+    data=st.data(),
+    ranks=st.sampled_from(NAMES),
+    values=st.sampled_from(NAMES),
+    ties=st.sampled_from(["order", "shared"]),
+)
+def test_with_fitted_normalizations_cells_do_not_depend_on_each_other(case, data, ranks, values, ties):
+    counts, ids, n_vocabulary = case
+    config = TokenConfig(n_tokens=4, ranks=ranks, values=values, ties=ties)
+    groups = np.arange(len(counts)) % 2
+    fitted = fit_normalizations(counts, ids, n_vocabulary, config, groups=groups, n_groups=2)
+    every = build_token_table(counts, ids, n_vocabulary, config, groups=groups, n_groups=2, fitted=fitted)
+    assert unpack(every) == unpack(build_token_table(counts, ids, n_vocabulary, config, groups=groups, n_groups=2))
+    cells = np.array(data.draw(st.lists(st.integers(0, len(counts) - 1), min_size=1, max_size=12)))
+    cells = np.append(cells, 0)  # which has a token
+    some = build_token_table(
+        counts[cells], ids, n_vocabulary, config, groups=groups[cells], n_groups=2, fitted=fitted, chunk_size=3
+    )
+    assert unpack(some) == unpack(every.subset(cells))
+
+
+@pytest.mark.parametrize("ranks", NAMES)
+@pytest.mark.parametrize("values", NAMES)
+def test_tokens_of_chosen_genes_carry_what_they_carry_among_all(ranks, values):
+    counts, ids = random_counts(), np.arange(25)
+    config = TokenConfig(n_tokens=25, ranks=ranks, values=values)
+    fitted = fit_normalizations(counts, ids, 25, config)
+    chosen = np.array([20, 3, 7, 11])
+    every = unpack(build_token_table(counts, ids, 25, config, fitted=fitted))
+    some = unpack(build_token_table(counts, ids, 25, config, fitted=fitted, token_ids=chosen))
+    for (genes, own, _, _), (few, few_own, few_ranks, n_expressed) in zip(every, some, strict=True):
+        assert [*zip(few, few_own, strict=True)] == [t for t in zip(genes, own, strict=True) if t[0] in chosen]
+        assert few_ranks == list(range(n_expressed))
+
+
+def test_a_technology_that_was_not_fitted_on_gets_the_statistics_of_all():
+    counts, ids, config = random_counts(), np.arange(25), TokenConfig(ranks="nonzero_mean", values="shifted_log")
+    fitted = fit_normalizations(counts, ids, 25, config, groups=np.arange(40) % 2, n_groups=2)
+    other = np.full(40, -1)
+    table = build_token_table(counts, ids, 25, config, groups=other, n_groups=2, fitted=fitted)
+    assert unpack(table) == unpack(build_token_table(counts, ids, 25, config))  # as if all were of one technology
+    with pytest.raises(ValueError, match=r"code -1, outside 0\.\.1; -1 is a missing category"):
+        build_token_table(counts, ids, 25, config, groups=other, n_groups=2)
+
+
+def test_what_was_fitted_must_fit():
+    counts, ids, config = random_counts(), np.arange(25), TokenConfig(values="shifted_log")
+    fitted = fit_normalizations(counts, ids, 25, config)
+    with pytest.raises(ValueError, match=r"are shifted_log, counts, but .* asks for 'nonzero_mean'.*fit_norm"):
+        build_token_table(counts, ids, 25, TokenConfig(ranks="nonzero_mean"), fitted=fitted)
+    with pytest.raises(ValueError, match=r"fitted on 25 genes and 1 technologies, .* come with 30 and 1"):
+        build_token_table(counts, ids, 30, config, fitted=fitted)
+    with pytest.raises(ValueError, match="come with 25 and 2"):
+        build_token_table(counts, ids, 25, config, groups=np.arange(40) % 2, n_groups=2, fitted=fitted)
+    with pytest.raises(ValueError, match=r"token_ids must lie in 0\.\.24, found 2\.\.25"):
+        build_token_table(counts, ids, 25, config, token_ids=np.array([2, 25]))
+    with pytest.raises(ValueError, match=r"25 of 25 genes in the vocabulary, 0 of them chosen as tokens"):
+        build_token_table(counts, ids, 25, config, token_ids=np.array([], dtype=int))
