@@ -99,10 +99,14 @@ def registries() -> str:
     for floor, names in REGISTRIES.items():
         module = import_module(f"scjepa.{floor}")
         for name in names:
-            parts += [f".. py:data:: scjepa.{floor}.{name}", ""]
-            parts += [f"   * ``{key!r}``: {_first_line(entry)}" for key, entry in getattr(module, name).items()]
-            parts += [""]
+            parts += [f".. py:data:: scjepa.{floor}.{name}", "", *_entries(getattr(module, name)), ""]
     return "\n".join(parts)
+
+
+def _entries(registry: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    if isinstance(registry, Mapping):
+        return [f"   * ``{key!r}``: {_first_line(entry)}" for key, entry in registry.items()]
+    return ["   " + ", ".join(f"``{key!r}``" for key in registry)]
 
 
 def _first_line(entry: Any) -> str:
