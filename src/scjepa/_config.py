@@ -216,6 +216,9 @@ class TrainConfig:
         Epochs when ``max_steps`` is ``None`` or ``train(max_epochs=...)`` is called.
     batch_size
         Neighbourhoods per step.
+    batches
+        ``"section"``: the neighbourhoods of a batch come from one section, so that what is standardized over a batch
+        is free of differences between sections. ``"mixed"``: from all.
     learning_rate, final_learning_rate
         Peak and end of the cosine.
     warmup
@@ -235,6 +238,7 @@ class TrainConfig:
     max_steps: int | None = 1500
     max_epochs: int | None = None
     batch_size: int = 64
+    batches: str = "mixed"
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warmup: float = 0.1
@@ -254,6 +258,7 @@ class TrainConfig:
         for name in ("max_steps", "max_epochs", "clip"):
             if getattr(self, name) is not None:
                 _positive(self, name)
+        _one_of(self, "batches", ("section", "mixed"))
         _positive(self, "batch_size", "learning_rate")
         _within(self, 0.0, 1.0, "warmup", "ema_start", "ema_end")
         _within(self, 0.0, 0.5, "validation_size")

@@ -24,6 +24,19 @@ def test_an_epoch_never_repeats_a_cell_and_ranks_share_it(n, batch_size, world, 
     assert n - len(seen) < schedule.batch_size * world
 
 
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(2, 200), batch_size=st.integers(1, 64), n_groups=st.integers(1, 4), seed=st.integers(0, 9))
+def test_grouped_batches_hold_one_group_and_every_group_comes(n, batch_size, n_groups, seed):
+    groups = np.random.default_rng(seed).integers(0, n_groups, n) * 7
+    schedule = BatchSchedule(np.arange(n), batch_size, seed, groups=groups)
+    batches = [schedule.batch(0, i) for i in range(len(schedule))]
+    assert all(len(set(groups[b.numpy()])) == 1 for b in batches)
+    assert {int(groups[b[0]]) for b in batches} == set(groups.tolist())
+    seen = torch.cat(batches)
+    assert len(seen) == len(seen.unique())
+    assert all(len(b) <= schedule.batch_size for b in batches)
+
+
 def test_batches_follow_from_seed_epoch_and_index_alone():
     a, b = (BatchSchedule(np.arange(100), 10, 7) for _ in range(2))
     b.batch(5, 3)  # asking for other batches first changes nothing

@@ -151,7 +151,9 @@ class JEPAModel(BaseModelClass):
         if len(monitor) > _MONITOR_CELLS:
             monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, _MONITOR_CELLS, replace=False))
         source = TokenSource(data.tokens, data.neighbors, data.technologies)
-        plan = JEPATrainingPlan(self.module, source, config, train_cells, monitor, seed=self.seed)
+        plan = JEPATrainingPlan(
+            self.module, source, config, train_cells, monitor, seed=self.seed, sections=data.sections
+        )
         try:
             trainer, history = run(plan, options, **trainer_kwargs)
         finally:

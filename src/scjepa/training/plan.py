@@ -50,6 +50,8 @@ class JEPATrainingPlan(pl.LightningModule):
         Optimization and schedules.
     train_cells
         ``(n,)`` cells to train on.
+    sections
+        ``(n_cells,)`` section codes, for batches of one section.
     monitor_cells
         ``(m,)`` cells, held out where there are such, on which the monitor measures loss and collapse.
     seed
@@ -64,6 +66,7 @@ class JEPATrainingPlan(pl.LightningModule):
         train_cells: np.ndarray,
         monitor_cells: np.ndarray,
         seed: int = 0,
+        sections: np.ndarray | None = None,
     ):
         super().__init__()
         self.module = module
@@ -72,7 +75,9 @@ class JEPATrainingPlan(pl.LightningModule):
         self.train_cells = train_cells
         self.monitor_cells = torch.from_numpy(np.array(monitor_cells, dtype=np.int64))
         self.seed = seed
-        self._schedule = BatchSchedule(train_cells, config.batch_size, seed)
+        by_section = config.batches == "section" and sections is not None
+        self._groups = np.asarray(sections)[train_cells] if by_section else None
+        self._schedule = self._make_schedule(1)
         self._latest: dict[str, Tensor] = {}
         self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor, Tensor]] = []
 
@@ -80,9 +85,11 @@ class JEPATrainingPlan(pl.LightningModule):
 
     def train_dataloader(self) -> Positions:
         """Numbers of the batches of an epoch."""
-        world = self.trainer.world_size
-        self._schedule = BatchSchedule(self.train_cells, self.config.batch_size, self.seed, world)
+        self._schedule = self._make_schedule(self.trainer.world_size)
         return Positions(len(self._schedule))
+
+    def _make_schedule(self, world_size: int) -> BatchSchedule:
+        return BatchSchedule(self.train_cells, self.config.batch_size, self.seed, world_size, self._groups)
 
     def val_dataloader(self) -> Positions:
         """Numbers of the monitor's batches."""

@@ -29,7 +29,7 @@ def generator(device: torch.device | str, seed: int, purpose: int, *position: in
 class BatchSchedule:
     """The cells of every batch of every epoch.
 
-    Each epoch is a permutation of the cells cut into batches; a last batch that is not full is dropped (its cells come
+    Each epoch is a permutation of the cells cut into batches. A last batch that is not full is dropped (its cells come
     in other epochs), because batch statistics of a handful of cells are noise.
 
     Parameters
@@ -42,30 +42,48 @@ class BatchSchedule:
         Seed of the permutations.
     world_size
         Devices that share an epoch.
+    groups
+        ``(n,)`` codes, such as each cell's section: a batch then holds cells of one group only, and a group smaller
+        than a batch is a batch of its own. Default: batches mix all cells.
     """
 
-    def __init__(self, cells: np.ndarray, batch_size: int, seed: int, world_size: int = 1):
+    def __init__(
+        self, cells: np.ndarray, batch_size: int, seed: int, world_size: int = 1, groups: np.ndarray | None = None
+    ):
         if not len(cells):
             raise ValueError("There are no cells to train on.")
         self.cells = torch.from_numpy(np.array(cells, dtype=np.int64))
         self.seed = seed
         self.world_size = world_size
         self.batch_size = min(batch_size, max(1, len(self.cells) // world_size))
-        self._epoch: tuple[int, Tensor] | None = None
+        codes = np.zeros(len(cells), dtype=np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
+        self._groups = torch.from_numpy(codes)
+        self._epoch: tuple[int, list[Tensor]] | None = None
+        self._n_batches = len(self._cut(torch.arange(len(cells)))) // world_size
 
     def __len__(self) -> int:
         """Batches of an epoch on one device."""
-        return len(self.cells) // (self.batch_size * self.world_size)
+        return self._n_batches
+
+    def _cut(self, order: Tensor) -> list[Tensor]:
+        """Cut cells in this order into batches of one group each."""
+        order = order[torch.argsort(self._groups[order], stable=True)]
+        batches = []
+        for group in order.split(torch.bincount(self._groups).tolist()):
+            n_full = max(1, len(group) // self.batch_size)
+            batches += group[: n_full * self.batch_size].split(self.batch_size)
+        return batches
 
     def batch(self, epoch: int, index: int, rank: int = 0) -> Tensor:
         """Return the ``(batch_size,)`` int64 cells of batch ``index`` of ``epoch`` on device ``rank``."""
         if not 0 <= index < len(self):
             raise IndexError(f"An epoch has {len(self)} batches; batch {index} was asked for.")
         if self._epoch is None or self._epoch[0] != epoch:
-            order = torch.randperm(len(self.cells), generator=generator("cpu", self.seed, ORDER, epoch))
-            self._epoch = (epoch, self.cells[order])
-        start = (index * self.world_size + rank) * self.batch_size
-        return self._epoch[1][start : start + self.batch_size]
+            rng = generator("cpu", self.seed, ORDER, epoch)
+            batches = self._cut(torch.randperm(len(self.cells), generator=rng))
+            places = torch.randperm(len(batches), generator=rng)
+            self._epoch = (epoch, [batches[place] for place in places.tolist()])
+        return self.cells[self._epoch[1][index * self.world_size + rank]]
 
 
 class Positions:
