@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
+from machine import describe_machine
 from scipy import sparse
 from scipy.spatial import cKDTree
 
@@ -102,20 +101,6 @@ def neighbors(arguments: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def machine() -> dict[str, Any]:
-    """Describe the machine and the software."""
-    cpu = next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").open() if x.startswith("model name")), "unknown")
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=1_000_000)
@@ -128,7 +113,7 @@ def main() -> None:
     settings = {name: value for name, value in vars(arguments).items() if name != "out"}
     report = {
         "settings": settings,
-        "machine": machine(),
+        "machine": describe_machine("numpy", "scipy"),
         "tokens": tokens(arguments),
         "neighbors": neighbors(arguments),
     }
