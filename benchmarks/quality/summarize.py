@@ -1,0 +1,119 @@
+"""Turn the tidy rows of ``results/`` into the table and the figure of the documentation.
+
+    python benchmarks/quality/summarize.py
+
+Writes ``results/summary.csv`` (mean and standard deviation over model seeds; Leiden seeds and resolutions are averaged
+within a seed), ``results/summary.md`` (the same as tables, one for each set and read-out), ``results/gains.csv`` (each
+recipe's gain over the better of the two untrained encoders, paired by seed) and ``results/curves.png``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+RESULTS = Path(__file__).parent / "results"
+SCORES = ["nmi", "ari", "nmi_matched", "ari_matched"]
+HEADINGS = ["NMI", "ARI", "NMI matched", "ARI matched"]
+READOUT_WORDS = {"plain": "embedding as it is", "z30": "z-scored per section, 30 components"}
+
+
+def per_seed(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average Leiden seeds and resolutions; one row for each set, read-out, method, recipe and model seed."""
+    keys = ["set", "readout", "method", "recipe", "seed"]
+    means = scores.groupby([*keys, "matched"])[["nmi", "ari"]].mean().unstack("matched")
+    means.columns = [f"{score}{'_matched' if matched else ''}" for score, matched in means.columns]
+    return means[SCORES].reset_index()
+
+
+def summarize(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Return mean, standard deviation and number of model seeds."""
+    grouped = seeds.groupby(["set", "readout", "method", "recipe"])[SCORES]
+    table = grouped.mean().join(grouped.std().add_suffix("_std"))
+    return table.join(grouped.size().rename("seeds")).reset_index()
+
+
+def gains(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Return trained minus the better untrained encoder (by NMI, of the two standard deviations), seed by seed."""
+    rows = []
+    trained = seeds[seeds["method"] == "stjepa"]
+    for (name, readout, recipe), ours in trained.groupby(["set", "readout", "recipe"]):
+        controls = seeds[(seeds["set"] == name) & (seeds["readout"] == readout)]
+        untrained = controls[controls["method"].str.startswith("untrained")]
+        own = untrained[untrained["recipe"] == recipe]
+        untrained = own if len(own) else untrained
+        best = untrained.groupby("method")["nmi"].mean().idxmax()
+        control = untrained[untrained["method"] == best].groupby("seed")[SCORES].mean()
+        difference = ours.set_index("seed")[SCORES] - control
+        rows.append({"set": name, "readout": readout, "recipe": recipe, "control": best, **difference.mean().to_dict()})
+    return pd.DataFrame(rows)
+
+
+def markdown(summary: pd.DataFrame) -> str:
+    """Return a table for each set and read-out, best first."""
+    parts = []
+    for (name, readout), rows in summary.groupby(["set", "readout"]):
+        parts.append(f"**{name}, {READOUT_WORDS.get(readout, readout)}**\n")
+        parts.append("| method | recipe | " + " | ".join(HEADINGS) + " | seeds |\n|---|---|" + "---|" * 5)
+        for row in rows.sort_values("nmi", ascending=False).to_dict("records"):
+            cells = [_cell(row[score], row[f"{score}_std"]) for score in SCORES]
+            method = "ST-JEPA" if row["method"] == "stjepa" else row["method"]
+            parts.append(f"| {method} | {row['recipe']} | " + " | ".join(cells) + f" | {row['seeds']} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cell(mean: float, std: float) -> str:
+    return f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f} ± {std:.3f}"
+
+
+def draw_curves(curves: pd.DataFrame, recipes: list[str], path: Path) -> None:
+    """Draw loss ratio and effective rank over training, a column for each set, a line for each seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    metrics = {"loss_ratio": "loss / loss of gene means", "effective_rank": "effective rank"}
+    sets = sorted(curves["set"].unique())
+    colors = dict(zip(recipes, ["#0072B2", "#D55E00", "#009E73", "#CC79A7"], strict=False))
+    figure, axes = plt.subplots(2, len(sets), figsize=(3.4 * len(sets), 5), sharex=True, squeeze=False)
+    for column, name in enumerate(sets):
+        for row, (metric, label) in enumerate(metrics.items()):
+            ax = axes[row, column]
+            shown = curves[(curves["set"] == name) & (curves["metric"] == metric) & curves["recipe"].isin(recipes)]
+            for (recipe, seed), curve in shown.groupby(["recipe", "seed"]):
+                ax.plot(
+                    curve["step"], curve["value"], color=colors[recipe], lw=1.2, label=recipe if seed == 0 else None
+                )
+            if metric == "loss_ratio":
+                ax.set_yscale("log")
+                ax.axhline(1, color="0.6", lw=0.8, ls=":")
+            else:
+                ax.set_ylim(bottom=0)
+            ax.set_title(name if row == 0 else "")
+            ax.set_ylabel(label if column == 0 else "")
+            ax.set_xlabel("optimizer step" if row == 1 else "")
+            ax.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Read the rows and write everything."""
+    seeds = per_seed(pd.read_csv(RESULTS / "scores.csv"))
+    summary = summarize(seeds)
+    summary.to_csv(RESULTS / "summary.csv", index=False, float_format="%.4f")
+    (RESULTS / "summary.md").write_text(markdown(summary))
+    table = gains(seeds)
+    table.to_csv(RESULTS / "gains.csv", index=False, float_format="%.4f")
+    print(table.round(3).to_string(index=False))
+    curves = pd.read_csv(RESULTS / "curves.csv")
+    draw_curves(curves, list(curves["recipe"].unique()), RESULTS / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
