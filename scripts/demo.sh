@@ -3,5 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
+# Threads that wait without spinning: on a machine that does other work too, spinning makes each step many times slower.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 [[ $# -gt 0 ]] || set -- --out demo_out
 exec .venv/bin/scjepa demo "$@"
