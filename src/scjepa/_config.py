@@ -189,7 +189,7 @@ class ObjectiveConfig:
     cell_weight: float = 1.0
     neighborhood_weight: float = 1.0
     variance_weight: float = 1.0
-    covariance_weight: float = 0.04
+    covariance_weight: float = 1.0
 
     def __post_init__(self) -> None:
         _positive(self, "predictor_layers")
@@ -238,7 +238,7 @@ class TrainConfig:
     max_steps: int | None = 1500
     max_epochs: int | None = None
     batch_size: int = 64
-    batches: str = "mixed"
+    batches: str = "section"
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warmup: float = 0.1
@@ -292,6 +292,7 @@ _PAPER_TRAINING = TrainConfig(
     max_steps=None,
     max_epochs=800,
     batch_size=256,
+    batches="mixed",
     learning_rate=6e-5,
     ema_start=0.995,
     warmup=0.05,

@@ -96,12 +96,12 @@ class Diagnosis:
 
 _ADVICE = {
     "collapsed": (
-        "turn on the guards: objective={'variance_weight': 1.0, 'covariance_weight': 0.04}",
+        "turn on the guards: objective={'variance_weight': 1.0, 'covariance_weight': 1.0}",
         "lower the learning rate by three, plan_kwargs={'learning_rate': ...}, or start the EMA lower for a short run",
         "masking={'ratio': 0.6}: a low mask ratio makes the task too easy",
     ),
     "shrinking": (
-        "add or raise the guards: objective={'variance_weight': 1.0, 'covariance_weight': 0.04}",
+        "add or raise the guards: objective={'variance_weight': 1.0, 'covariance_weight': 4.0}",
         "train for fewer steps, or lower the learning rate",
     ),
     "not learning": (

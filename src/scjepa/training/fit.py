@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,12 @@ class StepProgress(ProgressBar):
         """Open the bar where the run begins."""
         total = int(trainer.estimated_stepping_batches)
         self._bar = tqdm(
-            total=total, initial=trainer.global_step, desc="Training", unit="step", disable=not self._enabled
+            total=total,
+            initial=trainer.global_step,
+            desc="Training",
+            unit="step",
+            disable=not self._enabled,
+            mininterval=0.2 if sys.stderr.isatty() else 5.0,  # a log file is not to be flooded
         )
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
