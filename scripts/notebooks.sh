@@ -7,5 +7,5 @@ shopt -s nullglob
 [[ $# -gt 0 ]] || set -- tutorials/*.ipynb
 for notebook in "$@"; do
     echo "executing $notebook"
-    .venv/bin/jupytext --execute --set-kernel python3 --to ipynb --output "$notebook" "$notebook"
+    .venv/bin/jupyter-execute --inplace --timeout=1800 "$notebook"
 done
