@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -196,14 +199,51 @@ def test_all_tables_move():
     assert source.device.type == "meta"
 
 
-@pytest.mark.parametrize(
-    ("largest", "dtype"), [(32_768, torch.uint16), (65_535, torch.uint16), (65_536, torch.float32)]
-)
+@pytest.mark.parametrize(("largest", "dtype"), [(32_768, torch.int16), (65_535, torch.int16), (65_536, torch.float32)])
 def test_large_counts_arrive_as_they_are(largest, dtype):
     table = build_token_table(np.array([[largest, 1], [40_000, 0]]), np.arange(2), 2, TokenConfig())
     source = TokenSource(table, NeighborTable(np.array([[1], [0]], dtype=np.int32)), np.zeros(2, dtype=int))
     assert source._values.dtype == dtype
     assert source.batch(torch.tensor([0, 1])).values.tolist() == [largest, 1, 40_000, 40_000, largest, 1]
+
+
+@pytest.mark.parametrize(("free", "resident"), [(10**9, True), (100, False), (None, True)])
+def test_tables_move_to_a_device_only_if_they_fit(monkeypatch, free, resident):
+    monkeypatch.setattr("scjepa.tokens.batches.available_memory", lambda device: free)
+    source = TokenSource(*small()).to("meta")
+    assert source.resident is resident
+    assert source.device.type == "meta"
+    assert source.cell_lengths().device.type == ("meta" if resident else "cpu")
+
+
+def test_batches_of_tables_that_stay_behind_are_moved(monkeypatch):
+    monkeypatch.setattr("scjepa.tokens.batches.available_memory", lambda device: 0)
+    here = gather(*small(), [0, 2], True)
+    there = TokenSource(*small(), "meta").batch(torch.tensor([0, 2]), True)
+    for name in (*FIELDS, "technologies"):
+        one, other = getattr(here, name), getattr(there, name)
+        assert other.device.type == "meta"
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    assert there.n_segments == here.n_segments
+
+
+def test_tables_know_their_size():
+    table, neighbors, technologies = small()
+    source = TokenSource(table, neighbors, technologies)
+    held = (table.offsets, table.genes, table.values, table.ranks, neighbors.index, technologies)
+    assert source.nbytes == sum(array.nbytes for array in held)
+
+
+@given(case=sources(), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_mapped_tables_give_the_same_batches(case, data):
+    table, neighbors, technologies = case
+    cells = data.draw(st.lists(st.integers(0, table.n_cells - 1), min_size=1, max_size=6))
+    with tempfile.TemporaryDirectory() as folder:
+        table.save(Path(folder) / "t")
+        neighbors.save(Path(folder) / "n")
+        mapped = TokenTable.load(Path(folder) / "t"), NeighborTable.load(Path(folder) / "n")
+        assert_same(gather(*mapped, technologies, cells), gather(*case, cells))
 
 
 def test_repeat_once_is_the_batch_itself():

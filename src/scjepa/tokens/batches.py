@@ -6,29 +6,40 @@ padding. The loader of a training run therefore has nothing to do but name the c
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from scjepa.nn.batch import Batch
 from scjepa.tokens.cells import TokenTable
+from scjepa.tokens.memory import available_memory
 from scjepa.tokens.neighborhoods import NeighborTable
+
+RESIDENT_SHARE = 0.5
+"""Share of a device's free memory that tables may take; the rest is for weights and activations."""
 
 
 class TokenSource:
-    """The token and neighbour tables on a device, ready to be gathered into batches.
+    """The token and neighbor tables, ready to be gathered into batches on a device.
+
+    Tables that take no more than half of the device's free memory are moved there. Larger ones stay where they are, in
+    the computer's memory or mapped from disk: their batches are gathered there and moved. The batches are the same.
 
     Parameters
     ----------
     table
         Tokens of every cell.
     neighbors
-        Nearest neighbours of every cell.
+        Nearest neighbors of every cell.
     technologies
         ``(n_cells,)`` integer technology codes.
     device
-        Where the tables live and the batches are made.
+        Where the batches are wanted.
     """
+
+    _TABLES = ("_offsets", "_genes", "_values", "_ranks", "_neighbors", "_technologies")
 
     def __init__(
         self,
@@ -44,9 +55,11 @@ class TokenSource:
             )
         self.n_cells = table.n_cells
         self.n_neighbors = neighbors.n_neighbors
+        # Not every device indexes uint16, so whole numbers travel as the bits of int16.
+        self._whole = table.values.dtype == np.uint16
         self._offsets = torch.from_numpy(table.offsets)
         self._genes = torch.from_numpy(table.genes)
-        self._values = torch.from_numpy(table.values)
+        self._values = torch.from_numpy(table.values.view(np.int16) if self._whole else table.values)
         self._ranks = None if table.ranks is None else torch.from_numpy(table.ranks)
         self._neighbors = torch.from_numpy(neighbors.index)
         self._technologies = torch.from_numpy(np.asarray(technologies, dtype=np.int64))
@@ -54,28 +67,47 @@ class TokenSource:
 
     @property
     def device(self) -> torch.device:
-        """Where the tables live."""
-        return self._offsets.device
+        """Where the batches are."""
+        return self._device
+
+    @property
+    def resident(self) -> bool:
+        """Whether the tables are on that device too."""
+        return self._offsets.device == self._device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tables take."""
+        tables = (getattr(self, name) for name in self._TABLES)
+        return sum(table.numel() * table.element_size() for table in tables if table is not None)
 
     def to(self, device: torch.device | str) -> TokenSource:
-        """Move the tables to ``device``, in place."""
-        for name in ("_offsets", "_genes", "_values", "_ranks", "_neighbors", "_technologies"):
-            tensor = getattr(self, name)
-            setattr(self, name, None if tensor is None else tensor.to(device))
+        """Give batches on ``device`` from now on, and move the tables there if they fit; in place."""
+        place = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
+        if place != self._offsets.device:
+            free = available_memory(place)
+            if place.type == "cpu" or free is None or self.nbytes <= RESIDENT_SHARE * free:
+                for name in self._TABLES:
+                    table = getattr(self, name)
+                    setattr(self, name, None if table is None else table.to(place))
+        self._device = place
         return self
 
     def cell_lengths(self) -> Tensor:
-        """``(n_cells,)`` int64 tokens of each cell."""
+        """``(n_cells,)`` int64 tokens of each cell, where the tables are."""
         return self._offsets.diff()
 
-    def neighborhood_lengths(self) -> Tensor:
-        """``(n_cells,)`` int64 tokens of each cell's neighbourhood, metatoken not counted."""
-        lengths = self.cell_lengths()
-        within = torch.where(self._neighbors >= 0, lengths[self._neighbors.long().clamp_min(0)], 0)
-        return lengths + within.sum(1)
+    def neighborhood_lengths(self, cells: Tensor | None = None) -> Tensor:
+        """``(n,)`` int64 tokens of the neighborhoods of ``cells`` (default: all), metatoken not counted."""
+        near = self._neighbors if cells is None else self._neighbors[cells]
+        near = near.long()
+        starts = near.clamp_min(0)
+        within = torch.where(near >= 0, self._offsets[starts + 1] - self._offsets[starts], 0)
+        own = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
+        return own + within.sum(1)
 
     def batch(self, cells: Tensor, metatoken: Tensor | bool = False) -> Batch:
-        """Gather the neighbourhoods of ``cells``.
+        """Gather the neighborhoods of ``cells``.
 
         Parameters
         ----------
@@ -84,26 +116,28 @@ class TokenSource:
         metatoken
             Whether each sequence ends with its technology token: one bool, or ``(B,)`` bool.
         """
-        cells = cells.to(self.device)
+        here = self._offsets.device
+        cells = cells.to(here)
         members = torch.cat([cells[:, None], self._neighbors[cells].long()], dim=1)
         present = members >= 0
         members = members.clamp_min(0)
         starts = self._offsets[members]
         lengths = torch.where(present, self._offsets[members + 1] - starts, 0)
-        with_metatoken = torch.as_tensor(metatoken, device=self.device).expand(len(cells))
+        with_metatoken = torch.as_tensor(metatoken, device=here).expand(len(cells))
         starts = torch.cat([starts, torch.zeros_like(starts[:, :1])], dim=1)
         lengths = torch.cat([lengths, with_metatoken.long()[:, None]], dim=1)
 
         n_blocks = self.n_neighbors + 2
         flat = lengths.reshape(-1)
-        block = torch.repeat_interleave(torch.arange(flat.numel(), device=self.device), flat)
-        within = torch.arange(len(block), device=self.device) - (flat.cumsum(0) - flat)[block]
-        source = starts.reshape(-1)[block] + within
+        block = torch.repeat_interleave(torch.arange(flat.numel(), device=here), flat)
+        within = torch.arange(len(block), device=here) - (flat.cumsum(0) - flat)[block]
         segments = block % n_blocks
         meta = segments == n_blocks - 1
-        values = self._values[source].float()
+        source = starts.reshape(-1)[block] + within
+        values = self._values[source]
+        values = (values.int() & 0xFFFF).float() if self._whole else values
         ranks = within if self._ranks is None else self._ranks[source].long()
-        return Batch(
+        batch = Batch(
             genes=self._genes[source].long().masked_fill(meta, 0),
             values=values.masked_fill(meta, 0.0),
             ranks=ranks.masked_fill(meta, 0),
@@ -112,3 +146,10 @@ class TokenSource:
             technologies=self._technologies[cells],
             n_segments=n_blocks - 1,
         )
+        return batch if self.resident else _moved(batch, self._device)
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    """Return ``batch`` on ``device``."""
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return replace(batch, **{name: x.to(device) for name, x in tensors.items() if isinstance(x, Tensor)})

@@ -7,13 +7,15 @@ their columns, not of distance, and two cells in one place have an edge in one o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
 
+from scjepa.tokens import cache
 from scjepa.tokens.counts import name_of
 
 _BLOCK = 2**20
@@ -40,6 +42,7 @@ class NeighborTable:
     """
 
     index: np.ndarray
+    kind: ClassVar[str] = "neighbors"
 
     @property
     def n_cells(self) -> int:
@@ -55,6 +58,20 @@ class NeighborTable:
     def short(self) -> int:
         """Number of cells with fewer than ``n_neighbors`` neighbors."""
         return int(np.count_nonzero(self.index[:, -1] < 0))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the table takes."""
+        return self.index.nbytes
+
+    def save(self, folder: str | Path, fingerprint: Mapping[str, Any] | None = None) -> None:
+        """Write the table to a folder, as :meth:`TokenTable.save` does."""
+        cache.write_table(folder, self.kind, {"index": self.index}, {}, fingerprint)
+
+    @classmethod
+    def load(cls, folder: str | Path, mmap: bool = True, fingerprint: Mapping[str, Any] | None = None) -> NeighborTable:
+        """Read a table that :meth:`save` wrote, as :meth:`TokenTable.load` does."""
+        return cls(cache.read_table(folder, cls.kind, mmap, fingerprint)[0]["index"])
 
 
 @dataclass(frozen=True)

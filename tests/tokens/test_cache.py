@@ -1,0 +1,186 @@
+"""Tables on disk: whole, the right ones, and read as they were written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from scjepa._config import TokenConfig
+from scjepa.tokens import NeighborTable, TokenTable, build_token_table
+from scjepa.tokens.cache import DESCRIPTION, FORMAT, digest
+
+MARKS = {"counts": "abc", "n_tokens": 4}
+
+
+def make_table(ties: str = "order", scale: float = 1.0, seed: int = 0) -> TokenTable:
+    counts = np.random.default_rng(seed).poisson(1.0, (40, 9)) * scale
+    return build_token_table(sparse.csr_matrix(counts), np.arange(9), 9, TokenConfig(n_tokens=4, ties=ties))
+
+
+def assert_same(one: TokenTable, other: TokenTable) -> None:
+    for name in ("offsets", "genes", "values", "n_expressed", "ranks"):
+        a, b = getattr(one, name), getattr(other, name)
+        assert (a is None) == (b is None), name
+        if a is not None:
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+    assert one.n_vocabulary == other.n_vocabulary
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder that holds a table."""
+    make_table().save(tmp_path / "cache" / "t", MARKS)
+    return tmp_path / "cache" / "t"
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("ties", ["order", "shared"])
+def test_a_table_comes_back_as_it_was(tmp_path, mmap, ties):
+    table = make_table(ties)
+    table.save(tmp_path / "t")
+    again = TokenTable.load(tmp_path / "t", mmap=mmap)
+    assert_same(table, again)
+    assert isinstance(again.genes, np.memmap) is mmap
+    assert again.nbytes == table.nbytes
+
+
+@pytest.mark.filterwarnings("ignore:.*not whole numbers")
+def test_values_that_are_no_counts_come_back_too(tmp_path):
+    table = make_table(scale=0.3)
+    table.save(tmp_path / "t")
+    assert_same(table, TokenTable.load(tmp_path / "t"))
+
+
+def test_neighbors_come_back_as_they_were(tmp_path):
+    table = NeighborTable(np.array([[1, -1], [0, 2], [1, 0]], dtype=np.int32))
+    table.save(tmp_path / "n", MARKS)
+    again = NeighborTable.load(tmp_path / "n", fingerprint=MARKS)
+    np.testing.assert_array_equal(again.index, table.index)
+    assert (again.index.dtype, again.nbytes, again.short) == (np.int32, 24, 1)
+
+
+def test_an_empty_array_comes_back(tmp_path):
+    table = NeighborTable(np.empty((0, 3), dtype=np.int32))
+    table.save(tmp_path / "n")
+    assert NeighborTable.load(tmp_path / "n").index.shape == (0, 3)
+
+
+def test_what_is_done_to_a_mapped_table_stays_in_this_process(folder):
+    table = TokenTable.load(folder)
+    first = int(table.genes[0])
+    table.genes[0] = first + 1
+    assert int(TokenTable.load(folder).genes[0]) == first
+
+
+def test_the_fingerprint_is_compared(folder):
+    assert TokenTable.load(folder, fingerprint=MARKS).n_cells == 40
+    assert TokenTable.load(folder, fingerprint={"n_tokens": 4}).n_cells == 40
+    with pytest.raises(ValueError, match=r"its counts is 'abc', expected 'abd'.*delete this one and run again"):
+        TokenTable.load(folder, fingerprint={**MARKS, "counts": "abd"})
+    with pytest.raises(ValueError, match="its panel is None"):
+        TokenTable.load(folder, fingerprint={**MARKS, "panel": "x"})
+
+
+@pytest.mark.parametrize("name", ["genes", "offsets", "values", "n_expressed"])
+def test_damaged_and_truncated_arrays_are_refused(folder, name):
+    path = folder / f"{name}.npy"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}.npy is damaged.*Delete the folder and run again"):
+        TokenTable.load(folder)
+    path.write_bytes(content[:-4])
+    for mmap in (True, False):
+        with pytest.raises(ValueError, match=rf"{name}.npy is damaged or truncated.*Delete the folder"):
+            TokenTable.load(folder, mmap=mmap)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        TokenTable.load(folder)
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"{name}.npy is missing.*Delete the folder"):
+        TokenTable.load(folder)
+
+
+def test_an_array_of_another_kind_is_refused(folder):
+    np.save(folder / "genes.npy", np.zeros(3))
+    with pytest.raises(ValueError, match=r"its description says <i2"):
+        TokenTable.load(folder)
+
+
+def test_foreign_and_newer_folders_are_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="holds a table of tokens, not of neighbors"):
+        NeighborTable.load(folder)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="not a table that scjepa wrote"):
+        TokenTable.load(tmp_path / "mine")
+    with pytest.raises(ValueError, match="not a table that scjepa wrote"):
+        make_table().save(tmp_path / "mine")
+    with pytest.raises(FileNotFoundError, match=r"table.save\(folder\)"):
+        TokenTable.load(tmp_path / "nowhere")
+    description = json.loads((folder / DESCRIPTION).read_text())
+    (folder / DESCRIPTION).write_text(json.dumps({**description, "format": FORMAT + 1}))
+    with pytest.raises(ValueError, match=r"newer scjepa.*Upgrade"):
+        TokenTable.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "kind": "tokens"}'])
+def test_damaged_descriptions_are_refused(folder, text):
+    (folder / DESCRIPTION).write_text(text)
+    with pytest.raises(ValueError, match=r"table.json is damaged.*Delete the folder"):
+        TokenTable.load(folder)
+
+
+def test_a_folder_is_written_once_and_never_by_halves(folder, monkeypatch):
+    before = (folder / "genes.npy").stat().st_mtime_ns
+    make_table(seed=1).save(folder, MARKS)  # the first to finish won
+    assert (folder / "genes.npy").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="made from other data"):
+        make_table(seed=1).save(folder, {**MARKS, "counts": "other"})
+
+    def fail(path, array):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        make_table().save(folder.parent / "second")
+    assert [path.name for path in folder.parent.iterdir()] == ["t"]
+
+
+_WRITER = """
+import sys
+import numpy as np
+from scjepa.tokens import NeighborTable
+index = np.arange(3_000_000, dtype=np.int32).reshape(-1, 3)
+NeighborTable(index).save(sys.argv[1], {"k": 3})
+print(NeighborTable.load(sys.argv[1], fingerprint={"k": 3}).n_cells)
+"""
+
+
+def test_runs_may_share_a_folder(tmp_path):
+    def save(path):
+        make_table().save(path, MARKS)
+        return TokenTable.load(path, fingerprint=MARKS).n_tokens
+
+    with ThreadPoolExecutor(8) as pool:
+        sizes = set(pool.map(save, [tmp_path / "t"] * 24))
+    assert sizes == {make_table().n_tokens}
+    command = [sys.executable, "-c", _WRITER, str(tmp_path / "p")]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate(timeout=60)[0].strip() for run in runs] == ["1000000"] * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "t"]
+
+
+def test_digests_tell_contents_apart():
+    a = np.arange(6)
+    assert digest(a) == digest(a.copy())
+    different = [a, a.reshape(2, 3), a.astype(np.int32), a[::-1], ["0"], [0], "0", None]
+    assert len({digest(x) for x in different}) == len(different)
+    assert digest("a", "b") != digest("ab")
+    assert digest(np.array(["x", 1], dtype=object)) == digest(["x", 1])
