@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
-def _data_dir_from_environment() -> Path | None:
-    value = os.environ.get("SCJEPA_DATA")
+def _from_environment(name: str) -> Path | None:
+    value = os.environ.get(name)
     return Path(value) if value else None
 
 
@@ -21,9 +21,15 @@ class Settings:
     data_dir
         Folder that :func:`scjepa.datasets.load` looks in. Default: the environment variable ``SCJEPA_DATA``, else
         unset.
+    cache_dir
+        Folder in which models keep their token and neighbor tables, for data whose tables do not fit in memory or take
+        long to build: they are written there once and mapped into memory from then on, with the same results. Several
+        runs may share it; anything in it may be deleted. Default: the environment variable ``SCJEPA_CACHE``, else
+        unset, and tables are built anew in each session.
     """
 
-    data_dir: Path | str | None = field(default_factory=_data_dir_from_environment)
+    data_dir: Path | str | None = field(default_factory=lambda: _from_environment("SCJEPA_DATA"))
+    cache_dir: Path | str | None = field(default_factory=lambda: _from_environment("SCJEPA_CACHE"))
 
 
 settings = Settings()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from scipy import sparse
 
 from scjepa import _keys
 from scjepa._config import TokenConfig
+from scjepa.models._cache import counts_digest, graph_digest, through_cache
+from scjepa.tokens.cache import digest
 from scjepa.tokens.cells import TokenTable, build_token_table
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
 from scjepa.tokens.normalize import FittedNormalizations, fit_normalizations
@@ -156,24 +159,38 @@ def tables_of(
     gene_ids
         Vocabulary ids that may become tokens; ``None``: all.
     """
-    names = names_of(adata, keys.technology_key)
-    codes = codes_of(names, technologies)
-    tokens = build_token_table(
-        counts_of(adata, keys),
-        vocabulary.ids(adata.var_names),
-        len(vocabulary),
-        config,
-        groups=codes,
-        n_groups=len(technologies),
-        fitted=normalizations,
-        token_ids=gene_ids,
-        cell_names=adata.obs_names,
-        gene_names=adata.var_names,
-    )
+    codes = codes_of(names_of(adata, keys.technology_key), technologies)
+    ids = vocabulary.ids(adata.var_names)
+
+    def build() -> TokenTable:
+        return build_token_table(
+            counts_of(adata, keys),
+            ids,
+            len(vocabulary),
+            config,
+            groups=codes,
+            n_groups=len(technologies),
+            fitted=normalizations,
+            token_ids=gene_ids,
+            cell_names=adata.obs_names,
+            gene_names=adata.var_names,
+        )
+
+    def marks() -> dict[str, str]:
+        statistics = normalizations.to_arrays()
+        return {
+            "vocabulary": digest(vocabulary.names),
+            "options": f"L={config.n_tokens}, values={config.values}, ranks={config.ranks}, ties={config.ties}",
+            "normalization": digest(*(part for name in sorted(statistics) for part in (name, statistics[name]))),
+            "technologies": digest(codes),
+            "genes": digest(ids, gene_ids),
+            "counts": counts_digest(counts_of(adata, keys)),
+        }
+
     sections = codes_of(section_names := names_of(adata, keys.library_key), tuple(sorted(set(section_names))))
     coordinates = np.array(adata.obsm[keys.spatial_key], dtype=np.float64)
     return CellData(
-        tokens=tokens,
+        tokens=through_cache(TokenTable, marks, build),
         neighbors=_neighbors_of(adata, keys, coordinates, sections, config.n_neighbors),
         technologies=codes.clip(min=0),
         sections=sections,
@@ -185,28 +202,48 @@ def _neighbors_of(
     adata: AnnData, keys: DataKeys, coordinates: np.ndarray, sections: np.ndarray, n_neighbors: int
 ) -> NeighborTable:
     params = adata.uns.get(f"{keys.neighbors_key}_neighbors", {}).get("params", {})
+    two_hop = params.get("transform") == "cosine"
     matrices = (adata.obsp.get(f"{keys.neighbors_key}_{part}") for part in ("connectivities", "distances"))
     connectivities, distances = (None if m is None else sparse.csr_matrix(m) for m in matrices)
-    return build_neighbor_table(
-        connectivities,
-        distances,
-        coordinates,
-        n_neighbors,
-        sections=None if keys.library_key is None else names_of(adata, keys.library_key),
-        two_hop=params.get("transform") == "cosine",
-        cell_names=adata.obs_names,
-    )
+
+    def build() -> NeighborTable:
+        return build_neighbor_table(
+            connectivities,
+            distances,
+            coordinates,
+            n_neighbors,
+            sections=None if keys.library_key is None else names_of(adata, keys.library_key),
+            two_hop=two_hop,
+            cell_names=adata.obs_names,
+        )
+
+    def marks() -> dict[str, str]:
+        return {
+            "options": f"k={n_neighbors}, two_hop={two_hop}",
+            "graph": graph_digest(connectivities, distances),
+            "coordinates": digest(coordinates),
+            "sections": digest(sections),
+        }
+
+    return through_cache(NeighborTable, marks, build)
 
 
 def fingerprint(adata: AnnData, keys: DataKeys) -> tuple:
     """Return a checksum of what the tables are made from, so that a changed graph or count is noticed."""
-    parts: list[Any] = [adata.shape, tuple(adata.var_names[:1]), _checksum(counts_of(adata, keys))]
+    counts = _file_state(adata) if adata.isbacked else _checksum(counts_of(adata, keys))
+    parts: list[Any] = [adata.shape, tuple(adata.var_names[:1]), counts]
     for part in ("connectivities", "distances"):
         parts.append(_checksum(adata.obsp.get(f"{keys.neighbors_key}_{part}")))
     parts.append(_checksum(np.asarray(adata.obsm[keys.spatial_key])))
     for key in (keys.technology_key, keys.library_key):
         parts.append(None if key is None else _checksum(names_of(adata, key).astype("U")))
     return tuple(parts)
+
+
+def _file_state(adata: AnnData) -> tuple:
+    """Return which file backs ``adata``, and its size and time of change: reading all of it would take too long."""
+    state = Path(adata.filename).stat()
+    return str(adata.filename), state.st_size, state.st_mtime_ns
 
 
 def _checksum(matrix: Any) -> Any:

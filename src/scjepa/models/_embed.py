@@ -1,40 +1,125 @@
-"""Embedding all cells of a token source, in batches of similar length, written in place."""
+"""Embedding all cells of a token source: chunk by chunk, in batches of similar length, written in place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scjepa._config import STJEPAConfig
 from scjepa.nn import Batch, SpatialJEPA, pool
 from scjepa.tokens.batches import TokenSource
+from scjepa.tokens.memory import available_memory
+
+CHUNK = 8192
+"""Consecutive cells that are sorted by length and embedded together; what a killed run has to do again, at most."""
+
+AUTO = "auto"
+"""``batch_size`` that bounds the tokens of a batch, and with them its memory, rather than its cells."""
+
+_AUTO_BYTES = {"cpu": 2**27, "cuda": 2**32, "mps": 2**30}
+"""Activations of an automatic batch at most: little on CPU, where they should stay near the caches."""
+
+_AUTO_SHARE = 0.25
+"""Share of the free memory that activations of an automatic batch take at most."""
 
 
-def _batches(source: TokenSource, cells: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yield positions in ``cells`` and their batches; similar lengths together, so that little is padded."""
-    lengths = source.neighborhood_lengths().cpu().numpy()[cells]
+def bytes_per_token(config: STJEPAConfig) -> int:
+    """Return the bytes that one token of a batch needs at most at one time while it is embedded.
+
+    Within a block that is the larger of attention (tokens, normed tokens, queries, keys and values as they are and laid
+    out by sequence, the output and its copy) and the MLP (tokens, normed tokens, the hidden layer before and after its
+    activation, the output), in float32; and the int64 columns of the batch.
+    """
+    encoder = config.encoder
+    attention, mlp = 10.5, 3 + 2 * encoder.mlp_ratio
+    return int(4 * encoder.width * max(attention, mlp)) + 8 * 12
+
+
+def token_budget(config: STJEPAConfig, device: torch.device) -> int:
+    """Return the tokens of an automatic batch on ``device``."""
+    limit = _AUTO_BYTES.get(device.type, _AUTO_BYTES["cpu"])
+    free = available_memory(device)
+    if free is not None:
+        limit = min(limit, int(_AUTO_SHARE * free))
+    return max(1, limit // bytes_per_token(config))
+
+
+def check_batch_size(batch_size: int | str) -> None:
+    """Refuse what is neither ``"auto"`` nor a positive whole number."""
+    whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool) and batch_size > 0
+    if not whole and batch_size != AUTO:
+        raise ValueError(f"batch_size must be 'auto' or a positive number of cells, found {batch_size!r}.")
+
+
+def batches(
+    source: TokenSource, cells: np.ndarray, batch_size: int | str, budget: int
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yield cells and their batches; similar lengths together, so that little is padded.
+
+    Parameters
+    ----------
+    cells
+        ``(n,)`` int64 cells.
+    batch_size
+        Cells of a batch at most, or ``"auto"``.
+    budget
+        Tokens of an automatic batch at most, unless one cell alone has more.
+    """
+    lengths = source.neighborhood_lengths(torch.from_numpy(cells).to(source.table_device)).cpu().numpy()
     order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), batch_size):
-        positions = order[start : start + batch_size]
-        yield positions, source.batch(torch.from_numpy(cells[positions]))
+    ends = np.cumsum(lengths[order])
+    start = 0
+    while start < len(order):
+        if batch_size == AUTO:
+            before = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        else:
+            stop = start + int(batch_size)
+        taken = cells[order[start:stop]]
+        yield taken, source.batch(torch.from_numpy(taken))
+        start = stop
 
 
 @torch.inference_mode()
 def embed(
-    module: SpatialJEPA, source: TokenSource, cells: np.ndarray, scale: str, encoder: str, batch_size: int
-) -> np.ndarray:
-    """Return ``(len(cells), width)`` float32 embeddings at ``scale``; the metatoken takes no part."""
-    out = np.empty((len(cells), module.config.encoder.width), dtype=np.float32)
-    for positions, batch in _batches(source, cells, batch_size):
-        out[positions] = pool(module(batch, encoder), batch, scale).float().cpu().numpy()
-    return out
+    module: SpatialJEPA,
+    source: TokenSource,
+    out: np.ndarray,
+    *,
+    scale: str,
+    encoder: str,
+    batch_size: int | str = AUTO,
+    first: int = 0,
+    after_chunk: Callable[[int], None] | None = None,
+) -> None:
+    """Write the embeddings of all cells from ``first`` on to ``out``; the metatoken takes no part.
+
+    Parameters
+    ----------
+    out
+        ``(n_cells, width)`` float32.
+    batch_size
+        Cells at a time, or ``"auto"``: as many as memory allows.
+    first
+        Cells before this one are done already.
+    after_chunk
+        Called with the number of cells that are done, after each chunk of them.
+    """
+    budget = token_budget(module.config, source.device)
+    for start in range(first, source.n_cells, CHUNK):
+        stop = min(start + CHUNK, source.n_cells)
+        for cells, batch in batches(source, np.arange(start, stop), batch_size, budget):
+            out[cells] = pool(module(batch, encoder), batch, scale).float().cpu().numpy()
+        if after_chunk is not None:
+            after_chunk(stop)
 
 
 @torch.inference_mode()
 def embed_genes(
-    module: SpatialJEPA, source: TokenSource, n_genes: int, encoder: str, batch_size: int
+    module: SpatialJEPA, source: TokenSource, n_genes: int, encoder: str, batch_size: int | str = AUTO
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean contextual vector of each gene over the index cells that express it, and in how many it is.
 
@@ -45,11 +130,13 @@ def embed_genes(
     """
     total = torch.zeros(n_genes, module.config.encoder.width, dtype=torch.float64, device=source.device)
     size = torch.zeros(n_genes, dtype=torch.int64, device=source.device)
-    for _, batch in _batches(source, np.arange(source.n_cells), batch_size):
-        index = (batch.segments == 0).nonzero()[:, 0]
-        genes = batch.genes[index]
-        tokens: Tensor = module(batch, encoder)[index]
-        total.index_add_(0, genes, tokens.double())
-        size += torch.bincount(genes, minlength=n_genes)
+    budget = token_budget(module.config, source.device)
+    for start in range(0, source.n_cells, CHUNK):
+        for _, batch in batches(source, np.arange(start, min(start + CHUNK, source.n_cells)), batch_size, budget):
+            index = (batch.segments == 0).nonzero()[:, 0]
+            genes = batch.genes[index]
+            tokens: Tensor = module(batch, encoder)[index]
+            total.index_add_(0, genes, tokens.double())
+            size += torch.bincount(genes, minlength=n_genes)
     mean = (total / size[:, None]).float().cpu().numpy()
     return mean, size.cpu().numpy()

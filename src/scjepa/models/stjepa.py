@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ from scjepa._config import (
 )
 from scjepa.models._base import JEPAModel
 from scjepa.models._data import CellData, normalizations_of, panels_of, tables_of
-from scjepa.models._embed import embed, embed_genes
+from scjepa.models._embed import AUTO, check_batch_size, embed, embed_genes
 from scjepa.models._fields import SECTION, TECHNOLOGY, CoordinatesField, GraphField, LabelField, PanelField
+from scjepa.models._output import LatentFile, check_array, fingerprint
 from scjepa.nn import POOLING, SpatialJEPA
 from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
@@ -188,7 +190,8 @@ class STJEPA(JEPAModel):
         scale: str = "neighborhood",
         encoder: str = "target",
         genes: str | Sequence[str] | None = None,
-        batch_size: int = 256,
+        batch_size: int | str = AUTO,
+        out: np.ndarray | str | Path | None = None,
         key_added: str | None = None,
     ) -> np.ndarray:
         """Embed cells: the mean over the contextual tokens of a neighbourhood, or of its index cell.
@@ -208,33 +211,51 @@ class STJEPA(JEPAModel):
             Genes that may become tokens: ``"shared"`` (those all technologies measured), a list of names, or ``None``
             for all. A token's value is the same in each case.
         batch_size
-            Cells at a time; the result does not depend on it.
+            Cells at a time, or ``"auto"``: as many as fit a share of the device's memory. The result does not depend on
+            it, save for rounding.
+        out
+            Where to write: a float32 array or memory map of shape ``(n_cells, n_latent)``, or the path of a ``.npy``
+            file, for results larger than memory. A path can be resumed: it is written as ``<name>.part`` with a small
+            ``<name>.json`` beside it, and the same call with the same weights and data goes on where a killed one
+            stopped, or returns the finished file. Default: a new array.
         key_added
             Also write the result to ``adata.obsm[key_added]``.
 
         Returns
         -------
         numpy.ndarray
-            ``(n_cells, n_latent)`` float32. Cells without any token at that scale are zero, and a warning names them.
+            ``(n_cells, n_latent)`` float32: ``out`` if it is an array, a read-only memory map if it is a path. Cells
+            without any token at that scale are zero, and a warning names them.
 
         Raises
         ------
-        ValueError
-            If ``scale`` or ``encoder`` is unknown, or no gene matches.
+        ValueError, TypeError
+            If ``scale``, ``encoder``, ``batch_size`` or ``out`` cannot be used, or no gene matches.
+        FileExistsError
+            If there is a file at ``out`` from another model or other data; it is not replaced.
         """
         if scale not in POOLING:
             raise ValueError(unknown_name("scale", scale, POOLING))
-        self.module.tower(encoder)
+        check_batch_size(batch_size)
+        tower = self.module.tower(encoder)
         self._warn_if_untrained()
         source = self._source(adata, self._gene_ids(genes))
-        cells = np.arange(source.n_cells)
         self._warn_of_empty(source, scale, adata)
-        embedding = embed(self.module, source, cells, scale, encoder, batch_size)
+        shape = (source.n_cells, self.config.encoder.width)
+        how = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
+        if isinstance(out, str | Path):
+            file = LatentFile(out, shape, fingerprint(tower, source, scale))
+            if file.done < source.n_cells:
+                embed(self.module, source, file.array, first=file.done, after_chunk=file.keep, **how)
+            embedding = file.finish()
+        else:
+            embedding = np.empty(shape, dtype=np.float32) if out is None else check_array(out, *shape)
+            embed(self.module, source, embedding, **how)
         if key_added is not None:
             (self.adata if adata is None else adata).obsm[key_added] = embedding
         return embedding
 
-    def get_gene_representation(self, *, encoder: str = "target", batch_size: int = 256) -> np.ndarray:
+    def get_gene_representation(self, *, encoder: str = "target", batch_size: int | str = AUTO) -> np.ndarray:
         """Embed genes: the mean contextual token of each gene over the cells that express it.
 
         Parameters
@@ -242,7 +263,7 @@ class STJEPA(JEPAModel):
         encoder
             ``"target"`` or ``"context"``.
         batch_size
-            Cells at a time.
+            Cells at a time, or ``"auto"``: as many as fit a share of the device's memory.
 
         Returns
         -------
@@ -251,6 +272,7 @@ class STJEPA(JEPAModel):
             among no cell's top tokens are NaN, and a warning tells how many.
         """
         self.module.tower(encoder)
+        check_batch_size(batch_size)
         self._warn_if_untrained()
         means, sizes = embed_genes(self.module, self._source(None), len(self.vocabulary), encoder, batch_size)
         ids = self.vocabulary.ids(self.adata.var_names)

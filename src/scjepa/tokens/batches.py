@@ -71,9 +71,14 @@ class TokenSource:
         return self._device
 
     @property
+    def table_device(self) -> torch.device:
+        """Where the tables are."""
+        return self._offsets.device
+
+    @property
     def resident(self) -> bool:
-        """Whether the tables are on that device too."""
-        return self._offsets.device == self._device
+        """Whether the tables are where the batches are."""
+        return self.table_device == self._device
 
     @property
     def nbytes(self) -> int:
@@ -84,7 +89,7 @@ class TokenSource:
     def to(self, device: torch.device | str) -> TokenSource:
         """Give batches on ``device`` from now on, and move the tables there if they fit; in place."""
         place = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
-        if place != self._offsets.device:
+        if place != self.table_device:
             free = available_memory(place)
             if place.type == "cpu" or free is None or self.nbytes <= RESIDENT_SHARE * free:
                 for name in self._TABLES:
@@ -92,6 +97,11 @@ class TokenSource:
                     setattr(self, name, None if table is None else table.to(place))
         self._device = place
         return self
+
+    def arrays(self) -> list[np.ndarray]:
+        """Return what embeddings depend on, as arrays: offsets, genes, values, rank codes and neighbors."""
+        tables = (getattr(self, name) for name in self._TABLES if name != "_technologies")
+        return [np.empty(0) if table is None else table.cpu().numpy() for table in tables]
 
     def cell_lengths(self) -> Tensor:
         """``(n_cells,)`` int64 tokens of each cell, where the tables are."""
@@ -116,7 +126,7 @@ class TokenSource:
         metatoken
             Whether each sequence ends with its technology token: one bool, or ``(B,)`` bool.
         """
-        here = self._offsets.device
+        here = self.table_device
         cells = cells.to(here)
         members = torch.cat([cells[:, None], self._neighbors[cells].long()], dim=1)
         present = members >= 0
