@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Write constraints.txt anew: everything that the newest versions of the dependencies install, in a fresh environment.
-# Run `make test docs` with the new file before committing it.
+# Make it with an early release of Python 3.11 (PYTHON=...): what runs on 3.11.2 runs on 3.11.9, and not always the other
+# way around. Run `make test docs` with the new file before committing it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder="$(mktemp -d)"
