@@ -93,6 +93,23 @@ def test_progress_bar_shows_loss_and_effective_rank(adata, make_model, capfd):
     assert "effective_rank=" in err
 
 
+def test_an_interrupt_keeps_what_was_learned_and_the_session(adata, make_model):
+    import lightning.pytorch as pl
+
+    class Interrupt(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 3:
+                raise KeyboardInterrupt
+
+    model, handler = make_model(adata), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="after 3 steps"):
+        model.train(max_steps=10, accelerator="cpu", progress_bar=False, callbacks=[Interrupt()])
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert model.n_steps_ == 3
+    assert len(model.history["loss"]) == 3
+    assert model.get_latent_representation().shape[0] == adata.n_obs
+
+
 _SCRIPT = textwrap.dedent("""
     import importlib.util, os, signal, sys
     import lightning.pytorch as pl

@@ -14,12 +14,15 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData, read_h5ad
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
 
 from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
 from scjepa.models import _store
 from scjepa.models._data import CellData, DataKeys, fingerprint
+from scjepa.models._device import check_device, device_of
+from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
 from scjepa.tokens.batches import TokenSource
 from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
 from scjepa.training.history import History
@@ -102,7 +105,7 @@ class JEPAModel(BaseModelClass):
         max_steps
             Optimizer steps. Default: the configuration's.
         accelerator, devices
-            Lightning's, ``"auto"`` by default.
+            Lightning's, ``"auto"`` by default: the best device there is.
         batch_size
             Neighbourhoods a step.
         validation_size
@@ -127,8 +130,15 @@ class JEPAModel(BaseModelClass):
         Raises
         ------
         ValueError, TypeError
-            If an option is unknown or out of range. Nothing has been trained then.
+            If an option is unknown or out of range, a device is not there, or its memory will not do. Nothing has
+            been trained then.
+
+        Warns
+        -----
+        UserWarning
+            If memory is likely to run out.
         """
+        check_device(accelerator, devices)
         config = self._train_config(max_epochs, max_steps, batch_size, validation_size, plan_kwargs)
         option_names = {f.name for f in fields(RunOptions)}
         chosen = {name: trainer_kwargs.pop(name) for name in list(trainer_kwargs) if name in option_names}
@@ -151,14 +161,26 @@ class JEPAModel(BaseModelClass):
         if len(monitor) > _MONITOR_CELLS:
             monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, _MONITOR_CELLS, replace=False))
         source = TokenSource(data.tokens, data.neighbors, data.technologies)
+        check_memory(
+            training_bytes(self.module, source, config, self.seed),
+            device_of(accelerator),
+            f"Training with batch_size={config.batch_size}",
+            f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset.",
+        )
         plan = JEPATrainingPlan(
             self.module, source, config, train_cells, monitor, seed=self.seed, sections=data.sections
         )
         try:
             trainer, history = run(plan, options, **trainer_kwargs)
+        except MisconfigurationException as error:
+            raise ValueError(f"Lightning cannot train like that: {error}") from error
         finally:
             self.module.eval()
         self._after_training(trainer, history, train_cells, held_out)
+        if trainer.interrupted:
+            raise KeyboardInterrupt(
+                f"Training was interrupted after {trainer.global_step} steps; the model keeps what it has learned."
+            )
 
     def _train_config(
         self,
@@ -192,6 +214,25 @@ class JEPAModel(BaseModelClass):
         self.history_ = _extend(self.history_, history, self.n_steps_)
         self.n_steps_ += trainer.global_step
         self.is_trained_ = True
+
+    def estimate(self, adata: AnnData | None = None) -> Estimate:
+        """Tell what training and embedding will take, before either is started.
+
+        Runs a few small steps on a copy of the weights, for at most five seconds once tables are made; weights and
+        random state stay as they are.
+
+        Parameters
+        ----------
+        adata
+            Other data to embed or train on. Default: the model's own.
+
+        Returns
+        -------
+        Estimate
+            Parameters and table sizes exactly, peaks of memory within 30%, times within a factor of 2;
+            ``print(model.estimate())`` reads well.
+        """
+        return estimate(self.module, self._source(adata), self.config.training, self.seed)
 
     def diagnose(self) -> Diagnosis:
         """Tell in words whether training is healthy or features have collapsed, and what to try.
@@ -274,8 +315,9 @@ class JEPAModel(BaseModelClass):
         Raises
         ------
         FileNotFoundError, ValueError
-            If files are missing, damaged, foreign or newer than this version.
+            If files are missing, damaged, foreign or newer than this version, or a device is not there.
         """
+        check_device(accelerator)
         facts, weights = _store.read_model(dir_path, cls.__name__)
         if adata is None:
             path = Path(dir_path) / _store.ADATA_FILE

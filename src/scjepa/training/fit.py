@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -210,8 +212,24 @@ def run(plan: JEPATrainingPlan, options: RunOptions | None = None, **trainer_kwa
         trainer = make_trainer(
             plan.config, options, **{"val_check_interval": every, "check_val_every_n_epoch": None, **trainer_kwargs}
         )
-        trainer.fit(plan, ckpt_path=checkpoint, weights_only=False)
+        _fit(trainer, plan, checkpoint)
     return trainer, cast(History, trainer.logger)
+
+
+def _fit(trainer: pl.Trainer, plan: JEPATrainingPlan, checkpoint: str | None) -> None:
+    """Train; an interrupt ends the run and nothing else, the weights stay what they are (``trainer.interrupted``).
+
+    Lightning answers an interrupt with ``sys.exit`` and leaves further interrupts switched off, which would lose a
+    notebook's session.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(plan, ckpt_path=checkpoint, weights_only=False)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt)
 
 
 @contextmanager
