@@ -51,6 +51,14 @@ def test_resolved_configuration_is_saved_and_no_pickle(folder):
     assert facts["setup"]["library_key"] == "section"
 
 
+def test_saved_files_have_the_permissions_new_files_have(folder, tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "file").write_text("")
+    usual, usual_file = ((tmp_path / p).stat().st_mode for p in ("new", "new/file"))
+    assert folder.stat().st_mode == usual
+    assert {p.stat().st_mode for p in folder.iterdir()} == {usual_file}
+
+
 def test_existing_folders_are_not_replaced_unasked(trained, folder, tmp_path):
     model, _ = trained
     with pytest.raises(FileExistsError, match="overwrite=True"):

@@ -59,11 +59,19 @@ def write_model(
             adata.write_h5ad(draft / ADATA_FILE)
         if folder.exists():
             shutil.rmtree(folder)
-        draft.chmod(0o755)
+        _open_as_usual(draft)
         draft.rename(folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _open_as_usual(folder: Path) -> None:
+    """Give a folder made by ``tempfile``, and its files, the permissions that new files have here."""
+    mode = (folder / MODEL_FILE).stat().st_mode & 0o666
+    for path in folder.iterdir():
+        path.chmod(mode)
+    folder.chmod(mode | (mode & 0o444) >> 2 | 0o100)
 
 
 def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
