@@ -29,13 +29,11 @@ _AUTO_SHARE = 0.25
 def bytes_per_token(config: STJEPAConfig) -> int:
     """Return the bytes that one token of a batch needs at most at one time while it is embedded.
 
-    Within a block that is the larger of attention (tokens, normed tokens, queries, keys and values as they are and laid
-    out by sequence, the output and its copy) and the MLP (tokens, normed tokens, the hidden layer before and after its
-    activation, the output), in float32; and the int64 columns of the batch.
+    These are the two hidden layers of a block's MLP, before and after the activation, and measured beside them about
+    8.5 times the token's vector, all in float32 (the tokens as they came, as they are and normed; queries, keys and
+    values, laid out by sequence); and the columns of the batch.
     """
-    encoder = config.encoder
-    attention, mlp = 10.5, 3 + 2 * encoder.mlp_ratio
-    return int(4 * encoder.width * max(attention, mlp)) + 8 * 12
+    return int(4 * config.encoder.width * (8.5 + 2 * config.encoder.mlp_ratio)) + 8 * 12
 
 
 def token_budget(config: STJEPAConfig, device: torch.device) -> int:

@@ -27,9 +27,11 @@ from scjepa._config import (
 from scjepa.models._base import JEPAModel
 from scjepa.models._data import CellData, normalizations_of, panels_of, tables_of
 from scjepa.models._embed import AUTO, check_batch_size, embed, embed_genes
+from scjepa.models._estimate import check_memory, embedding_bytes
 from scjepa.models._fields import SECTION, TECHNOLOGY, CoordinatesField, GraphField, LabelField, PanelField
 from scjepa.models._output import LatentFile, check_array, fingerprint
 from scjepa.nn import POOLING, SpatialJEPA
+from scjepa.tokens.batches import TokenSource
 from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
@@ -242,6 +244,7 @@ class STJEPA(JEPAModel):
         source = self._source(adata, self._gene_ids(genes))
         self._warn_of_empty(source, scale, adata)
         shape = (source.n_cells, self.config.encoder.width)
+        self._check_embedding_memory(source, batch_size, 0 if out is not None else 4 * shape[0] * shape[1])
         how = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
         if isinstance(out, str | Path):
             file = LatentFile(out, shape, fingerprint(tower, source, scale))
@@ -306,7 +309,22 @@ class STJEPA(JEPAModel):
             raise ValueError(f"The model does not know {len(unknown)} of the genes, such as {unknown[:5]}.")
         return ids
 
-    def _warn_of_empty(self, source, scale: str, adata: AnnData | None) -> None:
+    def _check_embedding_memory(self, source: TokenSource, batch_size: int | str, result_bytes: int) -> None:
+        """Refuse what memory will not hold: a large result, or a large batch."""
+        check_memory(
+            result_bytes,
+            torch.device("cpu"),
+            f"The result, {source.n_cells:,} cells × {self.config.encoder.width},",
+            "Let it be written to a file: get_latent_representation(out='latent.npy').",
+        )
+        check_memory(
+            embedding_bytes(self.module, source, batch_size),
+            source.device,
+            f"Embedding with batch_size={batch_size!r}",
+            "Lower it, or pass batch_size='auto'.",
+        )
+
+    def _warn_of_empty(self, source: TokenSource, scale: str, adata: AnnData | None) -> None:
         lengths = source.neighborhood_lengths() if scale == "neighborhood" else source.cell_lengths()
         empty = (lengths == 0).cpu().numpy()
         if empty.any():

@@ -156,10 +156,10 @@ class TokenSource:
             technologies=self._technologies[cells],
             n_segments=n_blocks - 1,
         )
-        return batch if self.resident else _moved(batch, self._device)
+        return batch if self.resident else move_batch(batch, self._device)
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
+def move_batch(batch: Batch, device: torch.device) -> Batch:
     """Return ``batch`` on ``device``."""
     tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
     return replace(batch, **{name: x.to(device) for name, x in tensors.items() if isinstance(x, Tensor)})
