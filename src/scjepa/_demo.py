@@ -79,7 +79,9 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     import matplotlib
 
     matplotlib.use("Agg", force=False)
-    import squidpy as sq
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is not a valid key!.*")  # from a dependency's docstrings
+        import squidpy as sq
 
     import scjepa
 

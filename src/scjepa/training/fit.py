@@ -207,6 +207,7 @@ def run(plan: JEPATrainingPlan, options: RunOptions | None = None, **trainer_kwa
             "ignore", message=".*(does not have many workers|has `shuffle|Trying to infer|IterableDataset).*"
         )
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning's own business with torch
         # The target encoder stays in evaluation mode on purpose, and the plan sets the rest.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         trainer = make_trainer(
