@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import _speed
 import torch
 
 from scjepa import PRESETS, STJEPAConfig
@@ -125,7 +126,7 @@ def write(docs: Path) -> None:
     """Write what the pages include into the folder ``generated``."""
     folder = docs / "generated"
     folder.mkdir(exist_ok=True)
-    parts = {"presets": presets(), "registries": registries(), "tutorials": tutorials(docs)}
+    parts = {"presets": presets(), "registries": registries(), "tutorials": tutorials(docs), **_speed.parts()}
     for name, text in parts.items():
         path = folder / f"{name}.txt"
         if not path.is_file() or path.read_text() != text:  # an unchanged page is not built again

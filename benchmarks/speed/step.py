@@ -143,7 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = {name: getattr(options, name) for name in ("width", "layers", "tokens", "batch", "backend")}
-    results = {"settings": settings, "machine": describe_machine(), **compare(options)}
+    results = {"settings": settings, "machine": {**describe_machine(), "threads": "1"}, **compare(options)}
     options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -1,0 +1,64 @@
+"""Draw the committed results for the documentation: ``docs/_static/speed.svg``.
+
+python benchmarks/speed/plot.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+STATIC = HERE.parents[1] / "docs" / "_static"
+INK, OURS, OTHER = "#333333", "#2a6f97", "#adb5bd"
+
+
+def draw_step(axis: plt.Axes) -> None:
+    """Milliseconds a sample and mask, the reference beside the package."""
+    report = json.loads((HERE / "results" / "step.json").read_text())
+    plans = {"one mask": "one mask", "four masks, a quarter of the queries": "four masks,\n¼ of the queries"}
+    for place, (name, label) in enumerate(plans.items()):
+        row = report[name]
+        axis.barh(place - 0.2, row["reference_ms_per_sample"], 0.36, color=OTHER)
+        axis.barh(place + 0.2, row["packed_ms_per_sample_and_mask"], 0.36, color=OURS)
+        axis.text(row["packed_ms_per_sample_and_mask"], place + 0.2, f"  {row['ratio'][1]:.1f}× faster", va="center")
+        plans[name] = label
+    axis.set_yticks(range(len(plans)), list(plans.values()))
+    axis.invert_yaxis()
+    axis.set_xlabel("ms per sample and mask, one thread")
+    axis.set_title("A training step: packed (blue), padded (gray)", loc="left", fontsize=10)
+
+
+def draw_embedding(axis: plt.Axes) -> None:
+    """Seconds and memory of embedding by number of cells."""
+    report = json.loads((HERE / "results" / "embed.json").read_text())
+    cells = [row["cells"] for row in report["rows"]]
+    axis.loglog(cells, [row["seconds"] for row in report["rows"]], "o-", color=OURS)
+    for row in report["rows"]:
+        axis.annotate(
+            f"{row['peak_gib']:.1f} GiB", (row["cells"], row["seconds"]), (6, -10), textcoords="offset points"
+        )
+    axis.set_xlabel("cells")
+    axis.set_ylabel("seconds")
+    slope = report["exponent_from_10000_cells"]
+    fitted = "" if slope is None else f": exponent {slope:.2f} from 10⁴ cells"
+    axis.set_title(f"Embedding, demo preset{fitted}", loc="left", fontsize=10)
+
+
+def main() -> None:
+    plt.rcParams.update({"font.size": 9, "svg.hashsalt": "scjepa", "svg.fonttype": "none", "text.color": INK})
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.2), layout="constrained")
+    draw_step(axes[0])
+    draw_embedding(axes[1])
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(STATIC / "speed.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

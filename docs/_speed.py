@@ -1,0 +1,144 @@
+"""The tables of the speed page, read off the committed results of ``benchmarks/speed``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "speed" / "results"
+NOT_MEASURED = "*Not measured.*"
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _machine(report: dict[str, Any]) -> str:
+    m = report["machine"]
+    software = ", ".join(f"{name} {m[name]}" for name in ("python", "torch", "numpy", "scipy") if name in m)
+    place = f"{m['device']}; " if "device" in m else ""
+    hardware = f"{place}{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB"
+    return f"Measured on: {hardware}, {m['threads']} thread(s); {software}."
+
+
+def _step() -> str:
+    report = _read("step")
+    if report is None:
+        return NOT_MEASURED
+    names = [name for name, row in report.items() if isinstance(row, dict) and "ratio" in row]
+    rows = []
+    for name in names:
+        row = report[name]
+        low, middle, high = row["ratio"]
+        rows.append(
+            [
+                name,
+                f"{row['reference_ms_per_sample']:.1f}",
+                f"{row['packed_ms_per_sample_and_mask']:.1f}",
+                f"**{middle:.2f}×** ({low:.2f}–{high:.2f})",
+            ]
+        )
+    header = ["", "padded, ms per sample", "packed, ms per sample and mask", "ratio, median (quartiles)"]
+    away = {name: f"{value:.0e}" if value else "0" for name, value in report["agreement"].items()}
+    agreement = f"Largest relative differences: {away['loss']} of the loss, {away['gradients']} of a gradient."
+    return "\n\n".join([_table(header, rows), agreement, _machine(report)])
+
+
+def _tables() -> str:
+    report = _read("tables")
+    if report is None:
+        return NOT_MEASURED
+    rows = [
+        [name, f"{row['seconds']:.1f} s", f"{row['peak_gib_beyond_input']:.2f} GiB"]
+        for part in ("tokens", "neighbors")
+        for name, row in report[part].items()
+        if isinstance(row, dict)
+    ]
+    return (
+        _table([f"{report['settings']['cells']:,} cells", "time", "memory beyond the input"], rows)
+        + "\n\n"
+        + _machine(report)
+    )
+
+
+def _embed() -> str:
+    report = _read("embed")
+    if report is None:
+        return NOT_MEASURED
+    rows = [
+        [
+            f"{row['cells']:,}",
+            f"{row['seconds']:.1f} s",
+            f"{row['cells_per_second']:,}",
+            f"{row['table_seconds']:.1f} s",
+            f"{row['peak_gib']:.2f} GiB",
+            f"{row['peak_gib_beyond_input']:.2f} GiB",
+        ]
+        for row in report["rows"]
+    ]
+    header = ["cells", "time", "cells/s", "tables", "peak of the process", "beyond the input"]
+    slope, largest = report["exponent_from_10000_cells"], report["rows"][-1]["cells"]
+    text = "" if slope is None else f"Time grows as cells to the power of **{slope:.2f}** from 10,000 cells on. "
+    if largest < 1_000_000:
+        text += f"More than {largest:,} cells: not measured. "
+    return _table(header, rows) + "\n\n" + text + _machine(report)
+
+
+def _niches() -> str:
+    report = _read("niches")
+    if report is None:
+        return NOT_MEASURED
+    rows = [[part, f"{seconds:.1f} s"] for part, seconds in report["seconds"].items()]
+    rows.append(["**together**", f"**{report['total_seconds']:.0f} s**"])
+    title = f"{report['cells']:,} cells × {report['genes']:,} genes"
+    peak = f"Peak beyond the data: {report['peak_gib_beyond_input']:.2f} GiB. "
+    return _table([title, "time"], rows) + "\n\n" + peak + _machine(report)
+
+
+def _estimates() -> str:
+    report = _read("estimates")
+    if report is None:
+        return NOT_MEASURED
+    rows = []
+    for name, row in report["cases"].items():
+        for what, verb in (("train", "training"), ("embed", "embedding")):
+            cells = [f"{name}: {verb}"]
+            for quantity, unit in (("gib", "GiB"), ("seconds", "s")):
+                pair = row[what][quantity]
+                digits = 2 if unit == "GiB" else 1
+                cells += [f"{pair['estimated']:.{digits}f} / {pair['measured']:.{digits}f} {unit}"]
+            rows.append(cells)
+    return _table(["", "peak, estimated / measured", "time, estimated / measured"], rows) + "\n\n" + _machine(report)
+
+
+def _gpu() -> str:
+    report = _read("gpu")
+    if report is None:
+        return "*Not measured: no CUDA device was at hand.* `python benchmarks/speed/gpu.py` is ready to run on one."
+    rows = [
+        ["training, samples/s, packed", f"{report['samples_per_second']['packed']:,}"],
+        ["training, samples/s, padded reference", f"{report['samples_per_second']['reference']:,}"],
+        ["share of the measured bf16 matmul rate", f"{report['share_of_matmul_rate']:.0%}"],
+        ["embedding, cells/s", f"{report['embedded_cells_per_second']:,}"],
+    ]
+    return _table(["`paper`, bf16", ""], rows) + "\n\n" + _machine(report)
+
+
+def parts() -> dict[str, str]:
+    """Return the page's tables by the name of the file they are included from."""
+    makers = {
+        "step": _step,
+        "tables": _tables,
+        "embed": _embed,
+        "niches": _niches,
+        "estimates": _estimates,
+        "gpu": _gpu,
+    }
+    return {f"speed_{name}": make() + "\n" for name, make in makers.items()}
