@@ -1,6 +1,6 @@
 """Embedding throughput and memory of the smallest preset, by number of cells, with the fitted exponent.
 
-    OMP_NUM_THREADS=2 python benchmarks/speed/embed.py --sizes 1000 10000 100000 1000000
+    OMP_NUM_THREADS=1 python benchmarks/speed/embed.py --sizes 1000 10000 100000 1000000
 
 Random weights, random counts (500 genes, about 60 of them non-zero), 10 neighbors. Each size runs in a process of its
 own; the time is that of ``get_latent_representation(out="....npy")`` with tables built, and the time to build them is

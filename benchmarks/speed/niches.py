@@ -1,6 +1,6 @@
 """Time from counts and coordinates to niches: graph, training, embedding, clustering.
 
-    OMP_NUM_THREADS=2 python benchmarks/speed/niches.py
+    OMP_NUM_THREADS=1 python benchmarks/speed/niches.py
 
 A simulated tissue of 5,000 cells, the demo preset as it is, and Leiden clustering into the tissue's number of niches.
 """

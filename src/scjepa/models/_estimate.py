@@ -30,9 +30,8 @@ _PROBE_FLOPS = 1e10
 _STEP_OVERHEAD = 0.003
 """Seconds that the trainer's own work takes a step."""
 
-_MONITOR_READINGS, _MONITOR_CELLS, _MONITOR_PASSES = 16, 512, 3.6
-"""Readings of the monitor in a run, the cells it reads, and what reading one costs in passes of the encoder."""
-
+_MONITOR_CELLS, _MONITOR_PASSES = 512, 3.6
+"""Cells the monitor reads at most, and what one reading of a cell costs in passes of the encoder."""
 
 _HEAP = {"cpu": 1.4}
 """What a device's allocator holds beside live tensors: after some steps glibc's heap has holes; measured."""
@@ -43,7 +42,8 @@ class Estimate:
     """What training a model and embedding its cells will take. ``str()`` of it reads well.
 
     Peaks are what is needed beyond the process as it is (the interpreter, libraries, your AnnData), the model's weights
-    and tables included; they are meant to be within 30% of the truth, times within a factor of 2.
+    and tables included; they are meant to be within 30% of the truth, times within a factor of 2. A peak of a few tens
+    of MiB can come to less than that, for processes keep and reuse memory.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ def estimate(module: SpatialJEPA, source: TokenSource, config: TrainConfig, seed
     lengths = source.neighborhood_lengths().cpu().numpy()
     step_seconds, token_seconds = _probe(module, source, config, float(lengths.mean()), seed)
     n_steps = count_steps(config, source.n_cells)
-    monitored = _MONITOR_READINGS * _MONITOR_PASSES * min(_MONITOR_CELLS, source.n_cells) * float(lengths.mean())
+    monitored = _MONITOR_PASSES * _count_monitored(config, n_steps, source.n_cells) * float(lengths.mean())
     return Estimate(
         n_cells=source.n_cells,
         device=str(source.device),
@@ -139,6 +139,12 @@ def count_steps(config: TrainConfig, n_cells: int) -> int:
     per_epoch = max(1, n_train // config.batch_size)
     by_epochs = None if config.max_epochs is None else config.max_epochs * per_epoch
     return min(n for n in (config.max_steps, by_epochs) if n is not None)
+
+
+def _count_monitored(config: TrainConfig, n_steps: int, n_cells: int) -> int:
+    """Return how many cells the monitor reads in a run, each as often as it is read."""
+    readings = 1 + n_steps // max(10, n_steps // 15)
+    return readings * min(_MONITOR_CELLS, round(n_cells * (config.validation_size or 1.0)))
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
