@@ -75,19 +75,23 @@ def _embed() -> str:
     rows = [
         [
             f"{row['cells']:,}",
-            f"{row['seconds']:.1f} s",
-            f"{row['cells_per_second']:,}",
-            f"{row['table_seconds']:.1f} s",
+            f"{row['cpu_seconds']:.1f} s",
+            f"{row['cells'] / row['cpu_seconds']:,.0f}",
             f"{row['peak_gib']:.2f} GiB",
             f"{row['peak_gib_beyond_input']:.2f} GiB",
         ]
         for row in report["rows"]
     ]
-    header = ["cells", "time", "cells/s", "tables", "peak of the process", "beyond the input"]
-    slope, largest = report["exponent_from_10000_cells"], report["rows"][-1]["cells"]
-    text = "" if slope is None else f"Time grows as cells to the power of **{slope:.2f}** from 10,000 cells on. "
+    header = ["cells", "processor time", "cells per processor second", "peak of the process", "beyond the input"]
+    slope, largest = report["exponent_of_cpu_seconds"], report["rows"][-1]["cells"]
+    n_points = sum(row["cells"] >= 10_000 for row in report["rows"])
+    text = (
+        ""
+        if slope is None
+        else f"From 10,000 to {largest:,} cells ({n_points} sizes) time grows as cells to the power of {slope:.2f}. "
+    )
     if largest < 1_000_000:
-        text += f"More than {largest:,} cells: not measured. "
+        text += f"More than {largest:,} cells: *not measured* yet, so neither is growth up to 1,000,000. "
     return _table(header, rows) + "\n\n" + text + _machine(report)
 
 

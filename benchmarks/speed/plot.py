@@ -12,6 +12,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 HERE = Path(__file__).parent
 STATIC = HERE.parents[1] / "docs" / "_static"
@@ -22,12 +23,11 @@ def draw_step(axis: plt.Axes) -> None:
     """Milliseconds a sample and mask, the reference beside the package."""
     report = json.loads((HERE / "results" / "step.json").read_text())
     plans = {"one mask": "one mask", "four masks, a quarter of the queries": "four masks,\n¼ of the queries"}
-    for place, (name, label) in enumerate(plans.items()):
+    for place, name in enumerate(plans):
         row = report[name]
         axis.barh(place - 0.2, row["reference_ms_per_sample"], 0.36, color=OTHER)
         axis.barh(place + 0.2, row["packed_ms_per_sample_and_mask"], 0.36, color=OURS)
         axis.text(row["packed_ms_per_sample_and_mask"], place + 0.2, f"  {row['ratio'][1]:.1f}× faster", va="center")
-        plans[name] = label
     axis.set_yticks(range(len(plans)), list(plans.values()))
     axis.invert_yaxis()
     axis.set_xlabel("ms per sample and mask, one thread")
@@ -37,16 +37,17 @@ def draw_step(axis: plt.Axes) -> None:
 def draw_embedding(axis: plt.Axes) -> None:
     """Seconds and memory of embedding by number of cells."""
     report = json.loads((HERE / "results" / "embed.json").read_text())
-    cells = [row["cells"] for row in report["rows"]]
-    axis.loglog(cells, [row["seconds"] for row in report["rows"]], "o-", color=OURS)
-    for row in report["rows"]:
-        axis.annotate(
-            f"{row['peak_gib']:.1f} GiB", (row["cells"], row["seconds"]), (6, -10), textcoords="offset points"
-        )
+    rows = report["rows"]
+    axis.loglog([row["cells"] for row in rows], [row["cpu_seconds"] for row in rows], "o-", color=OURS)
+    for row in rows:
+        place = (row["cells"], row["cpu_seconds"])
+        axis.annotate(f"{row['peak_gib']:.2f} GiB", place, (6, -10), textcoords="offset points")
+    axis.margins(x=0.2, y=0.15)
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("cells")
-    axis.set_ylabel("seconds")
-    slope = report["exponent_from_10000_cells"]
-    fitted = "" if slope is None else f": exponent {slope:.2f} from 10⁴ cells"
+    axis.set_ylabel("processor seconds")
+    slope = report["exponent_of_cpu_seconds"]
+    fitted = "" if slope is None else f" (exponent {slope:.2f})"
     axis.set_title(f"Embedding, demo preset{fitted}", loc="left", fontsize=10)
 
 
@@ -57,6 +58,7 @@ def main() -> None:
     draw_embedding(axes[1])
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
+    STATIC.mkdir(exist_ok=True)
     figure.savefig(STATIC / "speed.svg", metadata={"Date": None})
 
 
