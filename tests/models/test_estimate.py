@@ -140,3 +140,5 @@ def test_memory_that_will_not_do_is_told_before_anything_starts(trained, monkeyp
         check_memory(1100, cpu, "It", "Less.")
     with pytest.raises(ValueError, match="estimate"):
         check_memory(1301, cpu, "It", "Less.")
+    with pytest.warns(UserWarning, match="meta has 1000 bytes left"):  # elsewhere the estimate is an upper bound
+        check_memory(9999, torch.device("meta"), "It", "Less.")

@@ -245,7 +245,7 @@ class STJEPA(JEPAModel):
         self._warn_of_empty(source, scale, adata)
         shape = (source.n_cells, self.config.encoder.width)
         self._check_embedding_memory(source, batch_size, 0 if out is not None else 4 * shape[0] * shape[1])
-        how = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
+        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
         if isinstance(out, str | Path):
             file = LatentFile(out, shape, fingerprint(tower, source, scale))
             if file.done < source.n_cells:

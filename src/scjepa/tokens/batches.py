@@ -6,7 +6,8 @@ padding. The loader of a training run therefore has nothing to do but name the c
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,5 +162,7 @@ class TokenSource:
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:
     """Return ``batch`` on ``device``."""
-    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return replace(batch, **{name: x.to(device) for name, x in tensors.items() if isinstance(x, Tensor)})
+    moved: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    for name, value in moved.items():
+        moved[name] = value.to(device) if isinstance(value, Tensor) else value
+    return Batch(**moved)

@@ -126,7 +126,7 @@ class TokenTable:
             If the table is damaged, truncated, foreign, newer than this version, or made from something else.
         """
         arrays, facts = cache.read_table(folder, cls.kind, mmap, fingerprint)
-        return cls(**{"ranks": None, **arrays}, n_vocabulary=facts["n_vocabulary"])
+        return cls(ranks=arrays.pop("ranks", None), n_vocabulary=facts["n_vocabulary"], **arrays)
 
     def subset(self, cells: Any) -> TokenTable:
         """Return the table of ``cells`` (indices in any order, a boolean mask or a slice), arrays copied.
