@@ -49,7 +49,7 @@ def _untrained(gene_std: float):
 
 
 def neighborhood_pca(adata: AnnData, config: STJEPAConfig, seed: int) -> tuple[np.ndarray, dict]:
-    """Neighbourhood PCA, see :func:`scjepa.benchmark.neighborhood_pca`."""
+    """Neighborhood PCA, see :func:`scjepa.benchmark.neighborhood_pca`."""
     return scjepa.benchmark.neighborhood_pca(adata, random_state=seed), {}
 
 

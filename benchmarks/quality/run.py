@@ -3,7 +3,7 @@
     python benchmarks/quality/run.py --recipes small --sets V1 osmFISH mPFC --seeds 3
 
 Scores are NMI and ARI of Leiden clusters with the labelled regions: at resolutions 0.6-1.4 and at the number of
-clusters that equals the number of labels, on a 15-nearest-neighbour graph. Rows go to ``results/scores.csv``,
+clusters that equals the number of labels, on a 15-nearest-neighbor graph. Rows go to ``results/scores.csv``,
 the monitor's curves to ``results/curves.csv``. Set ``SCJEPA_DATA`` to the folder of the data.
 """
 

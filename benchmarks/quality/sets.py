@@ -1,4 +1,4 @@
-"""The labelled sets the harness scores on: name -> AnnData with a 10-nearest-neighbour graph."""
+"""The labelled sets the harness scores on: name -> AnnData with a 10-nearest-neighbor graph."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The frozen reference of the step benchmark: padded, one attention call with a boolean key mask, everything computed.
 
 It runs on the weights of a :class:`scjepa.nn.SpatialJEPA`, so losses and gradients can be compared with those of the
-package. It is how the model would be written at first: every neighbourhood is padded to its full number of positions;
+package. It is how the model would be written at first: every neighborhood is padded to its full number of positions;
 the context encoder computes masked positions and padding too and only hides them as keys; the value MLP runs at every
 position; the predictor computes every position. Do not speed it up: it is what speed-ups are measured against.
 """

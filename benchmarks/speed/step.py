@@ -38,7 +38,7 @@ def configuration(width: int, n_layers: int, n_tokens: int, backend: str, **mask
 
 
 def half_empty_batch(n_sequences: int, n_tokens: int, n_segments: int, seed: int) -> Batch:
-    """Return neighbourhoods whose cells hold 0 to ``n_tokens`` tokens, half of them on average."""
+    """Return neighborhoods whose cells hold 0 to ``n_tokens`` tokens, half of them on average."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, n_tokens + 1, n_sequences * n_segments)
     block = np.repeat(np.arange(len(lengths)), lengths)

@@ -34,14 +34,14 @@ def _one_of(owner: object, name: str, choices: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class TokenConfig:
-    """How a cell and its neighbourhood become tokens (Section 2.1 of the paper).
+    """How a cell and its neighborhood become tokens (Section 2.1 of the paper).
 
     Parameters
     ----------
     n_tokens
         Genes kept per cell, the paper's L: the top non-zero genes by (-rank value, vocabulary id).
     n_neighbors
-        Nearest neighbours beside the index cell, the paper's k.
+        Nearest neighbors beside the index cell, the paper's k.
     values
         Normalization of the value each token carries, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
     ranks
@@ -80,13 +80,13 @@ class EncoderConfig:
     rank
         Rank encoder, a name in :data:`scjepa.nn.RANK_ENCODERS`.
     segment
-        Spatial encoder of the segment (index cell, first neighbour, ...), in :data:`scjepa.nn.SEGMENT_ENCODERS`.
+        Spatial encoder of the segment (index cell, first neighbor, ...), in :data:`scjepa.nn.SEGMENT_ENCODERS`.
     position_weight
         Factor on rank and segment encodings (1 in the paper).
     gene_std
         Standard deviation of the gene embedding at initialization.
     metatoken
-        Add a technology token to each neighbourhood in training. It is never masked or pooled and is left out at
+        Add a technology token to each neighborhood in training. It is never masked or pooled and is left out at
         inference.
     attention
         Attention back-end, a name in :data:`scjepa.nn.ATTENTION_BACKENDS`, or ``"auto"`` (a fixed rule of device
@@ -131,11 +131,11 @@ class MaskingConfig:
     ratio
         Share of masked tokens, the paper's ρ.
     n_masks
-        Masks drawn per neighbourhood; they share one pass of the target encoder.
+        Masks drawn per neighborhood; they share one pass of the target encoder.
     query_fraction
         Share of the masked tokens that the predictor is asked for (1: all, as in the paper).
     metatoken_dropout
-        Share of training neighbourhoods without their technology token, so that inference without it is familiar.
+        Share of training neighborhoods without their technology token, so that inference without it is familiar.
     """
 
     scheme: str = "stratified"
@@ -166,7 +166,7 @@ class ObjectiveConfig:
     query
         What a mask token knows of its gene: ``"gene"`` (identity, segment and rank) or ``"rank"`` (segment and rank).
     target_view
-        ``"all"``: the target encoder sees the whole neighbourhood and its outputs at masked tokens are gathered
+        ``"all"``: the target encoder sees the whole neighborhood and its outputs at masked tokens are gathered
         (I-JEPA); ``"masked"``: it sees the masked tokens alone (the paper's Equation 2 taken literally).
     target_norm
         ``"layer"``: targets pass a layer norm without parameters; ``"none"``.
@@ -174,7 +174,7 @@ class ObjectiveConfig:
         Weight of the token objective: L1 at masked tokens (the paper's loss).
     cell_weight, neighborhood_weight
         Weights of the pooled objectives: from the visible tokens predict the target encoder's pooled index cell and
-        pooled neighbourhood (smooth L1, targets standardized over the batch). 0 in the paper.
+        pooled neighborhood (smooth L1, targets standardized over the batch). 0 in the paper.
     variance_weight, covariance_weight
         Guards against collapse on pooled context embeddings: a hinge on the standard deviation of each dimension,
         and squared off-diagonal covariance (VICReg). 0 in the paper.
@@ -215,9 +215,9 @@ class TrainConfig:
     max_epochs
         Epochs when ``max_steps`` is ``None`` or ``train(max_epochs=...)`` is called.
     batch_size
-        Neighbourhoods per step.
+        Neighborhoods per step.
     batches
-        ``"section"``: the neighbourhoods of a batch come from one section, so that what is standardized over a batch
+        ``"section"``: the neighborhoods of a batch come from one section, so that what is standardized over a batch
         is free of differences between sections. ``"mixed"``: from all.
     learning_rate, final_learning_rate
         Peak and end of the cosine.

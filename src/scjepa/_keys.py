@@ -8,7 +8,7 @@ SPATIAL: Final = "spatial"
 """``obsm`` key of the coordinates and squidpy's default ``key_added`` of the spatial graph."""
 
 EMBEDDING: Final = "X_stjepa"
-"""``obsm`` key of neighbourhood embeddings (the tutorials' name; the user chooses it)."""
+"""``obsm`` key of neighborhood embeddings (the tutorials' name; the user chooses it)."""
 
 EMBEDDING_CELL: Final = "X_stjepa_cell"
 """``obsm`` key of cell embeddings."""
@@ -20,7 +20,7 @@ NICHE: Final = "niche"
 """``obs`` key of the niches that :func:`scjepa.tl.niches` writes."""
 
 NICHE_NEIGHBORS: Final = "scjepa_niche"
-"""``uns``/``obsp`` key of the nearest-neighbour graph of embeddings; the user's own ``neighbors`` is left alone."""
+"""``uns``/``obsp`` key of the nearest-neighbor graph of embeddings; the user's own ``neighbors`` is left alone."""
 
 UNS: Final = "scjepa"
 """``uns`` key of what scjepa's functions record about how a result was made."""

@@ -36,7 +36,7 @@ def _close(a, b):
 
 
 def _section(adata, name):
-    """Return one section, whose neighbourhoods are all in it, and its rows in the whole."""
+    """Return one section, whose neighborhoods are all in it, and its rows in the whole."""
     rows = np.flatnonzero(adata.obs["section"] == name)
     return adata[rows].copy(), rows
 

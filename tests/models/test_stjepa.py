@@ -43,7 +43,7 @@ def test_batch_size_and_company_do_not_change_an_embedding(trained, with_graph):
     reference = model.get_latent_representation()
     for size in (1, 7, 1000):
         _close(model.get_latent_representation(batch_size=size), reference)
-    one = adata[adata.obs["section"] == "s1"].copy()  # its neighbourhoods are all in it
+    one = adata[adata.obs["section"] == "s1"].copy()  # its neighborhoods are all in it
     _close(model.get_latent_representation(one), reference[: one.n_obs])
 
 

@@ -13,7 +13,7 @@ N_GENES, N_NEIGHBORS, N_TOKENS = 30, 4, 8
 
 
 def random_batch(seed: int = 0, n_sequences: int = 5, metatoken: bool = True, empty_cells: bool = True) -> Batch:
-    """Return a batch of ragged neighbourhoods; some cells are absent or without counts."""
+    """Return a batch of ragged neighborhoods; some cells are absent or without counts."""
     rng = np.random.default_rng(seed)
     genes, ranks, segments, sequences = [], [], [], []
     for row in range(n_sequences):

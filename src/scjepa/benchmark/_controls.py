@@ -17,9 +17,9 @@ def neighborhood_pca(
     n_comps: int = 50,
     random_state: int = 0,
 ) -> np.ndarray:
-    """Principal components of neighbourhood means: the simplest embedding of niches.
+    """Principal components of neighborhood means: the simplest embedding of niches.
 
-    Counts are scaled to 10,000 a cell and log1p'd, averaged over each cell and its neighbours in the spatial graph, and
+    Counts are scaled to 10,000 a cell and log1p'd, averaged over each cell and its neighbors in the spatial graph, and
     projected on their principal components.
 
     Parameters

@@ -107,7 +107,7 @@ class JEPAModel(BaseModelClass):
         accelerator, devices
             Lightning's, ``"auto"`` by default: the best device there is.
         batch_size
-            Neighbourhoods a step.
+            Neighborhoods a step.
         validation_size
             Share of cells held out for the monitor, in whole sections or spatial blocks; 0: none, the monitor then
             reads training cells.

@@ -50,7 +50,7 @@ class CellData:
     Attributes
     ----------
     tokens, neighbors
-        Token and neighbour tables.
+        Token and neighbor tables.
     technologies
         ``(n_cells,)`` int64 codes; a technology the model does not know has code 0, which inference does not read.
     sections
@@ -147,7 +147,7 @@ def tables_of(
     normalizations: FittedNormalizations,
     gene_ids: np.ndarray | None = None,
 ) -> CellData:
-    """Tokenize the cells of ``adata`` and order their neighbours.
+    """Tokenize the cells of ``adata`` and order their neighbors.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""ST-JEPA: embeddings of genes, cells and neighbourhoods of spatial transcriptomics."""
+"""ST-JEPA: embeddings of genes, cells and neighborhoods of spatial transcriptomics."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SHARED = "shared"
 class STJEPA(JEPAModel):
     """Spatial-transcriptomics JEPA (GenBio 2026).
 
-    Each cell and its nearest neighbours become a sequence of gene tokens. A context encoder sees the visible tokens,
+    Each cell and its nearest neighbors become a sequence of gene tokens. A context encoder sees the visible tokens,
     an EMA target encoder gives the representations of the masked ones, and a predictor is trained to predict them.
 
     Parameters
@@ -196,7 +196,7 @@ class STJEPA(JEPAModel):
         out: np.ndarray | str | Path | None = None,
         key_added: str | None = None,
     ) -> np.ndarray:
-        """Embed cells: the mean over the contextual tokens of a neighbourhood, or of its index cell.
+        """Embed cells: the mean over the contextual tokens of a neighborhood, or of its index cell.
 
         Parameters
         ----------
@@ -205,7 +205,7 @@ class STJEPA(JEPAModel):
             normalized with the model's statistics, those of its technology or, where the model does not know it, of
             all technologies. Default: the model's own.
         scale
-            ``"neighborhood"`` (the cell with its neighbours: for niches) or ``"cell"`` (the index cell's tokens, seen
+            ``"neighborhood"`` (the cell with its neighbors: for niches) or ``"cell"`` (the index cell's tokens, seen
             in context).
         encoder
             ``"target"`` (the EMA encoder) or ``"context"``.

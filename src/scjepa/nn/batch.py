@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed token sequences of B neighbourhoods, T tokens in all.
+    """Packed token sequences of B neighborhoods, T tokens in all.
 
     Attributes
     ----------
@@ -22,7 +22,7 @@ class Batch:
     ranks
         ``(T,)`` int64 rank codes within the token's cell, 0 for the highest.
     segments
-        ``(T,)`` int64: 0 the index cell, 1..k its neighbours by distance, ``n_segments`` the metatoken.
+        ``(T,)`` int64: 0 the index cell, 1..k its neighbors by distance, ``n_segments`` the metatoken.
     sequences
         ``(T,)`` int64 row of the batch, non-decreasing.
     technologies
@@ -41,7 +41,7 @@ class Batch:
 
     @property
     def n_sequences(self) -> int:
-        """Neighbourhoods in the batch, B."""
+        """Neighborhoods in the batch, B."""
         return len(self.technologies)
 
     @property

@@ -42,25 +42,25 @@ def stratified(batch: Batch, ratio: float, generator: torch.Generator | None) ->
 
 
 def uniform(batch: Batch, ratio: float, generator: torch.Generator | None) -> Tensor:
-    """Mask round(ratio · n) tokens of each neighbourhood, wherever they are."""
+    """Mask round(ratio · n) tokens of each neighborhood, wherever they are."""
     return _mask_share(batch.sequences, _uniform(batch.genes, generator), ratio)
 
 
 def target_cell(batch: Batch, ratio: float, generator: torch.Generator | None) -> Tensor:
-    """Mask round(ratio · n) tokens of one cell, drawn for each neighbourhood (Figure 1c)."""
+    """Mask round(ratio · n) tokens of one cell, drawn for each neighborhood (Figure 1c)."""
     _, chosen = _draw_cells(batch, generator, n_cells=1)
     return stratified(batch, ratio, generator) & chosen
 
 
 def whole_cell(batch: Batch, ratio: float, generator: torch.Generator | None) -> Tensor:
-    """Mask all tokens of round(ratio · cells) cells of each neighbourhood, at least one and never all."""
+    """Mask all tokens of round(ratio · cells) cells of each neighborhood, at least one and never all."""
     n_cells, _ = _draw_cells(batch, None, n_cells=0)
     _, chosen = _draw_cells(batch, generator, n_cells=torch.round(ratio * n_cells).clamp_min(1))
     return chosen
 
 
 def rank_span(batch: Batch, ratio: float, generator: torch.Generator | None) -> Tensor:
-    """Mask a run of round(ratio · n) neighbouring ranks of each cell, wrapping around its end."""
+    """Mask a run of round(ratio · n) neighboring ranks of each cell, wrapping around its end."""
     sizes = torch.bincount(batch.blocks)
     start = torch.rand(len(sizes), device=sizes.device, generator=generator) * sizes
     place = _rank_in_group(batch.blocks, batch.ranks.float())

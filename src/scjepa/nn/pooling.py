@@ -1,4 +1,4 @@
-"""Pooling token representations to cells and neighbourhoods; metatokens and absent cells never take part."""
+"""Pooling token representations to cells and neighborhoods; metatokens and absent cells never take part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoder of neighbourhoods, and the pair of context encoder and EMA target encoder."""
+"""The encoder of neighborhoods, and the pair of context encoder and EMA target encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neighbourhoods as packed batches of tokens: index cells -> gather neighbours -> gather tokens.
+"""Neighborhoods as packed batches of tokens: index cells -> gather neighbors -> gather tokens.
 
 All on one device and without a loop over cells: a batch holds real tokens only, one sequence after the other, never
 padding. The loader of a training run therefore has nothing to do but name the cells.

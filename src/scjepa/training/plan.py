@@ -96,7 +96,7 @@ class JEPATrainingPlan(pl.LightningModule):
         return Positions(-(-len(self.monitor_cells) // self.config.batch_size))
 
     def _gather(self, cells: Tensor, rng: torch.Generator):
-        """Gather the neighbourhoods of ``cells``, some without their metatoken."""
+        """Gather the neighborhoods of ``cells``, some without their metatoken."""
         if not self.module.config.encoder.metatoken:
             return self.source.batch(cells)
         keep = torch.rand(len(cells), device=self.device, generator=rng)

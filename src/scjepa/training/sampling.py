@@ -142,7 +142,7 @@ def hold_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split cells into training and held-out cells by whole spatial blocks or whole sections.
 
-    A random split of cells would leak: a held-out cell's neighbours would be index cells of training.
+    A random split of cells would leak: a held-out cell's neighbors would be index cells of training.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ def standardize_over_batch(x: Tensor) -> Tensor:
 
 
 def pooled_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Smooth L1 between predictions and batch-standardized targets: what tells neighbourhoods apart, not their mean."""
+    """Smooth L1 between predictions and batch-standardized targets: what tells neighborhoods apart, not their mean."""
     return F.smooth_l1_loss(prediction, standardize_over_batch(target))
 
 
