@@ -31,7 +31,7 @@ def _model(adata, make_model, ranks="nonzero_mean", values="shifted_log"):
     return make_model(adata, tokens={"n_tokens": 8, "n_neighbors": 6, "ranks": ranks, "values": values})
 
 
-def _close(a, b):
+def _assert_close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -46,7 +46,7 @@ def test_a_section_embeds_as_it_does_among_all(model):
         every = model.get_latent_representation(scale=scale)
         for name in ("a1", "a2", "b2"):
             section, rows = _section(model.adata, name)
-            _close(model.get_latent_representation(section, scale=scale), every[rows])
+            _assert_close(model.get_latent_representation(section, scale=scale), every[rows])
 
 
 def test_a_few_cells_have_the_tokens_they_have_among_all(model, with_graph):
@@ -67,14 +67,14 @@ def test_company_of_other_cells_does_not_matter(model, with_graph):
     both = ad.concat([query, crowd])
     both.obs["section"] = both.obs["section"].astype("category")
     both = with_graph(both)
-    _close(model.get_latent_representation(both)[: query.n_obs], model.get_latent_representation())
+    _assert_close(model.get_latent_representation(both)[: query.n_obs], model.get_latent_representation())
 
 
 def test_order_of_cells_and_genes_does_not_matter(model, with_graph):
     rng = np.random.default_rng(1)
     cells, genes = rng.permutation(model.adata.n_obs), rng.permutation(model.adata.n_vars)
     shuffled = with_graph(model.adata[cells][:, genes].copy())
-    _close(model.get_latent_representation(shuffled), model.get_latent_representation()[cells])
+    _assert_close(model.get_latent_representation(shuffled), model.get_latent_representation()[cells])
 
 
 def test_chosen_genes_keep_their_statistics(model):
@@ -88,7 +88,7 @@ def test_chosen_genes_keep_their_statistics(model):
         )
         assert all(few[gene] == value for gene, value in known.items() if gene in few)
     section, rows = _section(model.adata, "b2")
-    _close(
+    _assert_close(
         model.get_latent_representation(section, genes="shared"), model.get_latent_representation(genes="shared")[rows]
     )
 
@@ -99,7 +99,7 @@ def test_an_unseen_technology_gets_the_statistics_of_all(model):
     embedding = model.get_latent_representation(query)
     assert np.isfinite(embedding).all()
     section, rows = _section(query, "a2")
-    _close(model.get_latent_representation(section), embedding[rows])
+    _assert_close(model.get_latent_representation(section), embedding[rows])
 
     config = model.config.tokens
     ids = model.vocabulary.ids(query.var_names)
@@ -137,7 +137,7 @@ def test_saved_and_loaded_on_a_section_embeds_bit_for_bit(model, tmp_path):
         loaded = scjepa.STJEPA.load(tmp_path / "m", section.copy(), accelerator="cpu")
         own = loaded.get_latent_representation()
         np.testing.assert_array_equal(own, model.get_latent_representation(section))
-        _close(own, model.get_latent_representation()[rows])
+        _assert_close(own, model.get_latent_representation()[rows])
         np.testing.assert_array_equal(
             loaded.get_latent_representation(model.adata.copy()), model.get_latent_representation()
         )

@@ -9,7 +9,7 @@ import scjepa
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 
 
-def _close(a, b):
+def _assert_close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -22,7 +22,7 @@ def test_shuffled_cells_and_genes_give_the_same_embeddings(trained, with_graph):
     cells, genes = rng.permutation(adata.n_obs), rng.permutation(adata.n_vars)
     shuffled = with_graph(adata[cells][:, genes].copy())
     for scale in ("neighborhood", "cell"):
-        _close(
+        _assert_close(
             model.get_latent_representation(shuffled, scale=scale), model.get_latent_representation(scale=scale)[cells]
         )
 
@@ -35,16 +35,16 @@ def test_a_model_trained_on_shuffled_genes_is_the_same_model(make_tissue, with_g
         model = make_model(adata)
         model.train(accelerator="cpu", progress_bar=False)
         embeddings.append(model.get_latent_representation())
-    _close(*embeddings)
+    _assert_close(*embeddings)
 
 
 def test_batch_size_and_company_do_not_change_an_embedding(trained, with_graph):
     model, adata = trained
     reference = model.get_latent_representation()
     for size in (1, 7, 1000):
-        _close(model.get_latent_representation(batch_size=size), reference)
+        _assert_close(model.get_latent_representation(batch_size=size), reference)
     one = adata[adata.obs["section"] == "s1"].copy()  # its neighborhoods are all in it
-    _close(model.get_latent_representation(one), reference[: one.n_obs])
+    _assert_close(model.get_latent_representation(one), reference[: one.n_obs])
 
 
 @pytest.mark.parametrize("backend", ["padded", "per_sequence", "bucketed"])
@@ -53,7 +53,7 @@ def test_attention_backends_give_the_same_embeddings(adata, make_model, backend)
     embeddings = [
         make_model(adata, encoder={**encoder, "attention": b}).get_latent_representation() for b in ("padded", backend)
     ]
-    _close(*embeddings)
+    _assert_close(*embeddings)
 
 
 def test_seeded_runs_repeat_and_seeds_differ(make_tissue, make_model):
@@ -173,7 +173,7 @@ def test_unseen_technology_and_sections_are_embedded(trained, with_graph):
     model, adata = trained
     query = adata.copy()
     query.obs["technology"] = "unheard-of"
-    _close(model.get_latent_representation(with_graph(query)), model.get_latent_representation())
+    _assert_close(model.get_latent_representation(with_graph(query)), model.get_latent_representation())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8])
