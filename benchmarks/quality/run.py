@@ -1,6 +1,9 @@
 """Train recipes × sets × seeds, embed, score, and append tidy rows; finished rows are not run again.
 
+    export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
     python benchmarks/quality/run.py --recipes small --sets V1 osmFISH mPFC --seeds 3
+
+Name both thread counts or neither: when clustering first runs, numba sets torch's threads to its own number.
 
 Scores are NMI and ARI of Leiden clusters with the labelled regions: at resolutions 0.6-1.4 and at the number of
 clusters that equals the number of labels, on a 15-nearest-neighbor graph. Rows go to ``results/scores.csv``,
