@@ -1,0 +1,79 @@
+"""The spatial graph that squidpy wrote into an AnnData object, checked: no edge joins two sections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from scjepa import _keys
+from scjepa.tl._adata import groups_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def section_key_of(adata: AnnData, library_key: str | None) -> str | None:
+    """Return the column that tells sections apart: ``library_key``, else ``"section"`` if there is such a column."""
+    if library_key is None and _keys.SECTION in adata.obs:
+        return _keys.SECTION
+    return library_key
+
+
+def edges_of(connectivities: Any) -> csr_matrix:
+    """Return the edges of a graph as a csr matrix of float32 ones, the diagonal and stored zeros left out.
+
+    Parameters
+    ----------
+    connectivities
+        Square matrix, sparse or dense; an entry other than 0 is an edge, whatever its weight.
+
+    Raises
+    ------
+    ValueError
+        If it is not square.
+    """
+    graph = csr_matrix(connectivities, copy=True)
+    if graph.shape[0] != graph.shape[1]:
+        raise ValueError(f"connectivities must have the shape (n_cells, n_cells), found {graph.shape}.")
+    graph.sum_duplicates()
+    graph.data = (graph.data != 0).astype(np.float32)
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    return graph
+
+
+def spatial_graph_of(adata: AnnData, neighbors_key: str, library_key: str | None) -> csr_matrix:
+    """Return the spatial graph of all cells as :func:`edges_of` does.
+
+    Raises
+    ------
+    KeyError
+        If there is no such graph, or no column ``library_key``.
+    ValueError
+        If an edge joins two sections.
+    """
+    key = f"{neighbors_key}_connectivities"
+    section_key = section_key_of(adata, library_key)
+    if key not in adata.obsp:
+        there = ", ".join(map(repr, adata.obsp)) or "none"
+        library = f", library_key={section_key!r}" if section_key else ""
+        raise KeyError(
+            f"adata.obsp has no {key!r}; keys there: {there}. Compute the spatial graph first: "
+            f"sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type='generic'{library})"
+        )
+    graph = edges_of(adata.obsp[key])
+    sections = groups_of(adata, section_key)
+    if sections is not None:
+        edges = graph.tocoo()
+        across = np.flatnonzero(sections[edges.row] != sections[edges.col])
+        if len(across):
+            one, other = edges.row[across[0]], edges.col[across[0]]
+            raise ValueError(
+                f"{len(across)} edges of adata.obsp[{key!r}] join different sections (adata.obs[{section_key!r}]): "
+                f"{adata.obs_names[one]!r} ({sections[one]}) and {adata.obs_names[other]!r} ({sections[other]}), for "
+                "one. Rebuild the graph by section: sq.gr.spatial_neighbors(adata, n_neighs=10, "
+                f"coord_type='generic', library_key={section_key!r})"
+            )
+    return graph
