@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from scjepa.models._data import CellData, normalizations_of, panels_of, tables_o
 from scjepa.models._embed import AUTO, check_batch_size, embed, embed_genes
 from scjepa.models._estimate import check_memory, embedding_bytes
 from scjepa.models._fields import SECTION, TECHNOLOGY, CoordinatesField, GraphField, LabelField, PanelField
+from scjepa.models._masked import check_masks, embed_masked
 from scjepa.models._output import LatentFile, check_array, fingerprint
 from scjepa.nn import POOLING, SpatialJEPA
 from scjepa.tokens.batches import TokenSource
@@ -257,6 +258,55 @@ class STJEPA(JEPAModel):
         if key_added is not None:
             (self.adata if adata is None else adata).obsm[key_added] = embedding
         return embedding
+
+    def get_masked_representations(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_masks: int = 8,
+        ratio: float = 0.3,
+        seed: int = 0,
+        scale: str = "neighborhood",
+        encoder: str = "target",
+        genes: str | Sequence[str] | None = None,
+        batch_size: int | str = AUTO,
+    ) -> Iterator[np.ndarray]:
+        """Embed cells several times, each time with other tokens hidden, for :func:`scjepa.tl.niche_confidence`.
+
+        Parameters
+        ----------
+        n_masks
+            Times to embed; each takes about (1 - ratio) of the time of :meth:`get_latent_representation`.
+        ratio
+            Share of each cell's tokens that is hidden, in (0, 1); a cell keeps one token at least.
+        seed
+            Seed of the masks. What is hidden depends on it and on the counts of a neighborhood, not on the order of
+            cells or genes or the batch size.
+        adata, scale, encoder, genes, batch_size
+            As in :meth:`get_latent_representation`.
+
+        Yields
+        ------
+        numpy.ndarray
+            ``(n_cells, n_latent)`` float32 for each mask, made when it is asked for. All at once:
+            ``np.stack(list(model.get_masked_representations()))``.
+
+        Raises
+        ------
+        ValueError
+            If an option cannot be used, or no gene matches.
+        """
+        check_masks(n_masks, ratio)
+        if scale not in POOLING:
+            raise ValueError(unknown_name("scale", scale, POOLING))
+        check_batch_size(batch_size)
+        self.module.tower(encoder)
+        self._warn_if_untrained()
+        source = self._source(adata, self._gene_ids(genes))
+        self._warn_of_empty(source, scale, adata)
+        self._check_embedding_memory(source, batch_size, 4 * source.n_cells * self.config.encoder.width)
+        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
+        return embed_masked(self.module, source, n_masks=n_masks, ratio=ratio, seed=seed, **how)
 
     def get_gene_representation(self, *, encoder: str = "target", batch_size: int | str = AUTO) -> np.ndarray:
         """Embed genes: the mean contextual token of each gene over the cells that express it.

@@ -15,7 +15,7 @@ from scjepa._config import unknown_name
 from scjepa.nn.batch import Batch
 
 
-def _rank_in_group(groups: Tensor, keys: Tensor) -> Tensor:
+def rank_in_group(groups: Tensor, keys: Tensor) -> Tensor:
     """Return the position of each element among its group's when ordered by ``keys``; ``groups`` is non-decreasing."""
     order = torch.argsort(keys, stable=True)
     order = order[torch.argsort(groups[order], stable=True)]
@@ -29,7 +29,7 @@ def _rank_in_group(groups: Tensor, keys: Tensor) -> Tensor:
 def _mask_share(groups: Tensor, keys: Tensor, ratio: float) -> Tensor:
     """Mask round(ratio · n) tokens of each group, those of the smallest keys."""
     n_masked = torch.round(ratio * torch.bincount(groups)).long()
-    return _rank_in_group(groups, keys) < n_masked[groups]
+    return rank_in_group(groups, keys) < n_masked[groups]
 
 
 def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -63,7 +63,7 @@ def rank_span(batch: Batch, ratio: float, generator: torch.Generator | None) -> 
     """Mask a run of round(ratio · n) neighboring ranks of each cell, wrapping around its end."""
     sizes = torch.bincount(batch.blocks)
     start = torch.rand(len(sizes), device=sizes.device, generator=generator) * sizes
-    place = _rank_in_group(batch.blocks, batch.ranks.float())
+    place = rank_in_group(batch.blocks, batch.ranks.float())
     return _mask_share(batch.blocks, (place - start.long()[batch.blocks]) % sizes[batch.blocks], ratio)
 
 
@@ -101,7 +101,7 @@ def draw_mask(batch: Batch, scheme: str, ratio: float, generator: torch.Generato
         raise ValueError(unknown_name("masking scheme", scheme, MASKING_SCHEMES))
     cells = ~batch.is_metatoken
     masked = MASKING_SCHEMES[scheme](batch, ratio, generator) & cells
-    place = _rank_in_group(batch.sequences, _uniform(batch.genes, generator) + 2.0 * batch.is_metatoken)
+    place = rank_in_group(batch.sequences, _uniform(batch.genes, generator) + 2.0 * batch.is_metatoken)
     n_cells = torch.bincount(batch.sequences[cells], minlength=batch.n_sequences)
     n_masked = torch.bincount(batch.sequences[masked], minlength=batch.n_sequences)
     first = (place == 0) & cells

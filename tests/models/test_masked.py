@@ -1,0 +1,114 @@
+"""Embeddings with hidden tokens."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from scjepa.models._masked import visible
+from scjepa.models.stjepa import STJEPA
+
+
+def _stack(model, adata=None, **how):
+    return np.stack(list(model.get_masked_representations(adata, **how)))
+
+
+def test_each_mask_is_another_embedding_near_the_whole_one(trained):
+    model, adata = trained
+    masked = _stack(model, n_masks=3)
+    assert masked.shape == (3, adata.n_obs, 32)
+    assert masked.dtype == np.float32
+    whole = model.get_latent_representation()
+    spread = np.linalg.norm(whole - whole.mean(axis=0), axis=1).mean()
+    for one in masked:
+        moved = np.linalg.norm(one - whole, axis=1)
+        assert (moved > 0).all()
+        assert moved.mean() < spread
+    assert not np.allclose(masked[0], masked[1])
+
+
+def test_a_higher_ratio_moves_cells_further(trained):
+    model, _ = trained
+    whole = model.get_latent_representation()
+    moved = [np.linalg.norm(_stack(model, n_masks=2, ratio=r) - whole, axis=-1).mean() for r in (0.1, 0.4, 0.8)]
+    assert moved[0] < moved[1] < moved[2]
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.3, 0.5, 0.99])
+def test_each_cell_hides_its_share_and_keeps_one_token(trained, ratio):
+    model, _ = trained
+    batch = model._source(None).batch(torch.arange(40))
+    keep = visible(batch, ratio, seed=3, number=1)
+    sizes = torch.bincount(batch.blocks)
+    hidden = torch.bincount(batch.blocks[~keep], minlength=len(sizes))
+    expected = torch.minimum(torch.round(ratio * sizes).long(), (sizes - 1).clamp_min(0))
+    assert torch.equal(hidden, expected)
+
+
+def test_every_token_is_hidden_equally_often(trained):
+    model, _ = trained
+    batch = model._source(None).batch(torch.arange(20))
+    kept = torch.stack([visible(batch, 0.5, seed=0, number=m) for m in range(400)]).double().mean(0)
+    sizes = torch.bincount(batch.blocks)[batch.blocks]
+    expected = 1 - torch.round(0.5 * sizes) / sizes
+    # 400 draws: five standard errors are 0.125.
+    assert (kept - expected).abs().max() < 0.125
+    ranks = torch.stack([kept[batch.ranks == rank].mean() for rank in range(4)])
+    assert ranks.max() - ranks.min() < 0.05
+
+
+def test_masks_repeat_and_do_not_depend_on_their_number_or_the_batch_size(trained):
+    model, _ = trained
+    three = _stack(model, n_masks=3, seed=5)
+    np.testing.assert_array_equal(three[:2], _stack(model, n_masks=2, seed=5))
+    np.testing.assert_allclose(three, _stack(model, n_masks=3, seed=5, batch_size=7), atol=1e-5)
+    assert not np.allclose(three, _stack(model, n_masks=3, seed=6))
+
+
+def test_shuffling_cells_and_genes_leaves_every_masked_cell_the_same(trained):
+    model, adata = trained
+    rng = np.random.default_rng(0)
+    order = rng.permutation(adata.n_obs)
+    shuffled = adata[order, rng.permutation(adata.n_vars)].copy()
+    np.testing.assert_allclose(_stack(model, shuffled, n_masks=2), _stack(model, n_masks=2)[:, order], atol=1e-5)
+
+
+def test_other_scales_and_encoders_are_told_apart(trained):
+    model, _ = trained
+    default = _stack(model, n_masks=1)
+    assert not np.allclose(default, _stack(model, n_masks=1, scale="cell"))
+    assert not np.allclose(default, _stack(model, n_masks=1, encoder="context"))
+
+
+def test_it_is_made_as_it_is_asked_for_and_leaves_gradients_on(trained):
+    model, _ = trained
+    masked = model.get_masked_representations(n_masks=10_000)
+    assert inspect.isgenerator(masked)
+    next(masked)
+    assert not torch.is_inference_mode_enabled()
+    masked.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"n_masks": 0}, "n_masks must be 1 or more"),
+        ({"ratio": 0.0}, "ratio must lie between 0 and 1"),
+        ({"ratio": 1.0}, "ratio must lie between 0 and 1"),
+        ({"scale": "neighbourhood"}, "Did you mean 'neighborhood'"),
+        ({"encoder": "teacher"}, "encoder must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+    ],
+)
+def test_bad_options_are_told_at_once(trained, how, message):
+    with pytest.raises(ValueError, match=message):
+        trained[0].get_masked_representations(**how)
+
+
+def test_an_untrained_model_says_so(make_model, adata):
+    model: STJEPA = make_model(adata)
+    with pytest.warns(UserWarning, match="not trained"):
+        model.get_masked_representations()
