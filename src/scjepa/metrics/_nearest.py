@@ -1,0 +1,57 @@
+"""Nearest neighbors of embeddings, for the metrics that count what is near."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_EXACT_UP_TO = 50_000
+"""Cells up to which neighbors are exact, as for niches."""
+
+
+def nearest(embedding: np.ndarray, n_neighbors: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices and distances of each cell's nearest neighbors, itself first.
+
+    Parameters
+    ----------
+    embedding
+        Array of shape (n_cells, n_dims).
+    n_neighbors
+        Neighbors of each cell, itself included.
+    seed
+        Seed of the search, which is approximate above 50,000 cells.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Indices (int64) and Euclidean distances (float32), both of shape (n_cells, n_neighbors).
+    """
+    own = np.arange(len(embedding))[:, None]
+    if len(embedding) <= _EXACT_UP_TO:
+        from sklearn.neighbors import NearestNeighbors
+
+        # Without a query no cell is its own neighbor, also where several share one point.
+        search = NearestNeighbors(n_neighbors=n_neighbors - 1, algorithm="brute").fit(embedding)
+        distances, others = search.kneighbors()
+        indices = np.hstack([own, others])
+        distances = np.hstack([np.zeros((len(embedding), 1)), distances])
+    else:
+        from pynndescent import NNDescent
+
+        indices, distances = NNDescent(embedding, n_neighbors=n_neighbors, random_state=seed).neighbor_graph
+    return indices.astype(np.int64), distances.astype(np.float32)
+
+
+def as_scib(indices: np.ndarray, distances: np.ndarray) -> Any:
+    """Return the neighbors as scib-metrics takes them."""
+    return scib_metrics().nearest_neighbors.NeighborsResults(indices=indices, distances=distances)
+
+
+def scib_metrics() -> Any:
+    """Return the package scib-metrics, which is optional; say how to get it where it is missing."""
+    try:
+        import scib_metrics
+    except ImportError as error:
+        raise ImportError('This metric needs scib-metrics: pip install "scjepa[metrics]"') from error
+    return scib_metrics

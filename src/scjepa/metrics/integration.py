@@ -1,0 +1,105 @@
+"""How well sections or technologies mix in an embedding: iLISI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scjepa.metrics._checks import group_codes, varied_embedding
+from scjepa.metrics._nearest import as_scib, nearest, scib_metrics
+from scjepa.metrics.clustering import UNLABELLED, _labelled
+
+_FEWEST_CELLS = 10
+"""Cells below which a label says nothing about mixing (the bound that scib-metrics sets for kBET)."""
+
+
+def ilisi(
+    embedding: Any,
+    batches: Any,
+    *,
+    labels: Any = None,
+    n_neighbors: int = 90,
+    ignore: str | Sequence[Any] = UNLABELLED,
+) -> float:
+    """Return how well batches mix among nearest neighbors: iLISI of scib-metrics, scaled to [0, 1].
+
+    A cell's LISI is the inverse Simpson index of its neighbors' batches, each neighbor weighted by a Gaussian kernel
+    whose width gives the perplexity ``n_neighbors // 3``. iLISI is the median over cells, less 1, over the number of
+    batches less 1. Perfectly mixed batches of unequal size stay below 1.
+
+    With ``labels``, the cells of each label are taken by themselves (their neighbors among themselves, scaled by the
+    batches that have the label), and the mean over labels is weighted by their numbers of cells: integration within
+    a niche, which is not had by throwing all niches together.
+
+    Parameters
+    ----------
+    embedding
+        Array of shape (n_cells, n_dims).
+    batches
+        Section, technology or other batch of each cell, length n_cells.
+    labels
+        Known label of each cell, length n_cells; ``None``: across labels, over all cells.
+    n_neighbors
+        Neighbors of each cell, itself included; at most all cells (of the label) are used.
+    ignore
+        Labels that mean "no label". Cells with these labels or NaN are left out when ``labels`` is given, and so are
+        labels of one batch or of fewer than 10 cells.
+
+    Returns
+    -------
+    float
+        0 (no cell has a neighbor of another batch) to 1 (all batches equally near).
+
+    Raises
+    ------
+    ValueError
+        If the embedding has NaN or is constant, lengths differ, a cell has no batch, there is one batch, there are
+        fewer than 10 cells, or no label has two batches.
+    ImportError
+        If scib-metrics is not installed.
+    """
+    embedding = varied_embedding(embedding)
+    codes, names = group_codes(batches, len(embedding), "batches")
+    if len(names) < 2:
+        raise ValueError(f"iLISI needs two batches or more; all {len(codes)} cells are of batch {names[0]!r}.")
+    if n_neighbors < _FEWEST_CELLS:
+        raise ValueError(f"n_neighbors must be {_FEWEST_CELLS} or more, found {n_neighbors}.")
+    groups = [np.arange(len(embedding))] if labels is None else _cells_by_label(labels, len(embedding), ignore)
+    groups = [cells for cells in groups if len(cells) >= _FEWEST_CELLS and len(np.unique(codes[cells])) > 1]
+    if not groups:
+        what = f"There are fewer than {_FEWEST_CELLS} cells" if labels is None else "No label has 10 cells of 2 batches"
+        raise ValueError(f"{what}, so there is no mixing to measure.")
+    scores = np.empty(len(groups))
+    lisi = _lisi(embedding, codes, groups, n_neighbors)
+    for i, cells in enumerate(groups):
+        scores[i] = (np.nanmedian(lisi[i]) - 1) / (len(np.unique(codes[cells])) - 1)
+    return float(np.average(scores, weights=[len(cells) for cells in groups]))
+
+
+def _cells_by_label(labels: Any, n_cells: int, ignore: str | Sequence[Any]) -> list[np.ndarray]:
+    if len(labels) != n_cells:
+        raise ValueError(f"The embedding has {n_cells} cells, labels {len(labels)}.")
+    codes, kept = _labelled(labels, ignore)
+    return [np.flatnonzero((codes == code) & kept) for code in np.unique(codes[kept])]
+
+
+def _lisi(embedding: np.ndarray, batches: np.ndarray, groups: list[np.ndarray], n_neighbors: int) -> list[np.ndarray]:
+    """Return the LISI of the cells of each group, neighbors searched within the group.
+
+    Groups with equally many neighbors share a call, for jax compiles anew for every shape.
+    """
+    sizes = np.array([min(n_neighbors, len(cells)) for cells in groups])
+    lisi: list[np.ndarray] = [np.empty(0)] * len(groups)
+    for size in np.unique(sizes):
+        chosen = np.flatnonzero(sizes == size)
+        parts = [nearest(embedding[groups[i]], int(size)) for i in chosen]
+        starts = np.r_[0, np.cumsum([len(groups[i]) for i in chosen])]
+        indices = np.vstack([part[0] + start for part, start in zip(parts, starts[:-1], strict=True)])
+        distances = np.vstack([part[1] for part in parts])
+        cells = np.concatenate([groups[i] for i in chosen])
+        found = scib_metrics().lisi_knn(as_scib(indices, distances), batches[cells])
+        for i, values in zip(chosen, np.split(np.asarray(found), starts[1:-1]), strict=True):
+            lisi[i] = values
+    return lisi
