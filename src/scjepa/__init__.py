@@ -23,7 +23,7 @@ _CONFIGURATION = (
     "TokenConfig",
     "TrainConfig",
 )
-_OBJECTS = {"STJEPA": "scjepa.models", **dict.fromkeys(_CONFIGURATION, "scjepa._config")}
+_OBJECTS = {"STJEPA": "scjepa.models", "table_of": "scjepa.datasets", **dict.fromkeys(_CONFIGURATION, "scjepa._config")}
 
 __all__ = [
     "PRESETS",
@@ -42,6 +42,7 @@ __all__ = [
     "nn",
     "pl",
     "settings",
+    "table_of",
     "tl",
     "tokens",
     "training",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         TokenConfig,
         TrainConfig,
     )
+    from scjepa.datasets import table_of
     from scjepa.models import STJEPA
 
 

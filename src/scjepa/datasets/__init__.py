@@ -1,10 +1,11 @@
-"""Simulated tissue with planted niches, and readers of local and public data."""
+"""Simulated tissue with planted niches, readers of local and public data, and the tables of SpatialData."""
 
 from __future__ import annotations
 
 from scjepa.datasets._difficulty import DIFFICULTIES, Difficulty
 from scjepa.datasets._local import available, load
 from scjepa.datasets._simulate import iter_simulated_tissue, simulated_tissue
+from scjepa.datasets._spatialdata import table_of
 from scjepa.datasets._spec import Geometry, TechnologySpec
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "iter_simulated_tissue",
     "load",
     "simulated_tissue",
+    "table_of",
 ]

@@ -1,0 +1,154 @@
+"""The table of a SpatialData object as AnnData, with coordinates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+
+from scjepa import _keys
+from scjepa._config import unknown_name
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+_GLOBAL = "global"
+
+
+def table_of(
+    data: AnnData | SpatialData,
+    table_name: str | None = None,
+    *,
+    coordinate_system: str | Mapping[str, str] | None = None,
+    spatial_key: str = _keys.SPATIAL,
+) -> AnnData:
+    """Return the cells of a SpatialData object as AnnData, with their coordinates in ``obsm``.
+
+    It is the table itself and no copy: an embedding or niches written to it are in the SpatialData object too.
+
+    Parameters
+    ----------
+    data
+        A :class:`spatialdata.SpatialData` object. An AnnData object is returned as it is.
+    table_name
+        Table to take, a name in ``sdata.tables``. May be left out where there is one table.
+    coordinate_system
+        Coordinate system in which centroids are computed, or one for each annotated region by its name. Default:
+        ``"global"`` where an element has that, else its only one.
+    spatial_key
+        ``obsm`` key of the coordinates.
+
+    Returns
+    -------
+    AnnData
+        The table. Where it has no ``obsm[spatial_key]``, the centroids of the shapes, labels or points that it
+        annotates are written there, ``(n_cells, 2 or 3)`` float64 in the unit of the coordinate system. Nothing else
+        is written.
+
+    Raises
+    ------
+    TypeError
+        If ``data`` is neither SpatialData nor AnnData.
+    KeyError
+        If there is no table of that name, or an annotated element does not exist.
+    ValueError
+        If the table cannot be told from several, or there is none; or coordinates are needed and cannot be computed:
+        the table annotates nothing, an element lacks a cell, or does not have the coordinate system.
+
+    Examples
+    --------
+    >>> adata = scjepa.table_of(sdata)  # doctest: +SKIP
+    """
+    if isinstance(data, AnnData):
+        return data
+    if not is_spatialdata(data):
+        raise TypeError(f"Expected a SpatialData or AnnData object, found {type(data).__name__}.")
+    table = _table(data, table_name)
+    if spatial_key not in table.obsm:
+        table.obsm[spatial_key] = _centroids(data, table, coordinate_system, spatial_key)
+    return table
+
+
+def is_spatialdata(data: Any) -> bool:
+    """Return whether ``data`` is a SpatialData object, without importing spatialdata."""
+    spatialdata = sys.modules.get("spatialdata")
+    return spatialdata is not None and isinstance(data, spatialdata.SpatialData)
+
+
+def regions_of(table: AnnData) -> tuple[str | None, str | None]:
+    """Return the ``obs`` columns that say which element, and which instance of it, a row of a table annotates."""
+    attributes = table.uns.get("spatialdata_attrs", {})
+    return attributes.get("region_key"), attributes.get("instance_key")
+
+
+def _table(sdata: SpatialData, name: str | None) -> AnnData:
+    names = list(sdata.tables)
+    if name is not None:
+        if name not in names:
+            raise KeyError(unknown_name("table of the SpatialData object", name, names))
+        return sdata.tables[name]
+    if not names:
+        raise ValueError("The SpatialData object has no table: there are no counts to work on.")
+    if len(names) > 1:
+        raise ValueError(
+            f"The SpatialData object has {len(names)} tables, {', '.join(names)}. Name one: table_name=..."
+        )
+    return sdata.tables[names[0]]
+
+
+def _centroids(
+    sdata: SpatialData, table: AnnData, coordinate_system: str | Mapping[str, str] | None, spatial_key: str
+) -> np.ndarray:
+    """Return the centroid of what each row of the table annotates, matched by instance and not by order."""
+    region_key, instance_key = regions_of(table)
+    if region_key is None or instance_key is None:
+        raise ValueError(
+            f"The table has no obsm[{spatial_key!r}] and annotates no element, so its cells have no coordinates. "
+            f"Put them there, table.obsm[{spatial_key!r}] = ..., or annotate shapes or labels: "
+            "sdata.set_table_annotates_spatialelement(...)."
+        )
+    regions = table.obs[region_key].astype(str).to_numpy()
+    instances = table.obs[instance_key].to_numpy()
+    found: np.ndarray | None = None
+    for region in sorted(set(regions)):
+        if region not in sdata:
+            raise KeyError(f"The table annotates {region!r}, which the SpatialData object does not have.")
+        wanted = coordinate_system.get(region) if isinstance(coordinate_system, Mapping) else coordinate_system
+        centroids = _centroids_of(sdata[region], region, wanted)
+        rows = np.flatnonzero(regions == region)
+        position = centroids.index.get_indexer(instances[rows])
+        if (position < 0).any():
+            raise ValueError(
+                f"{(position < 0).sum()} cells of the table are not in {region!r}, first the {instance_key} "
+                f"{instances[rows[(position < 0).argmax()]]!r}. Keep those that are: "
+                "spatialdata.match_table_to_element(...)."
+            )
+        values = centroids.to_numpy(dtype=np.float64)[position]
+        if found is None:
+            found = np.empty((table.n_obs, values.shape[1]))
+        if values.shape[1] != found.shape[1]:
+            raise ValueError("Some of the annotated elements have two dimensions and some three.")
+        found[rows] = values
+    if found is None:
+        raise ValueError("The table has no cells.")
+    return found
+
+
+def _centroids_of(element: Any, region: str, coordinate_system: str | None) -> Any:
+    """Return a data frame of centroids by instance."""
+    from spatialdata import get_centroids
+    from spatialdata.transformations import get_transformation
+
+    systems = list(get_transformation(element, get_all=True))
+    if coordinate_system is None:
+        if _GLOBAL not in systems and len(systems) > 1:
+            raise ValueError(
+                f"{region!r} is in the coordinate systems {', '.join(systems)}. Name one: coordinate_system=..."
+            )
+        coordinate_system = _GLOBAL if _GLOBAL in systems else systems[0]
+    if coordinate_system not in systems:
+        raise ValueError(unknown_name(f"coordinate system of {region!r}", coordinate_system, systems))
+    return get_centroids(element, coordinate_system=coordinate_system).compute()
