@@ -10,13 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scjepa._config import unknown_name
+
+
+class Layout(Protocol):
+    """Which tokens of a packed tensor attend to which; a transformer needs to know no more of its sequences."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rows: Any, backend: str) -> Tensor:
+        """Return the attention output of all tokens, or of ``rows`` (a layout of the same kind) of each sequence."""
 
 
 class Packing:
@@ -51,6 +58,10 @@ class Packing:
     def longest(self) -> int:
         """Tokens of the longest sequence."""
         return max(self.as_list, default=0)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rows: Packing | None, backend: str) -> Tensor:
+        """Return the attention output of all tokens, or of ``rows`` of each sequence; see :func:`attend`."""
+        return attend(q, k, v, self if rows is None else rows, self, backend)
 
     def plan(self, backend: str, keys: Packing) -> Plan:
         """Return how queries of this packing meet keys of that one; made once, then used by every layer."""

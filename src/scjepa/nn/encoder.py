@@ -8,7 +8,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa.nn.attention import Packing, attend
+from scjepa.nn.attention import Layout
 
 
 class Attention(nn.Module):
@@ -22,7 +22,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, packing: Packing, rows: Tensor | None = None, row_packing: Packing | None = None
+        self, x: Tensor, packing: Layout, rows: Tensor | None = None, row_packing: Layout | None = None
     ) -> Tensor:
         """Return the attended tokens ``rows`` (default: all), ``(n_rows, width)``."""
         width = x.shape[1]
@@ -32,8 +32,7 @@ class Attention(nn.Module):
             weight, bias = self.qkv.weight, self.qkv.bias
             q = F.linear(x[rows], weight[:width], bias[:width]).view(len(rows), self.n_heads, -1)
             k, v = F.linear(x, weight[width:], bias[width:]).view(len(x), 2, self.n_heads, -1).unbind(1)
-        queries = packing if row_packing is None else row_packing
-        return self.out(attend(q, k, v, queries, packing, self.backend).reshape(len(q), width))
+        return self.out(packing.attend(q, k, v, row_packing, self.backend).reshape(len(q), width))
 
 
 class Block(nn.Module):
@@ -53,7 +52,7 @@ class Block(nn.Module):
         return self.attention.out, cast(nn.Linear, self.mlp[-1])
 
     def forward(
-        self, x: Tensor, packing: Packing, rows: Tensor | None = None, row_packing: Packing | None = None
+        self, x: Tensor, packing: Layout, rows: Tensor | None = None, row_packing: Layout | None = None
     ) -> Tensor:
         """Return the block's output at ``rows`` (default: all tokens)."""
         attended = self.attention(self.attention_norm(x), packing, rows, row_packing)
@@ -99,9 +98,9 @@ class Transformer(nn.Module):
                 linear.weight.data.div_((2 * depth) ** 0.5)
 
     def forward(
-        self, x: Tensor, packing: Packing, rows: Tensor | None = None, row_packing: Packing | None = None
+        self, x: Tensor, packing: Layout, rows: Tensor | None = None, row_packing: Layout | None = None
     ) -> Tensor:
-        """Encode packed tokens ``(tokens, width)``.
+        """Encode packed tokens ``(tokens, width)`` whose layout, ``packing``, says who attends to whom.
 
         With ``rows`` the last block computes those tokens alone, which is exact: no later block reads the others.
         """

@@ -1,0 +1,289 @@
+"""Every option of Cell-JEPA in frozen dataclasses, validated once, and the presets that bundle them.
+
+The same style, and the same overriding, as :mod:`scjepa._config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scjepa._config import TrainConfig, _one_of, _override, _positive, _within, unknown_name
+
+
+@dataclass(frozen=True)
+class CellTokenConfig:
+    """How a cell's counts become tokens (Section 2.2.1 of the paper).
+
+    Parameters
+    ----------
+    n_tokens
+        Expressed genes of a cell at most. Training draws them uniformly, anew each time a cell is seen.
+    n_bins
+        Values are quantile bins of the cell's own non-zero counts: 0 is zero, 1 to ``n_bins - 1`` are the bins.
+    kept
+        Which genes of a cell with more than ``n_tokens`` are kept where nothing is drawn, when embedding: ``"top"``,
+        those of the highest (-count, vocabulary id); ``"spread"``, those that come first in a fixed pseudo-random order
+        of the vocabulary, as if drawn once for all cells.
+    """
+
+    n_tokens: int = 600
+    n_bins: int = 51
+    kept: str = "top"
+
+    def __post_init__(self) -> None:
+        _positive(self, "n_tokens")
+        _one_of(self, "kept", ("top", "spread"))
+        if not 2 <= self.n_bins <= 2**16:
+            raise ValueError(f"CellTokenConfig.n_bins must lie in [2, 65536], found {self.n_bins!r}.")
+
+
+@dataclass(frozen=True)
+class CellEncoderConfig:
+    """The token embedding and the transformer (Section 2.2.2).
+
+    Parameters
+    ----------
+    width
+        Embedding width D, also ``n_latent``.
+    n_layers, n_heads, mlp_ratio, dropout
+        Pre-norm transformer blocks; the paper's hidden width of 512 at D = 512 is an ``mlp_ratio`` of 1.
+    value
+        How gene and value combine, a name in :data:`scjepa.nn.VALUE_ENCODERS`: ``"mlp"`` is the paper's sum of gene
+        identity and value MLP.
+    gene_std
+        Standard deviation of the gene embedding at initialization.
+    attention
+        Attention back-end, a name in :data:`scjepa.nn.ATTENTION_BACKENDS`, or ``"auto"``.
+    """
+
+    width: int = 128
+    n_layers: int = 4
+    n_heads: int = 4
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    value: str = "mlp"
+    gene_std: float = 1.0
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std")
+        _within(self, 0.0, 1.0, "dropout")
+        if self.width % self.n_heads:
+            raise ValueError(
+                f"CellEncoderConfig.width ({self.width}) must be a multiple of n_heads ({self.n_heads}); "
+                f"try n_heads={max(h for h in range(1, self.n_heads) if self.width % h == 0)}."
+            )
+
+
+@dataclass(frozen=True)
+class CellMaskingConfig:
+    """Which values are hidden (Section 2.2.2).
+
+    Parameters
+    ----------
+    ratio
+        Share of a cell's genes whose values are hidden, or several shares, of which each step draws one.
+    """
+
+    ratio: float | tuple[float, ...] = 0.15
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ratio, int | float):
+            object.__setattr__(self, "ratio", tuple(self.ratio))
+        if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
+            raise ValueError(f"CellMaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The shares that a step draws from."""
+        return self.ratio if isinstance(self.ratio, tuple) else (self.ratio,)
+
+
+_CELL_WEIGHTS = (
+    "reconstruction_weight",
+    "jepa_weight",
+    "cell_reconstruction_weight",
+    "cell_prompt_weight",
+    "contrast_weight",
+)
+
+
+@dataclass(frozen=True)
+class CellObjectiveConfig:
+    """What is predicted, and what it weighs (Section 2.2.3; fine-tuning: Section 2.3; the baseline: Appendix C).
+
+    Parameters
+    ----------
+    reconstruction_weight
+        Squared error of the hidden values, in bins, from their tokens (the paper's GEP).
+    jepa_weight
+        Cosine distance of the teacher's ``<cls>``, which has seen all values, from what the student's, which has not,
+        predicts of it. 0: the reconstruction-only baseline; the teacher is then not computed in a step.
+    cell_reconstruction_weight
+        Squared error of the hidden values, predicted from the student's ``<cls>`` and the gene's identity alone (GEPC,
+        scGPT's MVC).
+    cell_prompt_weight
+        Squared error of all values in a second pass, in which all are hidden and the student's cell embedding stands
+        in the place of ``<cls>`` (scGPT's generative training).
+    contrast_weight
+        The ECS term on the students' ``<cls>``.
+    contrast
+        Its form, a name in :data:`scjepa.nn.CONTRASTS`: ``"supervised"`` (the paper's: cells of one label are
+        positives), ``"original"`` ((cosine - similarity)², as scGPT prints it) or ``"scgpt"`` (as its code has it).
+    temperature
+        Of the supervised form.
+    similarity
+        Of the other two, the paper's 0.3.
+    self_pairs
+        Whether a cell counts as a pair with itself.
+    variance_weight, covariance_weight
+        Guards against collapse on the students' ``<cls>`` (VICReg), as in :class:`~scjepa.ObjectiveConfig`.
+    """
+
+    reconstruction_weight: float = 1.0
+    jepa_weight: float = 1000.0
+    cell_reconstruction_weight: float = 0.0
+    cell_prompt_weight: float = 0.0
+    contrast_weight: float = 0.0
+    contrast: str = "supervised"
+    temperature: float = 0.1
+    similarity: float = 0.3
+    self_pairs: bool = False
+    variance_weight: float = 0.0
+    covariance_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of(self, "contrast", ("supervised", "original", "scgpt"))
+        _positive(self, "temperature")
+        _within(self, -1.0, 1.0, "similarity")
+        for name in (*_CELL_WEIGHTS, "variance_weight", "covariance_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"CellObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
+        if not any(getattr(self, name) > 0 for name in _CELL_WEIGHTS):
+            raise ValueError(f"CellObjectiveConfig needs a positive weight among {', '.join(_CELL_WEIGHTS)}.")
+
+
+@dataclass(frozen=True)
+class CellTrainConfig(TrainConfig):
+    """Optimization and its schedules; what is not named here is as in :class:`~scjepa.TrainConfig`.
+
+    Parameters
+    ----------
+    optimizer
+        ``"adamw"`` or ``"adam"``.
+    schedule
+        ``"cosine"``: warm-up, then a cosine to ``final_learning_rate``. ``"steps"``: warm-up, then the learning rate
+        times ``decay`` at each epoch.
+    decay
+        Of the schedule ``"steps"``.
+    batches
+        ``"mixed"``, or ``"section"``: the cells of a batch have one ``batch_key``.
+    """
+
+    batches: str = "mixed"
+    batch_size: int = 32
+    ema_start: float = 0.996
+    clip: float | None = 1.0
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    decay: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of(self, "optimizer", ("adamw", "adam"))
+        _one_of(self, "schedule", ("cosine", "steps"))
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"CellTrainConfig.decay must lie in (0, 1], found {self.decay!r}.")
+
+
+_FINE_OBJECTIVE = CellObjectiveConfig(cell_reconstruction_weight=1.0, contrast_weight=1.0)
+_FINE_TRAINING = CellTrainConfig(
+    max_steps=None,
+    max_epochs=30,
+    batch_size=64,
+    learning_rate=1e-4,
+    warmup=0.0,
+    weight_decay=0.0,
+    final_weight_decay=0.0,
+    optimizer="adam",
+    schedule="steps",
+)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What :meth:`scjepa.CellJEPA.finetune` does: GEP + GEPC + ECS + JEPA on labelled cells (Section 2.3)."""
+
+    masking: CellMaskingConfig = CellMaskingConfig(ratio=0.4)
+    objective: CellObjectiveConfig = _FINE_OBJECTIVE
+    training: CellTrainConfig = _FINE_TRAINING
+
+
+@dataclass(frozen=True)
+class CellJEPAConfig:
+    """The resolved configuration of a Cell-JEPA model: one dataclass per part."""
+
+    tokens: CellTokenConfig = field(default_factory=CellTokenConfig)
+    encoder: CellEncoderConfig = field(default_factory=CellEncoderConfig)
+    masking: CellMaskingConfig = field(default_factory=CellMaskingConfig)
+    objective: CellObjectiveConfig = field(default_factory=CellObjectiveConfig)
+    training: CellTrainConfig = field(default_factory=CellTrainConfig)
+    finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return nested plain dictionaries, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> CellJEPAConfig:
+        """Build a configuration from what :meth:`to_dict` gave."""
+        return _override(cls(), values)
+
+
+CELL_PRESETS: dict[str, CellJEPAConfig] = {
+    "demo": CellJEPAConfig(
+        encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2), training=CellTrainConfig(max_steps=300)
+    ),
+    "base": CellJEPAConfig(training=CellTrainConfig(max_steps=3000)),
+    "paper": CellJEPAConfig(
+        encoder=CellEncoderConfig(width=512, n_layers=12, n_heads=8, mlp_ratio=1.0, dropout=0.2, gene_std=0.02),
+        training=CellTrainConfig(
+            max_steps=None,
+            max_epochs=4,
+            learning_rate=1e-4,
+            warmup=0.0,
+            weight_decay=2e-4,
+            final_weight_decay=2e-4,
+            schedule="steps",
+            precision="bf16-mixed",
+        ),
+    ),
+}
+"""``demo`` for a laptop, ``base`` to begin with, ``paper`` the paper's model."""
+
+
+def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJEPAConfig:
+    """Return the configuration of ``preset`` with the given parts overridden.
+
+    Parameters
+    ----------
+    preset
+        A name in :data:`CELL_PRESETS`, or a whole configuration.
+    **parts
+        ``tokens``, ``encoder``, ``masking``, ``objective``, ``training``, ``finetuning``: each a dataclass, a mapping
+        of the options to change, or ``None`` for no change.
+
+    Raises
+    ------
+    ValueError
+        If the preset, a part or an option is not known, or a value is out of its range.
+    """
+    if isinstance(preset, CellJEPAConfig):
+        config = preset
+    elif preset in CELL_PRESETS:
+        config = CELL_PRESETS[preset]
+    else:
+        raise ValueError(unknown_name("preset", preset, CELL_PRESETS))
+    return _override(config, {name: part for name, part in parts.items() if part is not None})
