@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -55,3 +56,31 @@ def scib_metrics() -> Any:
     except ImportError as error:
         raise ImportError('This metric needs scib-metrics: pip install "scjepa[metrics]"') from error
     return scib_metrics
+
+
+def nearest_places(places: np.ndarray, sections: np.ndarray, n_neighbors: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield for each section its cells and their nearest neighbors in the tissue, never across sections.
+
+    Parameters
+    ----------
+    places
+        Finite coordinates, shape (n_cells, n_axes).
+    sections
+        int64 codes, shape (n_cells,).
+    n_neighbors
+        Neighbors of each cell, itself not among them; at most all others of its section.
+
+    Yields
+    ------
+    tuple of numpy.ndarray
+        Cells of the section (n,), neighbors (n, k) as cells of the whole, and distances (n, k). A section of one cell
+        is left out.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    for section in np.unique(sections):
+        cells = np.flatnonzero(sections == section)
+        if len(cells) > 1:
+            search = NearestNeighbors(n_neighbors=min(n_neighbors, len(cells) - 1), algorithm="kd_tree")
+            distances, indices = search.fit(places[cells]).kneighbors()
+            yield cells, cells[indices], distances

@@ -1,0 +1,209 @@
+"""What can be read from an embedding by a straight line: a linear probe over spatial blocks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scjepa._spatial import spatial_blocks
+from scjepa.metrics._checks import group_codes, tissue, varied_embedding
+from scjepa.metrics._nearest import nearest_places
+from scjepa.metrics.clustering import UNLABELLED, _labelled
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_ITERATIONS = 1000
+_FEWEST_IN_BLOCK = 50
+_BLOCKS = 50
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Scores of a linear probe on cells that it did not see.
+
+    Attributes
+    ----------
+    accuracy
+        Share of the labelled cells whose label was found; every cell is a test cell once.
+    balanced_accuracy
+        Mean over labels of the share found.
+    macro_f1
+        Mean over labels of the F1 score.
+    majority_rate
+        Share of the commonest label: the accuracy of always saying it.
+    n_cells
+        Labelled cells.
+    n_blocks
+        Spatial blocks.
+    folds
+        One row for each fold: ``fold``, ``n_train``, ``n_test``, ``accuracy``, ``balanced_accuracy``, ``macro_f1``,
+        the last two over the labels among its test cells.
+    predicted
+        Label found for each cell while it was a test cell; ``None`` for cells without a label. Shape (n_cells,).
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+    majority_rate: float
+    n_cells: int
+    n_blocks: int
+    folds: pd.DataFrame
+    predicted: np.ndarray
+
+
+def block_probe(
+    embedding: Any,
+    labels: Any,
+    coordinates: Any,
+    sections: Any = None,
+    *,
+    n_folds: int = 5,
+    block_size: int | None = None,
+    margin: int = 10,
+    seed: int = 0,
+    ignore: str | Sequence[Any] = UNLABELLED,
+) -> Probe:
+    """Cross-validate a linear classifier of labels over compact spatial blocks.
+
+    Multinomial logistic regression (scikit-learn, L2 penalty with C = 1) on dimensions z-scored by the training
+    cells. Neighbors share most of their neighborhood, so a random split of cells would let the probe remember places.
+    Here whole blocks of tissue are test cells, and training cells next to them are left out.
+
+    Parameters
+    ----------
+    embedding
+        Array of shape (n_cells, n_dims).
+    labels
+        Known label of each cell, such as region or cell type.
+    coordinates
+        Array of shape (n_cells, 2 or 3), any unit.
+    sections
+        Section of each cell; ``None``: one section.
+    n_folds
+        Folds; blocks are dealt to folds so that labels are spread evenly.
+    block_size
+        Most cells of a block. Default: a fiftieth of the labelled cells, at least 50. A label found in one block only
+        cannot be learned.
+    margin
+        A training cell is left out of a fold when a test cell is among its ``margin`` nearest cells or it among those
+        of a test cell. 0: none is left out.
+    seed
+        Which blocks go to which fold.
+    ignore
+        Labels that mean "no label". Cells with these labels or NaN are left out.
+
+    Returns
+    -------
+    Probe
+        ``accuracy``, ``balanced_accuracy``, ``macro_f1`` over all cells, ``majority_rate``, ``n_cells``,
+        ``n_blocks``, ``folds`` (data frame) and ``predicted``.
+
+    Raises
+    ------
+    ValueError
+        If the embedding or coordinates have NaN, the embedding is constant, lengths differ, there is one label, there
+        are fewer blocks than folds, or a margin leaves a fold without training cells.
+    """
+    values = varied_embedding(embedding)
+    if len(labels) != len(values):
+        raise ValueError(f"The embedding has {len(values)} cells, labels {len(labels)}.")
+    places, codes = tissue(coordinates, sections, len(values))
+    _, kept = _labelled(labels, ignore)
+    truth, names = group_codes(np.asarray(labels, dtype=object)[kept], int(kept.sum()), "labels")
+    if len(names) < 2:
+        raise ValueError(f"A probe needs two labels or more; all {kept.sum()} labelled cells are {names[0]!r}.")
+    values, places, codes = values[kept], places[kept], codes[kept]
+    size = max(_FEWEST_IN_BLOCK, len(values) // _BLOCKS) if block_size is None else block_size
+    if size < 1:
+        raise ValueError(f"block_size must be 1 or more, found {block_size}.")
+    blocks = spatial_blocks(places, codes, size)
+    found = np.full(len(values), -1)
+    rows = []
+    for fold, (train, test) in enumerate(_splits(truth, blocks, n_folds, seed, _near(places, codes, margin))):
+        found[test] = _fit_predict(values[train], truth[train], values[test])
+        rows.append({"fold": fold, "n_train": len(train), "n_test": len(test), **_scores(truth[test], found[test])})
+    import pandas as pd
+
+    predicted = np.full(len(kept), None, dtype=object)
+    predicted[kept] = np.array(names, dtype=object)[found]
+    return Probe(
+        **_scores(truth, found),
+        majority_rate=float(np.bincount(truth).max() / len(truth)),
+        n_cells=len(truth),
+        n_blocks=int(blocks.max()) + 1,
+        folds=pd.DataFrame(rows),
+        predicted=predicted,
+    )
+
+
+def _near(places: np.ndarray, sections: np.ndarray, margin: int) -> Any:
+    """Return a symmetric csr matrix of which cells are near which."""
+    from scipy.sparse import csr_matrix
+
+    if margin < 0:
+        raise ValueError(f"margin must be 0 or more, found {margin}.")
+    near = csr_matrix((len(places), len(places)))
+    if margin == 0:
+        return near
+    for cells, neighbors, _ in nearest_places(places, sections, margin):
+        rows = np.repeat(cells, neighbors.shape[1])
+        near += csr_matrix((np.ones(neighbors.size), (rows, neighbors.ravel())), shape=near.shape)
+    return near + near.T
+
+
+def _splits(
+    truth: np.ndarray, blocks: np.ndarray, n_folds: int, seed: int, near: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield training and test cells of each fold."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    n_blocks = int(blocks.max()) + 1
+    if not 2 <= n_folds <= n_blocks:
+        raise ValueError(
+            f"n_folds must lie between 2 and the number of blocks ({n_blocks}), found {n_folds}. "
+            "Give a smaller block_size for more blocks."
+        )
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # a rare label is simply not in every fold
+        splits = list(folds.split(truth, truth, blocks))
+    for train, test in splits:
+        if not len(test):
+            continue
+        tested = np.zeros(len(truth))
+        tested[test] = 1
+        apart = train[(near @ tested)[train] == 0]
+        if not len(apart):
+            raise ValueError(
+                f"All training cells of a fold are near its {len(test)} test cells. "
+                "Give a smaller margin or a larger block_size."
+            )
+        yield apart, test
+
+
+def _fit_predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if (labels == labels[0]).all():
+        return np.full(len(test), labels[0])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_MOST_ITERATIONS))
+    return model.fit(train.astype(np.float64), labels).predict(test.astype(np.float64))
+
+
+def _scores(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+    present = np.unique(truth)
+    return {
+        "accuracy": float(accuracy_score(truth, found)),
+        "balanced_accuracy": float(recall_score(truth, found, labels=present, average="macro", zero_division=0)),
+        "macro_f1": float(f1_score(truth, found, labels=present, average="macro", zero_division=0)),
+    }
