@@ -81,9 +81,18 @@ def test_blocks_are_whole_and_neighbors_of_test_cells_do_not_train():
 
 def test_seeds_repeat_and_deal_blocks_otherwise():
     embedding, labels, places = _tissue(300)
-    one, again, *others = (block_probe(embedding, labels, places, n_folds=3, seed=seed) for seed in (0, 0, 1, 2, 3))
+    one, again, other = (block_probe(embedding, labels, places, n_folds=3, seed=seed) for seed in (0, 0, 1))
     assert (one.predicted == again.predicted).all()
-    assert any(not one.folds.equals(other.folds) for other in others)
+    assert not one.folds.equals(other.folds)
+
+
+def test_blocks_of_each_label_are_spread_over_the_folds():
+    _, labels, places = _tissue(900)
+    truth = np.unique(labels, return_inverse=True)[1]
+    blocks = spatial_blocks(places, None, 20)
+    for _, test in _splits(truth, blocks, 4, 3, _near(places, np.zeros(900, dtype=int), 0)):
+        assert 150 < len(test) < 300
+        assert (np.bincount(truth[test]) / np.bincount(truth) > 0.15).all()
 
 
 def test_bad_input_is_told():
