@@ -19,6 +19,15 @@ EMBEDDING_GENE: Final = "X_stjepa_gene"
 NICHE: Final = "niche"
 """``obs`` key of the niches that :func:`scjepa.tl.niches` writes."""
 
+NICHE_CONFIDENCE: Final = "niche_confidence"
+"""``obs`` key of each cell's confidence that :func:`scjepa.tl.niche_confidence` writes."""
+
+NICHE_MARKERS: Final = "rank_genes_niche"
+"""``uns`` key of the marker genes of niches, in scanpy's format; the user's own ``rank_genes_groups`` is left alone."""
+
+ENRICHMENT_SUFFIX: Final = "_nhood_enrichment"
+"""What squidpy puts behind a column's name for the ``uns`` key of its neighborhood enrichment."""
+
 NICHE_NEIGHBORS: Final = "scjepa_niche"
 """``uns``/``obsp`` key of the nearest-neighbor graph of embeddings; the user's own ``neighbors`` is left alone."""
 
