@@ -9,6 +9,27 @@ from scipy import sparse
 from scjepa import _keys
 
 
+def _neighborhood_means(adata: AnnData, layer: str | None, neighbors_key: str) -> np.ndarray:
+    """Return the mean of log-normalized counts over each cell and its neighbors, ``(n_cells, n_genes)`` float32."""
+    import scanpy as sc
+
+    key = f"{neighbors_key}_connectivities"
+    if key not in adata.obsp:
+        raise KeyError(f"adata.obsp[{key!r}] does not exist. Compute it: sq.gr.spatial_neighbors(adata, n_neighs=10).")
+    counts = AnnData(sparse.csr_matrix(adata.X if layer is None else adata.layers[layer], dtype=np.float32))
+    sc.pp.normalize_total(counts, target_sum=1e4)
+    sc.pp.log1p(counts)
+    graph = sparse.csr_matrix(adata.obsp[key] > 0, dtype=np.float32) + sparse.identity(adata.n_obs, format="csr")
+    return (sparse.diags(1.0 / np.asarray(graph.sum(axis=1)).ravel()) @ graph @ counts.X).toarray()
+
+
+def _components(values: np.ndarray, n_comps: int, random_state: int) -> np.ndarray:
+    import scanpy as sc
+
+    n_comps = min(n_comps, min(values.shape) - 1)
+    return sc.pp.pca(values, n_comps=n_comps, random_state=random_state).astype(np.float32)
+
+
 def neighborhood_pca(
     adata: AnnData,
     *,
@@ -45,15 +66,47 @@ def neighborhood_pca(
     KeyError
         If the graph or the layer does not exist.
     """
-    import scanpy as sc
+    return _components(_neighborhood_means(adata, layer, neighbors_key), n_comps, random_state)
 
-    key = f"{neighbors_key}_connectivities"
-    if key not in adata.obsp:
-        raise KeyError(f"adata.obsp[{key!r}] does not exist. Compute it: sq.gr.spatial_neighbors(adata, n_neighs=10).")
-    counts = AnnData(sparse.csr_matrix(adata.X if layer is None else adata.layers[layer], dtype=np.float32))
-    sc.pp.normalize_total(counts, target_sum=1e4)
-    sc.pp.log1p(counts)
-    graph = sparse.csr_matrix(adata.obsp[key] > 0, dtype=np.float32) + sparse.identity(adata.n_obs, format="csr")
-    mean = sparse.diags(1.0 / np.asarray(graph.sum(axis=1)).ravel()) @ graph @ counts.X
-    n_comps = min(n_comps, min(mean.shape) - 1)
-    return sc.pp.pca(mean.toarray(), n_comps=n_comps, random_state=random_state).astype(np.float32)
+
+def section_zscored_pca(
+    adata: AnnData,
+    *,
+    library_key: str,
+    layer: str | None = None,
+    neighbors_key: str = _keys.SPATIAL,
+    n_comps: int = 50,
+    random_state: int = 0,
+) -> np.ndarray:
+    """Principal components of neighborhood means whose genes were z-scored within each section.
+
+    What :func:`neighborhood_pca` gives once the shift and scale of each gene in each section are gone: the simplest
+    correction of batch effects.
+
+    Parameters
+    ----------
+    adata
+        Raw counts and the graph of ``squidpy.gr.spatial_neighbors``; nothing is changed.
+    library_key
+        ``obs`` column of each cell's section.
+    layer, neighbors_key, n_comps, random_state
+        As in :func:`neighborhood_pca`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n_cells, n_comps)`` float32.
+
+    Raises
+    ------
+    KeyError
+        If the graph, the layer or the column does not exist.
+    ValueError
+        If a cell has no section.
+    """
+    from scjepa.tl import readout
+
+    if library_key not in adata.obs:
+        raise KeyError(f"adata.obs has no {library_key!r}; columns there: {', '.join(map(str, adata.obs.columns))}.")
+    means = _neighborhood_means(adata, layer, neighbors_key)
+    return _components(readout(means, adata.obs[library_key], n_comps=None), n_comps, random_state)

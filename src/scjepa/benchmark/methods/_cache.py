@@ -1,0 +1,65 @@
+"""Results kept in a folder, by everything they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import scjepa
+from scjepa.benchmark.methods._result import MethodResult
+
+_ARRAYS = ("embedding", "clusters")
+
+
+@lru_cache(maxsize=1)
+def source_digest() -> str:
+    """Return a checksum of scjepa's own files, so that a changed method is run anew."""
+    folder = Path(scjepa.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def key(**parts: Any) -> str:
+    """Return a short name of a run: a checksum of its parts and of scjepa's files."""
+    text = json.dumps({**parts, "source": source_digest()}, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def read(folder: str | Path, name: str) -> MethodResult | None:
+    """Return the result of that name, or ``None`` where there is none that can be read."""
+    path = Path(folder) / f"{name}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["about"]))
+            return MethodResult(**about, **{key: arrays[key] for key in _ARRAYS if key in arrays}, cached=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(folder: str | Path, name: str, result: MethodResult) -> None:
+    """Keep a result; the file is there whole or not at all."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    about = asdict(
+        replace(result, embedding=None, clusters=None, info=dict(result.info), versions=dict(result.versions))
+    )
+    for gone in (*_ARRAYS, "cached"):
+        about.pop(gone)
+    arrays = {key: getattr(result, key) for key in _ARRAYS if getattr(result, key) is not None}
+    handle, part = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, about=np.array(json.dumps(about, default=repr)), **arrays)
+        os.replace(part, Path(folder) / f"{name}.npz")
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise

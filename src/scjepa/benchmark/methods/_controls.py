@@ -1,0 +1,30 @@
+"""Controls without a model, as methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anndata import AnnData
+
+from scjepa import _keys
+from scjepa.benchmark import _controls
+
+PCA_KEY = "X_neighborhood_pca"
+"""``obsm`` key under which Harmony is given the components."""
+
+
+def neighborhood_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> dict[str, Any]:
+    """See :func:`scjepa.benchmark.neighborhood_pca`."""
+    embedding = _controls.neighborhood_pca(adata, n_comps=n_comps, random_state=seed)
+    return {"embedding": embedding, "info": {"n_components": embedding.shape[1]}}
+
+
+def section_zscored_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> dict[str, Any]:
+    """See :func:`scjepa.benchmark.section_zscored_pca`."""
+    embedding = _controls.section_zscored_pca(adata, library_key=_keys.SECTION, n_comps=n_comps, random_state=seed)
+    return {"embedding": embedding, "info": {"n_components": embedding.shape[1]}}
+
+
+def add_neighborhood_pca(adata: AnnData, seed: int) -> None:
+    """Write the components that Harmony corrects."""
+    adata.obsm[PCA_KEY] = _controls.neighborhood_pca(adata, random_state=seed)

@@ -1,0 +1,149 @@
+"""What every method is given: counts, sections, coordinates and the spatial graph, and never a label."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from scjepa import _keys
+
+ONE = "all"
+"""Name of the section, or technology, where the data name none."""
+
+
+def _column(adata: AnnData, key: str | None, default: str) -> pd.Categorical:
+    if key is None and default in adata.obs:
+        key = default
+    if key is None:
+        return pd.Categorical([ONE] * adata.n_obs)
+    if key not in adata.obs:
+        raise KeyError(f"adata.obs has no {key!r}; columns there: {', '.join(map(str, adata.obs.columns)) or 'none'}.")
+    column = adata.obs[key]
+    if column.isna().any():
+        raise ValueError(
+            f"{column.isna().sum()} cells have no {key!r}; the first is {column.index[column.isna()][0]!r}."
+        )
+    return pd.Categorical(column.astype(str))
+
+
+def prepare(
+    adata: AnnData,
+    *,
+    layer: str | None = None,
+    library_key: str | None = None,
+    technology_key: str | None = None,
+    neighbors_key: str = _keys.SPATIAL,
+    spatial_key: str = _keys.SPATIAL,
+    obs: Sequence[str] = (),
+    obsm: Sequence[str] = (),
+) -> AnnData:
+    """Return a new AnnData with what methods may see, under fixed names; counts and graph are not copied.
+
+    Parameters
+    ----------
+    adata
+        The user's; nothing of it is changed.
+    layer
+        Layer of raw counts; default: ``X``.
+    library_key, technology_key
+        ``obs`` columns of section and technology. Default: ``"section"`` and ``"technology"`` where they are there,
+        else one of each.
+    neighbors_key
+        squidpy's ``key_added``.
+    spatial_key
+        ``obsm`` key of the coordinates.
+    obs, obsm
+        Further columns and arrays that the method asked for by an option.
+
+    Raises
+    ------
+    KeyError
+        If something is not there.
+    ValueError
+        If a cell has no section, or a coordinate is NaN.
+    """
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"adata.layers has no {layer!r}; layers there: {', '.join(adata.layers) or 'none'}.")
+    counts = sparse.csr_matrix(adata.X if layer is None else adata.layers[layer])
+    columns = {
+        _keys.SECTION: _column(adata, library_key, _keys.SECTION),
+        _keys.TECHNOLOGY: _column(adata, technology_key, _keys.TECHNOLOGY),
+        **{key: _column(adata, key, key) for key in obs},
+    }
+    prepared = AnnData(
+        counts, obs=pd.DataFrame(columns, index=adata.obs_names), var=pd.DataFrame(index=adata.var_names)
+    )
+    for key, name in ((spatial_key, _keys.SPATIAL), *((key, key) for key in obsm)):
+        if key not in adata.obsm:
+            raise KeyError(f"adata.obsm has no {key!r}; keys there: {', '.join(adata.obsm) or 'none'}.")
+        prepared.obsm[name] = np.asarray(adata.obsm[key])
+    if not np.isfinite(prepared.obsm[_keys.SPATIAL]).all():
+        raise ValueError(f"adata.obsm[{spatial_key!r}] has NaN or infinite coordinates.")
+    for part in ("connectivities", "distances"):
+        key = f"{neighbors_key}_{part}"
+        if key not in adata.obsp:
+            raise KeyError(
+                f"adata.obsp[{key!r}] does not exist. Compute it: "
+                "sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type='generic', library_key=...)."
+            )
+        prepared.obsp[f"{_keys.SPATIAL}_{part}"] = sparse.csr_matrix(adata.obsp[key])
+    params = adata.uns.get(f"{neighbors_key}_neighbors", {}).get("params", {})
+    prepared.uns[f"{_keys.SPATIAL}_neighbors"] = {
+        "connectivities_key": f"{_keys.SPATIAL}_connectivities",
+        "distances_key": f"{_keys.SPATIAL}_distances",
+        "params": {"coord_type": "generic", **{k: v for k, v in params.items() if isinstance(v, str | int | float)}},
+    }
+    return prepared
+
+
+def digest(prepared: AnnData) -> str:
+    """Return a checksum of everything in ``prepared``."""
+    found = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, np.ndarray):
+            # NumPy's text arrays are hashed as bytes, arrays of objects by what they print.
+            array = value.astype(str) if value.dtype == object else value
+            found.update(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
+        elif sparse.issparse(value):
+            for part in (value.data, value.indices, value.indptr):
+                add(part)
+        else:
+            found.update(repr(value).encode())
+
+    add(np.asarray(prepared.obs_names))
+    add(np.asarray(prepared.var_names))
+    add(prepared.X)
+    for slot in ("obs", "obsm", "obsp"):
+        for key in sorted(getattr(prepared, slot).keys()):
+            add(key)
+            value = getattr(prepared, slot)[key]
+            add(np.asarray(value) if slot == "obs" else value)
+    return found.hexdigest()
+
+
+def with_counts(prepared: AnnData) -> tuple[AnnData, np.ndarray]:
+    """Return the cells that have counts, and which these are: many methods take the logarithm of a cell's total."""
+    has = np.asarray(prepared.X.sum(axis=1)).ravel() > 0
+    return (prepared if has.all() else prepared[has].copy()), has
+
+
+def restore(output: dict, has: np.ndarray) -> dict:
+    """Put cells without counts back in their places: zeros, as ST-JEPA gives them, and a cluster of their own."""
+    if has.all():
+        return output
+    filled = dict(output)
+    embedding, clusters = output.get("embedding"), output.get("clusters")
+    # Shapes are checked later, so one that does not fit is left for that check.
+    if embedding is not None and np.ndim(embedding) == 2 and len(embedding) == has.sum():
+        filled["embedding"] = np.zeros((len(has), np.shape(embedding)[1]), dtype=np.float32)
+        filled["embedding"][has] = embedding
+    if clusters is not None and np.shape(clusters) == (has.sum(),):
+        filled["clusters"] = np.full(len(has), "no counts", dtype=object)
+        filled["clusters"][has] = np.asarray(clusters).astype(str)
+    return filled

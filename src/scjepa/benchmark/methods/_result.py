@@ -1,0 +1,94 @@
+"""What a method gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """The outcome of one method on one data set: an embedding, clusters, both, or the reason why there is neither.
+
+    Attributes
+    ----------
+    method
+        Name in :data:`scjepa.benchmark.METHODS`.
+    settings
+        ``"tutorial"`` (the method's own) or ``"same graph"`` (the spatial graph of the data).
+    seed
+        Seed of the run.
+    embedding
+        ``(n_cells, n_dims)`` float32 in the order of the cells, or ``None``.
+    clusters
+        ``(n_cells,)`` the method's own niches as text, or ``None``.
+    seconds
+        Wall time of the method alone, in seconds; starting an interpreter, importing packages and reading the data
+        do not count. NaN where the method did not finish.
+    peak_gib
+        Peak memory in GiB of the process that ran the method: for a method in a process of its own everything it
+        loaded, for one in this session the session's other memory too. NaN where it is not known.
+    versions
+        Versions of the packages the method rests on, by name; ``"python"`` is the interpreter's.
+    info
+        What the method did: epochs, graph, dimensions.
+    error
+        Why there is no result, or ``None``.
+    cached
+        Whether the result was read from the cache.
+    """
+
+    method: str
+    settings: str
+    seed: int
+    embedding: np.ndarray | None = None
+    clusters: np.ndarray | None = None
+    seconds: float = float("nan")
+    peak_gib: float = float("nan")
+    versions: Mapping[str, str] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    cached: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an embedding or clusters."""
+        return self.error is None
+
+
+class MethodError(Exception):
+    """A method gave no result; the message is the reason that goes into the row."""
+
+
+def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | None]:
+    """Return embedding and clusters in their final types.
+
+    Raises
+    ------
+    MethodError
+        If there is neither, or one has the wrong shape, NaN or infinite values.
+    """
+    embedding, clusters = output.get("embedding"), output.get("clusters")
+    if embedding is None and clusters is None:
+        raise MethodError("The method gave neither an embedding nor clusters.")
+    if embedding is not None:
+        embedding = np.asarray(embedding)
+        if embedding.ndim != 2 or len(embedding) != n_cells or not embedding.shape[1]:
+            raise MethodError(f"The embedding has the shape {embedding.shape}; the data have {n_cells} cells.")
+        if not np.issubdtype(embedding.dtype, np.number):
+            raise MethodError(f"The embedding holds {embedding.dtype}, not numbers.")
+        embedding = embedding.astype(np.float32)
+        bad = ~np.isfinite(embedding).all(axis=1)
+        if bad.any():
+            raise MethodError(
+                f"{bad.sum()} of {n_cells} cells of the embedding have NaN or infinite values, such as row {bad.argmax()}."
+            )
+    if clusters is not None:
+        clusters = np.asarray(clusters)
+        if clusters.shape != (n_cells,):
+            raise MethodError(f"The clusters have the shape {clusters.shape}; the data have {n_cells} cells.")
+        clusters = clusters.astype(str)
+    return {"embedding": embedding, "clusters": clusters}

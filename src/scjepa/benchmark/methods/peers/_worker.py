@@ -1,0 +1,92 @@
+"""Run one adapter: ``python _worker.py ADAPTER FOLDER``, with ``input.h5ad`` and ``arguments.json`` in the folder.
+
+Writes ``output.npz``. An exception is the last line on stderr.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import random
+import re
+import sys
+import time
+import traceback
+from importlib import metadata
+from pathlib import Path
+
+
+def peak_gib() -> float:
+    """Return the peak resident memory of this process.
+
+    Linux: VmHWM, because ``ru_maxrss`` starts at what the parent held when it started this process.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        return int(found.group(1)) / 2**20 if found else float("nan")
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Return installed versions by distribution name."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def load(path: Path):
+    """Import the adapter under a name of its own, so that it does not hide the package it calls."""
+    spec = importlib.util.spec_from_file_location(f"scjepa_adapter_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(adapter: Path, folder: Path) -> None:
+    """Run the adapter on the folder's input."""
+    # This folder's files are named as packages are.
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).parent.resolve()]
+    module = load(adapter)
+    import numpy as np
+    from anndata import read_h5ad
+
+    adata = read_h5ad(folder / "input.h5ad")
+    arguments = json.loads((folder / "arguments.json").read_text())
+    random.seed(arguments["seed"])
+    np.random.seed(arguments["seed"])  # noqa: NPY002 - the packages draw from it
+    start = time.perf_counter()
+    output = module.run(adata, **arguments)
+    about = {
+        "seconds": time.perf_counter() - start,
+        "peak_gib": peak_gib(),
+        "versions": versions(module.PACKAGES),
+        "info": output.pop("info", {}),
+    }
+    arrays = {key: np.asarray(value) for key, value in output.items() if value is not None}
+    if "clusters" in arrays:
+        arrays["clusters"] = arrays["clusters"].astype(str)
+    with open(folder / "output.part", "wb") as file:
+        np.savez(file, about=np.array(json.dumps(about)), **arrays)
+    os.replace(folder / "output.part", folder / "output.npz")
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except Exception as error:  # noqa: BLE001 - whatever a peer raises is the reason of its row
+        traceback.print_exc()
+        # The reason in one line, the last.
+        print(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", file=sys.stderr, flush=True)
+        # Without the clean-up of libraries, which can hang or crash.
+        os._exit(1)

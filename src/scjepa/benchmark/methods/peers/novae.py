@@ -1,0 +1,55 @@
+"""Novae: a graph network trained by swapped assignments; from scratch, or with pretrained weights as they are."""
+
+from __future__ import annotations
+
+import lightning
+import novae
+import numpy as np
+import pandas as pd
+from sklearn.neighbors import NearestNeighbors
+
+PACKAGES = ("novae", "lightning", "torch", "torch-geometric")
+
+MICRONS_BETWEEN_NEIGHBORS = 10.0
+"""Median distance of nearest cells that coordinates are scaled to where their unit is not told: Novae wants microns."""
+RADIUS = 80
+"""Its tutorial leaves out edges longer than this, in microns."""
+NO_DOMAIN = "no domain"
+
+
+def _median_distance(adata):
+    distances = []
+    for name in adata.obs["section"].cat.categories:
+        place = adata.obsm["spatial"][(adata.obs["section"] == name).to_numpy()]
+        if len(place) > 1:
+            distances.append(NearestNeighbors(n_neighbors=1).fit(place).kneighbors()[0].ravel())
+    return float(np.median(np.concatenate(distances)))
+
+
+def run(adata, *, seed, settings, n_niches=None, weights=None, microns_per_unit=None, max_epochs=None):
+    """Take the defaults of its tutorial; ``weights`` is a folder of a pretrained model, used without training."""
+    lightning.seed_everything(seed, verbose=False)
+    scale = microns_per_unit or MICRONS_BETWEEN_NEIGHBORS / _median_distance(adata)
+    adata.obsm["spatial"] = adata.obsm["spatial"] * scale
+    for key in list(adata.obsp):
+        del adata.obsp[key]
+    adata.uns.clear()
+    if settings == "tutorial":
+        novae.spatial_neighbors(adata, slide_key="section", radius=RADIUS)
+    else:
+        novae.spatial_neighbors(adata, slide_key="section", delaunay=False, n_neighs=10, coord_type="generic")
+    info = {"microns_per_unit": scale, "graph": "Delaunay" if settings == "tutorial" else "10 nearest neighbors"}
+    if weights is None:
+        model = novae.Novae(adata)
+        model.fit(**({} if max_epochs is None else {"max_epochs": max_epochs}))
+        model.compute_representations()
+        info["epochs"] = int(model.trainer.current_epoch)
+    else:
+        model = novae.Novae.from_pretrained(weights)
+        model.compute_representations(adata, zero_shot=True)
+        info["weights"] = str(weights)
+    clusters = None
+    if n_niches is not None:
+        domains = adata.obs[model.assign_domains(adata, n_domains=n_niches)]
+        clusters = pd.Series(domains.astype(object)).fillna(NO_DOMAIN).astype(str).to_numpy()
+    return {"embedding": adata.obsm["novae_latent"], "clusters": clusters, "info": info}
