@@ -1,9 +1,9 @@
-"""The encoder of neighborhoods, and the pair of context encoder and EMA target encoder."""
+"""The encoder of neighborhoods, and the twin towers of every JEPA: a context encoder and an EMA target encoder."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from scjepa.nn.batch import Batch
 from scjepa.nn.embedding import TokenEmbedding
 from scjepa.nn.encoder import Transformer
 from scjepa.nn.objectives import ObjectiveOutput, build_objective
+from scjepa.nn.pooling import pool
 
 
 class NeighborhoodEncoder(nn.Module):
@@ -46,45 +47,41 @@ class NeighborhoodEncoder(nn.Module):
         return self.transformer(self.embedding(batch), Packing(batch.lengths))
 
 
-class SpatialJEPA(nn.Module):
-    """ST-JEPA as a plain torch module: context encoder, EMA target encoder, and the objective with its predictor.
+class Towers(nn.Module):
+    """A context encoder, a target encoder that follows it by EMA, and an objective: what every JEPA consists of.
 
-    Parameters
-    ----------
-    n_genes
-        Size of the gene vocabulary.
-    n_technologies
-        Number of technologies (their metatokens).
-    config
-        The resolved configuration.
+    A subclass builds them and says what its batches are (:meth:`gather`), what their loss is (:meth:`loss`) and how a
+    batch is embedded (:meth:`embed`); training, monitor and estimates ask for no more.
     """
 
-    def __init__(self, n_genes: int, n_technologies: int, config: STJEPAConfig):
-        super().__init__()
-        self.config = config
-        self.context = NeighborhoodEncoder(n_genes, n_technologies, config)
-        self.objective = build_objective(config)
-        self.target = copy.deepcopy(self.context).requires_grad_(False).eval()
+    config: Any
+    context: Any
+    target: Any
+    objective: nn.Module
 
-    def train(self, mode: bool = True) -> SpatialJEPA:
+    def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> Any:
+        """Return the batch of ``cells`` to train on; without ``generator`` nothing is left to chance."""
+        raise TypeError(f"{type(self).__name__} does not say what its batches are.")
+
+    def loss(self, batch: Any, generator: torch.Generator | None = None) -> ObjectiveOutput:
+        """Return the training loss of a batch; masks come from ``generator``."""
+        raise TypeError(f"{type(self).__name__} does not say what its loss is.")
+
+    def embed(self, batch: Any, encoder: str = "target", scale: str = "") -> Tensor:
+        """Return one vector for each sequence of the batch, ``(B, width)``, float32."""
+        raise TypeError(f"{type(self).__name__} does not say how it embeds.")
+
+    def train(self, mode: bool = True) -> Self:
         """Set training mode; the target encoder stays in evaluation mode (no dropout in targets)."""
         super().train(mode)
         self.target.eval()
         return self
 
-    def forward(self, batch: Batch, encoder: str = "target") -> Tensor:
-        """Return contextual token vectors ``(T, width)`` of the ``"target"`` or the ``"context"`` encoder."""
-        return self.tower(encoder)(batch)
-
-    def tower(self, encoder: str) -> NeighborhoodEncoder:
-        """Return the encoder of that name."""
+    def tower(self, encoder: str) -> Any:
+        """Return the encoder of that name, ``"target"`` or ``"context"``."""
         if encoder not in ("target", "context"):
             raise ValueError(f"encoder must be 'target' or 'context', found {encoder!r}.")
         return self.target if encoder == "target" else self.context
-
-    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> ObjectiveOutput:
-        """Return the training loss of a batch; masks come from ``generator``."""
-        return self.objective(self.context, self.target, batch, generator)
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
@@ -103,6 +100,50 @@ class SpatialJEPA(nn.Module):
         counts["trained"] = counts["encoder"] + counts["objective"]
         counts["total"] = counts["trained"] + _count(self.target)
         return counts
+
+
+class SpatialJEPA(Towers):
+    """ST-JEPA as a plain torch module: context encoder, EMA target encoder, and the objective with its predictor.
+
+    Parameters
+    ----------
+    n_genes
+        Size of the gene vocabulary.
+    n_technologies
+        Number of technologies (their metatokens).
+    config
+        The resolved configuration.
+    """
+
+    config: STJEPAConfig
+
+    def __init__(self, n_genes: int, n_technologies: int, config: STJEPAConfig):
+        super().__init__()
+        self.config = config
+        self.context = NeighborhoodEncoder(n_genes, n_technologies, config)
+        self.objective = build_objective(config)
+        self.target = copy.deepcopy(self.context).requires_grad_(False).eval()
+
+    def forward(self, batch: Batch, encoder: str = "target") -> Tensor:
+        """Return contextual token vectors ``(T, width)`` of the ``"target"`` or the ``"context"`` encoder."""
+        return self.tower(encoder)(batch)
+
+    def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> Batch:
+        """Return the neighborhoods of ``cells`` with their metatokens; with ``generator`` some are without."""
+        if not self.config.encoder.metatoken:
+            return source.batch(cells)
+        if generator is None:
+            return source.batch(cells, True)
+        keep = torch.rand(len(cells), device=generator.device, generator=generator)
+        return source.batch(cells, keep >= self.config.masking.metatoken_dropout)
+
+    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> ObjectiveOutput:
+        """Return the training loss of a batch; masks come from ``generator``."""
+        return self.objective(self.context, self.target, batch, generator)
+
+    def embed(self, batch: Batch, encoder: str = "target", scale: str = "neighborhood") -> Tensor:
+        """Return the pooled tokens of each neighborhood at ``scale``, ``(B, width)``, float32."""
+        return pool(self(batch, encoder).float(), batch, scale)
 
 
 def _count(module: nn.Module) -> int:

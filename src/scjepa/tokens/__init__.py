@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scjepa.tokens.cells import TokenTable, build_token_table
+from scjepa.tokens.expression import build_expression_table
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
 from scjepa.tokens.normalize import (
     NORMALIZATIONS,
@@ -22,13 +23,16 @@ __all__ = [
     "NORMALIZATIONS",
     "Alignment",
     "Batch",
+    "CellSource",
     "FittedNormalizations",
     "NeighborTable",
     "Normalization",
     "Panels",
+    "TableSource",
     "TokenSource",
     "TokenTable",
     "Vocabulary",
+    "build_expression_table",
     "build_neighbor_table",
     "build_token_table",
     "fit_normalizations",
@@ -36,14 +40,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from scjepa.tokens.batches import Batch, TokenSource
+    from scjepa.tokens.batches import Batch, TableSource, TokenSource
+    from scjepa.tokens.cell_batches import CellSource
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Batch", "TokenSource"):
+    if name in ("Batch", "TableSource", "TokenSource"):
         from scjepa.tokens import batches
 
         return getattr(batches, name)
+    if name == "CellSource":
+        from scjepa.tokens.cell_batches import CellSource
+
+        return CellSource
     raise AttributeError(f"module 'scjepa.tokens' has no attribute {name!r}")
 
 

@@ -6,24 +6,27 @@ padding. The loader of a training run therefore has nothing to do but name the c
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scjepa.nn.batch import Batch
+from scjepa.nn.cells import CellBatch
 from scjepa.tokens.cells import TokenTable
 from scjepa.tokens.memory import available_memory
 from scjepa.tokens.neighborhoods import NeighborTable
+
+BatchT = TypeVar("BatchT", Batch, CellBatch)
 
 RESIDENT_SHARE = 0.5
 """Share of a device's free memory that tables may take; the rest is for weights and activations."""
 
 
-class TokenSource:
-    """The token and neighbor tables, ready to be gathered into batches on a device.
+class TableSource:
+    """The token table of cells, ready to be gathered into batches on a device; base of what gathers them.
 
     Tables that take no more than half of the device's free memory are moved there. Larger ones stay where they are, in
     the computer's memory or mapped from disk: their batches are gathered there and moved. The batches are the same.
@@ -32,39 +35,21 @@ class TokenSource:
     ----------
     table
         Tokens of every cell.
-    neighbors
-        Nearest neighbors of every cell.
-    technologies
-        ``(n_cells,)`` integer technology codes.
-    device
-        Where the batches are wanted.
     """
 
-    _TABLES = ("_offsets", "_genes", "_values", "_ranks", "_neighbors", "_technologies")
+    _TABLES: tuple[str, ...] = ("_offsets", "_genes", "_values", "_ranks")
+    """Attributes that hold a tensor, or ``None``, and move with the source."""
+    _NOT_EMBEDDED: tuple[str, ...] = ()
+    """Those of them that embeddings do not depend on."""
 
-    def __init__(
-        self,
-        table: TokenTable,
-        neighbors: NeighborTable,
-        technologies: np.ndarray,
-        device: torch.device | str = "cpu",
-    ):
-        if not table.n_cells == neighbors.n_cells == len(technologies):
-            raise ValueError(
-                f"Tables disagree about the number of cells: tokens {table.n_cells}, neighbors {neighbors.n_cells}, "
-                f"technologies {len(technologies)}."
-            )
+    def __init__(self, table: TokenTable):
         self.n_cells = table.n_cells
-        self.n_neighbors = neighbors.n_neighbors
         # Not every device indexes uint16, so whole numbers travel as the bits of int16.
         self._whole = table.values.dtype == np.uint16
         self._offsets = torch.from_numpy(table.offsets)
         self._genes = torch.from_numpy(table.genes)
         self._values = torch.from_numpy(table.values.view(np.int16) if self._whole else table.values)
         self._ranks = None if table.ranks is None else torch.from_numpy(table.ranks)
-        self._neighbors = torch.from_numpy(neighbors.index)
-        self._technologies = torch.from_numpy(np.asarray(technologies, dtype=np.int64))
-        self.to(device)
 
     @property
     def device(self) -> torch.device:
@@ -87,7 +72,7 @@ class TokenSource:
         tables = (getattr(self, name) for name in self._TABLES)
         return sum(table.numel() * table.element_size() for table in tables if table is not None)
 
-    def to(self, device: torch.device | str) -> TokenSource:
+    def to(self, device: torch.device | str) -> Self:
         """Give batches on ``device`` from now on, and move the tables there if they fit; in place."""
         place = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
         if place != self.table_device:
@@ -101,12 +86,68 @@ class TokenSource:
 
     def arrays(self) -> list[np.ndarray]:
         """Return what embeddings depend on, as arrays: offsets, genes, values, rank codes and neighbors."""
-        tables = (getattr(self, name) for name in self._TABLES if name != "_technologies")
+        tables = (getattr(self, name) for name in self._TABLES if name not in self._NOT_EMBEDDED)
         return [np.empty(0) if table is None else table.cpu().numpy() for table in tables]
 
     def cell_lengths(self) -> Tensor:
         """``(n_cells,)`` int64 tokens of each cell, where the tables are."""
         return self._offsets.diff()
+
+    def sequence_lengths(self, cells: Tensor | None = None) -> Tensor:
+        """``(n,)`` int64 tokens of the sequences of ``cells`` (default: all) when they are embedded."""
+        raise TypeError(f"{type(self).__name__} does not say how long its sequences are.")
+
+    def batch(self, cells: Tensor) -> Any:
+        """Gather the batch of ``cells``, ``(B,)`` int64, as it is embedded."""
+        raise TypeError(f"{type(self).__name__} does not say what its batches are.")
+
+    def _values_of(self, tokens: Tensor) -> Tensor:
+        """Return the values of ``tokens`` as float32."""
+        values = self._values[tokens]
+        return (values.int() & 0xFFFF).float() if self._whole else values
+
+
+class TokenSource(TableSource):
+    """The token and neighbor tables, ready to be gathered into batches of neighborhoods on a device.
+
+    Tables that take no more than half of the device's free memory are moved there; see :class:`TableSource`.
+
+    Parameters
+    ----------
+    table
+        Tokens of every cell.
+    neighbors
+        Nearest neighbors of every cell.
+    technologies
+        ``(n_cells,)`` integer technology codes.
+    device
+        Where the batches are wanted.
+    """
+
+    _TABLES = (*TableSource._TABLES, "_neighbors", "_technologies")
+    _NOT_EMBEDDED = ("_technologies",)
+
+    def __init__(
+        self,
+        table: TokenTable,
+        neighbors: NeighborTable,
+        technologies: np.ndarray,
+        device: torch.device | str = "cpu",
+    ):
+        if not table.n_cells == neighbors.n_cells == len(technologies):
+            raise ValueError(
+                f"Tables disagree about the number of cells: tokens {table.n_cells}, neighbors {neighbors.n_cells}, "
+                f"technologies {len(technologies)}."
+            )
+        super().__init__(table)
+        self.n_neighbors = neighbors.n_neighbors
+        self._neighbors = torch.from_numpy(neighbors.index)
+        self._technologies = torch.from_numpy(np.asarray(technologies, dtype=np.int64))
+        self.to(device)
+
+    def sequence_lengths(self, cells: Tensor | None = None) -> Tensor:
+        """``(n,)`` int64 tokens of the neighborhoods of ``cells`` (default: all), metatoken not counted."""
+        return self.neighborhood_lengths(cells)
 
     def neighborhood_lengths(self, cells: Tensor | None = None) -> Tensor:
         """``(n,)`` int64 tokens of the neighborhoods of ``cells`` (default: all), metatoken not counted."""
@@ -145,8 +186,7 @@ class TokenSource:
         segments = block % n_blocks
         meta = segments == n_blocks - 1
         source = starts.reshape(-1)[block] + within
-        values = self._values[source]
-        values = (values.int() & 0xFFFF).float() if self._whole else values
+        values = self._values_of(source)
         ranks = within if self._ranks is None else self._ranks[source].long()
         batch = Batch(
             genes=self._genes[source].long().masked_fill(meta, 0),
@@ -160,9 +200,7 @@ class TokenSource:
         return batch if self.resident else move_batch(batch, self._device)
 
 
-def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """Return ``batch`` on ``device``."""
-    moved: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    for name, value in moved.items():
-        moved[name] = value.to(device) if isinstance(value, Tensor) else value
-    return Batch(**moved)
+def move_batch(batch: BatchT, device: torch.device) -> BatchT:
+    """Return ``batch``, a dataclass of tensors and other things, on ``device``."""
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if isinstance(getattr(batch, f.name), Tensor)}
+    return replace(batch, **{name: tensor.to(device) for name, tensor in tensors.items()})

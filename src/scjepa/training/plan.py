@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from scjepa._config import TrainConfig
 from scjepa.nn.objectives import ObjectiveOutput
-from scjepa.nn.pooling import pool
-from scjepa.nn.towers import SpatialJEPA
-from scjepa.tokens.batches import TokenSource
+from scjepa.nn.towers import Towers
+from scjepa.tokens.batches import TableSource
 from scjepa.training import schedules
 from scjepa.training.collapse import effective_rank, gene_mean_loss, mean_cosine
 from scjepa.training.history import History
@@ -38,12 +37,15 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 class JEPATrainingPlan(pl.LightningModule):
-    """Trains a :class:`~scjepa.nn.SpatialJEPA` on a :class:`~scjepa.tokens.TokenSource`.
+    """Trains a JEPA on the cells of a source.
+
+    Of the module it asks ``gather(source, cells, generator)``, ``loss(batch, generator)``, ``embed(batch, encoder)``
+    and ``update_target(momentum)``, of the source ``to(device)`` and ``batch(cells)``.
 
     Parameters
     ----------
     module
-        The model.
+        The model: :class:`~scjepa.nn.SpatialJEPA` or :class:`~scjepa.nn.CellTowers`.
     source
         Token tables; moved to the device of training.
     config
@@ -60,8 +62,8 @@ class JEPATrainingPlan(pl.LightningModule):
 
     def __init__(
         self,
-        module: SpatialJEPA,
-        source: TokenSource,
+        module: Towers,
+        source: TableSource,
         config: TrainConfig,
         train_cells: np.ndarray,
         monitor_cells: np.ndarray,
@@ -95,13 +97,6 @@ class JEPATrainingPlan(pl.LightningModule):
         """Numbers of the monitor's batches."""
         return Positions(-(-len(self.monitor_cells) // self.config.batch_size))
 
-    def _gather(self, cells: Tensor, rng: torch.Generator):
-        """Gather the neighborhoods of ``cells``, some without their metatoken."""
-        if not self.module.config.encoder.metatoken:
-            return self.source.batch(cells)
-        keep = torch.rand(len(cells), device=self.device, generator=rng)
-        return self.source.batch(cells, keep >= self.module.config.masking.metatoken_dropout)
-
     # -- steps --------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -114,7 +109,7 @@ class JEPATrainingPlan(pl.LightningModule):
         cells = self._schedule.batch(*place)
         rng = generator(self.device, self.seed, MASK, *place)
         with self._dropout_stream(place):
-            output = self.module.loss(self._gather(cells, rng), rng)
+            output = self.module.loss(self.module.gather(self.source, cells, rng), rng)
         self._latest = {"loss": output.loss.detach(), **output.terms}
         self.log("loss", output.loss.detach(), prog_bar=True, logger=False, batch_size=len(cells))
         return output.loss
@@ -139,7 +134,7 @@ class JEPATrainingPlan(pl.LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """One optimizer step and the EMA step that belongs to it (also right under gradient accumulation)."""
         c, step, total = self.config, self.global_step, int(self.trainer.estimated_stepping_batches)
-        rate = schedules.learning_rate(step, total, c.learning_rate, c.final_learning_rate, c.warmup)
+        rate = self._learning_rate(step, total)
         for group in optimizer.param_groups:
             group["lr"] = rate
             if group["decays"]:
@@ -148,6 +143,11 @@ class JEPATrainingPlan(pl.LightningModule):
         momentum = schedules.momentum(step, total, c.ema_start, c.ema_end)
         self.module.update_target(momentum)
         self._record({**self._latest, "learning_rate": rate, "momentum": momentum})
+
+    def _learning_rate(self, step: int, total: int) -> float:
+        """Return the learning rate of optimizer step ``step`` of ``total``."""
+        c = self.config
+        return schedules.learning_rate(step, total, c.learning_rate, c.final_learning_rate, c.warmup)
 
     def _record(self, metrics: dict[str, Any]) -> None:
         """Log a step's metrics at once: a checkpoint of this step, written next, then holds them."""
@@ -171,10 +171,10 @@ class JEPATrainingPlan(pl.LightningModule):
     def validation_step(self, position: int, batch_idx: int) -> None:
         """Measure one batch of the monitor; its masks are always the same."""
         cells = self.monitor_cells[batch_idx * self.config.batch_size :][: self.config.batch_size]
-        batch = self.source.batch(cells, self.module.config.encoder.metatoken)
+        batch = self.module.gather(self.source, cells)
         output = self.module.loss(batch, generator(self.device, self.seed, MONITOR, batch_idx))
         plain = self.source.batch(cells)
-        student, teacher = (pool(self.module(plain, name).float(), plain, "neighborhood") for name in _TOWERS)
+        student, teacher = (self.module.embed(plain, name) for name in _TOWERS)
         kept = sum(o.targets.numel() for o, *_ in self._monitored if o.targets is not None)
         if kept > _RATIO_BUDGET:
             output.predictions = output.targets = output.genes = None

@@ -1,0 +1,66 @@
+"""Generating values of genes from known ones, a share at a time (the baseline's inference, the paper's Appendix C)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scjepa.nn.cells._batch import CellBatch
+from scjepa.nn.cells._encoder import CellEncoder
+from scjepa.nn.cells._objective import CellObjective
+from scjepa.nn.masking import rank_in_group
+
+
+@torch.inference_mode()
+def generate(
+    encoder: CellEncoder, objective: CellObjective, batch: CellBatch, unknown: Tensor, n_iterations: int = 4
+) -> Tensor:
+    """Predict the values of unknown genes; after each iteration the surest of them count as known.
+
+    An iteration predicts each unknown gene twice: from the known genes (gene prompt), and from the cell's embedding
+    alone (cell prompt). The nearer the two, the surer the prediction. Of the genes that are left, an equal share of
+    each cell's becomes known in each iteration, with the gene prompt's prediction, rounded to a bin, as value.
+
+    Parameters
+    ----------
+    encoder
+        The encoder.
+    objective
+        Its heads; trained with ``reconstruction_weight`` and, for the cell prompt to mean something, with
+        ``cell_prompt_weight``.
+    batch
+        Known and unknown genes of each cell, each once; the values of unknown ones are not read.
+    unknown
+        ``(T,)`` bool.
+    n_iterations
+        1: all at once.
+
+    Returns
+    -------
+    Tensor
+        ``(T,)`` bins: what was predicted where unknown, not rounded, and what was given elsewhere.
+    """
+    if "value" not in objective.heads:
+        raise ValueError("The model has no head that predicts values: train it with reconstruction_weight > 0.")
+    head = objective.heads["value"]
+    highest = encoder.embedding.highest
+    left, given = unknown.clone(), batch.values.masked_fill(unknown, 0.0)
+    result = given.clone()
+    for remaining in range(n_iterations, 0, -1):
+        if not left.any():
+            break
+        current = CellBatch(batch.genes, given, batch.sequences, batch.labels)
+        cells, tokens = encoder(current, left)
+        predicted = head(tokens).clamp(0, highest)
+        result[left] = predicted
+        if remaining == 1:
+            break
+        prompted = head(encoder(current, torch.ones_like(left), cells)[1]).clamp(0, highest)
+        rows = batch.sequences[left]
+        sizes = torch.bincount(rows, minlength=batch.n_sequences)
+        n_known = torch.ceil(sizes / remaining).long()
+        sure = rank_in_group(rows, (predicted - prompted[left]).abs()) < n_known[rows]
+        places = left.nonzero()[:, 0][sure]
+        given[places] = predicted[sure].round()
+        left[places] = False
+    return result
