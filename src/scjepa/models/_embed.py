@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig
-from scjepa.nn import Batch, SpatialJEPA, pool
-from scjepa.tokens.batches import TokenSource
+from scjepa.nn import SpatialJEPA, Towers
+from scjepa.tokens.batches import TableSource, TokenSource
 from scjepa.tokens.memory import available_memory
 
 CHUNK = 8192
@@ -26,7 +28,7 @@ _AUTO_SHARE = 0.25
 """Share of the free memory that activations of an automatic batch take at most."""
 
 
-def bytes_per_token(config: STJEPAConfig) -> int:
+def bytes_per_token(config: STJEPAConfig | CellJEPAConfig) -> int:
     """Return the bytes that one token of a batch needs at most at one time while it is embedded.
 
     These are the two hidden layers of a block's MLP, before and after the activation, and measured beside them about
@@ -36,7 +38,7 @@ def bytes_per_token(config: STJEPAConfig) -> int:
     return int(4 * config.encoder.width * (8.5 + 2 * config.encoder.mlp_ratio)) + 8 * 12
 
 
-def token_budget(config: STJEPAConfig, device: torch.device) -> int:
+def token_budget(config: STJEPAConfig | CellJEPAConfig, device: torch.device) -> int:
     """Return the tokens of an automatic batch on ``device``."""
     limit = _AUTO_BYTES.get(device.type, _AUTO_BYTES["cpu"])
     free = available_memory(device)
@@ -53,8 +55,8 @@ def check_batch_size(batch_size: int | str) -> None:
 
 
 def batches(
-    source: TokenSource, cells: np.ndarray, batch_size: int | str, budget: int
-) -> Iterator[tuple[np.ndarray, Batch]]:
+    source: TableSource, cells: np.ndarray, batch_size: int | str, budget: int
+) -> Iterator[tuple[np.ndarray, Any]]:
     """Yield cells and their batches; similar lengths together, so that little is padded.
 
     Parameters
@@ -66,7 +68,7 @@ def batches(
     budget
         Tokens of an automatic batch at most, unless one cell alone has more.
     """
-    lengths = source.neighborhood_lengths(torch.from_numpy(cells).to(source.table_device)).cpu().numpy()
+    lengths = source.sequence_lengths(torch.from_numpy(cells).to(source.table_device)).cpu().numpy()
     order = np.argsort(lengths, kind="stable")
     ends = np.cumsum(lengths[order])
     start = 0
@@ -83,8 +85,8 @@ def batches(
 
 @torch.inference_mode()
 def embed(
-    module: SpatialJEPA,
-    source: TokenSource,
+    module: Towers,
+    source: TableSource,
     out: np.ndarray,
     *,
     scale: str,
@@ -110,7 +112,7 @@ def embed(
     for start in range(first, source.n_cells, CHUNK):
         stop = min(start + CHUNK, source.n_cells)
         for cells, batch in batches(source, np.arange(start, stop), batch_size, budget):
-            out[cells] = pool(module(batch, encoder), batch, scale).float().cpu().numpy()
+            out[cells] = module.embed(batch, encoder, scale).cpu().numpy()
         if after_chunk is not None:
             after_chunk(stop)
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from scjepa.tokens.batches import TokenSource
+from scjepa.tokens.batches import TableSource
 from scjepa.tokens.cache import digest
 
 
-def fingerprint(encoder: nn.Module, source: TokenSource, scale: str) -> dict[str, str]:
+def fingerprint(encoder: nn.Module, source: TableSource, scale: str) -> dict[str, str]:
     """Return what embeddings depend on: the encoder's weights, the tables and the scale."""
     weights = (part for name, w in encoder.state_dict().items() for part in (name, w.cpu().numpy()))
     return {"weights": digest(*weights), "data": digest(*source.arrays()), "scale": scale}
