@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig, TrainConfig
 from scjepa.models._embed import AUTO, bytes_per_token, token_budget
-from scjepa.nn import Batch, SpatialJEPA
-from scjepa.tokens.batches import TokenSource, move_batch
+from scjepa.nn import Towers
+from scjepa.tokens.batches import TableSource, move_batch
 from scjepa.tokens.memory import available_memory, readable_bytes
 from scjepa.training import parameter_groups
 
@@ -109,12 +110,12 @@ def readable_seconds(seconds: float) -> str:
     return f"{seconds / 86_400:.1f} days"
 
 
-def estimate(module: SpatialJEPA, source: TokenSource, config: TrainConfig, seed: int = 0) -> Estimate:
+def estimate(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> Estimate:
     """Estimate memory and time; takes at most about five seconds.
 
     Works on a copy of ``module`` and on random streams of its own: neither weights nor the user's random state change.
     """
-    lengths = source.neighborhood_lengths().cpu().numpy()
+    lengths = source.sequence_lengths().cpu().numpy()
     step_seconds, token_seconds = _probe(module, source, config, float(lengths.mean()), seed)
     n_steps = count_steps(config, source.n_cells)
     monitored = _MONITOR_PASSES * _count_monitored(config, n_steps, source.n_cells) * float(lengths.mean())
@@ -150,7 +151,7 @@ def _count_monitored(config: TrainConfig, n_steps: int, n_cells: int) -> int:
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
-def training_bytes(module: SpatialJEPA, source: TokenSource, config: TrainConfig, seed: int = 0) -> int:
+def training_bytes(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
     """Return the bytes of training at its peak: tables, weights, gradients, moments and activations.
 
     Activations are counted on a small batch, by what autograd keeps for its way back, and scaled to the largest batch
@@ -164,20 +165,20 @@ def training_bytes(module: SpatialJEPA, source: TokenSource, config: TrainConfig
     return int(source.nbytes + state + _HEAP.get(source.device.type, 1.0) * activations)
 
 
-def _largest_batch(source: TokenSource, config: TrainConfig) -> float:
+def _largest_batch(source: TableSource, config: TrainConfig) -> float:
     """Return the tokens of the largest batch to be expected: the mean and three standard deviations."""
-    lengths = source.neighborhood_lengths().double() + 1
+    lengths = source.sequence_lengths().double() + 1
     size = min(config.batch_size, source.n_cells)
     spread = float(lengths.std(correction=0)) * 3 * size**0.5
     return min(size * float(lengths.mean()) + spread, size * float(lengths.max()))
 
 
-def _way_back(config: STJEPAConfig) -> float:
+def _way_back(config: STJEPAConfig | CellJEPAConfig) -> float:
     """Return the bytes a token needs beside what autograd keeps: gradients within a block, and the batch itself."""
     return 4 * config.encoder.width * (2 + config.encoder.mlp_ratio) + 8 * 12
 
 
-def _kept_by_autograd(twin: SpatialJEPA, batch: Batch, seed: int) -> int:
+def _kept_by_autograd(twin: Towers, batch: Any, seed: int) -> int:
     """Return the bytes of all tensors that the loss of ``batch`` keeps, those of the weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
     kept: dict[int, int] = {}
@@ -194,9 +195,9 @@ def _kept_by_autograd(twin: SpatialJEPA, batch: Batch, seed: int) -> int:
     return sum(kept.values())
 
 
-def embedding_bytes(module: SpatialJEPA, source: TokenSource, batch_size: int | str = AUTO) -> int:
+def embedding_bytes(module: Towers, source: TableSource, batch_size: int | str = AUTO) -> int:
     """Return the bytes of embedding at its peak: tables, weights and the activations of a batch."""
-    lengths = source.neighborhood_lengths()
+    lengths = source.sequence_lengths()
     if batch_size == AUTO:
         tokens = max(min(token_budget(module.config, source.device), int(lengths.sum())), int(lengths.max()))
     else:
@@ -240,30 +241,30 @@ def check_memory(needed: int, device: torch.device, what: str, then: str) -> Non
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
-def _twin(module: SpatialJEPA) -> SpatialJEPA:
+def _twin(module: Towers) -> Towers:
     """Return a copy in training mode, to do as one likes with."""
     return copy.deepcopy(module).train()
 
 
-def _light(module: SpatialJEPA) -> int:
+def _light(module: Towers) -> int:
     """Return a number of tokens that the smallest machine trains on at once without being kept waiting."""
     return max(64, int(_PROBE_FLOPS / (6 * module.parameter_counts()["encoder_without_genes"])))
 
 
-def _batch(module: SpatialJEPA, source: TokenSource, n_tokens: float, seed: int, metatoken: bool = True) -> Batch:
-    """Return neighborhoods of about ``n_tokens`` tokens: two or more, thinned out if they have more."""
+def _batch(module: Towers, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Any:
+    """Return sequences of about ``n_tokens`` tokens: two or more, thinned out if they have more."""
     rng, device = np.random.default_rng(seed), next(module.parameters()).device
     sample = rng.integers(0, source.n_cells, 1024)
-    mean = float(source.neighborhood_lengths(torch.from_numpy(sample).to(source.table_device)).double().mean())
+    mean = float(source.sequence_lengths(torch.from_numpy(sample).to(source.table_device)).double().mean())
     n = int(np.clip(round(n_tokens / max(mean, 1)), 2, max(2, source.n_cells)))
     cells = torch.from_numpy(rng.choice(source.n_cells, min(n, source.n_cells), replace=False))
-    batch = move_batch(source.batch(cells, metatoken and module.config.encoder.metatoken), device)
+    batch = move_batch(module.gather(source, cells) if training else source.batch(cells), device)
     if batch.n_tokens <= 1.5 * n_tokens:
         return batch
     return batch.select(torch.from_numpy(np.sort(rng.choice(batch.n_tokens, int(n_tokens), replace=False))).to(device))
 
 
-def _loss(twin: SpatialJEPA, batch: Batch, seed: int) -> Tensor:
+def _loss(twin: Towers, batch: Any, seed: int) -> Tensor:
     device = batch.genes.device
     half = device.type == "cuda" and twin.config.training.precision.startswith("bf16")
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
@@ -280,7 +281,7 @@ def _timed(device: torch.device, call: Callable[[], object]) -> float:
 
 
 def _probe(
-    module: SpatialJEPA, source: TokenSource, config: TrainConfig, mean_length: float, seed: int
+    module: Towers, source: TableSource, config: TrainConfig, mean_length: float, seed: int
 ) -> tuple[float, float]:
     """Return the seconds of a training step and those of embedding one token."""
     begin = time.perf_counter()
@@ -296,9 +297,9 @@ def _probe(
 
     def embed(n_tokens: float) -> float:
         """Return the seconds of embedding a token."""
-        batch = _batch(module, source, n_tokens, seed, metatoken=False)
+        batch = _batch(module, source, n_tokens, seed, training=False)
         with torch.inference_mode():
-            return _timed(device, lambda: twin(batch)) / max(batch.n_tokens, 1)
+            return _timed(device, lambda: twin.embed(batch)) / max(batch.n_tokens, 1)
 
     def repeat(call: Callable[[float], Any], n_tokens: float, until: float) -> list[Any]:
         """Return what up to five calls give; the last of them begins before ``until``, a share of the time."""
