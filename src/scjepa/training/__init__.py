@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scjepa.training.cells import CellTrainingPlan, hold_out_cells
 from scjepa.training.collapse import Diagnosis, diagnose, effective_rank, mean_cosine
 from scjepa.training.fit import RunOptions, run
 from scjepa.training.history import History
@@ -10,6 +11,7 @@ from scjepa.training.sampling import BatchSchedule, hold_out, spatial_blocks
 
 __all__ = [
     "BatchSchedule",
+    "CellTrainingPlan",
     "Diagnosis",
     "History",
     "JEPATrainingPlan",
@@ -17,6 +19,7 @@ __all__ = [
     "diagnose",
     "effective_rank",
     "hold_out",
+    "hold_out_cells",
     "mean_cosine",
     "parameter_groups",
     "run",
