@@ -1,0 +1,168 @@
+"""What a file of cells is, in words, and what to mind before training on it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+from scipy.spatial import cKDTree
+
+from scjepa import _keys
+from scjepa.cli._cells import Cells, Where, add_graph, read_cells
+from scjepa.cli._files import DataFile, data_files
+from scjepa.cli._join import join, keys_for, measured_by, technology_names
+from scjepa.cli.info import lines
+from scjepa.tokens import Vocabulary
+from scjepa.tokens.counts import iter_rows
+from scjepa.tokens.memory import readable_bytes
+
+_LARGEST_LOG = 20.0
+"""Data without whole numbers whose largest value is below this looks log-transformed."""
+
+
+def about_file(path: Path, options: argparse.Namespace) -> str:
+    """Return a report of a file of cells."""
+    (file,) = data_files([path], options.table)
+    facts, mind = _contents(file)
+    where = Where(
+        layer=options.layer,
+        library_key=options.library_key,
+        technology_key=options.technology_key,
+        **{key: getattr(options, key) for key in ("spatial_key", "neighbors_key") if getattr(options, key)},
+    )
+    cells: Cells | None = None
+    try:
+        cells = read_cells(file, where, use_graph=not options.rebuild_graph)
+    except ValueError as error:
+        mind.append(str(error))
+    if cells is not None:
+        facts |= {"counts": _counts(cells, mind), "coordinates": _coordinates(cells, where, mind)}
+        facts |= {"sections": _names(cells.sections), "technologies": _technologies(cells), "graph": _graph(cells)}
+        if options.model:
+            facts["coverage"] = _coverage(cells, options.model)
+        if options.preset:
+            facts["estimate"] = _estimate(cells, where, options)
+    facts["mind"] = "\n".join(mind)
+    size = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    table = f", table {file.table!r}" if file.table else ""
+    return lines(f"{path}: {file.kind}{table}, {readable_bytes(size)}", facts)
+
+
+def _contents(file: DataFile) -> tuple[dict[str, str], list[str]]:
+    """Return what can be told without reading counts, and what is wrong with it."""
+    mind: list[str] = []
+    with file.opened() as group:
+        obs, var = read_elem(group["obs"]), read_elem(group["var"])
+        layers = sorted(group["layers"]) if "layers" in group else []
+        embeddings = {key: group["obsm"][key] for key in sorted(group["obsm"])} if "obsm" in group else {}
+        shapes = {key: getattr(value, "shape", ()) for key, value in embeddings.items()}
+        notes = read_elem(group["uns"][_keys.UNS]) if "uns" in group and _keys.UNS in group["uns"] else {}
+    if not var.index.is_unique:
+        twice = var.index[var.index.duplicated()][0]
+        mind.append(f"Gene names are not unique, such as {twice!r}: adata.var_names_make_unique().")
+    niches = [key for key, note in notes.items() if note.get("slot") == "obs" and key in obs]
+    facts = {
+        "cells": f"{len(obs):,}",
+        "genes": f"{len(var):,}, such as {', '.join(map(str, var.index[:5]))}",
+        "layers": ", ".join(layers),
+        "obs": ", ".join(map(str, obs.columns)),
+        "obsm": ", ".join(f"{key} ({shape[1]})" if len(shape) == 2 else key for key, shape in shapes.items()),
+        "niches": ", ".join(f"obs[{key!r}]: {obs[key].nunique()}" for key in niches),
+    }
+    return facts, mind
+
+
+def _counts(cells: Cells, mind: list[str]) -> str:
+    """Tell of the counts: whole numbers or not, depth, cells without any."""
+    totals, genes, largest, whole, lowest = [], [], 0.0, True, 0.0
+    for _, rows in iter_rows(cells.counts):
+        totals.append(np.asarray(rows.sum(axis=1)).ravel())
+        genes.append(np.diff(rows.indptr))
+        if rows.nnz:
+            largest, lowest = max(largest, float(rows.data.max())), min(lowest, float(rows.data.min()))
+            whole = whole and bool((rows.data == np.rint(rows.data)).all())
+    total, gene = np.concatenate(totals), np.concatenate(genes)
+    empty = int((gene == 0).sum())
+    if empty:
+        mind.append(
+            f"{empty:,} cells have no counts and get a zero embedding: sc.pp.filter_cells(adata, min_counts=1)."
+        )
+    if lowest < 0 or not np.isfinite(largest):
+        mind.append("Counts are negative or not finite: name raw counts with --layer.")
+    elif not whole:
+        log = " and look log-transformed" if largest < _LARGEST_LOG else ""
+        mind.append(f"The values are no whole numbers{log}: name raw counts with --layer.")
+    kind = "whole numbers" if whole else "no whole numbers"
+    return f"{kind} up to {largest:,.4g}; a cell has {np.median(total):,.4g} in {np.median(gene):,.0f} genes (medians)"
+
+
+def _coordinates(cells: Cells, where: Where, mind: list[str]) -> str:
+    place = cells.coordinates
+    distances = cKDTree(place).query(place, k=2)[0][:, 1] if len(place) > 1 else np.zeros(1)
+    same = int((distances == 0).sum())
+    if same:
+        mind.append(f"{same:,} cells lie exactly on another.")
+    return (
+        f"obsm[{where.spatial_key!r}], {place.shape[1]} dimensions; the nearest cell is {np.median(distances):.4g} "
+        "away (median)"
+    )
+
+
+def _names(names: pd.Series | None) -> str:
+    if names is None:
+        return "one"
+    sizes = names.value_counts()
+    shown = ", ".join(f"{name} ({size:,})" for name, size in sizes.iloc[:6].items())
+    return f"obs[{names.name!r}], {len(sizes)}: {shown}{', ...' if len(sizes) > 6 else ''}"
+
+
+def _technologies(cells: Cells) -> str:
+    """Tell of technologies, and where there are several, of the genes that each measured."""
+    text = _names(cells.technologies)
+    if cells.technologies is None or cells.technologies.nunique() < 2:
+        return text
+    measured = measured_by([cells], technology_names([cells]), cells.genes)
+    panels = ", ".join(f"{name} {measured[name].sum():,} genes" for name in measured)
+    return f"{text}\n{panels}; {int(measured.all(axis=1).sum()):,} in all"
+
+
+def _graph(cells: Cells) -> str:
+    if not cells.edges:
+        return "none: scjepa fit builds one"
+    degrees = np.diff(next(iter(cells.edges.values())).tocsr().indptr)
+    spread = f"{degrees.min()}" if degrees.min() == degrees.max() else f"{degrees.min()} to {degrees.max()}"
+    return f"{spread} neighbors a cell"
+
+
+def _coverage(cells: Cells, model: str) -> str:
+    """Tell how many of the genes, and of the counts, a model knows."""
+    from scjepa.cli._models import SavedModel
+
+    vocabulary = Vocabulary(SavedModel(Path(model)).facts["vocabulary"])
+    try:
+        alignment = vocabulary.align(cells.genes, source="this file")
+    except ValueError as error:
+        return str(error)
+    totals = np.zeros(len(cells.genes))
+    for _, rows in iter_rows(cells.counts):
+        totals += np.asarray(rows.sum(axis=0)).ravel()
+    share = totals[alignment.ids >= 0].sum() / max(totals.sum(), 1e-300)
+    return f"{alignment}\n{share:.1%} of the counts are of genes that {model} knows."
+
+
+def _estimate(cells: Cells, where: Where, options: argparse.Namespace) -> str:
+    """Tell what training would take."""
+    from scjepa import PRESETS, STJEPA
+
+    add_graph(cells, PRESETS[options.preset].tokens.n_neighbors)
+    keys = keys_for([cells], where)
+    adata = join([cells], keys)
+    STJEPA.setup_anndata(adata, **keys.to_dict())
+    model: Any = STJEPA(adata, preset=options.preset)
+    if options.accelerator not in ("auto", "cpu"):
+        model.to_device(options.accelerator)
+    return f"preset {options.preset!r}: " + str(model.estimate())

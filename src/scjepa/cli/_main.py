@@ -1,0 +1,130 @@
+"""The parser of the command line, and what becomes of a run: its exit code, its warnings, its interruption."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from scjepa import __version__
+from scjepa.cli._command import UsageError
+from scjepa.cli._registry import COMMANDS
+
+OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+"""Exit codes. Anything that is none of these is a fault of the program, and comes with a traceback."""
+
+_USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="scjepa",
+        description="Joint-embedding predictive models for spatial transcriptomics: files in, files out.",
+        epilog="scjepa COMMAND --help tells the options of a command, with examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"scjepa {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        own = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.description,
+            epilog="\n".join(["examples:", *(f"  {line}" for line in command.examples)]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_options(own)
+        own.add_argument("-q", "--quiet", action="store_true", help="tell nothing of progress on stderr")
+        own.add_argument("--debug", action="store_true", help="show the traceback of an error, and every warning")
+        own.set_defaults(run=command.run, parser=own)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments
+        Words after ``scjepa``. Default: those of the process.
+
+    Returns
+    -------
+    int
+        0; 1 for what the user can mend in files and options, told in one line on stderr; 2 for a wrong command line;
+        130 when interrupted (Ctrl-C), 143 when terminated.
+    """
+    try:
+        options = build_parser().parse_args(arguments)
+    except SystemExit as stop:  # --help, --version, or argparse's own errors
+        return int(stop.code or 0)
+    try:
+        with _session(options.debug):
+            options.run(options)
+    except KeyboardInterrupt as stop:
+        return _tell(str(stop) or "interrupted", INTERRUPTED)
+    except UsageError as error:
+        options.parser.print_usage(sys.stderr)
+        return _tell(error, WRONG_USAGE)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except _USER_ERRORS as error:
+        if options.debug:
+            traceback.print_exc()
+        return _tell(error, USER_ERROR)
+    return OK
+
+
+def _tell(what: Any, code: int) -> int:
+    """Print one line on stderr and return ``code``."""
+    if isinstance(what, KeyError) and what.args:
+        what = what.args[0]  # str() of a KeyError would quote it
+    elif isinstance(what, MemoryError):
+        what = f"memory ran out. {what}"
+    print(f"scjepa: {' '.join(str(what).split())}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _session(debug: bool) -> Iterator[None]:
+    """Show warnings in one line each, draw without a display, and let SIGTERM clean up as Ctrl-C does."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    with warnings.catch_warnings(), _terminable():
+        if not debug:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("default", UserWarning)
+            warnings.filterwarnings("ignore", message=".*is not a valid key!.*")  # from a dependency's docstrings
+            warnings.showwarning = _show
+            logging.disable(logging.INFO)  # squidpy's notes go to stdout
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+    print(f"scjepa: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> NoReturn:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

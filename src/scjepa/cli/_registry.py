@@ -1,0 +1,14 @@
+"""The subcommands, in the order of ``scjepa --help``. A new one is a new file and a line here."""
+
+from __future__ import annotations
+
+from scjepa.cli import demo, embed, fit, info, niches
+from scjepa.cli._command import Command
+
+COMMANDS: tuple[Command, ...] = (
+    info.COMMAND,
+    fit.COMMAND,
+    embed.COMMAND,
+    niches.COMMAND,
+    demo.COMMAND,
+)

@@ -1,0 +1,167 @@
+"""``scjepa embed``: a model and files of cells in, embeddings out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scjepa import _keys
+from scjepa.cli._command import Command, UsageError
+from scjepa.cli._options import add_accelerator, add_files, add_where
+from scjepa.cli._progress import Progress, written
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+
+    from scjepa.cli._files import DataFile
+    from scjepa.models._data import DataKeys
+
+SCALES = {"neighborhood": _keys.EMBEDDING, "cell": _keys.EMBEDDING_CELL}
+"""Scales, and the ``obsm`` key of each."""
+
+FORMATS = ("h5ad", "zarr", "npy", "csv", "parquet")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``scjepa embed``."""
+    parser.add_argument("model", metavar="MODEL", help="folder of a saved model")
+    add_files(parser, "cells to embed; their genes are aligned with the model's by name")
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="file to write (.h5ad, .zarr, .npy, .csv, .parquet), or a folder for one file each, named as the inputs; "
+        "without it, embeddings are added to the input files, which takes --overwrite",
+    )
+    group.add_argument("--format", choices=FORMATS, help="of the files in a folder (default: that of the inputs)")
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace files that are there, and the embedding in them"
+    )
+    group.add_argument(
+        "--scale",
+        default="neighborhood",
+        choices=list(SCALES),
+        help="neighborhood: a cell with its neighbors, for niches; cell: the cell seen in their context "
+        "(default: neighborhood)",
+    )
+    group.add_argument(
+        "--key-added",
+        metavar="KEY",
+        help=f"obsm key (default: {SCALES['neighborhood']}, and {SCALES['cell']} for --scale cell)",
+    )
+    add_accelerator(parser)
+    add_where(parser, of_model=True)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Embed the cells of each file."""
+    from scjepa.cli._files import data_files
+    from scjepa.cli._outputs import plan
+
+    progress = Progress(options)
+    files = data_files(options.files, options.table)
+    suffix = None if options.format is None else f".{options.format}"
+    targets = plan(files, options.out, options.overwrite, suffix, tables=True)
+    key = options.key_added or SCALES[options.scale]
+    for file, target in zip(files, targets, strict=True):
+        if not options.overwrite and target.suffix not in (".npy", ".csv", ".parquet"):
+            _refuse_users_embedding(file, key)
+
+    from scjepa.cli._models import SavedModel
+
+    saved = SavedModel(Path(options.model))
+    for file, target in zip(files, targets, strict=True):
+        adata = _prepared(file, saved.keys, saved.n_neighbors, options)
+        model = saved.load(adata, options.accelerator)
+        progress.step(f"{file.path}: embedding {adata.n_obs:,} cells")
+        _write(model, adata, file, target, key, options)
+        progress.step(f"wrote {target}")
+        written(target)
+
+
+def _refuse_users_embedding(file: DataFile, key: str) -> None:
+    with file.opened() as group:
+        if "obsm" in group and key in group["obsm"]:
+            raise FileExistsError(
+                f"{file.path} has obsm[{key!r}] already. Pass --overwrite to replace it, or name another: --key-added."
+            )
+
+
+def _prepared(file: DataFile, keys: DataKeys, n_neighbors: int, options: argparse.Namespace) -> AnnData:
+    """Return the cells of a file under the names that the model was set up with."""
+    from scjepa.cli._cells import Where, add_graph, read_cells
+    from scjepa.cli._join import as_anndata, section_names, technology_names
+
+    with file.opened() as group:
+        columns = set(group["obs"].attrs["column-order"])
+
+    def column(asked: str | None, own: str | None) -> str | None:
+        return asked or (own if own in columns else None)
+
+    where = Where(
+        layer=options.layer or keys.layer,
+        library_key=column(options.library_key, keys.library_key),
+        technology_key=column(options.technology_key, keys.technology_key),
+        spatial_key=options.spatial_key or keys.spatial_key,
+        neighbors_key=options.neighbors_key or keys.neighbors_key,
+    )
+    cells = read_cells(file, where, use_graph=not options.rebuild_graph)
+    add_graph(cells, n_neighbors)
+    return as_anndata(cells, keys, section_names([cells])[0], technology_names([cells])[0])
+
+
+def _write(model: Any, adata: AnnData, file: DataFile, target: Path, key: str, options: argparse.Namespace) -> None:
+    from scjepa.cli._outputs import drafted
+
+    if target.suffix == ".npy":
+        if options.overwrite:
+            for path in (target, target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.json")):
+                path.unlink(missing_ok=True)
+        model.get_latent_representation(scale=options.scale, out=target)
+        return
+    embedding = model.get_latent_representation(scale=options.scale)
+    if target.suffix in (".csv", ".parquet"):
+        with drafted(target) as draft:
+            _write_table(embedding, adata, key, draft)
+        return
+    from scjepa.cli._additions import Additions, add
+
+    add(file, Additions(obsm={key: embedding}), target)
+
+
+def _write_table(embedding: np.ndarray, adata: AnnData, key: str, path: Path) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame(embedding, index=adata.obs_names, columns=[f"{key}_{i}" for i in range(embedding.shape[1])])
+    table.index.name = "cell"
+    if path.suffix == ".csv":
+        table.to_csv(path)
+        return
+    try:
+        table.to_parquet(path)
+    except ImportError as error:
+        raise UsageError(f"--format parquet needs pyarrow: pip install pyarrow. ({error})") from error
+
+
+COMMAND = Command(
+    name="embed",
+    summary="embed the cells of files with a saved model",
+    description=(
+        "Embed cells with a saved model. Each file is embedded by itself; genes are aligned with the model's by name.\n"
+        "The result is a copy of the file with the embedding in obsm, or the embedding alone (.npy, .csv, .parquet).\n"
+        "The paths written are printed on stdout. A .npy is written piece by piece: the same command goes on where\n"
+        "it was killed."
+    ),
+    examples=(
+        "scjepa embed model section.h5ad --out embedded.h5ad",
+        "scjepa embed model *.h5ad --out embedded/",
+        "scjepa embed model section.h5ad --overwrite",
+        "scjepa embed model section.h5ad --out cells.npy --scale cell",
+        "scjepa embed model xenium.zarr --out embedded/ --format h5ad",
+    ),
+    add_options=add_options,
+    run=run,
+)

@@ -1,0 +1,75 @@
+"""``scjepa info``: what a model or a file of cells is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from scjepa._config import PRESETS
+from scjepa.cli._command import Command, UsageError
+from scjepa.cli._options import add_accelerator, add_where
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``scjepa info``."""
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="saved models and files of cells, in any number"
+    )
+    group = parser.add_argument_group("what else to tell of files of cells")
+    group.add_argument("--model", metavar="MODEL", help="how well a saved model covers their genes")
+    group.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        help="what training that preset on them would take in memory and time (some seconds of trying)",
+    )
+    add_accelerator(parser)
+    add_where(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a report of each path on stdout."""
+    missing = [path for path in options.paths if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"There is no file or folder {missing[0]}.")
+    for number, path in enumerate(options.paths):
+        if number:
+            print()
+        print(_report(path, options), flush=True)
+
+
+def _report(path: Path, options: argparse.Namespace) -> str:
+    if (path / "model.json").is_file():
+        if options.model or options.preset:
+            raise UsageError(f"{path} is a model; --model and --preset are for files of cells.")
+        from scjepa.cli._about_model import about_model
+
+        return about_model(path)
+    from scjepa.cli._about_file import about_file
+
+    return about_file(path, options)
+
+
+def lines(title: str, facts: dict[str, str]) -> str:
+    """Return a report: a title, and a line for each fact that there is."""
+    width = max(map(len, facts))
+    indent = "\n" + " " * (width + 4)
+    shown = [f"  {name:<{width}}  {text.replace(chr(10), indent)}" for name, text in facts.items() if text]
+    return "\n".join([title, *shown])
+
+
+COMMAND = Command(
+    name="info",
+    summary="tell what a model or a file of cells is, and what a model would make of it",
+    description=(
+        "Tell what is in a file of cells (genes, counts, coordinates, sections, graph, embeddings, niches) and what\n"
+        "to mind before training on it, or what a saved model is (genes, technologies, size, training, diagnosis)."
+    ),
+    examples=(
+        "scjepa info section.h5ad",
+        "scjepa info section.h5ad --preset base",
+        "scjepa info section.h5ad --model model",
+        "scjepa info model",
+    ),
+    add_options=add_options,
+    run=run,
+)
