@@ -45,6 +45,7 @@ COLUMNS = [
     "nmi",
     "ari",
     "seconds",
+    "cpu_seconds",
     "peak_gib",
     "error",
     "info",
@@ -82,7 +83,10 @@ def rows_of(result: MethodResult, adata: AnnData, resolution: float | None) -> p
     if result.clusters is not None:
         tables.append(scores_of_clusters(result, adata, resolution))
     rows = pd.concat(tables) if tables else pd.DataFrame([{"resolution": resolution}])
-    told = {name: getattr(result, name) for name in ("method", "settings", "seed", "seconds", "peak_gib", "error")}
+    told = {
+        name: getattr(result, name)
+        for name in ("method", "settings", "seed", "seconds", "cpu_seconds", "peak_gib", "error")
+    }
     return rows.assign(
         **told,
         info=json.dumps(dict(result.info), default=str),
@@ -150,7 +154,8 @@ def run_one(set_name: str, method: str, settings: str, seed: int, chosen: argpar
         if result.embedding is not None:
             save_embedding(chosen.cache, set_name, result)
         keep(path, rows, key)
-        print(f"{key} {result.seconds:.0f} s, {result.peak_gib:.2f} GiB {result.error or ''}", flush=True)
+        took = f"{result.seconds:.0f} s ({result.cpu_seconds:.0f} s CPU), {result.peak_gib:.2f} GiB"
+        print(key, took, result.error or "", flush=True)
         if result.ok:
             print(rows.groupby(["readout", "matched"])[["nmi", "ari"]].mean().round(3), flush=True)
 

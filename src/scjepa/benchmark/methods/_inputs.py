@@ -76,7 +76,9 @@ def prepare(
         **{key: _column(adata, key, key) for key in obs},
     }
     prepared = AnnData(
-        counts, obs=pd.DataFrame(columns, index=adata.obs_names), var=pd.DataFrame(index=adata.var_names)
+        counts,
+        obs=pd.DataFrame(columns, index=adata.obs_names.rename(None)),
+        var=pd.DataFrame(index=adata.var_names.rename(None)),
     )
     for key, name in ((spatial_key, _keys.SPATIAL), *((key, key) for key in obsm)):
         if key not in adata.obsm:
@@ -139,8 +141,9 @@ def restore(output: dict, has: np.ndarray) -> dict:
         return output
     filled = dict(output)
     embedding, clusters = output.get("embedding"), output.get("clusters")
-    # Shapes are checked later, so one that does not fit is left for that check.
-    if embedding is not None and np.ndim(embedding) == 2 and len(embedding) == has.sum():
+    # Shapes and types are checked later, so one that does not fit is left for that check.
+    numeric = embedding is not None and np.issubdtype(np.asarray(embedding).dtype, np.number)
+    if numeric and np.ndim(embedding) == 2 and len(embedding) == has.sum():
         filled["embedding"] = np.zeros((len(has), np.shape(embedding)[1]), dtype=np.float32)
         filled["embedding"][has] = embedding
     if clusters is not None and np.shape(clusters) == (has.sum(),):

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from anndata import AnnData
@@ -58,7 +59,8 @@ def run_in_process(
     Returns
     -------
     dict
-        ``embedding`` and ``clusters`` where the adapter gave them, ``info``, ``seconds``, ``peak_gib``, ``versions``.
+        ``embedding`` and ``clusters`` where the adapter gave them, ``info``, ``seconds``, ``cpu_seconds``, ``peak_gib``
+        and ``versions``.
 
     Raises
     ------
@@ -78,7 +80,7 @@ def run_in_process(
             with np.load(output, allow_pickle=False) as arrays:
                 found: dict[str, Any] = {key: arrays[key] for key in ("embedding", "clusters") if key in arrays}
                 return {**found, **json.loads(str(arrays["about"]))}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise MethodError(f"The method's result cannot be read: {error}") from error
 
 

@@ -28,6 +28,8 @@ class MethodResult:
     seconds
         Wall time of the method alone, in seconds; starting an interpreter, importing packages and reading the data
         do not count. NaN where the method did not finish.
+    cpu_seconds
+        Processor time of the same, over all threads: what remains comparable where others use the machine too.
     peak_gib
         Peak memory in GiB of the process that ran the method: for a method in a process of its own everything it
         loaded, for one in this session the session's other memory too. NaN where it is not known.
@@ -47,6 +49,7 @@ class MethodResult:
     embedding: np.ndarray | None = None
     clusters: np.ndarray | None = None
     seconds: float = float("nan")
+    cpu_seconds: float = float("nan")
     peak_gib: float = float("nan")
     versions: Mapping[str, str] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -76,15 +79,15 @@ def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | N
         raise MethodError("The method gave neither an embedding nor clusters.")
     if embedding is not None:
         embedding = np.asarray(embedding)
-        if embedding.ndim != 2 or len(embedding) != n_cells or not embedding.shape[1]:
-            raise MethodError(f"The embedding has the shape {embedding.shape}; the data have {n_cells} cells.")
         if not np.issubdtype(embedding.dtype, np.number):
             raise MethodError(f"The embedding holds {embedding.dtype}, not numbers.")
+        if embedding.ndim != 2 or len(embedding) != n_cells or not embedding.shape[1]:
+            raise MethodError(f"The embedding has the shape {embedding.shape}; the data have {n_cells} cells.")
         embedding = embedding.astype(np.float32)
         bad = ~np.isfinite(embedding).all(axis=1)
         if bad.any():
             raise MethodError(
-                f"{bad.sum()} of {n_cells} cells of the embedding have NaN or infinite values, such as row {bad.argmax()}."
+                f"{bad.sum()} of {n_cells} cells have NaN or infinite values in the embedding, as row {bad.argmax()}."
             )
     if clusters is not None:
         clusters = np.asarray(clusters)

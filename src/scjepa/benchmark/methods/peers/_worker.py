@@ -65,10 +65,11 @@ def main(adapter: Path, folder: Path) -> None:
     arguments = json.loads((folder / "arguments.json").read_text())
     random.seed(arguments["seed"])
     np.random.seed(arguments["seed"])  # noqa: NPY002 - the packages draw from it
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     output = module.run(adata, **arguments)
     about = {
         "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu,
         "peak_gib": peak_gib(),
         "versions": versions(module.PACKAGES),
         "info": output.pop("info", {}),

@@ -1,0 +1,46 @@
+"""The real peers on a tiny tissue, where their environment is there."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from scjepa.benchmark import METHODS, run_method
+
+FEW = {"max_epochs": 2, "epochs": 3}
+
+
+@pytest.fixture
+def peers_python():
+    python = os.environ.get("SCJEPA_PEERS_PYTHON")
+    if not python:
+        pytest.skip("SCJEPA_PEERS_PYTHON is not set; make the environment with benchmarks/peers/setup.sh")
+    return python
+
+
+PEERS = [
+    (name, settings)
+    for name, method in METHODS.items()
+    if not method.in_session and not method.required
+    for settings in method.settings
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), PEERS)
+def test_a_peer_runs(tissue, peers_python, name, settings):
+    method = METHODS[name]
+    options = {key: value for key, value in FEW.items() if key in method.options}
+    result = run_method(name, tissue, settings=settings, n_niches=2, options=options, python=peers_python, timeout=300)
+    if name == "squidpy_spatialleiden" and result.error and "spatialleiden" in result.error:
+        pytest.skip(f"not installed with the peers: {result.error}")
+    assert result.error is None
+    if "embedding" in method.gives:
+        assert result.embedding.shape[0] == tissue.n_obs
+        assert np.ptp(result.embedding, axis=0).max() > 0
+    if "clusters" in method.gives:
+        assert len(result.clusters) == tissue.n_obs
+    assert result.seconds > 0
+    assert result.peak_gib > 0.1
+    assert len(result.versions) > 1
