@@ -127,7 +127,8 @@ class MaskingConfig:
     Parameters
     ----------
     scheme
-        A name in :data:`scjepa.nn.MASKING_SCHEMES`; ``"stratified"`` masks round(ratio · n) tokens of each cell.
+        A name in :data:`scjepa.nn.MASKING_SCHEMES`; ``"stratified"`` masks round(ratio · n) tokens of each cell,
+        ``"whole_cell"`` all tokens of a share of the cells, ``"mixture"`` the one or the other by neighborhood.
     ratio
         Share of masked tokens, the paper's ρ.
     n_masks
@@ -175,6 +176,11 @@ class ObjectiveConfig:
     cell_weight, neighborhood_weight
         Weights of the pooled objectives: from the visible tokens predict the target encoder's pooled index cell and
         pooled neighborhood (smooth L1, targets standardized over the batch). 0 in the paper.
+    nearby_weight
+        Weight of a further pooled objective: predict the target encoder's pooled neighborhood of another cell, where a
+        random walk of ``nearby_steps`` over the neighbors ends. What two places share is their niche. 0 in the paper.
+    nearby_steps
+        Steps of that walk.
     variance_weight, covariance_weight
         Guards against collapse on pooled context embeddings: a hinge on the standard deviation of each dimension,
         and squared off-diagonal covariance (VICReg). 0 in the paper.
@@ -188,6 +194,8 @@ class ObjectiveConfig:
     token_weight: float = 1.0
     cell_weight: float = 1.0
     neighborhood_weight: float = 1.0
+    nearby_weight: float = 0.0
+    nearby_steps: int = 3
     variance_weight: float = 1.0
     covariance_weight: float = 1.0
 
@@ -196,12 +204,13 @@ class ObjectiveConfig:
         _one_of(self, "query", ("gene", "rank"))
         _one_of(self, "target_view", ("all", "masked"))
         _one_of(self, "target_norm", ("layer", "none"))
-        weights = ("token_weight", "cell_weight", "neighborhood_weight", "variance_weight", "covariance_weight")
-        for name in weights:
+        _positive(self, "nearby_steps")
+        predicted = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
+        for name in (*predicted, "variance_weight", "covariance_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"ObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
-        if not any(getattr(self, name) > 0 for name in weights[:3]):
-            raise ValueError("ObjectiveConfig needs a positive token_weight, cell_weight or neighborhood_weight.")
+        if not any(getattr(self, name) > 0 for name in predicted):
+            raise ValueError(f"ObjectiveConfig predicts nothing: make one of {', '.join(predicted)} positive.")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,17 @@ def test_whole_cell_masks_all_tokens_of_a_cell_or_none(make_batch):
     assert len(shares) == 2
 
 
+def test_mixture_masks_whole_cells_in_some_neighborhoods_and_shares_in_others(make_batch):
+    batch = make_batch(5, n_sequences=40, empty_cells=False)
+    mask = draw_mask(batch, "mixture", 0.5, torch.Generator().manual_seed(1))
+    by_cell = []
+    for row in range(batch.n_sequences):
+        own = (batch.sequences == row) & ~batch.is_metatoken
+        shares = [float(mask[own & (batch.segments == s)].float().mean()) for s in batch.segments[own].unique()]
+        by_cell.append(set(shares) <= {0.0, 1.0})
+    assert 8 < sum(by_cell) < 32
+
+
 def test_target_cell_masks_one_cell_of_each_neighborhood(make_batch):
     batch = make_batch(6, n_sequences=10)
     mask = draw_mask(batch, "target_cell", 0.9, torch.Generator().manual_seed(1))

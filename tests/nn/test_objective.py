@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -193,3 +194,24 @@ def test_unknown_objective_and_encoder_names_are_told():
     with pytest.raises(ValueError, match="Unknown value encoder"):
         SpatialJEPA(5, 1, resolve("demo", encoder={"value": "nope"}))
     assert "ijepa" in OBJECTIVES
+
+
+def test_nearby_predicts_the_pooled_neighborhood_of_the_partner(make_model, make_batch):
+    batch = make_batch(n_sequences=6)
+    partners = torch.tensor([3, 4, 5, 0, 1, 2])
+    model = make_model(objective={**PAPER, "token_weight": 0.0, "nearby_weight": 1.0})
+    right = model.loss(replace(batch, partners=partners), _rng(1)).terms
+    wrong = model.loss(replace(batch, partners=partners.roll(1)), _rng(1)).terms
+    assert set(right) == {"nearby_loss"}
+    assert right["nearby_loss"] != wrong["nearby_loss"]
+    two = model.loss(replace(batch.repeat(2), partners=torch.cat([partners, partners + 6])), _rng(1)).terms
+    assert torch.isfinite(two["nearby_loss"])
+    assert float(model.loss(batch, _rng(1)).loss) == 0.0  # without partners nothing is predicted
+
+
+def test_masks_of_one_batch_share_its_partners(make_model, make_batch):
+    batch = replace(make_batch(n_sequences=4), partners=torch.tensor([2, 3, 0, 1]))
+    repeated = batch.repeat(3)
+    assert torch.equal(repeated.partners, torch.tensor([2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9]))
+    model = make_model(masking={"n_masks": 3}, objective={"nearby_weight": 1.0})
+    assert torch.isfinite(model.loss(batch, _rng()).loss)

@@ -257,3 +257,41 @@ def test_tables_must_be_of_the_same_cells():
         TokenSource(table, neighbors, technologies[:2])
     with pytest.raises(ValueError, match="tokens 2, neighbors 3, technologies 3"):
         TokenSource(table.subset([0, 2]), neighbors, technologies)
+
+
+def one_gene_cells(genes):
+    """Return the table of cells with one count of one gene each."""
+    n = len(genes)
+    ones = np.ones(n, dtype=np.uint16)
+    return TokenTable(np.arange(n + 1), genes, ones, None, n, ones.astype(np.int32))
+
+
+def test_walks_follow_the_neighbors_and_never_leave_their_section():
+    n, steps = 40, 3
+    section = np.repeat([0, 1], n // 2)
+    index = np.full((n, 2), -1, dtype=np.int32)
+    for cell in range(n - 1):  # two chains; the last cell of each has nowhere to go
+        if section[cell] == section[cell + 1]:
+            index[cell, 0] = cell + 1
+    table = one_gene_cells(np.zeros(n, dtype=np.int16))
+    source = TokenSource(table, NeighborTable(index), np.zeros(n, dtype=np.int64))
+    ends = source.walk(torch.arange(n), steps, torch.Generator().manual_seed(0)).numpy()
+    expected = np.minimum(np.arange(n) + steps, np.where(section == 0, n // 2 - 1, n - 1))
+    assert (ends == expected).all()
+
+
+def test_gathered_batches_pair_each_cell_with_one_a_few_steps_away():
+    from scjepa._config import resolve
+    from scjepa.nn import SpatialJEPA
+
+    n = 30
+    index = np.stack([(np.arange(n) + 1) % n, (np.arange(n) - 1) % n], axis=1).astype(np.int32)
+    table = one_gene_cells(np.arange(n, dtype=np.int16))
+    source = TokenSource(table, NeighborTable(index), np.zeros(n, dtype=np.int64))
+    config = resolve("demo", objective={"nearby_weight": 1.0, "nearby_steps": 2}, tokens={"n_neighbors": 2})
+    batch = SpatialJEPA(n, 1, config).gather(source, torch.arange(10), torch.Generator().manual_seed(0))
+    own = batch.genes[batch.segments == 0]  # cell i has gene i
+    assert torch.equal(own[:5], torch.arange(5))
+    assert torch.equal(batch.partners, torch.arange(10).roll(5))
+    assert set((((own[5:] - own[:5]) + n // 2) % n - n // 2).tolist()) <= {-2, 0, 2}
+    assert len(own) == 10

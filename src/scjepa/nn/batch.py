@@ -29,6 +29,8 @@ class Batch:
         ``(B,)`` int64 technology codes.
     n_segments
         k + 1, the segments that hold cells.
+    partners
+        ``(B,)`` int64 row of the neighborhood a few steps away that belongs to each, or ``None``.
     """
 
     genes: Tensor
@@ -38,6 +40,7 @@ class Batch:
     sequences: Tensor
     technologies: Tensor
     n_segments: int
+    partners: Tensor | None = None
 
     @property
     def n_sequences(self) -> int:
@@ -88,4 +91,5 @@ class Batch:
             segments=self.segments.repeat(times),
             sequences=(self.sequences[None, :] + shift[:, None]).reshape(-1),
             technologies=self.technologies.repeat(times),
+            partners=None if self.partners is None else (self.partners[None, :] + shift[:, None]).reshape(-1),
         )

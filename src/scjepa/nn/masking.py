@@ -67,6 +67,13 @@ def rank_span(batch: Batch, ratio: float, generator: torch.Generator | None) -> 
     return _mask_share(batch.blocks, (place - start.long()[batch.blocks]) % sizes[batch.blocks], ratio)
 
 
+def mixture(batch: Batch, ratio: float, generator: torch.Generator | None) -> Tensor:
+    """Mask whole cells in about half of the neighborhoods, and a share of each cell in the others."""
+    whole = torch.rand(batch.n_sequences, device=batch.genes.device, generator=generator) < 0.5
+    by_cell, by_token = whole_cell(batch, ratio, generator), stratified(batch, ratio, generator)
+    return torch.where(whole[batch.sequences], by_cell, by_token)
+
+
 def _draw_cells(batch: Batch, generator: torch.Generator | None, n_cells: int | Tensor) -> tuple[Tensor, Tensor]:
     """Return the cells with tokens in each sequence, and the tokens of ``n_cells`` of them, drawn at random."""
     n_blocks = batch.n_sequences * (batch.n_segments + 1)
@@ -87,6 +94,7 @@ MASKING_SCHEMES: dict[str, Callable[[Batch, float, torch.Generator | None], Tens
     "target_cell": target_cell,
     "whole_cell": whole_cell,
     "rank_span": rank_span,
+    "mixture": mixture,
 }
 """Masking schemes by name."""
 

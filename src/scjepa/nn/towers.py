@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -129,13 +130,24 @@ class SpatialJEPA(Towers):
         return self.tower(encoder)(batch)
 
     def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> Batch:
-        """Return the neighborhoods of ``cells`` with their metatokens; with ``generator`` some are without."""
-        if not self.config.encoder.metatoken:
-            return source.batch(cells)
+        """Return the neighborhoods of ``cells`` with their metatokens.
+
+        With ``generator`` some are without. If nearby neighborhoods are to be predicted, the second half of the cells
+        then makes room for those where walks from the first half end, so that the batch is as large as ever.
+        """
         if generator is None:
-            return source.batch(cells, True)
-        keep = torch.rand(len(cells), device=generator.device, generator=generator)
-        return source.batch(cells, keep >= self.config.masking.metatoken_dropout)
+            return source.batch(cells, self.config.encoder.metatoken)
+        partners = None
+        if self.config.objective.nearby_weight > 0 and len(cells) > 1:
+            first = cells[: len(cells) // 2]
+            near = source.walk(first, self.config.objective.nearby_steps, generator)
+            cells = torch.cat([first.to(near.device), near])
+            partners = torch.arange(len(cells), device=generator.device).roll(len(first))
+        metatoken: Tensor | bool = self.config.encoder.metatoken
+        if metatoken:
+            keep = torch.rand(len(cells), device=generator.device, generator=generator)
+            metatoken = keep >= self.config.masking.metatoken_dropout
+        return replace(source.batch(cells, metatoken), partners=partners)
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> ObjectiveOutput:
         """Return the training loss of a batch; masks come from ``generator``."""

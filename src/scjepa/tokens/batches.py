@@ -158,6 +158,20 @@ class TokenSource(TableSource):
         own = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
         return own + within.sum(1)
 
+    def walk(self, cells: Tensor, n_steps: int, generator: torch.Generator) -> Tensor:
+        """Return where a random walk over the neighbors, ``n_steps`` long, ends from each of ``cells``, ``(B,)`` int64.
+
+        A cell without neighbors stays where it is; a walk never leaves its section, as no neighbor does.
+        """
+        cells = cells.to(self.table_device)
+        for _ in range(n_steps):
+            near = self._neighbors[cells].long()
+            n_near = (near >= 0).sum(1)  # neighbors come first, absent ones (-1) last
+            draw = torch.rand(len(cells), generator=generator, device=generator.device).to(near.device)
+            step = near.gather(1, (draw * n_near).long()[:, None])[:, 0]
+            cells = torch.where(n_near > 0, step, cells)
+        return cells
+
     def batch(self, cells: Tensor, metatoken: Tensor | bool = False) -> Batch:
         """Gather the neighborhoods of ``cells``.
 

@@ -14,12 +14,16 @@ from scjepa.nn.objectives._terms import PooledHead, covariance_loss, pooled_loss
 from scjepa.nn.pooling import POOLING, pool
 from scjepa.nn.predictor import Predictor
 
+_POOLED_AS = {"nearby": "neighborhood"}
+"""Pooled objectives whose scale has another name."""
+
 
 class IJEPA(nn.Module):
     """Predict the target encoder's representations of masked tokens from the visible ones (Equations 1-3).
 
     loss = w_token · L1(predictor(context(visible)), norm(target(all)) at masked tokens)
     + Σ over scales w_scale · smooth L1(head(pool(context(visible))), standardized pool(target(all)))
+    + w_nearby · the same for the neighborhood of the batch's partner, a few steps away
     + w_variance · variance hinge + w_covariance · covariance, on the pooled context embeddings.
 
     The paper's own loss is the first term; the others are off in the ``paper`` presets.
@@ -31,9 +35,13 @@ class IJEPA(nn.Module):
         self.masking = config.masking
         self.metatoken = config.encoder.metatoken
         self.predictor = Predictor(config.encoder, config.objective)
-        weights = {"cell": self.config.cell_weight, "neighborhood": self.config.neighborhood_weight}
-        self.scale_weights = {scale: weight for scale, weight in weights.items() if weight > 0}
-        self.heads = nn.ModuleDict({scale: PooledHead(config.encoder.width) for scale in self.scale_weights})
+        self.weights = {
+            "cell": self.config.cell_weight,
+            "neighborhood": self.config.neighborhood_weight,
+            "nearby": self.config.nearby_weight,
+        }
+        predicted = [name for name, weight in self.weights.items() if weight > 0]
+        self.heads = nn.ModuleDict({name: PooledHead(config.encoder.width) for name in predicted})
 
     def forward(
         self, context: nn.Module, target: nn.Module, batch: Batch, generator: torch.Generator | None = None
@@ -75,7 +83,8 @@ class IJEPA(nn.Module):
             lookup = torch.zeros(repeated.n_tokens, dtype=torch.long, device=masked.device)
             lookup[rows] = torch.arange(len(rows), device=masked.device)
         times = repeated.n_sequences // seen.n_sequences
-        pooled = {scale: pool(encoded.float(), seen, scale).repeat(times, 1) for scale in self.scale_weights}
+        scales = {_POOLED_AS.get(name, name) for name in self.heads}
+        pooled = {scale: pool(encoded.float(), seen, scale).repeat(times, 1) for scale in scales}
 
         def at(rows: Tensor) -> Tensor:
             wanted = encoded[lookup[rows]].float()
@@ -95,12 +104,18 @@ class IJEPA(nn.Module):
     def _add_pooled(self, output: ObjectiveOutput, encoded: Tensor, visible: Batch, wanted: dict[str, Tensor]) -> None:
         """Add the pooled objectives and the guards on pooled context embeddings."""
         guarded = self.config.variance_weight > 0 or self.config.covariance_weight > 0
-        scales = set(self.scale_weights) | ({"neighborhood"} if guarded else set())
+        scales = {_POOLED_AS.get(name, name) for name in self.heads} | ({"neighborhood"} if guarded else set())
         pooled = {scale: pool(encoded.float(), visible, scale) for scale in POOLING if scale in scales}
-        for scale, weight in self.scale_weights.items():
-            term = pooled_loss(self.heads[scale](pooled[scale]), wanted[scale])
-            output.terms[f"{scale}_loss"] = term
-            output.loss = output.loss + weight * term
+        for name, head in self.heads.items():
+            scale = _POOLED_AS.get(name, name)
+            targets = wanted[scale]
+            if name == "nearby":
+                if visible.partners is None:  # the monitor's batches have none
+                    continue
+                targets = targets[visible.partners]
+            term = pooled_loss(head(pooled[scale]), targets)
+            output.terms[f"{name}_loss"] = term
+            output.loss = output.loss + self.weights[name] * term
         if not guarded:
             return
         vectors = list(pooled.values())
