@@ -37,6 +37,9 @@ _MONITOR_CELLS, _MONITOR_PASSES = 512, 3.6
 _HEAP = {"cpu": 1.4}
 """What a device's allocator holds beside live tensors: after some steps glibc's heap has holes; measured."""
 
+_SETTLED = {"cpu": 200 * 2**20}
+"""What a process holds once it has trained for some steps, whatever the model and the batch; measured."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -162,7 +165,8 @@ def training_bytes(module: Towers, source: TableSource, config: TrainConfig, see
     batch = _batch(module, source, _light(module), seed)
     kept = _kept_by_autograd(_twin(module), batch, seed) / max(batch.n_tokens, 1)
     activations = _largest_batch(source, config) * (kept + _way_back(module.config))
-    return int(source.nbytes + state + _HEAP.get(source.device.type, 1.0) * activations)
+    kind = source.device.type
+    return int(_SETTLED.get(kind, 0) + source.nbytes + state + _HEAP.get(kind, 1.0) * activations)
 
 
 def _largest_batch(source: TableSource, config: TrainConfig) -> float:
