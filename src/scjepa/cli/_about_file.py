@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from scjepa.cli._cells import Cells, Where, add_graph, read_cells
 from scjepa.cli._files import DataFile, data_files
 from scjepa.cli._join import join, keys_for, measured_by, technology_names
 from scjepa.cli.info import lines
-from scjepa.tokens import Vocabulary
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.memory import readable_bytes
 
@@ -28,23 +28,20 @@ def about_file(path: Path, options: argparse.Namespace) -> str:
     """Return a report of a file of cells."""
     (file,) = data_files([path], options.table)
     facts, mind = _contents(file)
-    where = Where(
-        layer=options.layer,
-        library_key=options.library_key,
-        technology_key=options.technology_key,
-        **{key: getattr(options, key) for key in ("spatial_key", "neighbors_key") if getattr(options, key)},
-    )
+    where = Where.of(options)
     cells: Cells | None = None
     try:
         cells = read_cells(file, where, use_graph=not options.rebuild_graph)
     except ValueError as error:
         mind.append(str(error))
+    if cells is None and (options.model or options.preset):
+        raise ValueError(mind[-1])
     if cells is not None:
         facts |= {"counts": _counts(cells, mind), "coordinates": _coordinates(cells, where, mind)}
         facts |= {"sections": _names(cells.sections), "technologies": _technologies(cells), "graph": _graph(cells)}
         if options.model:
-            facts["coverage"] = _coverage(cells, options.model)
-        if options.preset:
+            facts |= _against_model(file, options)
+        elif options.preset:
             facts["estimate"] = _estimate(cells, where, options)
     facts["mind"] = "\n".join(mind)
     size = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
@@ -138,20 +135,23 @@ def _graph(cells: Cells) -> str:
     return f"{spread} neighbors a cell"
 
 
-def _coverage(cells: Cells, model: str) -> str:
-    """Tell how many of the genes, and of the counts, a model knows."""
+def _against_model(file: DataFile, options: argparse.Namespace) -> dict[str, str]:
+    """Tell how much of the file a model can read, and what embedding it would take."""
     from scjepa.cli._models import SavedModel
 
-    vocabulary = Vocabulary(SavedModel(Path(model)).facts["vocabulary"])
+    saved = SavedModel(options.model)
+    adata = saved.cells_of(file, options)
     try:
-        alignment = vocabulary.align(cells.genes, source="this file")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Genes the model does not know")  # the report tells
+            model = saved.load(adata, options.accelerator)
+        return {"coverage": _without_title(model.coverage()), "estimate": str(model.estimate())}
     except ValueError as error:
-        return str(error)
-    totals = np.zeros(len(cells.genes))
-    for _, rows in iter_rows(cells.counts):
-        totals += np.asarray(rows.sum(axis=0)).ravel()
-    share = totals[alignment.ids >= 0].sum() / max(totals.sum(), 1e-300)
-    return f"{alignment}\n{share:.1%} of the counts are of genes that {model} knows."
+        return {"coverage": str(error)}
+
+
+def _without_title(report: Any) -> str:
+    return "\n".join(line.strip() for line in str(report).splitlines()[1:])
 
 
 def _estimate(cells: Cells, where: Where, options: argparse.Namespace) -> str:
@@ -162,7 +162,7 @@ def _estimate(cells: Cells, where: Where, options: argparse.Namespace) -> str:
     keys = keys_for([cells], where)
     adata = join([cells], keys)
     STJEPA.setup_anndata(adata, **keys.to_dict())
-    model: Any = STJEPA(adata, preset=options.preset)
+    model = STJEPA(adata, preset=options.preset)
     if options.accelerator not in ("auto", "cpu"):
         model.to_device(options.accelerator)
-    return f"preset {options.preset!r}: " + str(model.estimate())
+    return f"preset {options.preset!r}: {model.estimate()}"

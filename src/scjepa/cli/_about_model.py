@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,11 +17,13 @@ from scjepa.tokens.memory import readable_bytes
 from scjepa.training import diagnose
 
 
-def about_model(path: Path) -> str:
-    """Return a report of the model in a folder."""
-    saved = SavedModel(path)
+def about_model(name: str | Path) -> str:
+    """Return a report of the model in a folder, or of a checkpoint by name."""
+    saved = SavedModel(name)
+    path = saved.path
     facts, config = saved.facts, STJEPAConfig.from_dict(saved.facts["config"])
     vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
+    card = facts.get("card") or {}
     with torch.device("meta"):  # counted without a number being drawn
         counts = SpatialJEPA(len(vocabulary), len(panels.technologies), config).parameter_counts()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -28,8 +32,9 @@ def about_model(path: Path) -> str:
     trained = f"{facts['n_steps']:,} steps" if facts["is_trained"] else "no: its weights are random"
     encoder, tokens = config.encoder, config.tokens
     return lines(
-        f"{path}: {facts['model']} model, {readable_bytes(size)}, saved by scjepa {facts['scjepa_version']}",
+        f"{name}: {facts['model']} model, {readable_bytes(size)}, saved by scjepa {facts['scjepa_version']}",
         {
+            "what": str(card.get("description", "")),
             "trained": trained,
             "genes": f"{len(vocabulary):,}, such as {', '.join(vocabulary.names[:5])}",
             "panels": panels.describe(vocabulary).split("\n", 1)[1].replace("\n  ", "\n").strip(),
@@ -40,5 +45,16 @@ def about_model(path: Path) -> str:
             "weights": f"{counts['encoder']:,} in the encoder, {counts['total']:,} in all",
             "seed": str(facts["seed"]),
             "diagnosis": str(diagnose(history, encoder.width)),
+            "trained on": "\n".join(map(_row, card.get("data", ()))),
+            "scores": "\n".join(map(_row, card.get("scores", ()))),
+            "not for": str(card.get("limitations", "")),
+            "license": str(card.get("license", "")),
         },
+    )
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    """Return a row of a card's table in words."""
+    return ", ".join(
+        f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
     )

@@ -67,7 +67,12 @@ def add(file: DataFile, additions: Additions, target: Path) -> None:
 
     Of a SpatialData store that is written to itself, the table alone is written anew.
     """
-    kind = kind_at(target, file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr and anndata tell of formats to come
+        _add(file, additions, target, kind_at(target, file))
+
+
+def _add(file: DataFile, additions: Additions, target: Path, kind: str) -> None:
     if kind == SPATIALDATA and is_input(target, file):
         _add_to_table(file, additions)
         return
@@ -123,9 +128,6 @@ def _consolidate(path: Path) -> None:
         return
     import zarr
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr 3 calls the summary no part of the format yet
-        root = zarr.open_group(path, mode="r+", use_consolidated=False)
-        if root.metadata.zarr_format == 2 and not (path / ".zmetadata").exists():
-            return
+    root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    if root.metadata.zarr_format == 3 or (path / ".zmetadata").exists():
         zarr.consolidate_metadata(root.store, zarr_format=root.metadata.zarr_format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -49,6 +50,12 @@ class Where:
     technology_key: str | None = None
     spatial_key: str = _keys.SPATIAL
     neighbors_key: str = _keys.SPATIAL
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Where:
+        """Return where the command line says."""
+        given = {name: getattr(options, name) for name in cls.__dataclass_fields__}
+        return cls(**{name: key for name, key in given.items() if key is not None})
 
 
 @dataclass
@@ -216,7 +223,7 @@ def add_graph(cells: Cells, n_neighbors: int) -> None:
     names, sizes = np.unique(sections.astype(str), return_counts=True)
     if sizes.min() <= n_neighbors:
         raise ValueError(
-            f"{cells.file.path}: the section {names[sizes.argmin()]!r} has {sizes.min()} cells, too few for "
+            f"{cells.file.path}: the section {str(names[sizes.argmin()])!r} has {sizes.min()} cells, too few for "
             f"{n_neighbors} neighbors each. Leave it out, or take fewer: --n-neighbors {max(1, sizes.min() - 1)}."
         )
     with warnings.catch_warnings():

@@ -1,51 +1,79 @@
-"""Saved models: what they ask of data, and the loading of them."""
+"""Saved models and checkpoints: what they ask of data, and the loading of them."""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from anndata import AnnData
 
+from scjepa.cli._cells import Where, add_graph, read_cells
+from scjepa.cli._files import DataFile
+from scjepa.cli._join import as_anndata, section_names, technology_names
 from scjepa.models import STJEPA
 from scjepa.models._data import DataKeys
-from scjepa.models._store import MODEL_FILE, read_model
+from scjepa.models._store import read_model
+from scjepa.pretrained import locate
 
 
 class SavedModel:
-    """A model in a folder that ``save`` wrote.
+    """A model on disk.
 
     Parameters
     ----------
-    path
-        The folder.
+    name
+        A folder that ``save`` or ``save_pretrained`` wrote, or the name of a checkpoint.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If it is none, or damaged.
+        If there is none, or it is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        if not (path / MODEL_FILE).is_file():
-            what = "is not a folder of a saved model" if path.exists() else "does not exist"
-            raise FileNotFoundError(f"{path} {what}. Make one: scjepa fit FILE --out {path}.")
-        self.path = path
-        self.facts, _ = read_model(path, STJEPA.__name__)
+    def __init__(self, name: str | Path) -> None:
+        self.path: Path = locate(name)
+        self.facts, _ = read_model(self.path, STJEPA.__name__)
 
     @property
     def keys(self) -> DataKeys:
         """Where the model finds what it reads."""
-        return DataKeys(
-            **{f.name: self.facts["setup"][f.name] for f in fields(DataKeys) if f.name in self.facts["setup"]}
-        )
+        setup = self.facts["setup"]
+        return DataKeys(**{f.name: setup[f.name] for f in fields(DataKeys) if f.name in setup})
 
     @property
     def n_neighbors(self) -> int:
         """Neighbors of a cell that the model looks at."""
         return int(self.facts["config"]["tokens"]["n_neighbors"])
 
-    def load(self, adata: AnnData, accelerator: str) -> Any:
-        """Return the model on ``adata``."""
+    def cells_of(self, file: DataFile, options: argparse.Namespace) -> AnnData:
+        """Return the cells of a file, with a graph, under the names that the model was set up with.
+
+        Where the command line does not say where things are, they are looked for where the model's own data has them.
+        """
+        keys = self.keys
+        with file.opened() as group:
+            columns = set(group["obs"].attrs["column-order"])
+        where = Where(
+            layer=options.layer or keys.layer,
+            library_key=options.library_key or (keys.library_key if keys.library_key in columns else None),
+            technology_key=options.technology_key or (keys.technology_key if keys.technology_key in columns else None),
+            spatial_key=options.spatial_key or keys.spatial_key,
+            neighbors_key=options.neighbors_key or keys.neighbors_key,
+        )
+        cells = read_cells(file, where, use_graph=not options.rebuild_graph)
+        add_graph(cells, self.n_neighbors)
+        return as_anndata(cells, keys, section_names([cells])[0], technology_names([cells])[0])
+
+    def load(self, adata: AnnData, accelerator: str, all_genes: bool = False) -> Any:
+        """Return the model on ``adata``.
+
+        Parameters
+        ----------
+        all_genes
+            Take in genes that the model does not know, with vectors drawn at random, rather than leaving them out.
+        """
+        if all_genes:
+            return STJEPA.from_pretrained(self.path, adata, accelerator=accelerator)
         return STJEPA.load(self.path, adata, accelerator=accelerator)

@@ -86,6 +86,22 @@ def configuration(preset: str, changes: Sequence[str]) -> STJEPAConfig:
     UsageError
         If a part or option is not known, or a value is none it can have.
     """
+    try:
+        return resolve(preset, **changes_of(changes))
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"--set: {error}") from error
+
+
+def changes_of(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return changes such as ``"encoder.n_layers=3"`` by part and option.
+
+    Raises
+    ------
+    UsageError
+        If a part or option is not known, or a value is not of its type.
+    """
     parts: dict[str, dict[str, Any]] = {}
     types_of_parts = typing.get_type_hints(STJEPAConfig)
     for change in changes:
@@ -103,10 +119,7 @@ def configuration(preset: str, changes: Sequence[str]) -> STJEPAConfig:
             parts.setdefault(part, {})[option] = value_of(text.strip(), hint)
         except ValueError as error:
             raise UsageError(f"--set {change}: {error}") from error
-    try:
-        return resolve(preset, **parts)
-    except ValueError as error:
-        raise UsageError(f"--set: {error}") from error
+    return parts
 
 
 def value_of(text: str, hint: Any) -> Any:

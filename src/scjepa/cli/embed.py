@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from scjepa.cli._files import DataFile
-    from scjepa.models._data import DataKeys
 
 SCALES = {"neighborhood": _keys.EMBEDDING, "cell": _keys.EMBEDDING_CELL}
 """Scales, and the ``obsm`` key of each."""
@@ -26,7 +25,7 @@ FORMATS = ("h5ad", "zarr", "npy", "csv", "parquet")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``scjepa embed``."""
-    parser.add_argument("model", metavar="MODEL", help="folder of a saved model")
+    parser.add_argument("model", metavar="MODEL", help="folder of a saved model, or name of a checkpoint")
     add_files(parser, "cells to embed; their genes are aligned with the model's by name")
     group = parser.add_argument_group("results")
     group.add_argument(
@@ -52,6 +51,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help=f"obsm key (default: {SCALES['neighborhood']}, and {SCALES['cell']} for --scale cell)",
     )
+    parser.add_argument(
+        "--genes",
+        default="known",
+        choices=["known", "all"],
+        help="known: genes the model does not know are left out; all: they are taken in, with vectors drawn at random "
+        "(default: known)",
+    )
     add_accelerator(parser)
     add_where(parser, of_model=True)
 
@@ -72,10 +78,10 @@ def run(options: argparse.Namespace) -> None:
 
     from scjepa.cli._models import SavedModel
 
-    saved = SavedModel(Path(options.model))
+    saved = SavedModel(options.model)
     for file, target in zip(files, targets, strict=True):
-        adata = _prepared(file, saved.keys, saved.n_neighbors, options)
-        model = saved.load(adata, options.accelerator)
+        adata = saved.cells_of(file, options)
+        model = saved.load(adata, options.accelerator, all_genes=options.genes == "all")
         progress.step(f"{file.path}: embedding {adata.n_obs:,} cells")
         _write(model, adata, file, target, key, options)
         progress.step(f"wrote {target}")
@@ -88,29 +94,6 @@ def _refuse_users_embedding(file: DataFile, key: str) -> None:
             raise FileExistsError(
                 f"{file.path} has obsm[{key!r}] already. Pass --overwrite to replace it, or name another: --key-added."
             )
-
-
-def _prepared(file: DataFile, keys: DataKeys, n_neighbors: int, options: argparse.Namespace) -> AnnData:
-    """Return the cells of a file under the names that the model was set up with."""
-    from scjepa.cli._cells import Where, add_graph, read_cells
-    from scjepa.cli._join import as_anndata, section_names, technology_names
-
-    with file.opened() as group:
-        columns = set(group["obs"].attrs["column-order"])
-
-    def column(asked: str | None, own: str | None) -> str | None:
-        return asked or (own if own in columns else None)
-
-    where = Where(
-        layer=options.layer or keys.layer,
-        library_key=column(options.library_key, keys.library_key),
-        technology_key=column(options.technology_key, keys.technology_key),
-        spatial_key=options.spatial_key or keys.spatial_key,
-        neighbors_key=options.neighbors_key or keys.neighbors_key,
-    )
-    cells = read_cells(file, where, use_graph=not options.rebuild_graph)
-    add_graph(cells, n_neighbors)
-    return as_anndata(cells, keys, section_names([cells])[0], technology_names([cells])[0])
 
 
 def _write(model: Any, adata: AnnData, file: DataFile, target: Path, key: str, options: argparse.Namespace) -> None:
@@ -158,6 +141,7 @@ COMMAND = Command(
     examples=(
         "scjepa embed model section.h5ad --out embedded.h5ad",
         "scjepa embed model *.h5ad --out embedded/",
+        "scjepa embed mouse-brain-small section.h5ad --out embedded.h5ad",
         "scjepa embed model section.h5ad --overwrite",
         "scjepa embed model section.h5ad --out cells.npy --scale cell",
         "scjepa embed model xenium.zarr --out embedded/ --format h5ad",

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scjepa._config import PRESETS, STJEPAConfig
 from scjepa.cli._command import Command, UsageError
-from scjepa.cli._options import add_accelerator, add_files, add_where, configuration, positive
+from scjepa.cli._options import add_accelerator, add_files, add_where, changes_of, configuration, positive
 from scjepa.cli._progress import Progress, written
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from scjepa.cli._cells import Cells
-
-RUN_FILE, STATE_FILE = "run.json", "last.ckpt"
-"""In ``--checkpoint-dir``: what is being trained on what, and the state of training."""
+    from scjepa.cli._cells import Cells, Where
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +21,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the model")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
     group = parser.add_argument_group("model and training")
-    group.add_argument("--preset", default="base", choices=list(PRESETS), help="size and recipe (default: base)")
+    group.add_argument("--preset", choices=list(PRESETS), help="size and recipe (default: base)")
+    group.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="fine-tune this saved model or checkpoint, instead of starting from a --preset",
+    )
+    group.add_argument(
+        "--freeze",
+        choices=["none", "encoder"],
+        help="with --from, what stays as it is; encoder: only genes and technologies that are new to it learn "
+        "(default: none)",
+    )
     group.add_argument("--steps", type=positive, metavar="N", help="optimizer steps (default: the preset's)")
     group.add_argument("--epochs", type=positive, metavar="N", help="passes over the cells, instead of --steps")
     group.add_argument("--batch-size", type=positive, metavar="N", help="neighborhoods a step (default: the preset's)")
@@ -63,52 +69,59 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Read, train, save."""
-    config = _config(options)
-    if options.resume and options.checkpoint_dir is None:
-        raise UsageError("--resume needs --checkpoint-dir, the folder that holds the state of training.")
+    _check_usage(options)
     _check_out(options.out, options.overwrite)
 
-    from scjepa.cli._cells import Where, add_graph, read_cells
-    from scjepa.cli._files import data_files
+    from scjepa import STJEPA
+    from scjepa.cli._cells import Where
     from scjepa.cli._join import join, keys_for
+    from scjepa.cli._state import claim
 
     progress = Progress(options)
-    where = Where(
-        layer=options.layer,
-        library_key=options.library_key,
-        technology_key=options.technology_key,
-        **{key: getattr(options, key) for key in ("spatial_key", "neighbors_key") if getattr(options, key)},
-    )
-    cells = []
-    for file in data_files(options.files, options.table):
-        cells.append(part := read_cells(file, where, use_graph=not options.rebuild_graph))
-        graph = "its own graph" if part.edges else f"graph of {config.tokens.n_neighbors} neighbors"
-        add_graph(part, config.tokens.n_neighbors)
-        progress.step(f"{file.path}: {len(part.names):,} cells, {len(part.genes):,} genes, {graph}")
+    config = _config(options)
+    where = Where.of(options)
+    cells = _read(options, where, config.tokens.n_neighbors, progress)
     keys = keys_for(cells, where)
     adata = join(cells, keys)
-    _check_run(options, config, cells)
-
-    from scjepa import STJEPA
-
+    if options.checkpoint_dir is not None:
+        names = ("start", "freeze", "steps", "epochs", "batch_size", "seed", "set")
+        claim(
+            options.checkpoint_dir,
+            resume=options.resume,
+            model=config.to_dict(),
+            training={name: getattr(options, name) for name in names},
+            data=[[part.file.name, len(part.names), len(part.genes)] for part in cells],
+        )
     STJEPA.setup_anndata(adata, **keys.to_dict())
-    model = STJEPA(adata, preset=config, seed=options.seed)
+    if options.start:
+        how = {"freeze": options.freeze or "none", "seed": options.seed, "accelerator": options.accelerator}
+        model = STJEPA.from_pretrained(options.start, adata, **how)
+    else:
+        model = STJEPA(adata, preset=config, seed=options.seed)
     progress.step("training")
     progress.note(repr(model))
-    _train(model, options, progress)
+    _train(model, options)
     progress.note(str(model.diagnose()))
     model.save(options.out, overwrite=options.overwrite)
     progress.step(f"saved the model to {options.out}")
     written(options.out)
 
 
-def _config(options: argparse.Namespace) -> STJEPAConfig:
-    changes = list(options.set)
-    if options.n_neighbors is not None:
-        changes.append(f"tokens.n_neighbors={options.n_neighbors}")
+def _check_usage(options: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, before anything is read."""
+    if options.resume and options.checkpoint_dir is None:
+        raise UsageError("--resume needs --checkpoint-dir, the folder that holds the state of training.")
     if options.steps is not None and options.epochs is not None:
         raise UsageError("Give --steps or --epochs, not both.")
-    return configuration(options.preset, changes)
+    if options.start is None:
+        if options.freeze:
+            raise UsageError("--freeze goes with --from.")
+        _config(options)
+        return
+    if options.preset or options.n_neighbors:
+        raise UsageError("--preset and --n-neighbors are for new models; with --from, they are the model's own.")
+    if set(changes_of(options.set)) - {"training"}:
+        raise UsageError("With --from, --set changes options of training only, such as training.learning_rate=3e-4.")
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -120,50 +133,40 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{out} is not a saved model, so it is not replaced. Name another --out.")
 
 
-def _check_run(options: argparse.Namespace, config: STJEPAConfig, cells: Sequence[Cells]) -> None:
-    """Note in the checkpoint folder what is being trained, and refuse to resume anything else.
+def _config(options: argparse.Namespace) -> STJEPAConfig:
+    """Return the configuration of the model: the preset with changes, or that of the model to go on from."""
+    if options.start is not None:
+        from scjepa.cli._models import SavedModel
 
-    Raises
-    ------
-    FileExistsError
-        If there is a state of training and ``--resume`` is not given.
-    ValueError
-        If the state is of another model or other data.
-    """
-    folder = options.checkpoint_dir
-    if folder is None:
-        return
-    this: dict[str, Any] = {
-        "model": config.to_dict(),
-        "training": {name: getattr(options, name) for name in ("steps", "epochs", "batch_size", "seed")},
-        "data": [[part.file.name, len(part.names), len(part.genes)] for part in cells],
-    }
-    this = json.loads(json.dumps(this))  # tuples become lists, as they will be when read
-    if (folder / STATE_FILE).exists():
-        if not options.resume:
-            raise FileExistsError(
-                f"{folder} holds the state of a run. Pass --resume to go on with it, or name another --checkpoint-dir."
-            )
-        before = json.loads((folder / RUN_FILE).read_text()) if (folder / RUN_FILE).is_file() else {}
-        differs = [name for name, value in this.items() if before.get(name) != value]
-        if differs:
-            raise ValueError(
-                f"{folder} holds the state of another run: {' and '.join(differs)} differ. Give the same files and "
-                "options, or name another --checkpoint-dir."
-            )
-        return
-    from scjepa.cli._outputs import drafted
-
-    with drafted(folder / RUN_FILE) as draft:
-        draft.write_text(json.dumps(this, indent=1))
+        return STJEPAConfig.from_dict(SavedModel(options.start).facts["config"])
+    changes = list(options.set)
+    if options.n_neighbors is not None:
+        changes.append(f"tokens.n_neighbors={options.n_neighbors}")
+    return configuration(options.preset or "base", changes)
 
 
-def _train(model: Any, options: argparse.Namespace, progress: Progress) -> None:
+def _read(options: argparse.Namespace, where: Where, n_neighbors: int, progress: Progress) -> list[Cells]:
+    """Read the cells of each file, and build the graphs that are missing."""
+    from scjepa.cli._cells import add_graph, read_cells
+    from scjepa.cli._files import data_files
+
+    cells = []
+    for file in data_files(options.files, options.table):
+        part = read_cells(file, where, use_graph=not options.rebuild_graph)
+        graph = "its own graph" if part.edges else f"graph of {n_neighbors} neighbors"
+        add_graph(part, n_neighbors)
+        progress.step(f"{file.path}: {len(part.names):,} cells, {len(part.genes):,} genes, {graph}")
+        cells.append(part)
+    return cells
+
+
+def _train(model: Any, options: argparse.Namespace) -> None:
     try:
         model.train(
             options.epochs,
             max_steps=options.steps,
             batch_size=options.batch_size,
+            plan_kwargs=changes_of(options.set).get("training") if options.start else None,
             accelerator=options.accelerator,
             devices=1,
             checkpoint_dir=options.checkpoint_dir,
@@ -191,6 +194,7 @@ COMMAND = Command(
         "scjepa fit mouse1.h5ad mouse2.h5ad --out model --preset demo --steps 600",
         "scjepa fit xenium.zarr merfish.h5ad --out model --layer counts --library-key sample",
         "scjepa fit *.h5ad --out model --set encoder.n_layers=3 --set training.learning_rate=3e-4",
+        "scjepa fit new.h5ad --from mouse-brain-small --out tuned --steps 300",
         "scjepa fit *.h5ad --out model --checkpoint-dir state --resume",
     ),
     add_options=add_options,

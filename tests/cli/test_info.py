@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scjepa.cli import main
+
+
+def info(*words) -> int:
+    return main(["info", *map(str, words)])
+
+
+def line(report: str, name: str) -> str:
+    """Return what a report says of ``name``."""
+    (found,) = [text for text in report.splitlines() if text.startswith(f"  {name} ")]
+    return found.removeprefix(f"  {name} ").strip()
+
+
+def test_a_file(data, capsys):
+    assert info(data / "a.h5ad") == 0
+    report = capsys.readouterr().out
+    assert report.startswith(f"{data / 'a.h5ad'}: h5ad, ")
+    assert line(report, "cells") == "80"
+    assert line(report, "genes").startswith("25, such as gene_001")
+    assert "whole numbers up to" in line(report, "counts")
+    assert line(report, "coordinates").startswith("obsm['spatial'], 2 dimensions")
+    assert line(report, "graph") == "none: scjepa fit builds one"
+    assert line(report, "sections") == "one"
+    assert "\n  mind " not in report
+
+
+def test_several_files_of_every_kind(data, embedded, capsys):
+    assert info(data / "b.zarr", data / "s.zarr", embedded / "a.h5ad") == 0
+    zarr, store, result = capsys.readouterr().out.split("\n\n")
+    assert "b.zarr: zarr, " in zarr
+    assert "s.zarr: SpatialData, table 'table', " in store
+    assert line(store, "coordinates").startswith("obsm['spatial'], 2 dimensions")
+    assert line(result, "obsm") == "X_stjepa (32), spatial (2)"
+
+
+def test_what_to_mind(make_tissue, tmp_path, capsys):
+    adata = make_tissue(1)
+    adata.X = adata.X.astype(np.float32)
+    adata.X.data = np.log1p(adata.X.data)
+    adata.X[0] = 0
+    adata.X.eliminate_zeros()
+    adata.obsm["spatial"][1] = adata.obsm["spatial"][2]
+    adata.obs["section"] = ["s1"] * 30 + ["s2"] * 50
+    adata.obs["technology"] = ["A"] * 30 + ["B"] * 50
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert info(tmp_path / "a.h5ad") == 0
+    report = capsys.readouterr().out
+    assert "1 cells have no counts" in report
+    assert "no whole numbers and look log-transformed: name raw counts with --layer" in report
+    assert "2 cells lie exactly on another" in report
+    assert line(report, "sections") == "obs['section'], 2: s2 (50), s1 (30)"
+    assert "in all" in report
+
+
+def test_a_file_without_coordinates_is_still_told_of(make_tissue, tmp_path, capsys):
+    adata = make_tissue(1)
+    del adata.obsm["spatial"]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert info(tmp_path / "a.h5ad") == 0
+    report = capsys.readouterr().out
+    assert line(report, "cells") == "80"
+    assert "no coordinates obsm['spatial']" in line(report, "mind")
+
+
+def test_coverage_against_a_model(model, make_tissue, tmp_path, capsys):
+    adata = make_tissue(1)
+    adata.var_names = [*adata.var_names[:20], *(f"other{i}" for i in range(10))]
+    share = adata.X[:, :20].sum() / adata.X.sum()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert info(tmp_path / "a.h5ad", "--model", model) == 0
+    report = capsys.readouterr().out
+    assert line(report, "coverage").startswith("20 ")
+    assert f"{share:.0%}" in report
+    adata.var_names = [f"OTHER{i}" for i in range(30)]
+    adata.write_h5ad(tmp_path / "b.h5ad")
+    assert info(tmp_path / "b.h5ad", "--model", model) == 0
+    assert "No gene of" in line(capsys.readouterr().out, "coverage")
+
+
+def test_an_estimate(data, capsys):
+    assert info(data / "a.h5ad", "--preset", "demo", "--accelerator", "cpu") == 0
+    report = capsys.readouterr().out
+    assert line(report, "estimate") == "preset 'demo': Estimate for 80 cells on cpu"
+    assert "training    600 steps, about" in report
+
+
+def test_a_model(model, capsys):
+    assert info(model) == 0
+    report = capsys.readouterr().out
+    assert line(report, "trained") == "6 steps"
+    assert line(report, "genes").startswith("30, such as gene_001")
+    assert line(report, "tokens") == "top 8 genes of a cell and its 5 nearest neighbors"
+    assert "a: 25 of 30 genes" in report
+    assert "b: 25 of 30 genes" in report
+    assert line(report, "diagnosis").startswith("Training looks ")
+    assert info(model, "--preset", "demo") == 2
+    assert "are for files of cells" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["missing.h5ad", "missing"])
+def test_what_is_not_there(tmp_path, capsys, name):
+    assert info(tmp_path / name) == 1
+    streams = capsys.readouterr()
+    assert "There is no" in streams.err
+    assert streams.out == ""

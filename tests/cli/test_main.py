@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from scjepa import __version__
+from scjepa.cli import COMMANDS, Command, UsageError, main
+
+NAMES = ["info", "fit", "embed", "niches", "demo"]
+
+
+def test_the_commands_are_those_of_the_registry(capsys):
+    assert [command.name for command in COMMANDS] == NAMES
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n    {name} " in shown for name in NAMES)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+def test_help_tells_every_option_with_examples(command, capsys):
+    assert main([command.name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "examples:" in shown
+    assert all(f"  {example}" in shown for example in command.examples)
+    assert all(example.startswith(f"scjepa {command.name}") for example in command.examples)
+    assert "--debug" in shown
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"scjepa {__version__}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["predict"],
+        ["fit"],
+        ["fit", "a.h5ad"],
+        ["info", "a", "--nothing"],
+        ["fit", "a", "--out", "o", "--steps", "0"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_exit_code_2(words, capsys):
+    assert main(words) == 2
+    assert "usage: scjepa" in capsys.readouterr().err
+
+
+def fails_with(error: BaseException) -> Command:
+    def run(options):
+        raise error
+
+    return Command("go", "go", "Go.", ("scjepa go",), lambda parser: None, run)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("counts\n  are negative"), 1, "scjepa: counts are negative"),
+        (KeyError("no obsm 'spatial'"), 1, "scjepa: no obsm 'spatial'"),
+        (FileNotFoundError("There is no file x."), 1, "scjepa: There is no file x."),
+        (OSError(28, "No space left on device"), 1, "scjepa: [Errno 28] No space left on device"),
+        (MemoryError("Unable to allocate 9 GiB"), 1, "scjepa: memory ran out. Unable to allocate 9 GiB"),
+        (KeyboardInterrupt(), 130, "scjepa: interrupted"),
+        (KeyboardInterrupt("interrupted; go on"), 130, "scjepa: interrupted; go on"),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, BaseException) else None,
+)
+def test_errors_are_one_line_and_their_own_exit_code(monkeypatch, capsys, error, code, line):
+    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (fails_with(error),))
+    assert main(["go"]) == code
+    streams = capsys.readouterr()
+    assert streams.err == f"{line}\n"
+    assert streams.out == ""
+
+
+def test_wrong_usage_that_argparse_cannot_see_is_exit_code_2(monkeypatch, capsys):
+    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (fails_with(UsageError("Give one or the other.")),))
+    assert main(["go"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "usage: scjepa go [-h] [-q] [--debug]",
+        "scjepa: Give one or the other.",
+    ]
+
+
+def test_faults_of_the_program_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (fails_with(RuntimeError("a fault")),))
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["go"])
+
+
+def test_debug_shows_the_traceback_of_a_users_error(monkeypatch, capsys):
+    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (fails_with(ValueError("counts are negative")),))
+    assert main(["go", "--debug"]) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert shown.endswith("scjepa: counts are negative\n")
+
+
+def test_warnings_are_one_line_each_and_the_filters_are_left_as_they_were(monkeypatch, capsys):
+    def run(options):
+        for _ in range(2):
+            warnings.warn("some genes\nare unknown", UserWarning, stacklevel=1)
+            warnings.warn("old", FutureWarning, stacklevel=1)
+
+    before, show = list(warnings.filters), warnings.showwarning
+    command = Command("go", "go", "Go.", ("scjepa go",), lambda parser: None, run)
+    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (command,))
+    assert main(["go"]) == 0
+    assert capsys.readouterr().err == "scjepa: warning: some genes are unknown\n"
+    assert (list(warnings.filters), warnings.showwarning) == (before, show)
+
+
+def test_help_is_fast_and_loads_nothing_heavy():
+    heavy = ("torch", "anndata", "scanpy", "squidpy", "scvi", "pandas", "scipy", "h5py", "zarr", "matplotlib")
+    code = f"import sys, scjepa.cli as c; c.build_parser(); print([m for m in {heavy!r} if m in sys.modules])"
+    before = os.times()
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+    after = os.times()
+    assert after.children_user - before.children_user < 1.0  # 0.1 s
+
+
+def test_the_installed_program_runs(tmp_path):
+    program = Path(sys.executable).with_name("scjepa")
+    if not program.exists():
+        pytest.skip("the package is not installed with its entry point")
+    run = subprocess.run([program, "info", tmp_path / "none.h5ad"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == f"scjepa: There is no file {tmp_path / 'none.h5ad'}.\n"
+    module = subprocess.run([sys.executable, "-m", "scjepa.cli", "--version"], capture_output=True, text=True)
+    assert (module.returncode, module.stdout.strip()) == (0, f"scjepa {__version__}")
