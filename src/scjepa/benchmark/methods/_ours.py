@@ -13,10 +13,9 @@ from scjepa import _keys
 from scjepa.benchmark.methods._result import MethodError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from scjepa.models import STJEPA
-    from scjepa.nn import Batch, SpatialJEPA
 
 
 def _model(adata: AnnData, seed: int, preset: Any, parts: Mapping[str, Any]) -> STJEPA:
@@ -51,20 +50,13 @@ def untrained(
 ) -> dict[str, Any]:
     """Embed neighborhoods with the encoder's initial weights."""
     model = _model(adata, seed, preset, parts)
+    return {"embedding": _embedding_before_training(model), "info": _info(model)}
+
+
+def _embedding_before_training(model: STJEPA) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
-        return {"embedding": model.get_latent_representation(), "info": _info(model)}
-
-
-class _InputAlone:
-    """Stands in for the encoder: the token embedding, and nothing behind it."""
-
-    def __init__(self, module: SpatialJEPA):
-        self.config = module.config
-        self._embedding = module.target.embedding
-
-    def __call__(self, batch: Batch, encoder: str) -> Tensor:
-        return self._embedding(batch)
+        return model.get_latent_representation()
 
 
 def pooled_input(
@@ -77,13 +69,21 @@ def pooled_input(
     **parts: Any,
 ) -> dict[str, Any]:
     """Average what the untrained encoder is given: gene ⊙ log1p(count), without rank, segment and transformer."""
-    from scjepa.models._embed import embed
-
     product = {"value": "bound", "value_scale": "log1p", "rank": "none", "segment": "none", "n_layers": 1}
     model = _model(adata, seed, preset, {**parts, "encoder": {**(encoder or {}), **product}})
-    embedding = np.empty((adata.n_obs, model.config.encoder.width), dtype=np.float32)
-    embed(_InputAlone(model.module), model._source(None), embedding, scale="neighborhood", encoder="target")  # type: ignore[arg-type]
-    return {"embedding": embedding, "info": _info(model)}
+    model.module.target.transformer = _passing_on()
+    return {"embedding": _embedding_before_training(model), "info": _info(model)}
+
+
+def _passing_on() -> nn.Module:
+    """Return what stands in for the transformer: tokens leave as they came."""
+    from torch import nn
+
+    class PassingOn(nn.Module):
+        def forward(self, tokens: Tensor, packing: Any) -> Tensor:
+            return tokens
+
+    return PassingOn()
 
 
 def precomputed(

@@ -49,7 +49,7 @@ def run(adata, *, seed, settings, flavor, n_niches=None, resolution=1.0, cell_ty
     before = set(adata.obs)
     sq.gr.calculate_niche(adata, flavor=flavor, **arguments)
     (column,) = set(adata.obs) - before
-    return {"clusters": adata.obs[column].astype(str).to_numpy(), "info": {**info, **_plain(arguments)}}
+    return {"clusters": adata.obs[column].astype(str).to_numpy(), "info": {**_plain(arguments), **info}}
 
 
 def _plain(arguments):
