@@ -98,3 +98,64 @@ def test_what_was_fitted_must_fit():
         build_token_table(counts, ids, 25, config, token_ids=np.array([2, 25]))
     with pytest.raises(ValueError, match=r"25 of 25 genes in the vocabulary, 0 of them chosen as tokens"):
         build_token_table(counts, ids, 25, config, token_ids=np.array([], dtype=int))
+
+
+# -- extended -----------------------------------------------------------------------------------------------------
+
+
+def _extended(own, ranks="nonzero_mean", values="shifted_log"):
+    """Return normalizations of 3 genes and technology 0, of 5 genes and technologies 0 and 1, and the extended."""
+    config = TokenConfig(ranks=ranks, values=values)
+    old = np.array([[4, 2, 0], [2, 0, 8]])
+    new = np.array([[1, 0, 0, 10, 0], [3, 0, 0, 30, 7], [9, 9, 9, 0, 0]])
+    first = fit_normalizations(old, np.arange(3), 3, config)
+    further = fit_normalizations(new, np.arange(5), 5, config, groups=np.array([1, 1, 0]), n_groups=2)
+    return first, further, first.extended(further, np.array([[False] * 5, [own, own, False, own, own]]))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_extending_keeps_what_was_learned(own):
+    first, _, both = _extended(own)
+    assert (both.n_genes, both.n_groups) == (5, 2)
+    means, old_means = both.by_name["nonzero_mean"].statistics, first.by_name["nonzero_mean"].statistics
+    np.testing.assert_array_equal(means[0, :3], old_means[0])
+    np.testing.assert_array_equal(means[-1, :3], old_means[-1])
+    targets, old_targets = both.by_name["shifted_log"].statistics, first.by_name["shifted_log"].statistics
+    assert targets[0] == old_targets[0]
+    assert targets[-1] == old_targets[-1]
+
+
+def test_new_genes_are_learned_and_new_technologies_where_their_own_is_asked_for():
+    first, further, own = _extended(True)
+    _, _, shared = _extended(False)
+    of = lambda fitted, name: fitted.by_name[name].statistics  # noqa: E731
+    assert of(own, "nonzero_mean")[:, 3].tolist() == [20.0, 20.0, 20.0]  # mean of 10 and 30
+    assert of(shared, "nonzero_mean")[:, 4].tolist() == [7.0, 7.0, 7.0]
+    np.testing.assert_array_equal(of(own, "nonzero_mean")[1, :2], of(further, "nonzero_mean")[1, :2])
+    assert of(own, "nonzero_mean")[1, 2] == of(first, "nonzero_mean")[-1, 2]  # not measured by it
+    np.testing.assert_array_equal(of(shared, "nonzero_mean")[1, :3], of(first, "nonzero_mean")[-1])
+    assert of(own, "shifted_log")[1] == of(further, "shifted_log")[1] == np.median([11, 40])
+    assert of(shared, "shifted_log")[1] == of(first, "shifted_log")[-1]
+
+
+def test_extended_normalizations_tokenize_and_travel():
+    _, _, both = _extended(True)
+    config = TokenConfig(ranks="nonzero_mean", values="shifted_log")
+    counts = np.array([[1, 2, 3, 4, 5]])
+    table = build_token_table(counts, np.arange(5), 5, config, groups=np.array([1]), n_groups=2, fitted=both)
+    assert table.n_tokens == 5
+    back = type(both).from_arrays(config, both.to_arrays(), 5, 2)
+    again = build_token_table(counts, np.arange(5), 5, config, groups=np.array([1]), n_groups=2, fitted=back)
+    np.testing.assert_array_equal(table.values, again.values)
+
+
+def test_extending_refuses_less_and_others():
+    first, further, both = _extended(True)
+    with pytest.raises(ValueError, match="fewer"):
+        both.extended(first, np.ones((1, 3), dtype=bool))
+    other = fit_normalizations(np.ones((2, 5)), np.arange(5), 5, TokenConfig(), n_groups=2)
+    with pytest.raises(ValueError, match="asks for 'shifted_log'"):
+        first.extended(other, np.ones((2, 5), dtype=bool))
+    plain = fit_normalizations(np.ones((2, 3)), np.arange(3), 3, TokenConfig())
+    assert plain.extended(other, np.ones((2, 5), dtype=bool)).to_arrays() == {}
+    assert further.n_genes == 5

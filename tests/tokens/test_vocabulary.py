@@ -168,3 +168,18 @@ def test_a_technology_without_cells_has_no_panel_to_infer():
         Panels.infer(counts, ids, codes, ["a", "b", "seqfish"], 4)
     with pytest.raises(ValueError, match="'a' has no cell"):
         Panels.infer(counts[:0], ids, codes[:0], ["a"], 4)
+
+
+def test_extended_panels_keep_codes_and_never_take_absence_for_zero():
+    known = Panels(("S", "T"), np.array([[True, True, False], [True, False, True]]), inferred=False)
+    further = Panels(("A", "T"), np.array([[True, False, False, True], [True, False, False, True]]), inferred=True)
+    both = known.extended(further)
+    assert both.technologies == ("S", "T", "A")
+    np.testing.assert_array_equal(both.measured[0], [True, True, False, False])
+    np.testing.assert_array_equal(both.measured[1], [True, False, False, False])  # measured by T in both
+    np.testing.assert_array_equal(both.measured[2], [True, False, False, True])
+    assert both.inferred
+    assert both.shared().tolist() == [0]
+    assert Panels.from_dict(both.to_dict()).measured.tolist() == both.measured.tolist()
+    with pytest.raises(ValueError, match="over 3 genes, fewer"):
+        both.extended(known)

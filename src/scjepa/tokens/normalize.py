@@ -229,6 +229,49 @@ class FittedNormalizations:
         """Return the values of each normalization for the entries of a chunk, float32, by name."""
         return {name: each.transform(counts, groups) for name, each in self.by_name.items()}
 
+    def extended(self, further: FittedNormalizations, own: np.ndarray) -> FittedNormalizations:
+        """Return these for more genes and technologies, whose statistics come from further data.
+
+        What was learned stays: genes and technologies that were there keep their statistics, and so does the row of all
+        technologies. New genes take those of the further data. A new technology takes its own of the further data
+        for the genes that it has there, and the row of all technologies for the rest.
+
+        Parameters
+        ----------
+        further
+            The same normalizations fitted on the further data, by the ids of the extended vocabulary and the codes of
+            the extended technologies (old ones first).
+        own
+            ``(n_groups, n_genes)`` bool, for the extended ones: where a new technology's own statistics are to be used.
+            A statistic that is not one of a gene is used where any gene's is.
+
+        Raises
+        ------
+        ValueError
+            If the further data has other normalizations, or fewer genes or technologies.
+        """
+        if further.n_genes < self.n_genes or further.n_groups < self.n_groups:
+            raise ValueError(
+                f"The further statistics are for {further.n_genes} genes and {further.n_groups} technologies, fewer "
+                f"than these, {self.n_genes} and {self.n_groups}."
+            )
+        further.require(self.by_name, further.n_genes, further.n_groups)
+        n_new = further.n_groups - self.n_groups
+        sources = [*range(self.n_groups), *[-1] * n_new, -1]  # the old row that stands for each new one
+        is_new = np.array([False] * self.n_groups + [True] * n_new + [False])
+        use = np.vstack([own, np.zeros_like(own[:1])]) & is_new[:, None]
+        by_name = {name: get_normalization(name) for name in self.by_name}
+        for name, each in by_name.items():
+            if each.needs_fit:
+                old, new = self.by_name[name].statistics[sources], further.by_name[name].statistics.copy()
+                if new.ndim == 1:
+                    new = np.where(use.any(axis=1), new, old)
+                else:
+                    known = slice(0, self.n_genes)
+                    new[:, known] = np.where(use[:, known], new[:, known], old)
+                each.statistics = new
+        return FittedNormalizations(by_name, further.n_genes, further.n_groups)
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the float64 statistics by the name of their normalization; nothing where nothing was learned."""
         return {name: each.statistics for name, each in self.by_name.items() if each.needs_fit}

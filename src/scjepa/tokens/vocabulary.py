@@ -303,6 +303,33 @@ class Panels:
             measured[technology[genes >= 0], genes[genes >= 0]] = True
         return cls(tuple(map(str, technologies)), measured, inferred=True)
 
+    def extended(self, further: Panels) -> Panels:
+        """Return the panels of this data and of further data.
+
+        Technologies keep their codes; new ones follow, sorted. Of a technology that both have, a gene was measured if
+        it was measured in both: else a cell of one of them would lack it for another reason than being without it.
+
+        Parameters
+        ----------
+        further
+            Panels of the further data, over an extended vocabulary (:meth:`Vocabulary.extended`).
+
+        Raises
+        ------
+        ValueError
+            If the further vocabulary is smaller.
+        """
+        n_old, n_genes = self.measured.shape[1], further.measured.shape[1]
+        if n_genes < n_old:
+            raise ValueError(f"The further panels are over {n_genes} genes, fewer than these over {n_old}.")
+        technologies = (*self.technologies, *sorted(set(further.technologies).difference(self.technologies)))
+        measured = np.zeros((len(technologies), n_genes), dtype=bool)
+        measured[: len(self.technologies), :n_old] = self.measured
+        for technology, genes in zip(further.technologies, further.measured, strict=True):
+            code = technologies.index(technology)
+            measured[code] = genes & measured[code] if code < len(self.technologies) else genes
+        return Panels(technologies, measured, self.inferred or further.inferred)
+
     def shared(self) -> np.ndarray:
         """Return the int64 ids of the genes that all technologies measured."""
         return np.flatnonzero(self.measured.all(axis=0))
