@@ -13,7 +13,20 @@ SOURCE = Path(scjepa.__file__).parent
 HEAVY = ("scvi", "scanpy", "squidpy", "anndata", "pandas", "jax", "matplotlib")
 
 # From the top of the house to its ground: a floor imports only from floors below it.
-FLOORS = ["cli", "_demo", "benchmark", "models", "training", "tokens", "nn", "pl", "tl", "metrics", "datasets"]
+FLOORS = [
+    "cli",
+    "_demo",
+    "benchmark",
+    "models",
+    "pretrained",
+    "training",
+    "tokens",
+    "nn",
+    "pl",
+    "tl",
+    "metrics",
+    "datasets",
+]
 LOWEST = {"_keys", "_config", "_cell_config", "_settings", "_spatial"}
 SIDE_BY_SIDE = {("tl", "metrics"), ("metrics", "tl")}
 """``metrics`` clusters with the graph of ``tl``; neither imports a model."""

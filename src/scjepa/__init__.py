@@ -13,7 +13,7 @@ from scjepa._settings import settings
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("benchmark", "datasets", "metrics", "models", "nn", "pl", "tl", "tokens", "training")
+_SUBMODULES = ("benchmark", "datasets", "metrics", "models", "nn", "pl", "pretrained", "tl", "tokens", "training")
 _CONFIGURATION = (
     "PRESETS",
     "EncoderConfig",
@@ -23,7 +23,11 @@ _CONFIGURATION = (
     "TokenConfig",
     "TrainConfig",
 )
-_OBJECTS = {"STJEPA": "scjepa.models", "table_of": "scjepa.datasets", **dict.fromkeys(_CONFIGURATION, "scjepa._config")}
+_OBJECTS = {
+    "STJEPA": "scjepa.models",
+    **dict.fromkeys(("concat", "table_of"), "scjepa.datasets"),
+    **dict.fromkeys(_CONFIGURATION, "scjepa._config"),
+}
 
 __all__ = [
     "PRESETS",
@@ -36,11 +40,13 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "benchmark",
+    "concat",
     "datasets",
     "metrics",
     "models",
     "nn",
     "pl",
+    "pretrained",
     "settings",
     "table_of",
     "tl",
@@ -49,7 +55,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from scjepa import benchmark, datasets, metrics, models, nn, pl, tl, tokens, training
+    from scjepa import benchmark, datasets, metrics, models, nn, pl, pretrained, tl, tokens, training
     from scjepa._config import (
         PRESETS,
         EncoderConfig,
@@ -59,7 +65,7 @@ if TYPE_CHECKING:
         TokenConfig,
         TrainConfig,
     )
-    from scjepa.datasets import table_of
+    from scjepa.datasets import concat, table_of
     from scjepa.models import STJEPA
 
 

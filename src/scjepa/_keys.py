@@ -34,6 +34,9 @@ NICHE_NEIGHBORS: Final = "scjepa_niche"
 UNS: Final = "scjepa"
 """``uns`` key of what scjepa's functions record about how a result was made."""
 
+PANEL: Final = "panel"
+"""``varm`` key of the table that :func:`scjepa.concat` writes: which technology measured which gene."""
+
 SECTION: Final = "section"
 TECHNOLOGY: Final = "technology"
 REGION: Final = "region"

@@ -1,7 +1,8 @@
-"""Simulated tissue with planted niches, readers of local and public data, and the tables of SpatialData."""
+"""Simulated tissue, readers of local and public data, tables of SpatialData, and several AnnData as one."""
 
 from __future__ import annotations
 
+from scjepa.datasets._concat import concat
 from scjepa.datasets._difficulty import DIFFICULTIES, Difficulty
 from scjepa.datasets._local import available, load
 from scjepa.datasets._simulate import iter_simulated_tissue, simulated_tissue
@@ -14,6 +15,7 @@ __all__ = [
     "Geometry",
     "TechnologySpec",
     "available",
+    "concat",
     "iter_simulated_tissue",
     "load",
     "simulated_tissue",

@@ -1,0 +1,216 @@
+"""Several AnnData objects as one: with their spatial graphs, sections, technologies and panels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scjepa import _keys
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+def concat(
+    adatas: Mapping[str, AnnData] | Sequence[AnnData],
+    *,
+    layer: str | None = None,
+    section_key: str = _keys.SECTION,
+    technology_key: str = _keys.TECHNOLOGY,
+    panel_key: str = _keys.PANEL,
+    spatial_key: str = _keys.SPATIAL,
+    neighbors_key: str = _keys.SPATIAL,
+) -> AnnData:
+    """Put several AnnData objects together, ready for ``setup_anndata``.
+
+    :func:`anndata.concat` with ``join="outer"``, which by itself drops spatial graphs and makes zeros of what was not
+    measured. Here graphs are kept, without an edge between objects, and a table says which technology measured which
+    gene. The objects are not changed.
+
+    Parameters
+    ----------
+    adatas
+        Objects by name, or a list of them (their names are then ``"0"``, ``"1"``, ...). All have raw counts and
+        coordinates; all have a spatial graph of squidpy, or none has one.
+    layer
+        Layer of raw counts, which becomes ``X``. Default: ``X``.
+    section_key
+        ``obs`` column of the sections. An object without it is one section, of its name. A section name that several
+        objects have is preceded by that of the object, as in ``"V1-1"``.
+    technology_key
+        ``obs`` column of the technologies. An object without it is of a technology of its own, of its name.
+    panel_key
+        ``varm`` key of the table of panels that is written. A technology of several objects measured the genes that it
+        measured in all of them. In an object with several technologies and no such table of its own, a technology
+        measured the genes of which one of its cells has a count.
+    spatial_key
+        ``obsm`` key of the coordinates.
+    neighbors_key
+        squidpy's ``key_added``.
+
+    Returns
+    -------
+    AnnData
+        Cells in the order given, genes sorted; ``X`` (zeros where a gene was not measured), ``obs`` with all columns,
+        the sections and the technologies among them, ``obsm[spatial_key]``, the graph in ``obsp`` and ``uns``, and
+        ``varm[panel_key]``. Columns of ``var`` that do not disagree are kept; other layers and matrices are not. Names
+        of cells that occur twice get ``-`` and the name of their object.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        If there is no object, an object is no AnnData or is backed, lacks coordinates or counts, or has gene names
+        twice; only some have a graph, or graphs are of two kinds; or no two objects have a gene in common.
+
+    Examples
+    --------
+    >>> adata = scjepa.concat({"V1": starmap, "osmFISH": osmfish})
+    >>> keys = {"technology_key": "technology", "library_key": "section", "panel_key": "panel"}
+    >>> scjepa.STJEPA.setup_anndata(adata, **keys)
+    """
+    import anndata as ad
+
+    named = dict(adatas) if isinstance(adatas, Mapping) else {str(i): adata for i, adata in enumerate(adatas)}
+    named = {str(name): adata for name, adata in named.items()}
+    if not named:
+        raise ValueError("There is nothing to concatenate: pass AnnData objects, by name or as a list.")
+    for name, adata in named.items():
+        _check(name, adata, layer, spatial_key)
+    graph = _graph_params(named, neighbors_key)
+    sections = _sections(named, section_key)
+    technologies = {name: _labels(adata, technology_key, name) for name, adata in named.items()}
+
+    light = {}
+    for name, adata in named.items():
+        obs = adata.obs.assign(**{section_key: sections[name], technology_key: technologies[name]})
+        obsp = {key: adata.obsp[key] for key in _graph_keys(adata, neighbors_key)}
+        counts = adata.X if layer is None else adata.layers[layer]
+        coordinates = {spatial_key: np.asarray(adata.obsm[spatial_key])}
+        light[name] = ad.AnnData(counts, obs=obs, var=adata.var, obsm=coordinates, obsp=obsp)
+    names = Counter(cell for adata in named.values() for cell in adata.obs_names)
+    both = ad.concat(
+        light,
+        join="outer",
+        merge="unique",
+        fill_value=0,
+        pairwise=True,
+        index_unique="-" if len(names) < sum(names.values()) else None,
+    )
+    both = both[:, sorted(both.var_names)].copy()
+    for key in (section_key, technology_key):
+        both.obs[key] = both.obs[key].astype("category")
+    both.varm[panel_key] = _panels(light, named, technologies, technology_key, panel_key, both.var_names)
+    if graph is not None:
+        both.uns[f"{neighbors_key}_neighbors"] = graph
+    return both
+
+
+def _check(name: str, adata: Any, layer: str | None, spatial_key: str) -> None:
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"{name!r} is a {type(adata).__name__}, not AnnData. For SpatialData: scjepa.table_of(sdata).")
+    if adata.isbacked:
+        raise ValueError(f"{name!r} is backed by a file. Read it: adata = adata.to_memory().")
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"{name!r} has no layer {layer!r}; its layers: {', '.join(map(repr, adata.layers)) or 'none'}.")
+    if layer is None and adata.X is None:
+        raise ValueError(f"{name!r} has no counts in X. Name the layer that holds them: concat(..., layer=...).")
+    if spatial_key not in adata.obsm:
+        there = ", ".join(map(repr, adata.obsm)) or "none"
+        raise KeyError(f"{name!r} has no coordinates in obsm[{spatial_key!r}]; its keys of obsm: {there}.")
+    if not adata.var_names.is_unique:
+        twice = adata.var_names[adata.var_names.duplicated()][0]
+        raise ValueError(f"{name!r} has the gene {twice!r} twice. Call adata.var_names_make_unique().")
+
+
+def _graph_keys(adata: AnnData, neighbors_key: str) -> list[str]:
+    keys = (f"{neighbors_key}_{part}" for part in ("connectivities", "distances"))
+    return [key for key in keys if key in adata.obsp]
+
+
+def _graph_params(named: Mapping[str, AnnData], neighbors_key: str) -> dict[str, Any] | None:
+    """Return what ``uns`` is to say of the graph, ``None`` where there is none; what the objects do not share is lost.
+
+    Raises
+    ------
+    ValueError
+        If only some objects have a graph, or they have different matrices, or some are cosine-transformed.
+    """
+    keys = {name: _graph_keys(adata, neighbors_key) for name, adata in named.items()}
+    with_graph = [name for name in keys if keys[name]]
+    if not with_graph:
+        return None
+    without = [name for name in keys if keys[name] != keys[with_graph[0]]]
+    if without:
+        raise ValueError(
+            f"{with_graph[0]!r} has a spatial graph ({', '.join(keys[with_graph[0]])}), {without[0]!r} has "
+            f"{', '.join(keys[without[0]]) or 'none'}. Compute it for each: sq.gr.spatial_neighbors(adata, "
+            "n_neighs=10, coord_type='generic', library_key=...), or for the result, after removing it from all."
+        )
+    stored = [adata.uns.get(f"{neighbors_key}_neighbors", {}) for adata in named.values()]
+    params = [dict(entry.get("params", {})) for entry in stored]
+    transforms = {str(each.get("transform")) for each in params}
+    if len(transforms) > 1 and "cosine" in transforms:
+        raise ValueError(
+            "Some spatial graphs are cosine-transformed and others are not; compute all of them in one way."
+        )
+    shared = {
+        key: value for key, value in params[0].items() if all(repr(each.get(key)) == repr(value) for each in params)
+    }
+    return {**{f"{key.removeprefix(f'{neighbors_key}_')}_key": key for key in keys[with_graph[0]]}, "params": shared}
+
+
+def _labels(adata: AnnData, key: str, default: str) -> np.ndarray:
+    """Return each cell's name in ``obs[key]``, ``default`` where there is no such column."""
+    if key not in adata.obs:
+        return np.full(adata.n_obs, default, dtype=object)
+    column = adata.obs[key]
+    if column.isna().any():
+        cell = adata.obs_names[column.isna().to_numpy().argmax()]
+        raise ValueError(f"obs[{key!r}] of {default!r} is missing for {column.isna().sum()} cells, first {cell!r}.")
+    return column.astype(str).to_numpy(dtype=object)
+
+
+def _sections(named: Mapping[str, AnnData], key: str) -> dict[str, np.ndarray]:
+    """Return each cell's section, such that no two objects have one in common."""
+    labels = {name: _labels(adata, key, name) for name, adata in named.items()}
+    times = Counter(section for each in labels.values() for section in set(each))
+    return {
+        name: np.array([f"{name}-{s}" if times[s] > 1 else s for s in each], dtype=object)
+        for name, each in labels.items()
+    }
+
+
+def _panels(
+    light: Mapping[str, AnnData],
+    named: Mapping[str, AnnData],
+    technologies: Mapping[str, np.ndarray],
+    technology_key: str,
+    panel_key: str,
+    genes: pd.Index,
+) -> pd.DataFrame:
+    """Return the table of panels, genes × technologies, bool."""
+    import pandas as pd
+
+    measured: dict[str, np.ndarray] = {}
+    for name, adata in named.items():
+        for technology in np.unique(technologies[name].astype(str)):
+            own = genes.isin(_measured(adata, light[name].X, technologies[name], technology, panel_key))
+            measured[technology] = measured.get(technology, own) & own
+    return pd.DataFrame({technology: measured[technology] for technology in sorted(measured)}, index=genes)
+
+
+def _measured(adata: AnnData, counts: Any, technologies: np.ndarray, technology: str, panel_key: str) -> pd.Index:
+    """Return the names of the genes that a technology measured in one object."""
+    table = adata.varm.get(panel_key)
+    if technology in getattr(table, "columns", ()):
+        return adata.var_names[np.asarray(table[technology], dtype=bool)]
+    cells = technologies == technology
+    if cells.all():
+        return adata.var_names
+    return adata.var_names[np.asarray((counts[cells] > 0).sum(axis=0)).ravel() > 0]
