@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import anndata as ad
@@ -12,6 +13,7 @@ import squidpy as sq
 from scipy import sparse
 
 import scjepa
+from scjepa.models import _store
 
 
 def add_graph(adata: ad.AnnData, k: int = 6) -> ad.AnnData:
@@ -82,6 +84,19 @@ def with_graph():
 def make_model():
     """Return :func:`small_model`."""
     return small_model
+
+
+def reseal(folder, **changes) -> None:
+    """Write changed entries to a saved model, and checksums that fit what is in its files."""
+    facts = json.loads((folder / "model.json").read_text())
+    facts = _store.seal({**facts, **changes}, folder / "weights.safetensors")
+    (folder / "model.json").write_text(json.dumps(facts))
+
+
+@pytest.fixture(scope="session")
+def change_saved():
+    """Return :func:`reseal`."""
+    return reseal
 
 
 @pytest.fixture(scope="session")

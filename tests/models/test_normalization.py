@@ -159,10 +159,11 @@ def test_statistics_are_beside_the_weights_and_only_where_something_was_learned(
     }
 
 
-def test_a_file_without_its_statistics_is_refused(make_tissue, make_model, tmp_path):
+def test_a_file_without_its_statistics_is_refused(make_tissue, make_model, tmp_path, change_saved):
     _model(make_tissue(), make_model).save(tmp_path / "m")
     file = tmp_path / "m" / _store.WEIGHTS_FILE
     save_file({name: w for name, w in load_file(file).items() if name != "statistics.nonzero_mean"}, file)
+    change_saved(tmp_path / "m")
     with pytest.raises(ValueError, match="no statistics of the normalization 'nonzero_mean'"):
         scjepa.STJEPA.load(tmp_path / "m", make_tissue(), accelerator="cpu")
 

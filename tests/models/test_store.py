@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import scjepa
+from scjepa.models import _store
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_a_failed_save_leaves_the_old_model(trained, folder, monkeypatch):
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
 
-def test_damaged_foreign_and_newer_files_are_refused(trained, folder):
+def test_damaged_foreign_and_newer_files_are_refused(trained, folder, change_saved):
     _, adata = trained
     adata = adata.copy()
     load = lambda: scjepa.STJEPA.load(folder, adata, accelerator="cpu")  # noqa: E731
@@ -100,11 +101,51 @@ def test_damaged_foreign_and_newer_files_are_refused(trained, folder):
         load()
     config = {**facts["config"], "encoder": {**facts["config"]["encoder"], "width": 64}}
     model.write_text(json.dumps({**facts, "config": config}))
+    with pytest.raises(ValueError, match="changed by hand"):
+        load()
+    change_saved(folder)
     with pytest.raises(ValueError, match="do not fit"):
         load()
+    for foreign in ("[]", json.dumps({"model_type": "bert"}), b"\xff\xfe"):
+        model.write_bytes(foreign if isinstance(foreign, bytes) else foreign.encode())
+        with pytest.raises(ValueError, match="damaged"):
+            load()
     model.unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.json"):
         load()
+
+
+def _same_facts(one: bytes, other: bytes) -> bool:
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+def test_any_flipped_bit_is_noticed(folder):
+    rng = np.random.default_rng(0)
+    for name in ("model.json", "weights.safetensors"):
+        good = (folder / name).read_bytes()
+        for place in rng.integers(len(good), size=60):
+            bad = bytearray(good)
+            bad[place] ^= 1 << rng.integers(8)
+            if name == "model.json" and _same_facts(bytes(bad), good):
+                continue  # such as 1e-3 and 1E-3
+            (folder / name).write_bytes(bad)
+            with pytest.raises(ValueError, match=folder.name):
+                _store.read_model(folder, "STJEPA")
+        (folder / name).write_bytes(good)
+    assert _store.read_model(folder, "STJEPA")[0]["model"] == "STJEPA"
+
+
+def test_files_of_the_first_format_are_read(trained, folder):
+    model, adata = trained
+    facts = json.loads((folder / "model.json").read_text())
+    old = {name: value for name, value in facts.items() if name not in ("sha256", "weights_sha256")}
+    old = {name: value for name, value in old.items() if name not in ("reference", "card")}
+    (folder / "model.json").write_text(json.dumps({**old, "format": 1}))
+    loaded = scjepa.STJEPA.load(folder, adata.copy(), accelerator="cpu")
+    np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation())
 
 
 def test_loading_without_data_says_what_to_pass(folder):

@@ -15,6 +15,8 @@ import pandas as pd
 import torch
 from anndata import AnnData, read_h5ad
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from scvi.data import AnnDataManager
+from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
 
@@ -23,6 +25,7 @@ from scjepa.models import _store
 from scjepa.models._data import CellData, DataKeys, fingerprint
 from scjepa.models._device import check_device, device_of
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
+from scjepa.models._fields import keys_for
 from scjepa.tokens.batches import TokenSource
 from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
 from scjepa.training.history import History
@@ -57,8 +60,17 @@ class JEPAModel(BaseModelClass):
     @property
     def keys(self) -> DataKeys:
         """Where the model finds what it reads, as given to ``setup_anndata``."""
-        arguments = self.adata_manager.registry["setup_args"]
-        return DataKeys(**{f.name: arguments[f.name] for f in fields(DataKeys) if f.name in arguments})
+        return _keys_of(self.adata_manager)
+
+    @classmethod
+    def _registered_keys(cls, adata: AnnData) -> DataKeys | None:
+        """Return what ``setup_anndata`` was told of ``adata`` in this session, ``None`` where it was told nothing."""
+        manager = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+        return None if manager is None else _keys_of(manager)
+
+    def _keys_for(self, adata: AnnData) -> DataKeys:
+        """Return where to look in ``adata``, which need not be the model's own."""
+        return self.keys if adata is self.adata else keys_for(adata, self._registered_keys(adata), self.keys)
 
     def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None) -> CellData:
         raise TypeError(f"{type(self).__name__} does not say how AnnData becomes tables.")
@@ -75,10 +87,17 @@ class JEPAModel(BaseModelClass):
         if adata is None or adata is self.adata:
             data = self._own_tables() if gene_ids is None else self._tables(self.adata, gene_ids)
         else:
-            data = self._tables(self._validate_anndata(adata), gene_ids)
+            data = self._tables(self._checked(adata), gene_ids)
         return TokenSource(data.tokens, data.neighbors, data.technologies, self.device)
 
+    def _checked(self, adata: AnnData) -> AnnData:
+        """Return ``adata``, which is not the model's own, once it is known to be usable."""
+        return self._validate_anndata(adata)
+
     # -- training -----------------------------------------------------------------------------------------------
+
+    def _check_trainable(self) -> None:
+        """Raise where the model cannot train on its data."""
 
     def train(
         self,
@@ -139,6 +158,7 @@ class JEPAModel(BaseModelClass):
             If memory is likely to run out.
         """
         check_device(accelerator, devices)
+        self._check_trainable()
         config = self._train_config(max_epochs, max_steps, batch_size, validation_size, plan_kwargs)
         option_names = {f.name for f in fields(RunOptions)}
         chosen = {name: trainer_kwargs.pop(name) for name in list(trainer_kwargs) if name in option_names}
@@ -327,8 +347,21 @@ class JEPAModel(BaseModelClass):
                 )
             adata = read_h5ad(path)
         cls.setup_anndata(adata, **facts["setup"])
+        return cls._assemble(adata, facts, weights, str(dir_path), accelerator, device)
+
+    @classmethod
+    def _assemble(
+        cls,
+        adata: AnnData,
+        facts: Mapping[str, Any],
+        weights: Mapping[str, torch.Tensor],
+        source: str,
+        accelerator: str,
+        device: int | str,
+    ):
+        """Return a model on ``adata``, which is registered, from facts and weights; ``source`` names them in errors."""
         model = cls._from_facts(adata, facts)
-        _store.load_weights(model.module, weights, dir_path)
+        _store.load_weights(model.module, _store.with_both_towers(weights), source)
         _, _, torch_device = parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)
         model.to_device(torch_device)
         return model
@@ -344,6 +377,11 @@ class JEPAModel(BaseModelClass):
         self.history_ = {
             name: _frame(name, entry["step"], entry["value"]) for name, entry in facts["history"].items()
         } or None
+
+
+def _keys_of(manager: AnnDataManager) -> DataKeys:
+    arguments = manager.registry["setup_args"]
+    return DataKeys(**{f.name: arguments[f.name] for f in fields(DataKeys) if f.name in arguments})
 
 
 def _frame(name: str, steps: Sequence[int], values: Sequence[float]) -> pd.DataFrame:

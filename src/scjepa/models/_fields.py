@@ -6,6 +6,8 @@ refused. These fields check and remember names; alignment by name is the model's
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import rich.table
 from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
 
+from scjepa.models._data import DataKeys
 from scjepa.tokens.vocabulary import Vocabulary
 
 PANEL, TECHNOLOGY, SECTION, COORDINATES, GRAPH = "X", "technology", "section", "coordinates", "graph"
@@ -173,3 +176,51 @@ class GraphField(_NamedField):
                 "(anndata.concat drops graphs unless pairwise=True).",
             )
         return {"keys": [key for key in keys if key in adata.obsp]}
+
+
+def fields_of(keys: DataKeys) -> list[BaseAnnDataField]:
+    """Return what is registered of an AnnData object, in the order in which it is checked."""
+    return [
+        PanelField(keys.layer),
+        LabelField(TECHNOLOGY, keys.technology_key),
+        LabelField(SECTION, keys.library_key),
+        CoordinatesField(keys.spatial_key),
+        GraphField(keys.neighbors_key, keys.library_key),
+    ]
+
+
+def validate(adata: AnnData, keys: DataKeys) -> None:
+    """Raise where ``adata`` cannot be used with ``keys``; nothing is written to it, nothing holds on to it."""
+    for field in fields_of(keys):
+        if not field.is_empty:
+            field.validate_field(adata)
+
+
+def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> DataKeys:
+    """Return where to look in an AnnData object that a model was not made from.
+
+    Parameters
+    ----------
+    registered
+        What the user said of this object with ``setup_anndata``; it wins.
+    usual
+        The keys of the model's own data. A column of sections or technologies that ``adata`` does not have is taken
+        as one section, or as one technology that the model does not know, with a warning; a table of panels that it
+        does not have is inferred.
+    """
+    if registered is not None:
+        return registered
+    absent: dict[str, None] = {}
+    for name, what in (("library_key", "one section"), ("technology_key", "one technology, not known to the model")):
+        key = getattr(usual, name)
+        if key is not None and key not in adata.obs:
+            absent[name] = None
+            warnings.warn(
+                f"adata.obs has no {key!r}, so all its cells are taken as {what}. If another column tells, name it "
+                f"first: setup_anndata(adata, {name}=...).",
+                UserWarning,
+                stacklevel=5,
+            )
+    if usual.panel_key is not None and usual.panel_key not in adata.varm:
+        absent["panel_key"] = None
+    return replace(usual, **absent)

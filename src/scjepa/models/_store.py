@@ -1,7 +1,8 @@
-"""A model on disk: ``model.json`` and ``weights.safetensors``, no pickle, never half-written."""
+"""A model on disk: ``model.json`` and ``weights.safetensors``, no pickle, never half-written, with checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -14,17 +15,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-MODEL_FILE = "model.json"
-WEIGHTS_FILE = "weights.safetensors"
+from scjepa.pretrained import MODEL_FILE, WEIGHTS_FILE
+
 ADATA_FILE = "adata.h5ad"
-FORMAT = 1
+FORMAT = 2
+"""Since 2 the files carry checksums."""
+
+_WEIGHTS_SUM, _SUM = "weights_sha256", "sha256"
+"""Entries of the facts: the checksum of the weights' file, and that of all other entries."""
 
 STATISTICS = "statistics"
 """The entry of the facts that holds arrays: they are written beside the weights, with this prefix and a dot."""
 
 
 def write_model(
-    folder: str | Path, facts: Mapping[str, Any], weights: Mapping[str, Tensor], adata: Any = None, *, overwrite: bool
+    folder: str | Path,
+    facts: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    adata: Any = None,
+    *,
+    overwrite: bool,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Write a model to ``folder``: first beside it, then moved in place in one step.
 
@@ -34,6 +45,8 @@ def write_model(
         What JSON can hold, and under ``"statistics"`` NumPy arrays by name.
     weights
         Tensors of the module.
+    texts
+        Further files by name.
 
     Raises
     ------
@@ -54,7 +67,10 @@ def write_model(
             tensors[f"{STATISTICS}.{name}"] = torch.from_numpy(array).contiguous()
         plain = {name: value for name, value in facts.items() if name != STATISTICS}
         save_file(tensors, draft / WEIGHTS_FILE)
-        (draft / MODEL_FILE).write_text(json.dumps({"format": FORMAT, **plain}, indent=1))
+        plain = seal({**plain, "format": FORMAT}, draft / WEIGHTS_FILE)
+        (draft / MODEL_FILE).write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        for name, text in (texts or {}).items():
+            (draft / name).write_text(text, encoding="utf-8")
         if adata is not None:
             adata.write_h5ad(draft / ADATA_FILE)
         if folder.exists():
@@ -74,6 +90,22 @@ def _open_as_usual(folder: Path) -> None:
     folder.chmod(mode | (mode & 0o444) >> 2 | 0o100)
 
 
+def seal(facts: Mapping[str, Any], weights_file: Path) -> dict[str, Any]:
+    """Return ``facts`` with the checksum of the weights' file, and that of the facts themselves."""
+    sealed = {**facts, _WEIGHTS_SUM: _sha256_of_file(weights_file)}
+    return {**sealed, _SUM: _sha256_of_facts(sealed)}
+
+
+def _sha256_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_of_facts(facts: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in facts.items() if name != _SUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what :func:`write_model` wrote: the facts, their statistics among them, and the weights.
 
@@ -88,24 +120,51 @@ def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dic
     for name in (MODEL_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}: it is not a folder that model.save() wrote.")
-    try:
-        facts = json.loads((folder / MODEL_FILE).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / MODEL_FILE} is damaged: {error}.") from error
-    if facts.get("model") != model_name:
-        raise ValueError(f"{folder} holds a {facts.get('model')!r} model; load it with that class, not {model_name}.")
-    if facts.get("format", 0) > FORMAT:
-        raise ValueError(f"{folder} was written by a newer scjepa ({facts.get('scjepa_version')}). Upgrade scjepa.")
+    facts = _read_facts(folder / MODEL_FILE, model_name)
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or truncated: {error}.") from error
+    if facts["format"] >= 2 and _sha256_of_file(folder / WEIGHTS_FILE) != facts.get(_WEIGHTS_SUM):
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} is damaged, or belongs to another model: its checksum is not the one in "
+            f"{MODEL_FILE}. Copy or download the folder again."
+        )
     facts[STATISTICS] = {
         name.removeprefix(f"{STATISTICS}."): weights.pop(name).numpy()
         for name in list(weights)
         if name.startswith(f"{STATISTICS}.")
     }
-    return facts, weights
+    return facts, {name: w.float() if w.dtype == torch.float16 else w for name, w in weights.items()}
+
+
+def _read_facts(file: Path, model_name: str) -> dict[str, Any]:
+    """Read ``model.json`` and check that it is ours, of this class, not newer than this version, and whole."""
+    try:
+        facts = json.loads(file.read_bytes())
+    except ValueError as error:  # not JSON, or not even text
+        raise ValueError(f"{file} is damaged: {error}.") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("format"), int) or "model" not in facts:
+        raise ValueError(f"{file} is damaged, or foreign: scjepa's has the entries 'model' and 'format'.")
+    if facts["model"] != model_name:
+        raise ValueError(f"{file.parent} holds a {facts['model']!r} model; load it with that class, not {model_name}.")
+    if facts["format"] > FORMAT:
+        raise ValueError(
+            f"{file.parent} was written by a newer scjepa ({facts.get('scjepa_version')}). Upgrade scjepa."
+        )
+    if (facts["format"] >= 2 or _SUM in facts) and facts.get(_SUM) != _sha256_of_facts(facts):
+        raise ValueError(
+            f"{file} is damaged, or was changed by hand: its checksum does not fit. Copy or download the folder again."
+        )
+    return facts
+
+
+def with_both_towers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with a context encoder; a checkpoint keeps the target encoder alone, and training begins there."""
+    if any(name.startswith("context.") for name in weights):
+        return dict(weights)
+    twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
+    return {**twins, **weights}
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], folder: str | Path) -> None:

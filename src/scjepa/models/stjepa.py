@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,27 +21,23 @@ from scjepa._config import (
     TokenConfig,
     TrainConfig,
     resolve,
-    unknown_name,
 )
 from scjepa.models._base import JEPAModel
-from scjepa.models._data import CellData, normalizations_of, panels_of, tables_of
-from scjepa.models._embed import AUTO, check_batch_size, embed, embed_genes
-from scjepa.models._estimate import check_memory, embedding_bytes
-from scjepa.models._fields import SECTION, TECHNOLOGY, CoordinatesField, GraphField, LabelField, PanelField
-from scjepa.models._masked import check_masks, embed_masked
-from scjepa.models._output import LatentFile, check_array, fingerprint
-from scjepa.nn import POOLING, SpatialJEPA
-from scjepa.tokens.batches import TokenSource
+from scjepa.models._coverage import CoverageMixin
+from scjepa.models._data import CellData, DataKeys, normalizations_of, panels_of, tables_of
+from scjepa.models._fields import fields_of, validate
+from scjepa.models._latent import LatentMixin
+from scjepa.models._pretrained import PretrainedMixin
+from scjepa.models._query import Reference
+from scjepa.nn import SpatialJEPA
+from scjepa.pretrained import Card
 from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
 logger = logging.getLogger("scjepa")
 
-SHARED = "shared"
-"""``genes`` that names the genes all technologies measured."""
 
-
-class STJEPA(JEPAModel):
+class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
     """Spatial-transcriptomics JEPA (GenBio 2026).
 
     Each cell and its nearest neighbors become a sequence of gene tokens. A context encoder sees the visible tokens,
@@ -105,6 +100,7 @@ class STJEPA(JEPAModel):
         self.normalizations = normalizations
         self.n_steps_ = 0
         self._cached = None
+        self.reference, self.card = None, None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module = SpatialJEPA(len(vocabulary), len(panels.technologies), config).eval()
@@ -158,233 +154,35 @@ class STJEPA(JEPAModel):
         setup_method_args = cls._get_setup_method_args(**locals())
         if adata.is_view:
             raise ValueError("adata is a view of another AnnData object. Make it its own: adata = adata.copy().")
-        fields = [
-            PanelField(layer),
-            LabelField(TECHNOLOGY, technology_key),
-            LabelField(SECTION, library_key),
-            CoordinatesField(spatial_key),
-            GraphField(neighbors_key, library_key),
-        ]
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        keys = DataKeys(layer, technology_key, library_key, spatial_key, neighbors_key, panel_key)
+        manager = AnnDataManager(fields=fields_of(keys), setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
+    def _checked(self, adata: AnnData) -> AnnData:
+        return adata  # _tables checks it by its own keys, without writing to it or holding on to it
+
     def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None) -> CellData:
+        keys = self._keys_for(adata)
         if adata is not self.adata:
+            validate(adata, keys)
             alignment = self.vocabulary.align(adata.var_names, source="adata.var_names")
             if alignment.n_matched < alignment.n_names:
-                warnings.warn(f"Genes the model does not know are left out. {alignment}", UserWarning, stacklevel=4)
+                warnings.warn(
+                    f"Genes the model does not know are left out. {alignment} To take them in: query = "
+                    f"{type(self).__name__}.load_query_data(adata, model).",
+                    UserWarning,
+                    stacklevel=4,
+                )
         return tables_of(
             adata,
-            self.keys,
+            keys,
             self.vocabulary,
             self.panels.technologies,
             self.config.tokens,
             self.normalizations,
             gene_ids,
         )
-
-    # -- use ----------------------------------------------------------------------------------------------------
-
-    def get_latent_representation(
-        self,
-        adata: AnnData | None = None,
-        *,
-        scale: str = "neighborhood",
-        encoder: str = "target",
-        genes: str | Sequence[str] | None = None,
-        batch_size: int | str = AUTO,
-        out: np.ndarray | str | Path | None = None,
-        key_added: str | None = None,
-    ) -> np.ndarray:
-        """Embed cells: the mean over the contextual tokens of a neighborhood, or of its index cell.
-
-        Parameters
-        ----------
-        adata
-            Other data, with the columns named at set-up and a spatial graph; genes are aligned by name. Its counts are
-            normalized with the model's statistics, those of its technology or, where the model does not know it, of
-            all technologies. Default: the model's own.
-        scale
-            ``"neighborhood"`` (the cell with its neighbors: for niches) or ``"cell"`` (the index cell's tokens, seen
-            in context).
-        encoder
-            ``"target"`` (the EMA encoder) or ``"context"``.
-        genes
-            Genes that may become tokens: ``"shared"`` (those all technologies measured), a list of names, or ``None``
-            for all. A token's value is the same in each case.
-        batch_size
-            Cells at a time, or ``"auto"``: as many as fit a share of the device's memory. The result does not depend on
-            it, save for rounding.
-        out
-            Where to write: a float32 array or memory map of shape ``(n_cells, n_latent)``, or the path of a ``.npy``
-            file, for results larger than memory. A path can be resumed: it is written as ``<name>.part`` with a small
-            ``<name>.json`` beside it, and the same call with the same weights and data goes on where a killed one
-            stopped, or returns the finished file. Default: a new array.
-        key_added
-            Also write the result to ``adata.obsm[key_added]``.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``(n_cells, n_latent)`` float32: ``out`` if it is an array, a read-only memory map if it is a path. Cells
-            without any token at that scale are zero, and a warning names them.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If ``scale``, ``encoder``, ``batch_size`` or ``out`` cannot be used, or no gene matches.
-        FileExistsError
-            If there is a file at ``out`` from another model or other data; it is not replaced.
-        """
-        if scale not in POOLING:
-            raise ValueError(unknown_name("scale", scale, POOLING))
-        check_batch_size(batch_size)
-        tower = self.module.tower(encoder)
-        self._warn_if_untrained()
-        source = self._source(adata, self._gene_ids(genes))
-        self._warn_of_empty(source, scale, adata)
-        shape = (source.n_cells, self.config.encoder.width)
-        self._check_embedding_memory(source, batch_size, 0 if out is not None else 4 * shape[0] * shape[1])
-        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
-        if isinstance(out, str | Path):
-            file = LatentFile(out, shape, fingerprint(tower, source, scale))
-            if file.done < source.n_cells:
-                embed(self.module, source, file.array, first=file.done, after_chunk=file.keep, **how)
-            embedding = file.finish()
-        else:
-            embedding = np.empty(shape, dtype=np.float32) if out is None else check_array(out, *shape)
-            embed(self.module, source, embedding, **how)
-        if key_added is not None:
-            (self.adata if adata is None else adata).obsm[key_added] = embedding
-        return embedding
-
-    def get_masked_representations(
-        self,
-        adata: AnnData | None = None,
-        *,
-        n_masks: int = 8,
-        ratio: float = 0.3,
-        seed: int = 0,
-        scale: str = "neighborhood",
-        encoder: str = "target",
-        genes: str | Sequence[str] | None = None,
-        batch_size: int | str = AUTO,
-    ) -> Iterator[np.ndarray]:
-        """Embed cells several times, each time with other tokens hidden, for :func:`scjepa.tl.niche_confidence`.
-
-        Parameters
-        ----------
-        n_masks
-            Times to embed; each takes about (1 - ratio) of the time of :meth:`get_latent_representation`.
-        ratio
-            Share of each cell's tokens that is hidden, in (0, 1); a cell keeps one token at least.
-        seed
-            Seed of the masks. What is hidden depends on it and on the counts of a neighborhood, not on the order of
-            cells or genes or the batch size.
-        adata, scale, encoder, genes, batch_size
-            As in :meth:`get_latent_representation`.
-
-        Yields
-        ------
-        numpy.ndarray
-            ``(n_cells, n_latent)`` float32 for each mask, made when it is asked for. All at once:
-            ``np.stack(list(model.get_masked_representations()))``.
-
-        Raises
-        ------
-        ValueError
-            If an option cannot be used, or no gene matches.
-        """
-        check_masks(n_masks, ratio)
-        if scale not in POOLING:
-            raise ValueError(unknown_name("scale", scale, POOLING))
-        check_batch_size(batch_size)
-        self.module.tower(encoder)
-        self._warn_if_untrained()
-        source = self._source(adata, self._gene_ids(genes))
-        self._warn_of_empty(source, scale, adata)
-        self._check_embedding_memory(source, batch_size, 4 * source.n_cells * self.config.encoder.width)
-        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
-        return embed_masked(self.module, source, n_masks=n_masks, ratio=ratio, seed=seed, **how)
-
-    def get_gene_representation(self, *, encoder: str = "target", batch_size: int | str = AUTO) -> np.ndarray:
-        """Embed genes: the mean contextual token of each gene over the cells that express it.
-
-        Parameters
-        ----------
-        encoder
-            ``"target"`` or ``"context"``.
-        batch_size
-            Cells at a time, or ``"auto"``: as many as fit a share of the device's memory.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``(n_vars, n_latent)`` float32 in the order of ``adata.var_names``, ready for ``adata.varm``. Genes that are
-            among no cell's top tokens are NaN, and a warning tells how many.
-        """
-        self.module.tower(encoder)
-        check_batch_size(batch_size)
-        self._warn_if_untrained()
-        means, sizes = embed_genes(self.module, self._source(None), len(self.vocabulary), encoder, batch_size)
-        ids = self.vocabulary.ids(self.adata.var_names)
-        absent = sizes[ids] == 0
-        if absent.any():
-            warnings.warn(
-                f"{absent.sum()} of {len(ids)} genes are among no cell's top {self.config.tokens.n_tokens} genes and "
-                f"get NaN, such as {self.adata.var_names[absent.argmax()]!r}. A model with more tokens, "
-                "tokens={'n_tokens': ...}, sees more of them.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return means[ids]
-
-    def _gene_ids(self, genes: str | Sequence[str] | None) -> np.ndarray | None:
-        """Return the vocabulary ids of ``genes``, ``None`` for all."""
-        if genes is None:
-            return None
-        if isinstance(genes, str):
-            if genes != SHARED:
-                raise ValueError(f"genes must be 'shared', a list of gene names or None, found {genes!r}.")
-            shared = self.panels.shared()
-            if not len(shared):
-                raise ValueError(
-                    f"No gene was measured by all of {', '.join(self.panels.technologies)}. Pass genes=[...] or None."
-                )
-            return shared
-        ids = self.vocabulary.align(list(genes), source="genes").ids
-        if (ids < 0).any():
-            unknown = [name for name, known in zip(genes, ids >= 0, strict=True) if not known]
-            raise ValueError(f"The model does not know {len(unknown)} of the genes, such as {unknown[:5]}.")
-        return ids
-
-    def _check_embedding_memory(self, source: TokenSource, batch_size: int | str, result_bytes: int) -> None:
-        """Refuse what memory will not hold: a large result, or a large batch."""
-        check_memory(
-            result_bytes,
-            torch.device("cpu"),
-            f"The result, {source.n_cells:,} cells × {self.config.encoder.width},",
-            "Let it be written to a file: get_latent_representation(out='latent.npy').",
-        )
-        check_memory(
-            embedding_bytes(self.module, source, batch_size),
-            source.device,
-            f"Embedding with batch_size={batch_size!r}",
-            "Lower it, or pass batch_size='auto'.",
-        )
-
-    def _warn_of_empty(self, source: TokenSource, scale: str, adata: AnnData | None) -> None:
-        lengths = source.neighborhood_lengths() if scale == "neighborhood" else source.cell_lengths()
-        empty = (lengths == 0).cpu().numpy()
-        if empty.any():
-            names = (self.adata if adata is None else adata).obs_names
-            warnings.warn(
-                f"{empty.sum()} cells have no token at the {scale} scale and get a zero embedding, first "
-                f"{names[empty.argmax()]!r}. Drop cells without counts: sc.pp.filter_cells(adata, min_counts=1).",
-                UserWarning,
-                stacklevel=3,
-            )
 
     # -- words --------------------------------------------------------------------------------------------------
 
@@ -393,12 +191,13 @@ class STJEPA(JEPAModel):
         tokens, encoder = self.config.tokens, self.config.encoder
         counts = self.module.parameter_counts()
         sections = 1 if self.keys.library_key is None else self.adata.obs[self.keys.library_key].nunique()
+        origin = "" if self.reference is None else f", of them {self.reference.n_genes:,} of the reference"
         state = f"trained for {self.n_steps_:,} steps" if self.is_trained_ else "not trained: call model.train()"
         return "\n".join(
             [
                 f"STJEPA, {state}",
-                f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes, {sections} section(s), "
-                f"technologies: {', '.join(self.panels.technologies)}",
+                f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}, "
+                f"{sections} section(s), technologies: {', '.join(self.panels.technologies)}",
                 f"  tokens    top {tokens.n_tokens} genes of a cell and its {tokens.n_neighbors} nearest neighbors",
                 f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
                 f"value {encoder.value!r}; objective {self.config.objective.name!r}",
@@ -418,6 +217,8 @@ class STJEPA(JEPAModel):
             "vocabulary": list(self.vocabulary.names),
             "panels": self.panels.to_dict(),
             "statistics": self.normalizations.to_arrays(),
+            "reference": None if self.reference is None else self.reference.to_dict(),
+            "card": None if self.card is None else self.card.to_dict(),
         }
 
     @classmethod
@@ -434,6 +235,10 @@ class STJEPA(JEPAModel):
         if alignment.n_matched < alignment.n_names:
             warnings.warn(f"Genes the model does not know are left out. {alignment}", UserWarning, stacklevel=4)
         model._restore(facts)
+        model.reference = Reference(**facts["reference"]) if facts.get("reference") else None
+        model.card = Card.from_any(facts["card"], "") if facts.get("card") else None
+        model._freeze()
+        model._model_summary_string = model.summary()
         model.init_params_ = {"kwargs": {}, "non_kwargs": {"preset": config, "seed": facts["seed"]}}
         return model
 

@@ -1,0 +1,246 @@
+"""Embedding with a model of neighborhoods: cells at their scales, with tokens hidden, and genes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from scjepa._config import STJEPAConfig, unknown_name
+from scjepa.models._base import JEPAModel
+from scjepa.models._embed import AUTO, check_batch_size, embed, embed_genes
+from scjepa.models._estimate import check_memory, embedding_bytes
+from scjepa.models._masked import check_masks, embed_masked
+from scjepa.models._output import LatentFile, check_array, fingerprint
+from scjepa.nn import POOLING, SpatialJEPA
+from scjepa.tokens.batches import TokenSource
+from scjepa.tokens.vocabulary import Panels, Vocabulary
+
+SHARED = "shared"
+"""``genes`` that names the genes all technologies measured."""
+
+
+class LatentMixin(JEPAModel):
+    """What a model of neighborhoods gives back: embeddings of cells, neighborhoods and genes."""
+
+    config: STJEPAConfig
+    module: SpatialJEPA
+    vocabulary: Vocabulary
+    panels: Panels
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | Sequence[AnnData] | Mapping[str, AnnData] | None = None,
+        *,
+        scale: str = "neighborhood",
+        encoder: str = "target",
+        genes: str | Sequence[str] | None = None,
+        batch_size: int | str = AUTO,
+        out: np.ndarray | str | Path | None = None,
+        key_added: str | None = None,
+    ) -> Any:
+        """Embed cells: the mean over the contextual tokens of a neighborhood, or of its index cell.
+
+        Parameters
+        ----------
+        adata
+            Other data, or a list or a mapping of such, with a spatial graph. Sections and technologies may be new;
+            where they are found is what ``setup_anndata`` was told of this object, else of the model's own.
+            Genes are aligned by name; those the model does not know are left out with a warning
+            (:meth:`load_query_data` takes them in). Counts are normalized with the model's statistics, those of their
+            technology or, where the model does not know it, of all technologies. Default: the model's own.
+        scale
+            ``"neighborhood"`` (the cell with its neighbors: for niches) or ``"cell"`` (the index cell's tokens, seen
+            in context).
+        encoder
+            ``"target"`` (the EMA encoder) or ``"context"``.
+        genes
+            Genes that may become tokens: ``"shared"`` (those all technologies measured), a list of names, or ``None``
+            for all. A token's value is the same in each case.
+        batch_size
+            Cells at a time, or ``"auto"``: as many as fit a share of the device's memory. The result does not depend on
+            it, save for rounding.
+        out
+            Where to write: a float32 array or memory map of shape ``(n_cells, n_latent)``, or the path of a ``.npy``
+            file, for results larger than memory. A path can be resumed: it is written as ``<name>.part`` with a small
+            ``<name>.json`` beside it, and the same call with the same weights and data goes on where a killed one
+            stopped, or returns the finished file. Default: a new array.
+        key_added
+            Also write the result to ``adata.obsm[key_added]``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(n_cells, n_latent)`` float32: ``out`` if it is an array, a read-only memory map if it is a path. Cells
+            without any token at that scale are zero, and a warning names them. For a list of AnnData a list of such
+            arrays, for a mapping a dictionary.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``scale``, ``encoder``, ``batch_size`` or ``out`` cannot be used, or no gene matches.
+        KeyError
+            If the data lacks coordinates, a spatial graph or the layer of counts.
+        FileExistsError
+            If there is a file at ``out`` from another model or other data; it is not replaced.
+        """
+        if isinstance(adata, Mapping | Sequence):
+            if out is not None:
+                raise ValueError("out takes the result of one AnnData object; embed them one by one.")
+            several: dict[str, Any] = {"scale": scale, "encoder": encoder, "genes": genes, "batch_size": batch_size}
+            each = adata.values() if isinstance(adata, Mapping) else adata
+            found = [self.get_latent_representation(one, key_added=key_added, **several) for one in each]
+            return dict(zip(adata, found, strict=True)) if isinstance(adata, Mapping) else found
+        if scale not in POOLING:
+            raise ValueError(unknown_name("scale", scale, POOLING))
+        check_batch_size(batch_size)
+        tower = self.module.tower(encoder)
+        self._warn_if_untrained()
+        source = self._source(adata, self._gene_ids(genes))
+        self._warn_of_empty(source, scale, adata)
+        shape = (source.n_cells, self.config.encoder.width)
+        self._check_embedding_memory(source, batch_size, 0 if out is not None else 4 * shape[0] * shape[1])
+        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
+        if isinstance(out, str | Path):
+            file = LatentFile(out, shape, fingerprint(tower, source, scale))
+            if file.done < source.n_cells:
+                embed(self.module, source, file.array, first=file.done, after_chunk=file.keep, **how)
+            embedding = file.finish()
+        else:
+            embedding = np.empty(shape, dtype=np.float32) if out is None else check_array(out, *shape)
+            embed(self.module, source, embedding, **how)
+        if key_added is not None:
+            (self.adata if adata is None else adata).obsm[key_added] = embedding
+        return embedding
+
+    def get_masked_representations(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_masks: int = 8,
+        ratio: float = 0.3,
+        seed: int = 0,
+        scale: str = "neighborhood",
+        encoder: str = "target",
+        genes: str | Sequence[str] | None = None,
+        batch_size: int | str = AUTO,
+    ) -> Iterator[np.ndarray]:
+        """Embed cells several times, each time with other tokens hidden, for :func:`scjepa.tl.niche_confidence`.
+
+        Parameters
+        ----------
+        n_masks
+            Times to embed; each takes about (1 - ratio) of the time of :meth:`get_latent_representation`.
+        ratio
+            Share of each cell's tokens that is hidden, in (0, 1); a cell keeps one token at least.
+        seed
+            Seed of the masks. What is hidden depends on it and on the counts of a neighborhood, not on the order of
+            cells or genes or the batch size.
+        adata, scale, encoder, genes, batch_size
+            As in :meth:`get_latent_representation`.
+
+        Yields
+        ------
+        numpy.ndarray
+            ``(n_cells, n_latent)`` float32 for each mask, made when it is asked for. All at once:
+            ``np.stack(list(model.get_masked_representations()))``.
+
+        Raises
+        ------
+        ValueError
+            If an option cannot be used, or no gene matches.
+        """
+        check_masks(n_masks, ratio)
+        if scale not in POOLING:
+            raise ValueError(unknown_name("scale", scale, POOLING))
+        check_batch_size(batch_size)
+        self.module.tower(encoder)
+        self._warn_if_untrained()
+        source = self._source(adata, self._gene_ids(genes))
+        self._warn_of_empty(source, scale, adata)
+        self._check_embedding_memory(source, batch_size, 4 * source.n_cells * self.config.encoder.width)
+        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
+        return embed_masked(self.module, source, n_masks=n_masks, ratio=ratio, seed=seed, **how)
+
+    def get_gene_representation(self, *, encoder: str = "target", batch_size: int | str = AUTO) -> np.ndarray:
+        """Embed genes: the mean contextual token of each gene over the cells that express it.
+
+        Parameters
+        ----------
+        encoder
+            ``"target"`` or ``"context"``.
+        batch_size
+            Cells at a time, or ``"auto"``: as many as fit a share of the device's memory.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(n_vars, n_latent)`` float32 in the order of ``adata.var_names``, ready for ``adata.varm``. Genes that are
+            among no cell's top tokens are NaN, and a warning tells how many.
+        """
+        self.module.tower(encoder)
+        check_batch_size(batch_size)
+        self._warn_if_untrained()
+        means, sizes = embed_genes(self.module, self._source(None), len(self.vocabulary), encoder, batch_size)
+        ids = self.vocabulary.ids(self.adata.var_names)
+        absent = sizes[ids] == 0
+        if absent.any():
+            warnings.warn(
+                f"{absent.sum()} of {len(ids)} genes are among no cell's top {self.config.tokens.n_tokens} genes and "
+                f"get NaN, such as {self.adata.var_names[absent.argmax()]!r}. A model with more tokens, "
+                "tokens={'n_tokens': ...}, sees more of them.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return means[ids]
+
+    def _gene_ids(self, genes: str | Sequence[str] | None) -> np.ndarray | None:
+        """Return the vocabulary ids of ``genes``, ``None`` for all."""
+        if genes is None:
+            return None
+        if isinstance(genes, str):
+            if genes != SHARED:
+                raise ValueError(f"genes must be 'shared', a list of gene names or None, found {genes!r}.")
+            shared = self.panels.shared()
+            if not len(shared):
+                raise ValueError(
+                    f"No gene was measured by all of {', '.join(self.panels.technologies)}. Pass genes=[...] or None."
+                )
+            return shared
+        ids = self.vocabulary.align(list(genes), source="genes").ids
+        if (ids < 0).any():
+            unknown = [name for name, known in zip(genes, ids >= 0, strict=True) if not known]
+            raise ValueError(f"The model does not know {len(unknown)} of the genes, such as {unknown[:5]}.")
+        return ids
+
+    def _check_embedding_memory(self, source: TokenSource, batch_size: int | str, result_bytes: int) -> None:
+        """Refuse what memory will not hold: a large result, or a large batch."""
+        check_memory(
+            result_bytes,
+            torch.device("cpu"),
+            f"The result, {source.n_cells:,} cells × {self.config.encoder.width},",
+            "Let it be written to a file: get_latent_representation(out='latent.npy').",
+        )
+        check_memory(
+            embedding_bytes(self.module, source, batch_size),
+            source.device,
+            f"Embedding with batch_size={batch_size!r}",
+            "Lower it, or pass batch_size='auto'.",
+        )
+
+    def _warn_of_empty(self, source: TokenSource, scale: str, adata: AnnData | None) -> None:
+        lengths = source.neighborhood_lengths() if scale == "neighborhood" else source.cell_lengths()
+        empty = (lengths == 0).cpu().numpy()
+        if empty.any():
+            names = (self.adata if adata is None else adata).obs_names
+            warnings.warn(
+                f"{empty.sum()} cells have no token at the {scale} scale and get a zero embedding, first "
+                f"{names[empty.argmax()]!r}. Drop cells without counts: sc.pp.filter_cells(adata, min_counts=1).",
+                UserWarning,
+                stacklevel=3,
+            )
