@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa import _keys
+
+PARTS = ("embedding", "clusters")
 
 ONE = "all"
 """Name of the section, or technology, where the data name none."""
@@ -107,7 +110,7 @@ def digest(prepared: AnnData) -> str:
     """Return a checksum of everything in ``prepared``."""
     found = hashlib.sha256()
 
-    def add(value: object) -> None:
+    def add(value: Any) -> None:
         if isinstance(value, np.ndarray):
             # NumPy's text arrays are hashed as bytes, arrays of objects by what they print.
             array = value.astype(str) if value.dtype == object else value
@@ -140,13 +143,13 @@ def restore(output: dict, has: np.ndarray) -> dict:
     if has.all():
         return output
     filled = dict(output)
-    embedding, clusters = output.get("embedding"), output.get("clusters")
+    embedding, clusters = (None if part is None else np.asarray(part) for part in map(output.get, PARTS))
     # Shapes and types are checked later, so one that does not fit is left for that check.
-    numeric = embedding is not None and np.issubdtype(np.asarray(embedding).dtype, np.number)
-    if numeric and np.ndim(embedding) == 2 and len(embedding) == has.sum():
-        filled["embedding"] = np.zeros((len(has), np.shape(embedding)[1]), dtype=np.float32)
-        filled["embedding"][has] = embedding
-    if clusters is not None and np.shape(clusters) == (has.sum(),):
+    if embedding is not None and np.issubdtype(embedding.dtype, np.number):
+        if embedding.ndim == 2 and len(embedding) == has.sum():
+            filled["embedding"] = np.zeros((len(has), embedding.shape[1]), dtype=np.float32)
+            filled["embedding"][has] = embedding
+    if clusters is not None and clusters.shape == (has.sum(),):
         filled["clusters"] = np.full(len(has), "no counts", dtype=object)
-        filled["clusters"][has] = np.asarray(clusters).astype(str)
+        filled["clusters"][has] = clusters.astype(str)
     return filled

@@ -16,6 +16,7 @@ import time
 import traceback
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 
 def peak_gib() -> float:
@@ -45,9 +46,11 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def load(path: Path):
+def load(path: Path) -> Any:
     """Import the adapter under a name of its own, so that it does not hide the package it calls."""
     spec = importlib.util.spec_from_file_location(f"scjepa_adapter_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -74,7 +77,7 @@ def main(adapter: Path, folder: Path) -> None:
         "versions": versions(module.PACKAGES),
         "info": output.pop("info", {}),
     }
-    arrays = {key: np.asarray(value) for key, value in output.items() if value is not None}
+    arrays: dict[str, Any] = {key: np.asarray(value) for key, value in output.items() if value is not None}
     if "clusters" in arrays:
         arrays["clusters"] = arrays["clusters"].astype(str)
     with open(folder / "output.part", "wb") as file:
