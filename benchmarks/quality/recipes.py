@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from scjepa._config import PRESETS, STJEPAConfig, resolve
 
-TOKENS_ONLY = {"cell_weight": 0.0, "neighborhood_weight": 0.0, "variance_weight": 0.0, "covariance_weight": 0.0}
+TOKENS_ONLY = {
+    "cell_weight": 0.0,
+    "neighborhood_weight": 0.0,
+    "nearby_weight": 0.0,
+    "variance_weight": 0.0,
+    "covariance_weight": 0.0,
+}
 """The paper's objective: L1 at masked tokens and nothing else."""
 
-STEPS = {"max_steps": 1500}
+PAPER_INPUT = {"value": "mlp", "position_weight": 1.0, "gene_std": 1.0}
 
 RECIPES: dict[str, STJEPAConfig] = {
     **{name: config for name, config in PRESETS.items() if name in ("demo", "base")},
-    "small": resolve("demo", training=STEPS),
-    "small, tokens only": resolve("demo", training=STEPS, objective=TOKENS_ONLY),
-    "small, paper input": resolve(
-        "demo", training=STEPS, encoder={"value": "mlp", "position_weight": 1.0, "gene_std": 1.0}
-    ),
-    "small, paper input and objective": resolve(
-        "demo",
-        training=STEPS,
-        objective=TOKENS_ONLY,
-        encoder={"value": "mlp", "position_weight": 1.0, "gene_std": 1.0},
-    ),
+    "base, no nearby": resolve("base", objective={"nearby_weight": 0.0}),
+    "base, tokens only": resolve("base", objective=TOKENS_ONLY),
+    "base, paper input": resolve("base", encoder=PAPER_INPUT),
+    "base, paper input and objective": resolve("base", objective=TOKENS_ONLY, encoder=PAPER_INPUT),
+    "base, whole cells": resolve("base", masking={"scheme": "whole_cell", "ratio": 0.5}),
+    "base, wide": resolve("base", tokens={"n_tokens": 32}, encoder={"width": 128}),
 }
-"""``small`` is the demo's encoder (D = 64, 2 layers, L = 16) trained for 1,500 steps of 64."""
+"""The presets, and changes of one thing at a time."""
