@@ -317,8 +317,8 @@ _SMALL = STJEPAConfig(
 )
 
 PRESETS: dict[str, STJEPAConfig] = {
-    "demo": replace(_SMALL, training=TrainConfig(max_steps=400)),
-    "base": replace(_SMALL, training=TrainConfig(max_steps=1000)),
+    "demo": replace(_SMALL, training=TrainConfig(max_steps=300)),
+    "base": replace(_SMALL, training=TrainConfig(max_steps=600)),
     "paper_ablation": STJEPAConfig(
         encoder=replace(_PAPER_ENCODER, n_layers=3), objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING
     ),
