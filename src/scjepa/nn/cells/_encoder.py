@@ -36,8 +36,8 @@ class CellEmbedding(nn.Module):
         self.gene = nn.Embedding(n_genes, encoder.width)
         nn.init.normal_(self.gene.weight, std=encoder.gene_std)
         self.value = VALUE_ENCODERS[encoder.value](encoder.width)
-        self.cls = nn.Parameter(torch.empty(encoder.width))
-        nn.init.normal_(self.cls, std=encoder.gene_std)
+        # Zero, so that at first <cls> is what it attends to, and cells differ from the start.
+        self.cls = nn.Parameter(torch.zeros(encoder.width))
         self.highest = config.tokens.n_bins - 1
 
     def forward(self, batch: CellBatch, hidden: Tensor | None = None) -> Tensor:

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scjepa._cell_config import CellObjectiveConfig
+from scjepa.nn import CONTRASTS, hide
+from scjepa.nn.cells._contrast import contrast
+
+OFF = {"reconstruction_weight": 0.0, "jepa_weight": 0.0}
+
+
+def _generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms_written_out(make_cells, make_towers):
+    towers, batch = make_towers(objective={"reconstruction_weight": 2.0, "jepa_weight": 30.0}), make_cells()
+    output = towers.loss(batch, _generator())
+    hidden = hide(batch, (0.4,), _generator())
+    cells, tokens = towers.context(batch, hidden)
+    heads = towers.objective.heads
+    mse = ((heads["value"](tokens) - batch.values[hidden]) ** 2).mean()
+    teacher = towers.target(batch)[0]
+    distance = (1 - F.cosine_similarity(heads["predictor"](cells), teacher)).mean()
+    torch.testing.assert_close(output.terms["reconstruction_loss"], mse.detach())
+    torch.testing.assert_close(output.terms["jepa_loss"], distance.detach())
+    torch.testing.assert_close(output.loss, 2 * mse + 30 * distance)
+    assert output.predictions.shape == output.targets.shape == (int(hidden.sum()), 1)
+    assert torch.equal(output.genes, batch.genes[hidden])
+
+
+def test_no_gradient_reaches_the_teacher_and_it_moves_by_ema_alone(make_cells, make_towers):
+    towers = make_towers()
+    towers.train()
+    assert not towers.target.training
+    towers.loss(make_cells(), _generator()).loss.backward()
+    assert all(p.grad is None for p in towers.target.parameters())
+    assert all(p.grad is not None for p in towers.context.parameters())
+    with torch.no_grad():
+        towers.context.embedding.cls += 1.0
+    before = towers.target.embedding.cls.clone()
+    towers.update_target(0.75)
+    torch.testing.assert_close(towers.target.embedding.cls, before + 0.25)
+
+
+def test_without_jepa_weight_the_teacher_is_not_computed(make_cells, make_towers, monkeypatch):
+    towers = make_towers(objective={"jepa_weight": 0.0})
+    monkeypatch.setattr(towers.target, "forward", lambda *a, **k: pytest.fail("the teacher was computed"))
+    output = towers.loss(make_cells(), _generator())
+    assert set(output.terms) == {"reconstruction_loss"}
+    assert "predictor" not in towers.objective.heads
+
+
+@pytest.mark.parametrize(
+    "term", ["reconstruction", "jepa", "cell_reconstruction", "cell_prompt", "contrast", "variance", "covariance"]
+)
+def test_every_term_trains_the_student(make_cells, make_towers, term):
+    weights = {**OFF, f"{term}_weight": 1.0}
+    if term in ("variance", "covariance"):
+        weights["jepa_weight"] = 1e-9
+    towers = make_towers(objective=weights)
+    output = towers.loss(make_cells(), _generator())
+    assert f"{term}_loss" in output.terms
+    output.loss.backward()
+    gradient = sum(float(p.grad.abs().sum()) for p in towers.context.transformer.parameters() if p.grad is not None)
+    assert gradient > 0
+
+
+def test_the_cell_prompt_is_cut_off_and_hides_all_values(make_cells, make_towers):
+    towers, batch = make_towers(objective={**OFF, "cell_prompt_weight": 1.0}), make_cells()
+    term = towers.loss(batch, _generator()).terms["cell_prompt_loss"]
+    cells = towers.context(batch, hide(batch, (0.4,), _generator()))[0]
+    everything = torch.ones(batch.n_tokens, dtype=torch.bool)
+    values = towers.objective.heads["value"](towers.context(batch, everything, cells)[1])
+    torch.testing.assert_close(term, F.mse_loss(values, batch.values).detach())
+
+
+def test_finetuning_takes_other_weights_and_keeps_the_heads(make_cells, make_towers):
+    towers = make_towers()
+    value, before = towers.objective.heads["value"], set(towers.state_dict())
+    towers.begin("finetuning")
+    terms = towers.loss(make_cells(), _generator()).terms
+    assert set(terms) == {"reconstruction_loss", "jepa_loss", "cell_reconstruction_loss", "contrast_loss"}
+    assert towers.objective.heads["value"] is value
+    assert {name for name in set(towers.state_dict()) - before if "cell_value" not in name} == set()
+    towers.begin("pretraining")
+    assert set(towers.loss(make_cells(), _generator()).terms) == {"reconstruction_loss", "jepa_loss"}
+    with pytest.raises(ValueError, match="finetuning, pretraining"):
+        towers.begin("perturbation")
+
+
+def test_a_batch_without_genes_has_a_loss_of_zero(make_cells, make_towers):
+    output = make_towers(objective={"jepa_weight": 0.0}).loss(make_cells(lengths=(0, 0)), _generator())
+    assert output.loss.item() == 0
+
+
+# -- ECS --------------------------------------------------------------------------------------------------------------
+
+
+def _written_out(x, labels, config):
+    unit = F.normalize(x, dim=1)
+    n, own = len(x), config.self_pairs
+    cosine = lambda i, j: float(unit[i] @ unit[j])  # noqa: E731
+    others = lambda i: [j for j in range(n) if own or j != i]  # noqa: E731
+    if config.contrast != "supervised":
+        form = {
+            "original": lambda c: (c - config.similarity) ** 2,
+            "scgpt": lambda c: 1 - (max(c, 0.0) - config.similarity) ** 2,
+        }[config.contrast]
+        return np.mean([form(cosine(i, j)) for i in range(n) for j in others(i)])
+    anchors = []
+    known = [i for i in range(n) if labels[i] >= 0]
+    for i in known:
+        candidates = [j for j in known if own or j != i]
+        total = sum(np.exp(cosine(i, j) / config.temperature) for j in candidates)
+        positives = [j for j in candidates if labels[j] == labels[i]]
+        if positives:
+            shares = [np.exp(cosine(i, j) / config.temperature) / total for j in positives]
+            anchors.append(-np.mean(np.log(shares)))
+    return np.mean(anchors)
+
+
+@pytest.mark.parametrize("name", list(CONTRASTS))
+@pytest.mark.parametrize("self_pairs", [False, True])
+def test_ecs_equals_the_formula_written_out(name, self_pairs):
+    config = CellObjectiveConfig(contrast=name, self_pairs=self_pairs, temperature=0.2)
+    x = torch.randn(9, 5, generator=_generator(), dtype=torch.float64)
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, -1, -1, 3])
+    assert float(contrast(x, labels, config)) == pytest.approx(_written_out(x, labels, config), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", list(CONTRASTS))
+def test_ecs_of_too_few_cells_is_zero_and_differentiable(name):
+    x = torch.randn(1, 5, requires_grad=True)
+    value = contrast(x, torch.tensor([0]), CellObjectiveConfig(contrast=name))
+    value.backward()
+    assert float(value) == 0
+    assert torch.isfinite(x.grad).all()
+
+
+def test_supervised_contrast_prefers_labels_together():
+    config = CellObjectiveConfig()
+    x = torch.eye(2, 4).repeat(3, 1)
+    together, apart = torch.tensor([0, 1] * 3), torch.tensor([0, 0, 0, 1, 1, 1])
+    assert contrast(x, together, config) < contrast(x, apart, config)
