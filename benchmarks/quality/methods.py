@@ -13,6 +13,8 @@ from anndata import AnnData
 
 import scjepa
 from scjepa._config import STJEPAConfig
+from scjepa.benchmark.methods._ours import _InputAlone as InputAlone
+from scjepa.models._embed import embed
 
 Result = tuple[dict[str, np.ndarray], dict]
 
@@ -48,8 +50,13 @@ def _untrained(gene_std: float):
 
 def pooled_input(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
     """Mean of gene ⊙ log1p(count) with the untrained gene vectors: the encoder's input without the encoder."""
-    found = scjepa.benchmark.run_method("pooled_input", adata, seed=seed, options={"preset": config})
-    return {"neighborhood": found.embedding}, {}
+    encoder = replace(config.encoder, rank="none", segment="none", n_layers=1)
+    model = _model(adata, replace(config, encoder=encoder), seed)
+    found = {}
+    for scale in ("neighborhood", "cell"):
+        found[scale] = np.empty((adata.n_obs, encoder.width), dtype=np.float32)
+        embed(InputAlone(model.module), model._source(None), found[scale], scale=scale, encoder="target")
+    return found, {}
 
 
 def _cell_pca(adata: AnnData, seed: int) -> np.ndarray:
