@@ -20,13 +20,14 @@ from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
 
+from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
 from scjepa.models import _store
 from scjepa.models._data import CellData, DataKeys, fingerprint
 from scjepa.models._device import check_device, device_of
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
 from scjepa.models._fields import keys_for
-from scjepa.tokens.batches import TokenSource
+from scjepa.tokens.batches import TableSource, TokenSource
 from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
 from scjepa.training.history import History
 
@@ -37,15 +38,18 @@ _MONITOR_CELLS = 512
 class JEPAModel(BaseModelClass):
     """Base of the models: an AnnData object, a configuration, a torch module and their verbs.
 
-    A subclass says how its module is built (:meth:`_build`) and how AnnData becomes tables (:meth:`_tables`).
+    A subclass says how its module is built (:meth:`_build`) and how AnnData becomes tables (:meth:`_tables`). What is
+    said here of tables, sources and splits is for neighborhoods; a model of something else says it anew.
     """
 
-    config: STJEPAConfig
+    config: STJEPAConfig | CellJEPAConfig
     module: Any
     seed: int
     n_steps_: int
     history_: dict[str, pd.DataFrame] | None
-    _cached: tuple[tuple, CellData] | None
+    _cached: tuple[tuple, Any] | None
+    _keys_class: ClassVar[type] = DataKeys
+    _plan_class: ClassVar[type[JEPATrainingPlan]] = JEPATrainingPlan
     _untrained_message: ClassVar[str] = (
         "This model is not trained: the embeddings come from its random initial weights. Call model.train() first."
     )
@@ -58,37 +62,57 @@ class JEPAModel(BaseModelClass):
         return next(self.module.parameters()).device
 
     @property
-    def keys(self) -> DataKeys:
+    def keys(self) -> Any:
         """Where the model finds what it reads, as given to ``setup_anndata``."""
-        return _keys_of(self.adata_manager)
+        return self._keys_of(self.adata_manager)
 
     @classmethod
-    def _registered_keys(cls, adata: AnnData) -> DataKeys | None:
+    def _keys_of(cls, manager: AnnDataManager) -> Any:
+        arguments = manager.registry["setup_args"]
+        known = [f.name for f in fields(cls._keys_class)]
+        return cls._keys_class(**{name: arguments[name] for name in known if name in arguments})
+
+    @classmethod
+    def _registered_keys(cls, adata: AnnData) -> Any:
         """Return what ``setup_anndata`` was told of ``adata`` in this session, ``None`` where it was told nothing."""
         manager = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
-        return None if manager is None else _keys_of(manager)
+        return None if manager is None else cls._keys_of(manager)
 
-    def _keys_for(self, adata: AnnData) -> DataKeys:
+    def _keys_for(self, adata: AnnData) -> Any:
         """Return where to look in ``adata``, which need not be the model's own."""
-        return self.keys if adata is self.adata else keys_for(adata, self._registered_keys(adata), self.keys)
+        if adata is self.adata:
+            return self.keys
+        return keys_for(adata, self._registered_keys(adata), self.keys, stacklevel=6)
 
-    def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None) -> CellData:
+    def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None) -> Any:
         raise TypeError(f"{type(self).__name__} does not say how AnnData becomes tables.")
 
-    def _own_tables(self) -> CellData:
-        """Return the tables of the model's AnnData, made once and made anew when counts or graph have changed."""
-        mark = fingerprint(self.adata, self.keys)
+    def _fingerprint(self) -> tuple:
+        """Return a checksum of what the tables of the model's AnnData are made from."""
+        return fingerprint(self.adata, self.keys)
+
+    def _own_tables(self) -> Any:
+        """Return the tables of the model's AnnData, made once and made anew when what they are made from changes."""
+        mark = self._fingerprint()
         if self._cached is None or self._cached[0] != mark:
             self._cached = (mark, self._tables(self.adata))
         return self._cached[1]
 
-    def _source(self, adata: AnnData | None, gene_ids: np.ndarray | None = None) -> TokenSource:
+    def _source_of(self, data: Any, device: torch.device | str = "cpu") -> Any:
+        """Return the source of batches of tables."""
+        return TokenSource(data.tokens, data.neighbors, data.technologies, device)
+
+    def _split(self, data: CellData, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cells to train on and those held out."""
+        return hold_out(data.coordinates, data.sections, size, by=by or "block", seed=self.seed)
+
+    def _source(self, adata: AnnData | None, gene_ids: np.ndarray | None = None) -> Any:
         """Return the token source of ``adata`` (default: the model's own) on the model's device."""
         if adata is None or adata is self.adata:
             data = self._own_tables() if gene_ids is None else self._tables(self.adata, gene_ids)
         else:
             data = self._tables(self._checked(adata), gene_ids)
-        return TokenSource(data.tokens, data.neighbors, data.technologies, self.device)
+        return self._source_of(data, self.device)
 
     def _checked(self, adata: AnnData) -> AnnData:
         """Return ``adata``, which is not the model's own, once it is known to be usable."""
@@ -108,7 +132,7 @@ class JEPAModel(BaseModelClass):
         devices: int | list[int] | str = "auto",
         batch_size: int | None = None,
         validation_size: float | None = None,
-        validation: str = "block",
+        validation: str | None = None,
         early_stopping: bool = False,
         plan_kwargs: Mapping[str, Any] | None = None,
         checkpoint_dir: str | Path | None = None,
@@ -126,12 +150,13 @@ class JEPAModel(BaseModelClass):
         accelerator, devices
             Lightning's, ``"auto"`` by default: the best device there is.
         batch_size
-            Neighborhoods a step.
+            Neighborhoods (cells) a step.
         validation_size
-            Share of cells held out for the monitor, in whole sections or spatial blocks; 0: none, the monitor then
-            reads training cells.
+            Share of cells held out for the monitor; 0: none, the monitor then reads training cells.
         validation
-            ``"block"`` (compact blocks of each section) or ``"section"`` (whole sections).
+            What is held out. Of neighborhoods ``"block"`` (compact blocks of each section, the default) or
+            ``"section"`` (whole sections); of dissociated cells ``"cell"`` (at random, the default) or ``"batch"``
+            (whole batches).
         early_stopping
             Stop when ``validation_loss`` stops falling. A JEPA's loss can fall while features die, so look at
             :meth:`diagnose` as well.
@@ -157,9 +182,43 @@ class JEPAModel(BaseModelClass):
         UserWarning
             If memory is likely to run out.
         """
+        self._fit(
+            self.config.training,
+            max_epochs,
+            max_steps=max_steps,
+            accelerator=accelerator,
+            devices=devices,
+            batch_size=batch_size,
+            validation_size=validation_size,
+            validation=validation,
+            early_stopping=early_stopping,
+            plan_kwargs=plan_kwargs,
+            checkpoint_dir=checkpoint_dir,
+            ckpt_path=ckpt_path,
+            **trainer_kwargs,
+        )
+
+    def _fit(
+        self,
+        base: TrainConfig,
+        max_epochs: int | None = None,
+        *,
+        max_steps: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        batch_size: int | None = None,
+        validation_size: float | None = None,
+        validation: str | None = None,
+        early_stopping: bool = False,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        checkpoint_dir: str | Path | None = None,
+        ckpt_path: str | Path | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train as ``base`` says, where the further arguments, those of :meth:`train`, do not say otherwise."""
         check_device(accelerator, devices)
         self._check_trainable()
-        config = self._train_config(max_epochs, max_steps, batch_size, validation_size, plan_kwargs)
+        config = _changed(base, max_epochs, max_steps, batch_size, validation_size, plan_kwargs)
         option_names = {f.name for f in fields(RunOptions)}
         chosen = {name: trainer_kwargs.pop(name) for name in list(trainer_kwargs) if name in option_names}
         options = RunOptions(
@@ -174,20 +233,18 @@ class JEPAModel(BaseModelClass):
         if early_stopping and config.validation_size == 0:
             raise ValueError("early_stopping needs held-out cells: pass validation_size=0.1 or so.")
         data = self._own_tables()
-        train_cells, held_out = hold_out(
-            data.coordinates, data.sections, config.validation_size, by=validation, seed=self.seed
-        )
+        train_cells, held_out = self._split(data, config.validation_size, validation)
         monitor = held_out if len(held_out) else train_cells
         if len(monitor) > _MONITOR_CELLS:
             monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, _MONITOR_CELLS, replace=False))
-        source = TokenSource(data.tokens, data.neighbors, data.technologies)
+        source: TableSource = self._source_of(data)
         check_memory(
             training_bytes(self.module, source, config, self.seed),
             device_of(accelerator),
             f"Training with batch_size={config.batch_size}",
             f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset.",
         )
-        plan = JEPATrainingPlan(
+        plan = self._plan_class(
             self.module, source, config, train_cells, monitor, seed=self.seed, sections=data.sections
         )
         try:
@@ -201,28 +258,6 @@ class JEPAModel(BaseModelClass):
             raise KeyboardInterrupt(
                 f"Training was interrupted after {trainer.global_step} steps; the model keeps what it has learned."
             )
-
-    def _train_config(
-        self,
-        max_epochs: int | None,
-        max_steps: int | None,
-        batch_size: int | None,
-        validation_size: float | None,
-        plan_kwargs: Mapping[str, Any] | None,
-    ) -> TrainConfig:
-        changes = dict(plan_kwargs or {})
-        known = [f.name for f in fields(TrainConfig)]
-        for name in changes:
-            if name not in known:
-                raise ValueError(unknown_name("option in plan_kwargs", name, known))
-        if max_epochs is not None:
-            changes.update(max_epochs=max_epochs, max_steps=max_steps)
-        elif max_steps is not None:
-            changes.update(max_steps=max_steps)
-        for name, value in (("batch_size", batch_size), ("validation_size", validation_size)):
-            if value is not None:
-                changes[name] = value
-        return replace(self.config.training, **changes)
 
     def _after_training(
         self, trainer: pl.Trainer, history: History, train_cells: np.ndarray, held_out: np.ndarray
@@ -379,9 +414,28 @@ class JEPAModel(BaseModelClass):
         } or None
 
 
-def _keys_of(manager: AnnDataManager) -> DataKeys:
-    arguments = manager.registry["setup_args"]
-    return DataKeys(**{f.name: arguments[f.name] for f in fields(DataKeys) if f.name in arguments})
+def _changed(
+    base: TrainConfig,
+    max_epochs: int | None,
+    max_steps: int | None,
+    batch_size: int | None,
+    validation_size: float | None,
+    plan_kwargs: Mapping[str, Any] | None,
+) -> TrainConfig:
+    """Return the configuration of a run with what the call asks for."""
+    changes = dict(plan_kwargs or {})
+    known = [f.name for f in fields(base)]
+    for name in changes:
+        if name not in known:
+            raise ValueError(unknown_name("option in plan_kwargs", name, known))
+    if max_epochs is not None:
+        changes.update(max_epochs=max_epochs, max_steps=max_steps)
+    elif max_steps is not None:
+        changes.update(max_steps=max_steps)
+    for name, value in (("batch_size", batch_size), ("validation_size", validation_size)):
+        if value is not None:
+            changes[name] = value
+    return replace(base, **changes)
 
 
 def _frame(name: str, steps: Sequence[int], values: Sequence[float]) -> pd.DataFrame:
