@@ -1,20 +1,30 @@
 """Scores of embeddings and clusterings against labels, on plain arrays."""
 
+from scjepa.metrics.bio import AverageBio, average_bio, scib_suite
 from scjepa.metrics.bootstrap import BlockBootstrap, block_bootstrap
 from scjepa.metrics.clustering import ari, clustering_scores, nmi
-from scjepa.metrics.integration import ilisi
+from scjepa.metrics.continuity import NicheContinuity, niche_continuity
+from scjepa.metrics.integration import ilisi, mmd
 from scjepa.metrics.probe import Probe, block_probe
+from scjepa.metrics.technologies import weighted_scores
 from scjepa.metrics.transfer import LabelTransfer, label_transfer
 
 __all__ = [
+    "AverageBio",
     "BlockBootstrap",
     "LabelTransfer",
+    "NicheContinuity",
     "Probe",
     "ari",
+    "average_bio",
     "block_bootstrap",
     "block_probe",
     "clustering_scores",
     "ilisi",
     "label_transfer",
+    "mmd",
+    "niche_continuity",
     "nmi",
+    "scib_suite",
+    "weighted_scores",
 ]

@@ -103,6 +103,7 @@ def clustering_scores(
     n_neighbors: int = 15,
     seeds: Sequence[int] = (0,),
     matched: bool = True,
+    groups: Any = None,
     ignore: str | Sequence[Any] = UNLABELLED,
 ) -> pd.DataFrame:
     """Score an embedding by how well its Leiden clusters agree with labels, as the paper evaluates.
@@ -126,6 +127,9 @@ def clustering_scores(
         Seeds of Leiden; one set of rows for each. The graph is the same for all.
     matched
         Also cluster at the number of labels.
+    groups
+        Group of each cell, such as its technology: all cells are clustered together, and each group's cells are
+        scored by themselves. ``None``: all labelled cells are scored as one.
     ignore
         Labels that mean "no label"; cells with them or NaN are clustered and not scored.
 
@@ -134,12 +138,13 @@ def clustering_scores(
     pandas.DataFrame
         One row for each seed and resolution: ``matched`` (bool: the row of the matched number of clusters),
         ``resolution`` (used), ``seed``, ``n_clusters`` (among all cells), ``nmi``, ``ari``. The paper's figure for a
-        seed is the mean of the rows that are not matched.
+        seed is the mean of the rows that are not matched. With ``groups``, one row for each group that has labelled
+        cells, and two more columns: ``group`` and ``n_cells`` (labelled).
 
     Raises
     ------
     ValueError
-        If the lengths differ, no cell has a label, or the embedding has NaN.
+        If the lengths differ, no cell has a label, a cell has no group, or the embedding has NaN.
 
     Examples
     --------
@@ -154,6 +159,7 @@ def clustering_scores(
         raise ValueError(f"The embedding has {len(embedding)} cells, labels {len(labels)}.")
     codes, kept = _labelled(labels, ignore)
     n_labels = len(np.unique(codes[kept]))
+    scored = [({}, kept)] if groups is None else _labelled_of_groups(groups, kept)
     graph = EmbeddingGraph(embedding, n_neighbors)
     rows = []
     for seed in seeds:
@@ -162,13 +168,25 @@ def clustering_scores(
             partitions.append((True, graph.match(n_labels, seed)))
         rows += [
             {
+                **group,
                 "matched": is_match,
                 "resolution": float(found.resolution),
                 "seed": seed,
                 "n_clusters": found.n_clusters,
-                "nmi": nmi(codes[kept], found.labels[kept], ignore=()),
-                "ari": ari(codes[kept], found.labels[kept], ignore=()),
+                "nmi": nmi(codes[cells], found.labels[cells], ignore=()),
+                "ari": ari(codes[cells], found.labels[cells], ignore=()),
             }
             for is_match, found in partitions
+            for group, cells in scored
         ]
-    return pd.DataFrame(rows, columns=["matched", "resolution", "seed", "n_clusters", "nmi", "ari"])
+    columns = ["matched", "resolution", "seed", "n_clusters", "nmi", "ari"]
+    return pd.DataFrame(rows, columns=[*scored[0][0], *columns])
+
+
+def _labelled_of_groups(groups: Any, kept: np.ndarray) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """Return name and size of each group that has labelled cells, and which cells these are."""
+    from scjepa.metrics._checks import group_codes
+
+    codes, names = group_codes(groups, len(kept), "groups")
+    members = [(name, kept & (codes == code)) for code, name in enumerate(names)]
+    return [({"group": name, "n_cells": int(cells.sum())}, cells) for name, cells in members if cells.any()]
