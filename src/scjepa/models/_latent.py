@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from anndata import AnnData
 
 from scjepa._config import STJEPAConfig, unknown_name
 from scjepa.models._base import JEPAModel
-from scjepa.models._embed import AUTO, check_batch_size, embed, embed_genes
-from scjepa.models._estimate import check_memory, embedding_bytes
+from scjepa.models._embed import AUTO, check_batch_size, embed_genes
+from scjepa.models._embedded import check_embedding_memory, embed_to
 from scjepa.models._masked import check_masks, embed_masked
-from scjepa.models._output import LatentFile, check_array, fingerprint
 from scjepa.nn import POOLING, SpatialJEPA
 from scjepa.tokens.batches import TokenSource
 from scjepa.tokens.vocabulary import Panels, Vocabulary
@@ -99,21 +97,11 @@ class LatentMixin(JEPAModel):
         if scale not in POOLING:
             raise ValueError(unknown_name("scale", scale, POOLING))
         check_batch_size(batch_size)
-        tower = self.module.tower(encoder)
+        self.module.tower(encoder)
         self._warn_if_untrained()
         source = self._source(adata, self._gene_ids(genes))
         self._warn_of_empty(source, scale, adata)
-        shape = (source.n_cells, self.config.encoder.width)
-        self._check_embedding_memory(source, batch_size, 0 if out is not None else 4 * shape[0] * shape[1])
-        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
-        if isinstance(out, str | Path):
-            file = LatentFile(out, shape, fingerprint(tower, source, scale))
-            if file.done < source.n_cells:
-                embed(self.module, source, file.array, first=file.done, after_chunk=file.keep, **how)
-            embedding = file.finish()
-        else:
-            embedding = np.empty(shape, dtype=np.float32) if out is None else check_array(out, *shape)
-            embed(self.module, source, embedding, **how)
+        embedding = embed_to(out, self.module, source, scale=scale, encoder=encoder, batch_size=batch_size)
         if key_added is not None:
             (self.adata if adata is None else adata).obsm[key_added] = embedding
         return embedding
@@ -163,7 +151,7 @@ class LatentMixin(JEPAModel):
         self._warn_if_untrained()
         source = self._source(adata, self._gene_ids(genes))
         self._warn_of_empty(source, scale, adata)
-        self._check_embedding_memory(source, batch_size, 4 * source.n_cells * self.config.encoder.width)
+        check_embedding_memory(self.module, source, batch_size, 4 * source.n_cells * self.config.encoder.width)
         how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
         return embed_masked(self.module, source, n_masks=n_masks, ratio=ratio, seed=seed, **how)
 
@@ -217,21 +205,6 @@ class LatentMixin(JEPAModel):
             unknown = [name for name, known in zip(genes, ids >= 0, strict=True) if not known]
             raise ValueError(f"The model does not know {len(unknown)} of the genes, such as {unknown[:5]}.")
         return ids
-
-    def _check_embedding_memory(self, source: TokenSource, batch_size: int | str, result_bytes: int) -> None:
-        """Refuse what memory will not hold: a large result, or a large batch."""
-        check_memory(
-            result_bytes,
-            torch.device("cpu"),
-            f"The result, {source.n_cells:,} cells × {self.config.encoder.width},",
-            "Let it be written to a file: get_latent_representation(out='latent.npy').",
-        )
-        check_memory(
-            embedding_bytes(self.module, source, batch_size),
-            source.device,
-            f"Embedding with batch_size={batch_size!r}",
-            "Lower it, or pass batch_size='auto'.",
-        )
 
     def _warn_of_empty(self, source: TokenSource, scale: str, adata: AnnData | None) -> None:
         lengths = source.neighborhood_lengths() if scale == "neighborhood" else source.cell_lengths()

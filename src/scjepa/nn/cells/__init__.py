@@ -5,9 +5,19 @@ from __future__ import annotations
 from scjepa.nn.cells._batch import CellBatch
 from scjepa.nn.cells._contrast import CONTRASTS
 from scjepa.nn.cells._encoder import CellEncoder
-from scjepa.nn.cells._generate import generate
+from scjepa.nn.cells._generate import generate, with_unknown
 from scjepa.nn.cells._masking import hide
 from scjepa.nn.cells._objective import CellObjective
 from scjepa.nn.cells._towers import CELL_POOLING, CellTowers
 
-__all__ = ["CELL_POOLING", "CONTRASTS", "CellBatch", "CellEncoder", "CellObjective", "CellTowers", "generate", "hide"]
+__all__ = [
+    "CELL_POOLING",
+    "CONTRASTS",
+    "CellBatch",
+    "CellEncoder",
+    "CellObjective",
+    "CellTowers",
+    "generate",
+    "hide",
+    "with_unknown",
+]

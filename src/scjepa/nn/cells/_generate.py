@@ -64,3 +64,33 @@ def generate(
         given[places] = predicted[sure].round()
         left[places] = False
     return result
+
+
+def with_unknown(batch: CellBatch, genes: Tensor) -> tuple[CellBatch, Tensor]:
+    """Return ``batch`` with ``genes`` unknown in each cell, whether the cell expresses them or not.
+
+    Parameters
+    ----------
+    batch
+        The cells.
+    genes
+        ``(G,)`` distinct vocabulary ids.
+
+    Returns
+    -------
+    tuple
+        The cells' other genes and, behind them in each cell, ``genes`` in their order; and ``(T,)`` bool, true at the
+        latter.
+    """
+    n, device = batch.n_sequences, batch.genes.device
+    known = batch.select(~torch.isin(batch.genes, genes))
+    rows = torch.arange(n, device=device).repeat_interleave(len(genes))
+    order = torch.argsort(torch.cat([known.sequences, rows]), stable=True)
+    unknown = torch.cat([torch.zeros_like(known.genes, dtype=torch.bool), torch.ones_like(rows, dtype=torch.bool)])
+    joined = CellBatch(
+        genes=torch.cat([known.genes, genes.repeat(n)])[order],
+        values=torch.cat([known.values, torch.zeros(len(rows), device=device)])[order],
+        sequences=torch.cat([known.sequences, rows])[order],
+        labels=batch.labels,
+    )
+    return joined, unknown[order]
