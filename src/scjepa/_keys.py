@@ -13,6 +13,9 @@ EMBEDDING: Final = "X_stjepa"
 EMBEDDING_CELL: Final = "X_stjepa_cell"
 """``obsm`` key of cell embeddings."""
 
+EMBEDDING_NICHE: Final = "X_stjepa_niche"
+"""``obsm`` key of the read-out that :func:`scjepa.tl.niche_readout` writes."""
+
 EMBEDDING_GENE: Final = "X_stjepa_gene"
 """``varm`` key of gene embeddings."""
 
