@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from scjepa.models import _embed
+from scjepa.nn import towers
 from scjepa.tokens import TokenSource
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
@@ -98,7 +99,7 @@ def test_a_path_is_written_whole_and_found_done(trained, tmp_path, small_chunks,
     assert isinstance(out, np.memmap)
     np.testing.assert_array_equal(out, reference)
     assert sorted(p.name for p in path.parent.iterdir()) == ["latent.npy", "latent.npy.json"]
-    monkeypatch.setattr(_embed, "pool", None)  # nothing is computed again
+    monkeypatch.setattr(towers, "pool", None)  # nothing is computed again
     np.testing.assert_array_equal(model.get_latent_representation(out=str(path)), reference)
 
 
@@ -118,7 +119,7 @@ def kill_after(n, monkeypatch):
             raise Killed
         return pool(*args)
 
-    monkeypatch.setattr(_embed, "pool", dying)
+    monkeypatch.setattr(towers, "pool", dying)
     return calls
 
 

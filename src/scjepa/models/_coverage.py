@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,10 +33,14 @@ class CoverageCost:
     n_genes, n_kept
         Genes of the model's data, and those among them that the other data has too.
     cosine
-        Median cosine similarity between a cell's embedding with all genes and with the kept ones.
+        Median cosine similarity between a cell's embedding with all genes and with the kept ones. It says whether both
+        can be laid side by side.
     cosine_of_strangers
         Median cosine similarity between the embeddings of two cells drawn at random, all genes kept: what ``cosine`` is
         to be compared with.
+    cosine_centered
+        The same as ``cosine`` after the mean over cells is taken from each of the two; 0 for unrelated cells. It says
+        whether what sets cells apart stays, which is what clusters are made of.
     neighbors
         Mean share of a cell's 15 nearest neighbors among the compared cells that stay its nearest neighbors.
     neighbors_by_chance
@@ -50,17 +54,21 @@ class CoverageCost:
     n_kept: int
     cosine: float
     cosine_of_strangers: float
+    cosine_centered: float
     neighbors: float
     neighbors_by_chance: float
     scale: str
 
     def __str__(self) -> str:
-        return (
-            f"On {self.n_cells:,} of the model's own cells with {self.n_kept:,} of their {self.n_genes:,} genes, "
-            f"{self.scale} embeddings have a median cosine of {self.cosine:.2f} with those of all genes (two cells at "
-            f"random: {self.cosine_of_strangers:.2f}), and {self.neighbors:.0%} of the {_NEIGHBORS} nearest neighbors "
-            f"stay (by chance: {self.neighbors_by_chance:.0%})."
+        lines = (
+            f"{self.n_cells:,} of the model's own cells, embedded ({self.scale}) with {self.n_kept:,} and with all "
+            f"{self.n_genes:,} of their genes:",
+            f"  {self.neighbors:.0%} of a cell's {_NEIGHBORS} nearest neighbors stay (by chance "
+            f"{self.neighbors_by_chance:.0%})",
+            f"  median cosine {self.cosine_centered:.2f} between the two, centered (unrelated cells 0)",
+            f"  median cosine {self.cosine:.2f} as they are (two cells at random {self.cosine_of_strangers:.2f})",
         )
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class Coverage:
     empty: float
     missing: tuple[str, ...] = ()
     case_only: tuple[tuple[str, str], ...] = ()
-    cost: CoverageCost | None = field(default=None)
+    cost: CoverageCost | None = None
 
     def __str__(self) -> str:
         lines = [
@@ -121,9 +129,11 @@ class Coverage:
                 f"{len(self.case_only):,} differ in case only, e.g. {found!r} (model: {known!r}): rename "
                 "adata.var_names if they are the same genes"
             )
-        lines.append("what that costs: model.coverage(adata, cost=True) measures it" if self.cost is None else "")
-        text = "\n".join(f"  {line}" for line in lines if line)
-        return f"Coverage\n{text}" + ("" if self.cost is None else f"\n  {self.cost}")
+        if self.cost is None:
+            lines.append("what that costs: model.coverage(adata, cost=True) measures it")
+        else:
+            lines += ["what that costs:", *(f"  {line}" for line in str(self.cost).splitlines())]
+        return "\n".join(["Coverage", *(f"  {line}" for line in lines)])
 
 
 class CoverageMixin(QueryMixin):
@@ -254,6 +264,7 @@ def _compared(every: np.ndarray, few: np.ndarray, n_genes: int, n_kept: int, sca
         n_kept=n_kept,
         cosine=float(np.median(_cosine(every, few))),
         cosine_of_strangers=float(np.median(_cosine(every, every[strangers]))),
+        cosine_centered=float(np.median(_cosine(every - every.mean(axis=0), few - few.mean(axis=0)))),
         neighbors=float(np.mean(stay)),
         neighbors_by_chance=k / max(n_cells - 1, 1),
         scale=scale,

@@ -196,7 +196,7 @@ def validate(adata: AnnData, keys: DataKeys) -> None:
             field.validate_field(adata)
 
 
-def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> DataKeys:
+def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys, stacklevel: int = 3) -> DataKeys:
     """Return where to look in an AnnData object that a model was not made from.
 
     Parameters
@@ -207,6 +207,8 @@ def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> Da
         The keys of the model's own data. A column of sections or technologies that ``adata`` does not have is taken
         as one section, or as one technology that the model does not know, with a warning; a table of panels that it
         does not have is inferred.
+    stacklevel
+        Of the warnings.
     """
     if registered is not None:
         return registered
@@ -219,7 +221,7 @@ def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> Da
                 f"adata.obs has no {key!r}, so all its cells are taken as {what}. If another column tells, name it "
                 f"first: setup_anndata(adata, {name}=...).",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=stacklevel,
             )
     if usual.panel_key is not None and usual.panel_key not in adata.varm:
         absent["panel_key"] = None
