@@ -12,6 +12,7 @@ import platform
 import random
 import re
 import sys
+import threading
 import time
 import traceback
 from importlib import metadata
@@ -56,6 +57,13 @@ def load(path: Path) -> Any:
     return module
 
 
+def end_with_parent(parent: int) -> None:
+    """End this process when its parent is gone: a killed benchmark leaves nothing running."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def main(adapter: Path, folder: Path) -> None:
     """Run the adapter on the folder's input."""
     # This folder's files are named as packages are.
@@ -86,6 +94,7 @@ def main(adapter: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]))
     except Exception as error:  # noqa: BLE001 - whatever a peer raises is the reason of its row
