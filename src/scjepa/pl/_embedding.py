@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,9 +16,9 @@ from scjepa import _keys
 from scjepa._config import unknown_name
 from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
 from scjepa.pl._labels import Labels, scatter
+from scjepa.pl._numbers import VIRIDIS
 from scjepa.tl._adata import column_of, embedding_of, record, record_of, refuse_users
 from scjepa.tl._graph import EmbeddingGraph
-from scjepa.tl._palette import MISSING
 from scjepa.tl._readout import principal_components
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 _PANEL = 3.6
 """Width and height of a panel in inches."""
-
-_NUMBERS = colormaps["viridis"].with_extremes(bad=MISSING)
 
 
 def embedding(
@@ -101,7 +98,7 @@ def embedding(
     size = size or min(point_size(xy, _PANEL, _PANEL), 20.0)
     for key, column, ax in zip(keys, columns, grid.flat, strict=False):
         if _is_number(column):
-            points = scatter(ax, xy[rows], size, c=column.to_numpy(dtype=float)[rows], cmap=_NUMBERS)
+            points = scatter(ax, xy[rows], size, c=column.to_numpy(dtype=float)[rows], cmap=VIRIDIS)
             figure.colorbar(points, ax=ax, shrink=0.7)
         else:
             labels = Labels.of(adata, key)

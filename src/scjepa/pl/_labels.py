@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import is_color_like, to_rgba_array
 from matplotlib.lines import Line2D
-from scipy.optimize import linear_sum_assignment
+from matplotlib.patches import Patch
 
 from scjepa.metrics.clustering import UNLABELLED
-from scjepa.tl._adata import column_of
+from scjepa.tl._adata import categories_of
+from scjepa.tl._compare import best_matching, contingency
 from scjepa.tl._palette import MISSING, palette, spare_colors
 
 if TYPE_CHECKING:
@@ -52,25 +55,13 @@ class Labels:
     @classmethod
     def of(cls, adata: AnnData, key: str) -> Labels:
         """Read ``adata.obs[key]`` and, where they fit, the colors in ``adata.uns[f"{key}_colors"]``."""
-        column = column_of(adata, key)
-        if not isinstance(column.dtype, pd.CategoricalDtype):
-            from natsort import natsorted
+        found = categories_of(adata, key)
+        names = list(found.categories)
+        return cls(key, found.codes.astype(np.int64), names, *_colors_of(adata, key, names))
 
-            text = column.astype(str).where(column.notna())
-            column = pd.Series(pd.Categorical(text, categories=natsorted(text.dropna().unique())))
-        names = [str(name) for name in column.cat.categories]
-        kept = [number for number, name in enumerate(names) if name not in UNLABELLED]
-        position = np.full(len(names) + 1, -1)  # one more for the code -1 of cells without a label
-        position[kept] = np.arange(len(kept))
-        colors = list(adata.uns.get(f"{key}_colors", []))
-        chosen = len(colors) == len(names) and all(map(is_color_like, colors))
-        return cls(
-            title=key,
-            codes=position[column.cat.codes.to_numpy()],
-            names=[names[number] for number in kept],
-            colors=[colors[number] for number in kept] if chosen else palette(len(kept)),
-            chosen=chosen,
-        )
+    def color_of(self, name: str) -> str:
+        """Return the color of a category."""
+        return self.colors[self.names.index(name)]
 
     def colored_like(self, other: Labels) -> Labels:
         """Return these labels in the colors of the labels of ``other`` that they share most cells with, one to one.
@@ -79,14 +70,8 @@ class Labels:
         """
         if self.chosen:
             return self
-        both = (self.codes >= 0) & (other.codes >= 0)
-        shared = np.zeros((len(self.names), len(other.names)), dtype=np.int64)
-        np.add.at(shared, (self.codes[both], other.codes[both]), 1)
-        partner = {
-            mine: theirs
-            for mine, theirs in zip(*linear_sum_assignment(shared, maximize=True), strict=True)
-            if shared[mine, theirs]
-        }
+        shared = contingency(self.codes, other.codes, (len(self.names), len(other.names)))
+        partner = best_matching(shared)
         spare = iter(spare_colors(len(self.names) - len(partner), other.colors))
         colors = [
             other.colors[partner[number]] if number in partner else next(spare) for number in range(len(self.names))
@@ -107,20 +92,36 @@ class Labels:
         handles = [
             Line2D([], [], linestyle="", marker="o", markersize=6, color=color, label=name) for name, color in entries
         ]
-        per_column = max(4, int(height / _LEGEND_LINE) - 1)
-        ax.legend(
-            handles=handles,
-            title=self.title if titled else None,
-            ncols=-(-len(handles) // per_column),
-            loc="upper left",
-            bbox_to_anchor=(1.02, 1.0),
-            borderaxespad=0.0,
-            frameon=False,
-            fontsize=9,
-            handletextpad=0.2,
-            columnspacing=0.8,
-            alignment="left",
-        )
+        outer_legend(ax, handles, height, self.title if titled else None)
+
+
+def outer_legend(ax: Axes, handles: Sequence[Artist], height: float, title: str | None) -> None:
+    """Put a legend outside, to the right of ``ax``, in as many columns as axes of ``height`` inches need."""
+    per_column = max(4, int(height / _LEGEND_LINE) - 1)
+    ax.legend(
+        handles=list(handles),
+        title=title,
+        ncols=-(-len(handles) // per_column),
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        borderaxespad=0.0,
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.4 if isinstance(handles[0], Patch) else 0.2,
+        columnspacing=0.8,
+        alignment="left",
+    )
+
+
+def _colors_of(adata: AnnData, key: str, names: list[str]) -> tuple[list[str], bool]:
+    """Return the colors of the categories ``names`` and whether they are those in ``adata.uns``, which must fit."""
+    column = adata.obs[key]
+    all_names = list(map(str, column.cat.categories)) if isinstance(column.dtype, pd.CategoricalDtype) else names
+    colors = list(adata.uns.get(f"{key}_colors", []))
+    if len(colors) == len(all_names) and all(map(is_color_like, colors)):
+        by_name = dict(zip(all_names, colors, strict=True))
+        return [by_name[name] for name in names], True
+    return palette(len(names)), False
 
 
 def scatter(ax: Axes, xy: np.ndarray, size: float, **kwargs: Any) -> PathCollection:

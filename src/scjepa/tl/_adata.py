@@ -66,6 +66,48 @@ def column_of(adata: AnnData, key: str) -> pd.Series:
     return adata.obs[key]
 
 
+def categories_of(adata: AnnData, key: str) -> pd.Categorical:
+    """Return ``adata.obs[key]`` as categories of text, without those that mean "no label" (``"unlabelled"``).
+
+    A column that is not categorical gets its values in natural order (``"2"`` before ``"10"``). Cells without a label
+    have the code -1.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    """
+    import pandas as pd
+
+    from scjepa.metrics.clustering import UNLABELLED  # whose floor reads this file
+
+    if key == _keys.NICHE and key not in adata.obs:
+        raise KeyError(f"adata.obs has no {key!r}. Find niches first: scjepa.tl.niches(adata)")
+    column = column_of(adata, key)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        found = column.cat.rename_categories([str(name) for name in column.cat.categories]).array
+    else:
+        from natsort import natsorted
+
+        text = column.astype(str).where(column.notna())
+        found = pd.Categorical(text, categories=natsorted(text.dropna().unique()))
+    return found.remove_categories([name for name in UNLABELLED if name in found.categories])
+
+
+def niches_of(adata: AnnData, key: str) -> pd.Categorical:
+    """Return the niches of all cells as :func:`categories_of` does, niches without a cell left out.
+
+    Raises
+    ------
+    ValueError
+        If no cell has a niche.
+    """
+    found = categories_of(adata, key).remove_unused_categories()
+    if not len(found.categories):
+        raise ValueError(f"No cell has a niche in adata.obs[{key!r}]. Find niches first: scjepa.tl.niches(adata)")
+    return found
+
+
 def groups_of(adata: AnnData, key: str | None) -> np.ndarray | None:
     """Return the group of every cell as text, or ``None`` for no groups.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 
@@ -23,6 +26,22 @@ def _approximate(embedding: np.ndarray, n_neighbors: int, seed: int) -> tuple[np
     from pynndescent import NNDescent
 
     return NNDescent(embedding, n_neighbors=n_neighbors, random_state=seed).neighbor_graph
+
+
+def neighbor_search(reference: np.ndarray, n_neighbors: int, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that gives the rows of the ``n_neighbors`` nearest of ``reference``, (n, n_neighbors).
+
+    The search is exact up to 50,000 rows of ``reference`` and approximate beyond, with ``seed``.
+    """
+    if len(reference) <= _EXACT_UP_TO:
+        from sklearn.neighbors import NearestNeighbors
+
+        exact = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(reference)
+        return partial(exact.kneighbors, return_distance=False)
+    from pynndescent import NNDescent
+
+    index = NNDescent(reference, n_neighbors=max(n_neighbors, 15), random_state=seed)
+    return lambda queries: index.query(queries, k=n_neighbors)[0]
 
 
 def _hubs(embedding: np.ndarray, n_neighbors: int) -> np.ndarray:

@@ -30,12 +30,17 @@ def _zscores(values: np.ndarray) -> np.ndarray:
     return np.divide(centered, std, out=np.zeros_like(centered), where=varies)
 
 
-def principal_components(centered: np.ndarray, n_comps: int) -> np.ndarray:
-    """Project centered values on their principal axes, each turned so that its largest loading is positive."""
+def principal_axes(centered: np.ndarray, n_comps: int) -> np.ndarray:
+    """Return the principal axes of centered values, (n_dims, n_comps), the largest loading of each positive."""
     _, axes = np.linalg.eigh(centered.T @ centered)
     axes = axes[:, ::-1][:, :n_comps]
     largest = np.abs(axes).argmax(axis=0)
-    return centered @ (axes * np.sign(axes[largest, np.arange(axes.shape[1])]))
+    return axes * np.sign(axes[largest, np.arange(axes.shape[1])])
+
+
+def principal_components(centered: np.ndarray, n_comps: int) -> np.ndarray:
+    """Project centered values on their :func:`principal_axes`."""
+    return centered @ principal_axes(centered, n_comps)
 
 
 def readout(embedding: Any, groups: Any = None, n_comps: int | None = 30) -> np.ndarray:

@@ -1,0 +1,163 @@
+"""Maps of the tissue: sections as panels, a column of labels or numbers on each, and scale bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
+from scjepa.tl._adata import groups_of
+from scjepa.tl._spatial import section_key_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class Layer(Protocol):
+    """What a panel of a map shows: :class:`~scjepa.pl._labels.Labels` or :class:`~scjepa.pl._numbers.Numbers`."""
+
+    @property
+    def title(self) -> str:
+        """Name of the column."""
+        ...
+
+    def draw(self, ax: Axes, xy: np.ndarray, rows: np.ndarray, size: float) -> object:
+        """Draw the cells ``rows`` at ``xy``."""
+        ...
+
+    def legend(self, ax: Axes, height: float, *, titled: bool) -> None:
+        """Put the legend outside, to the right of ``ax``."""
+        ...
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How a map is laid out; the fields are the arguments of :func:`scjepa.pl.niches` of the same names."""
+
+    library_key: str | None
+    spatial_key: str
+    unit: str | None
+    pixel_size: float | None
+    ncols: int | None
+    size: float | None
+    ax: Axes | None
+    save: str | Path | None
+    show: bool
+
+    def __post_init__(self) -> None:
+        if self.pixel_size is not None and self.unit is None:
+            raise ValueError("pixel_size needs the unit it is in: unit='µm', pixel_size=0.065.")
+        if self.pixel_size is not None and not self.pixel_size > 0:
+            raise ValueError(f"pixel_size must be positive, found {self.pixel_size}.")
+
+
+def draw_map(adata: AnnData, drawn: Sequence[Layer], how: MapOptions) -> Figure:
+    """Draw each layer on each section, one section having its layers side by side, several a row for each layer."""
+    xy = _coordinates(adata, how.spatial_key)
+    sections = _sections(adata, how.library_key, xy)
+    n_panels = len(sections) * len(drawn)
+    if how.ax is not None and n_panels > 1:
+        raise ValueError(
+            f"ax holds one panel; {len(sections)} section(s) × {len(drawn)} column(s) need {n_panels}. Leave ax out, "
+            "or draw a subset of the cells."
+        )
+    width, height = _panel_size(xy, sections, len(drawn))
+    figure, places = _places(len(sections), len(drawn), how.ncols, (width, height), how.ax)
+    for (name, rows), axes in zip(sections.items(), places, strict=True):
+        for layer, panel in zip(drawn, axes, strict=True):
+            layer.draw(panel, xy, rows, how.size or point_size(xy[rows], width, height))
+            panel.set_aspect("equal")
+            bare(panel)
+            if how.unit is not None:
+                _scale_bar(panel, xy[rows], how.unit, how.pixel_size or 1.0)
+        if len(sections) > 1:
+            axes[0].set_title(name)
+    _, in_a_row = grid_shape(len(sections), how.ncols)
+    _label_rows(drawn, places[:in_a_row], height, many=len(sections) > 1)
+    return finish(figure, how.save, how.show, owned=how.ax is None)
+
+
+def _coordinates(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.obsm:
+        there = ", ".join(map(repr, adata.obsm)) or "none"
+        raise KeyError(f"adata.obsm has no coordinates {key!r}; keys there: {there}. Name them with spatial_key=...")
+    xy = np.asarray(adata.obsm[key], dtype=np.float64)
+    if xy.ndim != 2 or xy.shape[1] < 2:
+        raise ValueError(f"adata.obsm[{key!r}] must have two columns or more, found the shape {xy.shape}.")
+    return xy[:, :2]
+
+
+def _sections(adata: AnnData, library_key: str | None, xy: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the rows of each section that have coordinates, sections in their categories' order."""
+    placed = np.isfinite(xy).all(axis=1)
+    if not placed.any():
+        raise ValueError("No cell has finite coordinates: there is nothing to draw.")
+    key = section_key_of(adata, library_key)
+    groups = groups_of(adata, key)
+    if key is None or groups is None:
+        return {"": np.flatnonzero(placed)}
+    names = adata.obs[key].astype("category").cat.categories.astype(str)
+    rows = {name: np.flatnonzero(placed & (groups == name)) for name in names}
+    return {name: cells for name, cells in rows.items() if len(cells)}
+
+
+def _panel_size(xy: np.ndarray, sections: dict[str, np.ndarray], n_columns: int) -> tuple[float, float]:
+    """Return width and height in inches that suit the shape of the sections and their number."""
+    extents = np.array([np.ptp(xy[rows], axis=0) for rows in sections.values()])
+    extents = extents[(extents > 0).all(axis=1)]
+    shape = np.clip(np.median(extents[:, 0] / extents[:, 1]), 0.4, 2.5) if len(extents) else 1.0
+    area = 12.0 if len(sections) * n_columns <= 2 else 7.0
+    return float(np.sqrt(area * shape)), float(np.sqrt(area / shape))
+
+
+def _places(
+    n_sections: int, n_layers: int, ncols: int | None, panel: tuple[float, float], ax: Axes | None
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return the figure and, for each section, the axes of its layers."""
+    if ax is not None:
+        return cast(Figure, ax.figure), [[ax]]
+    if n_sections == 1:
+        figure, grid = panels(1, n_layers, *panel)
+        return figure, [list(grid[0])]
+    n_rows, n_cols = grid_shape(n_sections, ncols)
+    figure, grid = panels(n_rows * n_layers, n_cols, *panel)
+    blocks = grid.reshape(n_rows, n_layers, n_cols)
+    places = [[blocks[i // n_cols, layer, i % n_cols] for layer in range(n_layers)] for i in range(n_rows * n_cols)]
+    for axes in places[n_sections:]:
+        for unused in axes:
+            unused.remove()
+    return figure, places[:n_sections]
+
+
+def _label_rows(drawn: Sequence[Layer], top: list[list[Axes]], height: float, many: bool) -> None:
+    """Name what each panel or row of panels shows, and put its legend at the right end of the ``top`` sections."""
+    for position, layer in enumerate(drawn):
+        first, last = top[0][position], top[-1][position]
+        layer.legend(last, height, titled=many)
+        if not many:
+            first.set_title(layer.title)
+        elif len(drawn) > 1:
+            first.set_ylabel(layer.title)
+
+
+def _scale_bar(ax: Axes, xy: np.ndarray, unit: str, step: float) -> None:
+    """Draw a bar of about a quarter of the section's width below it, its length 1, 2 or 5 × a power of ten.
+
+    ``step`` is the length of one step of the coordinates in ``unit``.
+    """
+    low, high = xy[:, 0].min(), xy[:, 0].max()
+    if high == low:
+        return
+    wanted = (high - low) * step / 4
+    magnitude = 10.0 ** np.floor(np.log10(wanted))
+    length = max(digit * magnitude for digit in (1, 2, 5) if digit * magnitude <= wanted)
+    end = low + length / step
+    transform = ax.get_xaxis_transform()  # x in the tissue's units, y in shares of the panel
+    ax.plot([low, end], [-0.03, -0.03], color="black", linewidth=2, transform=transform, clip_on=False)
+    ax.text((low + end) / 2, -0.05, f"{length:g} {unit}", transform=transform, ha="center", va="top", fontsize=9)

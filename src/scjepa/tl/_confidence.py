@@ -1,0 +1,162 @@
+"""How sure a cell's niche is: whether it stays the same when part of what the model saw is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scjepa import _keys
+from scjepa.tl._adata import as_embedding, embedding_of, groups_of, niches_of, record, record_of, refuse_users
+from scjepa.tl._neighbors import neighbor_search
+from scjepa.tl._readout import principal_axes, readout
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_COMPONENTS = 30
+"""Principal components in which :func:`scjepa.tl.niches` looks when it standardizes."""
+
+
+def niche_confidence(
+    adata: AnnData,
+    masked: Iterable[np.ndarray],
+    use_rep: str | None = None,
+    *,
+    niche_key: str = _keys.NICHE,
+    n_neighbors: int = 15,
+    standardize_by: str | None = None,
+    key_added: str = _keys.NICHE_CONFIDENCE,
+    random_state: int = 0,
+) -> None:
+    """Write each cell's confidence in its niche: agreement over repeated masks.
+
+    The cell is embedded again and again, each time with other tokens hidden. Each time its nearest neighbors among the
+    other cells, as they were embedded whole, vote for their niches. The confidence is the share of all these votes that
+    its own niche gets.
+
+    On simulated tissue it tells cells in the right niche from others with an AUROC of 0.97 (easy) and 0.92 (medium),
+    beyond 0.92 and 0.89 without masks, and it is lower at the borders of niches. It tells how firmly a cell belongs to
+    a cluster, not whether the clusters are the tissue's: where they miss it (hard), stable cells are no more often
+    right than others.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with niches and the embedding they were found in.
+    masked
+        Embeddings with hidden tokens: ``model.get_masked_representations()``, or an array of shape
+        (n_masks, n_cells, n_dims), or anything that gives arrays of shape (n_cells, n_dims), read once.
+    use_rep
+        Key in ``adata.obsm`` of the embedding without hidden tokens, made as ``masked`` was. Default: the one that
+        :func:`niches` noted, else ``"X_stjepa"``.
+    niche_key
+        Column of ``adata.obs`` with niches. Cells without a niche have no vote and get NaN.
+    n_neighbors
+        Neighbors that vote, the cell itself left out; at most as many as there are others are used. Cells of a niche
+        of fewer others cannot reach 1.
+    standardize_by
+        Column of ``adata.obs`` within whose groups embeddings are z-scored and then reduced to 30 principal components
+        first. Default: the one that :func:`niches` noted; ``None`` there too: embeddings are used as they are.
+    key_added
+        Column of ``adata.obs`` to write.
+    random_state
+        Seed of the neighbor search, which is approximate above 50,000 cells.
+
+    Returns
+    -------
+    None
+        Writes ``adata.obs[key_added]`` (float32 in [0, 1]) and ``adata.uns["scjepa"][key_added]`` (how it was made).
+
+    Raises
+    ------
+    KeyError
+        If the niches, ``use_rep`` or ``standardize_by`` are not there.
+    ValueError
+        If ``masked`` is empty or of another shape than the embedding, a value is NaN, or ``adata.obs`` has a column
+        ``key_added`` that scjepa did not write.
+
+    Examples
+    --------
+    >>> scjepa.tl.niches(adata)
+    >>> scjepa.tl.niche_confidence(adata, model.get_masked_representations())
+
+    Of niches in an aggregated embedding:
+
+    >>> graph = adata.obsp["spatial_connectivities"]
+    >>> masked = (scjepa.tl.aggregate_neighbors(one, graph, 2) for one in model.get_masked_representations())
+    >>> scjepa.tl.niche_confidence(adata, masked, "X_stjepa_hops")
+    """
+    refuse_users(adata, "obs", key_added)
+    codes = niches_of(adata, niche_key).codes
+    noted = record_of(adata, niche_key)
+    use_rep = use_rep or noted.get("use_rep", _keys.EMBEDDING)
+    standardize_by = standardize_by or noted.get("standardize_by")
+    embedding = embedding_of(adata, use_rep)
+    voters = np.flatnonzero(codes >= 0)
+    if n_neighbors < 1:
+        raise ValueError(f"n_neighbors must be 1 or more, found {n_neighbors}.")
+    if len(voters) < 2:
+        raise ValueError(f"Only one cell has a niche in adata.obs[{niche_key!r}]; no other can vote.")
+    n_neighbors = min(n_neighbors, len(voters) - 1)
+    space = _Space(embedding, groups_of(adata, standardize_by))
+    search = neighbor_search(space.whole[voters], n_neighbors + 1, random_state)
+    votes, n_masks = np.zeros(len(voters)), 0
+    for one in masked:
+        values = _checked(one, embedding.shape, use_rep, n_masks)
+        near = _without_self(search(space.place(values)[voters]))
+        votes += (codes[voters][near] == codes[voters][:, None]).mean(axis=1)
+        n_masks += 1
+    if n_masks == 0:
+        raise ValueError("masked is empty. Embed with hidden tokens: model.get_masked_representations()")
+    confidence = np.full(len(codes), np.nan, dtype=np.float32)
+    confidence[voters] = votes / n_masks
+    adata.obs[key_added] = confidence
+    record(
+        adata,
+        key_added,
+        slot="obs",
+        use_rep=use_rep,
+        niche_key=niche_key,
+        standardize_by=standardize_by,
+        n_neighbors=n_neighbors,
+        n_masks=n_masks,
+        random_state=random_state,
+    )
+
+
+class _Space:
+    """Where :func:`scjepa.tl.niches` looked: the embedding, or components of its z-scores within groups."""
+
+    def __init__(self, embedding: np.ndarray, groups: np.ndarray | None) -> None:
+        self.groups = groups
+        self.axes = None
+        self.whole = embedding
+        if groups is not None:
+            scores = readout(embedding, groups, n_comps=None)
+            self.axes = principal_axes(scores.astype(np.float64), _COMPONENTS)
+            self.whole = scores @ self.axes
+
+    def place(self, values: np.ndarray) -> np.ndarray:
+        """Return another embedding of the same cells in this space."""
+        if self.axes is None:
+            return values
+        return readout(values, self.groups, n_comps=None) @ self.axes
+
+
+def _checked(one: np.ndarray, shape: tuple[int, ...], use_rep: str, number: int) -> np.ndarray:
+    values = as_embedding(one, what=f"masked embedding {number}")
+    if values.shape != shape:
+        raise ValueError(
+            f"Masked embedding {number} has the shape {values.shape}, adata.obsm[{use_rep!r}] {shape}. Name the "
+            "embedding that is made in the same way, without hidden tokens: use_rep=..."
+        )
+    return values
+
+
+def _without_self(near: np.ndarray) -> np.ndarray:
+    """Return the neighbors of each cell without the cell itself; the farthest goes where it is not among them."""
+    own = near == np.arange(len(near))[:, None]
+    own[~own.any(axis=1), -1] = True
+    return near[~own].reshape(len(near), -1)

@@ -1,0 +1,181 @@
+"""Marker genes of niches, by scanpy on normalized counts; the user's X stays as it is."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scjepa import _keys
+from scjepa._config import unknown_name
+from scjepa.tl._adata import niches_of, record, refuse_users
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+COLUMNS = {
+    "group": "niche",
+    "names": "gene",
+    "scores": "score",
+    "logfoldchanges": "log2_fold_change",
+    "pvals": "p_value",
+    "pvals_adj": "p_adjusted",
+    "pct_nz_group": "share_in",
+    "pct_nz_reference": "share_out",
+}
+"""Columns of :func:`niche_markers` by scanpy's names."""
+
+
+def niche_markers(
+    adata: AnnData,
+    niche_key: str = _keys.NICHE,
+    *,
+    layer: str | None = None,
+    reference: str = "rest",
+    method: str = "wilcoxon",
+    n_genes: int | None = None,
+    key_added: str = _keys.NICHE_MARKERS,
+) -> pd.DataFrame:
+    """Rank the genes that tell each niche from the other cells, by :func:`scanpy.tl.rank_genes_groups`.
+
+    Counts are scaled to the median total of a cell and log1p'd in a copy. Niches were found from the same counts, so
+    the p-values are no test of whether a niche exists; rank by them, and judge by the fold change and the shares. Genes
+    that a technology did not measure count as 0 in its cells: rank one technology at a time, or the genes they share.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with raw counts and niches.
+    niche_key
+        Column of ``adata.obs`` with niches. Cells without a niche are left out, and so are niches of a single cell.
+    layer
+        Layer of raw counts; default: ``X``.
+    reference
+        Niche to compare with; ``"rest"``: all other cells.
+    method
+        scanpy's: ``"wilcoxon"`` (with correction for ties, of which sparse counts have many), ``"t-test"``,
+        ``"t-test_overestim_var"`` or ``"logreg"``, which has no p-values.
+    n_genes
+        Best genes of each niche to keep. ``None``: all.
+    key_added
+        Key in ``adata.uns`` of scanpy's own result.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each niche and gene, best first: ``niche``, ``gene``, ``score`` (the test's), ``log2_fold_change``,
+        ``p_value``, ``p_adjusted`` (Benjamini-Hochberg within a niche), ``share_in`` and ``share_out`` (cells of the
+        niche, and of the cells compared with, that have a count). Also writes ``adata.uns[key_added]``, in scanpy's
+        format, and a note in ``adata.uns["scjepa"]``.
+
+    Warns
+    -----
+    UserWarning
+        If the counts are not whole numbers, or niches of one cell are left out.
+
+    Raises
+    ------
+    KeyError
+        If the niches or the layer are not there.
+    ValueError
+        If fewer than two niches have two cells, counts are negative or NaN, or ``uns`` has ``key_added`` and scjepa
+        did not write it.
+    """
+    import scanpy as sc
+
+    refuse_users(adata, "uns", key_added)
+    holder = normalized(adata, niche_key, layer)
+    found = holder.obs[niche_key]
+    sizes = found.value_counts()
+    single = [name for name in found.cat.categories if sizes[name] < 2]
+    if single:
+        warnings.warn(f"Niches of one cell are left out: {', '.join(single)}.", UserWarning, stacklevel=2)
+        holder = holder[~found.isin(single)].copy()
+    groups = list(holder.obs[niche_key].cat.categories)
+    if len(groups) < 2:
+        raise ValueError(f"Two niches of two cells or more are needed in adata.obs[{niche_key!r}], found {groups}.")
+    if reference != "rest" and reference not in groups:
+        raise ValueError(f"reference must be 'rest' or one of the niches {groups}, found {reference!r}.")
+    with warnings.catch_warnings():
+        # scanpy inserts column after column; nothing a user can do about it.
+        warnings.filterwarnings("ignore", message="DataFrame is highly fragmented")
+        sc.tl.rank_genes_groups(
+            holder,
+            niche_key,
+            reference=reference,
+            method=method,
+            n_genes=n_genes,
+            tie_correct=method == "wilcoxon",
+            pts=True,
+            use_raw=False,
+            key_added=key_added,
+        )
+    adata.uns[key_added] = holder.uns[key_added]
+    record(
+        adata,
+        key_added,
+        slot="uns",
+        niche_key=niche_key,
+        layer=layer,
+        reference=reference,
+        method=method,
+        n_genes=n_genes,
+    )
+    return _tidy(holder, key_added, reference)
+
+
+def _tidy(holder: AnnData, key: str, reference: str) -> pd.DataFrame:
+    """Return scanpy's result as one table, the shares of cells with a count from whatever was compared with."""
+    import scanpy as sc
+
+    table = sc.get.rank_genes_groups_df(holder, group=None, key=key)
+    if reference != "rest":
+        table["pct_nz_reference"] = table["names"].map(holder.uns[key]["pts"][reference])
+    table = table.rename(columns=COLUMNS).reset_index(drop=True)
+    return table[[name for name in COLUMNS.values() if name in table]]
+
+
+def normalized(adata: AnnData, niche_key: str, layer: str | None) -> AnnData:
+    """Return a new AnnData with the cells that have a niche: log1p of counts scaled to the median total of a cell.
+
+    Its ``obs`` has the niches alone, as categories of text; the arrays are its own.
+    """
+    import scanpy as sc
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+    found = niches_of(adata, niche_key)
+    rows = np.flatnonzero(found.codes >= 0)
+    holder = AnnData(csr_matrix(_counts_of(adata, layer)[rows], dtype=np.float32, copy=True))
+    holder.obs_names, holder.var_names = adata.obs_names[rows], adata.var_names
+    holder.obs[niche_key] = found[rows]
+    _check_counts(holder.X.data, layer)
+    sc.pp.normalize_total(holder)
+    sc.pp.log1p(holder)
+    return holder
+
+
+def _counts_of(adata: AnnData, layer: str | None) -> Any:
+    if layer is None:
+        if adata.X is None:
+            raise ValueError("adata.X is empty. Name the raw counts: layer=...")
+        return adata.X
+    if layer not in adata.layers:
+        raise KeyError(unknown_name("layer", layer, adata.layers))
+    return adata.layers[layer]
+
+
+def _check_counts(values: np.ndarray, layer: str | None) -> None:
+    """Refuse what no count can be, and warn of what looks normalized already."""
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(f"{where} has negative, NaN or infinite values. Name the raw counts: layer=...")
+    if (values != np.rint(values)).any():
+        warnings.warn(
+            f"{where} has values that are not whole numbers and is normalized once more if they are not counts. "
+            "Name the raw counts: layer=...",
+            UserWarning,
+            stacklevel=4,
+        )
