@@ -114,19 +114,11 @@ def _first_line(entry: Any) -> str:
     return (inspect.getdoc(entry) or "").split("\n\n")[0].replace("\n", " ")
 
 
-def tutorials(docs: Path) -> str:
-    """Return the table of contents of the notebooks there are, or a sentence where there is none."""
-    names = sorted(path.stem for path in (docs / "tutorials").glob("*.ipynb"))
-    if not names:
-        return "*This build has no notebooks.*\n"
-    return "\n".join(["```{toctree}", ":maxdepth: 1", "", *(f"tutorials/{name}" for name in names), "```", ""])
-
-
 def write(docs: Path) -> None:
     """Write what the pages include into the folder ``generated``."""
     folder = docs / "generated"
     folder.mkdir(exist_ok=True)
-    parts = {"presets": presets(), "registries": registries(), "tutorials": tutorials(docs), **_speed.parts()}
+    parts = {"presets": presets(), "registries": registries(), **_speed.parts()}
     for name, text in parts.items():
         path = folder / f"{name}.txt"
         if not path.is_file() or path.read_text() != text:  # an unchanged page is not built again
