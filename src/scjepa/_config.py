@@ -317,7 +317,7 @@ _SMALL = STJEPAConfig(
 )
 
 PRESETS: dict[str, STJEPAConfig] = {
-    "demo": replace(_SMALL, training=TrainConfig(max_steps=300)),
+    "demo": replace(_SMALL, training=TrainConfig(max_steps=450)),
     "base": replace(_SMALL, training=TrainConfig(max_steps=600)),
     "paper_ablation": STJEPAConfig(
         encoder=replace(_PAPER_ENCODER, n_layers=3), objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING
