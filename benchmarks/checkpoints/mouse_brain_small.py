@@ -17,8 +17,10 @@ import argparse
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import squidpy as sq
 from anndata import AnnData
@@ -26,7 +28,7 @@ from anndata import AnnData
 import scjepa
 from scjepa._config import PRESETS, STJEPAConfig, resolve
 from scjepa.metrics import clustering_scores
-from scjepa.tl import readout
+from scjepa.tl import aggregate_neighbors, readout
 
 NAME = "mouse-brain-small"
 HERE = Path(__file__).parent
@@ -50,10 +52,18 @@ LABELLED = ("V1", "osmFISH", "mPFC")
 
 KEYS = {"technology_key": "technology", "library_key": "section", "panel_key": "panel"}
 
-READOUTS = {
-    "plain": lambda embedding, sections: embedding,
-    "z30": lambda embedding, sections: readout(embedding, sections, n_comps=30),
+
+def hops(cells: np.ndarray, adata: AnnData) -> np.ndarray:
+    """Return cells and their rings, as :func:`scjepa.tl.niche_readout` writes them."""
+    return aggregate_neighbors(readout(cells, adata.obs["section"], 20), adata.obsp["spatial_connectivities"], 3)
+
+
+READOUTS: dict[str, tuple[str, Callable[[np.ndarray, AnnData], np.ndarray]]] = {
+    "plain": ("neighborhood", lambda embedding, adata: embedding),
+    "z30": ("neighborhood", lambda embedding, adata: readout(embedding, adata.obs["section"], n_comps=30)),
+    "hops": ("cell", hops),
 }
+"""Read-outs by name: the scale they start from and what they make of it, as in ``benchmarks/quality/readouts.py``."""
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -120,14 +130,14 @@ def score(model: scjepa.STJEPA, method: str, key: dict, n_seeds: int, out: Path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
         query = scjepa.STJEPA.load_query_data(adata, model, accelerator="cpu")
-        embedding = query.get_latent_representation()
+        embeddings = {scale: query.get_latent_representation(scale=scale) for scale in ("neighborhood", "cell")}
         if method == "trained":
             print(query.coverage())
     tables = [
-        clustering_scores(shape(embedding, adata.obs["section"]), adata.obs["region"], seeds=range(n_seeds)).assign(
+        clustering_scores(shape(embeddings[scale], adata), adata.obs["region"], seeds=range(n_seeds)).assign(
             readout=name
         )
-        for name, shape in READOUTS.items()
+        for name, (scale, shape) in READOUTS.items()
     ]
     rows = pd.concat(tables).rename(columns={"seed": "leiden_seed"}).assign(method=method, **key)
     out.parent.mkdir(parents=True, exist_ok=True)
