@@ -1,10 +1,10 @@
-"""Turn the tidy rows of ``results/`` into the table and the figure of the documentation.
+"""Turn the tidy rows of ``results/`` into the tables and the figure of the documentation.
 
     python benchmarks/quality/summarize.py
 
 Writes ``results/summary.csv`` (mean and standard deviation over model seeds; Leiden seeds and resolutions are averaged
-within a seed), ``results/summary.md`` (the same as tables, one for each set and read-out), ``results/gains.csv`` (each
-recipe's gain over the better of the two untrained encoders, score by score) and ``results/curves.png``.
+within a seed), ``results/summary.md`` (the same as tables, one for each set and read-out), ``results/intervals.md``
+(what ``intervals.py`` found) and ``results/curves.png``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ import pandas as pd
 RESULTS = Path(__file__).parent / "results"
 SCORES = ["nmi", "ari", "nmi_matched", "ari_matched"]
 HEADINGS = ["NMI", "ARI", "NMI matched", "ARI matched"]
-READOUT_WORDS = {"plain": "embedding as it is", "z30": "z-scored per section, 30 components"}
+READOUT_WORDS = {
+    "plain": "neighborhood embedding as it is",
+    "z30": "neighborhood embedding, z-scored per section, 30 components",
+    "hops": "cell embedding, z-scored per section, 20 components, hops 0-3 side by side",
+}
 
 
 def per_seed(scores: pd.DataFrame) -> pd.DataFrame:
@@ -32,19 +36,6 @@ def summarize(seeds: pd.DataFrame) -> pd.DataFrame:
     grouped = seeds.groupby(["set", "readout", "method", "recipe"])[SCORES]
     table = grouped.mean().join(grouped.std().add_suffix("_std"))
     return table.join(grouped.size().rename("seeds")).reset_index()
-
-
-def gains(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Return trained minus the better untrained encoder, score by score: the stronger control of each column counts."""
-    rows = []
-    keys = ["set", "readout", "recipe"]
-    untrained = seeds[seeds["method"].str.startswith("untrained")]
-    for group, ours in seeds[seeds["method"] == "stjepa"].groupby(keys):
-        own = untrained[(untrained[keys] == list(group)).all(axis=1)]
-        if len(own):
-            best = own.groupby("method")[SCORES].mean().max()
-            rows.append({**dict(zip(keys, group, strict=True)), **(ours[SCORES].mean() - best).to_dict()})
-    return pd.DataFrame(rows)
 
 
 def markdown(summary: pd.DataFrame) -> str:
@@ -63,6 +54,29 @@ def markdown(summary: pd.DataFrame) -> str:
 
 def _cell(mean: float, std: float) -> str:
     return f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f} ± {std:.3f}"
+
+
+def intervals_markdown(intervals: pd.DataFrame) -> str:
+    """Return a table for each score: gains over each control at its best read-out, ours at each read-out."""
+    parts = []
+    best = intervals[intervals["against"] != "same"]
+    for (score, matched), rows in best.groupby(["score", "matched"]):
+        where = "at the matched number" if matched else "over the resolutions"
+        parts.append(f"**{score.upper()} {where}**\n")
+        columns = [*sorted(set(rows["set"]) - {"average"}), "average"]
+        parts.append(
+            "| read-out of ST-JEPA | control | " + " | ".join(columns) + " |\n|---|---|" + "---|" * len(columns)
+        )
+        for (readout, control), group in rows.groupby(["readout", "control"], sort=False):
+            found = group.set_index("set")
+            cells = [_interval(found.loc[column]) if column in found.index else "" for column in columns]
+            parts.append(f"| {readout} | {control} | " + " | ".join(cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{row['gain']:+.3f} [{row['lower']:+.3f}, {row['upper']:+.3f}]"
 
 
 def draw_curves(curves: pd.DataFrame, recipes: list[str], path: Path) -> None:
@@ -105,9 +119,8 @@ def main() -> None:
     summary = summarize(seeds)
     summary.to_csv(RESULTS / "summary.csv", index=False, float_format="%.4f")
     (RESULTS / "summary.md").write_text(markdown(summary))
-    table = gains(seeds)
-    table.to_csv(RESULTS / "gains.csv", index=False, float_format="%.4f")
-    print(table.round(3).to_string(index=False))
+    if (RESULTS / "intervals.csv").is_file():
+        (RESULTS / "intervals.md").write_text(intervals_markdown(pd.read_csv(RESULTS / "intervals.csv")))
     curves = pd.read_csv(RESULTS / "curves.csv")
     draw_curves(curves, list(curves["recipe"].unique()), RESULTS / "curves.png")
 
