@@ -18,7 +18,6 @@ with the reason, is tried anew. Embeddings are written to ``--cache``, ``{set}_{
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -83,15 +82,7 @@ def rows_of(result: MethodResult, adata: AnnData, resolution: float | None) -> p
     if result.clusters is not None:
         tables.append(scores_of_clusters(result, adata, resolution))
     rows = pd.concat(tables) if tables else pd.DataFrame([{"resolution": resolution}])
-    told = {
-        name: getattr(result, name)
-        for name in ("method", "settings", "seed", "seconds", "cpu_seconds", "peak_gib", "error")
-    }
-    return rows.assign(
-        **told,
-        info=json.dumps(dict(result.info), default=str),
-        versions=" ".join(f"{name}={version}" for name, version in result.versions.items()),
-    )
+    return rows.assign(**result.to_row())
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-from anndata import AnnData
+import pytest
+from anndata import AnnData, read_h5ad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -33,6 +34,12 @@ def test_other_names_are_given_as_the_fixed_ones(tissue):
     found = prepare(other, layer="raw", library_key="slide", neighbors_key="knn", spatial_key="place")
     assert digest(found) == digest(prepare(tissue))
     assert list(found.obs) == ["section", "technology"]
+
+
+def test_backed_data_are_refused_with_the_next_call(tissue, tmp_path):
+    tissue.write_h5ad(tmp_path / "tissue.h5ad")
+    with pytest.raises(ValueError, match="to_memory"):
+        prepare(read_h5ad(tmp_path / "tissue.h5ad", backed="r"))
 
 
 def test_one_section_and_technology_where_the_data_name_none(tissue):

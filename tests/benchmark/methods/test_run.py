@@ -37,6 +37,10 @@ def test_a_peer_gives_embedding_clusters_and_what_it_took(tissue, fake_python):
     assert (round(result.seconds, 2), result.peak_gib, result.versions) == (1.0, 0.5, {"peer": "1"})
     assert result.info == {"epochs": 3, "cells_without_counts": 1}
     assert snapshot(tissue) == before
+    row = result.to_row()
+    assert (row["method"], row["seed"], row["peak_gib"], row["versions"]) == ("cellcharter", 4, 0.5, "peer=1")
+    assert json.loads(row["info"])["epochs"] == 3
+    assert row["error"] is None
 
 
 def test_a_cell_without_counts_is_zero_and_a_cluster_of_its_own(tissue, fake_python):

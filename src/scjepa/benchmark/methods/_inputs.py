@@ -68,10 +68,12 @@ def prepare(
     KeyError
         If something is not there.
     ValueError
-        If a cell has no section, or a coordinate is NaN.
+        If the data are backed by a file, a cell has no section, or a coordinate is NaN.
     """
     if layer is not None and layer not in adata.layers:
         raise KeyError(f"adata.layers has no {layer!r}; layers there: {', '.join(adata.layers) or 'none'}.")
+    if adata.isbacked:
+        raise ValueError(f"adata is backed by {adata.filename}; methods need it in memory: adata = adata.to_memory().")
     counts = sparse.csr_matrix(adata.X if layer is None else adata.layers[layer])
     columns = {
         _keys.SECTION: _column(adata, library_key, _keys.SECTION),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,20 @@ class MethodResult:
     def ok(self) -> bool:
         """Whether there is an embedding or clusters."""
         return self.error is None
+
+    def to_row(self) -> dict[str, Any]:
+        """Return a row of a table: all but the arrays, ``info`` as JSON, ``versions`` as ``name=version`` words."""
+        return {
+            "method": self.method,
+            "settings": self.settings,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "peak_gib": self.peak_gib,
+            "error": self.error,
+            "info": json.dumps(dict(self.info), default=str),
+            "versions": " ".join(f"{name}={version}" for name, version in self.versions.items()),
+        }
 
 
 class MethodError(Exception):

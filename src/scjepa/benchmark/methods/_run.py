@@ -65,7 +65,8 @@ def run_method(
     timeout
         Seconds after which such a process is ended; it does not hold for methods in this session.
     cache_dir
-        Folder in which results are kept; the same call on the same data with the same scjepa then reads them.
+        Folder in which results are kept; the same call on the same data with the same scjepa then reads them. Empty it
+        when the packages of the peers' environment change. Failures are not kept.
     layer, library_key, technology_key, neighbors_key, spatial_key
         Where the data are, as in :meth:`scjepa.STJEPA.setup_anndata`. Section and technology default to
         ``obs["section"]`` and ``obs["technology"]`` where these are there.
