@@ -24,6 +24,7 @@ from scjepa.metrics import block_bootstrap
 
 SCORES = ("nmi", "ari")
 BEST = "control's best"
+OURS = "stjepa"
 
 
 def clusterings(runs: pd.DataFrame, cache: Path, readout: str, matched: bool) -> np.ndarray | None:
@@ -37,48 +38,71 @@ def clusterings(runs: pd.DataFrame, cache: Path, readout: str, matched: bool) ->
     return np.concatenate(parts) if parts else None
 
 
-def gains(name: str, recipe: str, scores: pd.DataFrame, cache: Path) -> Iterator[dict]:
-    """Yield the gains of ``recipe`` on one set over every control; ``resampled`` holds the resamples."""
+def resampled_scores(name: str, runs: pd.DataFrame, cache: Path, n_bootstrap: int) -> dict[tuple, np.ndarray]:
+    """Return scores by (method, read-out, score, matched): as they are, then in every resample of a set's blocks.
+
+    The resamples of a set are the same for all, so that differences are paired. They come as differences to one
+    clustering that is the same for all, which cancels when two of them are subtracted.
+    """
     adata = load_set(name)
-    columns = ["set", "method", "recipe", "seed", "config"]
-    runs = scores.loc[scores["set"] == name, columns].drop_duplicates()
-    ours = runs[(runs["method"] == "stjepa") & (runs["recipe"] == recipe)]
-    controls = runs[(runs["method"] != "stjepa") & runs["recipe"].isin([recipe, "-"])]
-    for matched in (False, True):
-        own = {readout: clusterings(ours, cache, readout, matched) for readout in READOUTS}
-        for control, rows in controls.groupby("method"):
-            other = {readout: clusterings(rows, cache, readout, matched) for readout in READOUTS}
-            for score in SCORES:
-                part = scores[(scores["set"] == name) & (scores["method"] == control) & (scores["matched"] == matched)]
-                best = part.groupby("readout")[score].mean().idxmax()
-                for readout in READOUTS:
-                    for against, found in ((readout, other[readout]), (BEST, other[best])):
-                        if found is None or own[readout] is None:
-                            continue
-                        gain = block_bootstrap(
-                            adata.obs["region"],
-                            own[readout],
-                            found,
-                            adata.obsm["spatial"],
-                            adata.obs["section"],
-                            score=score,
-                            seed=SETS.index(name),
-                        )
-                        yield {
-                            "set": name,
-                            "recipe": recipe,
-                            "control": control,
-                            "readout": readout,
-                            "against": "same" if against == readout else f"{BEST}",
-                            "score": score,
-                            "matched": matched,
-                            "ours": gain.score_a,
-                            "theirs": gain.score_b,
-                            "gain": gain.difference,
-                            "lower": gain.lower,
-                            "upper": gain.upper,
-                            "resampled": gain.resampled,
-                        }
+    labels, place, sections = adata.obs["region"], adata.obsm["spatial"], adata.obs["section"]
+    found: dict[tuple, np.ndarray] = {}
+    common = None
+    for method, own in runs.groupby("method"):
+        for readout in READOUTS:
+            for matched in (False, True):
+                clusters = clusterings(own, cache, readout, matched)
+                if clusters is None:
+                    continue
+                common = clusters[0] if common is None else common
+                for score in SCORES:
+                    boot = block_bootstrap(
+                        labels,
+                        clusters,
+                        common,
+                        place,
+                        sections,
+                        score=score,
+                        n_bootstrap=n_bootstrap,
+                        seed=SETS.index(name),
+                    )
+                    shift = boot.score_b
+                    found[method, readout, score, matched] = shift + np.r_[boot.difference, boot.resampled]
+    return found
+
+
+def gains(name: str, recipe: str, scores: pd.DataFrame, cache: Path, n_bootstrap: int) -> Iterator[dict]:
+    """Yield the gains of ``recipe`` on one set over every control; ``resampled`` holds the resamples."""
+    runs = scores.loc[scores["set"] == name, ["set", "method", "recipe", "seed", "config"]].drop_duplicates()
+    runs = runs[runs["recipe"].isin([recipe, "-"])]
+    found = resampled_scores(name, runs, cache, n_bootstrap)
+    for method, readout, score, matched in found:
+        if method != OURS:
+            continue
+        ours = found[method, readout, score, matched]
+        for control in sorted(set(runs["method"]) - {OURS}):
+            own = {r: found[control, r, score, matched] for r in READOUTS if (control, r, score, matched) in found}
+            best = max(own, key=lambda r: own[r][0])
+            for against, theirs in (("same", own.get(readout)), (BEST, own[best])):
+                if theirs is None:
+                    continue
+                gain = ours - theirs
+                lower, upper = np.quantile(gain[1:], [0.025, 0.975])
+                yield {
+                    "set": name,
+                    "recipe": recipe,
+                    "control": control,
+                    "readout": readout,
+                    "against": against,
+                    "score": score,
+                    "matched": matched,
+                    "ours": ours[0],
+                    "theirs": theirs[0],
+                    "gain": gain[0],
+                    "lower": lower,
+                    "upper": upper,
+                    "resampled": gain[1:],
+                }
 
 
 def average(rows: list[dict]) -> Iterator[dict]:
@@ -102,9 +126,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(REAL), choices=SETS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--resamples", type=int, default=1000)
     options = parser.parse_args()
     scores = pd.read_csv(options.out / "scores.csv", dtype={"config": str})
-    rows = [row for name in options.sets for row in gains(name, options.recipe, scores, options.cache)]
+    rows = [
+        row for name in options.sets for row in gains(name, options.recipe, scores, options.cache, options.resamples)
+    ]
     rows += average(rows)
     table = pd.DataFrame(rows).drop(columns="resampled")
     table.to_csv(options.out / "intervals.csv", index=False, float_format="%.4f")

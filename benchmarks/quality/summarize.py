@@ -59,8 +59,10 @@ def _cell(mean: float, std: float) -> str:
 def intervals_markdown(intervals: pd.DataFrame) -> str:
     """Return a table for each score: gains over each control at its best read-out, ours at each read-out."""
     parts = []
-    best = intervals[intervals["against"] != "same"]
-    for (score, matched), rows in best.groupby(["score", "matched"]):
+    shown = intervals[(intervals["against"] != "same") & intervals["readout"].isin(["hops", "z30"])]
+    shown = shown.sort_values("readout", kind="stable")
+    order = {"nmi": 0, "ari": 1}
+    for (score, matched), rows in sorted(shown.groupby(["score", "matched"]), key=lambda x: (order[x[0][0]], x[0][1])):
         where = "at the matched number" if matched else "over the resolutions"
         parts.append(f"**{score.upper()} {where}**\n")
         columns = [*sorted(set(rows["set"]) - {"average"}), "average"]
