@@ -27,6 +27,8 @@ REGISTRIES = {
         "OBJECTIVES",
         "ATTENTION_BACKENDS",
         "POOLING",
+        "CONTRASTS",
+        "CELL_POOLING",
     ),
 }
 
