@@ -44,6 +44,9 @@ class DemoOptions:
     seed: int = 0
 
 
+_SCALES = ("neighborhood", "cell")
+
+
 def _column(adata: AnnData, wanted: str | None, default: str, what: str) -> str | None:
     """Return the column the user named, else the default where it exists."""
     if wanted is not None and wanted not in adata.obs:
@@ -105,7 +108,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     say(repr(model))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
-        untrained = model.get_latent_representation()
+        untrained = {scale: model.get_latent_representation(scale=scale) for scale in _SCALES}
     step("training")
     model.train(max_steps=options.max_steps)
     say(str(model.diagnose()))
@@ -115,7 +118,8 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     adata.obsm[_keys.EMBEDDING_CELL] = model.get_latent_representation(scale="cell")
     known = None if label is None else adata.obs[label].replace("unlabelled", np.nan).nunique()
     n_niches = options.n_niches or known
-    scjepa.tl.niches(adata, n_niches=n_niches, standardize_by=section)
+    scjepa.tl.niche_readout(adata, by=section)
+    scjepa.tl.niches(adata, _keys.EMBEDDING_NICHE, n_niches=n_niches)
 
     step("figures")
     scjepa.pl.niches(adata, reference=label, library_key=section, save=options.out / "niches.png")
@@ -134,13 +138,22 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     return table
 
 
-def _score(adata: AnnData, untrained: np.ndarray, label: str, section: str | None) -> pd.DataFrame:
+def _score(adata: AnnData, untrained: dict[str, np.ndarray], label: str, section: str | None) -> pd.DataFrame:
+    """Score ST-JEPA and its controls, each at both read-outs."""
     from scjepa.benchmark import neighborhood_pca, score_table
+    from scjepa.tl import aggregate_neighbors, readout
+
+    sections = None if section is None else adata.obs[section]
+    graph = adata.obsp[f"{_keys.SPATIAL}_connectivities"]
+
+    def rings(cells: np.ndarray) -> np.ndarray:
+        return aggregate_neighbors(readout(cells, sections, n_comps=20), graph, n_hops=3)
 
     embeddings = {
-        "ST-JEPA": np.asarray(adata.obsm[_keys.EMBEDDING]),
-        "untrained encoder": untrained,
-        "neighborhood PCA": neighborhood_pca(adata),
+        "ST-JEPA, cells and rings": np.asarray(adata.obsm[_keys.EMBEDDING_NICHE]),
+        "ST-JEPA, neighborhoods": readout(adata.obsm[_keys.EMBEDDING], sections),
+        "untrained encoder, cells and rings": rings(untrained["cell"]),
+        "untrained encoder, neighborhoods": readout(untrained["neighborhood"], sections),
+        "neighborhood PCA": readout(neighborhood_pca(adata), sections),
     }
-    sections = None if section is None else adata.obs[section]
-    return score_table(embeddings, adata.obs[label], sections=sections)
+    return score_table(embeddings, adata.obs[label])

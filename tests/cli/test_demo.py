@@ -31,7 +31,8 @@ def test_demo_writes_figures_tables_and_a_model_that_loads(demo):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
         assert (out / name).stat().st_size > 10_000
     table = pd.read_csv(out / "scores.csv", index_col="method")
-    assert list(table.index) == ["ST-JEPA", "untrained encoder", "neighborhood PCA"]
+    methods, readouts = ("ST-JEPA", "untrained encoder"), ("cells and rings", "neighborhoods")
+    assert list(table.index) == [*(f"{m}, {r}" for m in methods for r in readouts), "neighborhood PCA"]
     assert table["nmi"].between(0, 1).all()
     niches = pd.read_csv(out / "niches.csv", index_col=0)
     assert len(niches) == 400
