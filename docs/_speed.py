@@ -10,17 +10,20 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "speed" / "results"
 NOT_MEASURED = "*Not measured.*"
 
 
-def _read(name: str) -> dict[str, Any] | None:
+def read(name: str) -> dict[str, Any] | None:
+    """Return a result by the name of its file, ``None`` where it was not measured."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def _machine(report: dict[str, Any]) -> str:
+def machine(report: dict[str, Any]) -> str:
+    """Return a sentence that says where a result was measured."""
     m = report["machine"]
     software = ", ".join(f"{name} {m[name]}" for name in ("python", "torch", "numpy", "scipy") if name in m)
     place = f"{m['device']}; " if "device" in m else ""
@@ -29,7 +32,7 @@ def _machine(report: dict[str, Any]) -> str:
 
 
 def _step() -> str:
-    report = _read("step")
+    report = read("step")
     if report is None:
         return NOT_MEASURED
     names = [name for name, row in report.items() if isinstance(row, dict) and "ratio" in row]
@@ -48,11 +51,11 @@ def _step() -> str:
     header = ["", "padded, ms per sample", "packed, ms per sample and mask", "ratio, median (quartiles)"]
     away = {name: f"{value:.0e}" if value else "0" for name, value in report["agreement"].items()}
     agreement = f"Largest relative differences: {away['loss']} of the loss, {away['gradients']} of a gradient."
-    return "\n\n".join([_table(header, rows), agreement, _machine(report)])
+    return "\n\n".join([table(header, rows), agreement, machine(report)])
 
 
 def _tables() -> str:
-    report = _read("tables")
+    report = read("tables")
     if report is None:
         return NOT_MEASURED
     rows = [
@@ -62,14 +65,14 @@ def _tables() -> str:
         if isinstance(row, dict)
     ]
     return (
-        _table([f"{report['settings']['cells']:,} cells", "time", "memory beyond the input"], rows)
+        table([f"{report['settings']['cells']:,} cells", "time", "memory beyond the input"], rows)
         + "\n\n"
-        + _machine(report)
+        + machine(report)
     )
 
 
 def _embed() -> str:
-    report = _read("embed")
+    report = read("embed")
     if report is None:
         return NOT_MEASURED
     rows = [
@@ -92,22 +95,22 @@ def _embed() -> str:
     )
     if largest < 1_000_000:
         text += f"More than {largest:,} cells: *not measured* yet, so neither is growth up to 1,000,000. "
-    return _table(header, rows) + "\n\n" + text + _machine(report)
+    return table(header, rows) + "\n\n" + text + machine(report)
 
 
 def _niches() -> str:
-    report = _read("niches")
+    report = read("niches")
     if report is None:
         return NOT_MEASURED
     rows = [[part, f"{seconds:.1f} s"] for part, seconds in report["seconds"].items()]
     rows.append(["**together**", f"**{report['total_seconds']:.0f} s**"])
     title = f"{report['cells']:,} cells × {report['genes']:,} genes"
     peak = f"Peak beyond the data: {report['peak_gib_beyond_input']:.2f} GiB. "
-    return _table([title, "time"], rows) + "\n\n" + peak + _machine(report)
+    return table([title, "time"], rows) + "\n\n" + peak + machine(report)
 
 
 def _estimates() -> str:
-    report = _read("estimates")
+    report = read("estimates")
     if report is None:
         return NOT_MEASURED
     rows = []
@@ -119,11 +122,11 @@ def _estimates() -> str:
                 digits = 2 if unit == "GiB" else 1
                 cells += [f"{pair['estimated']:.{digits}f} / {pair['measured']:.{digits}f} {unit}"]
             rows.append(cells)
-    return _table(["", "peak, estimated / measured", "time, estimated / measured"], rows) + "\n\n" + _machine(report)
+    return table(["", "peak, estimated / measured", "time, estimated / measured"], rows) + "\n\n" + machine(report)
 
 
 def _gpu() -> str:
-    report = _read("gpu")
+    report = read("gpu")
     if report is None:
         return "*Not measured: no CUDA device was at hand.* `python benchmarks/speed/gpu.py` is ready to run on one."
     rows = [
@@ -132,7 +135,7 @@ def _gpu() -> str:
         ["share of the measured bf16 matmul rate", f"{report['share_of_matmul_rate']:.0%}"],
         ["embedding, cells/s", f"{report['embedded_cells_per_second']:,}"],
     ]
-    return _table(["`paper`, bf16", ""], rows) + "\n\n" + _machine(report)
+    return table(["`paper`, bf16", ""], rows) + "\n\n" + machine(report)
 
 
 def parts() -> dict[str, str]:

@@ -1,0 +1,98 @@
+"""The tables of the page on choosing, read off the committed results of ``benchmarks``."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import _speed
+
+QUALITY = Path(__file__).parents[1] / "benchmarks" / "quality" / "results"
+SCORES = ("nmi", "ari", "nmi_matched", "ari_matched")
+HEADER = ["NMI", "ARI", "NMI matched", "ARI matched"]
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    path = QUALITY / f"{name}.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _scores(row: dict[str, str]) -> list[str]:
+    return [f"{float(row[name]):.3f}" for name in SCORES]
+
+
+def candidates() -> str:
+    """Return the trials of objectives, masks and steps behind the presets, read out in the way all of them were."""
+    rows = [row for row in _rows("candidates") if row["readout"] == "z30"]
+    if not rows:
+        return _speed.NOT_MEASURED
+    shown = [[row["set"], row["candidate"], f"{int(row['steps']):,}", *_scores(row)] for row in rows]
+    return _speed.table(["set", "candidate", "steps", *HEADER], shown)
+
+
+def _named(row: dict[str, str]) -> str | None:
+    """Return what was read out in words; the trials of other recipes have none."""
+    method, _, scale = row["embedding"].rpartition(" ")
+    names = {
+        "nearby600": f"`base`, 600 steps: {scale}",
+        "near1200": f"1,200 steps: {scale}",
+        "base600": f"without `nearby`, 600 steps: {scale}",
+        "whole600": f"whole cells masked, 600 steps: {scale}",
+        "untrained": f"untrained: {scale}",
+        "cell": "PCA of cells",
+    }
+    return names.get(method)
+
+
+def readouts() -> str:
+    """Return the trials of the read-out of rings: from cells and from neighborhoods, trained and not."""
+    kept = [row for row in _rows("readout_trials") if row["readout"] == "z20c3" and _named(row) is not None]
+    if not kept:
+        return _speed.NOT_MEASURED
+    shown = [[row["set"], str(_named(row)), *_scores(row)] for row in kept]
+    return _speed.table(["set", "embedding", *HEADER], shown)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def cost() -> str:
+    """Return what embedding with the encoder of ``demo`` and ``base`` takes by number of cells."""
+    report = _speed.read("embed")
+    if report is None:
+        return _speed.NOT_MEASURED
+    shown = [
+        [f"{row['cells']:,}", _time(row["cpu_seconds"]), f"{row['peak_gib_beyond_input']:.2f} GiB"]
+        for row in report["rows"]
+    ]
+    return _speed.table(["cells", "processor time", "memory beyond the input"], shown) + "\n\n" + _speed.machine(report)
+
+
+def table_sizes() -> str:
+    """Return the size of the token table of a million cells by its options."""
+    report = _speed.read("tables")
+    if report is None:
+        return _speed.NOT_MEASURED
+    cells = report["settings"]["cells"]
+    shown = [
+        [
+            name,
+            f"{row['table_gib']:.2f} GiB",
+            f"{row['table_gib'] * 2**30 / cells:,.0f} bytes",
+            f"{row['seconds']:.1f} s",
+        ]
+        for name, row in report["tokens"].items()
+        if isinstance(row, dict)
+    ]
+    header = [f"{cells:,} cells, L = {report['settings']['tokens']}", "table", "each cell", "to build it"]
+    return _speed.table(header, shown) + "\n\n" + _speed.machine(report)
+
+
+def parts() -> dict[str, str]:
+    """Return the page's tables by the name of the file they are included from."""
+    makers = {"candidates": candidates, "readouts": readouts, "cost": cost, "tables": table_sizes}
+    return {f"choosing_{name}": make() + "\n" for name, make in makers.items()}
