@@ -23,16 +23,37 @@ _CONFIGURATION = (
     "TokenConfig",
     "TrainConfig",
 )
+_CELL_CONFIGURATION = (
+    "CELL_PRESETS",
+    "CellEncoderConfig",
+    "CellJEPAConfig",
+    "CellMaskingConfig",
+    "CellObjectiveConfig",
+    "CellTokenConfig",
+    "CellTrainConfig",
+    "FinetuneConfig",
+)
 _OBJECTS = {
+    "CellJEPA": "scjepa.models",
     "STJEPA": "scjepa.models",
     **dict.fromkeys(("concat", "table_of"), "scjepa.datasets"),
     **dict.fromkeys(_CONFIGURATION, "scjepa._config"),
+    **dict.fromkeys(_CELL_CONFIGURATION, "scjepa._cell_config"),
 }
 
 __all__ = [
+    "CELL_PRESETS",
     "PRESETS",
     "STJEPA",
+    "CellEncoderConfig",
+    "CellJEPA",
+    "CellJEPAConfig",
+    "CellMaskingConfig",
+    "CellObjectiveConfig",
+    "CellTokenConfig",
+    "CellTrainConfig",
     "EncoderConfig",
+    "FinetuneConfig",
     "MaskingConfig",
     "ObjectiveConfig",
     "STJEPAConfig",
@@ -56,6 +77,16 @@ __all__ = [
 
 if TYPE_CHECKING:
     from scjepa import benchmark, datasets, metrics, models, nn, pl, pretrained, tl, tokens, training
+    from scjepa._cell_config import (
+        CELL_PRESETS,
+        CellEncoderConfig,
+        CellJEPAConfig,
+        CellMaskingConfig,
+        CellObjectiveConfig,
+        CellTokenConfig,
+        CellTrainConfig,
+        FinetuneConfig,
+    )
     from scjepa._config import (
         PRESETS,
         EncoderConfig,
@@ -66,7 +97,7 @@ if TYPE_CHECKING:
         TrainConfig,
     )
     from scjepa.datasets import concat, table_of
-    from scjepa.models import STJEPA
+    from scjepa.models import STJEPA, CellJEPA
 
 
 def __getattr__(name: str) -> Any:

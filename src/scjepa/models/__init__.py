@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scjepa.models.celljepa import CellJEPA
 from scjepa.models.stjepa import STJEPA
 
-__all__ = ["STJEPA"]
+__all__ = ["STJEPA", "CellJEPA"]

@@ -381,8 +381,13 @@ class JEPAModel(BaseModelClass):
                     f"{dir_path} was saved without data. Pass adata: {cls.__name__}.load(dir_path, adata)."
                 )
             adata = read_h5ad(path)
-        cls.setup_anndata(adata, **facts["setup"])
+        cls.setup_anndata(adata, **cls._setup_for(adata, facts["setup"]))
         return cls._assemble(adata, facts, weights, str(dir_path), accelerator, device)
+
+    @classmethod
+    def _setup_for(cls, adata: AnnData, setup: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of ``setup_anndata`` for ``adata`` where a model was saved with ``setup``."""
+        return dict(setup)
 
     @classmethod
     def _assemble(

@@ -230,14 +230,18 @@ def _neighbors_of(
 
 def fingerprint(adata: AnnData, keys: DataKeys) -> tuple:
     """Return a checksum of what the tables are made from, so that a changed graph or count is noticed."""
-    counts = _file_state(adata) if adata.isbacked else _checksum(counts_of(adata, keys))
-    parts: list[Any] = [adata.shape, tuple(adata.var_names[:1]), counts]
+    parts: list[Any] = [adata.shape, tuple(adata.var_names[:1]), counts_mark(adata, keys.layer)]
     for part in ("connectivities", "distances"):
         parts.append(_checksum(adata.obsp.get(f"{keys.neighbors_key}_{part}")))
     parts.append(_checksum(np.asarray(adata.obsm[keys.spatial_key])))
     for key in (keys.technology_key, keys.library_key):
         parts.append(None if key is None else _checksum(names_of(adata, key).astype("U")))
     return tuple(parts)
+
+
+def counts_mark(adata: AnnData, layer: str | None) -> Any:
+    """Return a checksum of the counts, or the state of the file that backs them."""
+    return _file_state(adata) if adata.isbacked else _checksum(adata.X if layer is None else adata.layers[layer])
 
 
 def _file_state(adata: AnnData) -> tuple:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from scjepa.nn.attention import ATTENTION_BACKENDS, Packing, attend, choose_backend
 from scjepa.nn.batch import Batch
-from scjepa.nn.cells import CELL_POOLING, CONTRASTS, CellBatch, CellEncoder, CellObjective, CellTowers, generate, hide
+from scjepa.nn.cells import (
+    CELL_POOLING,
+    CONTRASTS,
+    CellBatch,
+    CellEncoder,
+    CellObjective,
+    CellTowers,
+    generate,
+    hide,
+    with_unknown,
+)
 from scjepa.nn.embedding import RANK_ENCODERS, SEGMENT_ENCODERS, VALUE_ENCODERS, TokenEmbedding
 from scjepa.nn.encoder import Transformer
 from scjepa.nn.masked import MaskedPacking
@@ -45,4 +55,5 @@ __all__ = [
     "generate",
     "hide",
     "pool",
+    "with_unknown",
 ]

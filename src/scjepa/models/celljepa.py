@@ -1,0 +1,281 @@
+"""Cell-JEPA: embeddings of dissociated cells."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scvi.data import AnnDataManager
+
+from scjepa._cell_config import (
+    CellEncoderConfig,
+    CellJEPAConfig,
+    CellMaskingConfig,
+    CellObjectiveConfig,
+    CellTokenConfig,
+    CellTrainConfig,
+    FinetuneConfig,
+    resolve_cells,
+)
+from scjepa.models._base import JEPAModel
+from scjepa.models._cell_use import CellUseMixin, empty_cells
+from scjepa.models._cells import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
+from scjepa.models._labels import LabelReference
+from scjepa.nn import CellTowers
+from scjepa.tokens import CellSource
+from scjepa.tokens.vocabulary import Vocabulary
+from scjepa.training import CellTrainingPlan, hold_out_cells
+
+
+class CellJEPA(CellUseMixin):
+    """Cell-JEPA for dissociated cells (arXiv 2602.02093).
+
+    A cell is its expressed genes, each with the quantile bin of its count. A student sees some of the values, a teacher
+    that follows it by EMA sees all; the student reconstructs the hidden values and predicts the teacher's embedding of
+    the whole cell.
+
+    Parameters
+    ----------
+    adata
+        Data registered with :meth:`setup_anndata`.
+    preset
+        ``"demo"`` (a laptop, minutes), ``"base"`` or ``"paper"`` (512 wide, 12 layers; a GPU), or a whole
+        :class:`~scjepa.CellJEPAConfig`.
+    tokens, encoder, masking, objective, training, finetuning
+        Changes to the preset: a mapping of options, ``objective={"jepa_weight": 0}``, or the dataclass itself.
+    seed
+        Seed of the weights, the batches, the drawn genes and the masks.
+
+    Examples
+    --------
+    >>> scjepa.CellJEPA.setup_anndata(adata, labels_key="cell_type")
+    >>> model = scjepa.CellJEPA(adata, preset="demo")
+    >>> model.train()
+    >>> adata.obsm["X_celljepa"] = model.get_latent_representation()
+    >>> model.finetune()
+    >>> model.predict_labels(query)
+    """
+
+    _keys_class = CellKeys
+    _plan_class = CellTrainingPlan
+
+    def __init__(
+        self,
+        adata: AnnData,
+        preset: str | CellJEPAConfig = "base",
+        *,
+        tokens: CellTokenConfig | Mapping[str, Any] | None = None,
+        encoder: CellEncoderConfig | Mapping[str, Any] | None = None,
+        masking: CellMaskingConfig | Mapping[str, Any] | None = None,
+        objective: CellObjectiveConfig | Mapping[str, Any] | None = None,
+        training: CellTrainConfig | Mapping[str, Any] | None = None,
+        finetuning: FinetuneConfig | Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ):
+        parts = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
+        config = resolve_cells(preset, **parts, training=training, finetuning=finetuning)
+        super().__init__(adata)
+        self._build(config, Vocabulary.from_panels([adata.var_names]), seed)
+        self.init_params_ = self._get_init_params(locals())
+
+    def _build(self, config: CellJEPAConfig, vocabulary: Vocabulary, seed: int) -> None:
+        self.config, self.vocabulary, self.seed = config, vocabulary, seed
+        self.n_steps_ = 0
+        self.is_finetuned_ = False
+        self._cached = None
+        self._labelled: tuple[Any, LabelReference] | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module = CellTowers(len(vocabulary), config).eval()
+        self._model_summary_string = self.summary()
+
+    # -- data ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register an AnnData object.
+
+        Writes scvi-tools' bookkeeping (``uns["_scvi_uuid"]``, ``uns["_scvi_manager_uuid"]``) and nothing else.
+
+        Parameters
+        ----------
+        adata
+            Cells × genes.
+        layer
+            Layer of raw counts; default: ``X``.
+        batch_key
+            ``obs`` column of each cell's batch. The network never sees it: it serves ``train(validation="batch")`` and
+            ``training={"batches": "section"}``.
+        labels_key
+            ``obs`` column of each cell's label, for :meth:`finetune` and :meth:`predict_labels`; missing values are
+            cells without a label. Pretraining never sees it.
+        **kwargs
+            scvi-tools' own registry arguments.
+
+        Raises
+        ------
+        KeyError
+            If a key does not exist; the message names what does.
+        ValueError
+            If the data cannot be used: a view, duplicate gene names, missing batch names.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        if adata.is_view:
+            raise ValueError("adata is a view of another AnnData object. Make it its own: adata = adata.copy().")
+        fields = fields_of(CellKeys(layer, batch_key, labels_key))
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    def _keys_for(self, adata: AnnData) -> CellKeys:
+        return self.keys if adata is self.adata else (self._registered_keys(adata) or self.keys).present(adata)
+
+    def _checked(self, adata: AnnData) -> AnnData:
+        return adata  # _tables checks it, without writing to it
+
+    def _tables(
+        self, adata: AnnData, gene_ids: np.ndarray | None = None, gene_table: GeneTable | None = None
+    ) -> CellTables:
+        keys = self._keys_for(adata)
+        if adata is not self.adata:
+            fields_of(keys)[0].validate_field(adata)
+        self._check_genes(adata, gene_table)
+        return tables_of(adata, keys, self.vocabulary, self.config.tokens.n_bins, gene_table)
+
+    def _check_genes(self, adata: AnnData, gene_table: GeneTable | None) -> None:
+        """Raise if no gene is the model's, warn if some are not."""
+        names = sorted(set(converted_names(adata, gene_table)))
+        try:
+            alignment = self.vocabulary.align(names, source="adata.var_names")
+        except ValueError as error:
+            further = "" if gene_table is not None else " Or pass gene_table=..., from these names to the model's."
+            raise ValueError(f"{error}{further}") from error
+        if alignment.n_matched < alignment.n_names:
+            warnings.warn(f"Genes the model does not know are left out. {alignment}", UserWarning, stacklevel=5)
+
+    def _fingerprint(self) -> tuple:
+        return fingerprint(self.adata, self.keys)
+
+    def _source_of(self, data: CellTables, device: torch.device | str = "cpu") -> CellSource:
+        tokens = self.config.tokens
+        return CellSource(data.tokens, tokens.n_tokens, tokens.kept, data.labels, device)
+
+    def _split(self, data: CellTables, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Split the cells that have genes; in fine-tuning those of them that have a label."""
+        if by not in (None, "cell", "batch"):
+            raise ValueError(f"Validation is by 'cell' or by 'batch', found {by!r}.")
+        usable = data.tokens.lengths > 0
+        if not usable.all():
+            warnings.warn(f"{empty_cells(self.adata, ~usable)} They are not trained on.", UserWarning, stacklevel=5)
+        if self._stage == "finetuning":
+            usable &= data.labels >= 0
+        cells = np.flatnonzero(usable)
+        return hold_out_cells(cells, size, data.sections[cells] if by == "batch" else None, self.seed)
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    _stage = "pretraining"
+
+    def _fit(self, base: Any, *args: Any, **kwargs: Any) -> None:
+        self._begin(self._stage)
+        self._labelled = None
+        super()._fit(base, *args, **kwargs)
+
+    def _begin(self, stage: str) -> None:
+        """Take up a stage; heads that it needs and that are not there yet come from the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + 1)
+            self.module.begin(stage)
+
+    def finetune(self, max_epochs: int | None = None, **options: Any) -> None:
+        """Fine-tune on the labelled cells: GEP + GEPC + ECS + JEPA, as ``config.finetuning`` says (Section 2.3).
+
+        Reconstruction from tokens and from the cell's embedding, supervised contrast between labels, and the JEPA term
+        go on together. Cells without a label take no part.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the labelled cells. Default: the configuration's, 30.
+        **options
+            As in :meth:`train`.
+
+        Raises
+        ------
+        ValueError
+            If no labels were named, or there are fewer than two.
+        """
+        if self.keys.labels_key is None:
+            raise ValueError(
+                "Fine-tuning needs labels: setup_anndata(adata, labels_key=...) before the model is made or loaded."
+            )
+        if len(self._own_tables().label_names) < 2:
+            raise ValueError(f"adata.obs[{self.keys.labels_key!r}] has fewer than two labels; ECS tells labels apart.")
+        self._stage = "finetuning"
+        try:
+            self._fit(self.config.finetuning.training, max_epochs, **options)
+        finally:
+            self._stage = "pretraining"
+        self.is_finetuned_ = True
+
+    # -- words, save and load -----------------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """Return the model in a few lines: data, tokens, encoder, parameters, training."""
+        tokens, encoder, counts = self.config.tokens, self.config.encoder, self.module.parameter_counts()
+        state = f"trained for {self.n_steps_:,} steps" if self.is_trained_ else "not trained: call model.train()"
+        fine = ", fine-tuned" if self.is_finetuned_ else ""
+        return "\n".join(
+            [
+                f"CellJEPA, {state}{fine}",
+                f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes",
+                f"  tokens    up to {tokens.n_tokens} expressed genes of a cell, {tokens.n_bins} bins",
+                f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
+                f"value {encoder.value!r}",
+                f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "
+                f"vectors), {counts['trained']:,} with heads, {counts['total']:,} with heads and EMA copy",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _facts(self) -> dict[str, Any]:
+        facts = {**super()._facts(), "vocabulary": list(self.vocabulary.names), "is_finetuned": self.is_finetuned_}
+        reference = self._kept_reference()
+        if reference is None:
+            return facts
+        return {**facts, "labels": reference.facts(), "statistics": reference.arrays()}
+
+    @classmethod
+    def _setup_for(cls, adata: AnnData, setup: Mapping[str, Any]) -> dict[str, Any]:
+        return CellKeys(**setup).present(adata).to_dict()
+
+    @classmethod
+    def _from_facts(cls, adata: AnnData, facts: Mapping[str, Any]) -> CellJEPA:
+        model = cls.__new__(cls)
+        super(JEPAModel, model).__init__(adata)
+        config = CellJEPAConfig.from_dict(facts["config"])
+        model._build(config, Vocabulary(facts["vocabulary"]), facts["seed"])
+        model.is_finetuned_ = facts["is_finetuned"]
+        if model.is_finetuned_:
+            model._begin("finetuning")
+            model._begin("pretraining")
+        model._check_genes(adata, None)
+        model._restore(facts)
+        if "labels" in facts:
+            model._labelled = (None, LabelReference.from_saved(facts["labels"], facts["statistics"]))
+        model._model_summary_string = model.summary()
+        model.init_params_ = {"kwargs": {}, "non_kwargs": {"preset": config, "seed": facts["seed"]}}
+        return model
