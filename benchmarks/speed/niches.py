@@ -44,9 +44,10 @@ def main() -> None:
     done("set up")
     model.train(accelerator="cpu", progress_bar=False)
     done("train")
-    adata.obsm["X_stjepa"] = model.get_latent_representation()
-    done("embed")
-    scjepa.tl.niches(adata, n_niches=adata.obs["region"].nunique())
+    adata.obsm["X_stjepa_cell"] = model.get_latent_representation(scale="cell")
+    scjepa.tl.niche_readout(adata, by="section")
+    done("embed, read out")
+    scjepa.tl.niches(adata, "X_stjepa_niche", n_niches=adata.obs["region"].nunique())
     done("Leiden")
     report = {
         "cells": adata.n_obs,
