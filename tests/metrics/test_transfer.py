@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pytest
+import scanpy as sc
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sklearn.neighbors import NearestNeighbors
+
 from scjepa.metrics import label_transfer
+from scjepa.tl import readout
 
 
 @settings(max_examples=30, deadline=None)
@@ -66,3 +71,27 @@ def test_bad_input_is_told():
         label_transfer(points, [None] * 3, points, labels)
     with pytest.raises(ValueError, match="n_neighbors must be 1 or more"):
         label_transfer(points, labels, points, labels, n_neighbors=0)
+
+
+@pytest.mark.data
+def test_layers_found_from_one_technology_on_another_by_pca_are_as_known(data_dir):
+    names = {"V1": "starmap_visual_cortex", "osmFISH": "osmfish_somatosensory_cortex"}
+    sets = {name: ad.read_h5ad(data_dir / "spatial" / f"{file}.h5ad") for name, file in names.items()}
+    shared = [gene for gene in sets["V1"].var_names if gene in set(sets["osmFISH"].var_names)]
+    means = []
+    for adata in sets.values():
+        counts = adata[:, shared].copy()
+        sc.pp.normalize_total(counts, target_sum=1e4)
+        sc.pp.log1p(counts)
+        near = NearestNeighbors(n_neighbors=10).fit(adata.obsm["spatial"]).kneighbors_graph()
+        means.append(((counts.X + near @ counts.X) / 11).toarray())
+    technology = np.repeat(list(names), [len(part) for part in means])
+    found = readout(np.vstack(means), technology)
+    v1, osmfish = found[technology == "V1"], found[technology == "osmFISH"]
+    layers = {name: adata.obs["region_harmonised"] for name, adata in sets.items()}
+    result = label_transfer(osmfish, layers["osmFISH"], v1, layers["V1"])
+    assert len(shared) == 19
+    assert result.n_cells == 1207
+    assert result.labels == ("HPC", "L1", "L2/3", "L4", "L5", "L6", "WM")
+    assert result.accuracy == pytest.approx(0.55, abs=0.04)
+    assert result.accuracy > 2 * result.majority_rate

@@ -121,6 +121,8 @@ def scib_suite(
     """Return the scores of scib-metrics for bio conservation and batch correction, as its ``Benchmarker`` sets them.
 
     Neighbors are exact up to 50,000 cells (15 for graph connectivity, 50 for kBET, 90 for LISI, the cell included).
+    Within kBET scib-metrics searches once more, approximately and without a seed: its score differs a little from call
+    to call, and the first call of a session takes most of a minute to compile.
 
     Parameters
     ----------

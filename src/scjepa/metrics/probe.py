@@ -90,8 +90,8 @@ def block_probe(
         Most cells of a block. Default: a fiftieth of the labelled cells, at least 50. A label found in one block only
         cannot be learned.
     margin
-        A training cell is left out of a fold when a test cell is among its ``margin`` nearest cells or it among those
-        of a test cell. 0: none is left out.
+        A training cell is left out of a fold when a test cell is among its ``margin`` nearest labelled cells or it
+        among those of a test cell. 0: none is left out.
     seed
         Which blocks go to which fold.
     ignore
