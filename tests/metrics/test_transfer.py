@@ -6,7 +6,6 @@ import pytest
 import scanpy as sc
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
 from sklearn.neighbors import NearestNeighbors
 
 from scjepa.metrics import label_transfer
