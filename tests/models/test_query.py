@@ -221,6 +221,7 @@ def test_a_frozen_encoder_with_nothing_new_has_nothing_to_train(trained):
     query = scjepa.STJEPA.load_query_data(fresh(adata.copy()), model, freeze="encoder", **CPU)
     with pytest.raises(ValueError, match="freeze='none'"):
         query.train(max_steps=1, **QUIET)
+    assert "parameters" in str(query.estimate())
     assert np.isfinite(query.get_latent_representation()).all()
 
 
@@ -327,6 +328,23 @@ def test_some_genes_in_another_case_are_warned_of(trained):
     with pytest.warns(UserWarning, match=r"1 genes count as new.*'GENE03' \(reference: 'Gene03'\)"):
         query = scjepa.STJEPA.load_query_data(renamed(adata, Gene03="GENE03"), model, **CPU)
     assert "GENE03" in query.vocabulary
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [("cells.h5ad", "read_h5ad"), (np.zeros((3, 3)), "found ndarray"), (type("SpatialData", (), {})(), "table_of")],
+)
+def test_what_is_no_anndata_is_refused_with_what_to_do(trained, wrong, words):
+    model, _ = trained
+    calls = (
+        model.get_latent_representation,
+        model.coverage,
+        scjepa.STJEPA.setup_anndata,
+        lambda adata: scjepa.STJEPA.load_query_data(adata, model),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=words):
+            call(wrong)
 
 
 def test_arguments_are_checked(trained):

@@ -11,7 +11,7 @@ from anndata import AnnData
 from scjepa._config import STJEPAConfig
 from scjepa.models._data import counts_of
 from scjepa.models._embed import AUTO, batches, token_budget
-from scjepa.models._fields import validate
+from scjepa.models._fields import require_anndata, validate
 from scjepa.models._query import QueryMixin
 from scjepa.nn import SpatialJEPA
 from scjepa.tokens.batches import TokenSource
@@ -190,6 +190,7 @@ class CoverageMixin(QueryMixin):
         >>> print(model.coverage(new_section, cost=True))
         """
         adata = self.adata if adata is None else adata
+        require_anndata(adata)
         keys = self._keys_for(adata)
         validate(adata, keys)
         known = self._trained_vocabulary()
@@ -216,13 +217,13 @@ class CoverageMixin(QueryMixin):
 
     def _trained_vocabulary(self) -> Vocabulary:
         """Return the genes that the model was trained on."""
-        if self.reference is None or self.knows_own_data:
+        if self.reference is None or self._knows_own_data:
             return self.vocabulary
         return Vocabulary(self.vocabulary.names[: self.reference.n_genes])
 
     def _cost(self, adata: AnnData, reference: AnnData | None, scale: str, n_cells: int, seed: int) -> CoverageCost:
         if reference is None:
-            if not self.knows_own_data or adata is self.adata:
+            if not self._knows_own_data or adata is self.adata:
                 raise ValueError(
                     "The cost is measured on the data that the model was trained on, which is not at hand here. Pass "
                     "it: coverage(adata, cost=True, reference=training_adata)."

@@ -6,6 +6,7 @@ refused. These fields check and remember names; alignment by name is the model's
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -178,6 +179,19 @@ class GraphField(_NamedField):
         return {"keys": [key for key in keys if key in adata.obsp]}
 
 
+def require_anndata(adata: Any) -> None:
+    """Refuse what is no AnnData object, with the call that makes one of it."""
+    if isinstance(adata, AnnData):
+        return
+    if isinstance(adata, str | os.PathLike):
+        how = f"Read it: adata = anndata.read_h5ad({str(adata)!r})."
+    elif type(adata).__name__ == "SpatialData":
+        how = "Take its table: adata = scjepa.table_of(sdata)."
+    else:
+        how = "Several AnnData objects become one with scjepa.concat."
+    raise TypeError(f"Expected an AnnData object, found {type(adata).__name__}. {how}")
+
+
 def fields_of(keys: DataKeys) -> list[BaseAnnDataField]:
     """Return what is registered of an AnnData object, in the order in which it is checked."""
     return [
@@ -191,6 +205,7 @@ def fields_of(keys: DataKeys) -> list[BaseAnnDataField]:
 
 def validate(adata: AnnData, keys: DataKeys) -> None:
     """Raise where ``adata`` cannot be used with ``keys``; nothing is written to it, nothing holds on to it."""
+    require_anndata(adata)
     for field in fields_of(keys):
         if not field.is_empty:
             field.validate_field(adata)
@@ -210,6 +225,7 @@ def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys, stack
     stacklevel
         Of the warnings.
     """
+    require_anndata(adata)
     if registered is not None:
         return registered
     absent: dict[str, None] = {}

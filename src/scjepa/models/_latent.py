@@ -87,7 +87,7 @@ class LatentMixin(JEPAModel):
         FileExistsError
             If there is a file at ``out`` from another model or other data; it is not replaced.
         """
-        if isinstance(adata, Mapping | Sequence):
+        if isinstance(adata, Mapping | Sequence) and not isinstance(adata, str):
             if out is not None:
                 raise ValueError("out takes the result of one AnnData object; embed them one by one.")
             several: dict[str, Any] = {"scale": scale, "encoder": encoder, "genes": genes, "batch_size": batch_size}

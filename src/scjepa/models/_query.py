@@ -20,7 +20,7 @@ from scjepa.models import _store
 from scjepa.models._base import JEPAModel
 from scjepa.models._data import DataKeys, codes_of, counts_of, names_of, normalizations_of, panels_of
 from scjepa.models._device import check_device
-from scjepa.models._fields import keys_for
+from scjepa.models._fields import keys_for, require_anndata
 from scjepa.models._rows import rows_like, rows_of_mean, train_new_rows_only
 from scjepa.nn import SpatialJEPA
 from scjepa.tokens.counts import iter_rows
@@ -144,6 +144,7 @@ class QueryMixin(JEPAModel):
         >>> query.train(max_steps=300)  # fine-tuned
         """
         check_device(accelerator)
+        require_anndata(adata)
         if freeze not in FREEZE:
             raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
         facts, weights, source = cls._facts_of(reference_model)
@@ -207,7 +208,7 @@ class QueryMixin(JEPAModel):
             )
 
     @property
-    def knows_own_data(self) -> bool:
+    def _knows_own_data(self) -> bool:
         """Whether the model was trained on its own AnnData, and not only on that of a reference or a checkpoint."""
         return self.is_trained_ and (self.reference is None or self.n_steps_ > self.reference.n_steps)
 

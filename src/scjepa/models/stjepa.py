@@ -25,7 +25,7 @@ from scjepa._config import (
 from scjepa.models._base import JEPAModel
 from scjepa.models._coverage import CoverageMixin
 from scjepa.models._data import CellData, DataKeys, normalizations_of, panels_of, tables_of
-from scjepa.models._fields import fields_of, validate
+from scjepa.models._fields import fields_of, require_anndata, validate
 from scjepa.models._latent import LatentMixin
 from scjepa.models._pretrained import PretrainedMixin
 from scjepa.models._query import Reference
@@ -152,6 +152,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             If the data cannot be used: a view, duplicate gene names, missing section names, wrong shapes.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
+        require_anndata(adata)
         if adata.is_view:
             raise ValueError("adata is a view of another AnnData object. Make it its own: adata = adata.copy().")
         keys = DataKeys(layer, technology_key, library_key, spatial_key, neighbors_key, panel_key)
@@ -160,7 +161,8 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         cls.register_manager(manager)
 
     def _checked(self, adata: AnnData) -> AnnData:
-        return adata  # _tables checks it by its own keys, without writing to it or holding on to it
+        require_anndata(adata)
+        return adata  # _tables checks the rest by its own keys, without writing to it or holding on to it
 
     def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None) -> CellData:
         keys = self._keys_for(adata)
