@@ -64,7 +64,7 @@ def weighted_scores(
     given = [embeddings] if hasattr(embeddings, "shape") else list(embeddings)
     if not given:
         raise ValueError("embeddings is empty: give an array of shape (n_cells, n_dims), or a list of such arrays.")
-    options = {"resolutions": resolutions, "n_neighbors": n_neighbors, "seeds": seeds, "ignore": ignore}
+    options: dict[str, Any] = {"resolutions": resolutions, "n_neighbors": n_neighbors, "seeds": seeds, "ignore": ignore}
     rows = pd.concat(
         [
             clustering_scores(embedding, labels, groups=technologies, matched=False, **options).assign(embedding=i)
