@@ -35,6 +35,7 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints", "tutorials/README.md"]
 suppress_warnings = [
+    "ref.python",  # names of attributes, such as n_cells, that several classes have
     "config.cache",  # autosummary_context holds a function
     "sphinx_autodoc_typehints.forward_reference",
     "sphinx_autodoc_typehints.guarded_import",
