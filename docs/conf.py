@@ -10,6 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import _cli  # noqa: E402
 import _tables  # noqa: E402
 
 import scjepa  # noqa: E402
@@ -97,3 +98,4 @@ warnings.filterwarnings("ignore", category=DeprecationWarning, module="sphinx_au
 warnings.filterwarnings("ignore", category=PendingDeprecationWarning, module="sphinx_autodoc_typehints")
 
 _tables.write(HERE)
+_cli.write(HERE)

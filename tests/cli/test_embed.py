@@ -34,7 +34,8 @@ def test_copies_hold_the_embedding_that_python_gives(data, model, embedded):
     np.testing.assert_array_equal(adata.obsm["X_stjepa"], python_embedding(data, model))
     assert adata.obsm["X_stjepa"].dtype == np.float32
     pd.testing.assert_frame_equal(adata.obs, before.obs)
-    assert list(adata.obsm) == ["X_stjepa", "spatial"]
+    np.testing.assert_array_equal(adata.obsm["X_stjepa_cell"], python_embedding(data, model, scale="cell"))
+    assert sorted(adata.obsm) == ["X_stjepa", "X_stjepa_cell", "spatial"]
     assert list(adata.obsp) == []
     assert ad.read_zarr(embedded / "b.zarr").obsm["X_stjepa"].shape == (80, 32)
     assert "X_stjepa" not in before.obsm
@@ -78,6 +79,11 @@ def test_the_input_is_written_to_only_when_asked(data, model, tmp_path, capsys):
     assert "has obsm['X_stjepa'] already" in capsys.readouterr().err
     assert main([*words, "--overwrite", "--key-added", "again"]) == 0
     np.testing.assert_array_equal(ad.read_h5ad(path).obsm["again"], first)
+    assert "again_cell" in ad.read_h5ad(path).obsm
+    assert main([*words, "--overwrite", "--key-added", "one", "--scale", "cell"]) == 0
+    assert "one_cell" not in ad.read_h5ad(path).obsm
+    assert main([*words, "--out", str(tmp_path / "e.csv"), "--scale", "both"]) == 2
+    assert "holds one embedding" in capsys.readouterr().err
 
 
 def test_a_spatialdata_store_gets_it_into_its_table(data, model, tmp_path):
@@ -159,7 +165,7 @@ def test_a_killed_embed_leaves_no_half_file(data, model, tmp_path, signal_number
     try:
         assert run.stdout.readline() == "writing\n"
         run.send_signal(signal_number)
-        run.communicate(timeout=60)
+        run.communicate(timeout=300)
     finally:
         run.kill()
     left = [path.name for path in tmp_path.iterdir()]

@@ -133,7 +133,7 @@ def test_the_state_of_another_run_is_not_resumed(data, tiny, tmp_path, capsys):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_stopped_resumes_to_the_same_model(data, tiny, tmp_path, signal_number):
-    words = ["fit", str(data / "a.h5ad"), *tiny, "--steps", "400", "--checkpoint-every", "5"]
+    words = ["fit", str(data / "a.h5ad"), *tiny, "--steps", "80", "--checkpoint-every", "5"]
     state = tmp_path / "state"
     stopped = [*words, "--out", str(tmp_path / "m"), "--checkpoint-dir", str(state)]
     run = subprocess.Popen([sys.executable, "-m", "scjepa.cli", *stopped], stderr=subprocess.PIPE, text=True)
@@ -141,7 +141,7 @@ def test_a_fit_that_is_stopped_resumes_to_the_same_model(data, tiny, tmp_path, s
         while not (state / "last.ckpt").exists() and run.poll() is None:
             time.sleep(0.02)
         run.send_signal(signal_number)
-        err = run.communicate(timeout=60)[1]
+        err = run.communicate(timeout=300)[1]
     finally:
         run.kill()
     assert run.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[signal_number], err

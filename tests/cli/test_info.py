@@ -35,7 +35,7 @@ def test_several_files_of_every_kind(data, embedded, capsys):
     assert "b.zarr: zarr, " in zarr
     assert "s.zarr: SpatialData, table 'table', " in store
     assert line(store, "coordinates").startswith("obsm['spatial'], 2 dimensions")
-    assert line(result, "obsm") == "X_stjepa (32), spatial (2)"
+    assert line(result, "obsm") == "X_stjepa (32), X_stjepa_cell (32), spatial (2)"
 
 
 def test_what_to_mind(make_tissue, tmp_path, capsys):

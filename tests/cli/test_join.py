@@ -8,7 +8,7 @@ from scipy import sparse
 
 from scjepa.cli._cells import Where, add_graph, read_cells
 from scjepa.cli._files import data_files
-from scjepa.cli._join import join, keys_for, section_names
+from scjepa.cli._join import join, keys_for
 
 
 def write(folder, name: str, genes: str, n: int = 12, sections=None, technologies=None, dense=False, **more):
@@ -23,8 +23,8 @@ def write(folder, name: str, genes: str, n: int = 12, sections=None, technologie
     adata = ad.AnnData(X if dense else sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=list(genes)))
     adata.obsm["spatial"] = rng.random((n, 2))
     for key, value in more.items():
-        for name, column in value.items():
-            getattr(adata, key)[name] = column
+        for added, column in value.items():
+            getattr(adata, key)[added] = column
     adata.write_h5ad(folder / f"{name}.h5ad")
     return folder / f"{name}.h5ad"
 
@@ -84,9 +84,8 @@ def test_columns_of_sections_and_technologies_are_used_where_they_are(tmp_path):
 
 def test_sections_of_one_name_in_two_files_are_two_sections(tmp_path):
     one, other = (write(tmp_path, name, "ab", sections=["1"] * 6 + [name] * 6) for name in ("one", "other"))
-    _, _, cells = joined(one, other)
-    names = section_names(cells)
-    assert [sorted(set(part)) for part in names] == [["one", "one/1"], ["other", "other/1"]]
+    adata, _, _ = joined(one, other)
+    assert sorted(set(adata.obs["section"])) == ["one", "one-1", "other", "other-1"]
 
 
 def test_other_columns_can_be_named(tmp_path):
@@ -98,20 +97,25 @@ def test_other_columns_can_be_named(tmp_path):
         joined(path, where=Where(library_key="mous"))
 
 
-def test_panels_of_a_file_of_several_technologies(tmp_path):
-    technologies = ["A"] * 6 + ["B"] * 6
-    plain = write(tmp_path, "plain", "abc", technologies=technologies)
-    adata = ad.read_h5ad(plain)
-    adata.X = sparse.csr_matrix(adata.X.toarray() * (np.arange(12) < 6)[:, None] ** np.array([0, 0, 1]))
-    adata.write_h5ad(plain)  # B has no count of c
+def test_a_table_of_panels_in_a_file_is_used(tmp_path):
     known = pd.DataFrame({"A": [True, True, False], "B": [True, False, True]}, index=list("abc"))
+    technologies = ["A"] * 6 + ["B"] * 6
     told = write(tmp_path, "told", "abc", technologies=technologies, varm={"measured": known})
-    table = joined(plain, write(tmp_path, "other", "ab"))[0].varm["measured"].loc[list("abc")]
-    assert table["A"].tolist() == [True, True, True]
-    assert table["B"].tolist() == [True, True, False]
     alone, keys, _ = joined(told)
-    assert keys.panel_key == "measured"
-    pd.testing.assert_frame_equal(alone.varm["measured"], known)
+    assert keys.panel_key == "panel"
+    pd.testing.assert_frame_equal(alone.varm["panel"], known)
+    table = joined(told, write(tmp_path, "other", "ab"))[0].varm["panel"].loc[list("abc")]
+    assert table["A"].tolist() == [True, True, False]
+    assert table["B"].tolist() == [True, False, True]
+    assert table["other"].tolist() == [True, True, False]
+
+
+def test_the_layer_of_several_files_is_where_the_model_looks(tmp_path):
+    layers = {"counts": np.full((12, 2), 7)}
+    paths = [write(tmp_path, name, "ab", layers=layers) for name in ("one", "other")]
+    adata, keys, _ = joined(*paths, where=Where(layer="counts"))
+    assert (keys.layer, adata.X) == ("counts", None)
+    assert (np.asarray(adata.layers["counts"]) == 7).all()
 
 
 def test_layers(tmp_path):
@@ -173,8 +177,8 @@ def test_files_that_do_not_go_together_are_told(tmp_path):
     flat = write(tmp_path, "cube", "abc", obsm={"spatial": np.random.default_rng(0).random((12, 3))})
     with pytest.raises(ValueError, match="two columns and some of three"):
         joined(one, flat)
-    with pytest.raises(ValueError, match="'a' occurs more than once"):
-        joined(write(tmp_path, "twice", "aab"))
+    with pytest.raises(ValueError, match="gene 'a' twice"):
+        joined(write(tmp_path, "twice", "aab"), one)
 
 
 def test_spatialdata_gives_centroids_and_regions(data):

@@ -65,6 +65,7 @@ def fails_with(error: BaseException) -> Command:
     [
         (ValueError("counts\n  are negative"), 1, "scjepa: counts are negative"),
         (KeyError("no obsm 'spatial'"), 1, "scjepa: no obsm 'spatial'"),
+        (KeyError("spatial"), 1, "scjepa: there is no 'spatial'; --debug tells where it was looked for"),
         (FileNotFoundError("There is no file x."), 1, "scjepa: There is no file x."),
         (OSError(28, "No space left on device"), 1, "scjepa: [Errno 28] No space left on device"),
         (MemoryError("Unable to allocate 9 GiB"), 1, "scjepa: memory ran out. Unable to allocate 9 GiB"),

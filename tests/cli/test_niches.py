@@ -5,6 +5,7 @@ import shutil
 import anndata as ad
 import numpy as np
 import pytest
+import squidpy as sq
 
 import scjepa
 from scjepa.cli import main
@@ -19,18 +20,22 @@ def test_niches_of_one_file_are_those_of_python(embedded, tmp_path, capsys):
     assert niches(embedded / "a.h5ad", "--n-niches", 3, "--out", out) == 0
     assert capsys.readouterr().out == f"{out}\n"
     adata, expected = ad.read_h5ad(out), ad.read_h5ad(embedded / "a.h5ad")
-    scjepa.tl.niches(expected, n_niches=3)
+    sq.gr.spatial_neighbors(expected, n_neighs=10, coord_type="generic")
+    scjepa.tl.niche_readout(expected)
+    scjepa.tl.niches(expected, "X_stjepa_niche", n_niches=3)
+    np.testing.assert_allclose(adata.obsm["X_stjepa_niche"], expected.obsm["X_stjepa_niche"], atol=1e-5)
     assert adata.obs["niche"].tolist() == expected.obs["niche"].tolist()
     assert adata.obs["niche"].cat.categories.tolist() == ["0", "1", "2"]
     assert list(adata.uns["niche_colors"]) == list(expected.uns["niche_colors"])
     assert adata.uns["scjepa"]["niche"]["n_niches"] == 3
+    assert adata.uns["scjepa"]["X_stjepa_niche"]["n_hops"] == 3
     assert "niche" not in ad.read_h5ad(embedded / "a.h5ad").obs
 
 
 def test_niches_of_several_files_are_found_together(embedded, tmp_path):
     files = embedded / "a.h5ad", embedded / "b.zarr"
     out, picture = tmp_path / "out", tmp_path / "map.png"
-    words = ["--resolution", 0.5, "--standardize-by", "section", "--key", "domain"]
+    words = ["--readout", "plain", "--resolution", 0.5, "--standardize-by", "section", "--key", "domain"]
     assert niches(*files, *words, "--out", out, "--map", picture, "--reference", "region", "--unit", "µm") == 0
     one, other = ad.read_h5ad(out / "a.h5ad"), ad.read_zarr(out / "b.zarr")
     both = ad.concat([one, other], index_unique="-", keys=["a", "b"], label="section")
@@ -41,6 +46,22 @@ def test_niches_of_several_files_are_found_together(embedded, tmp_path):
     assert list(one.obs["domain"].cat.categories) == list(other.obs["domain"].cat.categories)
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 5_000
+    assert "X_stjepa_niche" not in one.obsm
+
+
+def test_rings_of_several_files_never_mix(embedded, tmp_path):
+    files = embedded / "a.h5ad", embedded / "b.zarr"
+    assert niches(*files, "--hops", 2, "--spatial-neighbors", 4, "--out", tmp_path / "both") == 0
+    assert niches(files[0], "--hops", 2, "--spatial-neighbors", 4, "--out", tmp_path / "alone.h5ad") == 0
+    alone = ad.read_h5ad(tmp_path / "alone.h5ad").obsm["X_stjepa_niche"]
+    both = [ad.read_h5ad(tmp_path / "both" / "a.h5ad"), ad.read_zarr(tmp_path / "both" / "b.zarr")]
+    widths = {part.obsm["X_stjepa_niche"].shape for part in both}
+    assert widths == {alone.shape} == {(80, 20 * 3)}
+    expected = ad.concat([ad.read_h5ad(files[0]), ad.read_zarr(files[1])], label="section", index_unique="-")
+    sq.gr.spatial_neighbors(expected, n_neighs=4, coord_type="generic", library_key="section")
+    scjepa.tl.niche_readout(expected, by="section", n_hops=2)
+    found = np.concatenate([part.obsm["X_stjepa_niche"] for part in both])
+    np.testing.assert_allclose(found, expected.obsm["X_stjepa_niche"], atol=1e-4)
 
 
 def test_niches_are_written_anew_but_never_over_a_column_of_the_user(embedded, tmp_path, capsys):
@@ -64,7 +85,8 @@ def test_niches_are_written_anew_but_never_over_a_column_of_the_user(embedded, t
         (["--n-niches", "0"], 2, "whole number of at least 1"),
         (["--map", "map.txt"], 2, "pictures end in .png"),
         (["--unit", "µm"], 2, "name it with --map"),
-        (["--use-rep", "X_pca"], 1, "has no obsm['X_pca']; obsm holds X_stjepa, spatial. Embed its cells"),
+        (["--use-rep", "X_pca"], 1, "has no obsm['X_pca']; obsm holds X_stjepa, X_stjepa_cell, spatial. Embed its"),
+        (["--spatial-neighbors", "90"], 1, "too few for 90 neighbors each. Leave it out, or take fewer: --spatial-"),
         (["--standardize-by", "mouse"], 1, "no column obs['mouse']"),
         (["--n-niches", "81"], 1, "between 1 and the number of cells"),
         (["--spatial-key", "X", "--map", "map.png"], 1, "--spatial-key"),
@@ -86,7 +108,7 @@ def test_a_picture_is_not_replaced_unasked(embedded, tmp_path, capsys):
 
 def test_embeddings_of_two_models_do_not_mix(embedded, tmp_path, capsys):
     adata = ad.read_h5ad(embedded / "a.h5ad")
-    adata.obsm["X_stjepa"] = np.ones((80, 7), dtype=np.float32)
+    adata.obsm["X_stjepa_cell"] = np.ones((80, 7), dtype=np.float32)
     adata.write_h5ad(tmp_path / "seven.h5ad")
     assert niches(embedded / "a.h5ad", tmp_path / "seven.h5ad", "--out", tmp_path / "o") == 1
     assert "7 and 32 dimensions" in capsys.readouterr().err

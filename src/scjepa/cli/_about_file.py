@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from scjepa import _keys
 from scjepa.cli._cells import Cells, Where, add_graph, read_cells
 from scjepa.cli._files import DataFile, data_files
-from scjepa.cli._join import join, keys_for, measured_by, technology_names
+from scjepa.cli._join import join, keys_for, panels_of
 from scjepa.cli.info import lines
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.memory import readable_bytes
@@ -38,7 +38,11 @@ def about_file(path: Path, options: argparse.Namespace) -> str:
         raise ValueError(mind[-1])
     if cells is not None:
         facts |= {"counts": _counts(cells, mind), "coordinates": _coordinates(cells, where, mind)}
-        facts |= {"sections": _names(cells.sections), "technologies": _technologies(cells), "graph": _graph(cells)}
+        facts |= {
+            "sections": _names(cells.sections),
+            "technologies": _technologies(cells, where),
+            "graph": _graph(cells),
+        }
         if options.model:
             facts |= _against_model(file, options)
         elif options.preset:
@@ -117,14 +121,14 @@ def _names(names: pd.Series | None) -> str:
     return f"obs[{names.name!r}], {len(sizes)}: {shown}{', ...' if len(sizes) > 6 else ''}"
 
 
-def _technologies(cells: Cells) -> str:
+def _technologies(cells: Cells, where: Where) -> str:
     """Tell of technologies, and where there are several, of the genes that each measured."""
     text = _names(cells.technologies)
-    if cells.technologies is None or cells.technologies.nunique() < 2:
+    if cells.technologies is None or cells.technologies.nunique() < 2 or not cells.genes.is_unique:
         return text
-    measured = measured_by([cells], technology_names([cells]), cells.genes)
-    panels = ", ".join(f"{name} {measured[name].sum():,} genes" for name in measured)
-    return f"{text}\n{panels}; {int(measured.all(axis=1).sum()):,} in all"
+    panels = panels_of(cells, where)
+    each = ", ".join(f"{name} {panels[name].sum():,} genes" for name in panels)
+    return f"{text}\n{each}; {int(panels.all(axis=1).sum()):,} in all"
 
 
 def _graph(cells: Cells) -> str:

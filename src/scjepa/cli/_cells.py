@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 X = "X"
 """``--layer`` that names the matrix itself."""
 
-MEASURED = "measured"
-"""``varm`` key of the genes × technologies table of what was measured."""
+PANELS = (_keys.PANEL, "measured")
+"""``varm`` keys under which genes × technologies tables of what was measured are: ours, and the simulator's."""
 
 _PARTS = ("connectivities", "distances")
 
@@ -67,7 +67,7 @@ class Cells:
     file
         The file.
     counts
-        ``(n_cells, n_genes)`` sparse or dense.
+        ``(n_cells, n_genes)`` sparse or dense; ``None`` where they were not asked for.
     names, genes
         Of the cells and the genes.
     coordinates
@@ -78,8 +78,8 @@ class Cells:
         The spatial graph's matrices by ``"connectivities"`` and ``"distances"``; empty where there is none.
     graph_parameters
         What squidpy noted about the graph.
-    measured
-        Genes × technologies, bool; ``None`` where the file does not say.
+    panels
+        Which technology measured which gene, genes × technologies, bool; ``None`` where the file does not say.
     """
 
     file: DataFile
@@ -91,16 +91,18 @@ class Cells:
     technologies: pd.Series | None = None
     edges: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     graph_parameters: dict[str, Any] = field(default_factory=dict)
-    measured: pd.DataFrame | None = None
+    panels: pd.DataFrame | None = None
 
 
-def read_cells(file: DataFile, where: Where, *, use_graph: bool = True) -> Cells:
+def read_cells(file: DataFile, where: Where, *, use_graph: bool = True, use_counts: bool = True) -> Cells:
     """Read the cells of a file; layers, embeddings and what else it holds stay where they are.
 
     Parameters
     ----------
     use_graph
         Whether to take the spatial graph that is in the file.
+    use_counts
+        Whether to read counts.
 
     Raises
     ------
@@ -108,18 +110,17 @@ def read_cells(file: DataFile, where: Where, *, use_graph: bool = True) -> Cells
         If a layer, a column or coordinates are not there; the message names the file and what it has.
     """
     with file.opened() as group:
-        counts = read_elem(_matrix(group, where.layer, file))
+        counts = read_elem(_matrix(group, where.layer, file)) if use_counts else None
         obs, var = read_elem(group["obs"]), read_elem(group["var"])
-        coordinates = read_elem(group["obsm"][where.spatial_key]) if where.spatial_key in group["obsm"] else None
+        place = f"obsm/{where.spatial_key}"
+        coordinates = read_elem(group[place]) if place in group else None
         cells = Cells(file, counts, obs.index.astype(str), var.index.astype(str), np.empty((0, 2)))
         if use_graph and "obsp" in group:
             keys = {part: f"{where.neighbors_key}_{part}" for part in _PARTS}
             cells.edges = {part: read_elem(group["obsp"][key]) for part, key in keys.items() if key in group["obsp"]}
             cells.graph_parameters = _graph_parameters(group, where.neighbors_key)
         cells.sections = sections_of(group, obs, file, where.library_key)
-        if "varm" in group and MEASURED in group["varm"]:
-            table = read_elem(group["varm"][MEASURED])
-            cells.measured = table if isinstance(table, pd.DataFrame) else None
+        cells.panels = _panels(group)
     if coordinates is None:
         coordinates = _computed_coordinates(file, where.spatial_key)
     cells.coordinates = np.asarray(coordinates, dtype=np.float64)
@@ -140,6 +141,11 @@ def _matrix(group: Any, layer: str | None, file: DataFile) -> Any:
             f"{file.path} has no layer {layer!r}; layers: {', '.join(layers) or 'none'}. Or take --layer X."
         )
     return group["layers"][layer]
+
+
+def _panels(group: Any) -> pd.DataFrame | None:
+    tables = (read_elem(group[f"varm/{key}"]) for key in PANELS if f"varm/{key}" in group)
+    return next((table for table in tables if isinstance(table, pd.DataFrame)), None)
 
 
 def _graph_parameters(group: Any, neighbors_key: str) -> dict[str, Any]:
@@ -165,7 +171,7 @@ def _computed_coordinates(file: DataFile, spatial_key: str) -> np.ndarray:
     """Return centroids of what a SpatialData table annotates; other files must have coordinates."""
     if file.kind != SPATIALDATA:
         with file.opened() as group:
-            there = ", ".join(sorted(group["obsm"])) or "nothing"
+            there = ", ".join(sorted(group["obsm"]) if "obsm" in group else []) or "nothing"
         raise ValueError(
             f"{file.path} has no coordinates obsm[{spatial_key!r}]; obsm holds {there}. Name them with --spatial-key."
         )
@@ -209,8 +215,17 @@ def _column(obs: pd.DataFrame, file: DataFile, key: str | None, usual: Iterable[
     return obs[key].astype(str)
 
 
-def add_graph(cells: Cells, n_neighbors: int) -> None:
+def add_graph(cells: Cells, n_neighbors: int, option: str = "--n-neighbors") -> None:
     """Build the graph of nearest neighbors within each section with squidpy, where the cells have none.
+
+    Parameters
+    ----------
+    cells
+        Get ``edges`` and ``graph_parameters``.
+    n_neighbors
+        Neighbors of each cell.
+    option
+        Option of the command line that sets their number, for the error.
 
     Raises
     ------
@@ -224,7 +239,7 @@ def add_graph(cells: Cells, n_neighbors: int) -> None:
     if sizes.min() <= n_neighbors:
         raise ValueError(
             f"{cells.file.path}: the section {str(names[sizes.argmin()])!r} has {sizes.min()} cells, too few for "
-            f"{n_neighbors} neighbors each. Leave it out, or take fewer: --n-neighbors {max(1, sizes.min() - 1)}."
+            f"{n_neighbors} neighbors each. Leave it out, or take fewer: {option} {max(1, sizes.min() - 1)}."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

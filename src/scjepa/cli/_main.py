@@ -42,8 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_options(own)
-        own.add_argument("-q", "--quiet", action="store_true", help="tell nothing of progress on stderr")
-        own.add_argument("--debug", action="store_true", help="show the traceback of an error, and every warning")
+        telling = own.add_argument_group("messages")
+        telling.add_argument("-q", "--quiet", action="store_true", help="tell nothing of progress on stderr")
+        telling.add_argument("--debug", action="store_true", help="show the traceback of an error, and every warning")
         own.set_defaults(run=command.run, parser=own)
     return parser
 
@@ -66,11 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
     except SystemExit as stop:  # --help, --version, or argparse's own errors
         return int(stop.code or 0)
+    terminated = threading.Event()
     try:
-        with _session(options.debug):
+        with _session(options.debug, terminated):
             options.run(options)
-    except KeyboardInterrupt as stop:
-        return _tell(str(stop) or "interrupted", INTERRUPTED)
+    except KeyboardInterrupt as stop:  # a training that is terminated ends as one that is interrupted
+        return _tell(str(stop) or "interrupted", TERMINATED if terminated.is_set() else INTERRUPTED)
     except UsageError as error:
         options.parser.print_usage(sys.stderr)
         return _tell(error, WRONG_USAGE)
@@ -86,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tell(what: Any, code: int) -> int:
     """Print one line on stderr and return ``code``."""
     if isinstance(what, KeyError) and what.args:
-        what = what.args[0]  # str() of a KeyError would quote it
+        sentence = " " in str(what.args[0])  # str() of a KeyError would quote it
+        what = what.args[0] if sentence else f"there is no {what.args[0]!r}; --debug tells where it was looked for"
     elif isinstance(what, MemoryError):
         what = f"memory ran out. {what}"
     print(f"scjepa: {' '.join(str(what).split())}", file=sys.stderr)
@@ -94,10 +97,10 @@ def _tell(what: Any, code: int) -> int:
 
 
 @contextmanager
-def _session(debug: bool) -> Iterator[None]:
+def _session(debug: bool, terminated: threading.Event) -> Iterator[None]:
     """Show warnings in one line each, draw without a display, and let SIGTERM clean up as Ctrl-C does."""
     os.environ.setdefault("MPLBACKEND", "Agg")
-    with warnings.catch_warnings(), _terminable():
+    with warnings.catch_warnings(), _terminable(terminated):
         if not debug:
             warnings.simplefilter("ignore")
             warnings.simplefilter("default", UserWarning)
@@ -115,12 +118,13 @@ def _show(message: Warning | str, category: type[Warning], *args: Any, **kwargs:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable(terminated: threading.Event) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(*_: Any) -> NoReturn:
+        terminated.set()
         sys.exit(TERMINATED)
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from scjepa.cli._cells import Where, add_graph, read_cells
 from scjepa.cli._files import DataFile
-from scjepa.cli._join import as_anndata, section_names, technology_names
+from scjepa.cli._join import as_anndata
 from scjepa.models import STJEPA
 from scjepa.models._data import DataKeys
 from scjepa.models._store import read_model
@@ -64,7 +64,7 @@ class SavedModel:
         )
         cells = read_cells(file, where, use_graph=not options.rebuild_graph)
         add_graph(cells, self.n_neighbors)
-        return as_anndata(cells, keys, section_names([cells])[0], technology_names([cells])[0])
+        return as_anndata(cells, keys)
 
     def load(self, adata: AnnData, accelerator: str, all_genes: bool = False) -> Any:
         """Return the model on ``adata``.

@@ -55,12 +55,12 @@ def add_where(parser: argparse.ArgumentParser, of_model: bool = False) -> None:
         + "'technology' where a file has it; else each file is one of its own)",
     )
     group.add_argument(
-        "--spatial-key", metavar="KEY", help=f"obsm key of coordinates (default: {own or _keys.SPATIAL!r})"
+        "--spatial-key", metavar="KEY", help=f"obsm key of coordinates (default: {own or _keys.SPATIAL})"
     )
     group.add_argument(
         "--neighbors-key",
         metavar="KEY",
-        help=f"squidpy's key_added of a spatial graph that is in the files (default: {own or _keys.SPATIAL!r})",
+        help=f"squidpy's key_added of a spatial graph that is in the files (default: {own or _keys.SPATIAL})",
     )
     group.add_argument("--rebuild-graph", action="store_true", help="build the spatial graph anew where a file has one")
     add_table(group)

@@ -12,6 +12,8 @@ from scjepa.cli._options import add_accelerator, add_files, add_where
 from scjepa.cli._progress import Progress, written
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from anndata import AnnData
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 SCALES = {"neighborhood": _keys.EMBEDDING, "cell": _keys.EMBEDDING_CELL}
 """Scales, and the ``obsm`` key of each."""
+
+BOTH = "both"
 
 FORMATS = ("h5ad", "zarr", "npy", "csv", "parquet")
 
@@ -41,15 +45,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--scale",
-        default="neighborhood",
-        choices=list(SCALES),
-        help="neighborhood: a cell with its neighbors, for niches; cell: the cell seen in their context "
-        "(default: neighborhood)",
+        choices=[*SCALES, BOTH],
+        help="neighborhood: the mean over a cell and its neighbors; cell: the cell seen in their context, which scjepa "
+        "niches takes (default: both, and neighborhood for .npy, .csv and .parquet)",
     )
     group.add_argument(
         "--key-added",
         metavar="KEY",
-        help=f"obsm key (default: {SCALES['neighborhood']}, and {SCALES['cell']} for --scale cell)",
+        help=f"obsm key (default: {SCALES['neighborhood']}, and {SCALES['cell']} for the scale of cells); with both "
+        "scales, that of cells is KEY_cell",
     )
     parser.add_argument(
         "--genes",
@@ -65,54 +69,71 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Embed the cells of each file."""
     from scjepa.cli._files import data_files
-    from scjepa.cli._outputs import plan
+    from scjepa.cli._outputs import TABLES, plan
 
     progress = Progress(options)
     files = data_files(options.files, options.table)
     suffix = None if options.format is None else f".{options.format}"
     targets = plan(files, options.out, options.overwrite, suffix, tables=True)
-    key = options.key_added or SCALES[options.scale]
-    for file, target in zip(files, targets, strict=True):
-        if not options.overwrite and target.suffix not in (".npy", ".csv", ".parquet"):
-            _refuse_users_embedding(file, key)
+    scales = [_scales(target, options) for target in targets]
+    for file, target, keys in zip(files, targets, scales, strict=True):
+        if not options.overwrite and target.suffix not in TABLES:
+            _refuse_users_embedding(file, keys)
 
     from scjepa.cli._models import SavedModel
 
     saved = SavedModel(options.model)
-    for file, target in zip(files, targets, strict=True):
+    for file, target, keys in zip(files, targets, scales, strict=True):
         adata = saved.cells_of(file, options)
         model = saved.load(adata, options.accelerator, all_genes=options.genes == "all")
         progress.step(f"{file.path}: embedding {adata.n_obs:,} cells")
-        _write(model, adata, file, target, key, options)
+        _write(model, adata, file, target, keys, options.overwrite)
         progress.step(f"wrote {target}")
         written(target)
 
 
-def _refuse_users_embedding(file: DataFile, key: str) -> None:
+def _scales(target: Path, options: argparse.Namespace) -> dict[str, str]:
+    """Return the scales that go into a file, and the key of each."""
+    from scjepa.cli._outputs import TABLES
+
+    alone = target.suffix in TABLES
+    scale = options.scale or ("neighborhood" if alone else BOTH)
+    if scale == BOTH and alone:
+        raise UsageError(f"{target} holds one embedding: name --scale neighborhood or cell.")
+    if scale != BOTH:
+        return {scale: options.key_added or SCALES[scale]}
+    added = options.key_added
+    return SCALES if added is None else {"neighborhood": added, "cell": f"{added}_cell"}
+
+
+def _refuse_users_embedding(file: DataFile, keys: Mapping[str, str]) -> None:
     with file.opened() as group:
-        if "obsm" in group and key in group["obsm"]:
-            raise FileExistsError(
-                f"{file.path} has obsm[{key!r}] already. Pass --overwrite to replace it, or name another: --key-added."
-            )
+        there = [key for key in keys.values() if f"obsm/{key}" in group]
+    if there:
+        raise FileExistsError(
+            f"{file.path} has obsm[{there[0]!r}] already. Pass --overwrite to replace it, or name another: --key-added."
+        )
 
 
-def _write(model: Any, adata: AnnData, file: DataFile, target: Path, key: str, options: argparse.Namespace) -> None:
-    from scjepa.cli._outputs import drafted
+def _write(model: Any, adata: AnnData, file: DataFile, target: Path, keys: Mapping[str, str], overwrite: bool) -> None:
+    from scjepa.cli._outputs import TABLES, drafted
 
     if target.suffix == ".npy":
-        if options.overwrite:
+        (scale,) = keys
+        if overwrite:
             for path in (target, target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.json")):
                 path.unlink(missing_ok=True)
-        model.get_latent_representation(scale=options.scale, out=target)
+        model.get_latent_representation(scale=scale, out=target)
         return
-    embedding = model.get_latent_representation(scale=options.scale)
-    if target.suffix in (".csv", ".parquet"):
+    embeddings = {key: model.get_latent_representation(scale=scale) for scale, key in keys.items()}
+    if target.suffix in TABLES:
+        ((key, embedding),) = embeddings.items()
         with drafted(target) as draft:
             _write_table(embedding, adata, key, draft)
         return
     from scjepa.cli._additions import Additions, add
 
-    add(file, Additions(obsm={key: embedding}), target)
+    add(file, Additions(obsm=embeddings), target)
 
 
 def _write_table(embedding: np.ndarray, adata: AnnData, key: str, path: Path) -> None:
