@@ -60,7 +60,7 @@ def _contents(file: DataFile) -> tuple[dict[str, str], list[str]]:
         obs, var = read_elem(group["obs"]), read_elem(group["var"])
         layers = sorted(group["layers"]) if "layers" in group else []
         embeddings = {key: group["obsm"][key] for key in sorted(group["obsm"])} if "obsm" in group else {}
-        shapes = {key: getattr(value, "shape", ()) for key, value in embeddings.items()}
+        shapes: dict[str, tuple[int, ...]] = {key: getattr(value, "shape", ()) for key, value in embeddings.items()}
         notes = read_elem(group["uns"][_keys.UNS]) if "uns" in group and _keys.UNS in group["uns"] else {}
     if not var.index.is_unique:
         twice = var.index[var.index.duplicated()][0]

@@ -58,7 +58,7 @@ def opened(path: Path, mode: str = "r") -> Iterator[Any]:
         import zarr
 
         try:
-            group = zarr.open_group(path, mode=mode, use_consolidated=False)
+            group = zarr.open_group(path, mode=mode, use_consolidated=False)  # type: ignore[arg-type]
         except (FileNotFoundError, ValueError, KeyError) as error:
             raise ValueError(f"{path} is a folder and no zarr store of AnnData or SpatialData: {error}") from error
         yield group

@@ -71,7 +71,7 @@ def add_table(parser: Any) -> None:
     parser.add_argument("--table", metavar="NAME", help="table of SpatialData stores that have several")
 
 
-def add_accelerator(parser: argparse.ArgumentParser) -> None:
+def add_accelerator(parser: argparse._ActionsContainer) -> None:
     """Add the device."""
     parser.add_argument(
         "--accelerator", default="auto", choices=ACCELERATORS, help="device (default: auto, the best there is)"

@@ -23,7 +23,7 @@ from scvi.model.base import BaseModelClass
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
 from scjepa.models import _store
-from scjepa.models._data import CellData, DataKeys, fingerprint
+from scjepa.models._data import DataKeys, fingerprint
 from scjepa.models._device import check_device, device_of
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
 from scjepa.models._fields import keys_for
@@ -102,7 +102,7 @@ class JEPAModel(BaseModelClass):
         """Return the source of batches of tables."""
         return TokenSource(data.tokens, data.neighbors, data.technologies, device)
 
-    def _split(self, data: CellData, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
+    def _split(self, data: Any, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells to train on and those held out."""
         return hold_out(data.coordinates, data.sections, size, by=by or "block", seed=self.seed)
 

@@ -108,7 +108,7 @@ class CellUseMixin(JEPAModel):
         if adata is self.adata and gene_table is None:
             data = self._own_tables()
         else:
-            data = self._tables(adata, gene_table=gene_table)
+            data = self._tables(adata, gene_table=gene_table)  # type: ignore[call-arg]
         empty = data.tokens.lengths == 0
         if empty.any():
             warnings.warn(f"{empty_cells(adata, empty)} Their embedding is zero.", UserWarning, stacklevel=4)
@@ -228,7 +228,7 @@ class CellUseMixin(JEPAModel):
         wanted = torch.from_numpy(ids).to(self.device)
         parts = []
         for cells in torch.arange(source.n_cells).split(batch_size):
-            batch, unknown = with_unknown(source.batch(cells), wanted)
-            values = generate(self.module.target, self.module.objective, batch, unknown, n_iterations)
-            parts.append(values[unknown].view(-1, len(ids)).cpu().numpy())
+            batch, asked = with_unknown(source.batch(cells), wanted)
+            values = generate(self.module.target, self.module.objective, batch, asked, n_iterations)
+            parts.append(values[asked].view(-1, len(ids)).cpu().numpy())
         return pd.DataFrame(np.concatenate(parts), index=adata.obs_names, columns=list(genes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -101,7 +101,7 @@ def labels_of(adata: AnnData, key: str | None) -> tuple[np.ndarray, tuple[str, .
     return codes, known
 
 
-GeneTable = str | Mapping[str, str] | pd.Series
+GeneTable: TypeAlias = "str | Mapping[str, str] | pd.Series"
 
 
 def converted_names(adata: AnnData, table: GeneTable | None) -> np.ndarray:
@@ -157,7 +157,7 @@ def tables_of(
     counts = adata.X if keys.layer is None else adata.layers[keys.layer]
     if gene_table is not None:
         counts, names = _summed(counts, names)
-    ids = vocabulary.ids(names)
+    ids = vocabulary.ids(list(names))
 
     def build() -> TokenTable:
         how: dict[str, Any] = {"cell_names": adata.obs_names, "gene_names": names}

@@ -38,7 +38,7 @@ class DataKeys:
     neighbors_key: str = _keys.SPATIAL
     panel_key: str | None = None
 
-    def to_dict(self) -> dict[str, str | None]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
 

@@ -241,4 +241,4 @@ def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys, stack
             )
     if usual.panel_key is not None and usual.panel_key not in adata.varm:
         absent["panel_key"] = None
-    return replace(usual, **absent)
+    return replace(usual, **absent)  # type: ignore[arg-type]  # only keys that may be None are absent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from anndata import AnnData
@@ -103,7 +103,7 @@ class LatentMixin(JEPAModel):
         self._warn_of_empty(source, scale, adata)
         embedding = embed_to(out, self.module, source, scale=scale, encoder=encoder, batch_size=batch_size)
         if key_added is not None:
-            (self.adata if adata is None else adata).obsm[key_added] = embedding
+            (self.adata if adata is None else cast(AnnData, adata)).obsm[key_added] = embedding
         return embedding
 
     def get_masked_representations(

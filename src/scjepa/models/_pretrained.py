@@ -82,7 +82,7 @@ class PretrainedMixin(QueryMixin):
             if not name.startswith("context.")
         }
         readme = card.to_markdown(type(self).__name__, self._table_of_card(facts, dtype))
-        _store.write_model(path, facts, weights, overwrite=overwrite, texts={README_FILE: readme})
+        _store.write_model(Path(path), facts, weights, overwrite=overwrite, texts={README_FILE: readme})
 
     def _table_of_card(self, facts: Mapping[str, Any], dtype: str) -> dict[str, Any]:
         tokens, encoder = self.config.tokens, self.config.encoder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -78,7 +80,7 @@ class CellSource(TableSource):
             if generator is not None:
                 keys = torch.rand(len(rows), device=generator.device, generator=generator).to(here)
             else:
-                keys = self._order[self._genes[tokens].long()]
+                keys = cast(Tensor, self._order)[self._genes[tokens].long()]
             kept = rank_in_group(rows, keys) < self.n_tokens
             tokens, rows = tokens[kept], rows[kept]
         batch = CellBatch(self._genes[tokens].long(), self._values_of(tokens), rows, self._labels[cells])

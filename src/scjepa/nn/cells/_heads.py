@@ -20,10 +20,9 @@ class ValueHead(nn.Module):
     def __init__(self, width: int, highest: int):
         super().__init__()
         self.highest = highest
-        self.mlp = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1)
-        )
-        nn.init.constant_(self.mlp[-1].bias, 0.5)  # begin at the middle bin, not at zero
+        last = nn.Linear(width, 1)
+        nn.init.constant_(last.bias, 0.5)  # begin at the middle bin, not at zero
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), last)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return bins, ``(tokens,)`` float32."""
