@@ -58,7 +58,7 @@ def compare(adata: AnnData, a: str, b: str, *, save: str | Path | None = None, s
         counts / counts.sum(axis=1, keepdims=True),
         (rows, [first.color_of(name) for name in rows]),
         (columns, [second.color_of(name) for name in columns]),
-        colormaps["cividis"],
+        colormaps["Blues"],
         Normalize(0, 1),
         ".2f",
         "share of the row's cells",

@@ -53,8 +53,8 @@ def composition(
     normalize
         ``True``: shares of the niche's cells. ``False``: numbers of cells.
     max_labels
-        Labels that get a color of their own: those with most cells. The others are lumped together in dark gray: more
-        than twelve colors cannot be told apart.
+        Labels that get a color of their own: those with the longest bars in any niche. The others are lumped together
+        in dark gray: more than twelve colors cannot be told apart.
     save
         File to save the figure in.
     show
@@ -74,10 +74,9 @@ def composition(
     """
     if max_labels < 1:
         raise ValueError(f"max_labels must be positive, found {max_labels}.")
-    counts = niche_composition(adata, niche_key, by=by).counts
+    counts, shares = niche_composition(adata, niche_key, by=by)
     totals = counts.sum(axis=1)
-    counts, colors = _lumped(counts, Labels.of(adata, by), max_labels)
-    values = counts.div(totals, axis=0) if normalize else counts
+    values, colors = _lumped(shares if normalize else counts, Labels.of(adata, by), max_labels)
     height = len(values) * _BAR + 0.6
     figure, grid = panels(1, 1, 5.0, height)
     ax = grid[0, 0]
@@ -100,21 +99,19 @@ def composition(
     return finish(figure, save, show)
 
 
-def _lumped(counts: pd.DataFrame, labels: Labels, at_most: int) -> tuple[pd.DataFrame, list[str]]:
-    """Return the counts with labels of few cells added up in one column, and the colors of the columns."""
+def _lumped(values: pd.DataFrame, labels: Labels, at_most: int) -> tuple[pd.DataFrame, list[str]]:
+    """Return the values with labels of short bars added up in one column, and the colors of the columns."""
     missing = UNLABELLED[0]
-    named = [name for name in counts.columns if name != missing]
-    kept, few = named, []
-    if len(named) > at_most:
-        largest = set(counts[named].sum().sort_values(ascending=False, kind="stable").index[:at_most])
-        kept, few = [name for name in named if name in largest], [name for name in named if name not in largest]
+    named = [name for name in values.columns if name != missing]
+    longest = values[named].max().sort_values(ascending=False, kind="stable").index[:at_most]
+    kept, few = [name for name in named if name in longest], [name for name in named if name not in longest]
     own = labels.chosen or not few
     colors = [labels.color_of(name) for name in kept] if own else palette(len(kept))
-    table = counts[kept].copy()
+    table = values[kept].copy()
     if few:
-        table[f"{len(few)} others"] = counts[few].sum(axis=1)
+        table[f"{len(few)} others"] = values[few].sum(axis=1)
         colors.append(_OTHER)
-    if missing in counts:
-        table[missing] = counts[missing]
+    if missing in values:
+        table[missing] = values[missing]
         colors.append(MISSING)
     return table, colors

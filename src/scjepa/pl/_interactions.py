@@ -74,7 +74,7 @@ def interactions(
     if values == "shares":
         shown = border_shares(np.asarray(adata.uns[key]["count"]))
         np.fill_diagonal(shown, np.nan)
-        cmap, norm, form, bar = colormaps["cividis"], Normalize(0, 1), ".2f", "share of the row's border"
+        cmap, norm, form, bar = colormaps["Blues"], Normalize(0, 1), ".2f", "share of the row's border"
     else:
         shown = np.asarray(adata.uns[key]["zscore"], dtype=np.float64)
         between = np.abs(shown[~np.eye(len(shown), dtype=bool)])

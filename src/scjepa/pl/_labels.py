@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import is_color_like, to_rgba_array
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from scjepa.metrics.clustering import UNLABELLED
 from scjepa.tl._adata import categories_of
@@ -107,7 +106,8 @@ def outer_legend(ax: Axes, handles: Sequence[Artist], height: float, title: str 
         borderaxespad=0.0,
         frameon=False,
         fontsize=9,
-        handletextpad=0.4 if isinstance(handles[0], Patch) else 0.2,
+        handlelength=1.2,
+        handletextpad=0.4,
         columnspacing=0.8,
         alignment="left",
     )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ACROSS = 30
 """Genes that fit side by side on a page; more stand in rows."""
 
+_SCALE = "mean log count,\nscaled by gene"
+
 
 def markers(
     adata: AnnData,
@@ -80,12 +82,15 @@ def markers(
     if not genes:
         raise ValueError(f"No gene in adata.uns[{key!r}] has a positive score.")
     holder = normalized(adata, niche_key, how.get("layer"))
-    plot = (sc.pl.DotPlot if style == "dot" else sc.pl.MatrixPlot)(
-        holder, genes, niche_key, standard_scale="var", use_raw=False
-    )
-    plot.legend(colorbar_title="mean count, log,\nscaled by gene")
-    plot.style(cmap="Blues")
     across = sum(map(len, genes.values())) <= _ACROSS
+    how_drawn = {"standard_scale": "var", "use_raw": False, "var_group_rotation": None if across else 0}
+    if style == "dot":
+        plot = sc.pl.DotPlot(holder, genes, niche_key, **how_drawn)
+        plot.legend(colorbar_title=_SCALE, size_title="cells with\na count (%)")
+    else:
+        plot = sc.pl.MatrixPlot(holder, genes, niche_key, **how_drawn)
+        plot.legend(title=_SCALE)
+    plot.style(cmap="Blues")
     if not across:
         plot.swap_axes()
     plot.make_figure()

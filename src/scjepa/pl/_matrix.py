@@ -35,7 +35,7 @@ def heat_map(
     form: str,
     bar: str,
 ) -> tuple[Figure, Axes]:
-    """Draw a matrix, its numbers written into it.
+    """Draw a matrix, its numbers but zeros written into it.
 
     Parameters
     ----------
@@ -51,37 +51,40 @@ def heat_map(
         What the color bar tells.
     """
     n_rows, n_columns = values.shape
+    turned = _longest(columns[0]) >= _TURNED_FROM
     width = n_columns * CELL + _longest(rows[0]) * _NAME_INCHES
-    figure, grid = panels(1, 1, width, n_rows * CELL + 1.0)
+    height = n_rows * CELL + (_longest(columns[0]) if turned else 1) * _NAME_INCHES
+    figure, grid = panels(1, 1, width, height + 0.8)
     ax = grid[0, 0]
     ax.imshow(values, cmap=cmap, norm=norm)
     for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
+        text = format(value, form)
+        if np.isfinite(value) and text.strip("-0."):  # zeros are left out
             red, green, blue, _ = cmap(norm(value))
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
             ax.text(
                 column,
                 row,
-                format(value, form),
+                text,
                 ha="center",
                 va="center",
                 fontsize=8,
                 color="white" if dark else "black",
             )
-    turned = _longest(columns[0]) >= _TURNED_FROM
     ax.set_xticks(range(n_columns), columns[0], rotation=90 if turned else 0)
     ax.set_yticks(range(n_rows), rows[0])
     ax.spines[:].set_visible(False)
     color_marks(ax, rows[1], "left")
     color_marks(ax, columns[1], "bottom")
-    height = min(0.9, 1.8 / (n_rows * CELL))
-    side = ax.inset_axes((1 + 0.3 / (n_columns * CELL), 1 - height, 0.14 / (n_columns * CELL), height))
-    figure.colorbar(ScalarMappable(norm, cmap), cax=side, label=bar)
+    share = min(1.0, 1.8 / (n_rows * CELL))
+    side = ax.inset_axes((1 + 0.3 / (n_columns * CELL), 1 - share, 0.14 / (n_columns * CELL), share))
+    beyond = np.nanmax(values, initial=float(norm.vmin or 0)) > float(norm.vmax or 0)
+    figure.colorbar(ScalarMappable(norm, cmap), cax=side, label=bar, extend="max" if beyond else "neither")
     return figure, ax
 
 
 def color_marks(ax: Axes, colors: Sequence[str], side: str, start: float = 0.0) -> None:
-    """Put a square of each category's color at the ``"left"`` or ``"bottom"`` of axes, one a step from ``start`` on.
+    """Put a dot of each category's color at the ``"left"`` or ``"bottom"`` of axes, one a step from ``start`` on.
 
     The names of the ticks move outwards to make room.
     """
@@ -94,11 +97,11 @@ def color_marks(ax: Axes, colors: Sequence[str], side: str, start: float = 0.0) 
         zeros if left else places,
         places if left else zeros,
         c=list(colors),
-        marker="s",
+        marker="o",
         s=_MARK**2 / 2,
         linewidths=0,
         clip_on=False,
-        transform=offset_copy(along, ax.figure, *shift, units="points"),
+        transform=offset_copy(along, ax.figure, x=shift[0], y=shift[1], units="points"),  # type: ignore[arg-type]
     )
     ax.set(xlim=limits[0], ylim=limits[1])
     ax.tick_params(axis="y" if left else "x", length=0, pad=2 * _MARK)
