@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import scjepa
 from scjepa.cli import main
 
 
@@ -86,7 +87,8 @@ def test_an_estimate(data, capsys):
     assert info(data / "a.h5ad", "--preset", "demo", "--accelerator", "cpu") == 0
     report = capsys.readouterr().out
     assert line(report, "estimate") == "preset 'demo': Estimate for 80 cells on cpu"
-    assert "training    600 steps, about" in report
+    steps = scjepa.PRESETS["demo"].training.max_steps
+    assert f"training    {steps} steps, about" in report
 
 
 def test_a_model(model, capsys):
