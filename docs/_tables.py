@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import _celljepa
 import _choices
 import _speed
 import torch
@@ -121,7 +122,7 @@ def write(docs: Path) -> None:
     """Write what the pages include into the folder ``generated``."""
     folder = docs / "generated"
     folder.mkdir(exist_ok=True)
-    parts = {"presets": presets(), "registries": registries(), **_speed.parts(), **_choices.parts()}
+    parts = {"presets": presets(), "registries": registries(), **_speed.parts(), **_choices.parts(), **_celljepa.parts()}
     for name, text in parts.items():
         path = folder / f"{name}.txt"
         if not path.is_file() or path.read_text() != text:  # an unchanged page is not built again

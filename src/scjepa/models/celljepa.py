@@ -199,7 +199,7 @@ class CellJEPA(CellUseMixin):
             self.module.begin(stage)
 
     def finetune(self, max_epochs: int | None = None, **options: Any) -> None:
-        """Fine-tune on the labelled cells: GEP + GEPC + ECS + JEPA, as ``config.finetuning`` says (Section 2.3).
+        """Fine-tune on the labelled cells: GEP + GEPC + ECS + JEPA, as ``config.finetuning`` says.
 
         Reconstruction from tokens and from the cell's embedding, supervised contrast between labels, and the JEPA term
         go on together. Cells without a label take no part.

@@ -49,7 +49,7 @@ class CellEmbedding(nn.Module):
 
 
 class CellEncoder(nn.Module):
-    """Embedding and transformer: a batch of cells in, ``<cls>`` and gene vectors out (Section 2.2.2).
+    """Embedding and transformer: a batch of cells in, ``<cls>`` and gene vectors out.
 
     A hidden gene is seen by nobody; it sees ``<cls>``, the visible genes and itself (Section 2.2.3). No token has a
     position: what a cell is does not depend on the order of its genes.

@@ -20,9 +20,9 @@ class ValueHead(nn.Module):
     def __init__(self, width: int, highest: int):
         super().__init__()
         self.highest = highest
-        last = nn.Linear(width, 1)
+        first, second, last = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 1)
         nn.init.constant_(last.bias, 0.5)  # begin at the middle bin, not at zero
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), last)
+        self.mlp = nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return bins, ``(tokens,)`` float32."""
