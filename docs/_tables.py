@@ -122,7 +122,8 @@ def write(docs: Path) -> None:
     """Write what the pages include into the folder ``generated``."""
     folder = docs / "generated"
     folder.mkdir(exist_ok=True)
-    parts = {"presets": presets(), "registries": registries(), **_speed.parts(), **_choices.parts(), **_celljepa.parts()}
+    own = {"presets": presets(), "registries": registries()}
+    parts = {**own, **_speed.parts(), **_choices.parts(), **_celljepa.parts()}
     for name, text in parts.items():
         path = folder / f"{name}.txt"
         if not path.is_file() or path.read_text() != text:  # an unchanged page is not built again
