@@ -46,7 +46,10 @@ def test_parts_are_overridden_one_by_one_by_mapping_or_dataclass():
         (lambda: MaskingConfig(ratio=1.0), "strictly between"),
         (lambda: MaskingConfig(query_fraction=0), "query_fraction"),
         (lambda: ObjectiveConfig(token_weight=-1), "not be negative"),
-        (lambda: ObjectiveConfig(token_weight=0, cell_weight=0, neighborhood_weight=0), "predicts nothing"),
+        (
+            lambda: ObjectiveConfig(token_weight=0, cell_weight=0, neighborhood_weight=0, nearby_weight=0),
+            "predicts nothing",
+        ),
         (lambda: ObjectiveConfig(query="name"), "gene, rank"),
         (lambda: TrainConfig(max_steps=None), "max_steps or max_epochs"),
         (lambda: TrainConfig(ema_start=1.5), r"\[0.0, 1.0\]"),

@@ -133,7 +133,7 @@ def test_the_state_of_another_run_is_not_resumed(data, tiny, tmp_path, capsys):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_stopped_resumes_to_the_same_model(data, tiny, tmp_path, signal_number):
-    words = ["fit", str(data / "a.h5ad"), *tiny, "--steps", "80", "--checkpoint-every", "5"]
+    words = ["fit", str(data / "a.h5ad"), *tiny, "--steps", "400", "--checkpoint-every", "5"]
     state = tmp_path / "state"
     stopped = [*words, "--out", str(tmp_path / "m"), "--checkpoint-dir", str(state)]
     run = subprocess.Popen([sys.executable, "-m", "scjepa.cli", *stopped], stderr=subprocess.PIPE, text=True)

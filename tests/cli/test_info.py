@@ -46,6 +46,7 @@ def test_what_to_mind(make_tissue, tmp_path, capsys):
     adata.X[0] = 0
     adata.X.eliminate_zeros()
     adata.obsm["spatial"][1] = adata.obsm["spatial"][2]
+    adata.obsm["spatial"][79] = adata.obsm["spatial"][3]  # of another section: no matter
     adata.obs["section"] = ["s1"] * 30 + ["s2"] * 50
     adata.obs["technology"] = ["A"] * 30 + ["B"] * 50
     adata.write_h5ad(tmp_path / "a.h5ad")

@@ -51,6 +51,8 @@ def small_config(**parts):
         "demo",
         tokens={"n_tokens": N_TOKENS, "n_neighbors": N_NEIGHBORS},
         encoder={"width": 32, "n_layers": 2, "n_heads": 2},
+        masking={"query_fraction": 1.0},
+        objective={"nearby_weight": 0.0},
     )
     return resolve(base, **parts)
 

@@ -40,6 +40,7 @@ def test_every_trained_parameter_gets_a_gradient():
         sequences=torch.arange(3).repeat_interleave(8),
         technologies=torch.tensor([0, 1, 0]),
         n_segments=3,
+        partners=torch.tensor([1, 2, 0]),
     )
     model.loss(batch, torch.Generator().manual_seed(0)).loss.backward()
     silent = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]

@@ -72,10 +72,10 @@ def run(options: argparse.Namespace) -> None:
     _check_usage(options)
     _check_out(options.out, options.overwrite)
 
-    from scjepa import STJEPA
     from scjepa.cli._cells import Where
     from scjepa.cli._join import join, keys_for
     from scjepa.cli._state import claim
+    from scjepa.models import STJEPA
 
     progress = Progress(options)
     config = _config(options)

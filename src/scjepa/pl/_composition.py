@@ -14,7 +14,6 @@ from scjepa import _keys
 from scjepa.metrics.clustering import UNLABELLED
 from scjepa.pl._figure import finish, panels
 from scjepa.pl._labels import Labels, outer_legend
-from scjepa.pl._matrix import color_marks
 from scjepa.tl._composition import niche_composition
 from scjepa.tl._palette import MISSING, SAFE, palette
 
@@ -40,7 +39,8 @@ def composition(
 ) -> Figure:
     """Draw the cell types (or sections, or other labels) of each niche as stacked bars.
 
-    Colors are those of ``adata.uns[f"{by}_colors"]`` where they are there. Nothing is written to ``adata``.
+    Colors are those of ``adata.uns[f"{by}_colors"]`` where they are there; niches have none here, for a bar of the same
+    color would seem to belong to them. Nothing is written to ``adata``.
 
     Parameters
     ----------
@@ -91,9 +91,8 @@ def composition(
     ax.set_xlim(0, float(left.max()))
     ax.set_xlabel("share of cells" if normalize else "cells")
     ax.set_ylabel(f"{niche_key} (cells)")
+    ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    niches = Labels.of(adata, niche_key)
-    color_marks(ax, [niches.color_of(str(name)) for name in values.index], "left")
     handles = [Patch(color=color, label=str(name)) for name, color in zip(values.columns, colors, strict=True)]
     outer_legend(ax, handles, height, by)
     return finish(figure, save, show)

@@ -83,7 +83,7 @@ def markers(
         raise ValueError(f"No gene in adata.uns[{key!r}] has a positive score.")
     holder = normalized(adata, niche_key, how.get("layer"))
     across = sum(map(len, genes.values())) <= _ACROSS
-    how_drawn = {"standard_scale": "var", "use_raw": False, "var_group_rotation": None if across else 0}
+    how_drawn = {"standard_scale": "var", "use_raw": False}
     if style == "dot":
         plot = sc.pl.DotPlot(holder, genes, niche_key, **how_drawn)
         plot.legend(colorbar_title=_SCALE, size_title="cells with\na count (%)")
@@ -94,6 +94,10 @@ def markers(
     if not across:
         plot.swap_axes()
     plot.make_figure()
+    if not across:
+        # scanpy turns these names and cuts those of small groups.
+        for text, niche in zip(plot.ax_dict["gene_group_ax"].texts, genes, strict=True):
+            text.set(text=niche, rotation=0, horizontalalignment="left")
     labels = Labels.of(adata, niche_key)
     names = list(holder.obs[niche_key].cat.categories)
     colors = [labels.color_of(name) for name in names]

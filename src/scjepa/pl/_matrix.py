@@ -54,7 +54,7 @@ def heat_map(
     turned = _longest(columns[0]) >= _TURNED_FROM
     width = n_columns * CELL + _longest(rows[0]) * _NAME_INCHES
     height = n_rows * CELL + (_longest(columns[0]) if turned else 1) * _NAME_INCHES
-    figure, grid = panels(1, 1, width, height + 0.8)
+    figure, grid = panels(1, 1, width, height + 0.5)
     ax = grid[0, 0]
     ax.imshow(values, cmap=cmap, norm=norm)
     for (row, column), value in np.ndenumerate(values):

@@ -49,4 +49,4 @@ class Numbers:
         ax.figure.colorbar(ScalarMappable(Normalize(self.low, self.high), VIRIDIS), cax=bar)
         bar.tick_params(labelsize=9)
         if titled:
-            bar.set_title(self.title, fontsize=9, loc="left")
+            bar.set_title(self.title, fontsize=9, loc="left", pad=10)
