@@ -131,12 +131,22 @@ def test_the_state_of_another_run_is_not_resumed(data, tiny, tmp_path, capsys):
     assert main([*words, *state, "--overwrite", "--resume"]) == 0
 
 
+def _heed_interrupts() -> None:
+    """Undo what a shell does to what it starts in the background: such processes ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_stopped_resumes_to_the_same_model(data, tiny, tmp_path, signal_number):
     words = ["fit", str(data / "a.h5ad"), *tiny, "--steps", "400", "--checkpoint-every", "5"]
     state = tmp_path / "state"
     stopped = [*words, "--out", str(tmp_path / "m"), "--checkpoint-dir", str(state)]
-    run = subprocess.Popen([sys.executable, "-m", "scjepa.cli", *stopped], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "scjepa.cli", *stopped],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heed_interrupts,
+    )
     try:
         while not (state / "last.ckpt").exists() and run.poll() is None:
             time.sleep(0.02)
