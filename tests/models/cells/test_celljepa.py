@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+import scjepa
+
+
+def _weights(model):
+    return {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+
+
+def test_training_keeps_the_user_s_data_and_has_a_history(adata, make_model, quiet):
+    before = adata.copy()
+    model = make_model(adata)
+    with pytest.warns(UserWarning, match="not trained"):
+        untrained = model.get_latent_representation()
+    model.train(**quiet)
+    for name in ("loss", "reconstruction_loss", "jepa_loss", "validation_loss", "effective_rank", "loss_ratio"):
+        assert name in model.history
+    assert len(model.history["loss"]) == 12
+    assert model.diagnose().verdict != "untrained"
+    assert (adata.X != before.X).nnz == 0
+    assert list(adata.obs) == list(before.obs)
+    assert not np.allclose(model.get_latent_representation(), untrained)
+    assert "CellJEPA, trained for 12 steps" in repr(model)
+
+
+def test_embeddings_do_not_depend_on_gene_order_other_cells_or_batch_size(finetuned):
+    model, adata = finetuned
+    full = model.get_latent_representation()
+    assert full.shape == (150, 32)
+    assert full.dtype == np.float32
+    shuffled = adata[::-1, np.random.default_rng(0).permutation(adata.n_vars)].copy()
+    np.testing.assert_allclose(model.get_latent_representation(shuffled)[::-1], full, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(model.get_latent_representation(batch_size=7), full, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(model.get_latent_representation(adata[3:4].copy())[0], full[3], rtol=1e-3, atol=1e-5)
+    student = model.get_latent_representation(encoder="context")
+    assert not np.allclose(student, full)
+    assert not np.allclose(model.get_latent_representation(pooling="genes"), full)
+
+
+def test_runs_repeat_and_the_seed_matters(make_adata, make_model, quiet):
+    def run(seed):
+        model = make_model(make_adata(), seed=seed, encoder={"width": 32, "n_layers": 1, "n_heads": 2, "dropout": 0.2})
+        model.train(max_steps=4, **quiet)
+        return _weights(model)
+
+    one, two, other = run(1), run(1), run(2)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(make_adata, make_model, quiet, tmp_path):
+    whole = make_model(make_adata())
+    whole.train(max_steps=8, **quiet)
+    part = make_model(make_adata())
+    part.train(max_steps=8, checkpoint_dir=tmp_path, checkpoint_every=5, **quiet)
+    resumed = make_model(make_adata())
+    resumed.train(max_steps=8, ckpt_path=tmp_path / "last.ckpt", **quiet)
+    a, b = _weights(whole), _weights(resumed)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_learning_rate_falls_by_epoch_with_the_papers_schedule(adata, make_model, quiet):
+    model = make_model(adata)
+    how = {"schedule": "steps", "warmup": 0.0, "optimizer": "adam", "learning_rate": 1e-3}
+    model.train(max_epochs=3, plan_kwargs=how, validation_size=0, **quiet)
+    rate = model.history["learning_rate"]["learning_rate"].to_numpy()
+    per_epoch = 150 // 16
+    expected = np.repeat([1e-3, 0.9e-3, 0.81e-3], per_epoch)
+    np.testing.assert_allclose(rate, expected)
+
+
+def test_training_learns_something_beyond_the_gene_s_mean(make_adata, make_model, quiet):
+    model = make_model(make_adata(300))
+    model.train(max_steps=150, **quiet)
+    ratio = model.history["loss_ratio"]["loss_ratio"]
+    assert ratio.iloc[-1] < 1.0 < ratio.iloc[0]
+
+
+def test_reconstruction_only_is_the_same_code_without_the_teacher(adata, make_model, quiet):
+    model = make_model(adata, objective={"jepa_weight": 0.0})
+    model.train(max_steps=3, **quiet)
+    assert "jepa_loss" not in model.history
+    assert "reconstruction_loss" in model.history
+
+
+def test_validation_by_batch_and_empty_cells_are_not_trained_on(make_adata, make_model, quiet):
+    adata = make_adata()
+    adata.X[[3, 8]] = 0
+    adata.X.eliminate_zeros()
+    model = make_model(adata)
+    with pytest.warns(UserWarning, match="2 cells have no count .* first 'cell3'.*not trained on"):
+        model.train(validation="batch", **quiet)
+    assert adata.obs["batch"].iloc[model.validation_indices_].nunique() == 1
+    assert not {3, 8} & {*model.train_indices_, *model.validation_indices_}
+    with pytest.warns(UserWarning, match="Their embedding is zero"):
+        assert (model.get_latent_representation()[[3, 8]] == 0).all()
+    with pytest.raises(ValueError, match="'cell' or by 'batch'"):
+        model.train(validation="block", **quiet)
+
+
+# -- fine-tuning and labels -------------------------------------------------------------------------------------------
+
+
+def test_finetuning_adds_its_terms_and_labels_become_near(finetuned):
+    model, adata = finetuned
+    for name in ("cell_reconstruction_loss", "contrast_loss"):
+        assert name in model.history
+    labels = model.predict_labels()
+    assert list(labels) == ["label", "confidence"]
+    assert labels.index.equals(adata.obs_names)
+    assert labels["confidence"].between(0, 1, inclusive="right").all()
+    right = labels["label"].astype(str).to_numpy() == adata.obs["cell_type"].astype(str).to_numpy()
+    assert right.mean() > 0.8
+
+
+def test_unlabelled_cells_take_no_part_in_finetuning(make_adata, make_model, quiet):
+    def run(change):
+        adata = make_adata()
+        adata.obs["cell_type"] = adata.obs["cell_type"].astype(object)
+        adata.obs.loc[adata.obs_names[100:], "cell_type"] = np.nan
+        if change:
+            adata.X[100:] = adata.X[:50]
+        model = make_model(adata)
+        model.finetune(**quiet)
+        return model
+
+    one, two = run(False), run(True)
+    assert max(one.train_indices_) < 100
+    a, b = _weights(one), _weights(two)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert one.predict_labels()["label"].notna().all()
+
+
+def test_finetuning_wants_labels(adata, make_model, quiet):
+    with pytest.raises(ValueError, match="labels_key"):
+        make_model(adata, {}).finetune(**quiet)
+    adata.obs["cell_type"] = "T"
+    with pytest.raises(ValueError, match="fewer than two labels"):
+        make_model(adata).finetune(**quiet)
+
+
+def test_a_label_is_the_vote_of_the_neighbors(finetuned, make_adata):
+    model, adata = finetuned
+    query = make_adata(40, seed=5)
+    found = model.predict_labels(query, n_neighbors=7)
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    near = np.argsort(-unit(model.get_latent_representation(query)) @ unit(model.get_latent_representation()).T)[:, :7]
+    kinds = adata.obs["cell_type"].astype(str).to_numpy()
+    for row, (label, confidence) in enumerate(found.itertuples(index=False)):
+        votes = pd.Series(kinds[near[row]]).value_counts()
+        assert votes[label] == votes.max()
+        assert confidence == pytest.approx(votes.max() / 7)
+
+
+def test_no_cell_votes_on_itself(finetuned):
+    model, adata = finetuned
+    alone = model.predict_labels(n_neighbors=1)
+    as_query = model.predict_labels(adata.copy(), n_neighbors=1)
+    kinds = adata.obs["cell_type"].astype(str).to_numpy()
+    assert (as_query["label"].astype(str).to_numpy() == kinds).all()  # another object: each finds itself
+    embedding = model.get_latent_representation()
+    unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -2)
+    assert (alone["label"].astype(str).to_numpy() == kinds[similarity.argmax(1)]).mean() > 0.98  # ties aside
+
+
+def test_labels_without_a_reference_and_cells_without_counts(finetuned, make_adata, make_model, quiet):
+    unlabelled = make_model(make_adata(), {})
+    unlabelled.train(max_steps=2, **quiet)
+    with pytest.raises(ValueError, match="no labelled cells"):
+        unlabelled.predict_labels()
+    query = make_adata(10, seed=3)
+    query.X[4] = 0
+    query.X.eliminate_zeros()
+    with pytest.warns(UserWarning, match="cell4"):
+        found = finetuned[0].predict_labels(query)
+    assert pd.isna(found["label"].iloc[4])
+    assert found["confidence"].iloc[4] == 0
+
+
+# -- save and load ----------------------------------------------------------------------------------------------------
+
+
+def test_a_loaded_model_is_the_same_bit_for_bit(finetuned, tmp_path):
+    model, adata = finetuned
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = scjepa.CellJEPA.load(tmp_path / "model", adata[:, ::-1].copy(), accelerator="cpu")
+    assert np.array_equal(loaded.get_latent_representation(), model.get_latent_representation())
+    assert loaded.predict_labels().equals(model.predict_labels())
+    assert loaded.config == model.config
+    assert loaded.is_finetuned_
+    assert "fine-tuned" in repr(loaded)
+    assert all(loaded.history[name].equals(model.history[name]) for name in model.history)
+    own = scjepa.CellJEPA.load(tmp_path / "model", accelerator="cpu")
+    assert np.array_equal(own.get_latent_representation(), model.get_latent_representation())
+    with pytest.raises(ValueError, match="'CellJEPA' model"):
+        scjepa.STJEPA.load(tmp_path / "model", adata)
+
+
+def test_a_model_with_labels_is_loaded_on_data_without(finetuned, make_adata, tmp_path):
+    model, _ = finetuned
+    model.save(tmp_path / "model")
+    query = make_adata(30, seed=7)
+    expected = model.predict_labels(query)
+    query.obs = query.obs[[]]
+    loaded = scjepa.CellJEPA.load(tmp_path / "model", query, accelerator="cpu")
+    assert loaded.predict_labels().equals(expected)
+    assert loaded.keys.labels_key is None
+
+
+def test_a_loaded_model_trains_on(finetuned, make_adata, tmp_path, quiet):
+    finetuned[0].save(tmp_path / "model")
+    loaded = scjepa.CellJEPA.load(tmp_path / "model", make_adata(), accelerator="cpu")
+    before = loaded.n_steps_
+    loaded.train(max_steps=2, **quiet)
+    assert loaded.n_steps_ == before + 2
+    loaded.finetune(max_epochs=1, **quiet)
+    assert loaded.n_steps_ > before + 2
+
+
+# -- names of genes ---------------------------------------------------------------------------------------------------
+
+
+def _ensembl(adata):
+    other = adata.copy()
+    other.var["symbol"] = other.var_names
+    other.var_names = [f"ENSG{i:011d}" for i in range(other.n_vars)]
+    return other
+
+
+def test_ensembl_ids_are_named_and_converted_by_a_table(finetuned):
+    model, adata = finetuned
+    query, expected = _ensembl(adata), model.get_latent_representation()
+    with pytest.raises(ValueError, match=r"Ensembl ids in the data, gene symbols in the vocabulary.*gene_table="):
+        model.get_latent_representation(query)
+    with pytest.raises(KeyError, match="symbols"):
+        model.get_latent_representation(query, gene_table="symbols")
+    with pytest.raises(ValueError, match="from the data's names"):
+        model.get_latent_representation(query, gene_table={"A": "B"})
+    table = dict(zip(query.var_names, adata.var_names, strict=True))
+    for given in ("symbol", table, pd.Series(table)):
+        assert np.array_equal(model.get_latent_representation(query, gene_table=given), expected)
+    assert len(model.predict_labels(query, gene_table="symbol")) == 150
+
+
+def test_genes_that_become_one_are_added_up(finetuned):
+    model, adata = finetuned
+    split = adata.copy()
+    halves = sparse.csr_matrix(split.X // 2 if not sparse.issparse(split.X) else (split.X.toarray() // 2))
+    import anndata as ad
+
+    names = [f"{g}.a" for g in adata.var_names], [f"{g}.b" for g in adata.var_names]
+    parts = sparse.hstack([halves, split.X - halves]).tocsr()
+    query = ad.AnnData(parts, obs=adata.obs[[]].copy(), var=pd.DataFrame(index=[*names[0], *names[1]]))
+    table = {name: name[:-2] for name in query.var_names}
+    found = model.get_latent_representation(query, gene_table=table)
+    np.testing.assert_allclose(found, model.get_latent_representation(), rtol=1e-3, atol=1e-5)
+
+
+def test_a_query_of_some_genes_is_told_and_new_ones_left_out(finetuned, make_adata):
+    model, adata = finetuned
+    query = make_adata(20, 50, seed=2)
+    with pytest.warns(UserWarning, match="45 of 50 genes"):
+        more = model.get_latent_representation(query)
+    assert np.array_equal(more, model.get_latent_representation(query[:, :45].copy()))
+    assert np.isfinite(model.get_latent_representation(adata[:, :20].copy())).all()
+
+
+@pytest.mark.parametrize("kind", ["duplicates", "negative", "view", "labels", "layer"])
+def test_bad_input_is_named(adata, make_model, kind):
+    if kind == "duplicates":
+        adata.var_names = ["GENE1", *adata.var_names[1:]]
+        with pytest.raises(ValueError, match="'GENE1'"):
+            make_model(adata)
+    elif kind == "negative":
+        adata.X = adata.X.astype(np.float32)
+        adata.X[2, 5] = -3
+        with pytest.raises(ValueError, match="'cell2' has the value -3 in gene 'GENE5'"):
+            make_model(adata).estimate()
+    elif kind == "view":
+        with pytest.raises(ValueError, match="copy"):
+            make_model(adata[:50])
+    elif kind == "labels":
+        with pytest.raises(KeyError, match=r"obs\['kind'\].*cell_type"):
+            make_model(adata, {"labels_key": "kind"})
+    else:
+        with pytest.raises(KeyError, match="layers"):
+            make_model(adata, {"layer": "counts"})
+
+
+# -- generation, estimates --------------------------------------------------------------------------------------------
+
+
+def test_generated_values_are_bins_in_the_order_asked_for(make_adata, make_model, quiet):
+    adata = make_adata()
+    model = make_model(adata, objective={"jepa_weight": 0.0, "cell_prompt_weight": 1.0}, masking={"ratio": (0.3, 0.6)})
+    model.train(max_steps=5, **quiet)
+    genes = ["GENE7", "GENE3"]
+    values = model.predict_expression(genes)
+    assert values.shape == (150, 2)
+    assert list(values) == genes
+    turned = model.predict_expression(genes[::-1], batch_size=11)
+    np.testing.assert_allclose(turned[genes], values, rtol=1e-3, atol=1e-3)
+    assert values.to_numpy().min() >= 0
+    assert values.to_numpy().max() <= 50
+    with pytest.raises(ValueError, match="does not know"):
+        model.predict_expression(["nothing"])
+
+
+def test_what_a_run_takes_is_told_before(adata, make_model):
+    text = str(make_model(adata).estimate())
+    assert "parameters" in text
+
+
+@pytest.mark.data
+def test_pbmc_of_another_library_embed_by_a_model_of_pbmc3k(data_dir, quiet):
+    import anndata as ad
+
+    cells = ad.read_h5ad(data_dir / "single_cell" / "pbmc3k.h5ad")[:200].copy()
+    query = ad.read_h5ad(data_dir / "single_cell" / "pbmc4k_half.h5ad")[:60].copy()
+    scjepa.CellJEPA.setup_anndata(cells, labels_key="cell_type")
+    model = scjepa.CellJEPA(cells, "demo", tokens={"n_tokens": 100})
+    model.train(max_steps=3, **quiet)
+    with pytest.warns(UserWarning, match="are left out"):
+        found = model.predict_labels(query)
+    assert set(found["label"]) <= set(cells.obs["cell_type"])
+    assert (found["confidence"] > 0).all()
