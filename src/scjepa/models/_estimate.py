@@ -37,7 +37,7 @@ _MONITOR_CELLS, _MONITOR_PASSES = 512, 3.6
 _HEAP = {"cpu": 1.4}
 """What a device's allocator holds beside live tensors: after some steps glibc's heap has holes; measured."""
 
-_SETTLED = {"cpu": 200 * 2**20}
+_SETTLED = {"cpu": 160 * 2**20}
 """What a process holds once it has trained for some steps, whatever the model and the batch; measured."""
 
 
