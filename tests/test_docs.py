@@ -21,6 +21,7 @@ FLOORS = (
     "benchmark",
     "models",
     "pretrained",
+    "perturbation",
     "tokens",
     "nn",
     "training",

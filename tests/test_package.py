@@ -19,6 +19,7 @@ FLOORS = [
     "benchmark",
     "models",
     "pretrained",
+    "perturbation",
     "training",
     "tokens",
     "nn",

@@ -13,7 +13,19 @@ from scjepa._settings import settings
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("benchmark", "datasets", "metrics", "models", "nn", "pl", "pretrained", "tl", "tokens", "training")
+_SUBMODULES = (
+    "benchmark",
+    "datasets",
+    "metrics",
+    "models",
+    "nn",
+    "perturbation",
+    "pl",
+    "pretrained",
+    "tl",
+    "tokens",
+    "training",
+)
 _CONFIGURATION = (
     "PRESETS",
     "EncoderConfig",
@@ -66,6 +78,7 @@ __all__ = [
     "metrics",
     "models",
     "nn",
+    "perturbation",
     "pl",
     "pretrained",
     "settings",
@@ -76,7 +89,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from scjepa import benchmark, datasets, metrics, models, nn, pl, pretrained, tl, tokens, training
+    from scjepa import benchmark, datasets, metrics, models, nn, perturbation, pl, pretrained, tl, tokens, training
     from scjepa._cell_config import (
         CELL_PRESETS,
         CellEncoderConfig,

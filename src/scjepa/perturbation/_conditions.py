@@ -1,0 +1,212 @@
+"""Conditions as GEARS writes them: ``"ctrl"``, ``"A+ctrl"`` (or ``"A"``), ``"A+B"``; others are named and converted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+CONTROL = "ctrl"
+"""How a cell that was not perturbed is called."""
+
+_CONTROL_WORDS = frozenset(
+    "control controls ctl ctr non-targeting nontargeting non_targeting nt ntc neg negctrl negative safe-targeting "
+    "scramble scrambled unperturbed untreated vehicle dmso wt mock none nan".split()
+)
+"""Other words for control, in lower case."""
+
+_SEPARATORS = re.compile(r"[|;,&/:_\s]")
+"""What other grammars put between genes. A dot or a hyphen is no sign of one: genes are called HLA-A and RP11-34.1."""
+
+_CALL = "scjepa.perturbation.convert_conditions(adata.obs[{key!r}]{options})"
+
+
+def parse_condition(text: str, known_genes: Collection[str] = (), key: str = "condition") -> tuple[str, ...]:
+    """Return the perturbed genes of a condition in the grammar of GEARS.
+
+    Parameters
+    ----------
+    text
+        ``"ctrl"``, ``"A"``, ``"A+ctrl"``, ``"ctrl+A"`` or ``"A+B"`` (more genes too).
+    known_genes
+        Names that are genes though they look like another grammar, such as ``"A_B"``.
+    key
+        Column of ``obs`` to name in errors.
+
+    Returns
+    -------
+    tuple
+        Distinct genes, sorted, for ``"A+B"`` and ``"B+A"`` are one condition; empty for control.
+
+    Raises
+    ------
+    ValueError
+        If the condition is written in another grammar; the message has the call that converts it.
+    """
+    parts = str(text).split("+")
+    genes = [part for part in parts if part != CONTROL]
+    if any(not part.strip() for part in parts):
+        raise ValueError(f"The condition {text!r} has an empty part. A condition is 'ctrl', 'A+ctrl' or 'A+B'.")
+    for gene in genes:
+        if gene not in known_genes:
+            _refuse_other_grammars(text, gene, key)
+    if len(parts) - len(genes) > 1 or (len(genes) > 1 and len(genes) < len(parts)):
+        raise ValueError(f"The condition {text!r} names 'ctrl' beside more than one part. Write 'A+ctrl' or 'A+B'.")
+    if len(set(genes)) < len(genes):
+        raise ValueError(f"The condition {text!r} names a gene twice. Write '{genes[0]}+ctrl'.")
+    return tuple(sorted(genes))
+
+
+def _refuse_other_grammars(text: str, part: str, key: str) -> None:
+    found = _SEPARATORS.search(part)
+    if part.lower() in _CONTROL_WORDS:
+        options, what = f", control={part!r}", "another word for control"
+    elif found is not None:
+        options, what = f", separator={found[0]!r}, control='...'", f"genes separated by {found[0]!r}"
+    else:
+        return
+    call = _CALL.format(key=key, options=options)
+    raise ValueError(
+        f"The condition {text!r} is not in the grammar of GEARS ('ctrl', 'A+ctrl', 'A+B'): it looks like {what}. "
+        f"Convert the column first: adata.obs[{key!r}] = {call}."
+    )
+
+
+def condition_name(genes: Iterable[str]) -> str:
+    """Return the one name of the condition in which ``genes`` are perturbed: ``"ctrl"``, ``"A+ctrl"``, ``"A+B"``."""
+    names = sorted(genes)
+    if len(names) > 1:
+        return "+".join(names)
+    return f"{names[0]}+{CONTROL}" if names else CONTROL
+
+
+def convert_conditions(
+    values: pd.Series, *, control: str | Sequence[str] | None = None, separator: str | None = None
+) -> pd.Series:
+    """Write conditions in the grammar of GEARS.
+
+    Parameters
+    ----------
+    values
+        Each cell's condition, such as ``adata.obs["perturbation"]``.
+    control
+        What stands for control, alone or beside a gene: ``"non-targeting"``, or several such words. Default:
+        ``"ctrl"``.
+    separator
+        What stands between genes. Default: ``"+"``.
+
+    Returns
+    -------
+    pandas.Series
+        Categorical: ``"ctrl"``, ``"A+ctrl"``, ``"A+B"`` (genes sorted), with the index of ``values``.
+
+    Raises
+    ------
+    ValueError
+        If cells have no condition, or the word for control does not occur.
+
+    Examples
+    --------
+    >>> adata.obs["condition"] = scjepa.perturbation.convert_conditions(
+    ...     adata.obs["guides"], separator="_", control=["NT", "NegCtrl0"]
+    ... )
+    """
+    words = {CONTROL, *([control] if isinstance(control, str) else control or ())}
+    values = pd.Series(values)
+    _refuse_missing(values, str(values.name))
+    distinct = [str(value) for value in values.unique()]
+    named = {value: [p for p in value.split(separator or "+") if p not in words] for value in distinct}
+    if control is not None and not any(part in words for value in distinct for part in value.split(separator or "+")):
+        raise ValueError(
+            f"None of {sorted(words)} occurs as a condition. Found {', '.join(map(repr, sorted(distinct)[:5]))}, ... "
+            "Name the word for control: convert_conditions(..., control=...)."
+        )
+    names = {value: condition_name(set(genes)) for value, genes in named.items()}
+    return values.astype(str).map(names).astype("category")
+
+
+def _refuse_missing(values: pd.Series, key: str) -> None:
+    missing = values.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"{missing.sum()} cells have no condition in {key!r}, first {values.index[int(missing.argmax())]!r}. "
+            f"Drop them: adata = adata[adata.obs[{key!r}].notna()].copy()."
+        )
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions of some cells.
+
+    Attributes
+    ----------
+    names
+        Distinct conditions as :func:`condition_name` writes them, sorted, ``"ctrl"`` among them.
+    genes
+        The perturbed genes of each.
+    codes
+        ``(n_cells,)`` int64 place of each cell's condition in ``names``.
+    """
+
+    names: tuple[str, ...]
+    genes: tuple[tuple[str, ...], ...]
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, values: pd.Series, known_genes: Collection[str] = (), key: str = "condition") -> Conditions:
+        """Read a column of conditions.
+
+        Raises
+        ------
+        ValueError
+            If a cell has none, the grammar is another, or no cell is control.
+        """
+        values = pd.Series(values)
+        _refuse_missing(values, key)
+        distinct, inverse = np.unique(values.astype(str).to_numpy(dtype=str), return_inverse=True)
+        parsed = [parse_condition(str(text), known_genes, key) for text in distinct]
+        names = tuple(sorted({condition_name(genes) for genes in parsed}))
+        if CONTROL not in names:
+            call = _CALL.format(key=key, options=", control='...'")
+            raise ValueError(
+                f"No cell has the condition 'ctrl' in {key!r}; found {', '.join(map(repr, names[:5]))}"
+                f"{', ...' if len(names) > 5 else ''}. Changes are measured from control cells. If they are called "
+                f"otherwise, name them: adata.obs[{key!r}] = {call}."
+            )
+        place = {name: code for code, name in enumerate(names)}
+        codes = np.array([place[condition_name(genes)] for genes in parsed], dtype=np.int64)[inverse]
+        return cls(names, tuple(parse_condition(name, known_genes) if name != CONTROL else () for name in names), codes)
+
+    @classmethod
+    def of_adata(cls, adata: AnnData, key: str = "condition") -> Conditions:
+        """Read ``adata.obs[key]``; genes of the panel count as genes however they look."""
+        if key not in adata.obs:
+            raise KeyError(
+                f"adata.obs[{key!r}] does not exist; adata.obs holds {list(adata.obs.columns)}. "
+                "Name the column of conditions with condition_key=..."
+            )
+        return cls.of(adata.obs[key], set(adata.var_names), key)
+
+    @property
+    def control(self) -> int:
+        """Code of control."""
+        return self.names.index(CONTROL)
+
+    @property
+    def perturbed_genes(self) -> tuple[str, ...]:
+        """All genes that a condition perturbs, sorted."""
+        return tuple(sorted({gene for genes in self.genes for gene in genes}))
+
+    def cells(self, names: Iterable[str]) -> np.ndarray:
+        """Return the sorted numbers of the cells of the conditions ``names``, written in any order of their genes."""
+        wanted = {canonical(name) for name in names}
+        return np.flatnonzero(np.isin(self.codes, [c for c, name in enumerate(self.names) if name in wanted]))
+
+
+def canonical(text: str) -> str:
+    """Return the one name of a condition in the grammar of GEARS; no other grammar is looked for."""
+    return condition_name(part for part in str(text).split("+") if part != CONTROL)

@@ -1,0 +1,95 @@
+"""Expression on the scale on which changes are predicted and scored: logarithms of normalized counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from scjepa.tokens.counts import iter_rows
+
+
+def cell_sizes(adata: AnnData, layer: str | None = None, size_key: str | None = None) -> np.ndarray:
+    """Return what each cell's counts are divided by, ``(n_cells,)`` float64: 0 for cells without counts.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+    layer
+        Layer of raw counts; default: ``X``.
+    size_key
+        ``obs`` column of sizes, such as counts over all genes where ``adata`` has a panel of them. Default: the cell's
+        sum over the genes of ``adata``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If a size is not a positive number.
+    """
+    if size_key is None:
+        counts: Any = adata.X if layer is None else adata.layers[layer]
+        return np.concatenate([np.asarray(rows.sum(axis=1), dtype=np.float64) for _, rows in iter_rows(counts)])
+    if size_key not in adata.obs:
+        raise KeyError(f"adata.obs[{size_key!r}] does not exist; adata.obs holds {list(adata.obs.columns)}.")
+    sizes = adata.obs[size_key].to_numpy(dtype=np.float64)
+    wrong = ~(np.isfinite(sizes) & (sizes > 0))
+    if wrong.any():
+        cell = int(wrong.argmax())
+        raise ValueError(
+            f"Cell {adata.obs_names[cell]!r} has the size {sizes[cell]!r} in {size_key!r}; sizes are positive. "
+            "Leave size_key out to use the sums of the counts."
+        )
+    return sizes
+
+
+def usual_size(sizes: np.ndarray) -> float:
+    """Return the median of the sizes of cells that have counts."""
+    if not (sizes > 0).any():
+        raise ValueError("No cell has counts. Pass raw counts, e.g. layer='counts'.")
+    return float(np.median(sizes[sizes > 0]))
+
+
+def log_scaled(counts: np.ndarray, sizes: np.ndarray, target_sum: float) -> np.ndarray:
+    """Return log(1 + count / size · target_sum), float32; sizes as many as counts, none of them 0."""
+    return np.log1p(counts * (target_sum / sizes)).astype(np.float32)
+
+
+def log_normalized(
+    adata: AnnData, *, layer: str | None = None, size_key: str | None = None, target_sum: float | None = None
+) -> sparse.csr_array:
+    """Return log(1 + count / size · target_sum): what :meth:`scjepa.CellJEPA.predict_perturbation` predicts.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes; not changed.
+    layer
+        Layer of raw counts; default: ``X``.
+    size_key
+        ``obs`` column of each cell's size. Default: its sum of counts.
+    target_sum
+        Size to bring all cells to. Default: the median size of the cells that have counts.
+
+    Returns
+    -------
+    scipy.sparse.csr_array
+        ``(n_cells, n_genes)`` float32.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If sizes are missing or not positive.
+    """
+    sizes = cell_sizes(adata, layer, size_key)
+    total = usual_size(sizes) if target_sum is None else target_sum
+    counts: Any = adata.X if layer is None else adata.layers[layer]
+    parts = []
+    for start, rows in iter_rows(counts):
+        each = np.repeat(sizes[start : start + rows.shape[0]], np.diff(rows.indptr))
+        parts.append(sparse.csr_array((log_scaled(rows.data, each, total), rows.indices, rows.indptr), rows.shape))
+    return sparse.vstack(parts).tocsr() if len(parts) > 1 else parts[0]
