@@ -9,21 +9,31 @@ from scipy import sparse
 from scjepa import _keys
 
 
-def _neighborhood_means(adata: AnnData, layer: str | None, neighbors_key: str) -> np.ndarray:
-    """Return the mean of log-normalized counts over each cell and its neighbors, ``(n_cells, n_genes)`` float32."""
+def _log_normalized(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
+    """Return log1p of counts scaled to 10,000 a cell, ``(n_cells, n_genes)`` float32."""
     import scanpy as sc
 
-    key = f"{neighbors_key}_connectivities"
-    if key not in adata.obsp:
-        raise KeyError(f"adata.obsp[{key!r}] does not exist. Compute it: sq.gr.spatial_neighbors(adata, n_neighs=10).")
     counts = AnnData(sparse.csr_matrix(adata.X if layer is None else adata.layers[layer], dtype=np.float32))
     sc.pp.normalize_total(counts, target_sum=1e4)
     sc.pp.log1p(counts)
+    return counts.X
+
+
+def _neighborhood_means(adata: AnnData, layer: str | None, neighbors_key: str) -> np.ndarray:
+    """Return the mean of log-normalized counts over each cell and its neighbors, ``(n_cells, n_genes)`` float32."""
+    key = f"{neighbors_key}_connectivities"
+    if key not in adata.obsp:
+        raise KeyError(f"adata.obsp[{key!r}] does not exist. Compute it: sq.gr.spatial_neighbors(adata, n_neighs=10).")
     graph = sparse.csr_matrix(adata.obsp[key] > 0, dtype=np.float32) + sparse.identity(adata.n_obs, format="csr")
-    return (sparse.diags(1.0 / np.asarray(graph.sum(axis=1)).ravel()) @ graph @ counts.X).toarray()
+    return (sparse.diags(1.0 / np.asarray(graph.sum(axis=1)).ravel()) @ graph @ _log_normalized(adata, layer)).toarray()
 
 
-def _components(values: np.ndarray, n_comps: int, random_state: int) -> np.ndarray:
+def cell_pca(adata: AnnData, *, layer: str | None = None, n_comps: int = 50, random_state: int = 0) -> np.ndarray:
+    """Return principal components of the cells' own log-normalized counts: what the read-out by rings starts from."""
+    return _components(_log_normalized(adata, layer), n_comps, random_state)
+
+
+def _components(values: np.ndarray | sparse.csr_matrix, n_comps: int, random_state: int) -> np.ndarray:
     import scanpy as sc
 
     n_comps = min(n_comps, min(values.shape) - 1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +13,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 import scjepa
-from scjepa.benchmark.methods._result import MethodResult
+from scjepa.benchmark._files import whole
+from scjepa.benchmark.methods._result import PARTS, MethodResult
 
-_ARRAYS = ("embedding", "clusters")
+_ARRAYS = PARTS
 
 
 @lru_cache(maxsize=1)
@@ -49,18 +48,9 @@ def read(folder: str | Path, name: str) -> MethodResult | None:
 
 def write(folder: str | Path, name: str, result: MethodResult) -> None:
     """Keep a result; the file is there whole or not at all."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    about = asdict(
-        replace(result, embedding=None, clusters=None, info=dict(result.info), versions=dict(result.versions))
-    )
+    about = asdict(replace(result, **dict.fromkeys(_ARRAYS), info=dict(result.info), versions=dict(result.versions)))
     for gone in (*_ARRAYS, "cached"):
         about.pop(gone)
     arrays = {key: getattr(result, key) for key in _ARRAYS if getattr(result, key) is not None}
-    handle, part = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, about=np.array(json.dumps(about, default=repr)), **arrays)
-        os.replace(part, Path(folder) / f"{name}.npz")
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with whole(Path(folder) / f"{name}.npz") as part:
+        np.savez(part, about=np.array(json.dumps(about, default=repr)), **arrays)

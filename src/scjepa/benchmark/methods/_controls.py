@@ -9,14 +9,15 @@ from anndata import AnnData
 from scjepa import _keys
 from scjepa.benchmark import _controls
 
-PCA_KEY = "X_neighborhood_pca"
-"""``obsm`` key under which Harmony is given the components."""
+PCA_KEY, PCA_CELL_KEY = "X_neighborhood_pca", "X_cell_pca"
+"""``obsm`` keys under which Harmony is given the components of neighborhoods and of cells."""
 
 
 def neighborhood_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> dict[str, Any]:
     """See :func:`scjepa.benchmark.neighborhood_pca`."""
     embedding = _controls.neighborhood_pca(adata, n_comps=n_comps, random_state=seed)
-    return {"embedding": embedding, "info": {"n_components": embedding.shape[1]}}
+    cells = _controls.cell_pca(adata, n_comps=n_comps, random_state=seed)
+    return {"embedding": embedding, "cell_embedding": cells, "info": {"n_components": embedding.shape[1]}}
 
 
 def section_zscored_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> dict[str, Any]:
@@ -28,3 +29,4 @@ def section_zscored_pca(adata: AnnData, *, seed: int, n_niches: int | None = Non
 def add_neighborhood_pca(adata: AnnData, seed: int) -> None:
     """Write the components that Harmony corrects."""
     adata.obsm[PCA_KEY] = _controls.neighborhood_pca(adata, random_state=seed)
+    adata.obsm[PCA_CELL_KEY] = _controls.cell_pca(adata, random_state=seed)

@@ -13,8 +13,6 @@ from scipy import sparse
 
 from scjepa import _keys
 
-PARTS = ("embedding", "clusters")
-
 ONE = "all"
 """Name of the section, or technology, where the data name none."""
 
@@ -89,6 +87,8 @@ def prepare(
         if key not in adata.obsm:
             raise KeyError(f"adata.obsm has no {key!r}; keys there: {', '.join(adata.obsm) or 'none'}.")
         prepared.obsm[name] = np.asarray(adata.obsm[key])
+    if _keys.PANEL in adata.varm:
+        prepared.varm[_keys.PANEL] = pd.DataFrame(adata.varm[_keys.PANEL], index=prepared.var_names)
     if not np.isfinite(prepared.obsm[_keys.SPATIAL]).all():
         raise ValueError(f"adata.obsm[{spatial_key!r}] has NaN or infinite coordinates.")
     for part in ("connectivities", "distances"):
@@ -126,11 +126,11 @@ def digest(prepared: AnnData) -> str:
     add(np.asarray(prepared.obs_names))
     add(np.asarray(prepared.var_names))
     add(prepared.X)
-    for slot in ("obs", "obsm", "obsp"):
+    for slot in ("obs", "obsm", "obsp", "varm"):
         for key in sorted(getattr(prepared, slot).keys()):
             add(key)
             value = getattr(prepared, slot)[key]
-            add(np.asarray(value) if slot == "obs" else value)
+            add(np.asarray(value) if slot in ("obs", "varm") else value)
     return found.hexdigest()
 
 
@@ -145,12 +145,14 @@ def restore(output: dict, has: np.ndarray) -> dict:
     if has.all():
         return output
     filled = dict(output)
-    embedding, clusters = (None if part is None else np.asarray(part) for part in map(output.get, PARTS))
     # Shapes and types are checked later, so one that does not fit is left for that check.
-    if embedding is not None and np.issubdtype(embedding.dtype, np.number):
-        if embedding.ndim == 2 and len(embedding) == has.sum():
-            filled["embedding"] = np.zeros((len(has), embedding.shape[1]), dtype=np.float32)
-            filled["embedding"][has] = embedding
+    for part in ("embedding", "cell_embedding"):
+        values = None if output.get(part) is None else np.asarray(output[part])
+        if values is not None and np.issubdtype(values.dtype, np.number):
+            if values.ndim == 2 and len(values) == has.sum():
+                filled[part] = np.zeros((len(has), values.shape[1]), dtype=np.float32)
+                filled[part][has] = values
+    clusters = None if output.get("clusters") is None else np.asarray(output["clusters"])
     if clusters is not None and clusters.shape == (has.sum(),):
         filled["clusters"] = np.full(len(has), "no counts", dtype=object)
         filled["clusters"][has] = clusters.astype(str)

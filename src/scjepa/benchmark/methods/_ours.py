@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def _model(adata: AnnData, seed: int, preset: Any, parts: Mapping[str, Any]) -> STJEPA:
     from scjepa.models import STJEPA
 
-    STJEPA.setup_anndata(adata, technology_key=_keys.TECHNOLOGY, library_key=_keys.SECTION)
+    panel = _keys.PANEL if _keys.PANEL in adata.varm else None
+    STJEPA.setup_anndata(adata, technology_key=_keys.TECHNOLOGY, library_key=_keys.SECTION, panel_key=panel)
     return STJEPA(adata, preset, seed=seed, **parts)
 
 
@@ -42,21 +43,25 @@ def stjepa(
     """Train ST-JEPA on the data and embed its neighborhoods; ``parts`` change the preset."""
     model = _model(adata, seed, preset, parts)
     model.train(accelerator=accelerator, progress_bar=False)
-    return {"embedding": model.get_latent_representation(genes=genes), "info": _info(model)}
+    return {**_embeddings(model, genes), "info": _info(model)}
 
 
 def untrained(
-    adata: AnnData, *, seed: int, n_niches: int | None = None, preset: Any = "base", **parts: Any
+    adata: AnnData, *, seed: int, n_niches: int | None = None, preset: Any = "base", genes: Any = None, **parts: Any
 ) -> dict[str, Any]:
     """Embed neighborhoods with the encoder's initial weights."""
     model = _model(adata, seed, preset, parts)
-    return {"embedding": _embedding_before_training(model), "info": _info(model)}
+    return {**_embeddings(model, genes), "info": _info(model)}
 
 
-def _embedding_before_training(model: STJEPA) -> np.ndarray:
+def _embeddings(model: STJEPA, genes: Any) -> dict[str, np.ndarray]:
+    """Return the embeddings of both scales, from some of the genes or from all."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
-        return model.get_latent_representation()
+        return {
+            "embedding": model.get_latent_representation(genes=genes),
+            "cell_embedding": model.get_latent_representation(genes=genes, scale="cell"),
+        }
 
 
 def pooled_input(
@@ -65,6 +70,7 @@ def pooled_input(
     seed: int,
     n_niches: int | None = None,
     preset: Any = "base",
+    genes: Any = None,
     encoder: Mapping[str, Any] | None = None,
     **parts: Any,
 ) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def pooled_input(
     product = {"value": "bound", "value_scale": "log1p", "rank": "none", "segment": "none", "n_layers": 1}
     model = _model(adata, seed, preset, {**parts, "encoder": {**(encoder or {}), **product}})
     model.module.target.transformer = _passing_on()
-    return {"embedding": _embedding_before_training(model), "info": _info(model)}
+    return {**_embeddings(model, genes), "info": _info(model)}
 
 
 def _passing_on() -> nn.Module:

@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 from anndata import AnnData
 
-from scjepa.benchmark.methods._result import MethodError
+from scjepa.benchmark.methods._result import PARTS, MethodError
 
 PYTHON_VARIABLE = "SCJEPA_PEERS_PYTHON"
 """Environment variable that names the interpreter of the peers' environment."""
@@ -59,7 +59,8 @@ def run_in_process(
     Returns
     -------
     dict
-        ``embedding`` and ``clusters`` where the adapter gave them, ``info``, ``seconds``, ``cpu_seconds``, ``peak_gib``
+        ``embedding``, ``clusters`` and ``cell_embedding`` where the adapter gave them, ``info``, ``seconds``,
+        ``cpu_seconds``, ``peak_gib``
         and ``versions``.
 
     Raises
@@ -78,7 +79,7 @@ def run_in_process(
             raise MethodError(f"The method ended without writing a result. {_last_line(errors)}".strip())
         try:
             with np.load(output, allow_pickle=False) as arrays:
-                found: dict[str, Any] = {key: arrays[key] for key in ("embedding", "clusters") if key in arrays}
+                found: dict[str, Any] = {key: arrays[key] for key in PARTS if key in arrays}
                 return {**found, **json.loads(str(arrays["about"]))}
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise MethodError(f"The method's result cannot be read: {error}") from error

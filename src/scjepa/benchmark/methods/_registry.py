@@ -74,7 +74,7 @@ class Method:
 _NOTHING = "nothing beside the data"
 _PEERS = "benchmarks/peers/setup.sh (an environment of its own)"
 _SCANPY = ("scjepa", "scanpy", "scikit-learn")
-_MODEL_OPTIONS = ("preset", "tokens", "encoder")
+_MODEL_OPTIONS = ("preset", "tokens", "encoder", "genes")
 
 
 def _squidpy(flavor: str, description: str, **more: Any) -> Method:
@@ -94,7 +94,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "ST-JEPA, trained on the data; its neighborhood embeddings",
             _NOTHING,
             _ours.stjepa,
-            options=(*_MODEL_OPTIONS, "masking", "objective", "training", "accelerator", "genes"),
+            options=(*_MODEL_OPTIONS, "masking", "objective", "training", "accelerator"),
         ),
         "untrained": Method(
             "the same encoder with its random initial weights",

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+PARTS = ("embedding", "clusters", "cell_embedding")
+"""What a method may give, an array for all cells each."""
+
 
 @dataclass(frozen=True)
 class MethodResult:
@@ -26,6 +29,8 @@ class MethodResult:
         ``(n_cells, n_dims)`` float32 in the order of the cells, or ``None``.
     clusters
         ``(n_cells,)`` the method's own niches as text, or ``None``.
+    cell_embedding
+        ``(n_cells, n_dims)`` float32 at the scale of cells, for methods that have one beside that of neighborhoods.
     seconds
         Wall time of the method alone, in seconds; starting an interpreter, importing packages and reading the data
         do not count. NaN where the method did not finish.
@@ -49,6 +54,7 @@ class MethodResult:
     seed: int
     embedding: np.ndarray | None = None
     clusters: np.ndarray | None = None
+    cell_embedding: np.ndarray | None = None
     seconds: float = float("nan")
     cpu_seconds: float = float("nan")
     peak_gib: float = float("nan")
@@ -82,31 +88,38 @@ class MethodError(Exception):
 
 
 def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | None]:
-    """Return embedding and clusters in their final types.
+    """Return embeddings and clusters in their final types.
 
     Raises
     ------
     MethodError
         If there is neither, or one has the wrong shape, NaN or infinite values.
     """
-    embedding, clusters = output.get("embedding"), output.get("clusters")
+    embedding, clusters, cells = output.get("embedding"), output.get("clusters"), output.get("cell_embedding")
     if embedding is None and clusters is None:
         raise MethodError("The method gave neither an embedding nor clusters.")
-    if embedding is not None:
-        embedding = np.asarray(embedding)
-        if not np.issubdtype(embedding.dtype, np.number):
-            raise MethodError(f"The embedding holds {embedding.dtype}, not numbers.")
-        if embedding.ndim != 2 or len(embedding) != n_cells or not embedding.shape[1]:
-            raise MethodError(f"The embedding has the shape {embedding.shape}; the data have {n_cells} cells.")
-        embedding = embedding.astype(np.float32)
-        bad = ~np.isfinite(embedding).all(axis=1)
-        if bad.any():
-            raise MethodError(
-                f"{bad.sum()} of {n_cells} cells have NaN or infinite values in the embedding, as row {bad.argmax()}."
-            )
     if clusters is not None:
         clusters = np.asarray(clusters)
         if clusters.shape != (n_cells,):
             raise MethodError(f"The clusters have the shape {clusters.shape}; the data have {n_cells} cells.")
         clusters = clusters.astype(str)
-    return {"embedding": embedding, "clusters": clusters}
+    return {
+        "embedding": None if embedding is None else _checked_embedding(embedding, n_cells),
+        "clusters": clusters,
+        "cell_embedding": None if cells is None else _checked_embedding(cells, n_cells),
+    }
+
+
+def _checked_embedding(values: Any, n_cells: int) -> np.ndarray:
+    embedding = np.asarray(values)
+    if not np.issubdtype(embedding.dtype, np.number):
+        raise MethodError(f"The embedding holds {embedding.dtype}, not numbers.")
+    if embedding.ndim != 2 or len(embedding) != n_cells or not embedding.shape[1]:
+        raise MethodError(f"The embedding has the shape {embedding.shape}; the data have {n_cells} cells.")
+    embedding = embedding.astype(np.float32)
+    bad = ~np.isfinite(embedding).all(axis=1)
+    if bad.any():
+        raise MethodError(
+            f"{bad.sum()} of {n_cells} cells have NaN or infinite values in the embedding, as row {bad.argmax()}."
+        )
+    return embedding

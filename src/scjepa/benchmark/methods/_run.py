@@ -88,7 +88,7 @@ def run_method(
     >>> result = scjepa.benchmark.run_method("banksy", adata, settings="same graph")  # doctest: +SKIP
     >>> adata.obsm["X_banksy"] = result.embedding  # doctest: +SKIP
     """
-    method, settings, options = _resolve(name, settings, options)
+    method, settings, options = resolve(name, settings, options)
     named = {kind: [options[key] for key in keys if options.get(key)] for kind, keys in _named(method).items()}
     prepared = prepare(
         adata,
@@ -99,35 +99,63 @@ def run_method(
         spatial_key=spatial_key,
         **named,
     )
-    interpreter = None if method.in_session else find_python(python)
     arguments = {"seed": int(seed), "n_niches": n_niches, **method.fixed, **options}
-    result = MethodResult(name, settings, int(seed))
+    interpreter = None if method.in_session else find_python(python)
     key = None
     if cache_dir is not None:
         key = _cache.key(name=name, settings=settings, arguments=arguments, python=interpreter, data=digest(prepared))
         kept = _cache.read(cache_dir, key)
         if kept is not None:
             return kept
+    result = outcome(method, MethodResult(name, settings, int(seed)), prepared, arguments, interpreter, timeout)
+    if cache_dir is not None and key is not None and result.ok:
+        _cache.write(cache_dir, key, result)
+    return result
+
+
+def outcome(
+    method: Method,
+    result: MethodResult,
+    prepared: AnnData,
+    arguments: Mapping[str, Any],
+    interpreter: str | None,
+    timeout: float | None = None,
+) -> MethodResult:
+    """Run a method on what :func:`~scjepa.benchmark.methods._inputs.prepare` gave, and fill in the result.
+
+    Parameters
+    ----------
+    result
+        Name, settings and seed.
+    arguments
+        Keyword arguments of the method.
+    interpreter
+        Of a process of its own; ``None``: the method runs in this session.
+    """
     try:
         if interpreter is None:
             found = _in_session(method, prepared, arguments)
         else:
-            found = _in_process(method, prepared, {**arguments, "settings": settings}, interpreter, timeout)
-        result = replace(result, **{**found, **checked(found, adata.n_obs)})
+            found = _in_process(method, prepared, {**arguments, "settings": result.settings}, interpreter, timeout)
+        return replace(result, **{**found, **checked(found, prepared.n_obs)})
     except MethodError as failure:
         return replace(result, error=str(failure))
     except Exception as error:  # noqa: BLE001 - one method must not stop the others; its reason goes into its row
         return replace(result, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
-    if cache_dir is not None and key is not None:
-        _cache.write(cache_dir, key, result)
-    return result
 
 
 def _named(method: Method) -> dict[str, tuple[str, ...]]:
     return {"obs": method.obs_options, "obsm": method.obsm_options}
 
 
-def _resolve(name: str, settings: str | None, options: Mapping[str, Any] | None) -> tuple[Method, str, dict[str, Any]]:
+def resolve(name: str, settings: str | None, options: Mapping[str, Any] | None) -> tuple[Method, str, dict[str, Any]]:
+    """Return the method of a name, its settings and its options.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not known, or an option is missing.
+    """
     if name not in METHODS:
         raise ValueError(unknown_name("method", name, METHODS))
     method = METHODS[name]

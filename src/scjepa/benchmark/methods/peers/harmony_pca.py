@@ -10,10 +10,10 @@ PACKAGES = ("harmonypy",)
 
 def run(adata, *, seed, settings, n_niches=None):
     """Run Harmony with its defaults; with one section there is nothing to correct."""
-    embedding = adata.obsm["X_neighborhood_pca"].astype(np.float64)
     n_sections = adata.obs["section"].nunique()
-    if n_sections > 1:
-        corrected = np.asarray(run_harmony(embedding, adata.obs, ["section"], random_state=seed).Z_corr)
+    found = {"embedding": adata.obsm["X_neighborhood_pca"], "cell_embedding": adata.obsm["X_cell_pca"]}
+    for part, values in found.items() if n_sections > 1 else ():
+        corrected = np.asarray(run_harmony(values.astype(np.float64), adata.obs, ["section"], random_state=seed).Z_corr)
         # Versions before 2 return components × cells.
-        embedding = corrected if corrected.shape == embedding.shape else corrected.T
-    return {"embedding": embedding, "info": {"sections": n_sections, "n_components": embedding.shape[1]}}
+        found[part] = corrected if corrected.shape == values.shape else corrected.T
+    return {**found, "info": {"sections": n_sections, "n_components": found["embedding"].shape[1]}}
