@@ -49,6 +49,10 @@ class TokenConfig:
     ties
         ``"order"``: each token has a rank of its own, ties broken by vocabulary id. ``"shared"``: equal values of
         a cell share one rank code (the first of their positions).
+    tokenizer
+        ``"graph"``: the index cell and each neighbor are segments of their own. ``"neighborhood"``: the raw counts of
+        the index cell and its neighbors are added up, normalized as one cell's would be, and the top ``n_tokens`` genes
+        of the sum are the only segment. The cell scale is then the cell's own counts, a neighborhood of one.
     """
 
     n_tokens: int = 64
@@ -56,10 +60,26 @@ class TokenConfig:
     values: str = "counts"
     ranks: str = "counts"
     ties: str = "order"
+    tokenizer: str = "graph"
 
     def __post_init__(self) -> None:
         _positive(self, "n_tokens", "n_neighbors")
         _one_of(self, "ties", ("order", "shared"))
+        _one_of(self, "tokenizer", ("graph", "neighborhood"))
+
+    @property
+    def summed(self) -> bool:
+        """Whether a neighborhood is one segment, its summed counts."""
+        return self.tokenizer == "neighborhood"
+
+    @property
+    def n_segments(self) -> int:
+        """Segments of a neighborhood: k + 1, or one where counts are summed."""
+        return 1 if self.summed else self.n_neighbors + 1
+
+    def __str__(self) -> str:
+        counts = "the summed counts of " if self.summed else ""
+        return f"top {self.n_tokens} genes of {counts}a cell and its {self.n_neighbors} nearest neighbors"
 
 
 @dataclass(frozen=True)
@@ -154,6 +174,10 @@ class MaskingConfig:
         _within(self, 0.0, 1.0, "metatoken_dropout")
 
 
+_PREDICTED = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
+"""Weights of what the objective ``"ijepa"`` predicts."""
+
+
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """What is predicted and how the error is measured (Equations 1-3).
@@ -175,7 +199,8 @@ class ObjectiveConfig:
         Weight of the token objective: L1 at masked tokens (the paper's loss).
     cell_weight, neighborhood_weight
         Weights of the pooled objectives: from the visible tokens predict the target encoder's pooled index cell and
-        pooled neighborhood (smooth L1, targets standardized over the batch). 0 in the paper.
+        pooled neighborhood (smooth L1, targets standardized over the batch). 0 in the paper. Where counts are summed
+        (``tokenizer="neighborhood"``) no index cell is told apart, and ``cell_weight`` has no part.
     nearby_weight
         Weight of a further pooled objective: predict the target encoder's pooled neighborhood of another cell, where a
         random walk of ``nearby_steps`` over the neighbors ends. What two places share is their niche. 0 in the paper.
@@ -205,12 +230,16 @@ class ObjectiveConfig:
         _one_of(self, "target_view", ("all", "masked"))
         _one_of(self, "target_norm", ("layer", "none"))
         _positive(self, "nearby_steps")
-        predicted = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
-        for name in (*predicted, "variance_weight", "covariance_weight"):
+        for name in (*_PREDICTED, "variance_weight", "covariance_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"ObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
-        if not any(getattr(self, name) > 0 for name in predicted):
-            raise ValueError(f"ObjectiveConfig predicts nothing: make one of {', '.join(predicted)} positive.")
+        if not self.predicts:
+            raise ValueError(f"ObjectiveConfig predicts nothing: make one of {', '.join(_PREDICTED)} positive.")
+
+    @property
+    def predicts(self) -> list[str]:
+        """Names of the weights that are not 0, of what is predicted."""
+        return [name for name in _PREDICTED if getattr(self, name) > 0]
 
 
 @dataclass(frozen=True)
@@ -275,6 +304,10 @@ class TrainConfig:
             raise ValueError("TrainConfig: weight decay and final learning rate must not be negative.")
 
 
+_OF_CELLS = ("target_cell", "whole_cell", "mixture")
+"""Masking schemes that choose among the cells of a neighborhood."""
+
+
 @dataclass(frozen=True)
 class STJEPAConfig:
     """The resolved configuration of an ST-JEPA model: one dataclass per part."""
@@ -284,6 +317,21 @@ class STJEPAConfig:
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if not self.tokens.summed:
+            return
+        sums = "TokenConfig.tokenizer='neighborhood' tells no cells of a neighborhood apart"
+        if self.masking.scheme in _OF_CELLS:
+            raise ValueError(
+                f"MaskingConfig.scheme={self.masking.scheme!r} hides cells, and {sums}: pass "
+                "masking={'scheme': 'stratified'}, 'uniform' or 'rank_span'."
+            )
+        if self.objective.predicts == ["cell_weight"]:
+            raise ValueError(
+                f"ObjectiveConfig.cell_weight alone predicts the index cell, and {sums}: pass "
+                "objective={'neighborhood_weight': 1.0}."
+            )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return nested plain dictionaries, ready for JSON."""

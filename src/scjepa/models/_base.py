@@ -100,14 +100,17 @@ class JEPAModel(BaseModelClass):
 
     def _source_of(self, data: Any, device: torch.device | str = "cpu") -> Any:
         """Return the source of batches of tables."""
-        return TokenSource(data.tokens, data.neighbors, data.technologies, device)
+        return TokenSource(data.tokens, data.neighbors, data.technologies, device, summed=data.summed)
 
     def _split(self, data: Any, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells to train on and those held out."""
         return hold_out(data.coordinates, data.sections, size, by=by or "block", seed=self.seed)
 
-    def _source(self, adata: AnnData | None, gene_ids: np.ndarray | None = None) -> Any:
-        """Return the token source of ``adata`` (default: the model's own) on the model's device."""
+    def _source(self, adata: AnnData | None, gene_ids: np.ndarray | None = None, scale: str = "") -> Any:
+        """Return the token source of ``adata`` (default: the model's own) on the model's device.
+
+        ``scale`` is what the source is for, where that makes a difference to its tables.
+        """
         if adata is None or adata is self.adata:
             data = self._own_tables() if gene_ids is None else self._tables(self.adata, gene_ids)
         else:

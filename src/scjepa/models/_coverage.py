@@ -235,8 +235,8 @@ class CoverageMixin(QueryMixin):
         cells = np.arange(reference.n_obs)
         if len(cells) > n_cells:
             cells = np.sort(np.random.default_rng(seed).choice(cells, n_cells, replace=False))
-        every = self._embed_some(self._source(reference), cells, scale)
-        few = self._embed_some(self._source(reference[:, kept]), cells, scale)
+        every = self._embed_some(self._source(reference, None, scale), cells, scale)
+        few = self._embed_some(self._source(reference[:, kept], None, scale), cells, scale)
         return _compared(every, few, reference.n_vars, int(kept.sum()), scale, seed)
 
     @torch.inference_mode()

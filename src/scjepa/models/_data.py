@@ -18,7 +18,8 @@ from scjepa.models._cache import counts_digest, graph_digest, through_cache
 from scjepa.tokens.cache import digest
 from scjepa.tokens.cells import TokenTable, build_token_table
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
-from scjepa.tokens.normalize import FittedNormalizations, fit_normalizations
+from scjepa.tokens.normalize import FittedNormalizations, fit_normalizations, get_normalization
+from scjepa.tokens.sums import SummedCounts
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
 logger = logging.getLogger("scjepa")
@@ -57,6 +58,8 @@ class CellData:
         ``(n_cells,)`` int64 codes.
     coordinates
         ``(n_cells, 2 or 3)`` float64.
+    summed
+        Whether the tokens are those of summed counts, so that a neighborhood is one segment.
     """
 
     tokens: TokenTable
@@ -64,6 +67,7 @@ class CellData:
     technologies: np.ndarray
     sections: np.ndarray
     coordinates: np.ndarray
+    summed: bool = False
 
 
 def counts_of(adata: AnnData, keys: DataKeys) -> Any:
@@ -124,10 +128,13 @@ def normalizations_of(
 ) -> FittedNormalizations:
     """Return the normalizations of ``config``, fitted on ``adata`` by technology and gene name.
 
-    They belong to the model: every table of it is made with them, its own, a query's and one of few genes alike.
+    They belong to the model: every table of it is made with them, its own, a query's and one of few genes alike. Where
+    neighborhoods are summed they are learned from the sums.
     """
+    learned = any(get_normalization(name).needs_fit for name in (config.values, config.ranks))
+    neighbors = _neighbors_of(adata, keys, config.n_neighbors) if config.summed and learned else None
     return fit_normalizations(
-        counts_of(adata, keys),
+        _expression_of(adata, keys, neighbors),
         vocabulary.ids(adata.var_names),
         len(vocabulary),
         config,
@@ -146,6 +153,8 @@ def tables_of(
     config: TokenConfig,
     normalizations: FittedNormalizations,
     gene_ids: np.ndarray | None = None,
+    *,
+    alone: bool = False,
 ) -> CellData:
     """Tokenize the cells of ``adata`` and order their neighbors.
 
@@ -158,13 +167,17 @@ def tables_of(
         The model's.
     gene_ids
         Vocabulary ids that may become tokens; ``None``: all.
+    alone
+        Where neighborhoods are summed: whether each cell is a neighborhood of its own, nothing added to its counts.
     """
     codes = codes_of(names_of(adata, keys.technology_key), technologies)
     ids = vocabulary.ids(adata.var_names)
+    neighbors = _neighbors_of(adata, keys, config.n_neighbors)
+    added = neighbors if config.summed and not alone else None
 
     def build() -> TokenTable:
         return build_token_table(
-            counts_of(adata, keys),
+            _expression_of(adata, keys, added),
             ids,
             len(vocabulary),
             config,
@@ -178,7 +191,9 @@ def tables_of(
 
     def marks() -> dict[str, str]:
         statistics = normalizations.to_arrays()
+        sums = {} if added is None else {"summed": digest(added.index)}
         return {
+            **sums,
             "vocabulary": digest(vocabulary.names),
             "options": f"L={config.n_tokens}, values={config.values}, ranks={config.ranks}, ties={config.ties}",
             "normalization": digest(*(part for name in sorted(statistics) for part in (name, statistics[name]))),
@@ -187,20 +202,33 @@ def tables_of(
             "counts": counts_digest(counts_of(adata, keys)),
         }
 
-    sections = codes_of(section_names := names_of(adata, keys.library_key), tuple(sorted(set(section_names))))
-    coordinates = np.array(adata.obsm[keys.spatial_key], dtype=np.float64)
     return CellData(
         tokens=through_cache(TokenTable, marks, build),
-        neighbors=_neighbors_of(adata, keys, coordinates, sections, config.n_neighbors),
+        neighbors=neighbors,
         technologies=codes.clip(min=0),
-        sections=sections,
-        coordinates=coordinates,
+        sections=_sections_of(adata, keys),
+        coordinates=_coordinates_of(adata, keys),
+        summed=config.summed,
     )
 
 
-def _neighbors_of(
-    adata: AnnData, keys: DataKeys, coordinates: np.ndarray, sections: np.ndarray, n_neighbors: int
-) -> NeighborTable:
+def _expression_of(adata: AnnData, keys: DataKeys, added: NeighborTable | None) -> Any:
+    """Return what becomes tokens: the counts, or the sums of each cell and the neighbors that are ``added``."""
+    counts = counts_of(adata, keys)
+    return counts if added is None else SummedCounts(counts, added, adata.obs_names, adata.var_names)
+
+
+def _sections_of(adata: AnnData, keys: DataKeys) -> np.ndarray:
+    names = names_of(adata, keys.library_key)
+    return codes_of(names, tuple(sorted(set(names))))
+
+
+def _coordinates_of(adata: AnnData, keys: DataKeys) -> np.ndarray:
+    return np.array(adata.obsm[keys.spatial_key], dtype=np.float64)
+
+
+def _neighbors_of(adata: AnnData, keys: DataKeys, n_neighbors: int) -> NeighborTable:
+    coordinates = _coordinates_of(adata, keys)
     params = adata.uns.get(f"{keys.neighbors_key}_neighbors", {}).get("params", {})
     two_hop = params.get("transform") == "cosine"
     matrices = (adata.obsp.get(f"{keys.neighbors_key}_{part}") for part in ("connectivities", "distances"))
@@ -222,7 +250,7 @@ def _neighbors_of(
             "options": f"k={n_neighbors}, two_hop={two_hop}",
             "graph": graph_digest(connectivities, distances),
             "coordinates": digest(coordinates),
-            "sections": digest(sections),
+            "sections": digest(_sections_of(adata, keys)),
         }
 
     return through_cache(NeighborTable, marks, build)

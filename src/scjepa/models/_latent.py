@@ -54,7 +54,8 @@ class LatentMixin(JEPAModel):
             technology or, where the model does not know it, of all technologies. Default: the model's own.
         scale
             ``"neighborhood"`` (the cell with its neighbors: for niches) or ``"cell"`` (the index cell's tokens, seen
-            in context).
+            in context; with ``tokenizer="neighborhood"``, which tells no cells apart, the cell as a neighborhood of
+            its own counts alone).
         encoder
             ``"target"`` (the EMA encoder) or ``"context"``.
         genes
@@ -99,7 +100,7 @@ class LatentMixin(JEPAModel):
         check_batch_size(batch_size)
         self.module.tower(encoder)
         self._warn_if_untrained()
-        source = self._source(adata, self._gene_ids(genes))
+        source = self._source(adata, self._gene_ids(genes), scale)
         self._warn_of_empty(source, scale, adata)
         embedding = embed_to(out, self.module, source, scale=scale, encoder=encoder, batch_size=batch_size)
         if key_added is not None:
@@ -149,7 +150,7 @@ class LatentMixin(JEPAModel):
         check_batch_size(batch_size)
         self.module.tower(encoder)
         self._warn_if_untrained()
-        source = self._source(adata, self._gene_ids(genes))
+        source = self._source(adata, self._gene_ids(genes), scale)
         self._warn_of_empty(source, scale, adata)
         check_embedding_memory(self.module, source, batch_size, 4 * source.n_cells * self.config.encoder.width)
         how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}

@@ -16,10 +16,11 @@ from scjepa._config import unknown_name
 from scjepa.models import _store
 from scjepa.models._query import QueryMixin
 from scjepa.pretrained import README_FILE, Card
+from scjepa.training.collapse import RATIOS
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
-_KEPT_HISTORY = ("effective_rank", "mean_cosine", "loss_ratio", "validation_loss")
+_KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss", *RATIOS)
 """The monitor's readings, so that a checkpoint can be diagnosed; the curves of every step stay behind."""
 
 
@@ -92,7 +93,7 @@ class PretrainedMixin(QueryMixin):
             "technologies": ", ".join(self.panels.technologies),
             "n_latent": encoder.width,
             "encoder": f"{encoder.n_layers} layers, {self.module.parameter_counts()['encoder']:,} parameters, {dtype}",
-            "tokens": f"top {tokens.n_tokens} genes of a cell and its {tokens.n_neighbors} nearest neighbors",
+            "tokens": str(tokens),
             "trained for": f"{self.n_steps_:,} steps",
             "made with": f"scjepa {facts['scjepa_version']}, torch {facts['torch_version']}",
         }

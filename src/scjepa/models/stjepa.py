@@ -164,7 +164,13 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         require_anndata(adata)
         return adata  # _tables checks the rest by its own keys, without writing to it or holding on to it
 
-    def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None) -> CellData:
+    def _source(self, adata: AnnData | None, gene_ids: np.ndarray | None = None, scale: str = "") -> Any:
+        if scale != "cell" or not self.config.tokens.summed:
+            return super()._source(adata, gene_ids, scale)
+        one = self.adata if adata is None else self._checked(adata)
+        return self._source_of(self._tables(one, gene_ids, alone=True), self.device)
+
+    def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None, *, alone: bool = False) -> CellData:
         keys = self._keys_for(adata)
         if adata is not self.adata:
             validate(adata, keys)
@@ -184,6 +190,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             self.config.tokens,
             self.normalizations,
             gene_ids,
+            alone=alone,
         )
 
     # -- words --------------------------------------------------------------------------------------------------
@@ -200,7 +207,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
                 f"STJEPA, {state}",
                 f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}, "
                 f"{sections} section(s), technologies: {', '.join(self.panels.technologies)}",
-                f"  tokens    top {tokens.n_tokens} genes of a cell and its {tokens.n_neighbors} nearest neighbors",
+                f"  tokens    {tokens}",
                 f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
                 f"value {encoder.value!r}; objective {self.config.objective.name!r}",
                 f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "

@@ -28,9 +28,11 @@ class Batch:
     technologies
         ``(B,)`` int64 technology codes.
     n_segments
-        k + 1, the segments that hold cells.
+        k + 1, the segments that hold cells; 1 where a neighborhood is its summed counts.
     partners
         ``(B,)`` int64 row of the neighborhood a few steps away that belongs to each, or ``None``.
+    places
+        ``(T, 3)`` float32 place of the token's cell, seen from the index cell, or ``None`` where nobody asks for it.
     """
 
     genes: Tensor
@@ -41,6 +43,7 @@ class Batch:
     technologies: Tensor
     n_segments: int
     partners: Tensor | None = None
+    places: Tensor | None = None
 
     @property
     def n_sequences(self) -> int:
@@ -76,6 +79,7 @@ class Batch:
             ranks=self.ranks[keep],
             segments=self.segments[keep],
             sequences=self.sequences[keep],
+            places=None if self.places is None else self.places[keep],
         )
 
     def repeat(self, times: int) -> Batch:
@@ -92,4 +96,5 @@ class Batch:
             sequences=(self.sequences[None, :] + shift[:, None]).reshape(-1),
             technologies=self.technologies.repeat(times),
             partners=None if self.partners is None else (self.partners[None, :] + shift[:, None]).reshape(-1),
+            places=None if self.places is None else self.places.repeat(times, 1),
         )

@@ -32,8 +32,7 @@ class NeighborhoodEncoder(nn.Module):
     def __init__(self, n_genes: int, n_technologies: int, config: STJEPAConfig):
         super().__init__()
         encoder, tokens = config.encoder, config.tokens
-        n_segments = tokens.n_neighbors + 1
-        self.embedding = TokenEmbedding(n_genes, n_technologies, tokens.n_tokens, n_segments, encoder)
+        self.embedding = TokenEmbedding(n_genes, n_technologies, tokens.n_tokens, tokens.n_segments, encoder)
         self.transformer = Transformer(
             encoder.width,
             encoder.n_layers,

@@ -17,6 +17,7 @@ from scjepa.tokens.normalize import (
     fit_normalizations,
     get_normalization,
 )
+from scjepa.tokens.sums import SummedCounts
 from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "NeighborTable",
     "Normalization",
     "Panels",
+    "SummedCounts",
     "TableSource",
     "TokenSource",
     "TokenTable",

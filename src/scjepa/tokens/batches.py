@@ -7,7 +7,7 @@ padding. The loader of a training run therefore has nothing to do but name the c
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -122,6 +122,12 @@ class TokenSource(TableSource):
         ``(n_cells,)`` integer technology codes.
     device
         Where the batches are wanted.
+    summed
+        Whether the tokens are those of summed counts (:class:`scjepa.tokens.SummedCounts`): each neighborhood is then
+        the tokens of its index cell alone, and neighbors say only where walks go.
+    places
+        ``(n_cells, n_neighbors, 3)`` float32 places of the neighbors (:func:`scjepa.tokens.neighbor_places`), which
+        then travel with the tokens; ``None``: they do not.
     """
 
     _TABLES = (*TableSource._TABLES, "_neighbors", "_technologies")
@@ -133,6 +139,9 @@ class TokenSource(TableSource):
         neighbors: NeighborTable,
         technologies: np.ndarray,
         device: torch.device | str = "cpu",
+        *,
+        summed: bool = False,
+        places: np.ndarray | None = None,
     ):
         if not table.n_cells == neighbors.n_cells == len(technologies):
             raise ValueError(
@@ -141,6 +150,11 @@ class TokenSource(TableSource):
             )
         super().__init__(table)
         self.n_neighbors = neighbors.n_neighbors
+        self.summed = summed
+        self._places = None
+        if places is not None:
+            self._places = torch.from_numpy(places)
+            self._TABLES = (*self._TABLES, "_places")
         self._neighbors = torch.from_numpy(neighbors.index)
         self._technologies = torch.from_numpy(np.asarray(technologies, dtype=np.int64))
         self.to(device)
@@ -151,11 +165,13 @@ class TokenSource(TableSource):
 
     def neighborhood_lengths(self, cells: Tensor | None = None) -> Tensor:
         """``(n,)`` int64 tokens of the neighborhoods of ``cells`` (default: all), metatoken not counted."""
+        own = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
+        if self.summed:
+            return own
         near = self._neighbors if cells is None else self._neighbors[cells]
         near = near.long()
         starts = near.clamp_min(0)
         within = torch.where(near >= 0, self._offsets[starts + 1] - self._offsets[starts], 0)
-        own = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
         return own + within.sum(1)
 
     def walk(self, cells: Tensor, n_steps: int, generator: torch.Generator) -> Tensor:
@@ -184,7 +200,9 @@ class TokenSource(TableSource):
         """
         here = self.table_device
         cells = cells.to(here)
-        members = torch.cat([cells[:, None], self._neighbors[cells].long()], dim=1)
+        members = cells[:, None]
+        if not self.summed:
+            members = torch.cat([members, self._neighbors[cells].long()], dim=1)
         present = members >= 0
         members = members.clamp_min(0)
         starts = self._offsets[members]
@@ -193,7 +211,7 @@ class TokenSource(TableSource):
         starts = torch.cat([starts, torch.zeros_like(starts[:, :1])], dim=1)
         lengths = torch.cat([lengths, with_metatoken.long()[:, None]], dim=1)
 
-        n_blocks = self.n_neighbors + 2
+        n_blocks = members.shape[1] + 1
         flat = lengths.reshape(-1)
         block = torch.repeat_interleave(torch.arange(flat.numel(), device=here), flat)
         within = torch.arange(len(block), device=here) - (flat.cumsum(0) - flat)[block]
@@ -210,8 +228,15 @@ class TokenSource(TableSource):
             sequences=block // n_blocks,
             technologies=self._technologies[cells],
             n_segments=n_blocks - 1,
+            places=None if self._places is None else self._places_of(cells)[block],
         )
         return batch if self.resident else move_batch(batch, self._device)
+
+    def _places_of(self, cells: Tensor) -> Tensor:
+        """Return the place of each segment of each neighborhood, ``(B * (k + 2), 3)``; 0 for index and metatoken."""
+        near = cast(Tensor, self._places)[cells]
+        origin = torch.zeros_like(near[:, :1])
+        return torch.cat([origin, origin] if self.summed else [origin, near, origin], dim=1).flatten(0, 1)
 
 
 def move_batch(batch: BatchT, device: torch.device) -> BatchT:

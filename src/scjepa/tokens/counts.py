@@ -47,9 +47,13 @@ def iter_rows(counts: Any, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[int, 
         counts = counts.tocsr()  # once, for rows of any other format are slow to slice
     step = max(1, min(chunk_size, _LARGEST_CHUNK // max(n_genes, 1)))
     for start in range(0, n_cells, step):
-        rows = counts[start : min(start + step, n_cells)]
-        rows = rows.compute() if hasattr(rows, "compute") else rows
-        yield start, _canonical(rows) if sparse.issparse(rows) else _from_dense(np.asarray(rows))
+        yield start, as_csr(counts[start : min(start + step, n_cells)])
+
+
+def as_csr(rows: Any) -> sparse.csr_array:
+    """Return some rows of counts, in memory or to be computed, as CSR in canonical form without stored zeros."""
+    rows = rows.compute() if hasattr(rows, "compute") else rows
+    return _canonical(rows) if sparse.issparse(rows) else _from_dense(np.asarray(rows))
 
 
 def shape_of(counts: Any) -> tuple[int, int]:
