@@ -169,3 +169,30 @@ def test_is_a_scvi_model(trained):
     assert model.is_trained
     assert len(model.train_indices) + len(model.validation_indices) == model.adata.n_obs
     assert scjepa.STJEPA.__name__ in repr(model)
+
+
+def _short(model, n_steps=20, **changes):
+    model.train(max_steps=n_steps, accelerator="cpu", progress_bar=False, plan_kwargs=changes)
+    return model.diagnose(), {name: model.history[name][name].tolist() for name in model.history}
+
+
+def test_all_that_is_predicted_with_weight_is_compared_with_the_mean_and_nothing_else(adata, make_model):
+    tokens = {"cell_weight": 0.0, "neighborhood_weight": 0.0, "nearby_weight": 0.0}
+    for objective, expected in (
+        ({}, {"loss_ratio", "cell_ratio", "neighborhood_ratio", "nearby_ratio"}),
+        (tokens, {"loss_ratio"}),
+        ({**tokens, "token_weight": 0.0, "nearby_weight": 1.0}, {"nearby_ratio"}),
+    ):
+        told, history = _short(make_model(adata, objective=objective))
+        assert {name for name in history if name.endswith("_ratio")} == expected
+        assert sum("times that of predicting" in sentence for sentence in told.evidence) == len(expected)
+
+
+def test_a_short_run_that_learns_cells_is_not_called_idle_and_one_that_stands_still_is(make_tissue, make_model):
+    adata = make_tissue(300)
+    told, history = _short(make_model(adata, masking={"query_fraction": 0.25}), 80)
+    assert history["loss_ratio"][-1] > 0.98  # tokens take longer
+    assert history["cell_ratio"][-1] < 0.98
+    assert told.verdict != "not learning", told
+    told, _ = _short(make_model(adata), learning_rate=1e-12, final_learning_rate=0.0)
+    assert told.verdict == "not learning", told

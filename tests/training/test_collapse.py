@@ -44,3 +44,16 @@ def test_verdicts():
     text = str(diagnose({**healthy, "effective_rank": [30, 4]}, 64))
     assert "4.0 of 64" in text
     assert "What to try" in text
+
+
+def test_one_objective_that_is_learned_is_enough():
+    run = {"effective_rank": [30, 40], "mean_cosine": [0.8, 0.3], "loss_ratio": [2.0, 1.1]}
+    assert diagnose({**run, "cell_ratio": [1.05, 0.7]}, 64).verdict == "healthy"
+    assert diagnose({**run, "nearby_ratio": [1.0, 0.9]}, 64).verdict == "healthy"
+    flat = {name: [1.05, 1.01] for name in ("cell_ratio", "neighborhood_ratio", "nearby_ratio")}
+    told = diagnose({**run, **flat}, 64)
+    assert told.verdict == "not learning"
+    assert sum(sentence.endswith("not learned yet") for sentence in told.evidence) == 4
+    # Where tokens are not predicted, their ratio is not there.
+    assert diagnose({"effective_rank": [30, 40], "neighborhood_ratio": [1.0, 0.5]}, 64).verdict == "healthy"
+    assert diagnose({"effective_rank": [30, 40], "neighborhood_ratio": [0.5, 1.0]}, 64).verdict == "not learning"

@@ -51,7 +51,16 @@ _PANELS = (
             "validation": ("validation_loss", "validation_loss_epoch"),
         },
     ),
-    _Panel("loss / loss of the per-gene mean", {"": ("loss_ratio",)}, level=(1.0, "predicts the mean")),
+    _Panel(
+        "loss / loss of predicting the mean",
+        {
+            "tokens": ("loss_ratio",),
+            "cells": ("cell_ratio",),
+            "neighborhoods": ("neighborhood_ratio",),
+            "nearby": ("nearby_ratio",),
+        },
+        level=(1.0, "predicts the mean"),
+    ),
     _Panel("effective rank", {"": ("effective_rank", "rankme")}),
     _Panel("std of the embedding", {"": ("embedding_std", "std_mean")}),
     _Panel("mean cosine of two cells", {"": ("mean_cosine", "cosine")}),
@@ -64,10 +73,10 @@ _PANELS = (
 def training(
     model_or_history: Any, *, ncols: int | None = None, save: str | Path | None = None, show: bool = False
 ) -> Figure:
-    """Draw the course of a training: loss, loss against the per-gene mean, effective rank, spread, similarity.
+    """Draw the course of a training: loss, loss against that of the mean, effective rank, spread, similarity.
 
-    A loss ratio that stays at 1 has learned no more than each gene's mean; an effective rank that falls towards 1 with
-    a mean cosine that rises towards 1 is collapse.
+    Where a loss ratio stays at 1, no more has been learned than the mean of what is predicted (for tokens, that of each
+    gene); an effective rank that falls towards 1 with a mean cosine that rises towards 1 is collapse.
 
     Parameters
     ----------

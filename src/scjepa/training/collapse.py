@@ -18,7 +18,14 @@ COLLAPSED_COSINE = 0.95
 LOST_RANK = 0.5
 """Effective rank below this share of its value before training counts as shrinking."""
 NOT_LEARNING = 0.98
-"""Loss above this share of the loss of the mean target of each gene counts as not learning."""
+"""A run whose losses are all above this share of that of predicting the mean target counts as not learning."""
+RATIOS = {
+    "loss_ratio": "loss {:.2f} times that of predicting each gene's mean target",
+    "cell_ratio": "loss at cells {:.2f} times that of predicting the mean cell",
+    "neighborhood_ratio": "loss at neighborhoods {:.2f} times that of predicting the mean neighborhood",
+    "nearby_ratio": "loss at nearby neighborhoods {:.2f} times that of predicting the mean neighborhood",
+}
+"""How each predicted loss is told, by the name of its ratio in the history, which has those with a weight."""
 
 
 def effective_rank(x: Tensor) -> Tensor:
@@ -117,7 +124,8 @@ def diagnose(history: Mapping[str, Sequence[float]], width: int) -> Diagnosis:
     Parameters
     ----------
     history
-        Values over training, first to last, of ``effective_rank``, ``mean_cosine`` and ``loss_ratio``.
+        Values over training, first to last, of ``effective_rank``, ``mean_cosine`` and the losses in :data:`RATIOS`,
+        of which it is enough that one is better than predicting the mean.
     width
         Embedding width.
 
@@ -132,14 +140,14 @@ def diagnose(history: Mapping[str, Sequence[float]], width: int) -> Diagnosis:
     rank, first = ranks[-1], ranks[0]
     evidence = [f"effective rank {rank:.1f} of {width} dimensions ({first:.1f} before training)"]
     cosine = next(iter(list(history.get("mean_cosine", ()))[-1:]), None)
-    ratio = next(iter(list(history.get("loss_ratio", ()))[-1:]), None)
+    ratios = {name: float(values[-1]) for name in RATIOS if (values := list(history.get(name, ())))}
     if cosine is not None:
         evidence.append(f"mean cosine between neighborhoods {cosine:.2f}")
-    if ratio is not None:
-        evidence.append(f"loss {ratio:.2f} times that of predicting each gene's mean target")
+    for name, ratio in ratios.items():
+        evidence.append(RATIOS[name].format(ratio) + (", not learned yet" if ratio > NOT_LEARNING else ""))
     if rank < COLLAPSED_RANK * width or (cosine is not None and cosine > COLLAPSED_COSINE):
         verdict = "collapsed"
-    elif ratio is not None and ratio > NOT_LEARNING:
+    elif ratios and min(ratios.values()) > NOT_LEARNING:
         verdict = "not learning"
     elif rank < LOST_RANK * first:
         verdict = "shrinking"

@@ -81,6 +81,7 @@ class JEPATrainingPlan(pl.LightningModule):
         self._groups = np.asarray(sections)[train_cells] if by_section else None
         self._schedule = self._make_schedule(1)
         self._latest: dict[str, Tensor] = {}
+        self._ratios: dict[str, list[float]] = {}  # of the steps since the monitor's last reading: sum and number
         self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor, Tensor]] = []
 
     # -- data ---------------------------------------------------------------------------------------------------
@@ -111,6 +112,11 @@ class JEPATrainingPlan(pl.LightningModule):
         with self._dropout_stream(place):
             output = self.module.loss(self.module.gather(self.source, cells, rng), rng)
         self._latest = {"loss": output.loss.detach(), **output.terms}
+        for name, ratio in output.ratios.items():
+            if torch.isfinite(ratio):  # a batch of one has no mean to compare with
+                total = self._ratios.setdefault(name, [0.0, 0])
+                total[0] += float(ratio)
+                total[1] += 1
         self.log("loss", output.loss.detach(), prog_bar=True, logger=False, batch_size=len(cells))
         return output.loss
 
@@ -194,7 +200,9 @@ class JEPATrainingPlan(pl.LightningModule):
         sizes = torch.tensor([float(len(x)) for x in students], device=self.device)
         losses = torch.stack([o.loss.detach() for o in outputs])
         student, teacher = torch.cat(students), torch.cat(teachers)
-        metrics = {
+        metrics = {f"{name}_ratio": losses.new_tensor(total / n) for name, (total, n) in self._ratios.items()}
+        self._ratios = {}
+        metrics |= {
             "validation_loss": (losses * sizes).sum() / sizes.sum(),
             "effective_rank": effective_rank(teacher),
             "embedding_std": teacher.std(0).mean(),
@@ -219,14 +227,16 @@ class JEPATrainingPlan(pl.LightningModule):
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the history into the checkpoint."""
+        """Put the history into the checkpoint, and what the monitor has not read yet."""
         if isinstance(self.logger, History):
             checkpoint["scjepa_history"] = self.logger.state_dict()
+        checkpoint["scjepa_ratios"] = {name: list(total) for name, total in self._ratios.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the history up again."""
+        """Take them up again."""
         if isinstance(self.logger, History) and "scjepa_history" in checkpoint:
             self.logger.load_state_dict(checkpoint["scjepa_history"])
+        self._ratios = {name: list(total) for name, total in checkpoint.get("scjepa_ratios", {}).items()}
 
 
 _TOWERS = ("context", "target")

@@ -10,7 +10,7 @@ from scjepa._config import STJEPAConfig
 from scjepa.nn.batch import Batch
 from scjepa.nn.masking import draw_mask
 from scjepa.nn.objectives._base import ObjectiveOutput
-from scjepa.nn.objectives._terms import PooledHead, covariance_loss, pooled_loss, variance_loss
+from scjepa.nn.objectives._terms import PooledHead, covariance_loss, mean_target_loss, pooled_loss, variance_loss
 from scjepa.nn.pooling import POOLING, pool
 from scjepa.nn.predictor import Predictor
 
@@ -40,6 +40,8 @@ class IJEPA(nn.Module):
             "neighborhood": self.config.neighborhood_weight,
             "nearby": self.config.nearby_weight,
         }
+        if config.tokens.summed:  # nobody's tokens are told apart, so the cell would be the neighborhood once more
+            del self.weights["cell"]
         predicted = [name for name, weight in self.weights.items() if weight > 0]
         self.heads = nn.ModuleDict({name: PooledHead(config.encoder.width) for name in predicted})
 
@@ -115,6 +117,7 @@ class IJEPA(nn.Module):
                 targets = targets[visible.partners]
             term = pooled_loss(head(pooled[scale]), targets)
             output.terms[f"{name}_loss"] = term
+            output.ratios[name] = term.detach() / mean_target_loss(targets)
             output.loss = output.loss + self.weights[name] * term
         if not guarded:
             return

@@ -31,6 +31,12 @@ def pooled_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return F.smooth_l1_loss(prediction, standardize_over_batch(target))
 
 
+def mean_target_loss(target: Tensor) -> Tensor:
+    """:func:`pooled_loss` of predicting the same for all of a batch: the mean target, 0 once it is standardized."""
+    standardized = standardize_over_batch(target)
+    return F.smooth_l1_loss(torch.zeros_like(standardized), standardized)
+
+
 def variance_loss(x: Tensor, floor: float = 1.0) -> Tensor:
     """Mean hinge on each dimension's standard deviation over the batch: max(0, floor - std) (VICReg)."""
     if len(x) < 2:
