@@ -1,10 +1,12 @@
 """Scores of embeddings and clusterings against labels, on plain arrays."""
 
+from scjepa.metrics.agreement import neighbor_agreement
 from scjepa.metrics.bio import AverageBio, average_bio, scib_suite
 from scjepa.metrics.bootstrap import BlockBootstrap, block_bootstrap
 from scjepa.metrics.clustering import ari, clustering_scores, nmi
 from scjepa.metrics.continuity import NicheContinuity, niche_continuity
 from scjepa.metrics.integration import ilisi, mmd
+from scjepa.metrics.perturbation import PerturbationReference, perturbation_reference, perturbation_scores
 from scjepa.metrics.probe import Probe, block_probe
 from scjepa.metrics.technologies import weighted_scores
 from scjepa.metrics.transfer import LabelTransfer, label_transfer
@@ -14,6 +16,7 @@ __all__ = [
     "BlockBootstrap",
     "LabelTransfer",
     "NicheContinuity",
+    "PerturbationReference",
     "Probe",
     "ari",
     "average_bio",
@@ -23,8 +26,11 @@ __all__ = [
     "ilisi",
     "label_transfer",
     "mmd",
+    "neighbor_agreement",
     "niche_continuity",
     "nmi",
+    "perturbation_reference",
+    "perturbation_scores",
     "scib_suite",
     "weighted_scores",
 ]
