@@ -32,6 +32,10 @@ def _one_of(owner: object, name: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{type(owner).__name__}.{name} must be one of {', '.join(choices)}; found {value!r}.")
 
 
+_SIGNED = ("pearson_residuals", "seurat_v3")
+"""Normalizations that give fewer counts than expected a negative value."""
+
+
 @dataclass(frozen=True)
 class TokenConfig:
     """How a cell and its neighborhood become tokens (Section 2.1 of the paper).
@@ -73,6 +77,11 @@ class TokenConfig:
         return self.tokenizer == "neighborhood"
 
     @property
+    def signed_values(self) -> bool:
+        """Whether a token's value can be negative."""
+        return self.values in _SIGNED
+
+    @property
     def n_segments(self) -> int:
         """Segments of a neighborhood: k + 1, or one where counts are summed."""
         return 1 if self.summed else self.n_neighbors + 1
@@ -94,13 +103,17 @@ class EncoderConfig:
         Pre-norm transformer blocks; ``width / n_heads`` of 16 or more is fastest on CPU.
     value
         How gene and value combine, a name in :data:`scjepa.nn.VALUE_ENCODERS`: ``"mlp"`` is the paper's sum of gene
-        identity and a two-layer value MLP, ``"bound"`` the product gene × value, which pooling does not mix up.
+        identity and a two-layer value MLP, ``"bins"`` that of gene identity and a mixture of ``n_bins`` learned
+        vectors, ``"bound"`` the product gene × value, which pooling does not mix up, ``"none"`` gene identity alone.
     value_scale
-        ``"log1p"`` or ``"identity"``: what the value encoder sees of a token's value.
+        ``"log1p"`` or ``"identity"``: what the value encoder sees of a token's value. Of values that normalization
+        made negative, ``"log1p"`` takes log(1 + |value|) and keeps the sign.
     rank
         Rank encoder, a name in :data:`scjepa.nn.RANK_ENCODERS`.
     segment
-        Spatial encoder of the segment (index cell, first neighbor, ...), in :data:`scjepa.nn.SEGMENT_ENCODERS`.
+        Spatial encoder of the segment (index cell, first neighbor, ...), in :data:`scjepa.nn.SEGMENT_ENCODERS`:
+        ``"sinusoidal"`` and ``"learned"`` tell who is nearer, ``"coordinate"`` where each neighbor lies from the index
+        cell, in median neighbor distances of its section.
     position_weight
         Factor on rank and segment encodings (1 in the paper).
     gene_std
@@ -111,6 +124,8 @@ class EncoderConfig:
     attention
         Attention back-end, a name in :data:`scjepa.nn.ATTENTION_BACKENDS`, or ``"auto"`` (a fixed rule of device
         and shape).
+    n_bins
+        Bins of the value encoder ``"bins"``.
     """
 
     width: int = 128
@@ -126,9 +141,10 @@ class EncoderConfig:
     gene_std: float = 1.0
     metatoken: bool = True
     attention: str = "auto"
+    n_bins: int = 50
 
     def __post_init__(self) -> None:
-        _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std")
+        _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std", "n_bins")
         _within(self, 0.0, 1.0, "dropout")
         _one_of(self, "value_scale", ("log1p", "identity"))
         if self.width % self.n_heads:
@@ -326,6 +342,11 @@ class STJEPAConfig:
             raise ValueError(
                 f"MaskingConfig.scheme={self.masking.scheme!r} hides cells, and {sums}: pass "
                 "masking={'scheme': 'stratified'}, 'uniform' or 'rank_span'."
+            )
+        if self.encoder.segment == "coordinate":
+            raise ValueError(
+                f"EncoderConfig.segment='coordinate' tells where neighbors lie, and {sums}: pass "
+                "encoder={'segment': 'none'}."
             )
         if self.objective.predicts == ["cell_weight"]:
             raise ValueError(

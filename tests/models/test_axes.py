@@ -14,6 +14,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Genes the model does not know", 
 QUIET = {"accelerator": "cpu", "progress_bar": False}
 
 AXES = {
+    "rank": {"encoder": {"value": "none"}},
+    "counts": {"encoder": {"rank": "none"}},
+    "combined": {"encoder": {"value": "mlp"}},
+    "bins": {"encoder": {"value": "bins", "n_bins": 20}},
+    "coordinate": {"encoder": {"segment": "coordinate"}},
+    "no_metatoken": {"encoder": {"metatoken": False}},
+    "literal": {"objective": {"target_view": "masked", "target_norm": "none", "query": "rank"}},
     "neighborhood": {"tokens": {"tokenizer": "neighborhood"}},
     "neighborhood_normalized": {
         "tokens": {"tokenizer": "neighborhood", "values": "shifted_log", "ranks": "nonzero_mean"}
@@ -25,6 +32,7 @@ def merged(axis):
     """Return the parts of an axis, small enough for a test."""
     parts = {name: dict(part) if isinstance(part, dict) else part for name, part in AXES[axis].items()}
     parts["tokens"] = {"n_tokens": 8, "n_neighbors": 6, **parts.get("tokens", {})}
+    parts["encoder"] = {"width": 32, "n_layers": 1, "n_heads": 2, **parts.get("encoder", {})}
     return parts
 
 

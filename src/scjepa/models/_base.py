@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,9 +27,22 @@ from scjepa.models._data import DataKeys, fingerprint
 from scjepa.models._device import check_device, device_of
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
 from scjepa.models._fields import keys_for
+from scjepa.nn import Towers
 from scjepa.tokens.batches import TableSource, TokenSource
 from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
 from scjepa.training.history import History
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run trains: a module on a source of batches, section codes, and the cells to train on and held out."""
+
+    module: Towers
+    source: TableSource
+    sections: np.ndarray | None
+    train_cells: np.ndarray
+    held_out: np.ndarray
+
 
 _MONITOR_CELLS = 512
 """Cells the monitor reads: enough for an effective rank, few enough to cost a few percent of a run."""
@@ -100,7 +113,8 @@ class JEPAModel(BaseModelClass):
 
     def _source_of(self, data: Any, device: torch.device | str = "cpu") -> Any:
         """Return the source of batches of tables."""
-        return TokenSource(data.tokens, data.neighbors, data.technologies, device, summed=data.summed)
+        tables = (data.tokens, data.neighbors, data.technologies)
+        return TokenSource(*tables, device, summed=data.summed, places=data.places)
 
     def _split(self, data: Any, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells to train on and those held out."""
@@ -235,32 +249,34 @@ class JEPAModel(BaseModelClass):
         _check_trainer_arguments(trainer_kwargs, option_names)
         if early_stopping and config.validation_size == 0:
             raise ValueError("early_stopping needs held-out cells: pass validation_size=0.1 or so.")
-        data = self._own_tables()
-        train_cells, held_out = self._split(data, config.validation_size, validation)
+        task = self._task(config.validation_size, validation)
+        module, source, train_cells, held_out = task.module, task.source, task.train_cells, task.held_out
         monitor = held_out if len(held_out) else train_cells
         if len(monitor) > _MONITOR_CELLS:
             monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, _MONITOR_CELLS, replace=False))
-        source: TableSource = self._source_of(data)
         check_memory(
-            training_bytes(self.module, source, config, self.seed),
+            training_bytes(module, source, config, self.seed),
             device_of(accelerator),
             f"Training with batch_size={config.batch_size}",
             f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset.",
         )
-        plan = self._plan_class(
-            self.module, source, config, train_cells, monitor, seed=self.seed, sections=data.sections
-        )
+        plan = self._plan_class(module, source, config, train_cells, monitor, seed=self.seed, sections=task.sections)
         try:
             trainer, history = run(plan, options, **trainer_kwargs)
         except MisconfigurationException as error:
             raise ValueError(f"Lightning cannot train like that: {error}") from error
         finally:
-            self.module.eval()
+            module.eval()
         self._after_training(trainer, history, train_cells, held_out)
         if trainer.interrupted:
             raise KeyboardInterrupt(
                 f"Training was interrupted after {trainer.global_step} steps; the model keeps what it has learned."
             )
+
+    def _task(self, validation_size: float, validation: str | None) -> Task:
+        """Return what is to be trained, and on which cells."""
+        data = self._own_tables()
+        return Task(self.module, self._source_of(data), data.sections, *self._split(data, validation_size, validation))
 
     def _after_training(
         self, trainer: pl.Trainer, history: History, train_cells: np.ndarray, held_out: np.ndarray
@@ -329,6 +345,14 @@ class JEPAModel(BaseModelClass):
             },
         }
 
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return all tensors that are saved."""
+        return self.module.state_dict()
+
+    def _load_weights(self, weights: Mapping[str, torch.Tensor], source: str) -> None:
+        """Take up what :meth:`_weights` gave; ``source`` names it in errors."""
+        _store.load_weights(self.module, weights, source)
+
     def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write the model to a folder: ``model.json`` and ``weights.safetensors``, no pickle.
 
@@ -347,7 +371,7 @@ class JEPAModel(BaseModelClass):
             If the folder exists and may not be replaced. Nothing is written then.
         """
         adata = self.adata if save_anndata else None
-        _store.write_model(dir_path, self._facts(), self.module.state_dict(), adata, overwrite=overwrite)
+        _store.write_model(dir_path, self._facts(), self._weights(), adata, overwrite=overwrite)
 
     @classmethod
     def load(
@@ -404,7 +428,7 @@ class JEPAModel(BaseModelClass):
     ):
         """Return a model on ``adata``, which is registered, from facts and weights; ``source`` names them in errors."""
         model = cls._from_facts(adata, facts)
-        _store.load_weights(model.module, _store.with_both_towers(weights), source)
+        model._load_weights(_store.with_both_towers(weights), source)
         _, _, torch_device = parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)
         model.to_device(torch_device)
         return model

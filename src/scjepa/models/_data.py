@@ -19,6 +19,7 @@ from scjepa.tokens.cache import digest
 from scjepa.tokens.cells import TokenTable, build_token_table
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
 from scjepa.tokens.normalize import FittedNormalizations, fit_normalizations, get_normalization
+from scjepa.tokens.places import neighbor_places
 from scjepa.tokens.sums import SummedCounts
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
@@ -60,6 +61,8 @@ class CellData:
         ``(n_cells, 2 or 3)`` float64.
     summed
         Whether the tokens are those of summed counts, so that a neighborhood is one segment.
+    places
+        ``(n_cells, n_neighbors, 3)`` float32 places of the neighbors, where the model reads them.
     """
 
     tokens: TokenTable
@@ -68,6 +71,7 @@ class CellData:
     sections: np.ndarray
     coordinates: np.ndarray
     summed: bool = False
+    places: np.ndarray | None = None
 
 
 def counts_of(adata: AnnData, keys: DataKeys) -> Any:
@@ -155,6 +159,7 @@ def tables_of(
     gene_ids: np.ndarray | None = None,
     *,
     alone: bool = False,
+    with_places: bool = False,
 ) -> CellData:
     """Tokenize the cells of ``adata`` and order their neighbors.
 
@@ -169,6 +174,8 @@ def tables_of(
         Vocabulary ids that may become tokens; ``None``: all.
     alone
         Where neighborhoods are summed: whether each cell is a neighborhood of its own, nothing added to its counts.
+    with_places
+        Whether the model reads where neighbors lie.
     """
     codes = codes_of(names_of(adata, keys.technology_key), technologies)
     ids = vocabulary.ids(adata.var_names)
@@ -202,13 +209,15 @@ def tables_of(
             "counts": counts_digest(counts_of(adata, keys)),
         }
 
+    sections, coordinates = _sections_of(adata, keys), _coordinates_of(adata, keys)
     return CellData(
         tokens=through_cache(TokenTable, marks, build),
         neighbors=neighbors,
         technologies=codes.clip(min=0),
-        sections=_sections_of(adata, keys),
-        coordinates=_coordinates_of(adata, keys),
+        sections=sections,
+        coordinates=coordinates,
         summed=config.summed,
+        places=neighbor_places(neighbors, coordinates, sections) if with_places else None,
     )
 
 

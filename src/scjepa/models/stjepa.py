@@ -191,6 +191,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             self.normalizations,
             gene_ids,
             alone=alone,
+            with_places=self.config.encoder.segment == "coordinate",
         )
 
     # -- words --------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ Each axis is a small registry of small classes with the same call; a new one is 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +16,13 @@ from torch import Tensor, nn
 from scjepa._config import EncoderConfig, unknown_name
 from scjepa.nn.batch import Batch
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
 RANK_BASE = 10_000.0
 SEGMENT_BASE = 100.0
 """Rank and segment have bases of their own: with one base PE(3) + PE(5) would equal PE(5) + PE(3)."""
+PLACE_BASE = 100.0
+"""The longest wave of a place's code over the shortest."""
 
 
 def sinusoids(n_positions: int, width: int, base: float) -> Tensor:
@@ -40,7 +46,7 @@ class Sinusoidal(nn.Module):
         # Follows from the configuration, so it is not saved.
         self.register_buffer("table", sinusoids(n_positions, width, self.base), persistent=False)
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, places: Tensor | None = None) -> Tensor:
         """Return codes ``(tokens, width)`` of integer positions."""
         return self.table[positions]
 
@@ -59,7 +65,7 @@ class Learned(nn.Module):
         self.table = nn.Embedding(n_positions, width)
         nn.init.normal_(self.table.weight, std=0.02)
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, places: Tensor | None = None) -> Tensor:
         """Return codes ``(tokens, width)`` of integer positions."""
         return self.table(positions)
 
@@ -71,9 +77,40 @@ class NoPosition(nn.Module):
         super().__init__()
         self.width = width
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, places: Tensor | None = None) -> Tensor:
         """Return zeros that broadcast over the tokens, ``(1, width)``."""
         return torch.zeros(1, self.width, device=positions.device)
+
+
+class Coordinate(nn.Module):
+    """Sinusoids of the place of a token's cell, seen from the index cell, in place of a code of its segment.
+
+    Waves of different lengths run over the tissue, from twice the median neighbor distance to a hundred times that,
+    each in a direction of its own. The code of a place is their sines and cosines there: it tells direction and
+    distance, is the same in all sections whatever their unit, and changes when tissue is turned.
+    """
+
+    waves: Tensor
+
+    def __init__(self, n_positions: int, width: int):
+        super().__init__()
+        number = torch.arange(width // 2, dtype=torch.float64)
+        golden = math.pi * (3.0 - math.sqrt(5.0))  # directions that never repeat and leave no gap
+        height = (2.0 * ((number * 0.754877666246693) % 1.0) - 1.0)[None]  # of a third coordinate, where there is one
+        flat = torch.stack([torch.cos(golden * number), torch.sin(golden * number)])
+        frequency = math.pi * PLACE_BASE ** (-number / max(width // 2 - 1, 1))
+        # Follows from the configuration, so it is not saved.
+        self.register_buffer("waves", (torch.cat([flat, height]) * frequency).float(), persistent=False)
+
+    def forward(self, positions: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return codes ``(tokens, width)`` of ``places``, ``(tokens, 3)``."""
+        if places is None:
+            raise ValueError(
+                "encoder={'segment': 'coordinate'} needs the places of the cells, and this batch has none: give "
+                "TokenSource(..., places=neighbor_places(...))."
+            )
+        angles = places @ self.waves
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 RANK_ENCODERS: dict[str, type[nn.Module]] = {"sinusoidal": Sinusoidal, "learned": Learned, "none": NoPosition}
@@ -81,55 +118,104 @@ RANK_ENCODERS: dict[str, type[nn.Module]] = {"sinusoidal": Sinusoidal, "learned"
 
 SEGMENT_ENCODERS: dict[str, type[nn.Module]] = {
     "sinusoidal": SinusoidalSegment,
+    "coordinate": Coordinate,
     "learned": Learned,
     "none": NoPosition,
 }
 """Encoders of the segment: ``(n_positions, width)`` -> module of segment codes."""
 
 
-class ValueMLP(nn.Module):
-    """The paper's value encoder: gene + MLP(value), a two-layer MLP 1 -> D/2 -> D with GELU."""
+def _each_distinct(values: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return ``encode`` of each value, ``(tokens, width)``; counts repeat, so it runs once for each distinct one."""
+    distinct, inverse = torch.unique(values, return_inverse=True)
+    if len(distinct) * 2 < len(values):
+        return F.embedding(inverse, encode(distinct[:, None]))
+    return encode(values[:, None])
+
+
+class ValueEncoder(nn.Module):
+    """How gene and value combine to a token's content; base of the value encoders."""
 
     def __init__(self, width: int):
         super().__init__()
+
+    @classmethod
+    def of(cls, config: EncoderConfig) -> Self:
+        """Return the encoder that a configuration asks for."""
+        return cls(config.width)
+
+
+class ValueMLP(ValueEncoder):
+    """The paper's value encoder: gene + MLP(value), a two-layer MLP 1 -> D/2 -> D with GELU."""
+
+    def __init__(self, width: int):
+        super().__init__(width)
         self.mlp = nn.Sequential(nn.Linear(1, width // 2), nn.GELU(), nn.Linear(width // 2, width))
 
     def forward(self, gene: Tensor, values: Tensor) -> Tensor:
         """Return gene vectors ``(tokens, width)`` with the values ``(tokens,)`` added."""
-        # Counts repeat: the MLP runs once for each distinct value and its rows are gathered (exact).
-        distinct, inverse = torch.unique(values, return_inverse=True)
-        if len(distinct) * 2 < len(values):
-            return gene + F.embedding(inverse, self.mlp(distinct[:, None]))
-        return gene + self.mlp(values[:, None])
+        return gene + _each_distinct(values, self.mlp)
 
 
-class ValueProduct(nn.Module):
+class ValueBins(ValueEncoder):
+    """gene + a mixture of learned vectors, one for each of some bins, with weights that the value decides.
+
+    The soft bins of scFoundation: which values a bin stands for is learned. A linear layer with leaky ReLU gives each
+    bin a score, a second one adds what the bins' scores say of each other, and a softmax makes weights of them.
+    """
+
+    def __init__(self, width: int, n_bins: int = 50):
+        super().__init__(width)
+        self.score = nn.Linear(1, n_bins)
+        self.mix = nn.Linear(n_bins, n_bins)
+        self.bins = nn.Embedding(n_bins, width)
+
+    @classmethod
+    def of(cls, config: EncoderConfig) -> Self:
+        """Return the encoder with the configuration's number of bins."""
+        return cls(config.width, config.n_bins)
+
+    def weights(self, values: Tensor) -> Tensor:
+        """Return the weights of the bins, ``(n, n_bins)``, for values ``(n, 1)``; each row sums to 1."""
+        score = F.leaky_relu(self.score(values), 0.1)
+        return (score + self.mix(score)).softmax(dim=1)
+
+    def forward(self, gene: Tensor, values: Tensor) -> Tensor:
+        """Return gene vectors ``(tokens, width)`` with the values' mixtures added."""
+        return gene + _each_distinct(values, lambda some: self.weights(some) @ self.bins.weight)
+
+
+class ValueProduct(ValueEncoder):
     """gene ⊙ value: what belongs together stays together when tokens are pooled."""
-
-    def __init__(self, width: int):
-        super().__init__()
 
     def forward(self, gene: Tensor, values: Tensor) -> Tensor:
         """Return gene vectors ``(tokens, width)`` scaled by the values ``(tokens,)``."""
         return gene * values[:, None]
 
 
-class NoValue(nn.Module):
+class NoValue(ValueEncoder):
     """Gene identity alone (the paper's rank tokenizer)."""
-
-    def __init__(self, width: int):
-        super().__init__()
 
     def forward(self, gene: Tensor, values: Tensor) -> Tensor:
         """Return the gene vectors as they are."""
         return gene
 
 
-VALUE_ENCODERS: dict[str, type[nn.Module]] = {"mlp": ValueMLP, "bound": ValueProduct, "none": NoValue}
+VALUE_ENCODERS: dict[str, type[ValueEncoder]] = {
+    "mlp": ValueMLP,
+    "bins": ValueBins,
+    "bound": ValueProduct,
+    "none": NoValue,
+}
 """Value encoders: ``(gene vectors, scaled values)`` -> token content."""
 
 
-def _from_registry(kind: str, registry: dict[str, type[nn.Module]], name: str) -> type[nn.Module]:
+def signed_log1p(values: Tensor) -> Tensor:
+    """Return log(1 + |value|) with the value's sign: for normalized values, which may be negative."""
+    return values.abs().log1p().copysign(values)
+
+
+def _from_registry(kind: str, registry: dict[str, type[ModuleT]], name: str) -> type[ModuleT]:
     if name not in registry:
         raise ValueError(unknown_name(kind, name, registry))
     return registry[name]
@@ -150,32 +236,45 @@ class TokenEmbedding(nn.Module):
         k + 1; one more code is kept for the metatoken.
     config
         The options.
+    signed
+        Whether values can be negative.
     """
 
-    def __init__(self, n_genes: int, n_technologies: int, n_ranks: int, n_segments: int, config: EncoderConfig):
+    def __init__(
+        self,
+        n_genes: int,
+        n_technologies: int,
+        n_ranks: int,
+        n_segments: int,
+        config: EncoderConfig,
+        signed: bool = False,
+    ):
         super().__init__()
         width = config.width
         self.gene = nn.Embedding(n_genes, width)
         self.technology = nn.Embedding(n_technologies, width)
         nn.init.normal_(self.gene.weight, std=config.gene_std)
         nn.init.normal_(self.technology.weight, std=config.gene_std)
-        self.value = _from_registry("value encoder", VALUE_ENCODERS, config.value)(width)
+        self.value = _from_registry("value encoder", VALUE_ENCODERS, config.value).of(config)
         self.rank = _from_registry("rank encoder", RANK_ENCODERS, config.rank)(n_ranks, width)
         self.segment = _from_registry("segment encoder", SEGMENT_ENCODERS, config.segment)(n_segments + 1, width)
         self.position_weight = config.position_weight
+        self._log = signed_log1p if signed else torch.log1p
         self._log_values = config.value_scale == "log1p"
 
-    def position(self, ranks: Tensor, segments: Tensor) -> Tensor:
+    def position(self, ranks: Tensor, segments: Tensor, places: Tensor | None = None) -> Tensor:
         """Return what a token's place is worth, ``(tokens, width)``."""
-        return self.position_weight * (self.rank(ranks) + self.segment(segments))
+        return self.position_weight * (self.rank(ranks) + self.segment(segments, places))
 
     def forward(self, batch: Batch) -> Tensor:
         """Embed a batch, ``(tokens, width)``; metatokens carry technology and segment alone."""
-        values = batch.values.log1p() if self._log_values else batch.values
-        content = self.value(self.gene(batch.genes), values) + self.position(batch.ranks, batch.segments)
+        values = self._log(batch.values) if self._log_values else batch.values
+        place = self.position(batch.ranks, batch.segments, batch.places)
+        content = self.value(self.gene(batch.genes), values) + place
         rows = batch.is_metatoken.nonzero()[:, 0]
         if not len(rows):
             return content
         technology = self.technology(batch.technologies[batch.sequences[rows]])
-        place = self.position_weight * self.segment(batch.segments[rows])
+        seen_from = None if batch.places is None else batch.places[rows]
+        place = self.position_weight * self.segment(batch.segments[rows], seen_from)
         return content.index_copy(0, rows, (technology + place).to(content.dtype))

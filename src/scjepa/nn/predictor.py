@@ -56,7 +56,7 @@ class Predictor(nn.Module):
         embedding
             The context encoder's embedding, for the queries' genes and places.
         """
-        mask_tokens = self.mask_token + embedding.position(queries.ranks, queries.segments)
+        mask_tokens = self.mask_token + embedding.position(queries.ranks, queries.segments, queries.places)
         if self.knows_gene:
             mask_tokens = mask_tokens + embedding.gene(queries.genes)
         sequences = torch.cat([context.sequences, queries.sequences])

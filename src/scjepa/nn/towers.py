@@ -32,7 +32,9 @@ class NeighborhoodEncoder(nn.Module):
     def __init__(self, n_genes: int, n_technologies: int, config: STJEPAConfig):
         super().__init__()
         encoder, tokens = config.encoder, config.tokens
-        self.embedding = TokenEmbedding(n_genes, n_technologies, tokens.n_tokens, tokens.n_segments, encoder)
+        self.embedding = TokenEmbedding(
+            n_genes, n_technologies, tokens.n_tokens, tokens.n_segments, encoder, tokens.signed_values
+        )
         self.transformer = Transformer(
             encoder.width,
             encoder.n_layers,

@@ -17,6 +17,7 @@ from scjepa.tokens.normalize import (
     fit_normalizations,
     get_normalization,
 )
+from scjepa.tokens.places import neighbor_places
 from scjepa.tokens.sums import SummedCounts
 from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
 
@@ -39,6 +40,7 @@ __all__ = [
     "build_token_table",
     "fit_normalizations",
     "get_normalization",
+    "neighbor_places",
 ]
 
 if TYPE_CHECKING:
