@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from scjepa._spatial import spatial_blocks
-from scjepa.metrics import block_probe
+from scjepa.metrics import block_folds, block_probe
 from scjepa.metrics.probe import _near, _splits
 
 
@@ -41,6 +41,21 @@ def test_an_embedding_that_only_knows_its_place_is_not_rewarded():
     by_cell = block_probe(embedding, labels, places, block_size=1, margin=0).accuracy
     assert by_cell > 0.85
     assert by_block < by_cell - 0.15
+
+
+def test_folds_are_those_of_the_probe_and_part_the_labelled_cells():
+    embedding, labels, places = _tissue()
+    labels = labels.astype(object)
+    labels[:40] = "unlabelled"
+    folds, probe = block_folds(labels, places), block_probe(embedding, labels, places)
+    assert len(folds) == 5
+    assert folds.n_blocks == probe.n_blocks
+    assert folds.kept.sum() == 560
+    assert [folds.names[code] for code in folds.truth] == list(labels[40:])
+    assert sorted(np.concatenate([test for _, test in folds])) == list(range(560))
+    for (train, test), row in zip(folds, probe.folds.itertuples(), strict=True):
+        assert (len(train), len(test)) == (row.n_train, row.n_test)
+        assert not set(train) & set(test)
 
 
 def test_scores_are_those_of_the_predictions():

@@ -7,13 +7,14 @@ from scjepa.metrics.clustering import ari, clustering_scores, nmi
 from scjepa.metrics.continuity import NicheContinuity, niche_continuity
 from scjepa.metrics.integration import ilisi, mmd
 from scjepa.metrics.perturbation import PerturbationReference, perturbation_reference, perturbation_scores
-from scjepa.metrics.probe import Probe, block_probe
+from scjepa.metrics.probe import BlockFolds, Probe, block_folds, block_probe
 from scjepa.metrics.technologies import weighted_scores
 from scjepa.metrics.transfer import LabelTransfer, label_transfer
 
 __all__ = [
     "AverageBio",
     "BlockBootstrap",
+    "BlockFolds",
     "LabelTransfer",
     "NicheContinuity",
     "PerturbationReference",
@@ -21,6 +22,7 @@ __all__ = [
     "ari",
     "average_bio",
     "block_bootstrap",
+    "block_folds",
     "block_probe",
     "clustering_scores",
     "ilisi",

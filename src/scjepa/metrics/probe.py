@@ -112,19 +112,14 @@ def block_probe(
     values = varied_embedding(embedding)
     if len(labels) != len(values):
         raise ValueError(f"The embedding has {len(values)} cells, labels {len(labels)}.")
-    places, codes = tissue(coordinates, sections, len(values))
-    _, kept = _labelled(labels, ignore)
-    truth, names = group_codes(np.asarray(labels, dtype=object)[kept], int(kept.sum()), "labels")
-    if len(names) < 2:
-        raise ValueError(f"A probe needs two labels or more; all {kept.sum()} labelled cells are {names[0]!r}.")
-    values, places, codes = values[kept], places[kept], codes[kept]
-    size = max(_FEWEST_IN_BLOCK, len(values) // _BLOCKS) if block_size is None else block_size
-    if size < 1:
-        raise ValueError(f"block_size must be 1 or more, found {block_size}.")
-    blocks = spatial_blocks(places, codes, size)
+    folds = block_folds(
+        labels, coordinates, sections, n_folds=n_folds, block_size=block_size, margin=margin, seed=seed, ignore=ignore
+    )
+    kept, truth, names = folds.kept, folds.truth, folds.names
+    values = values[kept]
     found = np.full(len(values), -1)
     rows = []
-    for fold, (train, test) in enumerate(_splits(truth, blocks, n_folds, seed, _near(places, codes, margin))):
+    for fold, (train, test) in enumerate(folds):
         found[test] = _fit_predict(values[train], truth[train], values[test])
         rows.append({"fold": fold, "n_train": len(train), "n_test": len(test), **_scores(truth[test], found[test])})
     import pandas as pd
@@ -135,10 +130,83 @@ def block_probe(
         **_scores(truth, found),
         majority_rate=float(np.bincount(truth).max() / len(truth)),
         n_cells=len(truth),
-        n_blocks=int(blocks.max()) + 1,
+        n_blocks=folds.n_blocks,
         folds=pd.DataFrame(rows),
         predicted=predicted,
     )
+
+
+@dataclass(frozen=True)
+class BlockFolds:
+    """Labelled cells dealt to folds by whole blocks of tissue; iterating yields training and test cells of each fold.
+
+    Attributes
+    ----------
+    kept
+        Which cells have a label, ``(n_cells,)`` bool. What follows counts these cells alone.
+    truth
+        Their labels as codes, ``(n_kept,)``.
+    names
+        The labels that the codes stand for.
+    n_blocks
+        Spatial blocks.
+    splits
+        Training and test cells of each fold, positions among the kept cells. Test cells are disjoint between folds.
+    """
+
+    kept: np.ndarray
+    truth: np.ndarray
+    names: list[Any]
+    n_blocks: int
+    splits: list[tuple[np.ndarray, np.ndarray]]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield training and test cells of each fold."""
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        """Return the number of folds."""
+        return len(self.splits)
+
+
+def block_folds(
+    labels: Any,
+    coordinates: Any,
+    sections: Any = None,
+    *,
+    n_folds: int = 5,
+    block_size: int | None = None,
+    margin: int = 10,
+    seed: int = 0,
+    ignore: str | Sequence[Any] = UNLABELLED,
+) -> BlockFolds:
+    """Deal labelled cells to folds by whole blocks of tissue, with a margin between training and test cells.
+
+    The folds of :func:`block_probe`, for a classifier of one's own. Parameters and errors are those of
+    :func:`block_probe`.
+
+    Parameters
+    ----------
+    labels, coordinates, sections, n_folds, block_size, margin, seed, ignore
+        As :func:`block_probe` takes them.
+
+    Returns
+    -------
+    BlockFolds
+        Iterate over it for ``(train, test)`` positions among the cells that have a label.
+    """
+    places, codes = tissue(coordinates, sections, len(labels))
+    _, kept = _labelled(labels, ignore)
+    truth, names = group_codes(np.asarray(labels, dtype=object)[kept], int(kept.sum()), "labels")
+    if len(names) < 2:
+        raise ValueError(f"A probe needs two labels or more; all {kept.sum()} labelled cells are {names[0]!r}.")
+    places, codes = places[kept], codes[kept]
+    size = max(_FEWEST_IN_BLOCK, len(truth) // _BLOCKS) if block_size is None else block_size
+    if size < 1:
+        raise ValueError(f"block_size must be 1 or more, found {block_size}.")
+    blocks = spatial_blocks(places, codes, size)
+    splits = list(_splits(truth, blocks, n_folds, seed, _near(places, codes, margin)))
+    return BlockFolds(kept, truth, list(names), int(blocks.max()) + 1, splits)
 
 
 def _near(places: np.ndarray, sections: np.ndarray, margin: int) -> Any:
