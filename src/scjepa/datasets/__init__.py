@@ -8,6 +8,7 @@ from scjepa.datasets._local import available, load
 from scjepa.datasets._simulate import iter_simulated_tissue, simulated_tissue
 from scjepa.datasets._spatialdata import table_of
 from scjepa.datasets._spec import Geometry, TechnologySpec
+from scjepa.datasets._thinning import thin_counts
 
 __all__ = [
     "DIFFICULTIES",
@@ -20,4 +21,5 @@ __all__ = [
     "load",
     "simulated_tissue",
     "table_of",
+    "thin_counts",
 ]
