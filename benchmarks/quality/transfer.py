@@ -5,7 +5,7 @@
 
 Both sections are trained on together, without labels; embeddings then use the genes that both measured. The layers
 (``region_harmonised``) of one are carried to the other by a vote of 15 neighbors, in both directions, and mixing is
-told by iLISI, over all cells and within layers. Read-outs are those of ``readouts.py`` (z-scores in each section). Rows
+told by iLISI, over all cells and within layers. Read-outs are those of ``readouts.py``. Rows
 are appended to ``results/transfer.csv``; a seed that is there is not run again. ``shared genes only`` trains on the
 shared genes as well.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from methods import harmony_pca, neighborhood_pca, zscored_pca
-from readouts import READOUTS, Embeddings
+from readouts import ACROSS_TECHNOLOGIES, Embeddings
 from recipes import RECIPES
 from run import RESULTS, append, commit, done
 from sets import load_set
@@ -92,7 +92,7 @@ def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pair", nargs=2, default=["V1", "osmFISH"])
-    parser.add_argument("--recipe", default="base", choices=list(RECIPES))
+    parser.add_argument("--recipe", default="technologies", choices=list(RECIPES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -105,7 +105,7 @@ def main() -> None:
             continue
         rows = []
         for method, embeddings in methods(adata, shared, RECIPES[options.recipe], seed):
-            for name, readout in READOUTS.items():
+            for name, readout in ACROSS_TECHNOLOGIES.items():
                 values = readout(embeddings, adata)
                 if values is not None:
                     for metric, value in score(values, adata, options.pair).items():

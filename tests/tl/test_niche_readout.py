@@ -32,6 +32,16 @@ def test_it_is_the_standardized_embedding_averaged_over_rings():
     assert adata.uns["scjepa"]["X_stjepa_niche"]["n_hops"] == 2
 
 
+def test_cells_are_aligned_before_rings_are_made():
+    adata = _adata()
+    niche_readout(adata, by="section", n_comps=4, align="covariance")
+    cells = readout(adata.obsm["X_stjepa_cell"], adata.obs["section"], 4, "covariance")
+    np.testing.assert_array_equal(
+        adata.obsm["X_stjepa_niche"], aggregate_neighbors(cells, adata.obsp["spatial_connectivities"])
+    )
+    assert adata.uns["scjepa"]["X_stjepa_niche"]["align"] == "covariance"
+
+
 def test_shuffled_cells_get_the_same_rows():
     adata = _adata()
     shuffled = adata[np.random.default_rng(1).permutation(adata.n_obs)].copy()

@@ -55,6 +55,40 @@ def test_shuffling_cells_leaves_every_cell_the_same(seed, n_comps):
     )
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), n_groups=st.integers(2, 4))
+def test_aligned_groups_have_nearly_one_covariance(seed, n_groups):
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.arange(400) % n_groups)
+    mix = rng.normal(size=(n_groups, 4, 4)) + 2 * np.eye(4)
+    embedding = np.einsum("ci,cij->cj", rng.normal(size=(400, 4)), mix[groups])
+
+    def apart(values: np.ndarray) -> float:
+        """Return the largest difference of an entry between two groups' covariances."""
+        return np.ptp([np.cov(values[groups == group].T) for group in range(n_groups)], axis=0).max()
+
+    scaled, aligned = (readout(embedding, groups, None, align) for align in ("scale", "covariance"))
+    assert apart(aligned) < 0.6 * apart(scaled)
+    order = rng.permutation(400)
+    np.testing.assert_array_equal(readout(embedding[order], groups[order], None, "covariance"), aligned[order])
+
+
+def test_one_group_has_nothing_to_be_aligned_with_and_a_single_cell_stays_at_zero():
+    embedding = np.random.default_rng(0).normal(size=(41, 5))
+    np.testing.assert_allclose(
+        readout(embedding, n_comps=3, align="covariance"), readout(embedding, n_comps=3), atol=1e-5
+    )
+    groups = np.array(["a"] * 20 + ["b"] * 20 + ["c"])
+    aligned = readout(embedding, groups, None, "covariance")
+    assert np.isfinite(aligned).all()
+    assert (aligned[-1] == 0).all()
+
+
+def test_an_unknown_alignment_is_named():
+    with pytest.raises(ValueError, match="Did you mean 'covariance'"):
+        readout(np.eye(3), align="covarianc")
+
+
 def test_components_are_those_of_pca_of_the_zscores():
     embedding = np.random.default_rng(0).normal(size=(50, 6)) @ np.random.default_rng(1).normal(size=(6, 6))
     scores = readout(embedding, n_comps=None)
@@ -110,6 +144,7 @@ def test_standardize_writes_what_readout_returns_and_nothing_else(snapshot):
         "use_rep": "X_stjepa",
         "by": "section",
         "n_comps": 3,
+        "align": "scale",
     }
     after = snapshot(adata)
     assert set(after) - set(before) == {("obsm", "X_stjepa_standardized"), ("uns", "scjepa")}

@@ -21,6 +21,7 @@ def niche_readout(
     by: str | None = None,
     n_comps: int = 20,
     n_hops: int = 3,
+    align: str = "scale",
     neighbors_key: str = _keys.SPATIAL,
     key_added: str = _keys.EMBEDDING_NICHE,
 ) -> None:
@@ -44,6 +45,9 @@ def niche_readout(
         Principal components to keep of the z-scores.
     n_hops
         Rings beside the cell itself.
+    align
+        What the groups of ``by`` are made to have in common: ``"scale"``, mean and variance of each dimension;
+        ``"covariance"``, covariances as well, for sections of different technologies. See :func:`readout`.
     neighbors_key
         squidpy's ``key_added``: the graph is ``obsp[f"{neighbors_key}_connectivities"]``.
     key_added
@@ -70,7 +74,7 @@ def niche_readout(
     >>> scjepa.tl.niches(adata, "X_stjepa_niche", n_niches=12)
     """
     refuse_users(adata, "obsm", key_added)
-    cells = readout(embedding_of(adata, use_rep), groups_of(adata, by), n_comps)
+    cells = readout(embedding_of(adata, use_rep), groups_of(adata, by), n_comps, align)
     adata.obsm[key_added] = aggregate_neighbors(cells, spatial_graph_of(adata, neighbors_key, by), n_hops)
     record(
         adata,
@@ -80,5 +84,6 @@ def niche_readout(
         by=by,
         n_comps=n_comps,
         n_hops=n_hops,
+        align=align,
         neighbors_key=neighbors_key,
     )
