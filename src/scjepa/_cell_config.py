@@ -6,7 +6,7 @@ The same style, and the same overriding, as :mod:`scjepa._config`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from scjepa._config import TrainConfig, _one_of, _override, _positive, _within, unknown_name
@@ -121,6 +121,9 @@ class CellObjectiveConfig:
     jepa_weight
         Cosine distance of the teacher's ``<cls>``, which has seen all values, from what the student's, which has not,
         predicts of it. 0: the reconstruction-only baseline; the teacher is then not computed in a step.
+    target_norm
+        What the teacher's ``<cls>`` is before it is compared: ``"none"``, as it is (the paper's), or ``"batch"``,
+        standardized over the cells of the batch, so that what all cells share is no part of the task.
     cell_reconstruction_weight
         Squared error of the hidden values, predicted from the student's ``<cls>`` and the gene's identity alone (GEPC,
         scGPT's MVC).
@@ -144,6 +147,7 @@ class CellObjectiveConfig:
 
     reconstruction_weight: float = 1.0
     jepa_weight: float = 1000.0
+    target_norm: str = "none"
     cell_reconstruction_weight: float = 0.0
     cell_prompt_weight: float = 0.0
     contrast_weight: float = 0.0
@@ -156,6 +160,7 @@ class CellObjectiveConfig:
 
     def __post_init__(self) -> None:
         _one_of(self, "contrast", ("supervised", "original", "scgpt"))
+        _one_of(self, "target_norm", ("none", "batch"))
         _positive(self, "temperature")
         _within(self, -1.0, 1.0, "similarity")
         for name in (*_CELL_WEIGHTS, "variance_weight", "covariance_weight"):
@@ -222,6 +227,43 @@ class FinetuneConfig:
     training: CellTrainConfig = _FINE_TRAINING
 
 
+_PERTURBATION_OBJECTIVE = CellObjectiveConfig(jepa_weight=1.0, contrast_weight=0.8)
+_PERTURBATION_TRAINING = replace(_FINE_TRAINING, max_epochs=15)
+
+
+@dataclass(frozen=True)
+class PerturbationConfig:
+    """What :meth:`scjepa.CellJEPA.train_perturbation` does: reconstruction + JEPA + ECS on conditions, without a mask.
+
+    Parameters
+    ----------
+    objective
+        Weights of the squared error of expression, of the cosine distance of the perturbed cell's embedding by a frozen
+        teacher, and of the ECS term with conditions as labels.
+    delta_weight
+        Weight of the loss on the change from control; with ``delta_aware=True``.
+    from_control
+        Whether what is learned is added to control's mean expression, so that at first no change is predicted. False:
+        expression is predicted from nothing, as in the paper.
+    training
+        Optimization.
+    """
+
+    objective: CellObjectiveConfig = _PERTURBATION_OBJECTIVE
+    delta_weight: float = 1.0
+    from_control: bool = True
+    training: CellTrainConfig = _PERTURBATION_TRAINING
+
+    def __post_init__(self) -> None:
+        for name in ("cell_reconstruction_weight", "cell_prompt_weight", "variance_weight", "covariance_weight"):
+            if getattr(self.objective, name) > 0:
+                raise ValueError(f"PerturbationConfig.objective has no part {name}: nothing is hidden. Set it to 0.")
+        if self.objective.reconstruction_weight <= 0:
+            raise ValueError("PerturbationConfig.objective.reconstruction_weight must be positive.")
+        if self.delta_weight < 0:
+            raise ValueError(f"PerturbationConfig.delta_weight must not be negative, found {self.delta_weight!r}.")
+
+
 @dataclass(frozen=True)
 class CellJEPAConfig:
     """The resolved configuration of a Cell-JEPA model: one dataclass per part."""
@@ -232,6 +274,7 @@ class CellJEPAConfig:
     objective: CellObjectiveConfig = field(default_factory=CellObjectiveConfig)
     training: CellTrainConfig = field(default_factory=CellTrainConfig)
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
+    perturbation: PerturbationConfig = field(default_factory=PerturbationConfig)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return nested plain dictionaries, ready for JSON."""
@@ -248,6 +291,9 @@ CELL_PRESETS: dict[str, CellJEPAConfig] = {
         # A short run needs a teacher that moves faster, else it ends as half of what it began as.
         encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2),
         training=CellTrainConfig(max_steps=300, ema_start=0.98),
+        perturbation=PerturbationConfig(
+            training=replace(_FINE_TRAINING, max_steps=300, max_epochs=None, learning_rate=1e-3, schedule="cosine")
+        ),
     ),
     "base": CellJEPAConfig(training=CellTrainConfig(max_steps=3000)),
     "paper": CellJEPAConfig(
@@ -275,8 +321,8 @@ def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJE
     preset
         A name in :data:`CELL_PRESETS`, or a whole configuration.
     **parts
-        ``tokens``, ``encoder``, ``masking``, ``objective``, ``training``, ``finetuning``: each a dataclass, a mapping
-        of the options to change, or ``None`` for no change.
+        ``tokens``, ``encoder``, ``masking``, ``objective``, ``training``, ``finetuning``, ``perturbation``: each a
+        dataclass, a mapping of the options to change, or ``None`` for no change.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from scjepa.nn.cells._encoder import CellEncoder
 from scjepa.nn.cells._heads import CellValueHead, ValueHead
 from scjepa.nn.cells._masking import hide
 from scjepa.nn.objectives._base import ObjectiveOutput
-from scjepa.nn.objectives._terms import PooledHead, covariance_loss, variance_loss
+from scjepa.nn.objectives._terms import PooledHead, covariance_loss, standardize_over_batch, variance_loss
 
 
 class CellObjective(nn.Module):
@@ -67,6 +67,7 @@ class CellObjective(nn.Module):
         if config.jepa_weight > 0:
             with torch.no_grad():
                 whole = target(batch)[0].float()
+                whole = standardize_over_batch(whole) if config.target_norm == "batch" else whole
             predicted = self.heads["predictor"](cells).float()
             terms["jepa"] = (1 - F.cosine_similarity(predicted, whole, dim=1)).mean()
         if config.cell_reconstruction_weight > 0 and len(genes):
