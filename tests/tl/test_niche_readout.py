@@ -37,7 +37,7 @@ def test_cells_are_aligned_before_rings_are_made():
     niche_readout(adata, by="section", n_comps=4, align="covariance")
     cells = readout(adata.obsm["X_stjepa_cell"], adata.obs["section"], 4, "covariance")
     np.testing.assert_array_equal(
-        adata.obsm["X_stjepa_niche"], aggregate_neighbors(cells, adata.obsp["spatial_connectivities"])
+        adata.obsm["X_stjepa_niche"], aggregate_neighbors(cells, adata.obsp["spatial_connectivities"], n_hops=3)
     )
     assert adata.uns["scjepa"]["X_stjepa_niche"]["align"] == "covariance"
 
