@@ -44,6 +44,7 @@ _CELL_CONFIGURATION = (
     "CellTokenConfig",
     "CellTrainConfig",
     "FinetuneConfig",
+    "PerturbationConfig",
 )
 _OBJECTS = {
     "CellJEPA": "scjepa.models",
@@ -68,6 +69,7 @@ __all__ = [
     "FinetuneConfig",
     "MaskingConfig",
     "ObjectiveConfig",
+    "PerturbationConfig",
     "STJEPAConfig",
     "TokenConfig",
     "TrainConfig",
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
         CellTokenConfig,
         CellTrainConfig,
         FinetuneConfig,
+        PerturbationConfig,
     )
     from scjepa._config import (
         PRESETS,

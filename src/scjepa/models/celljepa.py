@@ -19,19 +19,21 @@ from scjepa._cell_config import (
     CellTokenConfig,
     CellTrainConfig,
     FinetuneConfig,
+    PerturbationConfig,
     resolve_cells,
 )
 from scjepa.models._base import JEPAModel
 from scjepa.models._cell_use import CellUseMixin, empty_cells
 from scjepa.models._cells import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
 from scjepa.models._labels import LabelReference
+from scjepa.models._perturb import PerturbationMixin
 from scjepa.nn import CellTowers
 from scjepa.tokens import CellSource
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import CellTrainingPlan, hold_out_cells
 
 
-class CellJEPA(CellUseMixin):
+class CellJEPA(CellUseMixin, PerturbationMixin):
     """Cell-JEPA for dissociated cells (arXiv 2602.02093).
 
     A cell is its expressed genes, each with the quantile bin of its count. A student sees some of the values, a teacher
@@ -45,7 +47,7 @@ class CellJEPA(CellUseMixin):
     preset
         ``"demo"`` (a laptop, minutes), ``"base"`` or ``"paper"`` (512 wide, 12 layers; a GPU), or a whole
         :class:`~scjepa.CellJEPAConfig`.
-    tokens, encoder, masking, objective, training, finetuning
+    tokens, encoder, masking, objective, training, finetuning, perturbation
         Changes to the preset: a mapping of options, ``objective={"jepa_weight": 0}``, or the dataclass itself.
     seed
         Seed of the weights, the batches, the drawn genes and the masks.
@@ -74,10 +76,12 @@ class CellJEPA(CellUseMixin):
         objective: CellObjectiveConfig | Mapping[str, Any] | None = None,
         training: CellTrainConfig | Mapping[str, Any] | None = None,
         finetuning: FinetuneConfig | Mapping[str, Any] | None = None,
+        perturbation: PerturbationConfig | Mapping[str, Any] | None = None,
         seed: int = 0,
     ):
         parts = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
-        config = resolve_cells(preset, **parts, training=training, finetuning=finetuning)
+        stages = {"training": training, "finetuning": finetuning, "perturbation": perturbation}
+        config = resolve_cells(preset, **parts, **stages)
         super().__init__(adata)
         self._build(config, Vocabulary.from_panels([adata.var_names]), seed)
         self.init_params_ = self._get_init_params(locals())

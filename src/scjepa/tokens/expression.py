@@ -58,15 +58,22 @@ def build_expression_table(
     UserWarning
         If values are not whole numbers.
     """
-    table = build_token_table(
-        counts,
-        gene_ids,
-        n_vocabulary,
-        TokenConfig(n_tokens=n_vocabulary, values="counts", ranks="counts"),
-        chunk_size=chunk_size,
-        cell_names=cell_names,
-        gene_names=gene_names,
+    return binned(
+        build_count_table(
+            counts, gene_ids, n_vocabulary, chunk_size=chunk_size, cell_names=cell_names, gene_names=gene_names
+        ),
+        n_bins,
     )
+
+
+def build_count_table(counts: Any, gene_ids: np.ndarray, n_vocabulary: int, **options: Any) -> TokenTable:
+    """Tokenize every cell as :func:`build_expression_table` does, with counts as values."""
+    how = TokenConfig(n_tokens=n_vocabulary, values="counts", ranks="counts")
+    return build_token_table(counts, gene_ids, n_vocabulary, how, **options)
+
+
+def binned(table: TokenTable, n_bins: int) -> TokenTable:
+    """Return a table of counts with their quantile bins as values."""
     return replace(table, values=quantile_bins(table.values, table.offsets, n_bins))
 
 

@@ -8,6 +8,7 @@ from scjepa.nn.cells._encoder import CellEncoder
 from scjepa.nn.cells._generate import generate, with_unknown
 from scjepa.nn.cells._masking import hide
 from scjepa.nn.cells._objective import CellObjective
+from scjepa.nn.cells._perturbation import PerturbationTowers, PerturbedBatch
 from scjepa.nn.cells._towers import CELL_POOLING, CellTowers
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "CellEncoder",
     "CellObjective",
     "CellTowers",
+    "PerturbationTowers",
+    "PerturbedBatch",
     "generate",
     "hide",
     "with_unknown",
