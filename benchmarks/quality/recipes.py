@@ -22,7 +22,8 @@ RECIPES: dict[str, STJEPAConfig] = {
     "base, paper input": resolve("base", encoder=PAPER_INPUT),
     "base, paper input and objective": resolve("base", objective=TOKENS_ONLY, encoder=PAPER_INPUT),
     "base, whole cells": resolve("base", masking={"scheme": "whole_cell", "ratio": 0.5}),
-    "base, gene means of values": resolve("base", tokens={"values": "nonzero_mean"}),
+    "technologies, ranks too": resolve("technologies", tokens={"ranks": "nonzero_mean"}),
+    "technologies, batches mixed": resolve("technologies", training={"batches": "mixed"}),
     "base, wide": resolve("base", tokens={"n_tokens": 32}, encoder={"width": 128}),
 }
 """The presets, and changes of one thing at a time."""

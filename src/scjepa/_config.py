@@ -201,7 +201,9 @@ class ObjectiveConfig:
     Parameters
     ----------
     name
-        A name in :data:`scjepa.nn.OBJECTIVES`.
+        A name in :data:`scjepa.nn.OBJECTIVES`: ``"ijepa"`` (v2 of the paper: predict what a target encoder makes of
+        masked tokens) or ``"lejepa"`` (v1: one encoder, whose embeddings of several maskings of a neighborhood shall
+        agree and be Gaussian). ``lejepa`` reads the last four options alone.
     predictor_layers
         Transformer blocks of the predictor, of the encoder's width.
     query
@@ -225,6 +227,18 @@ class ObjectiveConfig:
     variance_weight, covariance_weight
         Guards against collapse on pooled context embeddings: a hinge on the standard deviation of each dimension,
         and squared off-diagonal covariance (VICReg). 0 in the paper.
+    sigreg_weight
+        Weight of a further guard beside ``ijepa``: SIGReg of the pooled context embeddings, the distance from an
+        isotropic Gaussian of standard deviation 1.
+    sigreg_projections
+        Random directions along which SIGReg looks, drawn anew at each step.
+    n_views
+        Maskings of a neighborhood that ``lejepa`` compares, with the scheme and the ratio of :class:`MaskingConfig`.
+    sigreg_share
+        LeJEPA's λ: the loss is (1 - λ) · invariance + λ · SIGReg.
+    adversarial_weight
+        Weight of the reversed gradient of a classifier of technologies beside ``lejepa``; 0: no classifier. It needs
+        technologies in one batch: ``training={"batches": "mixed"}``.
     """
 
     name: str = "ijepa"
@@ -239,17 +253,25 @@ class ObjectiveConfig:
     nearby_steps: int = 3
     variance_weight: float = 1.0
     covariance_weight: float = 1.0
+    sigreg_weight: float = 0.0
+    sigreg_projections: int = 256
+    n_views: int = 2
+    sigreg_share: float = 0.05
+    adversarial_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        _positive(self, "predictor_layers")
+        _positive(self, "predictor_layers", "sigreg_projections")
+        _within(self, 0.0, 1.0, "sigreg_share")
+        if self.n_views < 2:
+            raise ValueError(f"ObjectiveConfig.n_views must be 2 or more, found {self.n_views!r}.")
         _one_of(self, "query", ("gene", "rank"))
         _one_of(self, "target_view", ("all", "masked"))
         _one_of(self, "target_norm", ("layer", "none"))
         _positive(self, "nearby_steps")
-        for name in (*_PREDICTED, "variance_weight", "covariance_weight"):
+        for name in (*_PREDICTED, "variance_weight", "covariance_weight", "sigreg_weight", "adversarial_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"ObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
-        if not self.predicts:
+        if self.name == "ijepa" and not self.predicts:
             raise ValueError(f"ObjectiveConfig predicts nothing: make one of {', '.join(_PREDICTED)} positive.")
 
     @property
@@ -348,7 +370,7 @@ class STJEPAConfig:
                 f"EncoderConfig.segment='coordinate' tells where neighbors lie, and {sums}: pass "
                 "encoder={'segment': 'none'}."
             )
-        if self.objective.predicts == ["cell_weight"]:
+        if self.objective.name == "ijepa" and self.objective.predicts == ["cell_weight"]:
             raise ValueError(
                 f"ObjectiveConfig.cell_weight alone predicts the index cell, and {sums}: pass "
                 "objective={'neighborhood_weight': 1.0}."
@@ -390,7 +412,7 @@ PRESETS: dict[str, STJEPAConfig] = {
     "base": replace(_SMALL, training=TrainConfig(max_steps=600)),
     "technologies": replace(
         _SMALL,
-        tokens=replace(_SMALL.tokens, values="nonzero_mean", ranks="nonzero_mean"),
+        tokens=replace(_SMALL.tokens, values="nonzero_mean"),
         training=TrainConfig(max_steps=600),
     ),
     "paper_ablation": STJEPAConfig(
@@ -440,7 +462,7 @@ def resolve(preset: str | STJEPAConfig = "base", **parts: Any) -> STJEPAConfig:
         A name in :data:`PRESETS`, or a whole configuration.
     **parts
         ``tokens``, ``encoder``, ``masking``, ``objective``, ``training``: each a dataclass, a mapping of the options
-        to change, or ``None`` for no change.
+        to change, or ``None`` for no change. The name of an objective will do for ``objective``.
 
     Raises
     ------
@@ -453,4 +475,6 @@ def resolve(preset: str | STJEPAConfig = "base", **parts: Any) -> STJEPAConfig:
         config = PRESETS[preset]
     else:
         raise ValueError(unknown_name("preset", preset, PRESETS))
+    if isinstance(parts.get("objective"), str):
+        parts["objective"] = {"name": parts["objective"]}
     return _override(config, {name: part for name, part in parts.items() if part is not None})
