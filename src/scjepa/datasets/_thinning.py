@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
-
-from scjepa.tokens.counts import iter_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,20 +51,22 @@ def thin_counts(adata: AnnData, fraction: float, *, layer: str | None = None, se
         raise ValueError(f"fraction must lie in (0, 1], the share of molecules to keep; found {fraction!r}.")
     if layer is not None and layer not in adata.layers:
         raise KeyError(f"adata.layers has no {layer!r}; it has {', '.join(map(repr, adata.layers)) or 'none'}.")
-    rng = np.random.default_rng(seed)
-    parts = []
-    for start, rows in iter_rows(adata.X if layer is None else adata.layers[layer]):
-        wrong = (rows.data < 0) | (rows.data != np.floor(rows.data))
-        if wrong.any():
-            cell = start + int(np.searchsorted(rows.indptr, wrong.argmax(), side="right")) - 1
-            raise ValueError(
-                f"Molecules can only be drawn from whole, non-negative counts; cell {adata.obs_names[cell]!r} has the "
-                f"value {rows.data[wrong.argmax()]}. Name the layer of raw counts: layer=..."
-            )
-        drawn = rng.binomial(rows.data.astype(np.int64), fraction).astype(np.int32)
-        thinned = sparse.csr_matrix((drawn, rows.indices, rows.indptr), shape=rows.shape)
-        thinned.eliminate_zeros()
-        parts.append(thinned)
-    empty = sparse.csr_matrix(adata.shape, dtype=np.int32)
-    counts = sparse.vstack(parts, format="csr") if parts else empty
-    return ad.AnnData(counts, obs=adata.obs.copy(), var=adata.var.copy())
+    counts = _csr(adata.X if layer is None else adata.layers[layer])
+    wrong = (counts.data < 0) | (counts.data != np.floor(counts.data))
+    if wrong.any():
+        cell = int(np.searchsorted(counts.indptr, wrong.argmax(), side="right")) - 1
+        raise ValueError(
+            f"Molecules can only be drawn from whole, non-negative counts; cell {adata.obs_names[cell]!r} has the "
+            f"value {counts.data[wrong.argmax()]}. Name the layer of raw counts: layer=..."
+        )
+    drawn = np.random.default_rng(seed).binomial(counts.data.astype(np.int64), fraction).astype(np.int32)
+    thinned = sparse.csr_matrix((drawn, counts.indices, counts.indptr), shape=counts.shape)
+    thinned.eliminate_zeros()
+    return ad.AnnData(thinned, obs=adata.obs.copy(), var=adata.var.copy())
+
+
+def _csr(counts: Any) -> sparse.csr_matrix:
+    """Return counts in memory as CSR with sorted columns, each once; a copy."""
+    rows = sparse.csr_matrix(counts if sparse.issparse(counts) else np.asarray(counts[:]), copy=True)
+    rows.sum_duplicates()
+    return rows
