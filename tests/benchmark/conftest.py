@@ -80,3 +80,41 @@ def adapter(tmp_path) -> Callable[[str], Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def other(tissue) -> AnnData:
+    """Return a section of another technology, which shares five genes with the tissue and has five of its own."""
+    cells = (tissue.obs["section"] == "s1").to_numpy()
+    adata = tissue[cells, 5:].copy()
+    names = [f"Own{i}" if i >= 5 else name for i, name in enumerate(adata.var_names)]
+    adata.var_names = names
+    adata.obs["technology"] = pd.Categorical(["U"] * adata.n_obs)
+    adata.obs["section"] = pd.Categorical(["u1"] * adata.n_obs)
+    adata.obs_names = [f"u{i}" for i in range(adata.n_obs)]
+    return adata
+
+
+@pytest.fixture
+def quick():
+    """Return a scoring of one clustering."""
+    from scjepa.benchmark import Scoring
+
+    return Scoring(resolutions=(1.0,), leiden_seeds=1, readouts=("plain",))
+
+
+@pytest.fixture
+def no_mixing(monkeypatch) -> None:
+    """Leave out iLISI, which takes seconds to compile."""
+    monkeypatch.setattr("scjepa.benchmark._scoring.ilisi", lambda values, batches: 0.5)
+
+
+def place_of(adata: AnnData) -> np.ndarray:
+    """Embed cells by where they are: what a benchmark must score well."""
+    return np.asarray(adata.obsm["spatial"])[:, :1].repeat(2, axis=1)
+
+
+@pytest.fixture
+def by_place():
+    """Return :func:`place_of`."""
+    return place_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scjepa.cli import demo, embed, fit, info, niches
+from scjepa.cli import benchmark, demo, embed, fit, info, niches
 from scjepa.cli._command import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -10,5 +10,6 @@ COMMANDS: tuple[Command, ...] = (
     fit.COMMAND,
     embed.COMMAND,
     niches.COMMAND,
+    benchmark.COMMAND,
     demo.COMMAND,
 )

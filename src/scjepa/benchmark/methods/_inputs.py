@@ -17,11 +17,20 @@ ONE = "all"
 """Name of the section, or technology, where the data name none."""
 
 
-def _column(adata: AnnData, key: str | None, default: str) -> pd.Categorical:
+def column_of(adata: AnnData, key: str | None, default: str, otherwise: str = ONE) -> pd.Categorical:
+    """Return each cell's name in a column: ``key``, else ``default`` where it is there, else one name for all.
+
+    Raises
+    ------
+    KeyError
+        If ``key`` is not there.
+    ValueError
+        If a cell has no name.
+    """
     if key is None and default in adata.obs:
         key = default
     if key is None:
-        return pd.Categorical([ONE] * adata.n_obs)
+        return pd.Categorical([otherwise] * adata.n_obs)
     if key not in adata.obs:
         raise KeyError(f"adata.obs has no {key!r}; columns there: {', '.join(map(str, adata.obs.columns)) or 'none'}.")
     column = adata.obs[key]
@@ -74,9 +83,9 @@ def prepare(
         raise ValueError(f"adata is backed by {adata.filename}; methods need it in memory: adata = adata.to_memory().")
     counts = sparse.csr_matrix(adata.X if layer is None else adata.layers[layer])
     columns = {
-        _keys.SECTION: _column(adata, library_key, _keys.SECTION),
-        _keys.TECHNOLOGY: _column(adata, technology_key, _keys.TECHNOLOGY),
-        **{key: _column(adata, key, key) for key in obs},
+        _keys.SECTION: column_of(adata, library_key, _keys.SECTION),
+        _keys.TECHNOLOGY: column_of(adata, technology_key, _keys.TECHNOLOGY),
+        **{key: column_of(adata, key, key) for key in obs},
     }
     prepared = AnnData(
         counts,

@@ -1,0 +1,86 @@
+"""One run: a method on a task with a seed, and its scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scjepa.benchmark._plan import Entry
+from scjepa.benchmark._scoring import Scored, Scoring, score
+from scjepa.benchmark._store import Run, RunKey
+from scjepa.benchmark._tasks import Task
+from scjepa.benchmark.methods import MethodResult
+from scjepa.benchmark.methods._cache import source_digest
+from scjepa.benchmark.methods._process import find_python
+from scjepa.benchmark.methods._run import outcome
+
+
+def key_of(task: Task, entry: Entry, seed: int) -> RunKey:
+    """Return what a run is called."""
+    return RunKey(task.data, task.kind, entry.name, entry.settings, entry.configuration, seed)
+
+
+def execute(task: Task, entry: Entry, seed: int, scoring: Scoring, timeout: float | None = None) -> Run:
+    """Run a method on a task and score what it gives; what fails is a reason, never an error.
+
+    A method that can embed by chosen genes is given all of them and embeds by those that all technologies measured;
+    others are given the shared genes alone. A method that makes clusters at a resolution is run at each.
+    """
+    results: list[MethodResult] = []
+    scored = Scored()
+    for resolution in scoring.resolutions if entry.takes_resolution else (None,):
+        result = _result(task, entry, seed, resolution, timeout)
+        results.append(result)
+        if not result.ok:
+            scored.rows.append({"resolution": resolution, "reason": result.error})
+            continue
+        found = score(task, result, scoring, resolution)
+        took = {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds, "peak_gib": result.peak_gib}
+        scored.rows += [{**row, **took} for row in found.rows]
+        scored.embeddings.update(found.embeddings)
+        scored.clusters.update(found.clusters)
+    return Run(key_of(task, entry, seed), _about(entry, results), scored.rows, _arrays(scored))
+
+
+def _result(task: Task, entry: Entry, seed: int, resolution: float | None, timeout: float | None) -> MethodResult:
+    method, options = entry.method, dict(entry.options)
+    empty = MethodResult(entry.name, entry.settings, seed)
+    missing = [option for option in method.required if options.get(option) is None]
+    if missing:
+        return MethodResult(entry.name, entry.settings, seed, error=f"It needs {method.needs}.")
+    wide = task.shared is not None and "genes" in method.options
+    if wide:
+        options["genes"] = list(task.shared or ())
+    elif entry.settings == "own" and "genes" in method.options:
+        options["genes"] = list(task.adata.var_names)
+    if resolution is not None:
+        options["resolution"] = resolution
+    arguments: dict[str, Any] = {
+        "seed": seed,
+        "n_niches": None if resolution is not None else task.n_labels or None,
+        **method.fixed,
+        **options,
+    }
+    given = (task.adata if wide else task.narrow).copy()  # methods write to what they are given
+    return outcome(method, empty, given, arguments, None if method.in_session else find_python(), timeout)
+
+
+def _about(entry: Entry, results: list[MethodResult]) -> dict[str, Any]:
+    last = results[-1]
+    errors = list(dict.fromkeys(result.error for result in results if result.error))
+    return {
+        "seconds": float(np.mean([result.seconds for result in results])),
+        "cpu_seconds": float(np.mean([result.cpu_seconds for result in results])),
+        "peak_gib": float(np.max([result.peak_gib for result in results])),
+        "reason": " ".join(errors) or None,
+        "versions": " ".join(f"{name}={version}" for name, version in last.versions.items()),
+        "info": dict(last.info),
+        "code": entry.code or source_digest()[:8],
+    }
+
+
+def _arrays(scored: Scored) -> dict[str, np.ndarray]:
+    embeddings = {f"embedding_{name}": values for name, values in scored.embeddings.items()}
+    clusters = {f"clusters_{name}": np.asarray(values).astype(str) for name, values in scored.clusters.items()}
+    return {**embeddings, **clusters}

@@ -1,0 +1,97 @@
+"""Tables as text that reads well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from scjepa.benchmark._summary import CASE
+
+READOUT_WORDS = {
+    "plain": "embedding as it is",
+    "z30": "embedding, z-scored per section, 30 components",
+    "hops": "cell embedding, z-scored per section, 20 components, hops 0-3 side by side",
+    "own": "the method's own clusters",
+}
+
+HEADINGS = {
+    "nmi": "NMI",
+    "ari": "ARI",
+    "nmi_matched": "NMI matched",
+    "ari_matched": "ARI matched",
+    "ilisi_technology": "iLISI",
+    "mmd_technology": "MMD²",
+    "ilisi_section": "iLISI of sections",
+    "mmd_section": "MMD² of sections",
+    "like_neighbors": "like neighbors",
+    "transfer_accuracy": "accuracy of carried labels",
+    "transfer_macro_f1": "macro-F1",
+    "transfer_majority_rate": "accuracy of the commonest label",
+    "share_full": "cells that fill L",
+}
+
+NOTE = """\
+NMI and ARI: mean over resolutions (± standard deviation over resolutions; over the method's seeds). Matched: at the
+number of clusters that equals the number of labels (± over seeds). Nothing after ±: there was one.
+"""
+
+
+def table_1_markdown(table: pd.DataFrame) -> str:
+    """Return Table 1: for each data, task, technology and read-out a table, and what could not be measured."""
+    parts = [NOTE]
+    scored = table[table["reason"].isna()]
+    for (data, task, group, readout), rows in scored.groupby(["data", "task", "group", "readout"], sort=False):
+        cells = f", {rows['n_cells'].iloc[0]:,} cells" if rows["n_cells"].notna().any() else ""
+        parts.append(f"\n**{data}** ({task}), {group}{cells}: {READOUT_WORDS.get(readout, readout)}\n")
+        parts.append(_table(rows, ["method", "settings", "configuration"]))
+    parts.append(_reasons(table))
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def table_2_markdown(table: pd.DataFrame) -> str:
+    """Return Table 2: for each data, technology, read-out and axis a table."""
+    parts = [NOTE]
+    scored = table[table["reason"].isna()]
+    for (data, task, group, readout), rows in scored.groupby(["data", "task", "group", "readout"], sort=False):
+        parts.append(f"\n**{data}** ({task}), {group}: {READOUT_WORDS.get(readout, readout)}\n")
+        value = rows["value"] + rows["default"].map({True: " (default)", False: ""})
+        parts.append(_table(rows.assign(value=value), ["axis", "value"]))
+    parts.append(_reasons(table))
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _table(rows: pd.DataFrame, names: Sequence[str]) -> str:
+    names = [name for name in names if name in ("method", "axis", "value") or rows[name].nunique() > 1]
+    shown = [metric for metric in HEADINGS if metric in rows and rows[metric].notna().any()]
+    head = [*names, *(HEADINGS[metric] for metric in shown), "CPU s", "GiB", "seeds"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in rows.to_dict("records"):
+        cells = [*(str(row[name]).replace("|", "\\|") for name in names), *(_score(row, metric) for metric in shown)]
+        cells += [_number(row["cpu_seconds"], ".0f"), _number(row["peak_gib"], ".2f"), str(row["seeds"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _score(row: dict, metric: str) -> str:
+    if pd.isna(row[metric]):
+        return ""
+    spreads = [row.get(f"{metric}_std_{cause}") for cause in ("resolutions", "seeds")]
+    told = "; ".join(f"{spread:.3f}" for spread in spreads if spread is not None and not pd.isna(spread))
+    return f"{row[metric]:.3f}" + (f" ± {told}" if told else "")
+
+
+def _number(value: float, form: str) -> str:
+    return "" if pd.isna(value) else format(value, form)
+
+
+def _reasons(table: pd.DataFrame) -> str:
+    failed = table[table["reason"].notna()]
+    if failed.empty:
+        return ""
+    names = [*CASE, "group"]
+    lines = ["\n**Not measured**\n", "| " + " | ".join(names) + " | reason |", "|---" * (len(names) + 1) + "|"]
+    for row in failed.drop_duplicates([*names, "reason"]).to_dict("records"):
+        cells = ["" if pd.isna(row[name]) else str(row[name]) for name in names]
+        lines.append("| " + " | ".join([*cells, str(row["reason"]).replace("|", "\\|")]) + " |")
+    return "\n".join(lines)

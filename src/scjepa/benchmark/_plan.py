@@ -1,0 +1,242 @@
+"""Which methods take part, each in which configurations: names, one's own functions, and axes of an ablation."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from scjepa._config import STJEPAConfig, resolve, unknown_name
+from scjepa.benchmark.methods import METHODS, Method
+
+OURS = "stjepa"
+
+CONTROLS = ("untrained", "pooled_input", "neighborhood_pca", "section_zscored_pca", "harmony_pca")
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "all": tuple(name for name in METHODS if name != "precomputed"),
+    "controls": CONTROLS,
+    "peers": tuple(name for name in METHODS if name not in (OURS, "precomputed", *CONTROLS)),
+}
+"""Names that stand for several methods."""
+
+Methods = str | Sequence[str] | Mapping[str, Any]
+"""A name, several, or a mapping from names to one's own function, or to options of a method of that name."""
+
+Axes = Mapping[str | tuple[str, ...], Sequence[Any]]
+"""Values of an option such as ``"tokens.n_tokens"``; of several options at once, a tuple of names and of values."""
+
+_UNTOLD = ("preset", "accelerator", "genes", "batch_size")
+"""Options that are no part of a configuration's name: told otherwise, or without influence on the result."""
+
+PARTS = ("tokens", "encoder", "masking", "objective", "training")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method with its settings and its configuration.
+
+    Attributes
+    ----------
+    name
+        Name in tables.
+    method
+        The method.
+    settings
+        One of the method's.
+    configuration
+        The options that were chosen, in words; ``"-"`` where there are none.
+    options
+        The options.
+    code
+        Checksum of one's own function, so that it is run anew when it was changed; ``""`` for scjepa's methods.
+    """
+
+    name: str
+    method: Method
+    settings: str
+    configuration: str = "-"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
+
+    @property
+    def takes_resolution(self) -> bool:
+        """Whether it makes clusters at a resolution of Leiden, and is run at each."""
+        return "resolution" in self.method.options and "resolution" not in self.options
+
+
+@dataclass(frozen=True)
+class Level:
+    """A value of an axis, and the configuration that has it.
+
+    Attributes
+    ----------
+    axis, value
+        In words.
+    configuration
+        As in the results.
+    default
+        Whether it is the value of the configuration that all others are changes of.
+    """
+
+    axis: str
+    value: str
+    configuration: str
+    default: bool
+
+
+def entries_of(
+    methods: Methods, *, preset: Any = "base", options: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Entry]:
+    """Return the methods that take part, each in all its settings.
+
+    Raises
+    ------
+    ValueError
+        If a method or an option is not known.
+    TypeError
+        If something is neither a function nor options.
+    """
+    chosen = dict(methods) if isinstance(methods, Mapping) else dict.fromkeys(_names(methods))
+    for name in options or {}:
+        if name not in METHODS:
+            raise ValueError(unknown_name("method", name, METHODS))
+    entries: list[Entry] = []
+    for name, what in chosen.items():
+        if callable(what):
+            entries.append(_own(name, what))
+        elif what is None or isinstance(what, Mapping):
+            for known in _names([name]):
+                entries += _known(known, preset, {**((options or {}).get(known, {})), **(what or {})})
+        else:
+            raise TypeError(f"methods[{name!r}] is a {type(what).__name__}; give a function, or a mapping of options.")
+    return list({(e.name, e.settings, e.configuration): e for e in entries}.values())
+
+
+def _names(methods: str | Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in [methods] if isinstance(methods, str) else methods:
+        if name not in GROUPS and name not in METHODS:
+            raise ValueError(unknown_name("method", name, (*METHODS, *GROUPS)))
+        found += GROUPS.get(name, (name,))
+    if not found:
+        raise ValueError(f"Name a method or more: {', '.join((*GROUPS, *METHODS))}.")
+    return list(dict.fromkeys(found))
+
+
+def _known(name: str, preset: Any, options: Mapping[str, Any]) -> Iterator[Entry]:
+    method = METHODS[name]
+    for option in options:
+        if option not in method.options:
+            raise ValueError(unknown_name(f"option of {name!r}", option, method.options))
+    given = dict(options)
+    if "preset" in method.options:
+        given.setdefault("preset", preset)
+        resolve(given["preset"], **{part: given[part] for part in PARTS if part in given})
+    for settings in method.settings:
+        yield Entry(name, method, settings, told(given), given)
+
+
+def told(options: Mapping[str, Any]) -> str:
+    """Return options in words: the preset first, then ``part.option=value``."""
+    preset = options.get("preset")
+    words = [] if preset is None else [preset if isinstance(preset, str) else "own configuration"]
+    for name, value in options.items():
+        if name in _UNTOLD:
+            continue
+        if isinstance(value, Mapping):
+            words += [f"{name}.{key}={_word(part)}" for key, part in value.items()]
+        else:
+            words.append(f"{name}={_word(value)}")
+    return ", ".join(words) or "-"
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _own(name: str, function: Callable[..., Any]) -> Entry:
+    """Return one's own function as a method.
+
+    It is called with AnnData and, where it has parameters of these names, ``seed``, ``n_niches`` and ``genes``.
+    """
+    if name in GROUPS or name in METHODS:
+        raise ValueError(f"{name!r} is the name of a method that is there. Give your function another name.")
+    parameters = inspect.signature(function).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    wanted = [key for key in ("seed", "n_niches", "genes") if key in parameters]
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        wanted = ["seed", "n_niches"]
+
+    def run(adata: AnnData, **arguments: Any) -> dict[str, Any]:
+        found = function(adata, **{key: arguments[key] for key in wanted if key in arguments})
+        values = None if found is None else np.asarray(found)
+        part = "clusters" if values is not None and values.ndim == 1 else "embedding"
+        return {part: values}
+
+    try:
+        code = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:8]
+    except (OSError, TypeError):  # made in a session without source
+        code = "unknown"
+    about = (inspect.getdoc(function) or "one's own function").split("\n")[0]
+    options = ("genes",) if "genes" in wanted else ()
+    method = Method(about, "nothing", run, settings=("own",), options=options, seeded="seed" in wanted, packages=())
+    return Entry(name, method, "own", code=code)
+
+
+def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Level]]:
+    """Return the entries with ST-JEPA at every level of every axis beside them, and the levels.
+
+    One axis is changed at a time, from the configuration that takes part anyway; a level that this has already is not
+    run twice.
+
+    Raises
+    ------
+    ValueError
+        If ST-JEPA takes no part, or an axis or a value is none that it can have.
+    """
+    if not axes:
+        return list(entries), []
+    base = next((entry for entry in entries if entry.name == OURS), None)
+    if base is None:
+        raise ValueError(f"Axes are those of {OURS!r}: name it among the methods.")
+    whole = _configured(base.options)
+    found, levels = [base], []
+    for axis, values in axes.items():
+        names = (axis,) if isinstance(axis, str) else tuple(axis)
+        for value in values:
+            own = (value,) if isinstance(axis, str) else tuple(value)
+            if len(own) != len(names):
+                raise ValueError(f"The axis {names} needs {len(names)} values each, found {value!r}.")
+            entry = _changed(base, dict(zip(names, own, strict=True)), whole)
+            default = _configured(entry.options) == whole
+            entry = base if default else entry
+            found.append(entry)
+            levels.append(Level(" × ".join(names), " × ".join(map(_word, own)), entry.configuration, default))
+    every = {(e.name, e.settings, e.configuration): e for e in (*entries, *found)}
+    return list(every.values()), levels
+
+
+def _configured(options: Mapping[str, Any]) -> STJEPAConfig:
+    return resolve(options["preset"], **{part: options[part] for part in PARTS if part in options})
+
+
+def _changed(base: Entry, changes: Mapping[str, Any], whole: STJEPAConfig) -> Entry:
+    options = {**base.options}
+    for name, value in changes.items():
+        part, dot, option = name.partition(".")
+        if part not in PARTS or not dot:
+            raise ValueError(f"An axis is PART.OPTION, such as tokens.n_tokens, of {', '.join(PARTS)}; found {name!r}.")
+        if not hasattr(getattr(whole, part), option):
+            raise ValueError(unknown_name(f"option of {part!r}", option, vars(getattr(whole, part))))
+        options[part] = {**dict(options.get(part) or {}), option: value}
+    _configured(options)  # a value that cannot be is told before anything runs
+    extra = ", ".join(f"{name}={_word(value)}" for name, value in changes.items())
+    plain = {name: value for name, value in base.options.items() if name not in PARTS}
+    kept = told({**plain, **{p: base.options[p] for p in PARTS if p in base.options}})
+    return Entry(base.name, base.method, base.settings, f"{kept}, {extra}", options)

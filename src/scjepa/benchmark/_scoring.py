@@ -1,0 +1,230 @@
+"""Scores of one result: the same read-outs, clusterings and metrics for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from scjepa import _keys
+from scjepa._config import unknown_name
+from scjepa.benchmark._tasks import Task
+from scjepa.benchmark.methods import MethodResult
+from scjepa.metrics import ari, ilisi, label_transfer, mmd, niche_continuity, nmi
+from scjepa.metrics._checks import varied_embedding
+from scjepa.tl import aggregate_neighbors, readout
+from scjepa.tl._graph import EmbeddingGraph, Partition
+
+ALL = "all"
+"""Group of all cells of a task."""
+
+OWN = "own"
+"""Read-out of clusters that a method makes itself."""
+
+
+def _plain(result: MethodResult, task: Task) -> np.ndarray | None:
+    return result.embedding
+
+
+def _z30(result: MethodResult, task: Task) -> np.ndarray | None:
+    return None if result.embedding is None else readout(result.embedding, task.sections, n_comps=30)
+
+
+def _hops(result: MethodResult, task: Task) -> np.ndarray | None:
+    if result.cell_embedding is None:
+        return None
+    cells = readout(result.cell_embedding, task.sections, n_comps=20)
+    return aggregate_neighbors(cells, task.adata.obsp[f"{_keys.SPATIAL}_connectivities"], n_hops=3)
+
+
+READOUTS: Mapping[str, Callable[[MethodResult, Task], np.ndarray | None]] = {
+    "plain": _plain,
+    "z30": _z30,
+    "hops": _hops,
+}
+"""Read-outs by name: the embedding as it is; z-scored in each section, 30 components; that of the cells, z-scored in
+each section, 20 components, beside its means over hops 1 to 3. ``None`` where a method has no such embedding."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How results are scored.
+
+    Parameters
+    ----------
+    resolutions
+        Leiden's resolutions.
+    leiden_seeds
+        Number of Leiden's seeds.
+    readouts
+        Names of read-outs: ``"plain"``, ``"z30"``, ``"hops"``.
+    n_neighbors
+        Neighbors in the graph of embeddings, the cell included.
+    """
+
+    resolutions: Sequence[float] = (0.6, 0.8, 1.0, 1.2, 1.4)
+    leiden_seeds: int = 3
+    readouts: Sequence[str] = ("plain", "z30", "hops")
+    n_neighbors: int = 15
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resolutions", tuple(map(float, self.resolutions)))
+        object.__setattr__(self, "readouts", tuple(self.readouts))
+        if not self.resolutions or not all(resolution > 0 for resolution in self.resolutions):
+            raise ValueError(f"resolutions must be positive numbers, found {self.resolutions}.")
+        if self.leiden_seeds < 1:
+            raise ValueError(f"leiden_seeds must be 1 or more, found {self.leiden_seeds}.")
+        for name in self.readouts:
+            if name not in READOUTS:
+                raise ValueError(unknown_name("read-out", name, READOUTS))
+        if not self.readouts:
+            raise ValueError(f"Name a read-out or more: {', '.join(READOUTS)}.")
+
+
+@dataclass
+class Scored:
+    """Rows of scores, and what figures are drawn from.
+
+    Attributes
+    ----------
+    rows
+        A dict for each value: read-out, group, metric, value, and what it belongs to.
+    embeddings
+        ``(n_cells, n_dims)`` by read-out.
+    clusters
+        ``(n_cells,)`` by read-out, at the number of labels (without labels: at resolution 1), Leiden's first seed.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+    clusters: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, readout: str, metric: str, value: float, **more: Any) -> None:
+        """Add a row."""
+        self.rows.append({"readout": readout, "metric": metric, "value": value, **more})
+
+
+def score(task: Task, result: MethodResult, scoring: Scoring, resolution: float | None = None) -> Scored:
+    """Score a result by every read-out that it allows.
+
+    Parameters
+    ----------
+    resolution
+        Of the method's own clusters, for methods that take one; else they count as matched to the number of labels.
+
+    Returns
+    -------
+    Scored
+        Where something cannot be measured, its row has the reason.
+    """
+    scored = Scored()
+    for name in scoring.readouts if result.embedding is not None else ():
+        values = READOUTS[name](result, task)
+        if values is None:
+            continue
+        try:
+            varied_embedding(values)
+        except ValueError as error:
+            scored.add(name, "nmi", float("nan"), reason=_sentence(error))
+            continue
+        scored.embeddings[name] = values
+        _score_clusterings(scored, task, name, values, scoring)
+        _score_mixing(scored, task, name, values)
+    if result.clusters is not None:
+        scored.clusters[OWN] = np.asarray(result.clusters)
+        matched = resolution is None
+        _score_partition(scored, task, OWN, result.clusters, matched, resolution=resolution, leiden_seed=0)
+        _score_continuity(scored, task, OWN, result.clusters)
+    return scored
+
+
+def groups_of(task: Task) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each technology and its cells, and all of them where there are several."""
+    names = np.unique(task.technologies)
+    for name in names:
+        yield str(name), task.technologies == name
+    if len(names) > 1:
+        yield ALL, np.ones(len(task.labels), dtype=bool)
+
+
+def _score_clusterings(scored: Scored, task: Task, name: str, values: np.ndarray, scoring: Scoring) -> None:
+    graph = EmbeddingGraph(values, scoring.n_neighbors)
+    for seed in range(scoring.leiden_seeds):
+        found: list[tuple[bool, Partition]] = []
+        if task.n_labels:
+            found += [(False, graph.leiden(resolution, seed)) for resolution in scoring.resolutions]
+            found.append((True, graph.match(task.n_labels, seed)))
+        for matched, partition in found:
+            of = {"resolution": float(partition.resolution), "leiden_seed": seed}
+            _score_partition(scored, task, name, partition.labels, matched, **of)
+        if seed == 0:
+            shown = found[-1][1] if found else graph.leiden(1.0, seed)
+            scored.clusters[name] = shown.labels
+            _score_continuity(scored, task, name, shown.labels)
+
+
+def _score_partition(scored: Scored, task: Task, name: str, clusters: Any, matched: bool, **of: Any) -> None:
+    """Add agreement with the labels, for each technology by itself and for all cells."""
+    clusters = np.asarray(clusters)
+    suffix = "_matched" if matched else ""
+    n_clusters = len(np.unique(clusters))
+    for group, cells in groups_of(task):
+        kept = cells & task.labelled
+        about = {"group": group, "n_cells": int(kept.sum()), **of}
+        n_labels = len(set(task.labels[kept]))
+        if n_labels == 0:
+            continue
+        if n_labels == 1:
+            reason = f"The {kept.sum()} labelled cells have one label, {task.labels[kept][0]!r}: nothing to agree with."
+            scored.add(name, f"nmi{suffix}", float("nan"), reason=reason, **about)
+            continue
+        scored.add(name, f"nmi{suffix}", nmi(task.labels[kept], clusters[kept], ignore=()), **about)
+        scored.add(name, f"ari{suffix}", ari(task.labels[kept], clusters[kept], ignore=()), **about)
+    largest = ALL if len(np.unique(task.technologies)) > 1 else str(task.technologies[0])
+    scored.add(name, f"n_clusters{suffix}", n_clusters, group=largest, n_cells=len(clusters), **of)
+
+
+def _score_continuity(scored: Scored, task: Task, name: str, clusters: Any) -> None:
+    clusters = np.asarray(clusters)
+    for group, cells in groups_of(task):
+        try:
+            places, sections = task.adata.obsm[_keys.SPATIAL][cells], task.sections[cells]
+            found = niche_continuity(clusters[cells], places, sections)
+        except ValueError as error:
+            scored.add(name, "pas", float("nan"), group=group, reason=_sentence(error))
+            continue
+        for metric in ("pas", "chaos", "like_neighbors"):
+            scored.add(name, metric, getattr(found, metric), group=group, n_cells=found.n_cells)
+
+
+def _score_mixing(scored: Scored, task: Task, name: str, values: np.ndarray) -> None:
+    """Add how well technologies mix (sections, where there is one technology), and whether labels carry over."""
+    across = len(np.unique(task.technologies)) > 1
+    batches, what = (task.technologies, "technology") if across else (task.sections, "section")
+    if len(np.unique(batches)) < 2:
+        return
+    group = ALL if across else str(task.technologies[0])
+    for metric, measure in (("ilisi", ilisi), ("mmd", mmd)):
+        of = {"group": group, "n_cells": len(values)}
+        try:
+            scored.add(name, f"{metric}_{what}", measure(values, batches), **of)
+        except (ValueError, ImportError) as error:
+            scored.add(name, f"{metric}_{what}", float("nan"), reason=_sentence(error), **of)
+    labelled = [str(b) for b in np.unique(batches) if task.labelled[batches == b].any()]
+    for reference, query in permutations(labelled, 2) if across else ():
+        one, other = batches == reference, batches == query
+        of = {"group": f"{reference} to {query}", "n_cells": int((other & task.labelled).sum())}
+        try:
+            found = label_transfer(values[one], task.labels[one], values[other], task.labels[other])
+        except ValueError as error:
+            scored.add(name, "transfer_accuracy", float("nan"), reason=_sentence(error), **of)
+            continue
+        for metric in ("accuracy", "macro_f1", "majority_rate"):
+            scored.add(name, f"transfer_{metric}", getattr(found, metric), **of)
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,193 @@
+"""The folder of a benchmark: one file for each finished run, whole or not there, and what they were made with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+
+from scjepa.benchmark._files import whole
+from scjepa.benchmark._plan import Level
+
+KEY = ("data", "task", "method", "settings", "configuration", "seed")
+
+TOOK = ("seconds", "cpu_seconds", "peak_gib")
+
+COLUMNS = (*KEY, "readout", "group", "n_cells", "leiden_seed", "resolution", "metric", "value", *TOOK, "reason")
+"""Columns of the tidy results."""
+
+RUN_COLUMNS = (*KEY, *TOOK, "reason", "versions", "info", "code")
+
+ABOUT = "benchmark.json"
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What a run is: the columns by which it is found again."""
+
+    data: str
+    task: str
+    method: str
+    settings: str
+    configuration: str
+    seed: int
+
+    @property
+    def file_name(self) -> str:
+        """A name that can be read, and tells apart what reads alike."""
+        short = re.sub(r"[^A-Za-z0-9.=-]+", "_", ".".join(map(str, astuple(self))))
+        return f"{short[:120]}.{hashlib.sha256(repr(astuple(self)).encode()).hexdigest()[:8]}"
+
+
+@dataclass
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    key
+        What it is.
+    about
+        ``seconds``, ``cpu_seconds``, ``peak_gib``, ``reason`` (why it failed, or ``None``), ``versions``, ``info`` and
+        ``code``.
+    rows
+        Its scores.
+    arrays
+        Embeddings and clusters by name, ``embedding_plain`` or ``clusters_plain``.
+    """
+
+    key: RunKey
+    about: dict[str, Any]
+    rows: list[dict[str, Any]]
+    arrays: dict[str, np.ndarray]
+
+
+class Store:
+    """Finished runs, in a folder or in memory.
+
+    Parameters
+    ----------
+    folder
+        Where they are kept; ``None``: in memory.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.levels: list[Level] = []
+        self._runs: dict[RunKey, Run] = {}
+        if self.folder is not None and (self.folder / "runs").is_dir():
+            for path in sorted((self.folder / "runs").glob("*.json")):
+                run = _read(path)
+                if run is not None:
+                    self._runs[run.key] = run
+
+    def claim(self, how: Mapping[str, Any], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
+        """Note how results are made, or check that what is in the folder was made in the same way.
+
+        Parameters
+        ----------
+        how
+            Label and scoring: what the whole folder has in common.
+        tasks
+            Checksums of the data by name.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds results of other data of the same name, or with another label or scoring.
+        """
+        this = json.loads(json.dumps({"how": how, "tasks": tasks}))
+        before: dict[str, Any] = {}
+        if self.folder is not None and (self.folder / ABOUT).is_file():
+            before = json.loads((self.folder / ABOUT).read_text())
+            differ = [name for name, value in this["how"].items() if before["how"].get(name) != value]
+            if differ:
+                was = "; ".join(f"{name}: {before['how'].get(name)}" for name in differ)
+                raise ValueError(f"{self.folder} holds results made with other options ({was}). Name another folder.")
+            for name, checksum in this["tasks"].items():
+                if before["tasks"].get(name, checksum) != checksum:
+                    raise ValueError(f"{self.folder} holds results of other data called {name!r}. Name another folder.")
+        old = [Level(**level) for level in before.get("levels", [])]
+        self.levels = list(dict.fromkeys((*old, *levels)))
+        if self.folder is not None:
+            merged = {"how": this["how"], "tasks": {**before.get("tasks", {}), **this["tasks"]}}
+            with whole(self.folder / ABOUT) as part:
+                part.write_text(json.dumps({**merged, "levels": [asdict(level) for level in self.levels]}, indent=1))
+
+    def finished(self, key: RunKey, code: str = "") -> bool:
+        """Return whether a run is there and did not fail; one's own function must be as it was."""
+        run = self._runs.get(key)
+        return run is not None and run.about["reason"] is None and (not code or run.about["code"] == code)
+
+    def keep(self, run: Run) -> None:
+        """Keep a run; its file is written last, so that a run that is there is whole."""
+        if self.folder is not None:
+            path = self.folder / "runs" / f"{run.key.file_name}.json"
+            if run.arrays:
+                with whole(path.with_name(f"{run.key.file_name}.npz")) as part:
+                    np.savez_compressed(part, **run.arrays)  # type: ignore[arg-type]
+            with whole(path) as part:
+                text = {"key": asdict(run.key), "about": run.about, "rows": run.rows}
+                part.write_text(json.dumps(text, default=_plain))
+            run.arrays = {}
+        self._runs[run.key] = run
+
+    def arrays(self, key: RunKey) -> dict[str, np.ndarray]:
+        """Return embeddings and clusters of a run; nothing where they are not there any more."""
+        if self.folder is None:
+            return self._runs[key].arrays
+        try:
+            with np.load(self.folder / "runs" / f"{key.file_name}.npz", allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, BadZipFile):
+            return {}
+
+    @property
+    def keys(self) -> list[RunKey]:
+        """All runs, the failed ones too."""
+        return list(self._runs)
+
+    def rows(self) -> pd.DataFrame:
+        """Return the tidy results."""
+        tables = []
+        for run in self._runs.values():
+            key, took = asdict(run.key), {name: run.about[name] for name in TOOK}
+            rows = run.rows or [{"reason": run.about["reason"]}]
+            tables += [{**key, **took, **{k: v for k, v in row.items() if v is not None}} for row in rows]
+        return _typed(pd.DataFrame(tables, columns=list(COLUMNS)))
+
+    def runs(self) -> pd.DataFrame:
+        """Return a row for each run: what it took, what it did, why it failed."""
+        found = [{**asdict(run.key), **run.about} for run in self._runs.values()]
+        table = pd.DataFrame(found, columns=list(RUN_COLUMNS))
+        return table.assign(info=[json.dumps(info, default=str) for info in table["info"]])
+
+
+def _read(path: Path) -> Run | None:
+    try:
+        found = json.loads(path.read_text())
+        return Run(RunKey(**found["key"]), found["about"], found["rows"], {})
+    except (OSError, ValueError, KeyError, TypeError):  # not ours, or damaged: it is run again
+        return None
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    numbers = ("value", "resolution", *TOOK)
+    table = table.astype(dict.fromkeys(numbers, float))
+    for name in ("seed", "n_cells", "leiden_seed"):
+        table[name] = table[name].astype("Int64")
+    for name in ("readout", "group", "metric", "reason"):
+        table[name] = table[name].astype(object).where(table[name].notna(), None)
+    return table
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)

@@ -1,0 +1,186 @@
+"""Tables: means over what was repeated, and how far each cause moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from scjepa.benchmark._scoring import ALL
+from scjepa.benchmark._store import TOOK, Level
+from scjepa.benchmark._tasks import SECTIONS, TECHNOLOGIES
+
+WEIGHTED = "weighted by cells"
+"""Group, or data, of means weighted by labelled cells."""
+
+CASE = ["data", "task", "method", "settings", "configuration", "readout"]
+"""What a row of a table is of, beside its group."""
+
+SPREAD = {"resolutions": "resolution", "seeds": "seed", "leiden": "leiden_seed"}
+"""Causes by which a score moves, and their columns."""
+
+AGREEMENT = ("nmi", "ari", "nmi_matched", "ari_matched")
+"""Scores that are weighted by labelled cells."""
+
+CONTINUITY = ("pas", "chaos", "like_neighbors")
+
+MIXING = ("ilisi_technology", "mmd_technology", "ilisi_section", "mmd_section")
+
+
+def summarize(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each case, group and metric: the mean and its spreads.
+
+    Parameters
+    ----------
+    rows
+        Tidy results.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of the case, ``group``, ``metric``, ``n_cells``, ``value``, and ``std_resolutions``, ``std_seeds`` and
+        ``std_leiden``: the standard deviation (n - 1) over resolutions, over the method's seeds and over Leiden's, of
+        the means over the other two; NaN where there is one. ``seeds`` counts the method's seeds.
+    """
+    values = rows[rows["metric"].notna() & rows["value"].notna()]
+    values = pd.concat([values, _weighted(values), _weighted_over_data(values)], ignore_index=True)
+    keys = [*CASE, "group", "metric"]
+    groups = values.groupby(keys, sort=False, dropna=False)
+    table = groups.agg(n_cells=("n_cells", "first"), value=("value", "mean"), seeds=("seed", "nunique"))
+    for name, column in SPREAD.items():
+        # At the matched number of clusters the resolution is whatever gave it, not a cause of its own.
+        shown = values if name != "resolutions" else values[~values["metric"].str.endswith("_matched")]
+        means = shown.groupby([*keys, column], sort=False)["value"].mean()
+        table[f"std_{name}"] = means.groupby(level=list(range(len(keys))), sort=False).std()
+    return table.reset_index()
+
+
+def _weighted(values: pd.DataFrame) -> pd.DataFrame:
+    """Return means over technologies of a task, weighted by their labelled cells, for each clustering."""
+    shown = values[values["metric"].isin(AGREEMENT) & (values["group"] != ALL) & (values["task"] == TECHNOLOGIES)]
+    return _mean(shown, [*CASE, "metric", "seed", "leiden_seed"], group=WEIGHTED)
+
+
+def _weighted_over_data(values: pd.DataFrame) -> pd.DataFrame:
+    """Return means over all data that have been taken by themselves, weighted by labelled cells.
+
+    A data set whose sections were taken together counts as that. Only what has a score for all of them has a mean.
+    """
+    shown = values[values["metric"].isin(AGREEMENT) & (values["task"] != TECHNOLOGIES)]
+    whole = shown["data"].str.split(": ").str[0]
+    together = set(shown.loc[shown["task"] == SECTIONS, "data"])
+    shown = shown[(shown["task"] == SECTIONS) | ~whole.isin(together)]
+    n_data = shown["data"].nunique()
+    if n_data < 2:
+        return shown.iloc[:0]
+    keys = [*CASE[2:], "metric", "seed", "leiden_seed"]
+    complete = shown.groupby(keys, dropna=False)["data"].transform("nunique") == n_data
+    return _mean(shown[complete], keys, data=WEIGHTED, task="each by itself", group=WEIGHTED)
+
+
+def _mean(shown: pd.DataFrame, keys: list[str], **named: str) -> pd.DataFrame:
+    """Return weighted means; at the matched number of clusters whatever the resolution that gave it."""
+    matched = shown["metric"].str.endswith("_matched")
+    shown = shown.assign(resolution=shown["resolution"].where(~matched), weight=shown["n_cells"].astype(float))
+    shown = shown.assign(weighed=shown["value"] * shown["weight"])
+    sums = shown.groupby([*keys, "resolution"], sort=False, dropna=False)[["weighed", "weight"]].sum().reset_index()
+    sums["value"] = sums["weighed"] / sums["weight"]
+    sums["n_cells"] = sums["weight"].astype("Int64")
+    return sums.drop(columns=["weighed", "weight"]).assign(**named)
+
+
+def table_1(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return methods × metrics for each data set and technology, and weighted by cells.
+
+    Parameters
+    ----------
+    rows
+        Tidy results.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each data, task, method, settings, configuration, read-out and group (technology, ``"all"`` cells, or
+        ``"weighted by cells"``), best NMI first within a group: ``n_cells``, ``nmi`` and ``ari`` (means over
+        resolutions, seeds and Leiden's seeds) with ``_std_resolutions``, ``_std_seeds`` and ``_std_leiden``;
+        ``nmi_matched``, ``ari_matched``, mixing and continuity with ``_std_seeds``; ``seconds``, ``cpu_seconds``,
+        ``peak_gib`` (means over seeds), ``seeds``. A run that failed has a row with the ``reason``.
+    """
+    wide = _wide(summarize(rows))
+    took = rows.groupby([*CASE[:-1], "seed"], sort=False)[list(TOOK)].mean().groupby(CASE[:-1], sort=False).mean()
+    wide = wide.merge(took.reset_index(), on=CASE[:-1], how="left")
+    order = ["data", "task", "readout", "group"]
+    wide["rank"] = wide["nmi"].fillna(wide.get("nmi_matched"))
+    wide = wide.sort_values("rank", ascending=False, kind="stable").drop(columns="rank")
+    wide = wide.sort_values(order, kind="stable", key=_in_order_of(rows))
+    return pd.concat([wide.assign(reason=None), failures(rows)], ignore_index=True)[[*wide.columns.tolist(), "reason"]]
+
+
+def _in_order_of(rows: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
+    """Return a key that sorts data and read-outs as they first come, and means after what they are of."""
+
+    def key(column: pd.Series) -> pd.Series:
+        first = list(dict.fromkeys(rows[column.name].dropna()))
+        places = {name: i for i, name in enumerate(n for n in first if n not in (ALL, WEIGHTED))}
+        return column.map(lambda name: places.get(name, len(places) + (name == WEIGHTED)))
+
+    return key
+
+
+def _wide(summary: pd.DataFrame) -> pd.DataFrame:
+    metrics = [*AGREEMENT, *MIXING, *CONTINUITY, "n_clusters"]
+    transfer = sorted({m for m in summary["metric"] if m.startswith("transfer_")})
+    keys = [*CASE, "group"]
+    labelled = summary[summary["metric"].isin(AGREEMENT)]
+    cells = labelled.groupby(keys, sort=False)["n_cells"].first()
+    parts = [cells.combine_first(summary.groupby(keys, sort=False)["n_cells"].first()).rename("n_cells")]
+    for metric in [*metrics, *transfer]:
+        own = summary[summary["metric"] == metric].set_index(keys)
+        if own.empty and metric not in AGREEMENT:
+            continue
+        parts.append(own["value"].rename(metric))
+        causes = list(SPREAD) if metric in ("nmi", "ari") else ["seeds"]
+        parts += [own[f"std_{cause}"].rename(f"{metric}_std_{cause}") for cause in causes]
+    seeds = summary.groupby(keys, sort=False)["seeds"].max()
+    return pd.concat([*parts, seeds], axis=1).reset_index()
+
+
+def failures(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each thing that could not be measured, with the reason and the seeds it holds for."""
+    failed = rows[rows["reason"].notna()]
+    keys = [*CASE, "group", "reason"]
+    counted = failed.groupby(keys, sort=False, dropna=False)["seed"].nunique().rename("seeds")
+    return counted.reset_index()
+
+
+def table_2(rows: pd.DataFrame, levels: Sequence[Level], occupancy: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the ablation: :func:`table_1` for each level of each axis.
+
+    Parameters
+    ----------
+    rows
+        Tidy results.
+    levels
+        Levels of the axes.
+    occupancy
+        For the axis ``tokens.n_tokens``: rows of :func:`scjepa.benchmark.occupancy` by ``data``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``axis``, ``value`` and ``default`` before the columns of :func:`table_1`; the default is a row of every axis.
+    """
+    if not levels:
+        return pd.DataFrame()
+    table = table_1(rows[rows["method"] == "stjepa"])
+    parts = []
+    for level in levels:
+        own = table[table["configuration"] == level.configuration]
+        own = own.assign(axis=level.axis, value=level.value, default=level.default)
+        if occupancy is not None and level.axis == "tokens.n_tokens":
+            full = occupancy[occupancy["n_tokens"] == int(level.value)]
+            own = own.merge(full[["data", "group", "share_full", "mean_fill"]], on=["data", "group"], how="left")
+        parts.append(own)
+    found = pd.concat(parts, ignore_index=True)
+    first = ["axis", "value", "default"]
+    return found[[*first, *[column for column in found.columns if column not in first]]]

@@ -1,0 +1,263 @@
+"""``scjepa benchmark``: files with labels in, tables and figures of a comparison out."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from collections.abc import Sequence
+from dataclasses import fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from scjepa._config import PRESETS, STJEPAConfig, unknown_name
+from scjepa.cli._command import Command, UsageError
+from scjepa.cli._options import ACCELERATORS, add_table, positive, value_of
+from scjepa.cli._progress import Progress, written
+
+TASKS = ("auto", "within", "sections", "technologies")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``scjepa benchmark``."""
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="cells with raw counts and coordinates: .h5ad, .zarr (AnnData) or a SpatialData store",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder to write to; the same command goes on there"
+    )
+    group = parser.add_argument_group("where things are in the files")
+    group.add_argument(
+        "--label",
+        metavar="COLUMN",
+        help="obs column of known regions to score against; without it only mixing and continuity are measured",
+    )
+    for option, what in (("--technology", "technologies"), ("--section", "sections")):
+        group.add_argument(
+            option,
+            metavar="COLUMN",
+            help=f"obs column of {what} (default: {option[2:]!r} where a file has it; else each file is one)",
+        )
+    group.add_argument("--layer", help="layer of raw counts (default: X)")
+    add_table(group)
+    group = parser.add_argument_group("what is compared")
+    group.add_argument(
+        "--methods",
+        nargs="+",
+        default=["all"],
+        metavar="NAME",
+        help="all, controls, peers, or names of scjepa.benchmark.METHODS (default: all)",
+    )
+    group.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["auto"],
+        choices=TASKS,
+        help="within: each section by itself; sections: those of a technology together; technologies: all together, "
+        "trained on full panels and embedded by shared genes; auto: each technology by itself, and all together where "
+        "there are several (default: auto)",
+    )
+    group.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds of each method (default: 3)")
+    group.add_argument(
+        "--preset", default="base", choices=list(PRESETS), help="preset of ST-JEPA and its controls (default: base)"
+    )
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="METHOD.OPTION=VALUE",
+        help="an option of a method, such as novae_zero_shot.weights=FOLDER; may be repeated",
+    )
+    group.add_argument("--accelerator", default="auto", choices=ACCELERATORS, help="device of ST-JEPA (default: auto)")
+    group.add_argument("--timeout", type=float, metavar="S", help="seconds after which a peer is ended (default: none)")
+    group = parser.add_argument_group("ablation of ST-JEPA")
+    group.add_argument(
+        "--ablate",
+        action="append",
+        default=[],
+        metavar="PART.OPTION=V1,V2",
+        help="an axis and its values, such as tokens.n_tokens=16,32,64, one axis changed at a time; may be repeated",
+    )
+    group.add_argument(
+        "--grid",
+        nargs="+",
+        default=[],
+        metavar="PART.OPTION=V1,V2",
+        help="axes of which every combination is run",
+    )
+    _add_scoring(parser)
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how results are scored")
+    group.add_argument(
+        "--resolutions",
+        nargs="+",
+        type=float,
+        default=[0.6, 0.8, 1.0, 1.2, 1.4],
+        metavar="R",
+        help="resolutions of Leiden (default: 0.6 0.8 1 1.2 1.4)",
+    )
+    group.add_argument("--leiden-seeds", type=positive, default=3, metavar="N", help="seeds of Leiden (default: 3)")
+    group.add_argument(
+        "--readouts",
+        nargs="+",
+        default=["plain", "z30", "hops"],
+        metavar="NAME",
+        help="plain: the embedding as it is; z30: z-scored per section, 30 components; hops: that of the cells, "
+        "z-scored per section, beside its means over rings (default: all three)",
+    )
+    group.add_argument("--no-figures", action="store_true", help="write tables only")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare, and write tables and figures."""
+    from scjepa.cli._files import data_files
+
+    progress = Progress(options)
+    axes = axes_of(options.ablate, options.grid)
+    chosen = _method_options(options.option)
+    files = data_files(options.data, options.table)
+
+    from scjepa import benchmark
+
+    if axes or "stjepa" in _named(options.methods):
+        chosen.setdefault("stjepa", {})["accelerator"] = options.accelerator
+    data = {_name(file): _read(file) for file in files}
+    for name, adata in data.items():
+        progress.step(f"{name}: {adata.n_obs:,} cells, {adata.n_vars:,} genes")
+    results = benchmark.run(
+        data,
+        label=options.label,
+        technology=options.technology,
+        section=options.section,
+        layer=options.layer,
+        methods=options.methods,
+        tasks=options.tasks,
+        seeds=options.seeds,
+        preset=options.preset,
+        options=chosen,
+        axes=axes,
+        scoring=benchmark.Scoring(tuple(options.resolutions), options.leiden_seeds, tuple(options.readouts)),
+        out=options.out,
+        timeout=options.timeout,
+        say=progress.step,
+    )
+    paths = results.write(options.out)
+    if not options.no_figures:
+        progress.step("figures")
+        paths += results.write_figures(options.out / "figures")
+    for path in paths:
+        written(path)
+    failed = results.runs["reason"].notna().sum()
+    progress.step(f"done; {failed} of {len(results.runs)} runs failed" + (", see table1.md" if failed else ""))
+
+
+def _named(methods: Sequence[str]) -> set[str]:
+    from scjepa.benchmark._plan import GROUPS
+
+    return {name for method in methods for name in GROUPS.get(method, (method,))}
+
+
+def _name(file: Any) -> str:
+    """Return the short name of a data set that the project describes, else the file's own."""
+    from scjepa.datasets._local import DESCRIBED
+
+    return (DESCRIBED[file.name].short if file.name in DESCRIBED else "") or file.name
+
+
+def _read(file: Any) -> Any:
+    import anndata as ad
+
+    from scjepa.cli._files import H5AD, SPATIALDATA
+
+    if file.kind == H5AD:
+        return ad.read_h5ad(file.path)
+    if file.kind != SPATIALDATA:
+        return ad.read_zarr(file.path)
+    import spatialdata
+
+    from scjepa.datasets import table_of
+
+    return table_of(spatialdata.read_zarr(file.path), file.table)
+
+
+def axes_of(ablate: Sequence[str], grid: Sequence[str]) -> dict[Any, list[Any]]:
+    """Return axes by option, such as ``"tokens.n_tokens=16,32"``; a grid by its options together.
+
+    Raises
+    ------
+    UsageError
+        If one is written otherwise, or an option or value is none there is.
+    """
+    axes: dict[Any, list[Any]] = dict(_axis(text, "--ablate") for text in ablate)
+    if grid:
+        each = [_axis(text, "--grid") for text in grid]
+        if len(each) < 2:
+            raise UsageError(f"--grid takes two axes or more, found {grid[0]!r}. For one: --ablate {grid[0]}.")
+        axes[tuple(name for name, _ in each)] = list(product(*(values for _, values in each)))
+    return axes
+
+
+def _axis(text: str, option: str) -> tuple[str, list[Any]]:
+    name, equals, values = text.partition("=")
+    part, dot, own = name.strip().partition(".")
+    if not (equals and dot and values):
+        raise UsageError(f"{option} takes PART.OPTION=V1,V2, such as tokens.n_tokens=16,32; found {text!r}.")
+    parts = typing.get_type_hints(STJEPAConfig)
+    if part not in parts:
+        raise UsageError(f"{option} {text}: {unknown_name('part', part, parts)}")
+    known = {f.name for f in fields(parts[part])}
+    if own not in known:
+        raise UsageError(f"{option} {text}: {unknown_name(f'option of {part!r}', own, known)}")
+    hint = typing.get_type_hints(parts[part])[own]
+    try:
+        return f"{part}.{own}", [value_of(value.strip(), hint) for value in values.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: {error}") from error
+
+
+def _method_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return options of methods; numbers are numbers, everything else is text."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        method, dot, option = name.partition(".")
+        if not (equals and dot):
+            raise UsageError(f"--option takes METHOD.OPTION=VALUE, such as cellcharter.max_epochs=50; found {text!r}.")
+        found.setdefault(method, {})[option] = _number_or_text(value)
+    return found
+
+
+def _number_or_text(value: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+COMMAND = Command(
+    name="benchmark",
+    summary="compare ST-JEPA with controls and other methods on your own sections",
+    description=(
+        "Run methods on the same data, and score all by the same read-outs, clusterings and metrics. Methods never\n"
+        "see the label. A method that is not installed, or fails, leaves a row with the reason. Every finished run is\n"
+        "kept: the same command goes on where a killed one stopped. Tidy results, Table 1 (methods), Table 2\n"
+        "(ablation) and figures are written; their paths are printed on stdout."
+    ),
+    examples=(
+        "scjepa benchmark --data a.h5ad b.h5ad --label region --technology technology --methods all --out results",
+        "scjepa benchmark --data a.h5ad --label region --methods stjepa controls --preset demo --seeds 1 --out quick",
+        "scjepa benchmark --data a.h5ad --label region --methods stjepa --out axes --ablate tokens.n_tokens=16,32,64 "
+        "--ablate masking.ratio=0.3,0.6,0.9",
+    ),
+    add_options=add_options,
+    run=run,
+)

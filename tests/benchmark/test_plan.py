@@ -1,0 +1,122 @@
+"""Which methods take part, and the levels of an ablation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scjepa.benchmark import METHODS
+from scjepa.benchmark._plan import ablation, entries_of
+
+
+def names(entries) -> list[tuple[str, str, str]]:
+    return [(entry.name, entry.settings, entry.configuration) for entry in entries]
+
+
+def test_all_takes_every_method_in_every_setting():
+    found = entries_of("all")
+    expected = {(name, s) for name, method in METHODS.items() if name != "precomputed" for s in method.settings}
+    assert {(entry.name, entry.settings) for entry in found} == expected
+
+
+def test_names_groups_functions_and_options_go_together():
+    def mine(adata):
+        return adata.X
+
+    found = entries_of({"mine": mine, "controls": None, "cellcharter": {"max_epochs": 5}}, preset="demo")
+    assert names(found)[0] == ("mine", "own", "-")
+    assert ("untrained", "same graph", "demo") in names(found)
+    assert ("neighborhood_pca", "same graph", "-") in names(found)
+    assert ("cellcharter", "tutorial", "max_epochs=5") in names(found)
+    assert names(entries_of(["stjepa", "stjepa", "controls"])) == names(entries_of(["stjepa", "controls"]))
+
+
+def test_options_for_all_calls_are_told_in_the_configuration_save_those_without_influence():
+    changes = {"stjepa": {"training": {"max_steps": 5}, "accelerator": "cpu"}}
+    (entry,) = entries_of("stjepa", preset="demo", options=changes)
+    assert entry.configuration == "demo, training.max_steps=5"
+    assert entry.options["accelerator"] == "cpu"
+
+
+def test_a_function_is_given_what_it_has_parameters_for():
+    seen = {}
+
+    def mine(adata, seed, genes):
+        seen.update(seed=seed, genes=genes)
+        return np.ones((3, 2))
+
+    (entry,) = entries_of({"mine": mine})
+    assert entry.method.seeded
+    assert entry.method.options == ("genes",)
+    assert entry.method.run(None, seed=4, n_niches=3, genes=["a"])["embedding"].shape == (3, 2)
+    assert seen == {"seed": 4, "genes": ["a"]}
+    (entry,) = entries_of({"clusters": lambda adata: np.array(["x", "y"])})
+    assert not entry.method.seeded
+    assert list(entry.method.run(None, seed=0, n_niches=None)["clusters"]) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "error", "message"),
+    [
+        ("stjep", None, ValueError, "Did you mean 'stjepa'"),
+        ([], None, ValueError, "Name a method"),
+        ({"mine": 3}, None, TypeError, "is a int"),
+        ({"stjepa": lambda adata: adata.X}, None, ValueError, "another name"),
+        ("banksy", {"banksi": {}}, ValueError, "Did you mean 'banksy'"),
+        ("banksy", {"banksy": {"lambda": 1}}, ValueError, "Unknown option of 'banksy'"),
+        ("stjepa", {"stjepa": {"tokens": {"n_tokens": -1}}}, ValueError, "n_tokens must be positive"),
+    ],
+)
+def test_what_cannot_take_part_is_told_before_anything_runs(methods, options, error, message):
+    with pytest.raises(error, match=message):
+        entries_of(methods, options=options)
+
+
+def test_axes_change_one_thing_at_a_time_and_the_default_is_run_once():
+    entries, levels = ablation(
+        entries_of(["stjepa", "neighborhood_pca"], preset="demo"),
+        {"tokens.n_tokens": [16, 32], "masking.ratio": [0.3, 0.6, 0.9]},
+    )
+    assert [entry.configuration for entry in entries] == [
+        "demo",
+        "-",
+        "demo, tokens.n_tokens=32",
+        "demo, masking.ratio=0.3",
+        "demo, masking.ratio=0.9",
+    ]
+    assert [(level.axis, level.value, level.default) for level in levels] == [
+        ("tokens.n_tokens", "16", True),
+        ("tokens.n_tokens", "32", False),
+        ("masking.ratio", "0.3", False),
+        ("masking.ratio", "0.6", True),
+        ("masking.ratio", "0.9", False),
+    ]
+    assert {level.configuration for level in levels if level.default} == {"demo"}
+    assert entries[2].options == {"preset": "demo", "tokens": {"n_tokens": 32}}
+
+
+def test_a_grid_is_an_axis_of_several_options():
+    axes = {("tokens.values", "tokens.ranks"): [("counts", "counts"), ("shifted_log", "counts")]}
+    entries, levels = ablation(entries_of("stjepa", preset="demo"), axes)
+    assert [level.value for level in levels] == ["counts × counts", "shifted_log × counts"]
+    assert levels[0].default
+    assert entries[1].options["tokens"] == {"values": "shifted_log", "ranks": "counts"}
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"n_tokens": [16]}, "PART.OPTION"),
+        ({"tokens.n_token": [16]}, "Did you mean 'n_tokens'"),
+        ({"masking.ratio": [1.5]}, "strictly between 0 and 1"),
+        ({("tokens.values", "tokens.ranks"): [("counts",)]}, "needs 2 values"),
+    ],
+)
+def test_an_axis_that_cannot_be_is_told_before_anything_runs(axes, message):
+    with pytest.raises(ValueError, match=message):
+        ablation(entries_of("stjepa"), axes)
+
+
+def test_axes_need_st_jepa():
+    with pytest.raises(ValueError, match="name it among the methods"):
+        ablation(entries_of("neighborhood_pca"), {"tokens.n_tokens": [16]})

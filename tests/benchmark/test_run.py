@@ -1,0 +1,230 @@
+"""A whole comparison: what methods are given, what is kept, what a second call does."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import scjepa
+from scjepa.benchmark import run
+from scjepa.benchmark._store import COLUMNS
+
+TINY = {
+    "tokens": {"n_tokens": 8, "n_neighbors": 5},
+    "encoder": {"width": 32, "n_layers": 1, "n_heads": 2},
+    "training": {"max_steps": 2, "batch_size": 16},
+    "accelerator": "cpu",
+}
+
+LABELS_SEEN = """
+import anndata
+adata = anndata.read_h5ad(folder / "input.h5ad")
+text = repr([(key, list(map(str, adata.obs[key]))) for key in adata.obs]) + repr([list(adata.uns), list(adata.obsm)])
+text += (folder / "arguments.json").read_text()
+took = {"seconds": 1.0, "cpu_seconds": 0.7, "peak_gib": 1.0, "versions": {}}
+n = adata.n_obs
+write(about={**took, "info": {"saw": text, "columns": list(adata.obs)}}, embedding=np.arange(2 * n).reshape(n, 2))
+"""
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_a_peers_process_is_given_no_label(tissue, fake_python, monkeypatch, quick):
+    tissue.obs["truth"] = tissue.obs["region"]
+    monkeypatch.setenv("SCJEPA_PEERS_PYTHON", fake_python(LABELS_SEEN))
+    results = run(tissue, label="region", methods="banksy", seeds=1, scoring=quick)
+    for info in map(json.loads, results.runs["info"]):
+        assert info["columns"] == ["section", "technology"]
+        assert "left" not in info["saw"]
+        assert "region" not in info["saw"]
+    assert results.failures().empty
+
+
+def test_a_function_is_given_no_label_and_may_do_what_it_likes_with_its_copy(tissue, quick, by_place):
+    seen = []
+
+    def mine(adata):
+        seen.append((list(adata.obs), adata.shape, adata.X.sum()))
+        adata.X[:] = 0
+        adata.obs["section"] = "gone"
+        return by_place(adata)
+
+    before = tissue.X.copy()
+    results = run(tissue, label="region", methods={"mine": mine}, tasks="within", scoring=quick, seeds=2)
+    sections = tissue.obs["section"].to_numpy()
+    assert seen == [(["section", "technology"], (40, 15), before[sections == s].sum()) for s in ("s1", "s2")]
+    assert (tissue.X != before).nnz == 0
+    assert list(tissue.obs) == ["section", "technology", "region"]
+    table = results.table_1().set_index(["data", "group"])
+    assert (table["nmi_matched"] > 0.5).all()
+    assert (table["seeds"] == 1).all()  # it knows no seed
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_across_technologies_methods_embed_by_shared_genes(tissue, other, quick, by_place):
+    seen = {}
+
+    def narrow(adata):
+        seen["narrow"] = list(adata.var_names)
+        return by_place(adata)
+
+    def wide(adata, genes):
+        seen["wide"], seen["genes"] = adata.n_vars, genes
+        return by_place(adata)
+
+    methods = {"narrow": narrow, "wide": wide, "stjepa": TINY}
+    data = {"a": tissue, "b": other}
+    results = run(data, label="region", methods=methods, tasks="technologies", seeds=1, preset="demo", scoring=quick)
+    shared = sorted(set(tissue.var_names) & set(other.var_names))
+    assert seen == {"narrow": shared, "wide": 20, "genes": shared}
+    assert results.failures().empty
+    ours = results.table_1().query("method == 'stjepa'")
+    assert list(ours["group"]) == ["T", "U", "all", "weighted by cells"]
+    assert ours["ilisi_technology"].notna().sum() == 1
+
+
+def test_tidy_results_have_a_row_for_each_value(tissue, quick, by_place):
+    results = run(tissue, label="region", methods={"mine": by_place}, tasks="within", seeds=1, scoring=quick)
+    assert list(results.rows.columns) == list(COLUMNS)
+    nmi = results.rows.query("metric == 'nmi'")
+    assert len(nmi) == 2
+    assert (nmi["resolution"] == 1.0).all()
+    assert nmi["seconds"].notna().all()
+    assert nmi["peak_gib"].notna().all()
+    assert nmi["reason"].isna().all()
+    assert results.embedding("mine", "data 1: s1").shape == (40, 2)
+    with pytest.raises(KeyError, match="There is no embedding 'hops'"):
+        results.embedding("mine", "data 1: s1", readout="hops")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (lambda n: np.full((n, 2), np.nan), "NaN"),
+        (lambda n: np.ones((n, 2)), "same values"),
+        (lambda n: np.ones((3, 2)), "shape"),
+        (lambda n: None, "neither an embedding nor clusters"),
+        (lambda n: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_method_that_gives_nothing_of_use_leaves_a_row_with_the_reason(tissue, quick, by_place, values, reason):
+    methods = {"bad": lambda adata: values(adata.n_obs), "good": by_place}
+    results = run(tissue, label="region", methods=methods, tasks="within", seeds=1, scoring=quick)
+    failed = results.failures()
+    assert set(failed["method"]) == {"bad"}
+    assert failed["reason"].str.contains(reason).all()
+    assert reason in results.markdown()
+    assert results.table_1().query("method == 'good'")["nmi"].notna().all()
+
+
+def test_a_method_that_needs_more_says_so_in_its_row(tissue, quick):
+    results = run(tissue, label="region", methods="nicheformer", tasks="within", seeds=1, scoring=quick)
+    assert results.runs["reason"].str.contains("checkpoint").all()
+
+
+class Counted:
+    """A method that counts its runs, and stops the whole comparison at one of them."""
+
+    def __init__(self, stop_at: int | None = None):
+        self.runs: list[int] = []
+        self.stop_at = stop_at
+
+    def __call__(self, adata, seed):
+        if len(self.runs) == self.stop_at:
+            raise KeyboardInterrupt
+        self.runs.append(seed)
+        return np.asarray(adata.obsm["spatial"]) + seed
+
+
+def test_a_stopped_comparison_goes_on_and_finished_runs_are_not_run_again(tissue, quick, tmp_path):
+    def compare(method):
+        return run(
+            {"a": tissue}, label="region", methods={"m": method}, tasks="within", seeds=2, scoring=quick, out=tmp_path
+        )
+
+    first = Counted(stop_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        compare(first)
+    assert first.runs == [0, 0, 1]  # the first seed of both sections, then the second
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 3
+    assert not list(tmp_path.rglob(".*"))
+    second = Counted()
+    results = compare(second)
+    assert second.runs == [1]
+    assert len(results.runs) == 4
+    third = Counted()
+    again = compare(third)
+    assert third.runs == []
+    pd.testing.assert_frame_equal(again.rows, pd.concat([results.rows]).reset_index(drop=True), check_like=True)
+    written = pd.read_csv(tmp_path / "results.csv")
+    assert list(written.columns) == list(COLUMNS)
+    assert len(written) == len(again.rows)
+    assert {"table1.csv", "table1.md", "runs.csv", "benchmark.json"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_failed_is_tried_again_and_a_damaged_file_is_run_anew(tissue, quick, tmp_path):
+    broken = True
+
+    def mine(adata):
+        if broken:
+            raise RuntimeError("no luck")
+        return adata.obsm["spatial"]
+
+    options = {"label": "region", "methods": {"mine": mine}, "tasks": "within", "scoring": quick, "out": tmp_path}
+    assert len(run({"a": tissue}, **options).failures()) == 2
+    broken = False
+    results = run({"a": tissue}, **options)
+    assert results.failures().empty
+    file = next((tmp_path / "runs").glob("*.json"))
+    file.write_text(file.read_text()[:40])
+    assert len(run({"a": tissue}, **options).runs) == 2
+
+
+def test_a_folder_is_of_one_scoring_and_one_data(tissue, quick, by_place, tmp_path):
+    options = {"label": "region", "methods": {"m": by_place}, "tasks": "within", "out": tmp_path}
+    run({"a": tissue}, scoring=quick, **options)
+    with pytest.raises(ValueError, match=r"made with other options .resolutions"):
+        run({"a": tissue}, scoring=scjepa.benchmark.Scoring((0.5,), 1, ("plain",)), **options)
+    tissue.X[0, 0] += 1
+    with pytest.raises(ValueError, match="other data called 'within: a: s1'"):
+        run({"a": tissue}, scoring=quick, **options)
+
+
+def test_ones_own_function_is_run_anew_when_it_was_changed(tissue, quick, tmp_path):
+    options = {"label": "region", "tasks": "within", "scoring": quick, "out": tmp_path, "seeds": 1}
+    one = run({"a": tissue}, methods={"m": lambda adata: adata.obsm["spatial"][:, :1]}, **options)
+    two = run({"a": tissue}, methods={"m": lambda adata: adata.obsm["spatial"][:, 1:]}, **options)
+    assert len(one.runs) == len(two.runs) == 2
+    assert set(one.runs["code"]).isdisjoint(two.runs["code"])
+
+
+def test_an_ablation_gives_table_2_with_the_default_in_every_axis(tissue, quick):
+    axes = {"tokens.n_tokens": [4, 8], "encoder.metatoken": [True, False]}
+    results = run(
+        {"a": tissue[tissue.obs["section"] == "s1"].copy()},
+        label="region",
+        methods={"stjepa": TINY},
+        preset="demo",
+        seeds=1,
+        axes=axes,
+        scoring=quick,
+    )
+    assert results.failures().empty
+    assert len(results.runs) == 3
+    table = results.table_2()
+    assert list(zip(table["axis"], table["value"], table["default"], strict=True)) == [
+        ("tokens.n_tokens", "4", False),
+        ("tokens.n_tokens", "8", True),
+        ("encoder.metatoken", "True", True),
+        ("encoder.metatoken", "False", False),
+    ]
+    filled = table.set_index("value").loc[["4", "8"], "share_full"]
+    assert filled["4"] > filled["8"]
+    assert set(results.figures()) >= {"ablation_tokens.n_tokens_a_within", "metatoken_a_within"}
+
+
+def test_wrong_seeds_are_told(tissue, by_place):
+    with pytest.raises(ValueError, match="a seed or more"):
+        run(tissue, methods={"m": by_place}, seeds=0)

@@ -1,0 +1,122 @@
+"""Scores of a result: those of the metrics, for all cells and each technology."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scjepa.benchmark import MethodResult, Scoring
+from scjepa.benchmark._scoring import score
+from scjepa.benchmark._tasks import make_tasks
+from scjepa.benchmark._units import Columns, read_units
+from scjepa.metrics import clustering_scores, niche_continuity
+from scjepa.tl import aggregate_neighbors, readout
+
+
+def task_of(data, kinds="auto", label="region"):
+    return make_tasks(read_units(data, Columns(label=label)), kinds)[-1]
+
+
+def table(scored) -> pd.DataFrame:
+    return pd.DataFrame(scored.rows)
+
+
+def result(**parts) -> MethodResult:
+    return MethodResult("m", "own", 0, **parts)
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_scores_are_those_of_the_metrics_for_each_technology(tissue, other):
+    task = task_of({"a": tissue, "b": other})
+    values = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32) + task.adata.obsm["spatial"][:, :1] / 20
+    found = table(score(task, result(embedding=values), Scoring((0.6, 1.0), 2, ("plain",))))
+    theirs = clustering_scores(values, task.labels, resolutions=(0.6, 1.0), seeds=range(2), groups=task.technologies)
+    whole = clustering_scores(values, task.labels, resolutions=(0.6, 1.0), seeds=range(2)).assign(group="all")
+    for metric in ("nmi", "ari"):
+        for matched, name in ((False, metric), (True, f"{metric}_matched")):
+            own = found[found["metric"] == name].sort_values(["group", "leiden_seed", "resolution"])
+            both = pd.concat([theirs, whole])
+            both = both[both["matched"] == matched].sort_values(["group", "seed", "resolution"])
+            np.testing.assert_allclose(own["value"], both[metric], atol=1e-12)
+            assert list(own["group"]) == list(both["group"])
+    assert set(found.loc[found["metric"] == "nmi", "n_cells"]) == {80, 40, 120}
+    assert {"ilisi_technology", "mmd_technology", "transfer_accuracy"} <= set(found["metric"])
+    assert set(found.loc[found["metric"] == "transfer_macro_f1", "group"]) == {"T to U", "U to T"}
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_read_outs_are_those_of_the_quality_harness(tissue):
+    task = task_of({"a": tissue})
+    rng = np.random.default_rng(0)
+    near, cells = rng.normal(size=(80, 40)), rng.normal(size=(80, 25))
+    scored = score(task, result(embedding=near, cell_embedding=cells), Scoring((1.0,), 1))
+    assert list(scored.embeddings) == ["plain", "z30", "hops"]
+    np.testing.assert_array_equal(scored.embeddings["plain"], near)
+    np.testing.assert_array_equal(scored.embeddings["z30"], readout(near, task.sections, n_comps=30))
+    rings = aggregate_neighbors(readout(cells, task.sections, n_comps=20), tissue.obsp["spatial_connectivities"], 3)
+    np.testing.assert_array_equal(scored.embeddings["hops"], rings)
+    scored = score(task, result(embedding=near), Scoring((1.0,), 1))
+    assert list(scored.embeddings) == ["plain", "z30"]
+
+
+def test_continuity_is_that_of_the_clusters_that_maps_show(tissue, quick):
+    task = task_of({"a": tissue}, "within")
+    scored = score(task, result(embedding=task.adata.obsm["spatial"]), quick)
+    expected = niche_continuity(scored.clusters["plain"], task.adata.obsm["spatial"], task.sections)
+    found = table(scored).set_index("metric")["value"]
+    assert found["pas"] == expected.pas
+    assert found["like_neighbors"] == expected.like_neighbors
+    assert len(set(scored.clusters["plain"])) == 2
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_own_clusters_are_scored_as_they_are(tissue, quick):
+    task = task_of({"a": tissue})
+    perfect = np.asarray(task.labels)
+    found = table(score(task, result(clusters=perfect), quick))
+    assert set(found["readout"]) == {"own"}
+    assert found.set_index("metric").loc["nmi_matched", "value"] == 1
+    at = table(score(task, result(clusters=perfect), quick, resolution=0.8)).set_index("metric")
+    assert at.loc["nmi", "value"] == 1
+    assert at.loc["nmi", "resolution"] == 0.8
+
+
+def test_a_constant_embedding_is_a_reason_and_no_score(tissue, quick):
+    task = task_of({"a": tissue}, "within")
+    found = table(score(task, result(embedding=np.ones((40, 3))), quick))
+    assert found["value"].isna().all()
+    assert "same values" in found["reason"].iloc[0]
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_one_label_in_a_technology_is_a_reason_for_that_technology(tissue, other, quick):
+    other.obs["region"] = "left"
+    task = task_of({"a": tissue, "b": other})
+    values = np.random.default_rng(0).normal(size=(120, 3))
+    found = table(score(task, result(embedding=values), quick))
+    rows = found[found["metric"] == "nmi"].set_index("group")
+    assert "one label, 'left'" in rows.loc["U", "reason"]
+    assert rows.loc[["T", "all"], "value"].notna().all()
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_without_labels_mixing_and_continuity_are_measured(tissue, quick):
+    task = task_of({"a": tissue}, label=None)
+    found = table(score(task, result(embedding=np.random.default_rng(0).normal(size=(80, 3))), quick))
+    assert set(found["metric"]) == {"ilisi_section", "mmd_section", "pas", "chaos", "like_neighbors"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolutions": ()}, "resolutions"),
+        ({"resolutions": (0.5, -1)}, "resolutions"),
+        ({"leiden_seeds": 0}, "leiden_seeds"),
+        ({"readouts": ("rings",)}, "Unknown read-out 'rings'"),
+        ({"readouts": ()}, "Name a read-out"),
+    ],
+)
+def test_scoring_is_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        Scoring(**options)
