@@ -51,7 +51,7 @@ def trained() -> scjepa.CellJEPA:
     return model
 
 
-def test_training_leaves_data_and_embeddings_as_they_are(make_adata):
+def test_training_leaves_data_and_embeddings_as_they_are():
     adata = screen()
     before = adata.copy()
     model = model_of(adata)
