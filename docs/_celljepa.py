@@ -5,13 +5,18 @@ from __future__ import annotations
 import torch
 
 from scjepa import CELL_PRESETS, CellJEPAConfig
-from scjepa.nn import CellTowers
+from scjepa.nn import CellTowers, ModuleTowers
 
 N_GENES = 13_714
 """Genes of pbmc3k."""
 
+N_MODULES = 50
+"""Modules, such as MSigDB's Hallmark has."""
+
 
 def _counts(config: CellJEPAConfig) -> dict[str, int]:
+    if config.tokens.unit == "module":
+        return ModuleTowers(N_GENES, config, [range(3)] * N_MODULES).parameter_counts()
     with torch.device("meta"):  # counted without a number being drawn
         return CellTowers(N_GENES, config).parameter_counts()
 
@@ -42,7 +47,10 @@ def parts() -> dict[str, str]:
         "dropout": [f"{c.encoder.dropout:g}" for c in configs],
         "mask": [str(c.masking.ratio) for c in configs],
         "weights, JEPA : reconstruction": [
-            f"{c.objective.jepa_weight:g} : {c.objective.reconstruction_weight:g}" for c in configs
+            f"{c.objective.jepa_weight:g} : {c.objective.reconstruction_weight:g}"
+            if c.tokens.unit == "gene"
+            else "modules alone"
+            for c in configs
         ],
         "batch × length": [f"{c.training.batch_size} × {_length(c)}" for c in configs],
         "learning rate": [_schedule(c) for c in configs],

@@ -26,14 +26,19 @@ class CellTokenConfig:
         Which genes of a cell with more than ``n_tokens`` are kept where nothing is drawn, when embedding: ``"top"``,
         those of the highest (-count, vocabulary id); ``"spread"``, those that come first in a fixed pseudo-random order
         of the vocabulary, as if drawn once for all cells.
+    unit
+        What a token is: ``"gene"``, or ``"module"``, a gene programme with the genes the cell expresses of it (preset
+        ``"modules"``).
     """
 
     n_tokens: int = 600
     n_bins: int = 51
     kept: str = "top"
+    unit: str = "gene"
 
     def __post_init__(self) -> None:
         _positive(self, "n_tokens")
+        _one_of(self, "unit", ("gene", "module"))
         _one_of(self, "kept", ("top", "spread"))
         if not 2 <= self.n_bins <= 2**16:
             raise ValueError(f"CellTokenConfig.n_bins must lie in [2, 65536], found {self.n_bins!r}.")
@@ -84,7 +89,8 @@ class CellMaskingConfig:
     Parameters
     ----------
     ratio
-        Share of a cell's genes whose values are hidden, or several shares, of which each step draws one.
+        Share of a cell's genes whose values are hidden, or several shares, of which each step draws one. Where modules
+        are tokens: of its modules, which are hidden whole.
     """
 
     ratio: float | tuple[float, ...] = 0.15
@@ -106,8 +112,11 @@ _CELL_WEIGHTS = (
     "jepa_weight",
     "cell_reconstruction_weight",
     "cell_prompt_weight",
+    "module_weight",
     "contrast_weight",
 )
+_GENE_WEIGHTS = ("reconstruction_weight", "jepa_weight", "cell_reconstruction_weight", "cell_prompt_weight")
+"""Parts of the loss that need genes as tokens."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +130,15 @@ class CellObjectiveConfig:
     jepa_weight
         Cosine distance of the teacher's ``<cls>``, which has seen all values, from what the student's, which has not,
         predicts of it. 0: the reconstruction-only baseline; the teacher is then not computed in a step.
+    module_weight
+        Where modules are tokens, and there alone: squared L2 distance of what the student's ``<cls>`` and a module's
+        identity predict of that hidden module from the teacher's vector of it.
+    target_view
+        What the teacher sees: ``"all"``, the whole cell (the paper's), or ``"masked"``, the hidden genes alone. With the
+        whole cell much of the task is to tell which genes were seen by both; student and teacher without a gene in
+        common share what the cell is.
     target_norm
-        What the teacher's ``<cls>`` is before it is compared: ``"none"``, as it is (the paper's), or ``"batch"``,
+        What the teacher's ``<cls>`` (or module vector) is before it is compared: ``"none"``, as it is (the paper's), or ``"batch"``,
         standardized over the cells of the batch, so that what all cells share is no part of the task.
     cell_reconstruction_weight
         Squared error of the hidden values, predicted from the student's ``<cls>`` and the gene's identity alone (GEPC,
@@ -147,6 +163,8 @@ class CellObjectiveConfig:
 
     reconstruction_weight: float = 1.0
     jepa_weight: float = 1000.0
+    module_weight: float = 0.0
+    target_view: str = "all"
     target_norm: str = "none"
     cell_reconstruction_weight: float = 0.0
     cell_prompt_weight: float = 0.0
@@ -160,6 +178,7 @@ class CellObjectiveConfig:
 
     def __post_init__(self) -> None:
         _one_of(self, "contrast", ("supervised", "original", "scgpt"))
+        _one_of(self, "target_view", ("all", "masked"))
         _one_of(self, "target_norm", ("none", "batch"))
         _positive(self, "temperature")
         _within(self, -1.0, 1.0, "similarity")
@@ -276,6 +295,18 @@ class CellJEPAConfig:
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
     perturbation: PerturbationConfig = field(default_factory=PerturbationConfig)
 
+    def __post_init__(self) -> None:
+        modules = self.tokens.unit == "module"
+        for stage, objective in (("objective", self.objective), ("finetuning.objective", self.finetuning.objective)):
+            wrong = _GENE_WEIGHTS if modules else ("module_weight",)
+            found = [name for name in wrong if getattr(objective, name) > 0]
+            if found:
+                what = "modules" if modules else "genes"
+                raise ValueError(
+                    f"Where {what} are tokens, {stage} has no part {found[0]}. Set it to 0, or "
+                    + ("begin with preset='modules'." if modules else "take tokens={'unit': 'module'}.")
+                )
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return nested plain dictionaries, ready for JSON."""
         return asdict(self)
@@ -285,6 +316,15 @@ class CellJEPAConfig:
         """Build a configuration from what :meth:`to_dict` gave."""
         return _override(cls(), values)
 
+
+_MODULE_OBJECTIVE = CellObjectiveConfig(
+    reconstruction_weight=0.0,
+    jepa_weight=0.0,
+    module_weight=1.0,
+    target_norm="batch",
+    variance_weight=1.0,
+    covariance_weight=1.0,
+)
 
 CELL_PRESETS: dict[str, CellJEPAConfig] = {
     "demo": CellJEPAConfig(
@@ -309,8 +349,18 @@ CELL_PRESETS: dict[str, CellJEPAConfig] = {
             precision="bf16-mixed",
         ),
     ),
+    "modules": CellJEPAConfig(
+        tokens=CellTokenConfig(n_tokens=5000, unit="module"),
+        encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound"),
+        masking=CellMaskingConfig(ratio=0.5),
+        objective=_MODULE_OBJECTIVE,
+        training=CellTrainConfig(max_steps=600, batch_size=64, ema_start=0.98),
+        finetuning=FinetuneConfig(
+            CellMaskingConfig(ratio=0.5), replace(_MODULE_OBJECTIVE, contrast_weight=1.0), _FINE_TRAINING
+        ),
+    ),
 }
-"""``demo`` for a laptop, ``base`` to begin with, ``paper`` the paper's model."""
+"""``demo`` for a laptop, ``base`` to begin with, ``paper`` the paper's model, ``modules`` with gene modules as tokens."""
 
 
 def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJEPAConfig:

@@ -96,6 +96,8 @@ class PerturbationMixin(JEPAModel):
             If conditions are in another grammar, no cell is control, or a perturbed gene is outside the panel; the
             message has the next call to make.
         """
+        if self.config.tokens.unit != "gene":
+            raise ValueError("Perturbations are of genes: train_perturbation needs a model with genes as tokens.")
         conditions = Conditions.of_adata(self.adata, condition_key)
         chosen = split_of(split, conditions)
         named = [name for names in chosen.parts().values() for name in names]

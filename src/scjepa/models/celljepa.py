@@ -26,8 +26,9 @@ from scjepa.models._base import JEPAModel
 from scjepa.models._cell_use import CellUseMixin, empty_cells
 from scjepa.models._cells import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
 from scjepa.models._labels import LabelReference
+from scjepa.models._modules import GeneModules, ModuleSource
 from scjepa.models._perturb import PerturbationMixin
-from scjepa.nn import CellTowers
+from scjepa.nn import CellTowers, ModuleTowers
 from scjepa.tokens import CellSource
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import CellTrainingPlan, hold_out_cells
@@ -49,6 +50,9 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         :class:`~scjepa.CellJEPAConfig`.
     tokens, encoder, masking, objective, training, finetuning, perturbation
         Changes to the preset: a mapping of options, ``objective={"jepa_weight": 0}``, or the dataclass itself.
+    modules
+        With the preset ``"modules"``, the gene modules: a ``.gmt`` file, a column of ``adata.var`` or several (one that
+        :func:`scjepa.tl.gene_modules` wrote, boolean ones), or genes by module name. Saved with the model.
     seed
         Seed of the weights, the batches, the drawn genes and the masks.
 
@@ -77,24 +81,31 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         training: CellTrainConfig | Mapping[str, Any] | None = None,
         finetuning: FinetuneConfig | Mapping[str, Any] | None = None,
         perturbation: PerturbationConfig | Mapping[str, Any] | None = None,
+        modules: ModuleSource | None = None,
         seed: int = 0,
     ):
         parts = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
         stages = {"training": training, "finetuning": finetuning, "perturbation": perturbation}
         config = resolve_cells(preset, **parts, **stages)
         super().__init__(adata)
-        self._build(config, Vocabulary.from_panels([adata.var_names]), seed)
+        vocabulary = Vocabulary.from_panels([adata.var_names])
+        self._build(config, vocabulary, seed, _modules_for(config, modules, adata, vocabulary))
         self.init_params_ = self._get_init_params(locals())
 
-    def _build(self, config: CellJEPAConfig, vocabulary: Vocabulary, seed: int) -> None:
-        self.config, self.vocabulary, self.seed = config, vocabulary, seed
+    def _build(
+        self, config: CellJEPAConfig, vocabulary: Vocabulary, seed: int, modules: GeneModules | None = None
+    ) -> None:
+        self.config, self.vocabulary, self.seed, self.modules = config, vocabulary, seed, modules
         self.n_steps_ = 0
         self.is_finetuned_ = False
         self._cached = None
         self._labelled: tuple[Any, LabelReference] | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.module = CellTowers(len(vocabulary), config).eval()
+            if modules is None:
+                self.module = CellTowers(len(vocabulary), config).eval()
+            else:
+                self.module = ModuleTowers(len(vocabulary), config, modules.genes).eval()
         self._model_summary_string = self.summary()
 
     # -- data ---------------------------------------------------------------------------------------------------
@@ -244,7 +255,8 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
             [
                 f"CellJEPA, {state}{fine}",
                 f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes",
-                f"  tokens    up to {tokens.n_tokens} expressed genes of a cell, {tokens.n_bins} bins",
+                f"  tokens    up to {tokens.n_tokens} expressed genes of a cell, {tokens.n_bins} bins"
+                + (f", in {len(self.modules.names)} modules" if self.modules else ""),
                 f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
                 f"value {encoder.value!r}",
                 f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "
@@ -257,6 +269,8 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
 
     def _facts(self) -> dict[str, Any]:
         facts = {**super()._facts(), "vocabulary": list(self.vocabulary.names), "is_finetuned": self.is_finetuned_}
+        if self.modules is not None:
+            facts["modules"] = self.modules.facts()
         reference = self._kept_reference()
         if reference is None:
             return facts
@@ -271,7 +285,8 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         model = cls.__new__(cls)
         super(JEPAModel, model).__init__(adata)
         config = CellJEPAConfig.from_dict(facts["config"])
-        model._build(config, Vocabulary(facts["vocabulary"]), facts["seed"])
+        modules = GeneModules.from_saved(facts["modules"]) if "modules" in facts else None
+        model._build(config, Vocabulary(facts["vocabulary"]), facts["seed"], modules)
         model.is_finetuned_ = facts["is_finetuned"]
         if model.is_finetuned_:
             model._begin("finetuning")
@@ -283,3 +298,18 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         model._model_summary_string = model.summary()
         model.init_params_ = {"kwargs": {}, "non_kwargs": {"preset": config, "seed": facts["seed"]}}
         return model
+
+
+def _modules_for(
+    config: CellJEPAConfig, modules: ModuleSource | None, adata: AnnData, vocabulary: Vocabulary
+) -> GeneModules | None:
+    """Return the modules where they are tokens; raise where they are missing, or given for nothing."""
+    wanted = config.tokens.unit == "module"
+    if wanted == (modules is not None):
+        return GeneModules.of(modules, adata, vocabulary) if modules is not None else None
+    if wanted:
+        raise ValueError(
+            "Modules are to be tokens, and none were given: modules='hallmark.gmt', or a column of adata.var, such as "
+            "scjepa.tl.gene_modules(adata) writes (modules='module')."
+        )
+    raise ValueError("modules were given, but genes are tokens here: take preset='modules'.")

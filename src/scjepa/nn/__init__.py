@@ -11,17 +11,20 @@ from scjepa.nn.cells import (
     CellEncoder,
     CellObjective,
     CellTowers,
+    ModuleObjective,
+    ModuleTowers,
     PerturbationTowers,
     PerturbedBatch,
     generate,
     hide,
+    hide_modules,
     with_unknown,
 )
 from scjepa.nn.embedding import RANK_ENCODERS, SEGMENT_ENCODERS, VALUE_ENCODERS, TokenEmbedding
 from scjepa.nn.encoder import Transformer
 from scjepa.nn.masked import MaskedPacking
 from scjepa.nn.masking import MASKING_SCHEMES, draw_mask
-from scjepa.nn.objectives import IJEPA, OBJECTIVES, ObjectiveOutput
+from scjepa.nn.objectives import IJEPA, OBJECTIVES, LeJEPA, ObjectiveOutput, TechnologyAdversary, sigreg
 from scjepa.nn.pooling import POOLING, pool
 from scjepa.nn.predictor import Predictor
 from scjepa.nn.towers import NeighborhoodEncoder, SpatialJEPA, Towers
@@ -42,7 +45,10 @@ __all__ = [
     "CellEncoder",
     "CellObjective",
     "CellTowers",
+    "LeJEPA",
     "MaskedPacking",
+    "ModuleObjective",
+    "ModuleTowers",
     "NeighborhoodEncoder",
     "ObjectiveOutput",
     "Packing",
@@ -50,6 +56,7 @@ __all__ = [
     "PerturbedBatch",
     "Predictor",
     "SpatialJEPA",
+    "TechnologyAdversary",
     "TokenEmbedding",
     "Towers",
     "Transformer",
@@ -58,6 +65,8 @@ __all__ = [
     "draw_mask",
     "generate",
     "hide",
+    "hide_modules",
     "pool",
+    "sigreg",
     "with_unknown",
 ]

@@ -46,6 +46,20 @@ def test_no_gradient_reaches_the_teacher_and_it_moves_by_ema_alone(make_cells, m
     torch.testing.assert_close(towers.target.embedding.cls, before + 0.25)
 
 
+@pytest.mark.parametrize("view", ["all", "masked"])
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_the_teacher_s_view_and_norm_are_what_was_asked_for(make_cells, make_towers, view, norm):
+    towers = make_towers(objective={**OFF, "jepa_weight": 1.0, "target_view": view, "target_norm": norm})
+    batch = make_cells()
+    hidden = hide(batch, (0.4,), _generator())
+    seen = towers.target(batch if view == "all" else batch.select(hidden))[0]
+    if norm == "batch":
+        seen = (seen - seen.mean(0)) / (seen.std(0) + 1e-4)
+    predicted = towers.objective.heads["predictor"](towers.context(batch, hidden)[0])
+    wanted = (1 - F.cosine_similarity(predicted, seen)).mean()
+    torch.testing.assert_close(towers.loss(batch, _generator()).loss, wanted)
+
+
 def test_without_jepa_weight_the_teacher_is_not_computed(make_cells, make_towers, monkeypatch):
     towers = make_towers(objective={"jepa_weight": 0.0})
     monkeypatch.setattr(towers.target, "forward", lambda *a, **k: pytest.fail("the teacher was computed"))

@@ -66,7 +66,8 @@ class CellObjective(nn.Module):
             output.predictions, output.targets, output.genes = values.detach()[:, None], wanted[:, None], genes
         if config.jepa_weight > 0:
             with torch.no_grad():
-                whole = target(batch)[0].float()
+                seen = batch if config.target_view == "all" else batch.select(hidden)
+                whole = target(seen)[0].float()
                 whole = standardize_over_batch(whole) if config.target_norm == "batch" else whole
             predicted = self.heads["predictor"](cells).float()
             terms["jepa"] = (1 - F.cosine_similarity(predicted, whole, dim=1)).mean()
