@@ -134,12 +134,11 @@ class CellObjectiveConfig:
         Where modules are tokens, and there alone: squared L2 distance of what the student's ``<cls>`` and a module's
         identity predict of that hidden module from the teacher's vector of it.
     target_view
-        What the teacher sees: ``"all"``, the whole cell (the paper's), or ``"masked"``, the hidden genes alone. With the
-        whole cell much of the task is to tell which genes were seen by both; student and teacher without a gene in
-        common share what the cell is.
+        What the teacher sees: ``"all"``, the whole cell (the paper's), or ``"masked"``, the hidden genes alone: what
+        student and teacher then share is what the cell is, not which genes both were shown.
     target_norm
-        What the teacher's ``<cls>`` (or module vector) is before it is compared: ``"none"``, as it is (the paper's), or ``"batch"``,
-        standardized over the cells of the batch, so that what all cells share is no part of the task.
+        What the teacher's ``<cls>`` (or module vector) is before it is compared: ``"none"``, as it is (the paper's), or
+        ``"batch"``, standardized over the cells of the batch, so that what all cells share is no part of the task.
     cell_reconstruction_weight
         Squared error of the hidden values, predicted from the student's ``<cls>`` and the gene's identity alone (GEPC,
         scGPT's MVC).
@@ -360,7 +359,7 @@ CELL_PRESETS: dict[str, CellJEPAConfig] = {
         ),
     ),
 }
-"""``demo`` for a laptop, ``base`` to begin with, ``paper`` the paper's model, ``modules`` with gene modules as tokens."""
+"""``demo`` for a laptop, ``base`` to begin with, ``paper`` the paper's model; ``modules``: gene modules as tokens."""
 
 
 def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJEPAConfig:
