@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from scjepa._config import TokenConfig
-from scjepa.tokens import build_token_table, fit_normalizations
+from scjepa.tokens import NORMALIZATIONS, build_token_table, fit_normalizations
 
-NAMES = ["counts", "shifted_log", "nonzero_mean"]
+NAMES = list(NORMALIZATIONS)
 
 
 def unpack(table):

@@ -64,7 +64,7 @@ def test_what_no_cell_had_in_the_fit_is_still_finite(name):
     normalization = fitted(name, counts=np.zeros_like(COUNTS))
     values = normalization.transform(sparse.csr_array(COUNTS), GROUPS)
     assert np.isfinite(values).all()
-    assert (values > 0).all()
+    assert (values > 0).all() or name == "pearson_residuals"
 
 
 @pytest.mark.parametrize("name", NORMALIZATIONS)
@@ -77,7 +77,8 @@ def test_chunks_are_left_alone(name):
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match=r"'shifted_logs'.*Did you mean 'shifted_log'.*counts, nonzero_mean"):
+    known = ", ".join(sorted(NORMALIZATIONS))
+    with pytest.raises(ValueError, match=rf"'shifted_logs'.*Did you mean 'shifted_log'.*{known}"):
         get_normalization("shifted_logs")
 
 

@@ -273,3 +273,13 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def rows_of(rows: sparse.csr_array) -> np.ndarray:
+    """Return the row of each entry."""
+    return np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+
+
+def totals_of(rows: sparse.csr_array) -> np.ndarray:
+    """Return the sum of each row, float64."""
+    return np.bincount(rows_of(rows), weights=rows.data, minlength=rows.shape[0])

@@ -15,7 +15,8 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._config import TokenConfig, unknown_name
-from scjepa.tokens.counts import CHUNK_SIZE, CountReader
+from scjepa.tokens.counts import CHUNK_SIZE, CountReader, rows_of, totals_of
+from scjepa.tokens.residuals import PearsonResiduals, SeuratV3
 
 
 class Normalization(Protocol):
@@ -32,7 +33,7 @@ class Normalization(Protocol):
     statistics: np.ndarray
     """``(n_groups + 1, ...)`` float64: what was learned of each technology and, in the last row, of all of them
     together. The code -1, a technology that was not there to learn from, so reads the last row. A second axis is the
-    vocabulary."""
+    vocabulary, a third what is known of a gene."""
 
     def start(self, n_genes: int, n_groups: int) -> None:
         """Make ready to learn."""
@@ -45,15 +46,6 @@ class Normalization(Protocol):
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
         """Return the normalized values of the entries of ``counts``, float32, aligned with ``counts.data``."""
-
-
-def _rows_of(counts: sparse.csr_array) -> np.ndarray:
-    """Return the row of each entry."""
-    return np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-
-
-def _totals(counts: sparse.csr_array) -> np.ndarray:
-    return np.bincount(_rows_of(counts), weights=counts.data, minlength=counts.shape[0])
 
 
 class Counts:
@@ -96,7 +88,7 @@ class ShiftedLog:
 
     def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:
         """Note the total count of each cell that has one."""
-        totals = _totals(counts)
+        totals = totals_of(counts)
         self._totals.append(totals[totals > 0])
         self._groups.append(groups[totals > 0])
 
@@ -110,8 +102,8 @@ class ShiftedLog:
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
         """Return the shifted logarithms as float32."""
-        scale = self.statistics[groups] / np.maximum(_totals(counts), np.finfo(np.float32).tiny)
-        return np.log1p(counts.data * scale[_rows_of(counts)]).astype(np.float32)
+        scale = self.statistics[groups] / np.maximum(totals_of(counts), np.finfo(np.float32).tiny)
+        return np.log1p(counts.data * scale[rows_of(counts)]).astype(np.float32)
 
 
 class NonzeroMean:
@@ -134,7 +126,7 @@ class NonzeroMean:
 
     def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:
         """Add up each gene's counts, and the cells that have some."""
-        place = groups[_rows_of(counts)] * counts.shape[1] + counts.indices
+        place = groups[rows_of(counts)] * counts.shape[1] + counts.indices
         size, shape = self._total.size, self._total.shape
         self._total += np.bincount(place, weights=counts.data, minlength=size).reshape(shape)
         self._cells += np.bincount(place, minlength=size).reshape(shape)
@@ -149,13 +141,15 @@ class NonzeroMean:
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
         """Return the ratios as float32."""
-        return (counts.data / self.statistics[groups[_rows_of(counts)], counts.indices]).astype(np.float32)
+        return (counts.data / self.statistics[groups[rows_of(counts)], counts.indices]).astype(np.float32)
 
 
 NORMALIZATIONS: dict[str, type[Normalization]] = {
     "counts": Counts,
     "shifted_log": ShiftedLog,
     "nonzero_mean": NonzeroMean,
+    "pearson_residuals": PearsonResiduals,
+    "seurat_v3": SeuratV3,
 }
 """Normalizations by name, for :class:`scjepa._config.TokenConfig`'s ``values`` and ``ranks``."""
 
@@ -268,7 +262,8 @@ class FittedNormalizations:
                     new = np.where(use.any(axis=1), new, old)
                 else:
                     known = slice(0, self.n_genes)
-                    new[:, known] = np.where(use[:, known], new[:, known], old)
+                    taken = use[:, known].reshape(*old.shape[:2], *[1] * (old.ndim - 2))
+                    new[:, known] = np.where(taken, new[:, known], old)
                 each.statistics = new
         return FittedNormalizations(by_name, further.n_genes, further.n_groups)
 
