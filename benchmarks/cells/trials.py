@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from baselines import hvg_pca
+from baselines import pca_on_hvg
 from rows import RESULTS, append, commit
 from sets import corpus, target
 from sklearn.model_selection import cross_val_score
@@ -55,7 +55,7 @@ def run(plan: dict, options: argparse.Namespace) -> None:
     row = {"trial": plan["trial"], "parts": json.dumps(plan.get("parts", {})), "seed": plan.get("seed", 0)}
     row["commit"] = commit()
     if plan.get("baseline") == "hvg_pca":
-        embedding = hvg_pca(scored)
+        embedding = pca_on_hvg(scored)(scored)
         scores = {**row, "readout": "hvg_pca", "knn": knn(embedding, labels), **bio(embedding, labels)}
         append(options.out, pd.DataFrame([scores]))
         return
