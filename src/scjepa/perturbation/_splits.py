@@ -168,8 +168,10 @@ def _draw(
     genes_of = {name: [part for part in name.split("+") if part != CONTROL] for name in names}
     genes = np.array(sorted({gene for each in genes_of.values() for gene in each}))
     # The old generator, seeded before each draw: so does GEARS.
-    seen = np.random.RandomState(seed).choice(genes, int(len(genes) * gene_share), replace=False) if len(genes) else []
-    known = set(map(str, seen))
+    known: set[str] = set()
+    if len(genes):
+        drawn = np.random.RandomState(seed).choice(genes, int(len(genes) * gene_share), replace=False)
+        known = set(map(str, drawn))
     by_category: dict[str, list[str]] = {category: [] for category in CATEGORIES}
     train = []
     for name in names:

@@ -19,7 +19,7 @@ from scjepa.tokens.cells import TokenTable
 from scjepa.tokens.memory import available_memory
 from scjepa.tokens.neighborhoods import NeighborTable
 
-BatchT = TypeVar("BatchT", Batch, CellBatch)
+BatchT = TypeVar("BatchT", bound=Batch | CellBatch)
 
 RESIDENT_SHARE = 0.5
 """Share of a device's free memory that tables may take; the rest is for weights and activations."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class PerturbedBatch(CellBatch):
     def select(self, keep: Tensor) -> PerturbedBatch:
         """Return the batch of the tokens ``keep``; perturbed cells stay whole."""
         names = ("genes", "values", "sequences", "perturbed", "expression", "change")
-        columns = {name: getattr(self, name) for name in names}
+        columns: dict[str, Any] = {name: getattr(self, name) for name in names}
         return replace(self, **{name: None if column is None else column[keep] for name, column in columns.items()})
 
 
@@ -124,10 +125,10 @@ class PerturbationObjective(nn.Module):
         self.config: PerturbationConfig = config.perturbation
         self.delta_aware = delta_aware
         self.register_buffer("control", control.float())
-        self.heads = nn.ModuleDict({"value": ValueHead(config.encoder.width, 1)})
-        last = self.heads["value"].mlp[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        value = ValueHead(config.encoder.width, 1)
+        for parameter in value.mlp[-1].parameters():
+            nn.init.zeros_(parameter)
+        self.heads = nn.ModuleDict({"value": value})
         if self.config.objective.jepa_weight > 0:
             self.heads["predictor"] = PooledHead(config.encoder.width)
 
@@ -213,9 +214,9 @@ class PerturbationTowers(Towers):
     def update_target(self, momentum: float) -> None:
         """Do nothing: the teacher is frozen."""
 
-    def gather(self, source: object, cells: Tensor, generator: torch.Generator | None = None) -> PerturbedBatch:
+    def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> PerturbedBatch:
         """Return control cells that are to become ``cells``."""
-        return source.pairs(cells, generator)  # type: ignore[attr-defined]
+        return source.pairs(cells, generator)
 
     def loss(self, batch: PerturbedBatch, generator: torch.Generator | None = None) -> ObjectiveOutput:
         """Return the training loss of a batch."""
