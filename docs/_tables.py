@@ -10,6 +10,7 @@ from typing import Any
 
 import _celljepa
 import _choices
+import _perturbation
 import _speed
 import torch
 
@@ -123,7 +124,7 @@ def write(docs: Path) -> None:
     folder = docs / "generated"
     folder.mkdir(exist_ok=True)
     own = {"presets": presets(), "registries": registries()}
-    parts = {**own, **_speed.parts(), **_choices.parts(), **_celljepa.parts()}
+    parts = {**own, **_speed.parts(), **_choices.parts(), **_celljepa.parts(), **_perturbation.parts()}
     for name, text in parts.items():
         path = folder / f"{name}.txt"
         if not path.is_file() or path.read_text() != text:  # an unchanged page is not built again
