@@ -43,6 +43,17 @@ def test_the_loss_ratio_is_compared_with_one():
     assert [list(line.get_ydata()) for line in ax.lines if line.get_linestyle() == ":"] == [[1.0, 1.0]]
 
 
+def test_ratios_of_tokens_and_of_what_is_pooled_can_be_read_in_one_panel(legend_texts):
+    names = ("loss_ratio", "cell_ratio", "neighborhood_ratio", "nearby_ratio")
+    history = _history(**{name: [start, 0.8] for name, start in zip(names, (11.0, 1.0, 1.0, 1.0), strict=True)})
+    figure = scjepa.pl.training(history)
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert legend_texts(ax) == ["tokens", "cells", "neighborhoods", "nearby", "predicts the mean"]
+    assert ax.get_yscale() == "log"
+    assert {"1", "2", "4", "8"} <= {text.get_text() for text in ax.get_yticklabels()}
+
+
 def test_long_noisy_lines_get_a_running_mean():
     noise = np.random.default_rng(0).normal(size=400)
     (loss, rate) = scjepa.pl.training(_history(loss=noise, learning_rate=noise)).axes

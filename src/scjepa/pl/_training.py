@@ -11,11 +11,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from scjepa.pl._figure import finish, grid_shape, panels
 
 _PANEL = (3.2, 2.4)
 """Width and height of a panel in inches."""
+
+_COLORS = ("C0", "C1", "C4", "C7")
+"""Blue, orange, purple, gray: told apart by color-blind readers too."""
 
 _SMOOTH_FROM = 100
 """Points from which a line gets a running mean."""
@@ -35,12 +39,15 @@ class _Panel:
         Height of a dotted line to compare with, and what it means.
     noisy
         Long lines are drawn with their running mean.
+    doublings
+        The vertical axis is logarithmic, in powers of two.
     """
 
     title: str
     lines: Mapping[str, tuple[str, ...]]
     level: tuple[float, str] | None = None
     noisy: bool = True
+    doublings: bool = False
 
 
 _PANELS = (
@@ -60,6 +67,7 @@ _PANELS = (
             "nearby": ("nearby_ratio",),
         },
         level=(1.0, "predicts the mean"),
+        doublings=True,  # tokens begin at ten times the mean's loss, what is pooled at one
     ),
     _Panel("effective rank", {"": ("effective_rank", "rankme")}),
     _Panel("std of the embedding", {"": ("embedding_std", "std_mean")}),
@@ -152,7 +160,7 @@ def _draw(ax: Axes, panel: _Panel, lines: Mapping[str, pd.Series]) -> None:
         own = ax if units[number] == units[0] else ax.twiny()
         own.set_xlabel(units[number], fontsize=8)
         own.tick_params(labelsize=8)
-        color = f"C{number}"
+        color = _COLORS[number]
         if panel.noisy and len(line) >= _SMOOTH_FROM:
             own.plot(line.index, line, color=color, alpha=0.25, linewidth=0.8)
             line = line.rolling(len(line) // 20, center=True, min_periods=1).mean()
@@ -161,6 +169,9 @@ def _draw(ax: Axes, panel: _Panel, lines: Mapping[str, pd.Series]) -> None:
     if panel.level is not None:
         height, meaning = panel.level
         named.append(ax.axhline(height, color="0.4", linestyle=":", label=meaning))
+    if panel.doublings:
+        ax.set_yscale("log", base=2)
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     if named:
         ax.legend(handles=named, frameon=False, fontsize=8)
     ax.set_title(panel.title, fontsize=10)
