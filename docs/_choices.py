@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import _speed
+
+from scjepa import PRESETS
+from scjepa.nn import MASKING_SCHEMES, OBJECTIVES, RANK_ENCODERS, SEGMENT_ENCODERS, VALUE_ENCODERS
+from scjepa.tokens import NORMALIZATIONS
 
 QUALITY = Path(__file__).parents[1] / "benchmarks" / "quality" / "results"
 SCORES = ("nmi", "ari", "nmi_matched", "ari_matched")
@@ -92,7 +97,39 @@ def table_sizes() -> str:
     return _speed.table(header, shown) + "\n\n" + _speed.machine(report)
 
 
+def axes() -> str:
+    """Return every axis of the paper with the option that it is here, and what that can be."""
+    rows = [
+        ["tokenizer", 'tokens={"tokenizer": ...}', _named_by(("graph", "neighborhood"))],
+        ["genes of a cell, *L*", 'tokens={"n_tokens": ...}', "any; 16 to 512 in the paper"],
+        ["neighbors, *k*", 'tokens={"n_neighbors": ...}', "any"],
+        ["normalization of values", 'tokens={"values": ...}', _named_by(NORMALIZATIONS)],
+        ["normalization of ranks", 'tokens={"ranks": ...}', _named_by(NORMALIZATIONS)],
+        ["value encoder", 'encoder={"value": ...}', _named_by(VALUE_ENCODERS)],
+        ["bins of the value encoder", 'encoder={"n_bins": ...}', "any; 20, 50 and 100 in the paper"],
+        ["rank encoder", 'encoder={"rank": ...}', _named_by(RANK_ENCODERS)],
+        ["spatial encoder", 'encoder={"segment": ...}', _named_by(SEGMENT_ENCODERS)],
+        ["metatoken", 'encoder={"metatoken": ...}', "`True`, `False`"],
+        ["mask", 'masking={"scheme": ...}', _named_by(MASKING_SCHEMES)],
+        ["mask ratio, ρ", 'masking={"ratio": ...}', "between 0 and 1; 0.3 to 0.9 in the paper"],
+        ["version", 'objective={"name": ...}', _named_by(OBJECTIVES)],
+        ["gene in the query", 'objective={"query": ...}', _named_by(("gene", "rank"))],
+        ["what the target encoder sees", 'objective={"target_view": ...}', _named_by(("all", "masked"))],
+        ["normalization of targets", 'objective={"target_norm": ...}', _named_by(("layer", "none"))],
+    ]
+    default = PRESETS["base"].to_dict()
+    for row in rows:
+        part, name = row[1].split('={"')
+        row.insert(2, f"`{default[part][name.split(chr(34))[0]]}`")
+        row[1] = f"`{row[1]}`"
+    return _speed.table(["axis", "option", "in `base`", "values"], rows)
+
+
+def _named_by(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def parts() -> dict[str, str]:
     """Return the page's tables by the name of the file they are included from."""
-    makers = {"candidates": candidates, "readouts": readouts, "cost": cost, "tables": table_sizes}
+    makers = {"candidates": candidates, "readouts": readouts, "cost": cost, "tables": table_sizes, "axes": axes}
     return {f"choosing_{name}": make() + "\n" for name, make in makers.items()}

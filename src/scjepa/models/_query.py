@@ -37,6 +37,8 @@ _ENOUGH_CELLS = 100
 
 _GENES, _TECHNOLOGIES = "embedding.gene.weight", "embedding.technology.weight"
 _TOWERS = ("context.", "target.")
+_ADVERSARY = "objective.adversary.technology.weight"
+"""A row for each technology in the classifier of the objective ``"lejepa"``."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ class QueryMixin(JEPAModel):
 
         - the vector of a gene is drawn from the Gaussian with the mean and covariance of the reference's gene vectors;
         - the token of a technology is the mean of the reference's;
-        - normalizations that learn (``shifted_log``, ``nonzero_mean``) learn a new gene, and a new technology
-          with 100 cells or more, from ``adata``; a smaller one takes the reference's statistics of all technologies.
+        - normalizations that learn (all but ``counts``) learn a new gene, and a new technology with 100 cells or
+          more, from ``adata``; a smaller one takes the reference's statistics of all technologies.
 
         Parameters
         ----------
@@ -190,9 +192,10 @@ class QueryMixin(JEPAModel):
 
     def _check_trainable(self) -> None:
         """Refuse to train on technologies that have no token, or where nothing may change."""
-        metatoken = self.config.encoder.metatoken
+        metatoken, objective = self.config.encoder.metatoken, self.config.objective
+        told_apart = objective.name == "lejepa" and objective.adversarial_weight > 0
         unknown = set(names_of(self.adata, self.keys.technology_key)).difference(self.panels.technologies)
-        if unknown and metatoken:
+        if unknown and (metatoken or told_apart):
             raise ValueError(
                 f"The model does not know the technology {min(unknown)!r} (known: "
                 f"{', '.join(self.panels.technologies)}), so it cannot train on it. Make it known: "
@@ -250,6 +253,7 @@ def extended(
     new_genes = genes.names[len(vocabulary) :]
     rows = rows_like([weights[name] for name in gene_tables], new_genes, facts["seed"])
     weights |= dict(zip(gene_tables, rows, strict=True))
+    technology_tables += [name for name in (_ADVERSARY,) if name in weights]
     n_new = len(all_panels.technologies) - len(panels.technologies)
     rows = rows_of_mean([weights[name] for name in technology_tables], n_new)
     weights |= dict(zip(technology_tables, rows, strict=True))

@@ -51,7 +51,8 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         ``"demo"`` (a laptop, minutes), ``"base"``, ``"technologies"`` (sections of several technologies),
         ``"paper_ablation"`` or ``"paper"`` (768 wide, 5 layers; a GPU), or a whole :class:`~scjepa.STJEPAConfig`.
     tokens, encoder, masking, objective, training
-        Changes to the preset: a mapping of options, ``encoder={"n_layers": 4}``, or the dataclass itself.
+        Changes to the preset: a mapping of options, ``encoder={"n_layers": 4}``, or the dataclass itself. Of an
+        objective the name will do: ``objective="lejepa"``.
     seed
         Seed of the weights, the batches and the masks.
 
@@ -72,7 +73,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         tokens: TokenConfig | Mapping[str, Any] | None = None,
         encoder: EncoderConfig | Mapping[str, Any] | None = None,
         masking: MaskingConfig | Mapping[str, Any] | None = None,
-        objective: ObjectiveConfig | Mapping[str, Any] | None = None,
+        objective: ObjectiveConfig | Mapping[str, Any] | str | None = None,
         training: TrainConfig | Mapping[str, Any] | None = None,
         seed: int = 0,
     ):

@@ -60,6 +60,8 @@ class Towers(nn.Module):
     context: Any
     target: Any
     objective: nn.Module
+    has_teacher: bool = True
+    """Whether the target encoder follows by EMA; else it is a copy of the one encoder, up to date after each step."""
 
     def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> Any:
         """Return the batch of ``cells`` to train on; without ``generator`` nothing is left to chance."""
@@ -123,7 +125,8 @@ class SpatialJEPA(Towers):
         super().__init__()
         self.config = config
         self.context = NeighborhoodEncoder(n_genes, n_technologies, config)
-        self.objective = build_objective(config)
+        self.objective = build_objective(config, n_technologies)
+        self.has_teacher = self.objective.has_teacher
         self.target = copy.deepcopy(self.context).requires_grad_(False).eval()
 
     def forward(self, batch: Batch, encoder: str = "target") -> Tensor:
@@ -139,7 +142,7 @@ class SpatialJEPA(Towers):
         if generator is None:
             return source.batch(cells, self.config.encoder.metatoken)
         partners = None
-        if self.config.objective.nearby_weight > 0 and len(cells) > 1:
+        if self.objective.uses_partners and len(cells) > 1:
             first = cells[: len(cells) // 2]
             near = source.walk(first, self.config.objective.nearby_steps, generator)
             cells = torch.cat([first.to(near.device), near])

@@ -24,6 +24,7 @@ RATIOS = {
     "cell_ratio": "loss at cells {:.2f} times that of predicting the mean cell",
     "neighborhood_ratio": "loss at neighborhoods {:.2f} times that of predicting the mean neighborhood",
     "nearby_ratio": "loss at nearby neighborhoods {:.2f} times that of predicting the mean neighborhood",
+    "views_ratio": "views of one neighborhood {:.2f} times as spread as views of all",
 }
 """How each predicted loss is told, by the name of its ratio in the history, which has those with a weight."""
 
@@ -118,6 +119,21 @@ _ADVICE = {
 }
 
 
+_ADVICE_OF_VIEWS = {
+    **_ADVICE,
+    "collapsed": (
+        "give SIGReg a larger share: objective={'sigreg_share': 0.2}",
+        "lower the learning rate by three, plan_kwargs={'learning_rate': ...}",
+        "take larger batches, train(batch_size=128): SIGReg compares a batch with a Gaussian",
+    ),
+    "shrinking": (
+        "give SIGReg a larger share: objective={'sigreg_share': 0.2}",
+        "train for fewer steps, or lower the learning rate",
+    ),
+}
+"""Of runs that compare views and have no teacher."""
+
+
 def diagnose(history: Mapping[str, Sequence[float]], width: int) -> Diagnosis:
     """Judge a run by its monitor.
 
@@ -153,4 +169,5 @@ def diagnose(history: Mapping[str, Sequence[float]], width: int) -> Diagnosis:
         verdict = "shrinking"
     else:
         verdict = "healthy"
-    return Diagnosis(verdict, tuple(evidence), _ADVICE.get(verdict, ()))
+    advice = _ADVICE_OF_VIEWS if "views_ratio" in ratios else _ADVICE
+    return Diagnosis(verdict, tuple(evidence), advice.get(verdict, ()))

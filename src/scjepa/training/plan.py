@@ -146,7 +146,7 @@ class JEPATrainingPlan(pl.LightningModule):
             if group["decays"]:
                 group["weight_decay"] = schedules.weight_decay(step, total, c.weight_decay, c.final_weight_decay)
         optimizer.step(closure=optimizer_closure)
-        momentum = schedules.momentum(step, total, c.ema_start, c.ema_end)
+        momentum = schedules.momentum(step, total, c.ema_start, c.ema_end) if self.module.has_teacher else 0.0
         self.module.update_target(momentum)
         self._record({**self._latest, "learning_rate": rate, "momentum": momentum})
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from scjepa._config import STJEPAConfig, unknown_name
 from scjepa.nn.objectives._base import ObjectiveOutput
 from scjepa.nn.objectives._ijepa import IJEPA
+from scjepa.nn.objectives._lejepa import LeJEPA, TechnologyAdversary
+from scjepa.nn.objectives._sigreg import sigreg
 
-OBJECTIVES: dict[str, type[nn.Module]] = {"ijepa": IJEPA}
-"""Objectives by name: built from the configuration, called with (context, target, batch, generator)."""
+OBJECTIVES: dict[str, type[IJEPA] | type[LeJEPA]] = {"ijepa": IJEPA, "lejepa": LeJEPA}
+"""Objectives by name: built from the configuration and the number of technologies, called with (context, target,
+batch, generator). ``has_teacher`` says whether the target encoder follows by EMA, ``uses_partners`` whether batches
+come with neighborhoods a few steps away."""
 
 
-def build_objective(config: STJEPAConfig) -> nn.Module:
+def build_objective(config: STJEPAConfig, n_technologies: int = 1) -> IJEPA | LeJEPA:
     """Return the objective that ``config.objective.name`` asks for."""
     name = config.objective.name
     if name not in OBJECTIVES:
         raise ValueError(unknown_name("objective", name, OBJECTIVES))
-    return OBJECTIVES[name](config)
+    return OBJECTIVES[name](config, n_technologies)
 
 
-__all__ = ["IJEPA", "OBJECTIVES", "ObjectiveOutput", "build_objective"]
+__all__ = [
+    "IJEPA",
+    "OBJECTIVES",
+    "LeJEPA",
+    "ObjectiveOutput",
+    "TechnologyAdversary",
+    "build_objective",
+    "sigreg",
+]

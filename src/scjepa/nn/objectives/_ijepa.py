@@ -10,6 +10,7 @@ from scjepa._config import STJEPAConfig
 from scjepa.nn.batch import Batch
 from scjepa.nn.masking import draw_mask
 from scjepa.nn.objectives._base import ObjectiveOutput
+from scjepa.nn.objectives._sigreg import sigreg
 from scjepa.nn.objectives._terms import PooledHead, covariance_loss, mean_target_loss, pooled_loss, variance_loss
 from scjepa.nn.pooling import POOLING, pool
 from scjepa.nn.predictor import Predictor
@@ -24,14 +25,17 @@ class IJEPA(nn.Module):
     loss = w_token · L1(predictor(context(visible)), norm(target(all)) at masked tokens)
     + Σ over scales w_scale · smooth L1(head(pool(context(visible))), standardized pool(target(all)))
     + w_nearby · the same for the neighborhood of the batch's partner, a few steps away
-    + w_variance · variance hinge + w_covariance · covariance, on the pooled context embeddings.
+    + w_variance · variance hinge + w_covariance · covariance + w_sigreg · SIGReg, on the pooled context embeddings.
 
     The paper's own loss is the first term; the others are off in the ``paper`` presets.
     """
 
-    def __init__(self, config: STJEPAConfig):
+    has_teacher = True
+
+    def __init__(self, config: STJEPAConfig, n_technologies: int = 1):
         super().__init__()
         self.config = config.objective
+        self.uses_partners = self.config.nearby_weight > 0
         self.masking = config.masking
         self.metatoken = config.encoder.metatoken
         self.predictor = Predictor(config.encoder, config.objective)
@@ -65,7 +69,11 @@ class IJEPA(nn.Module):
             terms["token_loss"] = F.l1_loss(prediction.float(), wanted)
             output.loss = output.loss + self.config.token_weight * terms["token_loss"]
             output.predictions, output.targets, output.genes = prediction.detach(), wanted, queries.genes
-        self._add_pooled(output, encoded, visible, pooled_targets)
+        pooled = self._add_pooled(output, encoded, visible, pooled_targets)
+        if self.config.sigreg_weight > 0:
+            n_projections = self.config.sigreg_projections
+            terms["sigreg_loss"] = torch.stack([sigreg(x, n_projections, generator) for x in pooled]).mean()
+            output.loss = output.loss + self.config.sigreg_weight * terms["sigreg_loss"]
         output.terms = {name: value.detach() for name, value in terms.items()}
         return output
 
@@ -103,10 +111,13 @@ class IJEPA(nn.Module):
         keys = torch.rand(len(rows), device=rows.device, generator=generator)
         return rows[keys.topk(n_kept, largest=False).indices.sort().values]
 
-    def _add_pooled(self, output: ObjectiveOutput, encoded: Tensor, visible: Batch, wanted: dict[str, Tensor]) -> None:
-        """Add the pooled objectives and the guards on pooled context embeddings."""
+    def _add_pooled(
+        self, output: ObjectiveOutput, encoded: Tensor, visible: Batch, wanted: dict[str, Tensor]
+    ) -> list[Tensor]:
+        """Add the pooled objectives and the guards of moments; return the pooled context embeddings."""
         guarded = self.config.variance_weight > 0 or self.config.covariance_weight > 0
-        scales = {_POOLED_AS.get(name, name) for name in self.heads} | ({"neighborhood"} if guarded else set())
+        also = {"neighborhood"} if guarded or self.config.sigreg_weight > 0 else set()
+        scales = {_POOLED_AS.get(name, name) for name in self.heads} | also
         pooled = {scale: pool(encoded.float(), visible, scale) for scale in POOLING if scale in scales}
         for name, head in self.heads.items():
             scale = _POOLED_AS.get(name, name)
@@ -119,10 +130,11 @@ class IJEPA(nn.Module):
             output.terms[f"{name}_loss"] = term
             output.ratios[name] = term.detach() / mean_target_loss(targets)
             output.loss = output.loss + self.weights[name] * term
-        if not guarded:
-            return
         vectors = list(pooled.values())
+        if not guarded:
+            return vectors
         variance = torch.stack([variance_loss(x) for x in vectors]).mean()
         covariance = torch.stack([covariance_loss(x) for x in vectors]).mean()
         output.terms.update(variance_loss=variance, covariance_loss=covariance)
         output.loss = output.loss + self.config.variance_weight * variance + self.config.covariance_weight * covariance
+        return vectors
