@@ -28,6 +28,18 @@ def test_presets_survive_json_and_have_wide_heads(name):
     assert config.encoder.width // config.encoder.n_heads >= 16
 
 
+def test_what_was_saved_before_an_option_was_there_takes_its_default():
+    saved = PRESETS["base"].to_dict()
+    for part, names in {
+        "tokens": ["tokenizer"],
+        "encoder": ["n_bins"],
+        "objective": ["sigreg_weight", "sigreg_projections", "n_views", "sigreg_share", "adversarial_weight"],
+    }.items():
+        for name in names:
+            del saved[part][name]
+    assert STJEPAConfig.from_dict(saved) == PRESETS["base"]
+
+
 def test_parts_are_overridden_one_by_one_by_mapping_or_dataclass():
     config = resolve("base", encoder={"n_layers": 4}, masking=MaskingConfig(ratio=0.5))
     assert config.encoder.n_layers == 4

@@ -9,6 +9,7 @@ import pytest
 
 import scjepa
 from scjepa._config import STJEPAConfig, resolve
+from scjepa.nn import MASKING_SCHEMES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Genes the model does not know", "ignore:This model is not trained")
 QUIET = {"accelerator": "cpu", "progress_bar": False}
@@ -34,9 +35,21 @@ AXES = {
 }
 
 
+OF_TRAINING = {
+    **{scheme: {"masking": {"scheme": scheme}} for scheme in MASKING_SCHEMES},
+    **{f"ratio_{ratio}": {"masking": {"ratio": ratio}} for ratio in (0.3, 0.9)},
+    **{f"bins_{n_bins}": {"encoder": {"value": "bins", "n_bins": n_bins}} for n_bins in (50, 100)},
+    **{f"length_{n_tokens}": {"tokens": {"n_tokens": n_tokens}} for n_tokens in (16, 512)},
+    "lejepa_of_sums": {"objective": "lejepa", "tokens": {"tokenizer": "neighborhood"}},
+    "lejepa_of_whole_cells": {"objective": {"name": "lejepa", "n_views": 3}, "masking": {"scheme": "whole_cell"}},
+}
+"""Values that are nothing new once a model is trained."""
+
+
 def merged(axis):
     """Return the parts of an axis, small enough for a test."""
-    parts = {name: dict(part) if isinstance(part, dict) else part for name, part in AXES[axis].items()}
+    chosen = AXES.get(axis) or OF_TRAINING[axis]
+    parts = {name: dict(part) if isinstance(part, dict) else part for name, part in chosen.items()}
     parts["tokens"] = {"n_tokens": 8, "n_neighbors": 6, **parts.get("tokens", {})}
     parts["encoder"] = {"width": 32, "n_layers": 1, "n_heads": 2, **parts.get("encoder", {})}
     return parts
@@ -64,6 +77,15 @@ def test_it_trains_and_embeds_at_all_scales(fitted):
     genes = model.get_gene_representation()
     assert genes.shape == (24, 32)
     assert model.diagnose().verdict != "untrained"
+
+
+@pytest.mark.parametrize("axis", list(OF_TRAINING))
+def test_it_trains(axis, make_tissue, make_model):
+    model = make_model(make_tissue(n=80), **merged(axis))
+    model.train(max_steps=5, **QUIET)
+    assert np.isfinite(model.history_["loss"]["loss"]).all()
+    assert np.isfinite(model.get_latent_representation()).all()
+    assert STJEPAConfig.from_dict(json.loads(json.dumps(model.config.to_dict()))) == model.config
 
 
 def test_an_embedding_depends_on_its_neighborhood_alone(fitted):
