@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import _celljepa
+import _cells
 import _choices
 import _perturbation
 import _speed
@@ -124,7 +125,14 @@ def write(docs: Path) -> None:
     folder = docs / "generated"
     folder.mkdir(exist_ok=True)
     own = {"presets": presets(), "registries": registries()}
-    parts = {**own, **_speed.parts(), **_choices.parts(), **_celljepa.parts(), **_perturbation.parts()}
+    parts = {
+        **own,
+        **_speed.parts(),
+        **_choices.parts(),
+        **_celljepa.parts(),
+        **_perturbation.parts(),
+        **_cells.parts(),
+    }
     for name, text in parts.items():
         path = folder / f"{name}.txt"
         if not path.is_file() or path.read_text() != text:  # an unchanged page is not built again
