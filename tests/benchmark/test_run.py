@@ -81,7 +81,7 @@ def test_across_technologies_methods_embed_by_shared_genes(tissue, other, quick,
     assert seen == {"narrow": shared, "wide": 20, "genes": shared}
     assert results.failures().empty
     ours = results.table_1().query("method == 'stjepa'")
-    assert list(ours["group"]) == ["T", "U", "all", "weighted by cells"]
+    assert list(ours["group"]) == ["T", "U", "all", "weighted by cells", "T to U", "U to T"]
     assert ours["ilisi_technology"].notna().sum() == 1
 
 

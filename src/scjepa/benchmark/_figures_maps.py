@@ -26,7 +26,7 @@ _WRAP = 4
 """Panels in a row, where there is one section."""
 
 PREFERRED = ("hops", "z30", "plain", OWN)
-"""Which read-out of a method is drawn: the first that it has."""
+"""Which read-out of a method is drawn where there are no labels: the first that it has."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,25 @@ class Found:
 
 
 def found_of(task: Task, store: Store, keys: Mapping[str, RunKey]) -> list[Found]:
-    """Return what runs found, by the titles given; runs whose arrays are not there are left out."""
+    """Return what runs found, by the titles given; runs whose arrays are not there are left out.
+
+    Every method is shown at the read-out that is best for it, by NMI: one for all would favor whom it suits.
+    """
     results = []
     for title, key in keys.items():
         arrays = store.arrays(key)
-        readout = next((name for name in PREFERRED if f"clusters_{name}" in arrays), None)
-        if readout is not None and len(arrays[f"clusters_{readout}"]) == len(task.labels):
-            embedding = arrays.get(f"embedding_{readout}")
-            results.append(Found(title, readout, arrays[f"clusters_{readout}"], embedding))
+        clusters = {name: arrays[f"clusters_{name}"] for name in PREFERRED if f"clusters_{name}" in arrays}
+        clusters = {name: own for name, own in clusters.items() if len(own) == len(task.labels)}
+        if clusters:
+            readout = max(clusters, key=lambda name: _nmi_of(task, clusters[name]))
+            results.append(Found(title, readout, clusters[readout], arrays.get(f"embedding_{readout}")))
     return results
+
+
+def _nmi_of(task: Task, clusters: np.ndarray) -> float:
+    if task.n_labels < 2:
+        return 0.0  # the first of all equals
+    return nmi(task.labels[task.labelled], clusters[task.labelled], ignore=())
 
 
 def as_labels(title: str, values: np.ndarray) -> Labels:
@@ -63,7 +73,7 @@ def _known(task: Task) -> Labels | None:
 
 
 def niche_maps(task: Task, found: Sequence[Found]) -> Figure:
-    """Draw the labels and each method's niches on the tissue, NMI above each.
+    """Draw the labels and each method's niches on the tissue, read-out and NMI above each.
 
     A row for each method and a column for each section; where there is one section, methods side by side. Niches take
     the color of the label they share most cells with.

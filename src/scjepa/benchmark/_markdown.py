@@ -42,7 +42,7 @@ def table_1_markdown(table: pd.DataFrame) -> str:
     parts = [NOTE]
     scored = table[table["reason"].isna()]
     for (data, task, group, readout), rows in scored.groupby(["data", "task", "group", "readout"], sort=False):
-        cells = f", {rows['n_cells'].iloc[0]:,} cells" if rows["n_cells"].notna().any() else ""
+        cells = f", {int(rows['n_cells'].iloc[0]):,} cells" if rows["n_cells"].notna().any() else ""
         parts.append(f"\n**{data}** ({task}), {group}{cells}: {READOUT_WORDS.get(readout, readout)}\n")
         parts.append(_table(rows, ["method", "settings", "configuration"]))
     parts.append(_reasons(table))

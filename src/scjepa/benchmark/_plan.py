@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,7 @@ def _own(name: str, function: Callable[..., Any]) -> Entry:
 
     try:
         code = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:8]
-    except (OSError, TypeError):  # made in a session without source
+    except (OSError, TypeError, SyntaxError, TokenError):  # made where there is no source, or another one by now
         code = "unknown"
     about = (inspect.getdoc(function) or "one's own function").split("\n")[0]
     options = ("genes",) if "genes" in wanted else ()

@@ -106,6 +106,9 @@ def table_1(rows: pd.DataFrame) -> pd.DataFrame:
         ``nmi_matched``, ``ari_matched``, mixing and continuity with ``_std_seeds``; ``seconds``, ``cpu_seconds``,
         ``peak_gib`` (means over seeds), ``seeds``. A run that failed has a row with the ``reason``.
     """
+    if rows["value"].isna().all():
+        nothing = [*CASE, "group", "n_cells", *AGREEMENT, *TOOK, "seeds"]
+        return failures(rows).reindex(columns=[*nothing, "reason"])
     wide = _wide(summarize(rows))
     took = rows.groupby([*CASE[:-1], "seed"], sort=False)[list(TOOK)].mean().groupby(CASE[:-1], sort=False).mean()
     wide = wide.merge(took.reset_index(), on=CASE[:-1], how="left")
@@ -117,12 +120,15 @@ def table_1(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_order_of(rows: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
-    """Return a key that sorts data and read-outs as they first come, and means after what they are of."""
+    """Return a key that sorts as names first come, means after what they are of, and carried labels last."""
+
+    carried = set(rows.loc[rows["metric"].fillna("").str.startswith("transfer_"), "group"])
+    last = {ALL: 1, WEIGHTED: 2}
 
     def key(column: pd.Series) -> pd.Series:
-        first = list(dict.fromkeys(rows[column.name].dropna()))
-        places = {name: i for i, name in enumerate(n for n in first if n not in (ALL, WEIGHTED))}
-        return column.map(lambda name: places.get(name, len(places) + (name == WEIGHTED)))
+        first = [name for name in dict.fromkeys(rows[column.name].dropna()) if name not in last]
+        places = {name: i + (len(first) + 2 if name in carried else 0) for i, name in enumerate(first)}
+        return column.map(lambda name: places.get(name, len(first) + last.get(name, 0)))
 
     return key
 

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# The paper's tables on the real sections, by `scjepa benchmark`:
+#
+#   export SCJEPA_DATA=...                     # the folder of the data
+#   bash benchmarks/peers/setup.sh             # for the peers
+#   export SCJEPA_PEERS_PYTHON=~/.cache/scjepa/peers/bin/python
+#   bash benchmarks/paper/run.sh quick         # ST-JEPA demo and the controls, one seed: V1, V1 × osmFISH
+#   bash benchmarks/paper/run.sh table1        # every method, three seeds, every set and pair
+#   bash benchmarks/paper/run.sh table2        # every axis on V1 and one simulated set, three seeds; the grid with one
+#   bash benchmarks/paper/run.sh table1 V1     # one set of it
+#
+# Finished runs are kept in SCJEPA_PAPER_OUT (~/.cache/scjepa/paper), and the same command goes on there; tables are
+# copied to benchmarks/paper/results/. How long each takes is in README.md.
+set -euo pipefail
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+what="${1:-}"
+only="${2:-}"
+data="${SCJEPA_DATA:?Set SCJEPA_DATA to the folder of the data.}"
+kept="${SCJEPA_PAPER_OUT:-${XDG_CACHE_HOME:-$HOME/.cache}/scjepa/paper}"
+python="${PYTHON:-python}"
+# Both or neither: when clustering first runs, numba sets torch's threads to its own number.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" NUMBA_NUM_THREADS="${NUMBA_NUM_THREADS:-1}"
+
+v1="$data/spatial/starmap_visual_cortex.h5ad"
+osmfish="$data/spatial/osmfish_somatosensory_cortex.h5ad"
+mpfc="$data/spatial/starmap_mpfc_3sections.h5ad"
+molcart="$data/spatial/molcart_mouse_cortex_3sections.h5ad"
+
+run() { # NAME OPTIONS...: compare, keep runs under NAME, copy tables
+    local name="$1"
+    shift
+    if [[ -n "$only" && "$name" != "$what-$only" ]]; then return; fi
+    "$python" -m scjepa.cli benchmark --out "$kept/$name" --accelerator "${ACCELERATOR:-auto}" "$@"
+    mkdir -p "$here/results/$name"
+    cp "$kept/$name"/{table1.csv,table1.md,runs.csv} "$here/results/$name/"
+    if [[ -f "$kept/$name/table2.csv" ]]; then cp "$kept/$name"/table2.{csv,md} "$here/results/$name/"; fi
+}
+
+on_v1_osmfish=(--data "$v1" "$osmfish" --label region_harmonised --tasks technologies)
+on_v1_mpfc=(--data "$v1" "$mpfc" --label region_harmonised --tasks technologies)
+on_molcart_v1=(--data "$molcart" "$v1" --label region_harmonised --tasks technologies)
+
+quick() {
+    local how=(--methods stjepa controls --preset demo --seeds 1 --leiden-seeds 1)
+    run quick-V1 --data "$v1" --label region "${how[@]}"
+    run quick-V1xosmFISH "${on_v1_osmfish[@]}" "${how[@]}"
+}
+
+table1() {
+    local how=(--methods all --preset base --seeds 3 --timeout 7200)
+    run table1-V1 --data "$v1" --label region "${how[@]}"
+    run table1-osmFISH --data "$osmfish" --label region "${how[@]}"
+    run table1-mPFC --data "$mpfc" --label region "${how[@]}"
+    run table1-V1xosmFISH "${on_v1_osmfish[@]}" "${how[@]}"
+    run table1-V1xmPFC "${on_v1_mpfc[@]}" "${how[@]}"
+    run table1-molcartxV1 "${on_molcart_v1[@]}" "${how[@]}"
+}
+
+# The axes of the paper's Table 2, from the demo's configuration.
+axes=(
+    --ablate tokens.n_tokens=16,32,64,128,256,512
+    --ablate masking.ratio=0.3,0.4,0.5,0.6,0.7,0.8,0.9
+    --ablate masking.scheme=stratified,whole_cell,target_cell,uniform,rank_span,mixture
+    --ablate encoder.value=mlp,bound
+    --ablate encoder.rank=sinusoidal,none
+    --ablate encoder.segment=sinusoidal,none
+    --ablate encoder.metatoken=true,false
+    --ablate objective.query=gene,rank
+    --ablate objective.target_view=all,masked
+    --ablate objective.target_norm=layer,none
+)
+normalizations="counts,shifted_log,nonzero_mean"
+
+table2() {
+    local simulated="$kept/simulated_medium.h5ad"
+    if [[ ! -f "$simulated" ]]; then
+        mkdir -p "$kept"
+        "$python" -c "import sys; from scjepa import datasets
+datasets.simulated_tissue(3000, difficulty='medium', seed=0).write_h5ad(sys.argv[1])" "$simulated"
+    fi
+    local how=(--methods stjepa --preset demo)
+    local grid=(--grid "tokens.values=$normalizations" "tokens.ranks=$normalizations")
+    run table2-V1 --data "$v1" --label region "${how[@]}" --seeds 3 "${axes[@]}"
+    run table2-simulated --data "$simulated" --label region "${how[@]}" --seeds 3 "${axes[@]}"
+    run table2-grid-V1 --data "$v1" --label region "${how[@]}" --seeds 1 "${grid[@]}"
+}
+
+case "$what" in
+    quick | table1 | table2) "$what" ;;
+    *) echo "usage: bash $0 quick|table1|table2 [SET]" >&2; exit 2 ;;
+esac

@@ -1,0 +1,81 @@
+"""``scjepa benchmark``: files in, tables and figures out."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from scjepa.cli import UsageError, main
+from scjepa.cli.benchmark import axes_of
+
+QUICK = ["--tasks", "within", "--seeds", "1", "--leiden-seeds", "1", "--resolutions", "1", "--readouts", "plain"]
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    """Compare once."""
+    out = tmp_path_factory.mktemp("benchmark")
+    command = [
+        "benchmark",
+        "--data",
+        str(data / "a.h5ad"),
+        str(data / "b.zarr"),
+        "--label",
+        "region",
+        "--out",
+        str(out),
+    ]
+    command += [*QUICK, "--methods", "neighborhood_pca", "nicheformer"]
+    return main(command), out, command
+
+
+def test_tables_and_figures_are_written_and_their_paths_printed(done, capsys):
+    code, out, command = done
+    assert code == 0
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    paths = printed.out.split()
+    assert {path.rsplit("/", 1)[1] for path in paths} == {
+        "results.csv",
+        "runs.csv",
+        "table1.csv",
+        "table1.md",
+        *(f"{name}_{one}_within.png" for name in ("niches", "expressed_genes") for one in "ab"),
+    }
+    assert all((out / path).exists() for path in paths)
+    assert "6 runs, 2 of them there already" in printed.err  # those that failed are tried again
+    assert "4 of 6 runs failed, see table1.md" in printed.err
+    table = pd.read_csv(out / "table1.csv")
+    assert table.loc[table["reason"].isna(), "nmi"].notna().all()
+    assert "checkpoint" in (out / "table1.md").read_text()
+
+
+def test_what_the_user_can_mend_is_one_line(done, data, tmp_path, capsys):
+    _, _, command = done
+    start = ["benchmark", "--data", str(data / "a.h5ad"), "--out", str(tmp_path / "o")]
+    for more, code, message in (
+        (["--label", "layer"], 1, "No data have the label"),
+        (["--methods", "banksi"], 1, "Did you mean 'banksy'"),
+        (["--tasks", "sections"], 1, "two sections or more"),
+        (["--ablate", "tokens.n_token=3"], 2, "Did you mean 'n_tokens'"),
+        (["--ablate", "n_tokens=3"], 2, "PART.OPTION"),
+        (["--grid", "tokens.n_tokens=3,4"], 2, "--ablate tokens.n_tokens=3,4"),
+        (["--option", "banksy"], 2, "METHOD.OPTION=VALUE"),
+    ):
+        assert main([*start, *more]) == code
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+    assert main([*command, "--resolutions", "0.5"]) == 1
+    assert "made with other options" in capsys.readouterr().err
+
+
+def test_axes_are_read_with_their_types():
+    assert axes_of(["tokens.n_tokens=16,32", "encoder.metatoken=true,false", "masking.ratio=0.3"], []) == {
+        "tokens.n_tokens": [16, 32],
+        "encoder.metatoken": [True, False],
+        "masking.ratio": [0.3],
+    }
+    grid = axes_of([], ["tokens.values=counts,shifted_log", "tokens.ranks=counts"])
+    assert grid == {("tokens.values", "tokens.ranks"): [("counts", "counts"), ("shifted_log", "counts")]}
+    with pytest.raises(UsageError, match="whole number"):
+        axes_of(["tokens.n_tokens=16,many"], [])
