@@ -62,15 +62,19 @@ axes=(
     --ablate tokens.n_tokens=16,32,64,128,256,512
     --ablate masking.ratio=0.3,0.4,0.5,0.6,0.7,0.8,0.9
     --ablate masking.scheme=stratified,whole_cell,target_cell,uniform,rank_span,mixture
-    --ablate encoder.value=mlp,bound
-    --ablate encoder.rank=sinusoidal,none
-    --ablate encoder.segment=sinusoidal,none
+    --ablate tokens.tokenizer=graph,neighborhood
+    --ablate tokens.ties=order,shared
+    --ablate encoder.value=mlp,bound,none
+    --grid encoder.value=bins encoder.n_bins=20,50,100
+    --ablate encoder.rank=sinusoidal,learned,none
+    --ablate encoder.segment=sinusoidal,coordinate,learned,none
     --ablate encoder.metatoken=true,false
+    --ablate objective.name=ijepa,lejepa
     --ablate objective.query=gene,rank
     --ablate objective.target_view=all,masked
     --ablate objective.target_norm=layer,none
 )
-normalizations="counts,shifted_log,nonzero_mean"
+normalizations="counts,shifted_log,nonzero_mean,pearson_residuals,seurat_v3"
 
 table2() {
     local simulated="$kept/simulated_medium.h5ad"

@@ -75,7 +75,7 @@ def test_axes_are_read_with_their_types():
         "encoder.metatoken": [True, False],
         "masking.ratio": [0.3],
     }
-    grid = axes_of([], ["tokens.values=counts,shifted_log", "tokens.ranks=counts"])
+    grid = axes_of([], [["tokens.values=counts,shifted_log", "tokens.ranks=counts"]])
     assert grid == {("tokens.values", "tokens.ranks"): [("counts", "counts"), ("shifted_log", "counts")]}
     with pytest.raises(UsageError, match="whole number"):
         axes_of(["tokens.n_tokens=16,many"], [])

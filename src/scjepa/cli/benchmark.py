@@ -85,10 +85,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--grid",
+        action="append",
         nargs="+",
         default=[],
         metavar="PART.OPTION=V1,V2",
-        help="axes of which every combination is run",
+        help="axes of which every combination is run; may be repeated",
     )
     _add_scoring(parser)
 
@@ -187,8 +188,8 @@ def _read(file: Any) -> Any:
     return table_of(spatialdata.read_zarr(file.path), file.table)
 
 
-def axes_of(ablate: Sequence[str], grid: Sequence[str]) -> dict[Any, list[Any]]:
-    """Return axes by option, such as ``"tokens.n_tokens=16,32"``; a grid by its options together.
+def axes_of(ablate: Sequence[str], grids: Sequence[Sequence[str]]) -> dict[Any, list[Any]]:
+    """Return axes by option, such as ``"tokens.n_tokens=16,32"``; grids by their options together.
 
     Raises
     ------
@@ -196,7 +197,7 @@ def axes_of(ablate: Sequence[str], grid: Sequence[str]) -> dict[Any, list[Any]]:
         If one is written otherwise, or an option or value is none there is.
     """
     axes: dict[Any, list[Any]] = dict(_axis(text, "--ablate") for text in ablate)
-    if grid:
+    for grid in grids:
         each = [_axis(text, "--grid") for text in grid]
         if len(each) < 2:
             raise UsageError(f"--grid takes two axes or more, found {grid[0]!r}. For one: --ablate {grid[0]}.")
