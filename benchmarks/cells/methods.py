@@ -1,4 +1,4 @@
-"""Methods of the Cell-JEPA benchmarks: pretrained ones embed a target they have not seen, the others are fitted on it."""
+"""Methods of the Cell-JEPA benchmarks: pretrained ones embed a target that is new to them, others are fitted on it."""
 
 from __future__ import annotations
 

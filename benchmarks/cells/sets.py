@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anndata as ad
 import numpy as np
+import scanpy as sc
 from anndata import AnnData
 
 from scjepa import datasets
@@ -21,6 +22,16 @@ def corpus() -> AnnData:
     joined = ad.concat(parts, join="outer", label="batch", fill_value=0, index_unique="-")
     joined.X = joined.X.tocsr().astype(np.int32)
     return joined
+
+
+def highly_variable(adata: AnnData, n_genes: int = 2000) -> AnnData:
+    """Return the cells with their highly variable genes alone, chosen within each of ``obs["batch"]``."""
+    logged = AnnData(adata.X.astype(np.float32), obs=adata.obs[["batch"]].astype("category"), var=adata.var[[]])
+    sc.pp.normalize_total(logged, target_sum=1e4)
+    sc.pp.log1p(logged)
+    sc.pp.highly_variable_genes(logged, n_top_genes=n_genes, batch_key="batch")
+    chosen = adata[:, logged.var["highly_variable"].to_numpy()].copy()
+    return chosen[np.asarray(chosen.X.sum(1)).ravel() > 0].copy()
 
 
 def target(name: str = "pbmc4k_half") -> AnnData:

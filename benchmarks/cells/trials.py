@@ -4,9 +4,9 @@
 
 ``plan.json`` is a list of ``{"trial": name, "steps": n, "parts": {...}, "readouts": [...]}``; ``parts`` change the
 preset, a readout is "pooling rule genes", such as "cls spread 600". Rows are never overwritten: they are the record of
-what was tried. ``knn`` is the share of cells that the vote of their 15 nearest cells labels rightly; it is cheap, so
-AvgBIO is computed for the first read-out alone. Labels chose among trials, so the winner's own row is optimistic;
-``zero_shot.py`` then trains it on more data and with further seeds.
+what was tried. ``knn`` is the share of cells that the vote of their 15 nearest cells labels rightly, ``knn_centered``
+the same by angles about the mean cell; they are cheap, so AvgBIO is computed for the first read-out alone. Labels chose
+among trials, so the winner's own row is optimistic; ``zero_shot.py`` then trains it on more data and further seeds.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import numpy as np
 import pandas as pd
 from baselines import pca_on_hvg
 from rows import RESULTS, append, commit
-from sets import corpus, target
+from sets import corpus, highly_variable, target
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
 
 import scjepa
 from scjepa import datasets
@@ -60,8 +61,17 @@ def run(plan: dict, options: argparse.Namespace) -> None:
         append(options.out, pd.DataFrame([scores]))
         return
     adata = corpus() if plan.get("corpus") else datasets.load("pbmc3k")
+    if "hvg" in plan:
+        adata = highly_variable(adata, plan["hvg"])
+        row["hvg"] = plan["hvg"]
     scjepa.CellJEPA.setup_anndata(adata)
-    model = scjepa.CellJEPA(adata, plan.get("preset", "demo"), seed=row["seed"], **plan.get("parts", {}))
+    more = {}
+    if plan.get("modules") == "co-expression":
+        scjepa.tl.gene_modules(adata)
+        more["modules"] = "module"
+    elif "modules" in plan:
+        more["modules"] = plan["modules"]
+    model = scjepa.CellJEPA(adata, plan.get("preset", "demo"), seed=row["seed"], **plan.get("parts", {}), **more)
     start = time.process_time()
     if plan["steps"]:
         model.train(max_steps=plan["steps"], accelerator="cpu", progress_bar=False)
@@ -77,6 +87,7 @@ def run(plan: dict, options: argparse.Namespace) -> None:
         model.config = replace(model.config, tokens=tokens)
         embedding = model.get_latent_representation(scored, pooling=pooling)
         scores = {**row, "readout": readout, "knn": knn(embedding, labels)}
+        scores["knn_centered"] = knn(normalize(embedding - embedding.mean(0)), labels)
         if number == 0 and plan.get("bio", True):
             scores.update(bio(embedding, labels))
         append(options.out, pd.DataFrame([scores]))
