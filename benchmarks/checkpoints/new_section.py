@@ -12,7 +12,8 @@ neighbors in the embedding of the model that knew the section. Rows in ``results
 spatial blocks of osmFISH, the same for all methods; differences from z-scored PCA are paired. Rows in
 ``results/query.csv``.
 
-Both: preset ``demo``, its own number of steps unless ``--steps`` says otherwise; a seed that is there is not run again.
+Both: preset ``demo``, its own number of steps unless ``--steps`` says otherwise; a seed that is there with as many
+steps is not run again.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def model_of(adata: AnnData, seed: int) -> scjepa.STJEPA:
     return scjepa.STJEPA(adata, preset="demo", seed=seed)
 
 
-def trained(model: scjepa.STJEPA, steps: int | None, what: str) -> scjepa.STJEPA:
+def trained(model: scjepa.STJEPA, steps: int, what: str) -> scjepa.STJEPA:
     """Train, and say how long it took."""
     start = time.process_time()
     model.train(max_steps=steps, accelerator="cpu", progress_bar=False)
@@ -68,7 +69,7 @@ def trained(model: scjepa.STJEPA, steps: int | None, what: str) -> scjepa.STJEPA
 # -- a further section ------------------------------------------------------------------------------------------------
 
 
-def section(seed: int, steps: int | None) -> pd.DataFrame:
+def section(seed: int, steps: int) -> pd.DataFrame:
     """Embed the last hypothalamus section with and without its having been trained on."""
     whole = scjepa.datasets.load(HYPOTHALAMUS)
     names = list(whole.obs["section"].cat.categories)
@@ -134,7 +135,7 @@ def query_embeddings(model: scjepa.STJEPA, v1: AnnData, new: AnnData, shared: li
     return found
 
 
-def query(seed: int, steps: int | None) -> pd.DataFrame:
+def query(seed: int, steps: int) -> pd.DataFrame:
     """Carry layers of V1 to osmFISH by a model that was trained on V1 alone."""
     v1, new = (with_graph(scjepa.datasets.load(name)) for name in ("V1", "osmFISH"))
     shared = [gene for gene in v1.var_names if gene in set(new.var_names)]
@@ -184,7 +185,7 @@ def resampler(blocks: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarra
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-TASKS: Mapping[str, tuple[Callable[[int, int | None], pd.DataFrame], str]] = {
+TASKS: Mapping[str, tuple[Callable[[int, int], pd.DataFrame], str]] = {
     "section": (section, "new_section.csv"),
     "query": (query, "query.csv"),
 }
@@ -205,14 +206,14 @@ def main() -> None:
     options = parser.parse_args()
     run, name = TASKS[options.task]
     file = RESULTS / name
+    steps = options.steps or scjepa.PRESETS["demo"].training.max_steps
     for seed in range(options.seeds):
-        if file.is_file() and seed in set(pd.read_csv(file)["seed"]):
+        if file.is_file() and (pd.read_csv(file)[["seed", "steps"]] == [seed, steps]).all(axis=1).any():
             continue
         with warnings.catch_warnings():
             # What they say is meant here: untrained models, genes left out, cells without a count of a shared gene.
             warnings.simplefilter("ignore")
-            rows = run(seed, options.steps)
-        steps = options.steps or scjepa.PRESETS["demo"].training.max_steps
+            rows = run(seed, steps)
         rows = rows.assign(seed=seed, preset="demo", steps=steps, commit=commit())
         RESULTS.mkdir(parents=True, exist_ok=True)
         rows.to_csv(file, mode="a", header=not file.is_file(), index=False, float_format="%.5g")
