@@ -68,7 +68,7 @@ def test_maps_of_several_sections_have_a_row_for_each_method(figures):
 
 def test_umaps_are_colored_by_technology_and_by_label(figures):
     said = texts(figures["umap_a_b_technologies"])
-    for word in ("place, plain", "total, plain", "technology", "labels", "T", "U", "left", "right"):
+    for word in ("place\nplain", "total\nplain", "technology", "labels", "T", "U", "left", "right"):
         assert word in said
     assert "halves" not in said  # clusters have no embedding
 

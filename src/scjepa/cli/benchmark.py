@@ -125,14 +125,15 @@ def run(options: argparse.Namespace) -> None:
     chosen = _method_options(options.option)
     files = data_files(options.data, options.table)
 
-    from scjepa import benchmark
+    from scjepa.benchmark import Scoring
+    from scjepa.benchmark import run as compare
 
     if axes or "stjepa" in _named(options.methods):
         chosen.setdefault("stjepa", {})["accelerator"] = options.accelerator
     data = {_name(file): _read(file) for file in files}
     for name, adata in data.items():
         progress.step(f"{name}: {adata.n_obs:,} cells, {adata.n_vars:,} genes")
-    results = benchmark.run(
+    results = compare(
         data,
         label=options.label,
         technology=options.technology,
@@ -144,7 +145,7 @@ def run(options: argparse.Namespace) -> None:
         preset=options.preset,
         options=chosen,
         axes=axes,
-        scoring=benchmark.Scoring(tuple(options.resolutions), options.leiden_seeds, tuple(options.readouts)),
+        scoring=Scoring(tuple(options.resolutions), options.leiden_seeds, tuple(options.readouts)),
         out=options.out,
         timeout=options.timeout,
         say=progress.step,
