@@ -18,7 +18,7 @@ def test_the_commands_are_those_of_the_registry(capsys):
     assert [command.name for command in COMMANDS] == NAMES
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"\n    {name} " in shown for name in NAMES)
+    assert all(f"\n    {name}" in shown for name in NAMES)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
@@ -51,6 +51,21 @@ def test_version(capsys):
 def test_a_wrong_command_line_is_exit_code_2(words, capsys):
     assert main(words) == 2
     assert "usage: scjepa" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fit", "a", "--out", "o", "--max-steps", "10"], "there is no '--max-steps'. Did you mean --steps?"),
+        (["niches", "a", "--n_niches=8"], "Did you mean --n-niches?"),
+        (["embed", "model", "a", "--out", "o", "--zzz"], "there is no '--zzz'. scjepa embed --help tells"),
+    ],
+)
+def test_an_option_that_is_not_there_is_told_with_the_nearest(words, told, capsys):
+    assert main(words) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert told in shown
+    assert f"usage: scjepa {words[0]}" in shown
 
 
 def fails_with(error: BaseException) -> Command:
