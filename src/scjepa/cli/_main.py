@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from scjepa import __version__
@@ -64,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         130 when interrupted (Ctrl-C), 143 when terminated.
     """
     try:
-        options = build_parser().parse_args(arguments)
+        options, unknown = build_parser().parse_known_args(arguments)
+        if unknown:
+            options.parser.error(_no_such_option(options.parser, unknown))
     except SystemExit as stop:  # --help, --version, or argparse's own errors
         return int(stop.code or 0)
     terminated = threading.Event()
@@ -83,6 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _tell(error, USER_ERROR)
     return OK
+
+
+def _no_such_option(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
+    """Return what to say of words that are no options of a command, with the nearest option that is."""
+    word = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
+    near = get_close_matches(word, re.findall(r"--[a-z][a-z-]*", parser.format_help()), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"there is no {word!r}.{hint} {parser.prog} --help tells the options."
 
 
 def _tell(what: Any, code: int) -> int:
