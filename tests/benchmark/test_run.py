@@ -225,6 +225,13 @@ def test_an_ablation_gives_table_2_with_the_default_in_every_axis(tissue, quick)
     assert set(results.figures()) >= {"ablation_tokens.n_tokens_a_within", "metatoken_a_within"}
 
 
+def test_methods_come_in_the_order_they_were_named_in_however_often_it_was_stopped(tissue, quick, by_place, tmp_path):
+    options = {"label": "region", "tasks": "within", "scoring": quick, "seeds": 1, "out": tmp_path}
+    run({"a": tissue}, methods={"b": by_place}, **options)
+    methods = {"c": lambda adata: adata.obsm["spatial"], "a": by_place, "b": by_place}
+    assert list(dict.fromkeys(run({"a": tissue}, methods=methods, **options).runs["method"])) == ["c", "a", "b"]
+
+
 def test_wrong_seeds_are_told(tissue, by_place):
     with pytest.raises(ValueError, match="a seed or more"):
         run(tissue, methods={"m": by_place}, seeds=0)

@@ -69,7 +69,11 @@ def as_labels(title: str, values: np.ndarray) -> Labels:
 
 
 def _known(task: Task) -> Labels | None:
-    return as_labels("labels", np.where(task.labelled, task.labels, None)) if task.labelled.any() else None
+    if not task.labelled.any():
+        return None
+    labels = task.labels.copy()
+    labels[~task.labelled] = None
+    return as_labels("labels", labels)
 
 
 def niche_maps(task: Task, found: Sequence[Found]) -> Figure:

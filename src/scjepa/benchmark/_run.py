@@ -166,3 +166,4 @@ def _run_all(
         words = [f"{task.data} ({task.kind})", entry.name, entry.settings, entry.configuration, f"seed {seed}"]
         took = done.about["reason"] or f"{done.about['cpu_seconds']:.0f} s CPU, {done.about['peak_gib']:.2f} GiB"
         say(f"[{number}/{len(missing)}] {', '.join(word for word in words if word != '-')}: {took}")
+    store.arrange([key_of(*run) for run in planned])

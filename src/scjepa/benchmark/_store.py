@@ -150,6 +150,11 @@ class Store:
         except (OSError, ValueError, BadZipFile):
             return {}
 
+    def arrange(self, keys: Sequence[RunKey]) -> None:
+        """Put runs in the order of ``keys``, others that are there behind them."""
+        first = [key for key in keys if key in self._runs]
+        self._runs = {key: self._runs[key] for key in dict.fromkeys((*first, *self._runs))}
+
     @property
     def keys(self) -> list[RunKey]:
         """All runs, the failed ones too."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ N_NEIGHBORS = 10
 
 _GRAPH = tuple(f"{_keys.SPATIAL}_{part}" for part in ("connectivities", "distances"))
 
-Data = AnnData | str | PathLike | Mapping[str, Any] | Sequence[Any]
+Data: TypeAlias = AnnData | str | PathLike | Mapping[str, Any] | Sequence[Any]
 """AnnData or the path of an h5ad file; several of them in a list, or by name."""
 
 
@@ -157,7 +157,9 @@ def _labels(adata: AnnData, columns: Columns) -> np.ndarray:
     if columns.label is None or columns.label not in adata.obs:
         return np.full(adata.n_obs, None, dtype=object)
     column = adata.obs[columns.label]
-    return np.where(column.isna(), None, column.astype(str).to_numpy(dtype=object))
+    labels = column.astype(str).to_numpy(dtype=object)
+    labels[column.isna().to_numpy()] = None
+    return labels
 
 
 def _light(name: str, adata: AnnData, columns: Columns, keep_obs: Sequence[str], keep_obsm: Sequence[str]) -> AnnData:
