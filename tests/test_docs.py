@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
 from functools import cache
@@ -101,3 +103,46 @@ def test_links_between_pages_exist(path):
         pytest.skip("made by a build")
     for target in re.findall(r"\]\((?!https?://|mailto:|#)([^)\s#]+)", path.read_text()):
         assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}, which does not exist"
+
+
+PAGES = [path for ending in ("*.md", "*.ipynb") for path in (*DOCS.rglob(ending), *(DOCS / "tutorials").glob(ending))]
+"""Pages and notebooks; the folder of notebooks is a link, which older Pythons do not follow."""
+
+
+def _text(path: Path) -> str:
+    """Return the prose of a page: of a notebook its markdown."""
+    if path.suffix == ".md":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def _anchors(path: Path) -> set[str]:
+    """Return what can be linked to on a page: headings as MyST names them, and labels."""
+    text = re.sub(r"^```.*?^```", "", _text(path), flags=re.DOTALL | re.MULTILINE)
+    headings = (re.sub(r"[^\w\s-]", "", line.lower()) for line in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE))
+    return {line.strip().replace(" ", "-") for line in headings} | set(
+        re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("path", sorted(set(PAGES)), ids=lambda p: p.name)
+def test_documents_and_places_that_pages_name_exist(path):
+    if {"_build", "generated", ".ipynb_checkpoints"} & set(path.relative_to(DOCS).parts):
+        pytest.skip("made by a build")
+    text = _text(path)
+    for target in re.findall(r"\{doc\}`(?:[^`<]*<)?([^`<>]+)>?`", text):
+        # By name alone: the folder of notebooks is a link to another place.
+        place = Path(os.path.normpath(DOCS / target[1:] if target.startswith("/") else path.parent / target))
+        assert any(place.with_name(place.name + end).is_file() for end in (".md", ".ipynb")), f"no page {target}"
+    for page, anchor in re.findall(r"\]\((?!https?:)([^)\s#]*)#([^)\s]+)\)", text):
+        target = path.parent / page if page else path
+        if target.suffix in (".md", ".ipynb"):
+            assert anchor in _anchors(target), f"{page or path.name} has no place #{anchor}"
+
+
+def test_every_tutorial_is_told_and_listed():
+    page = (DOCS / "tutorials.md").read_text()
+    for path in (DOCS / "tutorials").glob("*.ipynb"):
+        assert f"{{doc}}`tutorials/{path.stem}`" in page
+        assert f"\ntutorials/{path.stem}\n" in page
