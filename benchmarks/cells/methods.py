@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -37,8 +36,10 @@ Embed = Callable[[AnnData], np.ndarray]
 def _build(name: str, corpus: AnnData, seed: int) -> scjepa.CellJEPA:
     preset, parts = PRETRAINED[name]
     scjepa.CellJEPA.setup_anndata(corpus, labels_key="cell_type")  # for finetune.py; pretraining never reads labels
-    sets = Path(os.environ["SCJEPA_DATA"]) / "genesets" / "hallmark_v2025_human.gmt"
-    modules = {"modules": sets} if preset == "modules" else {}
+    modules = {}
+    if preset == "modules":
+        scjepa.tl.gene_modules(corpus)
+        modules["modules"] = "module"
     return scjepa.CellJEPA(corpus, preset, seed=seed, **modules, **parts)
 
 
