@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from scjepa.nn import TechnologyAdversary, draw_mask, pool, sigreg
+from scjepa.nn.objectives._terms import standardize_over_batch
 
 V1 = {"name": "lejepa"}
 
@@ -67,7 +68,8 @@ def test_the_loss_is_what_it_says(make_model, make_batch):
     rng = _rng(4)
     masked = draw_mask(repeated, "stratified", 0.6, rng)
     visible = repeated.select(~masked)
-    views = pool(model.context(visible), visible, "neighborhood").view(3, 5, -1)
+    pooled = pool(model.context(visible), visible, "neighborhood")
+    views = model.objective.projector(standardize_over_batch(pooled)).view(3, 5, -1)
     invariance = views.var(0, unbiased=False).mean()
     torch.testing.assert_close(output.terms["invariance_loss"], invariance.detach())
     expected = 0.8 * invariance + 0.2 * sigreg(views, 256, rng) + output.terms["technology_loss"]

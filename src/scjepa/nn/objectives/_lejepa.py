@@ -11,6 +11,7 @@ from scjepa.nn.batch import Batch
 from scjepa.nn.masking import draw_mask
 from scjepa.nn.objectives._base import ObjectiveOutput
 from scjepa.nn.objectives._sigreg import sigreg
+from scjepa.nn.objectives._terms import PooledHead, standardize_over_batch
 from scjepa.nn.pooling import pool
 
 
@@ -44,9 +45,11 @@ class TechnologyAdversary(nn.Module):
 class LeJEPA(nn.Module):
     """Views of a neighborhood shall have one embedding, and the embeddings of a batch shall be Gaussian.
 
-    loss = (1 - λ) · invariance + λ · SIGReg (+ technology adversary), on pooled neighborhoods of ``n_views`` maskings
-    of the batch. Invariance is the mean squared distance of the views' embeddings from their mean. There is no
-    predictor, and no teacher: the target encoder is a copy of the one encoder, up to date after each step.
+    loss = (1 - λ) · invariance + λ · SIGReg (+ technology adversary), of ``n_views`` maskings of the batch. Invariance
+    is the mean squared distance of the views from their mean. Both are measured behind a projector, a small MLP on the
+    pooled neighborhoods, standardized over the batch: the mean of normed tokens cannot be Gaussian of variance 1 unless
+    all of them are alike. There is no predictor, and no teacher: the target encoder is a copy of the one encoder, up to
+    date after each step.
     """
 
     has_teacher = False
@@ -56,6 +59,7 @@ class LeJEPA(nn.Module):
         super().__init__()
         self.config = config.objective
         self.masking = config.masking
+        self.projector = PooledHead(config.encoder.width)
         self.adversary = None
         if self.config.adversarial_weight > 0:
             self.adversary = TechnologyAdversary(config.encoder.width, n_technologies, self.config.adversarial_weight)
@@ -68,7 +72,7 @@ class LeJEPA(nn.Module):
         masked = draw_mask(repeated, self.masking.scheme, self.masking.ratio, generator)
         visible = repeated.select((~masked).nonzero()[:, 0])
         pooled = pool(context(visible).float(), visible, "neighborhood")
-        views = pooled.view(self.config.n_views, batch.n_sequences, -1)
+        views = self.projector(standardize_over_batch(pooled)).view(self.config.n_views, batch.n_sequences, -1)
         share = self.config.sigreg_share
         terms = {
             "invariance_loss": (views - views.mean(0)).square().mean(),

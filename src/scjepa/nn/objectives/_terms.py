@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class PooledHead(nn.Module):
-    """Predicts the target encoder's pooled vector from the context encoder's pooled visible tokens."""
+    """An MLP on pooled vectors: what they are to predict, or what they are to agree in, is behind it."""
 
     def __init__(self, width: int):
         super().__init__()
