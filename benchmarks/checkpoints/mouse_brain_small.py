@@ -1,8 +1,8 @@
 """Train the checkpoint ``mouse-brain-small`` on all mouse-brain sections, or prove it on a set that is left out.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 SCJEPA_DATA=...
-    python benchmarks/checkpoints/mouse_brain_small.py                                # the checkpoint in the wheel
-    python benchmarks/checkpoints/mouse_brain_small.py --leave-out osmFISH --score    # leave one data set out
+    python benchmarks/checkpoints/mouse_brain_small.py --steps 1800                   # the checkpoint in the wheel
+    python benchmarks/checkpoints/mouse_brain_small.py --steps 1800 --leave-out osmFISH --score    # without one set
 
 Training data are the sections of all sets together, with the union of their panels as vocabulary and a metatoken for
 each technology. With ``--leave-out NAME --score`` the left-out set, which the model has never seen, is embedded
@@ -97,7 +97,7 @@ def card(model: scjepa.STJEPA, names: list[str], license_: str) -> scjepa.pretra
         NAME,
         description="ST-JEPA for mouse brain measured in situ: cortex and hypothalamus by four technologies.",
         data=data,
-        scores=summary(),
+        scores=summary(model.config.training.max_steps),
         license=license_,
         limitations=(
             "Small targeted panels of mouse brain alone: genes it has not seen begin with random vectors, other "
@@ -108,11 +108,12 @@ def card(model: scjepa.STJEPA, names: list[str], license_: str) -> scjepa.pretra
     )
 
 
-def summary() -> list[dict]:
-    """Return the mean leave-one-out scores of the rows in the results, one row for each set, method and read-out."""
+def summary(steps: int | None) -> list[dict]:
+    """Return the mean leave-one-out scores of as many steps, one row for each set, method and read-out."""
     if not RESULTS.is_file():
         return []
     table = pd.read_csv(RESULTS)
+    table = table[table["steps"] == steps]
     by = ["left_out", "method", "readout", "preset", "steps"]
     wide = table.groupby([*by, "matched"])[["nmi", "ari"]].mean().unstack("matched")
     rows = []
