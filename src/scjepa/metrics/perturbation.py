@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import scanpy as sc
-from anndata import AnnData
 from scipy import sparse
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAN_RULES = ("zero", "omit")
 """What a correlation counts for that is not defined, one side being constant."""
@@ -75,6 +75,8 @@ def perturbation_reference(
     ValueError
         If shapes do not fit, control is not there, or a condition has fewer than two cells.
     """
+    import pandas as pd
+
     labels = np.asarray(conditions).astype(str)
     matrix = sparse.csr_matrix(expression) if sparse.issparse(expression) else np.asarray(expression)
     if matrix.shape != (len(labels), len(genes)):
@@ -101,6 +103,10 @@ def _ranked(
     matrix: Any, labels: np.ndarray, genes: Sequence[str], control: str, names: list[str]
 ) -> dict[str, tuple[str, ...]]:
     """Return all genes of each condition by falling |t| against control."""
+    import pandas as pd
+    import scanpy as sc
+    from anndata import AnnData
+
     cells = AnnData(
         matrix.astype(np.float32),
         obs=pd.DataFrame({"condition": pd.Categorical(labels)}, index=[str(i) for i in range(len(labels))]),
@@ -150,6 +156,8 @@ def perturbation_scores(
     ValueError
         If the rule is not known, or a condition or gene is missing.
     """
+    import pandas as pd
+
     if nan not in NAN_RULES:
         raise ValueError(f"nan must be 'zero' or 'omit', found {nan!r}.")
     absent = [name for name in predicted.index if name not in reference.means.index]
