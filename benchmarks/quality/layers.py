@@ -10,7 +10,8 @@ neighborhoods z-scored). Rows go to ``results/layers.csv``.
 
 Targets are taken at the masked tokens of cells that training held out. ``results/targets.csv`` has the share of their
 variance (around each gene's mean over other cells) that is explained by the predictor, which sees the visible tokens,
-and by ridge regression from the token's own input embedding, which knows its gene, value and rank and nothing else.
+and by a regression for each gene on the token's own value and rank, which the predictor is not told (the value) and
+which say nothing of the surroundings.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from readouts import hops, z30
 from recipes import RECIPES
 from run import RESULTS, append, commit, config_hash, done
 from sets import REAL, SETS, load_set
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import Ridge
 
 from scjepa import STJEPA
 from scjepa.metrics import block_probe, nmi
 from scjepa.nn import Packing, draw_mask, pool
 from scjepa.tl._graph import EmbeddingGraph
+
+FEWEST = 10
+"""Tokens of a gene from which on its mean and regression are asked."""
 
 SCALES = {"cell": hops, "neighborhood": z30}
 
@@ -76,10 +80,10 @@ def probes(adata: AnnData, pooled: dict[str, np.ndarray]) -> list[dict]:
 
 @torch.no_grad()
 def explained(model: STJEPA, held_out: np.ndarray, seed: int) -> dict[str, float]:
-    """Return the share of the targets' variance around gene means that predictor and own input explain."""
+    """Return the share of the targets' variance around gene means that predictor and own value and rank explain."""
     source, module = model._source(None), model.module
     rng = torch.Generator().manual_seed(seed)
-    kept: dict[str, list[torch.Tensor]] = {"prediction": [], "target": [], "gene": [], "input": [], "fold": []}
+    kept: dict[str, list[torch.Tensor]] = {"prediction": [], "target": [], "gene": [], "own": [], "fold": []}
     for i, cells in enumerate(torch.from_numpy(held_out).split(64)):
         batch = module.gather(source, cells)
         state = rng.get_state()
@@ -92,23 +96,24 @@ def explained(model: STJEPA, held_out: np.ndarray, seed: int) -> dict[str, float
         kept["prediction"].append(output.predictions)
         kept["target"].append(output.targets)
         kept["gene"].append(output.genes)
-        kept["input"].append(module.target.embedding(batch)[asked])
+        kept["own"].append(torch.stack([batch.values[asked].log1p(), batch.ranks[asked].float()], dim=1))
         kept["fold"].append(torch.full((len(asked),), i % 2))
-    prediction, target, own = (torch.cat(kept[name]).double().numpy() for name in ("prediction", "target", "input"))
+    prediction, target, own = (torch.cat(kept[name]).double().numpy() for name in ("prediction", "target", "own"))
     gene, fold = torch.cat(kept["gene"]).numpy(), torch.cat(kept["fold"]).numpy()
-    gene_mean = np.full_like(target, np.nan)
-    ridge = np.full_like(target, np.nan)
-    for half in (0, 1):
-        here, other = np.flatnonzero(fold == half), fold != half
-        means = pd.DataFrame(target[other]).groupby(gene[other]).mean()
-        gene_mean[here] = means.reindex(gene[here]).to_numpy()
-        ridge[here] = RidgeCV(np.logspace(-2, 4, 7)).fit(own[other], target[other]).predict(own[here])
+    gene_mean, regressed = np.full_like(target, np.nan), np.full_like(target, np.nan)
+    for code in np.unique(gene):
+        for half in (0, 1):
+            here, other = (np.flatnonzero((gene == code) & (fold == which)) for which in (half, 1 - half))
+            if len(other) < FEWEST:
+                continue
+            gene_mean[here] = target[other].mean(0)
+            regressed[here] = Ridge(alpha=1.0).fit(own[other], target[other]).predict(own[here])
     known = ~np.isnan(gene_mean).any(1)
 
     def share(guess: np.ndarray) -> float:
         return 1 - np.square(target - guess)[known].sum() / np.square(target - gene_mean)[known].sum()
 
-    return {"predictor": share(prediction), "own input": share(ridge), "n_tokens": int(known.sum())}
+    return {"predictor": share(prediction), "own value and rank": share(regressed), "n_tokens": int(known.sum())}
 
 
 def main() -> None:

@@ -69,8 +69,10 @@ def targets(rows: pd.DataFrame) -> str:
     lines = []
     for name, group in rows.groupby("set"):
         both = [group[group["trained"] == trained] for trained in (False, True)]
-        lines.append([name, *(" → ".join(cell(part[by]) for part in both) for by in ("own input", "predictor"))])
-    return table(lines, ["set", "own input embedding", "predictor, from the visible tokens"])
+        lines.append(
+            [name, *(" → ".join(cell(part[by]) for part in both) for by in ("own value and rank", "predictor"))]
+        )
+    return table(lines, ["set", "own value and rank", "predictor, from the visible tokens"])
 
 
 def main() -> None:
