@@ -6,7 +6,8 @@
 
 ``section``: two models, one trained on all sections but the last and one on all. On the cells of the last section: a
 linear probe of cell types over spatial blocks, and the share of a cell's 15 nearest neighbors that are also its
-neighbors in the embedding of the model that knew the section (from other initial weights). Rows in ``results/new_section.csv``.
+neighbors in the embedding of the model that knew the section, from other initial weights. Rows in
+``results/new_section.csv``.
 
 ``query``: layers (``region_harmonised``) of V1 carried to osmFISH by a vote of 15 neighbors. The interval resamples
 spatial blocks of osmFISH, the same for all methods; differences from z-scored PCA are paired. Rows in
