@@ -28,6 +28,7 @@ from anndata import AnnData
 import scjepa
 from scjepa._config import PRESETS, STJEPAConfig, resolve
 from scjepa.metrics import clustering_scores
+from scjepa.models import _store
 from scjepa.tl import aggregate_neighbors, readout
 
 NAME = "mouse-brain-small"
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--leiden-seeds", type=int, default=3)
+    parser.add_argument("--weights", type=Path, help="folder of a trained checkpoint: write it again with today's card")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16"])
     parser.add_argument("--license", default="BSD-3-Clause", help="license of the weights")
     parser.add_argument("--out", type=Path, help="folder to save to (default without --leave-out: the package's)")
@@ -183,9 +185,16 @@ def main() -> None:
     print(model.panels.describe(model.vocabulary))
     if options.score and not done({**key, "method": "untrained"}, options.results):
         score(model, "untrained", key, options.leiden_seeds, options.results)
-    start = time.perf_counter()
-    model.train(accelerator="cpu", progress_bar=False)
-    print(f"{model}\ntrained in {time.perf_counter() - start:.0f} s\n{model.diagnose()}", flush=True)
+    if options.weights is None:
+        start = time.perf_counter()
+        model.train(accelerator="cpu", progress_bar=False)
+        print(f"{model}\ntrained in {time.perf_counter() - start:.0f} s\n{model.diagnose()}", flush=True)
+    else:
+        facts, weights = _store.read_model(options.weights, "STJEPA")
+        if facts["vocabulary"] != list(model.vocabulary.names):
+            parser.error(f"{options.weights} was trained on other genes than those of {', '.join(names)}.")
+        model._load_weights(_store.with_both_towers(weights), str(options.weights))
+        model._restore(facts)
     if options.score:
         score(model, "trained", key, options.leiden_seeds, options.results)
         table = pd.read_csv(options.results)
