@@ -104,7 +104,7 @@ def explained(model: STJEPA, held_out: np.ndarray, seed: int) -> dict[str, float
     for code in np.unique(gene):
         for half in (0, 1):
             here, other = (np.flatnonzero((gene == code) & (fold == which)) for which in (half, 1 - half))
-            if len(other) < FEWEST:
+            if len(other) < FEWEST or not len(here):
                 continue
             gene_mean[here] = target[other].mean(0)
             regressed[here] = Ridge(alpha=1.0).fit(own[other], target[other]).predict(own[here])
