@@ -28,6 +28,8 @@ FRACTIONS = (1.0, 0.5, 0.25, 0.1)
 def run(method: str, seed: int, options: argparse.Namespace) -> None:
     """Embed the thinned cells by one method, score, and append rows, if they are missing."""
     key = {"method": method, "seed": seed, "max_steps": options.max_steps or "preset"}
+    if method in FITTED:
+        key["max_steps"] = "fitted"
     if done(options.out, key):
         return
     scored = target()
