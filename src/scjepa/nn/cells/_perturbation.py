@@ -60,7 +60,8 @@ class PerturbedBatch(CellBatch):
         """Return the batch of the tokens ``keep``; perturbed cells stay whole."""
         names = ("genes", "values", "sequences", "perturbed", "expression", "change")
         columns: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: None if column is None else column[keep] for name, column in columns.items()})
+        chosen: dict[str, Any] = {name: None if x is None else x[keep] for name, x in columns.items()}
+        return replace(self, **chosen)
 
 
 class PerturbedEmbedding(CellEmbedding):
