@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from _speed import NOT_MEASURED, table
@@ -10,9 +11,9 @@ from _speed import NOT_MEASURED, table
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "cells" / "results"
 
 
-def _read(name: str) -> pd.DataFrame:
+def _read(name: str, **options: Any) -> pd.DataFrame:
     path = RESULTS / f"{name}.csv"
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    return pd.read_csv(path, **options) if path.is_file() else pd.DataFrame()
 
 
 def _mean(values: pd.Series) -> str:
@@ -35,11 +36,11 @@ def _by_seed(name: str, groups: list[str], scores: dict[str, str]) -> str:
 
 def trials() -> str:
     """Return the trials, one row for each read-out."""
-    results = _read("trials")
+    results = _read("trials", dtype=str, keep_default_na=False)
     if not len(results):
         return NOT_MEASURED
     columns = ("trial", "steps", "readout", "knn", "avg_bio", "nmi", "jepa_loss", "mean_cosine")
-    rows = [["" if pd.isna(row[c]) else str(row[c]) for c in columns] for _, row in results.iterrows()]
+    rows = results[list(columns)].to_numpy().tolist()
     header = ["trial", "steps", "read-out", "15-NN accuracy", "AvgBIO", "NMI", "JEPA loss", "mean cosine"]
     return table(header, rows)
 
