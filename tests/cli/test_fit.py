@@ -41,6 +41,8 @@ def test_fit_does_what_python_does(data, tiny, tmp_path, capsys):
     assert streams.out == f"{tmp_path / 'm'}\n"
     assert "80 cells, 25 genes, graph of 5 neighbors" in streams.err
     assert "Training" in streams.err
+    assert "encoder   " in streams.err
+    assert "call model.train()" not in streams.err
 
     adata = ad.read_h5ad(data / "a.h5ad")
     sq.gr.spatial_neighbors(adata, n_neighs=5, coord_type="generic")

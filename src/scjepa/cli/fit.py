@@ -99,7 +99,9 @@ def run(options: argparse.Namespace) -> None:
     else:
         model = STJEPA(adata, preset=config, seed=options.seed)
     progress.step("training")
-    progress.note(repr(model))
+    shown = repr(model)
+    # Its first line tells who types Python to call model.train(), which is what comes next here.
+    progress.note(shown if model.is_trained_ else shown.split("\n", 1)[1])
     _train(model, options)
     progress.note(str(model.diagnose()))
     model.save(options.out, overwrite=options.overwrite)
