@@ -13,8 +13,8 @@ neighbors in the embedding of the model that knew the section, from other initia
 spatial blocks of osmFISH, the same for all methods; differences from z-scored PCA are paired. Rows in
 ``results/query.csv``.
 
-Both: preset ``demo``, its own number of steps unless ``--steps`` says otherwise; a seed that is there with as many
-steps is not run again.
+Both: preset ``demo`` and its own number of steps unless told otherwise; a seed that is there with as many
+steps of the preset is not run again.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def with_graph(adata: AnnData) -> AnnData:
     return adata
 
 
-def model_of(adata: AnnData, seed: int) -> scjepa.STJEPA:
+def model_of(adata: AnnData, seed: int, preset: str) -> scjepa.STJEPA:
     """Return an untrained model of these cells."""
     scjepa.STJEPA.setup_anndata(adata, library_key="section")
-    return scjepa.STJEPA(adata, preset="demo", seed=seed)
+    return scjepa.STJEPA(adata, preset=preset, seed=seed)
 
 
 def trained(model: scjepa.STJEPA, steps: int, what: str) -> scjepa.STJEPA:
@@ -70,7 +70,7 @@ def trained(model: scjepa.STJEPA, steps: int, what: str) -> scjepa.STJEPA:
 # -- a further section ------------------------------------------------------------------------------------------------
 
 
-def section(seed: int, steps: int) -> pd.DataFrame:
+def section(seed: int, steps: int, preset: str) -> pd.DataFrame:
     """Embed the last hypothalamus section with and without its having been trained on."""
     whole = scjepa.datasets.load(HYPOTHALAMUS)
     names = list(whole.obs["section"].cat.categories)
@@ -81,11 +81,11 @@ def section(seed: int, steps: int) -> pd.DataFrame:
     def embedded(model: scjepa.STJEPA) -> dict[str, np.ndarray]:
         return {scale: model.get_latent_representation(new, scale=scale) for scale in SCALES}
 
-    model = model_of(rest, seed)
+    model = model_of(rest, seed, preset)
     methods: dict[str, dict[str, np.ndarray]] = {"untrained": embedded(model)}
     methods["ST-JEPA, without the section"] = embedded(trained(model, steps, "three sections"))
     # Of another seed: with the same initial weights, even untrained models would agree.
-    other = model_of(with_graph(whole), seed + 100)
+    other = model_of(with_graph(whole), seed + 100, preset)
     methods["ST-JEPA, with the section"] = embedded(trained(other, steps, "four sections"))
     methods["PCA"] = {"cell": cell_pca(new), "neighborhood": neighborhood_pca(new)}
     methods["z-scored PCA"] = {"neighborhood": section_zscored_pca(new, library_key="section")}
@@ -138,14 +138,14 @@ def query_embeddings(model: scjepa.STJEPA, v1: AnnData, new: AnnData, shared: li
     return found
 
 
-def query(seed: int, steps: int) -> pd.DataFrame:
+def query(seed: int, steps: int, preset: str) -> pd.DataFrame:
     """Carry layers of V1 to osmFISH by a model that was trained on V1 alone."""
     v1, new = (with_graph(scjepa.datasets.load(name)) for name in ("V1", "osmFISH"))
     shared = [gene for gene in v1.var_names if gene in set(new.var_names)]
     labels, truth = (adata.obs["region_harmonised"].astype(str).to_numpy() for adata in (v1, new))
     scored = np.isin(truth, np.setdiff1d(labels, ["unlabelled"]))
 
-    model = model_of(v1, seed)
+    model = model_of(v1, seed, preset)
     methods = {"untrained": query_embeddings(model, v1, new, shared)}
     methods["ST-JEPA, trained on V1"] = query_embeddings(trained(model, steps, "V1"), v1, new, shared)
     few = [adata[:, shared].copy() for adata in (v1, new)]
@@ -205,19 +205,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--preset", default="demo", choices=list(scjepa.PRESETS))
     parser.add_argument("--steps", type=int, help="optimizer steps; default: the preset's")
     options = parser.parse_args()
     run, name = TASKS[options.task]
     file = RESULTS / name
-    steps = options.steps or scjepa.PRESETS["demo"].training.max_steps
+    steps = options.steps or scjepa.PRESETS[options.preset].training.max_steps
     for seed in range(options.seeds):
-        if file.is_file() and (pd.read_csv(file)[["seed", "steps"]] == [seed, steps]).all(axis=1).any():
+        key = {"seed": seed, "steps": steps, "preset": options.preset}
+        if file.is_file() and (pd.read_csv(file)[list(key)] == pd.Series(key)).all(axis=1).any():
             continue
         with warnings.catch_warnings():
             # What they say is meant here: untrained models, genes left out, cells without a count of a shared gene.
             warnings.simplefilter("ignore")
-            rows = run(seed, steps)
-        rows = rows.assign(seed=seed, preset="demo", steps=steps, commit=commit())
+            rows = run(seed, steps, options.preset)
+        rows = rows.assign(**key, commit=commit())
         RESULTS.mkdir(parents=True, exist_ok=True)
         rows.to_csv(file, mode="a", header=not file.is_file(), index=False, float_format="%.5g")
 
