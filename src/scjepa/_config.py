@@ -107,7 +107,7 @@ class EncoderConfig:
         vectors, ``"bound"`` the product gene × value, which pooling does not mix up, ``"none"`` gene identity alone.
     value_scale
         ``"log1p"`` or ``"identity"``: what the value encoder sees of a token's value. Of values that normalization
-        made negative, ``"log1p"`` takes log(1 + |value|) and keeps the sign.
+        made negative, ``"log1p"`` takes the logarithm of one plus its size and keeps the sign.
     rank
         Rank encoder, a name in :data:`scjepa.nn.RANK_ENCODERS`.
     segment

@@ -24,7 +24,7 @@ def neighbor_agreement(embedding: Any, other: Any, *, n_neighbors: int = 15) -> 
     Returns
     -------
     float
-        Mean over cells of |common neighbors| / ``n_neighbors``, in [0, 1]. Unrelated embeddings have about
+        Mean over cells of the number of common neighbors over ``n_neighbors``, in [0, 1]. Unrelated embeddings have about
         ``n_neighbors`` / (n_cells - 1).
 
     Raises

@@ -31,7 +31,7 @@ class PerturbationReference:
     control
         Mean expression of control, by gene.
     de
-        The ``n_top`` genes of each condition that differ most from control: those of the largest |t| of Welch's
+        The ``n_top`` genes of each condition that differ most from control: those of the largest absolute t of Welch's
         t-test on cells (``scanpy.tl.rank_genes_groups(method="t-test", rankby_abs=True)``).
     de_non_dropout
         The first ``n_top`` of that ranking that are no dropouts. A gene is a dropout of a condition if its mean is 0
@@ -134,7 +134,7 @@ def perturbation_scores(
     - ``pearson_delta``: correlation of the changes, p - c and t - c.
     - ``mse``: mean of (p - t)².
 
-    and ``delta_size``, |p - c| / |t - c| over all genes: 0 for no change, 1 for changes of the right size.
+    and ``delta_size``, the length of p - c over that of t - c, all genes: 0 for no change, 1 for changes of the right size.
 
     Parameters
     ----------

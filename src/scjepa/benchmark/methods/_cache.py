@@ -48,7 +48,16 @@ def read(folder: str | Path, name: str) -> MethodResult | None:
 
 def write(folder: str | Path, name: str, result: MethodResult) -> None:
     """Keep a result; the file is there whole or not at all."""
-    about = asdict(replace(result, embedding=None, clusters=None, cell_embedding=None, info=dict(result.info), versions=dict(result.versions)))
+    about = asdict(
+        replace(
+            result,
+            embedding=None,
+            clusters=None,
+            cell_embedding=None,
+            info=dict(result.info),
+            versions=dict(result.versions),
+        )
+    )
     for gone in (*_ARRAYS, "cached"):
         about.pop(gone)
     arrays = {key: getattr(result, key) for key in _ARRAYS if getattr(result, key) is not None}
