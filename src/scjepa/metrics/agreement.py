@@ -24,8 +24,8 @@ def neighbor_agreement(embedding: Any, other: Any, *, n_neighbors: int = 15) -> 
     Returns
     -------
     float
-        Mean over cells of the number of common neighbors over ``n_neighbors``, in [0, 1]. Unrelated embeddings have about
-        ``n_neighbors`` / (n_cells - 1).
+        Mean over cells of the number of common neighbors over ``n_neighbors``, in [0, 1]. Unrelated embeddings have
+        about ``n_neighbors`` / (n_cells - 1).
 
     Raises
     ------
