@@ -134,7 +134,8 @@ def perturbation_scores(
     - ``pearson_delta``: correlation of the changes, p - c and t - c.
     - ``mse``: mean of (p - t)².
 
-    and ``delta_size``, the length of p - c over that of t - c, all genes: 0 for no change, 1 for changes of the right size.
+    and ``delta_size``, the length of p - c over that of t - c, all genes: 0 for no change, 1 for changes of the right
+    size.
 
     Parameters
     ----------
