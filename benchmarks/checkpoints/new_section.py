@@ -212,7 +212,7 @@ def main() -> None:
     file = RESULTS / name
     steps = options.steps or scjepa.PRESETS[options.preset].training.max_steps
     for seed in range(options.seeds):
-        key = {"seed": seed, "steps": steps, "preset": options.preset}
+        key = {"seed": seed, "preset": options.preset, "steps": steps}
         if file.is_file() and (pd.read_csv(file)[list(key)] == pd.Series(key)).all(axis=1).any():
             continue
         with warnings.catch_warnings():

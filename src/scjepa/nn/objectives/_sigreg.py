@@ -14,9 +14,9 @@ def sigreg(x: Tensor, n_projections: int = 256, generator: torch.Generator | Non
     """Return the mean Epps-Pulley statistic of ``x`` along random directions.
 
     Along a direction the statistic is ``n · ∫ |φ(t) - exp(-t²/2)|² exp(-t²/2) dt``, with φ the characteristic function
-    of the n projected vectors: about 1 for draws of a standard Gaussian whatever n, and 0.41 n where all vectors are 0. If
-    the projections on all directions are standard Gaussian, the vectors are, with mean 0 and covariance 1. Directions
-    are drawn anew at each call, so that in the course of training none is left out.
+    of the n projected vectors: about 1 for draws of a standard Gaussian whatever n, and 0.41 n where all vectors are 0.
+    If the projections on all directions are standard Gaussian, the vectors are, with mean 0 and covariance 1.
+    Directions are drawn anew at each call, so that in the course of training none is left out.
 
     Parameters
     ----------
