@@ -48,7 +48,7 @@ quick() {
 }
 
 table1() {
-    local how=(--methods all --preset base --seeds 3 --timeout 7200)
+    local how=(--methods all --preset base --seeds 3 --timeout "${TIMEOUT:-7200}")
     run table1-V1 --data "$v1" --label region "${how[@]}"
     run table1-osmFISH --data "$osmfish" --label region "${how[@]}"
     run table1-mPFC --data "$mpfc" --label region "${how[@]}"

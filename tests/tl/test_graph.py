@@ -117,6 +117,48 @@ def test_the_nearest_number_is_returned_where_the_graph_has_more_pieces():
     assert EmbeddingGraph(points).match(2).n_clusters == 4
 
 
+def _with_knots(n_knots: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Return four broad blobs side by side, and knots: ten cells each, nearest to each other alone."""
+    rng = np.random.default_rng(1)
+    truth = np.repeat(np.arange(4), 400)
+    broad = np.c_[6.0 * truth, np.zeros(len(truth))] + rng.normal(size=(len(truth), 2))
+    places = np.c_[np.linspace(0, 18, n_knots), np.full(n_knots, 40.0)]
+    knots = np.repeat(places, 10, axis=0) + 1e-3 * rng.normal(size=(10 * n_knots, 2))
+    return np.r_[broad, knots].astype(np.float32), np.r_[truth, np.repeat(np.arange(n_knots) * 4 // n_knots, 10)]
+
+
+def test_a_wanted_number_of_clusters_is_not_used_up_by_knots():
+    points, truth = _with_knots()
+    graph = EmbeddingGraph(points, n_neighbors=8)
+    counted = graph.match(4)
+    assert counted.sizes[0] > 800  # every knot counts: blobs stay in one
+    found = graph.match(4, min_share=0.01)
+    assert found.n_clusters == 4
+    assert found.sizes.min() >= 0.01 * len(points)
+    assert (np.bincount(found.labels[:1600] * 4 + truth[:1600], minlength=16) > 350).sum() == 4
+    knots = found.labels[1600:].reshape(-1, 10)
+    assert (knots == knots[:, :1]).all()
+    order = np.random.default_rng(2).permutation(len(points))
+    again = EmbeddingGraph(points[order], n_neighbors=8).match(4, min_share=0.01)
+    np.testing.assert_array_equal(again.labels, found.labels[order])
+
+
+@settings(deadline=None, max_examples=15)
+@given(n_clusters=st.integers(1, 60), min_share=st.sampled_from([0.0, 0.01, 0.1, 0.9]))
+def test_a_share_that_every_cluster_must_have_leaves_no_smaller_one(n_clusters, min_share):
+    points = np.random.default_rng(n_clusters).normal(size=(150, 3))
+    found = EmbeddingGraph(points, n_neighbors=6).match(n_clusters, min_share=min_share)
+    assert len(found.labels) == 150
+    assert (np.diff(found.sizes) <= 0).all()
+    if found.sizes[0] >= min(min_share, 0.1 / n_clusters) * 150:
+        assert found.sizes.min() >= min(min_share, 0.1 / n_clusters) * 150
+
+
+def test_a_share_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="min_share"):
+        EmbeddingGraph(_blobs(2)[0]).match(2, min_share=1.0)
+
+
 def test_seeds_repeat_and_other_random_numbers_are_left_alone():
     points = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     graph = EmbeddingGraph(points)

@@ -16,7 +16,7 @@ from scjepa.benchmark.methods import MethodResult
 from scjepa.metrics import ari, ilisi, label_transfer, mmd, niche_continuity, nmi
 from scjepa.metrics._checks import varied_embedding
 from scjepa.tl import aggregate_neighbors, readout
-from scjepa.tl._graph import EmbeddingGraph, Partition
+from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph, Partition
 
 ALL = "all"
 """Group of all cells of a task."""
@@ -63,12 +63,16 @@ class Scoring:
         Names of read-outs: ``"plain"``, ``"z30"``, ``"hops"``.
     n_neighbors
         Neighbors in the graph of embeddings, the cell included.
+    min_share
+        At the number of labels, clusters of a smaller share of the cells do not count, and their cells join the
+        cluster of their nearest cell.
     """
 
     resolutions: Sequence[float] = (0.6, 0.8, 1.0, 1.2, 1.4)
     leiden_seeds: int = 3
     readouts: Sequence[str] = ("plain", "z30", "hops")
     n_neighbors: int = 15
+    min_share: float = MIN_SHARE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolutions", tuple(map(float, self.resolutions)))
@@ -156,7 +160,7 @@ def _score_clusterings(scored: Scored, task: Task, name: str, values: np.ndarray
         found: list[tuple[bool, Partition]] = []
         if task.n_labels:
             found += [(False, graph.leiden(resolution, seed)) for resolution in scoring.resolutions]
-            found.append((True, graph.match(task.n_labels, seed)))
+            found.append((True, graph.match(task.n_labels, seed, scoring.min_share)))
         for matched, partition in found:
             of = {"resolution": float(partition.resolution), "leiden_seed": seed}
             _score_partition(scored, task, name, partition.labels, matched, **of)

@@ -103,6 +103,7 @@ def clustering_scores(
     n_neighbors: int = 15,
     seeds: Sequence[int] = (0,),
     matched: bool = True,
+    min_share: float = 0.01,
     groups: Any = None,
     ignore: str | Sequence[Any] = UNLABELLED,
 ) -> pd.DataFrame:
@@ -127,6 +128,10 @@ def clustering_scores(
         Seeds of Leiden; one set of rows for each. The graph is the same for all.
     matched
         Also cluster at the number of labels.
+    min_share
+        At the number of labels, clusters of a smaller share of the cells do not count, and their cells join the
+        cluster of their nearest cell: a few cells that are nearest to each other alone are split off first, and would
+        use up the number. 0: every cluster counts.
     groups
         Group of each cell, such as its technology: all cells are clustered together, and each group's cells are
         scored by themselves. ``None``: all labelled cells are scored as one.
@@ -165,7 +170,7 @@ def clustering_scores(
     for seed in seeds:
         partitions = [(False, graph.leiden(resolution, seed)) for resolution in resolutions]
         if matched:
-            partitions.append((True, graph.match(n_labels, seed)))
+            partitions.append((True, graph.match(n_labels, seed, min_share)))
         rows += [
             {
                 **group,

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ _LEIDEN_ITERATIONS = 2
 _MAX_RESOLUTION = 4096.0
 _BISECTIONS = 16
 _SEEDS_TRIED = 5
+
+MIN_SHARE = 0.01
+"""Share of the cells below which a cluster is an island when clusters are counted: see :meth:`EmbeddingGraph.match`."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,15 @@ class Partition:
     def n_clusters(self) -> int:
         """Number of clusters."""
         return int(self.labels.max()) + 1
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Cells of each cluster, decreasing."""
+        return np.bincount(self.labels)
+
+    def counted(self, least: float) -> int:
+        """Return the number of clusters of at least so many cells."""
+        return int((self.sizes >= least).sum())
 
 
 @contextmanager
@@ -86,6 +99,7 @@ class EmbeddingGraph:
             raise ValueError(f"n_neighbors counts the cell itself and must be 2 or more, found {n_neighbors}.")
         self.n_neighbors = min(n_neighbors, len(embedding))
         self._order = canonical_order(embedding)
+        self._embedding = embedding
         distances, connectivities = neighbor_graph(embedding[self._order], self.n_neighbors, seed)
         self._graph = _as_igraph(connectivities)
         rank = np.argsort(self._order)
@@ -112,31 +126,63 @@ class EmbeddingGraph:
         labels[self._order] = _by_size(np.asarray(clusters.membership))
         return Partition(labels, resolution, seed)
 
-    def match(self, n_clusters: int, seed: int = 0) -> Partition:
+    def match(self, n_clusters: int, seed: int = 0, min_share: float = 0.0) -> Partition:
         """Search the resolution that gives ``n_clusters``, by bisection, with a few seeds from ``seed`` on.
+
+        Neighborhoods overlap, so an embedding of them has knots: a dozen cells whose nearest neighbors are each
+        other, which Leiden splits off at any resolution, long before it splits the rest. Were they counted, the wanted
+        number would be reached with nearly all cells in one cluster.
+
+        Parameters
+        ----------
+        n_clusters
+            The number of clusters wanted.
+        seed
+            Leiden's first seed.
+        min_share
+            Clusters of a smaller share of the cells, or of less than a tenth of an equal share where that is less, are
+            not counted; their cells join the cluster of their nearest cell. 0: every cluster counts.
 
         Returns
         -------
         Partition
             With exactly ``n_clusters``, or the nearest number found. A graph of more connected components than
-            ``n_clusters`` cannot reach it.
+            ``n_clusters`` cannot reach it where every cluster counts.
         """
         if n_clusters < 1:
             raise ValueError(f"The number of clusters must be 1 or more, found {n_clusters}.")
-        n_clusters = max(n_clusters, len(self._graph.connected_components()))
+        if not 0 <= min_share < 1:
+            raise ValueError(f"min_share must lie in [0, 1), found {min_share}.")
+        least = min(min_share, 0.1 / n_clusters) * len(self._order)
+        components = np.array(self._graph.connected_components().sizes())
+        n_clusters = max(n_clusters, int((components >= least).sum()))
         best: Partition | None = None
         low, high = 0.0, None
         for trial in range(seed, seed + _SEEDS_TRIED):
-            found, low, high = self._bisect(n_clusters, trial, low, high)
-            if best is None or abs(found.n_clusters - n_clusters) < abs(best.n_clusters - n_clusters):
+            found, low, high = self._bisect(n_clusters, trial, low, high, least)
+            if best is None or _misses(found, n_clusters, least) < _misses(best, n_clusters, least):
                 best = found
-            if best.n_clusters == n_clusters:
+            if _misses(best, n_clusters, least) == 0:
                 break
             # Another seed may cross the number a little lower or higher.
             low, high = 0.8 * low, 1.25 * high
         if best is None:
             raise RuntimeError("No seed was tried.")
-        return best
+        return self._joined(best, least)
+
+    def _joined(self, found: Partition, least: float) -> Partition:
+        """Return the partition with the cells of clusters below ``least`` in the cluster of their nearest cell."""
+        kept = found.sizes >= least
+        if kept.all() or not kept.any():
+            return found
+        from sklearn.neighbors import NearestNeighbors
+
+        stays = kept[found.labels]
+        nearest = NearestNeighbors(n_neighbors=1).fit(self._embedding[stays])
+        labels = found.labels.copy()
+        labels[~stays] = labels[stays][nearest.kneighbors(self._embedding[~stays], return_distance=False)[:, 0]]
+        labels[self._order] = _by_size(labels[self._order])
+        return Partition(labels, found.resolution, found.seed)
 
     def as_scanpy(self, use_rep: str, seed: int, key: str = "") -> dict[str, Any]:
         """Return what scanpy keeps in ``uns`` about a graph whose matrices have the prefix ``key``."""
@@ -154,24 +200,32 @@ class EmbeddingGraph:
             "params": params,
         }
 
-    def _bisect(self, n_clusters: int, seed: int, low: float, high: float | None) -> tuple[Partition, float, float]:
+    def _bisect(
+        self, n_clusters: int, seed: int, low: float, high: float | None, least: float
+    ) -> tuple[Partition, float, float]:
         """Return the nearest partition found with one seed and the bracket in which the number is crossed."""
         best = self.leiden(1.0 if high is None else high, seed)
-        while best.n_clusters < n_clusters and best.resolution < _MAX_RESOLUTION:
+        while best.counted(least) < n_clusters and best.resolution < _MAX_RESOLUTION:
             low = best.resolution
             best = self.leiden(2 * low, seed)
+            if best.sizes[0] < least:  # all are islands: more resolution only makes them smaller
+                break
         high = best.resolution
         for _ in range(_BISECTIONS):
-            if best.n_clusters == n_clusters:
+            if best.counted(least) == n_clusters:
                 break
             found = self.leiden((low + high) / 2, seed)
-            if found.n_clusters < n_clusters:
+            if found.counted(least) < n_clusters and found.sizes[0] >= least:
                 low = found.resolution
             else:
                 high = found.resolution
-            if abs(found.n_clusters - n_clusters) < abs(best.n_clusters - n_clusters):
+            if _misses(found, n_clusters, least) < _misses(best, n_clusters, least):
                 best = found
         return best, low, high
+
+
+def _misses(found: Partition, n_clusters: int, least: float) -> int:
+    return abs(found.counted(least) - n_clusters)
 
 
 def _as_igraph(connectivities: csr_matrix) -> Any:

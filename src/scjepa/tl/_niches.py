@@ -9,7 +9,7 @@ import numpy as np
 
 from scjepa import _keys
 from scjepa.tl._adata import embedding_of, groups_of, record, record_of, refuse_users
-from scjepa.tl._graph import EmbeddingGraph, Partition
+from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa.tl._palette import palette
 from scjepa.tl._readout import readout
 
@@ -24,6 +24,7 @@ def niches(
     n_niches: int | None = None,
     resolution: float = 1.0,
     n_neighbors: int = 15,
+    min_share: float = MIN_SHARE,
     key_added: str = _keys.NICHE,
     random_state: int = 0,
     standardize_by: str | None = None,
@@ -42,6 +43,10 @@ def niches(
         Leiden's resolution; more gives more niches.
     n_neighbors
         Neighbors of each cell in the graph, itself included; at most as many as there are cells are used.
+    min_share
+        With ``n_niches``: islands of a smaller share of the cells (or of less than a tenth of an equal share, where
+        that is less) do not count as niches, and their cells join the niche of their nearest cell. 0: every cluster
+        counts.
     key_added
         Column of ``adata.obs`` to write.
     random_state
@@ -83,7 +88,7 @@ def niches(
     if n_niches is None:
         found = graph.leiden(resolution, random_state)
     else:
-        found = graph.match(n_niches, random_state)
+        found = graph.match(n_niches, random_state, min_share)
         _warn_unmatched(found, n_niches)
     _write_niches(adata, key_added, found)
     _write_graph(adata, graph, use_rep, random_state)
