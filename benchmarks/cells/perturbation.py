@@ -15,18 +15,17 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from rows import RESULTS, append
 
 import scjepa
 from scjepa.benchmark import predict_baselines
 from scjepa.metrics import PerturbationReference, perturbation_reference, perturbation_scores
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, log_normalized, simulation_split
 
-RESULTS = Path(__file__).parent / "results"
 TABLE, EACH = RESULTS / "perturbation.csv", RESULTS / "perturbation_conditions.csv"
 
 VARIANTS: dict[str, dict] = {
@@ -87,12 +86,6 @@ def rows_of(
     genes = [[g for g in name.split("+") if g != CONTROL] for name in table.index]
     table.insert(3, "n_in_panel", [sum(g in panel for g in each) for each in genes])
     return table.reset_index(drop=True)
-
-
-def append(path: Path, rows: pd.DataFrame) -> None:
-    """Append rows; a header is written with the first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(path, mode="a", header=not path.is_file(), index=False, float_format="%.5g")
 
 
 def done(name: str, seed: int) -> set[str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -24,6 +25,9 @@ import numpy as np
 import pandas as pd
 import squidpy as sq
 from anndata import AnnData
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from records import append, done
 
 import scjepa
 from scjepa._config import PRESETS, STJEPAConfig, resolve
@@ -142,17 +146,8 @@ def score(model: scjepa.STJEPA, method: str, key: dict, n_seeds: int, out: Path)
         for name, (scale, shape) in READOUTS.items()
     ]
     rows = pd.concat(tables).rename(columns={"seed": "leiden_seed"}).assign(method=method, **key)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(out, mode="a", header=not out.is_file(), index=False, float_format="%.5g")
+    append(out, rows)
     return rows
-
-
-def done(key: dict, out: Path) -> bool:
-    """Tell whether rows with this key are in the results."""
-    if not out.is_file():
-        return False
-    table = pd.read_csv(out)
-    return bool((table[list(key)].astype(str) == pd.Series(key).astype(str)).all(axis=1).any())
 
 
 def main() -> None:
@@ -178,12 +173,12 @@ def main() -> None:
     names = [name for name in SETS if name != options.leave_out]
     steps = config.training.max_steps
     key = {"left_out": options.leave_out, "preset": options.preset, "steps": steps, "seed": options.seed}
-    if options.score and done({**key, "method": "trained"}, options.results):
+    if options.score and done(options.results, {**key, "method": "trained"}):
         print(f"{key} is in {options.results}")
         return
     model = make(names, config, options.seed)
     print(model.panels.describe(model.vocabulary))
-    if options.score and not done({**key, "method": "untrained"}, options.results):
+    if options.score and not done(options.results, {**key, "method": "untrained"}):
         score(model, "untrained", key, options.leiden_seeds, options.results)
     if options.weights is None:
         start = time.perf_counter()

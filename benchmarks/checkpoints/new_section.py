@@ -20,7 +20,7 @@ steps of the preset is not run again.
 from __future__ import annotations
 
 import argparse
-import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,6 +31,9 @@ import pandas as pd
 import squidpy as sq
 from anndata import AnnData
 from sklearn.neighbors import KNeighborsClassifier
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from records import append, commit, done
 
 import scjepa
 from scjepa._spatial import spatial_blocks
@@ -194,12 +197,6 @@ TASKS: Mapping[str, tuple[Callable[[int, int], pd.DataFrame], str]] = {
 }
 
 
-def commit() -> str:
-    """Return the checkout's short commit."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(git, capture_output=True, text=True).stdout.strip()
-
-
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -213,15 +210,13 @@ def main() -> None:
     steps = options.steps or scjepa.PRESETS[options.preset].training.max_steps
     for seed in range(options.seeds):
         key = {"seed": seed, "preset": options.preset, "steps": steps}
-        if file.is_file() and (pd.read_csv(file)[list(key)] == pd.Series(key)).all(axis=1).any():
+        if done(file, key):
             continue
         with warnings.catch_warnings():
             # What they say is meant here: untrained models, genes left out, cells without a count of a shared gene.
             warnings.simplefilter("ignore")
             rows = run(seed, steps, options.preset)
-        rows = rows.assign(**key, commit=commit())
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(file, mode="a", header=not file.is_file(), index=False, float_format="%.5g")
+        append(file, rows.assign(**key, commit=commit()))
 
 
 if __name__ == "__main__":

@@ -16,16 +16,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from methods import INDEPENDENT_OF_RECIPE, METHODS
 from readouts import READOUTS, Embeddings
 from recipes import RECIPES
+from records import append, commit, done
 from sets import REAL, SETS, load_set
 
 from scjepa.metrics import ari, nmi
@@ -40,31 +43,6 @@ RESOLUTIONS = (0.6, 0.8, 1.0, 1.2, 1.4)
 def config_hash(recipe: str) -> str:
     """Return a short hash of a recipe's resolved configuration."""
     return hashlib.sha256(json.dumps(RECIPES[recipe].to_dict(), sort_keys=True).encode()).hexdigest()[:10]
-
-
-def commit() -> str:
-    """Return the checkout's short commit, with ``+`` where it has changes."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "../../src"], capture_output=True, text=True).stdout
-    return name + ("+" if changed else "")
-
-
-def done(path: Path, key: dict) -> bool:
-    """Tell whether rows with this key are in the file."""
-    if not path.is_file():
-        return False
-    table = pd.read_csv(path, dtype={"config": str})
-    mask = pd.Series(True, index=table.index)
-    for name, value in key.items():
-        mask &= table[name].astype(str) == str(value)
-    return bool(mask.any())
-
-
-def append(path: Path, rows: pd.DataFrame) -> None:
-    """Append rows; a header is written with the first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(path, mode="a", header=not path.is_file(), index=False, float_format="%.5g")
 
 
 def cluster(embedding: np.ndarray, labels: pd.Series, seeds: range) -> tuple[pd.DataFrame, np.ndarray]:
