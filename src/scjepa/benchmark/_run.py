@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from scjepa._warn import warn
 from scjepa.benchmark._execute import execute, key_of
 from scjepa.benchmark._plan import Axes, Entry, Methods, ablation, entries_of
 from scjepa.benchmark._results import BenchmarkResults
@@ -116,11 +116,9 @@ def run(
     results = BenchmarkResults(store.rows(), store.runs(), store, found)
     sources = set(results.runs.loc[results.runs["settings"] != "own", "code"])
     if len(sources) > 1:
-        warnings.warn(
+        warn(
             f"{out} holds results of {len(sources)} versions of scjepa's code (column 'code' of runs.csv). Name "
-            "another folder to run all of them with this one.",
-            UserWarning,
-            stacklevel=2,
+            "another folder to run all of them with this one."
         )
     if out is not None:
         results.write(out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from scvi.model.base import BaseModelClass
 
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
+from scjepa._warn import warn
 from scjepa.models import _store
 from scjepa.models._data import DataKeys, fingerprint
 from scjepa.models._device import check_device, device_of
@@ -95,7 +95,7 @@ class JEPAModel(BaseModelClass):
         """Return where to look in ``adata``, which need not be the model's own."""
         if adata is self.adata:
             return self.keys
-        return keys_for(adata, self._registered_keys(adata), self.keys, stacklevel=6)
+        return keys_for(adata, self._registered_keys(adata), self.keys)
 
     def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None) -> Any:
         raise TypeError(f"{type(self).__name__} does not say how AnnData becomes tables.")
@@ -322,7 +322,7 @@ class JEPAModel(BaseModelClass):
 
     def _warn_if_untrained(self) -> None:
         if not self.is_trained_:
-            warnings.warn(self._untrained_message, UserWarning, stacklevel=3)
+            warn(self._untrained_message)
 
     # -- save and load ------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from anndata import AnnData
 
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import unknown_name
+from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._cells import CellTables, GeneTable
 from scjepa.models._embed import AUTO, check_batch_size
@@ -111,7 +111,7 @@ class CellUseMixin(JEPAModel):
             data = self._tables(adata, gene_table=gene_table)  # type: ignore[call-arg]
         empty = data.tokens.lengths == 0
         if empty.any():
-            warnings.warn(f"{empty_cells(adata, empty)} Their embedding is zero.", UserWarning, stacklevel=4)
+            warn(f"{empty_cells(adata, empty)} Their embedding is zero.")
         return self._source_of(data, self.device)
 
     def predict_labels(

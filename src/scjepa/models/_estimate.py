@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig, TrainConfig
+from scjepa._warn import warn
 from scjepa.models._embed import AUTO, bytes_per_token, token_budget
 from scjepa.nn import Towers
 from scjepa.tokens.batches import TableSource, move_batch
@@ -239,7 +239,7 @@ def check_memory(needed: int, device: torch.device, what: str, then: str) -> Non
     )
     if device.type == "cpu" and needed > TOLERANCE * free:
         raise ValueError(text)
-    warnings.warn(text, UserWarning, stacklevel=3)
+    warn(text)
 
 
 # -- time -------------------------------------------------------------------------------------------------------------

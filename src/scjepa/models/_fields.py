@@ -7,7 +7,6 @@ refused. These fields check and remember names; alignment by name is the model's
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import rich.table
 from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
 
+from scjepa._warn import warn
 from scjepa.models._data import DataKeys
 from scjepa.tokens.vocabulary import Vocabulary
 
@@ -211,7 +211,7 @@ def validate(adata: AnnData, keys: DataKeys) -> None:
             field.validate_field(adata)
 
 
-def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys, stacklevel: int = 3) -> DataKeys:
+def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> DataKeys:
     """Return where to look in an AnnData object that a model was not made from.
 
     Parameters
@@ -222,8 +222,6 @@ def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys, stack
         The keys of the model's own data. A column of sections or technologies that ``adata`` does not have is taken
         as one section, or as one technology that the model does not know, with a warning; a table of panels that it
         does not have is inferred.
-    stacklevel
-        Of the warnings.
     """
     require_anndata(adata)
     if registered is not None:
@@ -233,11 +231,9 @@ def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys, stack
         key = getattr(usual, name)
         if key is not None and key not in adata.obs:
             absent[name] = None
-            warnings.warn(
+            warn(
                 f"adata.obs has no {key!r}, so all its cells are taken as {what}. If another column tells, name it "
-                f"first: setup_anndata(adata, {name}=...).",
-                UserWarning,
-                stacklevel=stacklevel,
+                f"first: setup_anndata(adata, {name}=...)."
             )
     if usual.panel_key is not None and usual.panel_key not in adata.varm:
         absent["panel_key"] = None

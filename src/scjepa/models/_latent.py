@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from scjepa._config import STJEPAConfig, unknown_name
+from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._embed import AUTO, check_batch_size, embed_genes
 from scjepa.models._embedded import check_embedding_memory, embed_to
@@ -179,12 +179,10 @@ class LatentMixin(JEPAModel):
         ids = self.vocabulary.ids(self.adata.var_names)
         absent = sizes[ids] == 0
         if absent.any():
-            warnings.warn(
+            warn(
                 f"{absent.sum()} of {len(ids)} genes are among no cell's top {self.config.tokens.n_tokens} genes and "
                 f"get NaN, such as {self.adata.var_names[absent.argmax()]!r}. A model with more tokens, "
-                "tokens={'n_tokens': ...}, sees more of them.",
-                UserWarning,
-                stacklevel=2,
+                "tokens={'n_tokens': ...}, sees more of them."
             )
         return means[ids]
 
@@ -212,9 +210,7 @@ class LatentMixin(JEPAModel):
         empty = (lengths == 0).cpu().numpy()
         if empty.any():
             names = (self.adata if adata is None else adata).obs_names
-            warnings.warn(
+            warn(
                 f"{empty.sum()} cells have no token at the {scale} scale and get a zero embedding, first "
-                f"{names[empty.argmax()]!r}. Drop cells without counts: sc.pp.filter_cells(adata, min_counts=1).",
-                UserWarning,
-                stacklevel=3,
+                f"{names[empty.argmax()]!r}. Drop cells without counts: sc.pp.filter_cells(adata, min_counts=1)."
             )

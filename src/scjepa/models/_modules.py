@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
@@ -11,6 +10,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from anndata import AnnData
 
+from scjepa._warn import warn
 from scjepa.datasets import read_gmt
 from scjepa.models._fields import missing_key
 from scjepa.tokens.vocabulary import Vocabulary
@@ -59,11 +59,9 @@ class GeneModules:
             )
         if len(kept) < len(sets):
             lost = [name for name in sets if name not in kept]
-            warnings.warn(
+            warn(
                 f"{len(lost)} of {len(sets)} modules have fewer than {FEWEST_GENES} genes that the data have and are "
-                f"left out, {lost[0]!r} among them.",
-                UserWarning,
-                stacklevel=4,
+                f"left out, {lost[0]!r} among them."
             )
         return cls(tuple(kept), tuple(kept.values()))
 

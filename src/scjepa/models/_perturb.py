@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ import torch
 from anndata import AnnData
 
 from scjepa._cell_config import CellJEPAConfig
+from scjepa._warn import warn
 from scjepa.models._base import JEPAModel, Task, _extend
 from scjepa.models._perturb_data import (
     PerturbationRun,
@@ -283,11 +283,9 @@ class PerturbationMixin(JEPAModel):
         trained = {gene for name in run.conditions for gene in parse_condition(name, (*run.genes, *run.outside))}
         blank = sorted({gene for each in genes for gene in each if gene in run.outside} - trained)
         if blank:
-            warnings.warn(
+            warn(
                 f"{', '.join(map(repr, blank[:5]))} ({len(blank)} genes) are outside the panel and no condition that "
-                "was trained on perturbs them: their vectors are random, so nothing that was learned tells them apart.",
-                UserWarning,
-                stacklevel=3,
+                "was trained on perturbs them: their vectors are random, so nothing that was learned tells them apart."
             )
 
     def _controls(self, adata: AnnData | None, run: PerturbationRun) -> tuple[AnnData, Screen, np.ndarray]:

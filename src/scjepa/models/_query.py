@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from scjepa import pretrained
 from scjepa._config import STJEPAConfig, unknown_name
+from scjepa._warn import warn
 from scjepa.models import _store
 from scjepa.models._base import JEPAModel
 from scjepa.models._data import DataKeys, codes_of, counts_of, names_of, normalizations_of, panels_of
@@ -224,11 +224,9 @@ def _tell(alignment: Alignment) -> None:
     )
     if alignment.case_only:
         found, known = alignment.case_only[0]
-        warnings.warn(
+        warn(
             f"{len(alignment.case_only):,} genes count as new whose names differ from the reference's in case only, "
-            f"e.g. {found!r} (reference: {known!r}); rename them in adata.var_names if they are the same genes.",
-            UserWarning,
-            stacklevel=4,
+            f"e.g. {found!r} (reference: {known!r}); rename them in adata.var_names if they are the same genes."
         )
 
 

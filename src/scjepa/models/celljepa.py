@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from scjepa._cell_config import (
     PerturbationConfig,
     resolve_cells,
 )
+from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._cell_use import CellUseMixin, empty_cells
 from scjepa.models._cells import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
@@ -177,7 +177,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
             further = "" if gene_table is not None else " Or pass gene_table=..., from these names to the model's."
             raise ValueError(f"{error}{further}") from error
         if alignment.n_matched < alignment.n_names:
-            warnings.warn(f"Genes the model does not know are left out. {alignment}", UserWarning, stacklevel=5)
+            warn(f"Genes the model does not know are left out. {alignment}")
 
     def _fingerprint(self) -> tuple:
         return fingerprint(self.adata, self.keys)
@@ -192,7 +192,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
             raise ValueError(f"Validation is by 'cell' or by 'batch', found {by!r}.")
         usable = data.tokens.lengths > 0
         if not usable.all():
-            warnings.warn(f"{empty_cells(self.adata, ~usable)} They are not trained on.", UserWarning, stacklevel=5)
+            warn(f"{empty_cells(self.adata, ~usable)} They are not trained on.")
         if self._stage == "finetuning":
             usable &= data.labels >= 0
         cells = np.flatnonzero(usable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from scjepa._config import (
     TrainConfig,
     resolve,
 )
+from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._coverage import CoverageMixin
 from scjepa.models._data import CellData, DataKeys, normalizations_of, panels_of, tables_of
@@ -177,11 +177,9 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             validate(adata, keys)
             alignment = self.vocabulary.align(adata.var_names, source="adata.var_names")
             if alignment.n_matched < alignment.n_names:
-                warnings.warn(
+                warn(
                     f"Genes the model does not know are left out. {alignment} To take them in: query = "
-                    f"{type(self).__name__}.load_query_data(adata, model).",
-                    UserWarning,
-                    stacklevel=4,
+                    f"{type(self).__name__}.load_query_data(adata, model)."
                 )
         return tables_of(
             adata,
@@ -244,7 +242,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         model._build(config, vocabulary, panels, normalizations, facts["seed"])
         alignment = model.vocabulary.align(adata.var_names, source="adata.var_names")
         if alignment.n_matched < alignment.n_names:
-            warnings.warn(f"Genes the model does not know are left out. {alignment}", UserWarning, stacklevel=4)
+            warn(f"Genes the model does not know are left out. {alignment}")
         model._restore(facts)
         model.reference = Reference(**facts["reference"]) if facts.get("reference") else None
         model.card = Card.from_any(facts["card"], "") if facts.get("card") else None

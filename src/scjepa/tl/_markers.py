@@ -9,6 +9,7 @@ import numpy as np
 
 from scjepa import _keys
 from scjepa._config import unknown_name
+from scjepa._warn import warn
 from scjepa.tl._adata import niches_of, record, refuse_users
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def niche_markers(
     sizes = found.value_counts()
     single = [name for name in found.cat.categories if sizes[name] < 2]
     if single:
-        warnings.warn(f"Niches of one cell are left out: {', '.join(single)}.", UserWarning, stacklevel=2)
+        warn(f"Niches of one cell are left out: {', '.join(single)}.")
         holder = holder[~found.isin(single)].copy()
     groups = list(holder.obs[niche_key].cat.categories)
     if len(groups) < 2:
@@ -173,9 +174,7 @@ def _check_counts(values: np.ndarray, layer: str | None) -> None:
     if not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"{where} has negative, NaN or infinite values. Name the raw counts: layer=...")
     if (values != np.rint(values)).any():
-        warnings.warn(
+        warn(
             f"{where} has values that are not whole numbers and is normalized once more if they are not counts. "
-            "Name the raw counts: layer=...",
-            UserWarning,
-            stacklevel=4,
+            "Name the raw counts: layer=..."
         )

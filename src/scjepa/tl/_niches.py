@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scjepa import _keys
+from scjepa._warn import warn
 from scjepa.tl._adata import embedding_of, groups_of, record, record_of, refuse_users
 from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa.tl._palette import palette
@@ -120,11 +120,9 @@ def _refuse_users_column(adata: AnnData, key: str) -> None:
 
 def _warn_unmatched(found: Partition, n_niches: int) -> None:
     if found.n_clusters != n_niches:
-        warnings.warn(
+        warn(
             f"No resolution gave {n_niches} niches; the nearest, {found.n_clusters} niches at resolution "
-            f"{found.resolution:.4g}, is written. Another random_state or n_neighbors may reach {n_niches}.",
-            UserWarning,
-            stacklevel=3,
+            f"{found.resolution:.4g}, is written. Another random_state or n_neighbors may reach {n_niches}."
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+
+from scjepa._warn import warn
 
 CHUNK_SIZE = 65536
 """Cells read at once, unless told otherwise."""
@@ -162,11 +163,9 @@ class CountCheck:
         if self._first_fraction is None:
             return
         log = f" and look log-transformed (the largest is {self._largest:.3g})" if self._largest < _LARGEST_LOG else ""
-        warnings.warn(
+        warn(
             f"{self._first_fraction}: the values are not whole numbers{log}. Name the layer that holds raw counts, "
-            "e.g. layer='counts'. The values are used as they are.",
-            UserWarning,
-            stacklevel=3,
+            "e.g. layer='counts'. The values are used as they are."
         )
 
     def _describe(self, rows: sparse.csr_array, start: int, where: np.ndarray) -> str:

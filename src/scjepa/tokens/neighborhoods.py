@@ -6,7 +6,6 @@ their columns, not of distance, and two cells in one place have an edge in one o
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
+from scjepa._warn import warn
 from scjepa.tokens import cache
 from scjepa.tokens.counts import name_of
 
@@ -134,15 +134,13 @@ def build_neighbor_table(
     if sections is not None:
         _check_sections(graph, np.asarray(sections), cell_names)
     if distances is not None and _looks_stale(distances, coordinates):
-        warnings.warn(
+        warn(
             "The distances stored with the spatial graph do not agree with the coordinates: the graph looks stale "
-            "(cells or coordinates changed after it was built). Rerun squidpy.gr.spatial_neighbors(adata).",
-            UserWarning,
-            stacklevel=2,
+            "(cells or coordinates changed after it was built). Rerun squidpy.gr.spatial_neighbors(adata)."
         )
     table = NeighborTable(_nearest(graph, coordinates, n_neighbors))
     if table.short > _SHORT_SHARE * table.n_cells:
-        warnings.warn(_short_message(table, int(graph.degrees.max())), UserWarning, stacklevel=2)
+        warn(_short_message(table, int(graph.degrees.max())))
     return table
 
 

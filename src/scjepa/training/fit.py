@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from tqdm.auto import tqdm
 
 from scjepa._config import TrainConfig
+from scjepa._warn import warn
 from scjepa.training.history import History
 from scjepa.training.plan import JEPATrainingPlan
 
@@ -113,11 +114,9 @@ def usable_precision(precision: str, accelerator: str) -> str:
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     if on_gpu and torch.cuda.is_bf16_supported():
         return precision
-    warnings.warn(
+    warn(
         f"precision={precision!r} needs a GPU with bf16; training in 32 bits instead. "
-        "Pass plan_kwargs={'precision': '32-true'} to silence this.",
-        UserWarning,
-        stacklevel=4,
+        "Pass plan_kwargs={'precision': '32-true'} to silence this."
     )
     return "32-true"
 
