@@ -54,6 +54,21 @@ def test_ratios_of_tokens_and_of_what_is_pooled_can_be_read_in_one_panel(legend_
     assert {"1", "2", "4", "8"} <= {text.get_text() for text in ax.get_yticklabels()}
 
 
+def test_views_have_a_panel_of_their_own_with_what_chance_gives(legend_texts):
+    first, views = scjepa.pl.training(_history(loss_ratio=[2.0, 0.9], views_ratio=[0.9, 0.2])).axes
+    assert views.get_title() == "spread of views: neighborhood / all"
+    np.testing.assert_array_equal(views.lines[0].get_ydata(), [0.9, 0.2])
+    assert [list(line.get_ydata()) for line in views.lines if line.get_linestyle() == ":"] == [[1.0, 1.0]]
+    assert legend_texts(views) == ["no more alike than any two"]
+    assert "views" not in first.get_title()
+
+
+def test_nothing_is_told_of_a_teacher_where_there_is_none():
+    metrics = {"loss": [2.0, 1.0], "teacher_cosine": [1.0, 1.0]}
+    assert len(scjepa.pl.training(_history(**metrics, momentum=[0.0, 0.0])).axes) == 1
+    assert len(scjepa.pl.training(_history(**metrics, momentum=[0.0, 0.9])).axes) == 3
+
+
 def test_long_noisy_lines_get_a_running_mean():
     noise = np.random.default_rng(0).normal(size=400)
     (loss, rate) = scjepa.pl.training(_history(loss=noise, learning_rate=noise)).axes

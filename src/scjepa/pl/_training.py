@@ -41,6 +41,8 @@ class _Panel:
         Long lines are drawn with their running mean.
     doublings
         The vertical axis is logarithmic, in powers of two.
+    of_teacher
+        It tells of the teacher, and says nothing where there is none.
     """
 
     title: str
@@ -48,6 +50,7 @@ class _Panel:
     level: tuple[float, str] | None = None
     noisy: bool = True
     doublings: bool = False
+    of_teacher: bool = False
 
 
 _PANELS = (
@@ -69,22 +72,28 @@ _PANELS = (
         level=(1.0, "predicts the mean"),
         doublings=True,  # tokens begin at ten times the mean's loss, what is pooled at one
     ),
+    _Panel(
+        "spread of views: neighborhood / all",
+        {"": ("views_ratio",)},
+        level=(1.0, "no more alike than any two"),
+    ),
     _Panel("effective rank", {"": ("effective_rank", "rankme")}),
     _Panel("std of the embedding", {"": ("embedding_std", "std_mean")}),
     _Panel("mean cosine of two cells", {"": ("mean_cosine", "cosine")}),
-    _Panel("cosine of student and teacher", {"": ("teacher_cosine",)}),
+    _Panel("cosine of student and teacher", {"": ("teacher_cosine",)}, of_teacher=True),
     _Panel("learning rate", {"": ("learning_rate",)}, noisy=False),
-    _Panel("momentum of the teacher", {"": ("momentum",)}, noisy=False),
+    _Panel("momentum of the teacher", {"": ("momentum",)}, noisy=False, of_teacher=True),
 )
 
 
 def training(
     model_or_history: Any, *, ncols: int | None = None, save: str | Path | None = None, show: bool = False
 ) -> Figure:
-    """Draw the course of a training: loss, loss against that of the mean, effective rank, spread, similarity.
+    """Draw the course of a training: loss, loss against that of the mean, views, effective rank, spread, similarity.
 
     Where a loss ratio stays at 1, no more has been learned than the mean of what is predicted (for tokens, that of each
-    gene); an effective rank that falls towards 1 with a mean cosine that rises towards 1 is collapse.
+    gene); where views of one neighborhood stay as spread as views of all (``objective="lejepa"``), nothing is told from
+    what is visible. An effective rank that falls towards 1 with a mean cosine that rises towards 1 is collapse.
 
     Parameters
     ----------
@@ -110,7 +119,10 @@ def training(
         If there is no history, or none of the metrics known is in it.
     """
     history = _history(model_or_history)
-    drawn = [(panel, lines) for panel in _PANELS if (lines := _lines(panel, history))]
+    momentum = next(_finite(history, ("momentum",)), None)
+    alone = momentum is not None and (momentum == 0).all()  # LeJEPA's target is a copy of its one encoder
+    shown = [panel for panel in _PANELS if not (alone and panel.of_teacher)]
+    drawn = [(panel, lines) for panel in shown if (lines := _lines(panel, history))]
     if not drawn:
         known = ", ".join(keys[0] for panel in _PANELS for keys in panel.lines.values())
         raise ValueError(f"history has none of the metrics to draw; it has {list(history)}, known are: {known}.")
