@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 import scjepa
 from scjepa.benchmark import run
+from scjepa.benchmark._scoring import score
 from scjepa.benchmark._store import COLUMNS
 
 TINY = {
@@ -107,6 +109,12 @@ def test_tidy_results_have_a_row_for_each_value(tissue, quick, by_place):
         (lambda n: np.ones((3, 2)), "shape"),
         (lambda n: None, "neither an embedding nor clusters"),
         (lambda n: 1 / 0, "ZeroDivisionError"),
+        (lambda n: sparse.csr_matrix(np.ones((n, 2))), "toarray"),
+        (lambda n: np.arange(2.0 * n).reshape(n, 2) * 1e30, "lost in 32 bits"),
+        (lambda n: np.arange(2.0 * n).reshape(n, 2) * 1e-30, "lost in 32 bits"),
+        (lambda n: np.arange(2.0 * n).reshape(n, 2) * 1e200, "infinite"),
+        (lambda n: np.where(np.arange(n) < 3, np.nan, 1.0), "3 of 40 cells have no cluster"),
+        (lambda n: pd.Categorical(["a", None] * (n // 2)), "20 of 40 cells have no cluster"),
     ],
 )
 def test_a_method_that_gives_nothing_of_use_leaves_a_row_with_the_reason(tissue, quick, by_place, values, reason):
@@ -117,6 +125,87 @@ def test_a_method_that_gives_nothing_of_use_leaves_a_row_with_the_reason(tissue,
     assert failed["reason"].str.contains(reason).all()
     assert reason in results.markdown()
     assert results.table_1().query("method == 'good'")["nmi"].notna().all()
+
+
+def test_scores_that_fail_leave_a_row_with_the_reason(tissue, quick, by_place, monkeypatch):
+    def fails(task, result, scoring, resolution):
+        if result.method == "bad":
+            raise np.linalg.LinAlgError("SVD did not converge")
+        return score(task, result, scoring, resolution)
+
+    monkeypatch.setattr("scjepa.benchmark._execute.score", fails)
+    methods = {"bad": lambda adata: by_place(adata), "good": by_place}
+    results = run(tissue, label="region", methods=methods, tasks="within", seeds=1, scoring=quick)
+    told = "It could not be scored. LinAlgError: SVD did not converge"
+    assert set(results.failures()["reason"]) == {told}
+    assert results.runs.set_index("method")["reason"].to_dict() == {"bad": told, "good": None}
+    assert results.table_1().query("method == 'good'")["nmi"].notna().all()
+
+
+def _no_shared_gene(tissue, other):
+    other.var_names = [f"ENS{i}" for i in range(other.n_vars)]
+    return {"a": tissue, "b": other}
+
+
+def _one_niche(tissue, other):
+    tissue.obs["region"] = "cortex"
+    return tissue
+
+
+def _no_label(tissue, other):
+    tissue.obs["region"] = np.nan
+    return tissue
+
+
+def _no_count(tissue, other):
+    tissue.X = tissue.X.astype(np.float32)
+    tissue.X[0, 0] = np.nan
+    return tissue
+
+
+def _one_section(tissue, other):
+    return other
+
+
+@pytest.mark.parametrize("change", [_no_shared_gene, _one_niche, _no_label, _no_count, _one_section])
+def test_what_cannot_be_compared_is_an_error_that_leaves_nothing(tissue, other, by_place, tmp_path, change):
+    called = []
+
+    def mine(adata):
+        called.append(adata)
+        return by_place(adata)
+
+    data = change(tissue, other)
+    tasks = "sections" if change is _one_section else "auto"
+    with pytest.raises(ValueError, match=r"[a-z]"):
+        run(data, label="region", methods={"mine": mine}, tasks=tasks, seeds=1, out=tmp_path / "out")
+    assert not called
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_section_is_scored_without_mixing(other, quick, tmp_path):
+    methods = ["neighborhood_pca", "section_zscored_pca", "harmony_pca"]
+    results = run(other, label="region", methods=methods, seeds=1, scoring=quick, out=tmp_path / "out")
+    assert results.failures().empty
+    table = results.table_1()
+    assert table["nmi"].notna().all()
+    assert not [name for name in table if name.startswith(("ilisi", "mmd"))]
+
+
+def test_one_shared_gene_is_told_by_controls_that_need_more(tissue, other, quick, no_mixing):
+    other.var_names = ["Gene5", *[f"Own{i}" for i in range(other.n_vars - 1)]]
+    data = {"a": tissue, "b": other}
+    results = run(data, label="region", methods="neighborhood_pca", tasks="technologies", seeds=1, scoring=quick)
+    assert results.runs["reason"].str.contains("2 genes or more, found .120, 1.").all()
+
+
+def test_one_niche_of_a_method_agrees_with_nothing(tissue, quick, tmp_path):
+    methods = {"one": lambda adata: np.zeros(adata.n_obs, dtype=int)}
+    results = run(tissue, label="region", methods=methods, tasks="within", seeds=1, scoring=quick, out=tmp_path)
+    (row,) = results.table_1().query("data == 'data 1: s1'").to_dict("records")
+    assert (row["nmi_matched"], row["ari_matched"]) == (0, 0)
+    assert (row["like_neighbors"], row["pas"]) == (1, 0)  # the best there is: the tables' page says so
+    assert results.write_figures(tmp_path / "figures")
 
 
 def test_a_method_that_needs_more_says_so_in_its_row(tissue, quick):

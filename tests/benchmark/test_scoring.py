@@ -101,6 +101,30 @@ def test_one_label_in_a_technology_is_a_reason_for_that_technology(tissue, other
 
 
 @pytest.mark.usefixtures("no_mixing")
+def test_a_technology_without_labels_says_so_and_the_others_are_scored(tissue, other, quick):
+    other.obs["region"] = np.nan
+    task = task_of({"a": tissue, "b": other})
+    values = np.random.default_rng(0).normal(size=(120, 3))
+    for given in ({"embedding": values}, {"clusters": np.arange(120) % 3}):
+        found = table(score(task, result(**given), quick))
+        (told,) = found[found["reason"].notna()].to_dict("records")
+        assert (told["group"], told["n_cells"]) == ("U", 0)
+        assert "None of the 40 cells has a label" in told["reason"]
+        agreement = found[found["metric"].str.match("(nmi|ari)") & found["value"].notna()]
+        assert set(agreement["group"]) == {"T", "all"}
+
+
+def test_a_section_without_labels_says_so_beside_one_with_labels(tissue, quick):
+    tissue.obs["region"] = tissue.obs["region"].astype(object).where(tissue.obs["section"] == "s1")
+    (one, two) = make_tasks(read_units({"a": tissue}, Columns(label="region")), "within")
+    values = np.random.default_rng(0).normal(size=(40, 3))
+    assert "reason" not in table(score(one, result(embedding=values), quick))
+    told = table(score(two, result(embedding=values), quick)).dropna(subset="reason")
+    assert list(told["metric"]) == ["nmi"]
+    assert "None of the 40 cells has a label" in told["reason"].iloc[0]
+
+
+@pytest.mark.usefixtures("no_mixing")
 def test_without_labels_mixing_and_continuity_are_measured(tissue, quick):
     task = task_of({"a": tissue}, label=None)
     found = table(score(task, result(embedding=np.random.default_rng(0).normal(size=(80, 3))), quick))

@@ -127,6 +127,15 @@ def test_what_failed_has_a_row_with_the_reason_in_table_and_text(rows):
     assert "**a × b** (technologies), T, 30 cells: embedding as it is" in text
 
 
+def test_a_reason_that_holds_for_many_is_told_once_with_their_names(rows):
+    why = {"data": "a × b", "task": "technologies", "group": "U", "seed": 0, "reason": "No cell has a label."}
+    case = {**why, "settings": "own", "configuration": "-"}
+    many = [{**case, "method": method, "readout": readout} for method in ("one", "two") for readout in ("plain", "z30")]
+    text = table_1_markdown(table_1(tidy(rows.to_dict("records"), many)))
+    assert text.count("No cell has a label.") == 1
+    assert "| a × b | technologies | one, two | own | - | plain, z30 | U | No cell has a label. |" in text
+
+
 def test_only_failures_still_make_a_table():
     bad = {"data": "a", "task": "within", "method": "peer", "settings": "tutorial", "configuration": "-"}
     table = table_1(tidy([{**bad, "seed": 0, "reason": "missing"}]))

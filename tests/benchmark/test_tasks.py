@@ -115,6 +115,23 @@ def test_a_task_that_the_data_cannot_give_is_an_error(other, kinds, message):
         tasks_of({"b": other}, kinds)
 
 
+def test_labels_that_look_like_missing_ones_are_warned_of(tissue):
+    tissue.obs["region"] = tissue.obs["region"].astype(object)
+    tissue.obs.iloc[:5, tissue.obs.columns.get_loc("region")] = "nan"
+    with pytest.warns(UserWarning, match=r"5 cells have the label 'nan'.*replace\('nan', np.nan\)") as caught:
+        task = tasks_of({"a": tissue})["sections", "a"]
+    assert task.n_labels == 3
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_what_is_no_count_is_an_error_before_anything_runs(tissue, value):
+    tissue.X = tissue.X.astype(np.float64)
+    tissue.X[3, 2] = value
+    with pytest.raises(ValueError, match=r"'a': Cell 'c3' has the value .* in gene 'Gene2'; counts are finite"):
+        tasks_of({"a": tissue})
+
+
 def test_no_shared_gene_is_an_error_with_examples_of_both(tissue, other):
     other.var_names = [f"ENS{i}" for i in range(other.n_vars)]
     with pytest.raises(ValueError, match=r"No gene was measured by all technologies.*Gene0.*ENS0"):

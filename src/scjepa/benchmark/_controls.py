@@ -36,6 +36,8 @@ def cell_pca(adata: AnnData, *, layer: str | None = None, n_comps: int = 50, ran
 def _components(values: np.ndarray | sparse.csr_matrix, n_comps: int, random_state: int) -> np.ndarray:
     import scanpy as sc
 
+    if min(values.shape) < 2:
+        raise ValueError(f"Principal components need 2 cells and 2 genes or more, found {values.shape}.")
     n_comps = min(n_comps, min(values.shape) - 1)
     return sc.pp.pca(values, n_comps=n_comps, random_state=random_state).astype(np.float32)
 

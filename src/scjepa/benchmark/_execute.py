@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,12 @@ def execute(task: Task, entry: Entry, seed: int, scoring: Scoring, timeout: floa
         if not result.ok:
             scored.rows.append({"resolution": resolution, "reason": result.error})
             continue
-        found = score(task, result, scoring, resolution)
+        try:
+            found = score(task, result, scoring, resolution)
+        except Exception as error:  # noqa: BLE001 - nor may what one method gives stop the scores of the others
+            results[-1] = replace(result, error=f"It could not be scored. {type(error).__name__}: {error}")
+            scored.rows.append({"resolution": resolution, "reason": results[-1].error})
+            continue
         took = {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds, "peak_gib": result.peak_gib}
         scored.rows += [{**row, **took} for row in found.rows]
         scored.embeddings.update(found.embeddings)

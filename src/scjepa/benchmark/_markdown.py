@@ -90,8 +90,12 @@ def _reasons(table: pd.DataFrame) -> str:
     if failed.empty:
         return ""
     names = [*CASE, "group"]
+    # What lies with the data holds for many methods and read-outs, which are named in one row.
+    of = ["data", "task", "group", "reason"]
+    named = failed.assign(**{name: failed[name].fillna("").astype(str) for name in [*names, "reason"]})
+    others = [name for name in names if name not in of]
+    failed = named.groupby(of, sort=False)[others].agg(lambda column: ", ".join(dict.fromkeys(column))).reset_index()
     lines = ["\n**Not measured**\n", "| " + " | ".join(names) + " | reason |", "|---" * (len(names) + 1) + "|"]
-    for row in failed.drop_duplicates([*names, "reason"]).to_dict("records"):
-        cells = ["" if pd.isna(row[name]) else str(row[name]) for name in names]
-        lines.append("| " + " | ".join([*cells, str(row["reason"]).replace("|", "\\|")]) + " |")
+    for row in failed.to_dict("records"):
+        lines.append("| " + " | ".join(row[name].replace("|", "\\|") for name in [*names, "reason"]) + " |")
     return "\n".join(lines)

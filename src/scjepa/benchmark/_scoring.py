@@ -142,6 +142,7 @@ def score(task: Task, result: MethodResult, scoring: Scoring, resolution: float 
         matched = resolution is None
         _score_partition(scored, task, OWN, result.clusters, matched, resolution=resolution, leiden_seed=0)
         _score_continuity(scored, task, OWN, result.clusters)
+        _tell_unlabelled(scored, task, OWN)
     return scored
 
 
@@ -168,6 +169,15 @@ def _score_clusterings(scored: Scored, task: Task, name: str, values: np.ndarray
             shown = found[-1][1] if found else graph.leiden(1.0, seed)
             scored.clusters[name] = shown.labels
             _score_continuity(scored, task, name, shown.labels)
+    _tell_unlabelled(scored, task, name)
+
+
+def _tell_unlabelled(scored: Scored, task: Task, name: str) -> None:
+    """Say of each technology that none of its cells has a label, where agreement was asked for."""
+    for group, cells in groups_of(task) if task.asked else ():
+        if not (cells & task.labelled).any():
+            reason = f"None of the {cells.sum()} cells has a label: nothing to agree with."
+            scored.add(name, "nmi", float("nan"), reason=reason, group=group, n_cells=0)
 
 
 def _score_partition(scored: Scored, task: Task, name: str, clusters: Any, matched: bool, **of: Any) -> None:
@@ -179,7 +189,7 @@ def _score_partition(scored: Scored, task: Task, name: str, clusters: Any, match
         kept = cells & task.labelled
         about = {"group": group, "n_cells": int(kept.sum()), **of}
         n_labels = len(set(task.labels[kept]))
-        if n_labels == 0:
+        if n_labels == 0:  # _tell_unlabelled says so once, not for each clustering
             continue
         if n_labels == 1:
             reason = f"The {kept.sum()} labelled cells have one label, {task.labels[kept][0]!r}: nothing to agree with."

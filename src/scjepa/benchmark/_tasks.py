@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,8 @@ class Task:
         ``(n_cells,)`` objects, ``None`` for cells without a label.
     shared
         Genes that all technologies measured, for embeddings across technologies; ``None``: all genes.
+    asked
+        Whether agreement with labels was asked for: cells without one are then a reason, not a choice.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Task:
     adata: AnnData
     labels: np.ndarray
     shared: tuple[str, ...] | None = None
+    asked: bool = False
 
     @cached_property
     def narrow(self) -> AnnData:
@@ -126,6 +129,7 @@ def make_tasks(
         tasks += [Task(SECTIONS, unit.name, _prepared(unit.adata, obs, obsm), unit.labels) for unit in several]
     if TECHNOLOGIES in wanted or (AUTO in wanted and len(units) > 1):
         tasks.append(_across(units, obs, obsm))
+    tasks = [replace(task, asked=any(has_label(unit.labels).any() for unit in units)) for task in tasks]
     if any(task.labelled.any() for task in tasks) and all(task.n_labels < 2 for task in tasks):
         labels = sorted({label for task in tasks for label in task.labels[task.labelled]})
         raise ValueError(

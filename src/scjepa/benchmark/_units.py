@@ -14,13 +14,18 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa import _keys
+from scjepa._warn import warn
 from scjepa.benchmark.methods._inputs import column_of
 from scjepa.datasets import concat
 from scjepa.datasets._local import DESCRIBED
 from scjepa.metrics.clustering import UNLABELLED
+from scjepa.tokens.counts import CountCheck, iter_rows
 
 N_NEIGHBORS = 10
 """Neighbors in the spatial graph that is built where the data have none."""
+
+_TEXTS_OF_NONE = frozenset({"", "nan", "NaN", "NA", "<NA>", "None", "none"})
+"""What missing values become when a column is turned into text."""
 
 _GRAPH = tuple(f"{_keys.SPATIAL}_{part}" for part in ("connectivities", "distances"))
 
@@ -159,6 +164,11 @@ def _labels(adata: AnnData, columns: Columns) -> np.ndarray:
     column = adata.obs[columns.label]
     labels = column.astype(str).to_numpy(dtype=object)
     labels[column.isna().to_numpy()] = None
+    for text in sorted(_TEXTS_OF_NONE.intersection(labels[labels != None])):  # noqa: E711 - of each element
+        warn(
+            f"{(labels == text).sum()} cells have the label {text!r}, a text that counts as a region of its own. If it "
+            f"means none: adata.obs[{columns.label!r}] = adata.obs[{columns.label!r}].replace({text!r}, np.nan)."
+        )
     return labels
 
 
@@ -178,8 +188,10 @@ def _light(name: str, adata: AnnData, columns: Columns, keep_obs: Sequence[str],
     for key in (_keys.SPATIAL, *keep_obsm):
         if key not in adata.obsm:
             raise KeyError(f"{name!r} has no obsm[{key!r}]; keys there: {', '.join(adata.obsm) or 'none'}.")
+    counts = adata.X if columns.layer is None else adata.layers[columns.layer]
+    _check_counts(name, counts, adata)
     light = AnnData(
-        adata.X if columns.layer is None else adata.layers[columns.layer],
+        counts,
         obs=pd.DataFrame(obs, index=adata.obs_names),
         var=pd.DataFrame(index=adata.var_names),
         obsm={key: np.asarray(adata.obsm[key]) for key in (_keys.SPATIAL, *keep_obsm)},
@@ -190,6 +202,17 @@ def _light(name: str, adata: AnnData, columns: Columns, keep_obs: Sequence[str],
     if f"{_keys.SPATIAL}_neighbors" in adata.uns:
         light.uns[f"{_keys.SPATIAL}_neighbors"] = adata.uns[f"{_keys.SPATIAL}_neighbors"]
     return light
+
+
+def _check_counts(name: str, counts: Any, adata: AnnData) -> None:
+    """Refuse what cannot be counts before anything runs: every method would fail, or be scored for nothing."""
+    check = CountCheck(adata.obs_names, adata.var_names)
+    try:
+        for start, rows in iter_rows(counts):
+            check.see(rows, start)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name!r}: {error}") from error
+    check.tell()
 
 
 def _by_technology(name: str, adata: AnnData, labels: np.ndarray) -> Iterator[Unit]:

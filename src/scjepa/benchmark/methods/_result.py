@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
 PARTS = ("embedding", "clusters", "cell_embedding")
 """What a method may give, an array for all cells each."""
+
+_LEAST_SPREAD, _MOST_SPREAD = 1e-15, 1e15
+"""Spreads between which squared distances are float32 numbers that are neither 0 nor infinite."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | N
     Raises
     ------
     MethodError
-        If there is neither, or one has the wrong shape, NaN or infinite values.
+        If there is neither, or one has the wrong shape, NaN, infinite values, or values whose distances are lost in
+        32 bits.
     """
     embedding, clusters, cells = output.get("embedding"), output.get("clusters"), output.get("cell_embedding")
     if embedding is None and clusters is None:
@@ -102,6 +108,9 @@ def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | N
         clusters = np.asarray(clusters)
         if clusters.shape != (n_cells,):
             raise MethodError(f"The clusters have the shape {clusters.shape}; the data have {n_cells} cells.")
+        missing = pd.isna(clusters)
+        if missing.any():
+            raise MethodError(f"{missing.sum()} of {n_cells} cells have no cluster (NaN), as row {missing.argmax()}.")
         clusters = clusters.astype(str)
     return {
         "embedding": None if embedding is None else _checked_embedding(embedding, n_cells),
@@ -111,15 +120,24 @@ def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | N
 
 
 def _checked_embedding(values: Any, n_cells: int) -> np.ndarray:
+    if sparse.issparse(values) or (isinstance(values, np.ndarray) and values.shape == () and values.dtype == object):
+        raise MethodError("The embedding is no array of numbers; a sparse matrix becomes one by .toarray().")
     embedding = np.asarray(values)
     if not np.issubdtype(embedding.dtype, np.number):
         raise MethodError(f"The embedding holds {embedding.dtype}, not numbers.")
     if embedding.ndim != 2 or len(embedding) != n_cells or not embedding.shape[1]:
         raise MethodError(f"The embedding has the shape {embedding.shape}; the data have {n_cells} cells.")
-    embedding = embedding.astype(np.float32)
+    with np.errstate(over="ignore"):  # what becomes infinite is told below
+        embedding = embedding.astype(np.float32)
     bad = ~np.isfinite(embedding).all(axis=1)
     if bad.any():
         raise MethodError(
             f"{bad.sum()} of {n_cells} cells have NaN or infinite values in the embedding, as row {bad.argmax()}."
+        )
+    spread = float(np.ptp(embedding.astype(np.float64), axis=0).max())
+    if spread and not _LEAST_SPREAD < spread < _MOST_SPREAD:
+        raise MethodError(
+            f"The embedding spreads over {spread:.2g}, and distances in it are lost in 32 bits. Scale it, as to a "
+            "standard deviation of 1: no score depends on the scale."
         )
     return embedding
