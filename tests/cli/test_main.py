@@ -11,7 +11,7 @@ import pytest
 from scjepa import __version__
 from scjepa.cli import COMMANDS, Command, UsageError, main
 
-NAMES = ["info", "fit", "embed", "niches", "benchmark", "demo"]
+NAMES = ["info", "fit", "embed", "niches", "benchmark", "benchmark-cells", "demo"]
 
 
 def test_the_commands_are_those_of_the_registry(capsys):

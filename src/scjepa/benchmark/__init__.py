@@ -9,13 +9,18 @@ from scjepa.benchmark._results import BenchmarkResults
 from scjepa.benchmark._run import run
 from scjepa.benchmark._scoring import READOUTS, Scoring
 from scjepa.benchmark._table import score_table
+from scjepa.benchmark.cells import CELL_METHODS, CellBenchmarkResults, CellMethod, CellScoring, run_cells
 from scjepa.benchmark.methods import METHODS, Method, MethodResult, run_method
 
 __all__ = [
+    "CELL_METHODS",
     "METHODS",
     "PERTURBATION_BASELINES",
     "READOUTS",
     "BenchmarkResults",
+    "CellBenchmarkResults",
+    "CellMethod",
+    "CellScoring",
     "Method",
     "MethodResult",
     "Scoring",
@@ -23,6 +28,7 @@ __all__ = [
     "occupancy",
     "predict_baselines",
     "run",
+    "run_cells",
     "run_method",
     "score_table",
     "section_zscored_pca",

@@ -180,14 +180,18 @@ def _own(name: str, function: Callable[..., Any]) -> Entry:
         part = "clusters" if values is not None and values.ndim == 1 else "embedding"
         return {part: values}
 
-    try:
-        code = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:8]
-    except (OSError, TypeError, SyntaxError, TokenError):  # made where there is no source, or another one by now
-        code = "unknown"
     about = (inspect.getdoc(function) or "one's own function").split("\n")[0]
     options = ("genes",) if "genes" in wanted else ()
     method = Method(about, "nothing", run, settings=("own",), options=options, seeded="seed" in wanted, packages=())
-    return Entry(name, method, "own", code=code)
+    return Entry(name, method, "own", code=code_of(function))
+
+
+def code_of(function: Callable[..., Any]) -> str:
+    """Return a checksum of one's own function, so that it is run anew when it was changed."""
+    try:
+        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:8]
+    except (OSError, TypeError, SyntaxError, TokenError):  # made where there is no source, or another one by now
+        return "unknown"
 
 
 def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Level]]:

@@ -94,8 +94,13 @@ def configuration(preset: str, changes: Sequence[str]) -> STJEPAConfig:
         raise UsageError(f"--set: {error}") from error
 
 
-def changes_of(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
+def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str, dict[str, Any]]:
     """Return changes such as ``"encoder.n_layers=3"`` by part and option.
+
+    Parameters
+    ----------
+    config
+        The configuration whose parts and options there are.
 
     Raises
     ------
@@ -103,7 +108,7 @@ def changes_of(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
         If a part or option is not known, or a value is not of its type.
     """
     parts: dict[str, dict[str, Any]] = {}
-    types_of_parts = typing.get_type_hints(STJEPAConfig)
+    types_of_parts = typing.get_type_hints(config)
     for change in changes:
         name, equals, text = change.partition("=")
         part, dot, option = name.strip().partition(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scjepa.cli import benchmark, demo, embed, fit, info, niches
+from scjepa.cli import benchmark, benchmark_cells, demo, embed, fit, info, niches
 from scjepa.cli._command import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -11,5 +11,6 @@ COMMANDS: tuple[Command, ...] = (
     embed.COMMAND,
     niches.COMMAND,
     benchmark.COMMAND,
+    benchmark_cells.COMMAND,
     demo.COMMAND,
 )

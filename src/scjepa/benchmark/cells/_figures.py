@@ -1,0 +1,205 @@
+"""Figures of a comparison of cells: maps, scores and robustness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from scjepa.benchmark._figures_maps import as_labels
+from scjepa.benchmark.cells._data import TargetCells
+from scjepa.benchmark.cells._markdown import HEADINGS
+from scjepa.benchmark.cells._methods import DROPOUT, FITTED, ZERO_SHOT, place_of, title_of
+from scjepa.benchmark.cells._scoring import PLAIN
+from scjepa.pl._embedding import _make_umap
+from scjepa.pl._figure import bare, finish, panels, point_size
+from scjepa.tl._palette import SAFE, palette
+
+Embeddings = Mapping[tuple[str, str], np.ndarray]
+"""By method and read-out."""
+
+_SIZE, _WRAP = 2.5, 4
+"""Width of a map in inches, and maps in a row."""
+
+_BARS = ("avg_bio", "nmi", "ari", "asw_scaled", "knn_accuracy")
+_CURVES = ("neighbors", "label_accuracy", "nmi", "avg_bio")
+_OURS, _OTHER, _FITTED = SAFE[0], "#A9B0C6", "#E3C9A8"
+"""Bars of Cell-JEPA, of other methods, and of those that have seen the cells that are scored."""
+
+_LINES: dict[str, Literal["--"]] = {"genes": "--"}
+"""Of read-outs; others are drawn through."""
+
+_MARKERS = "os^Dv<>P"
+
+
+def every_figure(target: TargetCells, rows: pd.DataFrame, embeddings: Embeddings) -> dict[str, Figure]:
+    """Return figures by name; what cannot be drawn is left out.
+
+    ``umap`` (a map for each method, by label and by batch), ``avg_bio`` (bars, seeds as points) and ``dropout`` (curves
+    against the share of molecules).
+    """
+    scores = rows[rows["value"].notna()]
+    figures = {
+        "umap": umaps(target, embeddings, _avg_bio(scores)),
+        "avg_bio": score_bars(scores),
+        "dropout": robustness(scores),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _avg_bio(scores: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Return the AvgBIO of the embeddings that are drawn: of each method's first seed."""
+    own = scores[(scores["task"] == ZERO_SHOT) & (scores["metric"] == "avg_bio")].sort_values("seed", kind="stable")
+    first = own.groupby(["method", "readout"], sort=False)["value"].first()
+    return {(str(method), str(readout)): float(value) for (method, readout), value in first.items()}
+
+
+def umaps(
+    target: TargetCells, embeddings: Embeddings, avg_bio: Mapping[tuple[str, str], float], seed: int = 0
+) -> Figure | None:
+    """Draw each method's embedding in two dimensions, colored by label, and below by batch where there is one.
+
+    Of a method with several read-outs the first is drawn.
+    """
+    first: dict[str, tuple[str, str]] = {}
+    for method, readout in embeddings:
+        if len(embeddings[method, readout]) == len(target.labels):
+            first.setdefault(method, (method, readout))
+    if not first:
+        return None
+    colorings = [as_labels("cell type", target.labels)]
+    if target.batches is not None:
+        colorings.append(as_labels("batch", target.batches))
+    n_cols = min(_WRAP, len(first))
+    blocks = -(-len(first) // n_cols)
+    figure, grid = panels(blocks * len(colorings), n_cols, _SIZE, _SIZE + 0.35)
+    order = np.random.default_rng(seed).permutation(len(target.labels))
+    for number, (method, key) in enumerate(first.items()):
+        block, column = divmod(number, n_cols)
+        xy = _make_umap(np.asarray(embeddings[key]), 15, seed)
+        for row, labels in enumerate(colorings):
+            ax = grid[block * len(colorings) + row, column]
+            labels.draw(ax, xy, order, min(point_size(xy, _SIZE, _SIZE), 8.0))
+            bare(ax)
+            ax.set_box_aspect(1)
+            if row == 0:
+                ax.set_title("\n".join(_title(method, key[1], avg_bio.get(key))), fontsize=9)
+            if column == 0:
+                ax.set_ylabel(labels.title, fontsize=9)
+    for row, labels in enumerate(colorings):
+        labels.legend(grid[row, n_cols - 1], _SIZE, titled=False)
+    for number in range(len(first), blocks * n_cols):
+        for row in range(len(colorings)):
+            grid[number // n_cols * len(colorings) + row, number % n_cols].set_axis_off()
+    return finish(figure, None, False)
+
+
+def _title(method: str, readout: str, avg_bio: float | None) -> list[str]:
+    below = [] if avg_bio is None else [f"AvgBIO {avg_bio:.2f}"]
+    return [_named(method, readout), *below]
+
+
+def _named(method: str, readout: str) -> str:
+    return title_of(method) if readout == PLAIN else f"{title_of(method)}, {readout}"
+
+
+def _cases(scores: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return methods and read-outs that have scores, methods in their order."""
+    found = list(dict.fromkeys(scores[["method", "readout"]].itertuples(index=False, name=None)))
+    return sorted(found, key=lambda case: place_of(case[0]))
+
+
+def score_bars(scores: pd.DataFrame) -> Figure | None:
+    """Draw zero-shot scores: a bar for each method and read-out, a panel for each score, seeds as points."""
+    own = scores[(scores["task"] == ZERO_SHOT) & scores["metric"].isin(_BARS)]
+    if own.empty:
+        return None
+    cases = _cases(own)
+    figure, grid = panels(1, len(_BARS), 2.0, max(1.6, 0.28 * len(cases) + 0.6))
+    places = np.arange(len(cases))[::-1]
+    for ax, metric in zip(grid[0], _BARS, strict=True):
+        for place, case in zip(places, cases, strict=True):
+            mine = own[(own["method"] == case[0]) & (own["readout"] == case[1]) & (own["metric"] == metric)]
+            values = mine["value"].to_numpy(dtype=float)
+            if len(values):
+                fitted = (mine["settings"] == FITTED).any()
+                color = _OURS if case[0] == "celljepa" else _FITTED if fitted else _OTHER
+                ax.barh(place, values.mean(), color=color, height=0.72)
+                ax.scatter(
+                    values, np.full(len(values), place), s=14, color="black", zorder=3, linewidths=0, clip_on=False
+                )
+                ax.text(0.02, place, f"{values.mean():.2f}", va="center", fontsize=7, color=_ink(color))
+        ax.set_title(HEADINGS[metric], fontsize=9)
+        ax.set_yticks(places, [_named(*case) for case in cases] if ax is grid[0, 0] else [], fontsize=8)
+        ax.set_xlim(min(0.0, float(own["value"].min())), 1)
+        _plain_axes(ax)
+    if (own["settings"] == FITTED).any():
+        figure.supxlabel("light brown: fitted on the counts of the cells that are scored", fontsize=8)
+    return finish(figure, None, False)
+
+
+def _ink(color: str) -> str:
+    return "white" if color == _OURS else "black"
+
+
+def robustness(scores: pd.DataFrame) -> Figure | None:
+    """Draw scores against the share of molecules: a line for each method and read-out, seeds as points."""
+    own = scores[(scores["task"] == DROPOUT) & scores["metric"].isin(_CURVES)]
+    if own.empty:
+        return None
+    cases = _cases(own)
+    methods = list(dict.fromkeys(method for method, _ in cases))
+    colors = dict(zip(methods, palette(max(len(methods), 1)), strict=False))
+    figure, grid = panels(1, len(_CURVES), 2.7, 2.6)
+    own = own.assign(share=own["group"].str.rstrip("%").astype(float))
+    for ax, metric in zip(grid[0], _CURVES, strict=True):
+        for method, readout in cases:
+            mine = own[(own["method"] == method) & (own["readout"] == readout) & (own["metric"] == metric)]
+            means = mine.groupby("share")["value"].mean()
+            how = {"color": colors[method], "linestyle": _LINES.get(readout, "-"), "linewidth": 1.4}
+            ax.plot(means.index, means, marker=_marker(methods, method), markersize=4, **how)
+            if mine["seed"].nunique() > 1:
+                ax.scatter(mine["share"], mine["value"], s=6, color=colors[method], alpha=0.5, linewidths=0)
+        ax.set_title(HEADINGS[metric], fontsize=9)
+        ax.set_xscale("log")
+        shares = sorted(own["share"].unique())
+        ax.set_xticks(shares, [f"{value:g}%" for value in shares], fontsize=8)
+        ax.minorticks_off()
+        ax.invert_xaxis()
+        ax.set_ylim(min(0.0, float(own["value"].min())), 1.02)
+        _plain_axes(ax)
+    figure.supxlabel("molecules kept", fontsize=9)
+    grid[0, -1].legend(handles=_legend(cases, methods, colors), loc="upper left", bbox_to_anchor=(1.02, 1.0), **_LEGEND)
+    return finish(figure, None, False)
+
+
+_LEGEND = {"frameon": False, "fontsize": 8, "handlelength": 2.4, "borderaxespad": 0.0}
+
+
+def _legend(cases: Sequence[tuple[str, str]], methods: Sequence[str], colors: Mapping[str, str]) -> list[Line2D]:
+    return [
+        Line2D(
+            [],
+            [],
+            color=colors[method],
+            linestyle=_LINES.get(readout, "-"),
+            marker=_marker(methods, method),
+            markersize=4,
+            label=_named(method, readout),
+        )
+        for method, readout in cases
+    ]
+
+
+def _marker(methods: Sequence[str], method: str) -> str:
+    return _MARKERS[methods.index(method) % len(_MARKERS)]
+
+
+def _plain_axes(ax: Axes) -> None:
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,217 @@
+"""``scjepa benchmark-cells``: labelled cells, and cells to pretrain on, in; a table and figures out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from scjepa._cell_config import CELL_PRESETS, CellJEPAConfig
+from scjepa.cli._command import Command, UsageError
+from scjepa.cli._options import add_accelerator, add_table, changes_of, positive
+from scjepa.cli._progress import Progress, written
+
+TASKS = ("auto", "zero_shot", "dropout", "batches", "finetune")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``scjepa benchmark-cells``."""
+    parser.add_argument(
+        "--target",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the cells that are scored, with raw counts: .h5ad, .zarr (AnnData) or a SpatialData store",
+    )
+    parser.add_argument("--label", required=True, metavar="COLUMN", help="obs column of the target's cell types")
+    parser.add_argument(
+        "--pretrain",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="cells to pretrain on, joined by gene name; their labels are not read (default: those of the target, "
+        "without labels)",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder to write to; the same command goes on there"
+    )
+    group = parser.add_argument_group("where things are in the files")
+    group.add_argument("--batch", metavar="COLUMN", help="obs column of the target's batches, for the task batches")
+    group.add_argument(
+        "--no-label",
+        nargs="+",
+        default=["unlabelled"],
+        metavar="NAME",
+        help="labels that name no type, whose cells are left out (default: unlabelled)",
+    )
+    group.add_argument("--layer", help="layer of raw counts, in every file (default: X)")
+    add_table(group)
+    group = parser.add_argument_group("what is compared")
+    group.add_argument(
+        "--methods",
+        nargs="+",
+        default=["all"],
+        metavar="NAME",
+        help="all, models, fitted, or names of scjepa.benchmark.CELL_METHODS (default: all)",
+    )
+    group.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["auto"],
+        choices=TASKS,
+        help="zero_shot: AvgBIO of the embedding; dropout: the same cells with fewer molecules; batches: the suite of "
+        "scib-metrics; finetune: labels of cells that fine-tuning has not seen; auto: all, batches where --batch is "
+        "given (default: auto)",
+    )
+    group.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds of each method (default: 3)")
+    group.add_argument(
+        "--preset",
+        default="demo",
+        choices=[name for name, config in CELL_PRESETS.items() if config.tokens.unit == "gene"],
+        help="preset of Cell-JEPA, of reconstruction only and of the untrained encoder (default: demo)",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.OPTION=VALUE",
+        help="change an option of that preset, such as objective.target_norm=batch; may be given several times. "
+        "Parts: tokens, encoder, masking, objective, training",
+    )
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="METHOD.OPTION=VALUE",
+        help="an option of a method, such as scvi.max_epochs=50 or modules.modules=hallmark.gmt; may be repeated",
+    )
+    group.add_argument(
+        "--max-steps", type=positive, metavar="N", help="steps of pretraining of every model (default: its preset's)"
+    )
+    group.add_argument(
+        "--finetune-epochs", type=positive, metavar="N", help="passes of fine-tuning (default: the preset's, 30)"
+    )
+    add_accelerator(group)
+    _add_scoring(parser)
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how results are scored")
+    group.add_argument(
+        "--readouts",
+        nargs="+",
+        default=["cls", "genes"],
+        choices=("cls", "genes"),
+        help="of Cell-JEPA's models: the vector of <cls>, the mean of the genes' vectors (default: both)",
+    )
+    group.add_argument(
+        "--resolutions",
+        nargs="+",
+        type=float,
+        metavar="R",
+        help="resolutions of Leiden, of which the best by NMI counts (default: 0.1, 0.2 to 2)",
+    )
+    group.add_argument(
+        "--fractions",
+        nargs="+",
+        type=float,
+        default=[0.5, 0.25, 0.1],
+        metavar="F",
+        help="shares of the molecules that are kept (default: 0.5 0.25 0.1)",
+    )
+    group.add_argument(
+        "--n-tokens",
+        type=positive,
+        default=3000,
+        metavar="N",
+        help="expressed genes of a cell that Cell-JEPA embeds at most (default: 3000)",
+    )
+    group.add_argument(
+        "--kept",
+        default="spread",
+        choices=("spread", "top"),
+        help="which: as if drawn once for all cells, or those of most counts (default: spread)",
+    )
+    group.add_argument("--no-figures", action="store_true", help="write tables only")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare, and write the table and figures."""
+    from scjepa.cli._files import data_files
+    from scjepa.cli.benchmark import _method_options
+
+    progress = Progress(options)
+    changes = _changes(options.set)
+    chosen = _method_options(options.option)
+    (target,) = data_files([options.target], options.table)
+    corpus = data_files(options.pretrain, options.table) if options.pretrain else []
+
+    from scjepa.benchmark import CellScoring, run_cells
+
+    data = {file.name: _read(file, progress) for file in corpus}
+    given: dict[str, Any] = {} if options.resolutions is None else {"resolutions": tuple(options.resolutions)}
+    given.update(readouts=tuple(options.readouts), fractions=tuple(options.fractions))
+    results = run_cells(
+        {target.name: _read(target, progress)},
+        label=options.label,
+        pretrain=data or None,
+        batch=options.batch,
+        layer=options.layer,
+        no_label=options.no_label,
+        methods=options.methods,
+        tasks=options.tasks,
+        seeds=options.seeds,
+        preset=options.preset,
+        changes=changes,
+        options=chosen,
+        max_steps=options.max_steps,
+        finetune_epochs=options.finetune_epochs,
+        scoring=CellScoring(n_tokens=options.n_tokens, kept=options.kept, **given),
+        accelerator=options.accelerator,
+        out=options.out,
+        say=progress.step,
+    )
+    paths = results.write(options.out)
+    if not options.no_figures:
+        progress.step("figures")
+        paths += results.write_figures(options.out / "figures")
+    for path in paths:
+        written(path)
+    failed = results.runs["reason"].notna().sum()
+    progress.step(f"done; {failed} of {len(results.runs)} runs failed" + (", see table.md" if failed else ""))
+
+
+def _changes(texts: list[str]) -> dict[str, dict[str, Any]]:
+    """Return changes of the preset by part; stages of training that come later are changed in Python alone."""
+    later = [text for text in texts if text.split(".")[0].strip() in ("finetuning", "perturbation")]
+    if later:
+        raise UsageError(f"--set {later[0]}: parts are tokens, encoder, masking, objective, training.")
+    return changes_of(texts, CellJEPAConfig)
+
+
+def _read(file: Any, progress: Progress) -> Any:
+    from scjepa.cli.benchmark import _read
+
+    adata = _read(file)
+    progress.step(f"{file.name}: {adata.n_obs:,} cells, {adata.n_vars:,} genes")
+    return adata
+
+
+COMMAND = Command(
+    name="benchmark-cells",
+    summary="compare Cell-JEPA with its controls, PCA and scVI on labelled cells",
+    description=(
+        "Embed labelled cells by Cell-JEPA pretrained on other cells, by the same without the JEPA term, with gene\n"
+        "modules as tokens, untrained, by HVG-PCA and by scVI, and score all alike. Every finished run is kept: the\n"
+        "same command goes on where a killed one stopped. Tidy results, a table with paired differences and figures\n"
+        "are written; their paths are printed on stdout."
+    ),
+    examples=(
+        "scjepa benchmark-cells --pretrain a.h5ad b.h5ad --target c.h5ad --label cell_type --out results",
+        "scjepa benchmark-cells --pretrain a.h5ad --target c.h5ad --label cell_type --methods celljepa hvg_pca "
+        "--tasks zero_shot --max-steps 20 --seeds 1 --out quick",
+        "scjepa benchmark-cells --target c.h5ad --label cell_type --batch batch --tasks batches --out batches",
+    ),
+    add_options=add_options,
+    run=run,
+)
