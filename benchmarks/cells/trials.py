@@ -6,7 +6,7 @@
 preset, a readout is "pooling rule genes", such as "cls spread 600". Rows are never overwritten: they are the record of
 what was tried. ``knn`` is the share of cells that the vote of their 15 nearest cells labels rightly, ``knn_centered``
 the same by angles about the mean cell; they are cheap, so AvgBIO is computed for the first read-out alone. Labels chose
-among trials, so the winner's own row is optimistic; ``zero_shot.py`` then trains it on more data and further seeds.
+among trials, so the winner's own row is optimistic; ``run.sh pbmc`` then trains it on more data and further seeds.
 """
 
 from __future__ import annotations

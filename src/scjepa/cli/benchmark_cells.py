@@ -35,6 +35,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="folder to write to; the same command goes on there"
     )
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of pretrained models, which several targets may share (default: models in --out)",
+    )
     group = parser.add_argument_group("where things are in the files")
     group.add_argument("--batch", metavar="COLUMN", help="obs column of the target's batches, for the task batches")
     group.add_argument(
@@ -169,6 +175,7 @@ def run(options: argparse.Namespace) -> None:
         scoring=CellScoring(n_tokens=options.n_tokens, kept=options.kept, **given),
         accelerator=options.accelerator,
         out=options.out,
+        models=options.models,
         say=progress.step,
     )
     paths = results.write(options.out)

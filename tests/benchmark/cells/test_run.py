@@ -59,6 +59,18 @@ def test_other_cells_to_pretrain_on_are_another_result(cells, others, make_cells
     assert [line for line in said if "already" in line] == ["1 runs, 0 of them there already"] * 3
 
 
+def test_targets_may_share_models(cells, others, make_cells, small, tmp_path):
+    said: list[str] = []
+    call = {**small, "pretrain": {"other": others}, "methods": "celljepa", "seeds": 1, "tasks": "zero_shot"}
+    run_cells(cells, **call, models=tmp_path / "models", out=tmp_path / "one", say=said.append)
+    second = run_cells(make_cells(seed=5), **call, models=tmp_path / "models", out=tmp_path / "two", say=said.append)
+    assert sum("pretraining" in line for line in said) == 1
+    assert second.runs["cpu_seconds"].item() > 0
+    assert not (tmp_path / "one" / "models").exists()
+    alone = run_cells(make_cells(seed=5), **call)
+    np.testing.assert_array_equal(alone.embeddings()["celljepa", "cls"], second.embeddings()["celljepa", "cls"])
+
+
 def test_a_function_is_given_no_label_and_may_do_what_it_likes_with_its_copy(cells, small, good):
     seen = []
 

@@ -49,6 +49,7 @@ def run_cells(
     scoring: CellScoring | None = None,
     accelerator: str = "auto",
     out: str | Path | None = None,
+    models: str | Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> CellBenchmarkResults:
     """Compare embeddings of dissociated cells on a labelled set: Cell-JEPA, its controls, PCA, scVI and one's own.
@@ -102,6 +103,9 @@ def run_cells(
     out
         Folder that keeps models, every finished run, tidy results and tables. The same call goes on where a killed one
         stopped; what failed is tried again. ``None``: nothing is written.
+    models
+        Folder of pretrained models, which comparisons on several targets may share: they are found again by
+        configuration, seed and cells. Default: ``models`` in ``out``.
     say
         Called with a line at each step.
 
@@ -137,7 +141,7 @@ def run_cells(
     store = Store(out)
     data = {f"target: {cells.name}": cells.digest}
     store.claim({"label": label, "batch": batch, **asdict(scoring)}, data, [])
-    with _models_in(out) as folder:
+    with _models_in(out, models) as folder:
         bench = Bench(cells, corpus, scoring, Pretraining(folder, accelerator, say))
         keys = _run_all(bench, planned, store, say)
     store.arrange(keys)
@@ -156,9 +160,9 @@ def run_cells(
 
 
 @contextmanager
-def _models_in(out: str | Path | None) -> Iterator[Path]:
-    if out is not None:
-        yield Path(out) / "models"
+def _models_in(out: str | Path | None, models: str | Path | None) -> Iterator[Path]:
+    if models is not None or out is not None:
+        yield Path(models) if models is not None else Path(str(out)) / "models"
         return
     with TemporaryDirectory(prefix="scjepa-cells-") as folder:
         yield Path(folder)
