@@ -56,7 +56,11 @@ def test_maps_have_the_nmi_of_what_they_show_above_them(results, figures):
     assert titles[1] == f"place, plain\nNMI {nmi(task.labels, clusters):.2f}"
     assert titles[3].startswith("halves, own\nNMI 0.0")
     legend = figures["niches_b_within"].axes[-1].get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["left", "right"]
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[:2] == ["left", "right"]
+    drawn = {tuple(color) for ax in figures["niches_b_within"].axes for color in ax.collections[0].get_facecolor()}
+    assert len(names) == len(drawn)  # niches that are matched with no label have a color in the legend, too
+    assert set(names[2:]) <= {"unmatched"}
 
 
 def test_maps_of_several_sections_have_a_row_for_each_method(figures):
@@ -64,6 +68,8 @@ def test_maps_of_several_sections_have_a_row_for_each_method(figures):
     assert len(axes) == 8
     assert [ax.get_title().split(":")[0] for ax in axes[:2]] == ["s1", "s2"]
     assert axes[2].get_title().startswith("s1: place, plain\nNMI")
+    titles = [ax.get_title() for ax in figures["niches_a_b_technologies"].axes]
+    assert titles[:3] == ["s1 (T): labels", "s2 (T): labels", "u1 (U): labels"]
 
 
 def test_umaps_are_colored_by_technology_and_by_label(figures):
@@ -85,6 +91,10 @@ def test_mixing_is_drawn_with_the_weighted_agreement(results, figures):
 def test_expressed_genes_tell_the_share_of_cells_that_fill_l(results, figures):
     said = texts(figures["expressed_genes_b_within"])
     assert "L=16" in said
+    (ax,) = figures["expressed_genes_b_within"].axes
+    (bars,) = ax.patches
+    heights, edges, _ = bars.get_data()
+    assert (heights * np.diff(edges)).sum() == pytest.approx(40)  # each cell is counted once, whatever the bins' widths
     assert "0%" in said
 
 
@@ -112,6 +122,43 @@ def test_bars_of_an_axis_have_four_metrics_and_mark_the_default():
     colors = [patch.get_facecolor() for patch in figure.axes[0].patches]
     assert colors[0] != colors[1]
     assert ablation_bars(table, "ρ") is None
+
+
+def test_bars_say_the_read_out_and_leave_no_row_empty():
+    carried = table_2_rows(
+        axis=["L"] * 3,
+        value=["16", "16", "16"],
+        default=[True] * 3,
+        group=["T", "weighted by cells", "T to U"],
+        readout=["hops"] * 3,
+        nmi=[0.5, 0.5, np.nan],
+        ari=[0.4, 0.4, np.nan],
+        ilisi_technology=[np.nan, 0.1, np.nan],
+        mmd_technology=[np.nan, 0.1, np.nan],
+        transfer_accuracy=[np.nan, np.nan, 0.7],
+    )
+    figure = ablation_bars(carried, "L")
+    assert len(figure.axes) == 8
+    assert figure.get_suptitle() == "L, read-out: hops"
+    assert figure.axes[4].get_xlabel() == "L"
+
+
+def test_points_of_all_read_outs_are_within_the_panels():
+    table = pd.DataFrame(
+        {
+            "method": "m",
+            "settings": "own",
+            "readout": ["plain", "z30", "hops"],
+            "nmi": [0.6, 0.5, 0.2],
+            "ilisi_technology": [0.0, 0.1, 0.9],
+        }
+    )
+    for ax in agreement_against_mixing(table, "ilisi_technology").axes:
+        (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+        assert x0 < 0.0
+        assert x1 > 0.9
+        assert y0 < 0.2
+        assert y1 > 0.6
 
 
 def test_normalizations_are_drawn_in_three_families():

@@ -64,7 +64,7 @@ def _ablation(task: Task, name: str, table: pd.DataFrame, store: Store) -> Itera
     if METATOKEN in set(shown["axis"]):
         levels = {level.value: level.configuration for level in store.levels if level.axis == METATOKEN}
         keys = {
-            f"metatoken {value}": key
+            {"True": "with metatoken", "False": "without metatoken"}.get(value, value): key
             for value, configuration in levels.items()
             for key in _runs(task, store)
             if key.method == OURS and key.configuration == configuration and key.seed == 0

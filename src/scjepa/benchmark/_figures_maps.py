@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -80,13 +80,14 @@ def niche_maps(task: Task, found: Sequence[Found]) -> Figure:
     """Draw the labels and each method's niches on the tissue, read-out and NMI above each.
 
     A row for each method and a column for each section; where there is one section, methods side by side. Niches take
-    the color of the label they share most cells with.
+    the color of the label they share most cells with, one to one; the legend has the colors of those left over too.
     """
     known = _known(task)
     layers: list[tuple[str, Labels]] = [] if known is None else [("labels", known)]
     for one in found:
         own = as_labels(one.title, one.clusters)
         layers.append((f"{one.title}, {one.readout}", own if known is None else own.colored_like(known)))
+    legend = known if known is None else _with_left_over(known, [labels for _, labels in layers])
     places = np.asarray(task.adata.obsm[_keys.SPATIAL])[:, :2]
     sections = {name: np.flatnonzero(task.sections == name) for name in np.unique(task.sections)}
     width, height = _panel_size(places, sections)
@@ -102,15 +103,27 @@ def niche_maps(task: Task, found: Sequence[Found]) -> Figure:
             ax.set_aspect("equal")
             bare(ax)
             score = "" if labels is known or known is None else _agreement(task, labels, rows)
-            head = title if single else f"{name}: {title}"
+            head = title if single else f"{_section(task, name, rows) if number == 0 else name}: {title}"
             ax.set_title("\n".join(part for part in (head, score) if part), fontsize=9)
-            if labels is known and name == list(sections)[-1] and not single:
-                labels.legend(ax, height, titled=False)
-        if number == 0 and single and known is not None:
-            known.legend(grid[0, n_cols - 1], height, titled=False)
+            if labels is known and legend is not None and name == list(sections)[-1] and not single:
+                legend.legend(ax, height, titled=False)
+        if number == 0 and single and legend is not None:
+            legend.legend(grid[0, n_cols - 1], height, titled=False)
     for unused in axes:
         unused.remove()
     return finish(figure, None, False)
+
+
+def _with_left_over(known: Labels, drawn: Sequence[Labels]) -> Labels:
+    """Return the labels with the colors of niches that are matched with none."""
+    further = list(dict.fromkeys(c for labels in drawn for c in labels.colors if c not in known.colors))
+    return replace(known, names=[*known.names, *["unmatched" for _ in further]], colors=[*known.colors, *further])
+
+
+def _section(task: Task, name: str, rows: np.ndarray) -> str:
+    """Return a section's name, and its technology's where there are several."""
+    technology = task.technologies[rows[0]]
+    return name if technology == name or len(set(task.technologies)) == 1 else f"{name} ({technology})"
 
 
 def _agreement(task: Task, labels: Labels, rows: np.ndarray) -> str:

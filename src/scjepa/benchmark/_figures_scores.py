@@ -40,6 +40,9 @@ def agreement_against_mixing(table: pd.DataFrame, mixing: str) -> Figure | None:
     readouts = list(dict.fromkeys(shown["readout"]))
     colors = dict(zip(names, palette(max(len(names), 1)), strict=False))
     figure, grid = panels(1, len(readouts), 3.6, 3.2)
+    for ax in grid[0, 1:]:  # before anything is drawn: limits then take in the points of all
+        ax.sharex(grid[0, 0])
+        ax.sharey(grid[0, 0])
     for ax, readout in zip(grid[0], readouts, strict=True):
         own = shown[shown["readout"] == readout]
         for name, row in zip(_names(own), own.to_dict("records"), strict=True):
@@ -61,9 +64,6 @@ def agreement_against_mixing(table: pd.DataFrame, mixing: str) -> Figure | None:
         ax.set_xlabel(f"{HEADINGS[mixing]} (higher: better mixed)")
         ax.spines[list(_SIDES)].set_visible(False)
         ax.margins(0.12)
-        if ax is not grid[0, 0]:
-            ax.sharex(grid[0, 0])
-            ax.sharey(grid[0, 0])
     grid[0, 0].set_ylabel("NMI (mean over resolutions)")
     handles = {label: handle for ax in grid[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     grid[0, -1].legend(
@@ -104,6 +104,7 @@ def ablation_bars(table: pd.DataFrame, axis: str) -> Figure | None:
     metrics = _four(shown)
     if shown.empty or not metrics:
         return None
+    shown = shown[shown[metrics].notna().any(axis=1)]  # labels carried from one technology to another are not drawn
     groups = list(dict.fromkeys(shown["group"]))
     levels = list(dict.fromkeys(table.loc[table["axis"] == axis, "value"]))
     figure, grid = panels(len(groups), len(metrics), max(2.2, 0.45 * len(levels) + 1.2), 2.0)
@@ -117,6 +118,8 @@ def ablation_bars(table: pd.DataFrame, axis: str) -> Figure | None:
                 grid[row, column].set_ylabel(group, fontsize=9)
             if row == len(groups) - 1:
                 grid[row, column].set_xlabel(axis, fontsize=9)
+    readouts = list(dict.fromkeys(shown["readout"])) if "readout" in shown else []
+    figure.suptitle(", ".join([axis, *(f"read-out: {name}" for name in readouts)]), fontsize=10)
     return finish(figure, None, False)
 
 
@@ -189,12 +192,13 @@ def expressed_genes_per_cell(task: Task, lengths: Sequence[int] = LENGTHS) -> Fi
     names = np.unique(task.technologies)
     figure, grid = panels(len(names), 1, 5.5, 2.4)
     most = max(int(counts.max()), 2)
-    bins = np.unique(np.round(np.geomspace(1, most + 1, 50)).astype(int))
+    edges = np.unique(np.round(np.geomspace(1, most + 1, 50)).astype(int))
     for ax, name in zip(grid[:, 0], names, strict=True):
         own = counts[task.technologies == name]
-        ax.hist(np.maximum(own, 1), bins=bins, color=_OTHER)
+        # Wide bins hold several numbers of genes, narrow ones one: without the width the bars would jump.
+        ax.stairs(np.histogram(np.maximum(own, 1), edges)[0] / np.diff(edges), edges, fill=True, color=_OTHER)
         ax.set_xscale("log", base=2)
-        ax.set_xlim(1, 2 * most)
+        ax.set_xlim(1, 2.6 * most)
         top = ax.get_ylim()[1]
         for length in (length for length in lengths if length <= 2 * most):
             ax.axvline(length, color=_DEFAULT, linewidth=1)
@@ -203,7 +207,7 @@ def expressed_genes_per_cell(task: Task, lengths: Sequence[int] = LENGTHS) -> Fi
         ax.set_ylim(0, 1.3 * top)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.set_title(f"{name}: {len(own):,} cells; under each L the cells that fill it", fontsize=9)
-        ax.set_ylabel("cells")
+        ax.set_ylabel("cells per number of genes", fontsize=9)
         ax.spines[list(_SIDES)].set_visible(False)
     grid[-1, 0].set_xlabel("genes that a cell expresses")
     return finish(figure, None, False)
