@@ -9,6 +9,9 @@
 #   bash benchmarks/paper/run.sh table2        # every axis on V1 and one simulated set, three seeds; the grid with one
 #   bash benchmarks/paper/run.sh table1 V1     # one set of it
 #
+# METHODS="stjepa controls" SEEDS=1 STEPS=150 TIMEOUT=1500 before the command take less: some methods, fewer seeds, fewer
+# steps of ST-JEPA in table2 (450), less time for a peer (7200 s). What is there already is never run again.
+#
 # Finished runs are kept in SCJEPA_PAPER_OUT (~/.cache/scjepa/paper), and the same command goes on there; tables are
 # copied to benchmarks/paper/results/. How long each takes is in README.md.
 set -euo pipefail
@@ -48,7 +51,7 @@ quick() {
 }
 
 table1() {
-    local how=(--methods all --preset base --seeds 3 --timeout "${TIMEOUT:-7200}")
+    local how=(--methods ${METHODS:-all} --preset base --seeds "${SEEDS:-3}" --timeout "${TIMEOUT:-7200}")
     run table1-V1 --data "$v1" --label region "${how[@]}"
     run table1-osmFISH --data "$osmfish" --label region "${how[@]}"
     run table1-mPFC --data "$mpfc" --label region "${how[@]}"
@@ -83,10 +86,10 @@ table2() {
         "$python" -c "import sys; from scjepa import datasets
 datasets.simulated_tissue(3000, difficulty='medium', seed=0).write_h5ad(sys.argv[1])" "$simulated"
     fi
-    local how=(--methods stjepa --preset demo)
+    local how=(--methods stjepa --preset demo --option "stjepa.training.max_steps=${STEPS:-450}")
     local grid=(--grid "tokens.values=$normalizations" "tokens.ranks=$normalizations")
-    run table2-V1 --data "$v1" --label region "${how[@]}" --seeds 3 "${axes[@]}"
-    run table2-simulated --data "$simulated" --label region "${how[@]}" --seeds 3 "${axes[@]}"
+    run table2-V1 --data "$v1" --label region "${how[@]}" --seeds "${SEEDS:-3}" "${axes[@]}"
+    run table2-simulated --data "$simulated" --label region "${how[@]}" --seeds "${SEEDS:-3}" "${axes[@]}"
     run table2-grid-V1 --data "$v1" --label region "${how[@]}" --seeds 1 "${grid[@]}"
 }
 

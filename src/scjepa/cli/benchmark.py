@@ -71,7 +71,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="METHOD.OPTION=VALUE",
-        help="an option of a method, such as novae_zero_shot.weights=FOLDER; may be repeated",
+        help="an option of a method, such as novae_zero_shot.weights=FOLDER or stjepa.training.max_steps=200; may be "
+        "repeated",
     )
     group.add_argument("--accelerator", default="auto", choices=ACCELERATORS, help="device of ST-JEPA (default: auto)")
     group.add_argument("--timeout", type=float, metavar="S", help="seconds after which a peer is ended (default: none)")
@@ -225,14 +226,18 @@ def _axis(text: str, option: str) -> tuple[str, list[Any]]:
 
 
 def _method_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return options of methods; numbers are numbers, everything else is text."""
+    """Return options of methods, ``METHOD.PART.OPTION`` in a mapping of the part; numbers are numbers, else text."""
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         method, dot, option = name.partition(".")
         if not (equals and dot):
             raise UsageError(f"--option takes METHOD.OPTION=VALUE, such as cellcharter.max_epochs=50; found {text!r}.")
-        found.setdefault(method, {})[option] = _number_or_text(value)
+        part, inner, own = option.partition(".")
+        where = found.setdefault(method, {})
+        if inner:
+            where, option = where.setdefault(part, {}), own
+        where[option] = _number_or_text(value)
     return found
 
 
