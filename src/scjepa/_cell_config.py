@@ -58,7 +58,13 @@ class CellEncoderConfig:
         How gene and value combine, a name in :data:`scjepa.nn.VALUE_ENCODERS`: ``"mlp"`` is the paper's sum of gene
         identity and value MLP.
     gene_std
-        Standard deviation of the gene embedding at initialization.
+        Standard deviation of the gene embedding at initialization. The first layer norm takes its size away, so it says
+        how fast gene vectors turn at a given learning rate: small ones fast.
+    cls
+        What ``<cls>`` begins as: ``"learned"``, a vector that all cells share (the paper's), or ``"mean"``, that vector
+        plus the mean of the cell's visible tokens, brought to unit variance. Attention sees normed tokens alone, so
+        with the first a ``<cls>`` cannot tell how much of a gene there is, and the blocks must learn what the mean has
+        from the start.
     attention
         Attention back-end, a name in :data:`scjepa.nn.ATTENTION_BACKENDS`, or ``"auto"``.
     """
@@ -70,11 +76,13 @@ class CellEncoderConfig:
     dropout: float = 0.0
     value: str = "mlp"
     gene_std: float = 1.0
+    cls: str = "learned"
     attention: str = "auto"
 
     def __post_init__(self) -> None:
         _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std")
         _within(self, 0.0, 1.0, "dropout")
+        _one_of(self, "cls", ("learned", "mean"))
         if self.width % self.n_heads:
             raise ValueError(
                 f"CellEncoderConfig.width ({self.width}) must be a multiple of n_heads ({self.n_heads}); "
@@ -128,8 +136,14 @@ class CellObjectiveConfig:
     reconstruction_weight
         Squared error of the hidden values, in bins, from their tokens (the paper's GEP).
     jepa_weight
-        Cosine distance of the teacher's ``<cls>``, which has seen all values, from what the student's, which has not,
-        predicts of it. 0: the reconstruction-only baseline; the teacher is then not computed in a step.
+        Distance of the teacher's ``<cls>``, which has seen all values, from what the student's, which has not, predicts
+        of it. 0: the reconstruction-only baseline; the teacher is then not computed in a step.
+    jepa_distance
+        ``"cosine"`` (the paper's), or ``"squared"``, the mean squared difference.
+    predictor
+        ``"mlp"``, or ``"none"``: the student's ``<cls>`` is itself to be the teacher's, so that what student and teacher
+        cannot agree in is driven out of it; with a predictor it may stay. Needs the guards below, or all cells become
+        one point.
     module_weight
         Where modules are tokens, and there alone: squared L2 distance of what the student's ``<cls>`` and a module's
         identity predict of that hidden module from the teacher's vector of it.
@@ -162,6 +176,8 @@ class CellObjectiveConfig:
 
     reconstruction_weight: float = 1.0
     jepa_weight: float = 1000.0
+    jepa_distance: str = "cosine"
+    predictor: str = "mlp"
     module_weight: float = 0.0
     target_view: str = "all"
     target_norm: str = "none"
@@ -179,6 +195,8 @@ class CellObjectiveConfig:
         _one_of(self, "contrast", ("supervised", "original", "scgpt"))
         _one_of(self, "target_view", ("all", "masked"))
         _one_of(self, "target_norm", ("none", "batch"))
+        _one_of(self, "jepa_distance", ("cosine", "squared"))
+        _one_of(self, "predictor", ("mlp", "none"))
         _positive(self, "temperature")
         _within(self, -1.0, 1.0, "similarity")
         for name in (*_CELL_WEIGHTS, "variance_weight", "covariance_weight"):

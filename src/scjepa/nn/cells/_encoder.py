@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scjepa._cell_config import CellJEPAConfig
@@ -12,6 +13,7 @@ from scjepa.nn.cells._batch import CellBatch
 from scjepa.nn.embedding import VALUE_ENCODERS
 from scjepa.nn.encoder import Transformer
 from scjepa.nn.masked import MaskedPacking
+from scjepa.nn.pooling import mean_by_group
 
 HIDDEN = -1.0
 """Value of a gene whose value is hidden; bins are divided by the highest, so that they lie in [0, 1]."""
@@ -36,8 +38,9 @@ class CellEmbedding(nn.Module):
         self.gene = nn.Embedding(n_genes, encoder.width)
         nn.init.normal_(self.gene.weight, std=encoder.gene_std)
         self.value = VALUE_ENCODERS[encoder.value](encoder.width)
-        # Zero, so that at first <cls> is what it attends to, and cells differ from the start.
+        # Zero, so that at first <cls> is what it attends to (or begins as), and cells differ from the start.
         self.cls = nn.Parameter(torch.zeros(encoder.width))
+        self.cls_from = encoder.cls
         self.highest = config.tokens.n_bins - 1
 
     def forward(self, batch: CellBatch, hidden: Tensor | None = None) -> Tensor:
@@ -46,6 +49,12 @@ class CellEmbedding(nn.Module):
         if hidden is not None:
             values = values.masked_fill(hidden, HIDDEN)
         return self.value(self.gene(batch.genes), values)
+
+    def begin(self, content: Tensor, sequences: Tensor, n: int) -> Tensor:
+        """Return what ``<cls>`` begins as, ``(n, width)``, in sequences of these visible tokens."""
+        if self.cls_from == "learned":
+            return self.cls.expand(n, -1)
+        return self.cls + F.layer_norm(mean_by_group(content.float(), sequences, n), self.cls.shape, eps=1e-8)
 
 
 class CellEncoder(nn.Module):
@@ -110,7 +119,7 @@ class CellEncoder(nn.Module):
         source[first] = torch.arange(n, device=device)
         behind = torch.arange(len(content), device=device)
         source[behind + sequences + 1] = n + behind
-        prompt = self.embedding.cls.expand(n, -1) if cell is None else cell
+        prompt = self.embedding.begin(content, sequences, n) if cell is None else cell
         tokens = torch.cat([torch.cat([prompt.to(content.dtype), content]).index_select(0, source), masked])
 
         layout = MaskedPacking(Packing(lengths + 1), Packing(n_masked))

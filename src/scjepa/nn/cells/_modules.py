@@ -100,7 +100,8 @@ class ModuleEncoder(CellEncoder):
         width = tokens.shape[2]
         if hidden is not None:
             tokens = tokens[~hidden].view(n, -1, width)
-        prompt = self.embedding.cls.expand(n, -1) if cell is None else cell
+        rows = torch.arange(n, device=tokens.device).repeat_interleave(tokens.shape[1])
+        prompt = self.embedding.begin(tokens.reshape(-1, width), rows, n) if cell is None else cell
         tokens = torch.cat([prompt[:, None].to(tokens.dtype), tokens], dim=1)
         layout = Packing(torch.full((n,), tokens.shape[1], device=tokens.device))
         out = self.transformer(tokens.reshape(-1, width), layout).view(n, -1, width)

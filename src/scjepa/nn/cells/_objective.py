@@ -20,7 +20,7 @@ class CellObjective(nn.Module):
     """The heads, and the loss that the weights of a :class:`~scjepa.CellObjectiveConfig` make of them.
 
     loss = w_reconstruction · MSE(value head(hidden genes), bins)
-    + w_jepa · (1 - cos(predictor(student's <cls>), teacher's <cls>))
+    + w_jepa · (1 - cos(predictor(student's <cls>), teacher's <cls>)), or the squared difference,
     + w_cell_reconstruction · MSE(cell value head(gene, student's <cls>), bins) + w_cell_prompt · MSE of a second pass
     + w_contrast · ECS(student's <cls>) + the guards.
 
@@ -44,7 +44,7 @@ class CellObjective(nn.Module):
         reads_tokens = objective.reconstruction_weight > 0 or objective.cell_prompt_weight > 0
         if reads_tokens and "value" not in self.heads:
             self.heads["value"] = ValueHead(self._width, self._highest)
-        if objective.jepa_weight > 0 and "predictor" not in self.heads:
+        if objective.jepa_weight > 0 and objective.predictor == "mlp" and "predictor" not in self.heads:
             self.heads["predictor"] = PooledHead(self._width)
         if objective.cell_reconstruction_weight > 0 and "cell_value" not in self.heads:
             self.heads["cell_value"] = CellValueHead(self._width, self._highest)
@@ -69,8 +69,11 @@ class CellObjective(nn.Module):
                 seen = batch if config.target_view == "all" else batch.select(hidden)
                 whole = target(seen)[0].float()
                 whole = standardize_over_batch(whole) if config.target_norm == "batch" else whole
-            predicted = self.heads["predictor"](cells).float()
-            terms["jepa"] = (1 - F.cosine_similarity(predicted, whole, dim=1)).mean()
+            predicted = self.heads["predictor"](cells).float() if config.predictor == "mlp" else cells
+            if config.jepa_distance == "squared":
+                terms["jepa"] = F.mse_loss(predicted, whole)
+            else:
+                terms["jepa"] = (1 - F.cosine_similarity(predicted, whole, dim=1)).mean()
         if config.cell_reconstruction_weight > 0 and len(genes):
             read = self.heads["cell_value"](context.embedding.gene(genes), cells[rows])
             terms["cell_reconstruction"] = F.mse_loss(read, wanted)
