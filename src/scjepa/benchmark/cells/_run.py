@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from scjepa import __version__
+from scjepa._warn import warn
 from scjepa.benchmark._run import _seeds
 from scjepa.benchmark._store import Run, RunKey, Store
 from scjepa.benchmark._units import Data
@@ -148,11 +148,9 @@ def run_cells(
     results = CellBenchmarkResults(store.rows(), store.runs(), store, cells, scoring, keys)
     sources = set(results.runs["versions"])
     if len(sources) > 1:
-        warnings.warn(
+        warn(
             f"{out} holds results of {len(sources)} versions of scjepa's code (column 'versions' of runs.csv). Name "
-            "another folder to run all of them with this one.",
-            UserWarning,
-            stacklevel=2,
+            "another folder to run all of them with this one."
         )
     if out is not None:
         results.write(out)
