@@ -13,19 +13,24 @@ that are not defined, each a mean over conditions; ``results/perturbation_condit
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from rows import RESULTS, append
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from records import append
 
 import scjepa
 from scjepa.benchmark import predict_baselines
 from scjepa.metrics import PerturbationReference, perturbation_reference, perturbation_scores
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, log_normalized, simulation_split
 
+RESULTS = Path(__file__).parent / "results"
 TABLE, EACH = RESULTS / "perturbation.csv", RESULTS / "perturbation_conditions.csv"
 
 VARIANTS: dict[str, dict] = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import time
 import warnings
 from dataclasses import replace
@@ -22,17 +23,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from baselines import pca_on_hvg
-from rows import RESULTS, append, commit
 from sets import corpus, highly_variable, target
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from records import append, commit
 
 import scjepa
 from scjepa import datasets
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore")
+RESULTS = Path(__file__).parent / "results"
 WATCHED = ("reconstruction_loss", "jepa_loss", "module_loss", "loss_ratio", "effective_rank", "mean_cosine")
 READOUTS = ("cls spread 600", "cls top 600", "genes spread 600", "cls spread 3000")
 
