@@ -72,6 +72,7 @@ def test_untrained_is_the_model_before_training(tissue):
     np.testing.assert_array_equal(result.embedding, expected)
     assert np.abs(other.embedding - expected).max() > 1e-2
     assert result.info["steps"] == 0
+    assert result.info["verdict"] == "untrained"
     assert result.info["config.encoder"]["width"] == 16
 
 
@@ -93,6 +94,7 @@ def test_stjepa_trains_on_the_data(tissue):
     result = run_method("stjepa", tissue, seed=1, options=options)
     assert result.error is None
     assert result.info["steps"] == 4
+    assert result.info["verdict"] in ("healthy", "shrinking", "not learning", "collapsed")
     assert result.embedding.shape == (80, 16)
     untrained = run_method("untrained", tissue, seed=1, options=SMALL).embedding
     assert np.abs(result.embedding - untrained).max() > 1e-4

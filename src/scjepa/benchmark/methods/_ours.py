@@ -27,7 +27,8 @@ def _model(adata: AnnData, seed: int, preset: Any, parts: Mapping[str, Any]) -> 
 
 
 def _info(model: STJEPA) -> dict[str, Any]:
-    return {"steps": model.n_steps_, **{f"config.{name}": part for name, part in model.config.to_dict().items()}}
+    parts = {f"config.{name}": part for name, part in model.config.to_dict().items()}
+    return {"steps": model.n_steps_, "verdict": model.diagnose().verdict, **parts}
 
 
 def stjepa(
