@@ -68,7 +68,27 @@ def test_targets_may_share_models(cells, others, make_cells, small, tmp_path):
     assert second.runs["cpu_seconds"].item() > 0
     assert not (tmp_path / "one" / "models").exists()
     alone = run_cells(make_cells(seed=5), **call)
-    np.testing.assert_array_equal(alone.embeddings()["celljepa", "cls"], second.embeddings()["celljepa", "cls"])
+    kept, new = (results.embeddings()["celljepa", "cls"] for results in (second, alone))
+    np.testing.assert_allclose(kept, new, rtol=0, atol=1e-5)
+
+
+def test_a_training_that_was_stopped_goes_on_where_it_was(cells, others, small, tmp_path, monkeypatch):
+    call = {**small, "pretrain": {"other": others}, "methods": "celljepa", "seeds": 1, "tasks": "zero_shot"}
+    call["max_steps"] = 102  # the state is kept every 100
+    whole = run_cells(cells, **call).embeddings()["celljepa", "cls"]
+    save = scjepa.CellJEPA.save
+
+    def killed(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scjepa.CellJEPA, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells, **call, out=tmp_path)
+    monkeypatch.setattr(scjepa.CellJEPA, "save", save)
+    assert list(tmp_path.glob("models/*.state/*.ckpt"))
+    done = run_cells(cells, **call, out=tmp_path)
+    np.testing.assert_allclose(done.embeddings()["celljepa", "cls"], whole, rtol=0, atol=1e-6)
+    assert not list(tmp_path.glob("models/*.state"))
 
 
 def test_a_function_is_given_no_label_and_may_do_what_it_likes_with_its_copy(cells, small, good):

@@ -120,7 +120,7 @@ def score_bars(scores: pd.DataFrame) -> Figure | None:
     if own.empty:
         return None
     cases = _cases(own)
-    figure, grid = panels(1, len(_BARS), 2.0, max(1.6, 0.28 * len(cases) + 0.6))
+    figure, grid = panels(1, len(_BARS), 2.1, max(1.6, 0.28 * len(cases) + 0.6))
     places = np.arange(len(cases))[::-1]
     for ax, metric in zip(grid[0], _BARS, strict=True):
         for place, case in zip(places, cases, strict=True):
@@ -133,7 +133,7 @@ def score_bars(scores: pd.DataFrame) -> Figure | None:
                 ax.scatter(
                     values, np.full(len(values), place), s=14, color="black", zorder=3, linewidths=0, clip_on=False
                 )
-                ax.text(0.02, place, f"{values.mean():.2f}", va="center", fontsize=7, color=_ink(color))
+                ax.text(1.03, place, f"{values.mean():.2f}", va="center", fontsize=7)
         ax.set_title(HEADINGS[metric], fontsize=9)
         ax.set_yticks(places, [_named(*case) for case in cases] if ax is grid[0, 0] else [], fontsize=8)
         ax.set_xlim(min(0.0, float(own["value"].min())), 1)
@@ -141,10 +141,6 @@ def score_bars(scores: pd.DataFrame) -> Figure | None:
     if (own["settings"] == FITTED).any():
         figure.supxlabel("light brown: fitted on the counts of the cells that are scored", fontsize=8)
     return finish(figure, None, False)
-
-
-def _ink(color: str) -> str:
-    return "white" if color == _OURS else "black"
 
 
 def robustness(scores: pd.DataFrame) -> Figure | None:
@@ -161,8 +157,10 @@ def robustness(scores: pd.DataFrame) -> Figure | None:
         for method, readout in cases:
             mine = own[(own["method"] == method) & (own["readout"] == readout) & (own["metric"] == metric)]
             means = mine.groupby("share")["value"].mean()
-            how = {"color": colors[method], "linestyle": _LINES.get(readout, "-"), "linewidth": 1.4}
-            ax.plot(means.index, means, marker=_marker(methods, method), markersize=4, **how)
+            ours = method == "celljepa"  # on top of the controls, which may lie where it lies
+            (line,) = ax.plot(means.index, means, _LINES.get(readout, "-"), color=colors[method])
+            line.set(marker=_marker(methods, method), markersize=4, linewidth=2.0 if ours else 1.2)
+            line.set_zorder(3 if ours else 2)
             if mine["seed"].nunique() > 1:
                 ax.scatter(mine["share"], mine["value"], s=6, color=colors[method], alpha=0.5, linewidths=0)
         ax.set_title(HEADINGS[metric], fontsize=9)

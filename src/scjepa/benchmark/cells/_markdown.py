@@ -53,7 +53,7 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 _TOLD = {
     ZERO_SHOT: ("avg_bio", "knn_accuracy"),
-    DROPOUT: ("neighbors", "label_accuracy"),
+    DROPOUT: ("label_accuracy",),
     BATCHES: ("total",),
     FINETUNE: ("accuracy",),
 }
@@ -67,6 +67,9 @@ def note(scoring: CellScoring) -> str:
     """Return what the scores are."""
     low, high = min(scoring.resolutions), max(scoring.resolutions)
     part = 1 - scoring.test_size
+    kept = {"top": "those of most counts", "spread": "as if drawn once for all cells"}
+    genes = "as many as they were trained with" if scoring.n_tokens is None else f"at most {scoring.n_tokens:,}"
+    which = "" if scoring.kept is None else f", {kept[scoring.kept]}"
     return (
         f"Means over seeds ± standard deviation. NMI and ARI are those of the best of {len(scoring.resolutions)} "
         f"resolutions of Leiden ({low:g} to {high:g}) by NMI, chosen with the labels, so upper bounds. ASW is the mean "
@@ -74,7 +77,8 @@ def note(scoring: CellScoring) -> str:
         f"of the {scoring.n_neighbors} nearest cells of the other folds ({scoring.folds} folds). Methods that are "
         "*fitted* have seen the counts of the cells that are scored (of fine-tuning: of its training cells); the "
         f"pretrained have not, unless the set was among theirs. Fine-tuning: {part:.0%} of the cells, split by seed "
-        f"{scoring.split_seed}; labels of the others are voted by the {scoring.n_neighbors} nearest training cells.\n"
+        f"{scoring.split_seed}; labels of the others are voted by the {scoring.n_neighbors} nearest training cells. "
+        f"Cell-JEPA's models embed of a cell's expressed genes {genes}{which}.\n"
     )
 
 

@@ -60,7 +60,8 @@ class Pretraining:
     def model(self, entry: CellEntry, corpus: Corpus, seed: int) -> Taken:
         """Return the model of a method, trained on a corpus as its configuration says."""
         if entry.settings == UNTRAINED:
-            return Taken(self._build(entry, corpus, seed))
+            with quiet():
+                return Taken(self._build(entry, corpus, seed))
         from scjepa.models import CellJEPA
 
         folder = self._folder(entry, corpus, seed)
@@ -110,7 +111,11 @@ class Pretraining:
         with whole(took) as part:  # before the model, which is what says that training is done
             seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
             part.write_text(json.dumps(seconds))
-        model.save(folder)
+        try:
+            model.save(folder)
+        except FileExistsError:  # another comparison, which shares the folder, was first to make the same model
+            if not (folder / "model.json").is_file():
+                raise
         shutil.rmtree(state, ignore_errors=True)
 
 
