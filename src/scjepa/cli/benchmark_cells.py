@@ -11,6 +11,9 @@ from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import add_accelerator, add_table, changes_of, positive
 from scjepa.cli._progress import Progress, written
 
+OWN = "own"
+"""Value of an option that leaves a model as it is."""
+
 TASKS = ("auto", "zero_shot", "dropout", "batches", "finetune")
 
 
@@ -101,6 +104,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_scoring(parser)
 
 
+def _positive_or_own(text: str) -> int | None:
+    return None if text == OWN else positive(text)
+
+
 def _add_scoring(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how results are scored")
     group.add_argument(
@@ -127,16 +134,16 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--n-tokens",
-        type=positive,
+        type=_positive_or_own,
         default=3000,
         metavar="N",
-        help="expressed genes of a cell that Cell-JEPA embeds at most (default: 3000)",
+        help="expressed genes of a cell that Cell-JEPA embeds at most; own: as its preset says (default: 3000)",
     )
     group.add_argument(
         "--kept",
         default="spread",
-        choices=("spread", "top"),
-        help="which: as if drawn once for all cells, or those of most counts (default: spread)",
+        choices=("spread", "top", OWN),
+        help="which: as if drawn once for all cells, those of most counts, or as its preset says (default: spread)",
     )
     group.add_argument("--no-figures", action="store_true", help="write tables only")
 
@@ -172,7 +179,7 @@ def run(options: argparse.Namespace) -> None:
         options=chosen,
         max_steps=options.max_steps,
         finetune_epochs=options.finetune_epochs,
-        scoring=CellScoring(n_tokens=options.n_tokens, kept=options.kept, **given),
+        scoring=CellScoring(n_tokens=options.n_tokens, kept=None if options.kept == OWN else options.kept, **given),
         accelerator=options.accelerator,
         out=options.out,
         models=options.models,
