@@ -20,6 +20,8 @@ class CellTokenConfig:
     ----------
     n_tokens
         Expressed genes of a cell at most. Training draws them uniformly, anew each time a cell is seen.
+    n_embedded
+        Expressed genes of a cell at most where nothing is drawn, when embedding. ``None``: ``n_tokens``.
     n_bins
         Values are quantile bins of the cell's own non-zero counts: 0 is zero, 1 to ``n_bins - 1`` are the bins.
     kept
@@ -35,9 +37,12 @@ class CellTokenConfig:
     n_bins: int = 51
     kept: str = "top"
     unit: str = "gene"
+    n_embedded: int | None = None
 
     def __post_init__(self) -> None:
         _positive(self, "n_tokens")
+        if self.n_embedded is not None:
+            _positive(self, "n_embedded")
         _one_of(self, "unit", ("gene", "module"))
         _one_of(self, "kept", ("top", "spread"))
         if not 2 <= self.n_bins <= 2**16:
@@ -141,9 +146,9 @@ class CellObjectiveConfig:
     jepa_distance
         ``"cosine"`` (the paper's), or ``"squared"``, the mean squared difference.
     predictor
-        ``"mlp"``, or ``"none"``: the student's ``<cls>`` is itself to be the teacher's, so that what student and teacher
-        cannot agree in is driven out of it; with a predictor it may stay. Needs the guards below, or all cells become
-        one point.
+        ``"mlp"``, or ``"none"``: the student's ``<cls>`` is itself to be the teacher's, so that what student and
+        teacher cannot agree in is driven out of it; with a predictor it may stay. Needs the guards below, or all cells
+        become one point.
     module_weight
         Where modules are tokens, and there alone: squared L2 distance of what the student's ``<cls>`` and a module's
         identity predict of that hidden module from the teacher's vector of it.
@@ -171,7 +176,8 @@ class CellObjectiveConfig:
     self_pairs
         Whether a cell counts as a pair with itself.
     variance_weight, covariance_weight
-        Guards against collapse on the students' ``<cls>`` (VICReg), as in :class:`~scjepa.ObjectiveConfig`.
+        Guards against collapse on the students' ``<cls>`` (VICReg), as in :class:`~scjepa.ObjectiveConfig`. They guard
+        the JEPA term: where genes are tokens and ``jepa_weight`` is 0, they are not computed.
     """
 
     reconstruction_weight: float = 1.0
@@ -278,6 +284,8 @@ class PerturbationConfig:
         teacher, and of the ECS term with conditions as labels.
     delta_weight
         Weight of the loss on the change from control; with ``delta_aware=True``.
+    n_tokens
+        Genes of a control cell at most; more are drawn, the perturbed ones always among them.
     from_control
         Whether what is learned is added to control's mean expression, so that at first no change is predicted. False:
         expression is predicted from nothing, as in the paper.
@@ -289,6 +297,7 @@ class PerturbationConfig:
     delta_weight: float = 1.0
     from_control: bool = True
     training: CellTrainConfig = _PERTURBATION_TRAINING
+    n_tokens: int = 600
 
     def __post_init__(self) -> None:
         for name in ("cell_reconstruction_weight", "cell_prompt_weight", "variance_weight", "covariance_weight"):
@@ -296,6 +305,7 @@ class PerturbationConfig:
                 raise ValueError(f"PerturbationConfig.objective has no part {name}: nothing is hidden. Set it to 0.")
         if self.objective.reconstruction_weight <= 0:
             raise ValueError("PerturbationConfig.objective.reconstruction_weight must be positive.")
+        _positive(self, "n_tokens")
         if self.delta_weight < 0:
             raise ValueError(f"PerturbationConfig.delta_weight must not be negative, found {self.delta_weight!r}.")
 
@@ -343,16 +353,36 @@ _MODULE_OBJECTIVE = CellObjectiveConfig(
     covariance_weight=1.0,
 )
 
+# Student and teacher see disjoint halves of a cell's genes, so that what they agree in is what the cell is; see
+# docs/user_guide/celljepa.md for what each of these does on its own.
+_TOKENS = CellTokenConfig(n_tokens=128, n_embedded=3000, kept="spread")
+_OBJECTIVE = CellObjectiveConfig(
+    jepa_distance="squared",
+    predictor="none",
+    target_view="masked",
+    variance_weight=1000.0,
+    covariance_weight=200.0,
+)
+_TRAINING = CellTrainConfig(batch_size=128, learning_rate=3e-3, ema_start=0.99)
+
 CELL_PRESETS: dict[str, CellJEPAConfig] = {
     "demo": CellJEPAConfig(
-        # A short run needs a teacher that moves faster, else it ends as half of what it began as.
-        encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2),
-        training=CellTrainConfig(max_steps=300, ema_start=0.98),
+        tokens=_TOKENS,
+        encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound", gene_std=0.03, cls="mean"),
+        masking=CellMaskingConfig(ratio=0.5),
+        objective=_OBJECTIVE,
+        training=replace(_TRAINING, max_steps=300),
         perturbation=PerturbationConfig(
             training=replace(_FINE_TRAINING, max_steps=300, max_epochs=None, learning_rate=1e-3, schedule="cosine")
         ),
     ),
-    "base": CellJEPAConfig(training=CellTrainConfig(max_steps=3000)),
+    "base": CellJEPAConfig(
+        tokens=replace(_TOKENS, n_tokens=256),
+        encoder=CellEncoderConfig(value="bound", gene_std=0.03, cls="mean"),
+        masking=CellMaskingConfig(ratio=0.5),
+        objective=_OBJECTIVE,
+        training=replace(_TRAINING, max_steps=3000),
+    ),
     "paper": CellJEPAConfig(
         encoder=CellEncoderConfig(width=512, n_layers=12, n_heads=8, mlp_ratio=1.0, dropout=0.2, gene_std=0.02),
         training=CellTrainConfig(

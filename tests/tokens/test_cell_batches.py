@@ -42,6 +42,17 @@ def test_what_is_kept_depends_on_the_cell_alone(table, kept):
     assert _cells(together, 4) == {}
 
 
+def test_more_genes_may_be_embedded_than_are_drawn(table):
+    source = CellSource(table, LIMIT, "spread", n_embedded=2 * LIMIT)
+    cells = torch.arange(20)
+    drawn, embedded = source.batch(cells, torch.Generator().manual_seed(0)), source.batch(cells)
+    assert torch.equal(drawn.lengths, torch.from_numpy(table.lengths).clamp_max(LIMIT))
+    assert torch.equal(embedded.lengths, torch.from_numpy(table.lengths).clamp_max(2 * LIMIT))
+    assert (drawn.lengths < embedded.lengths).any()
+    assert torch.equal(source.sequence_lengths(cells), embedded.lengths + 1)
+    assert torch.equal(source.sequence_lengths(cells, training=True), drawn.lengths + 1)
+
+
 def test_top_are_the_first_of_the_table_and_spread_are_not(table):
     top, spread = (CellSource(table, LIMIT, kept).batch(torch.arange(20)) for kept in ("top", "spread"))
     for cell in range(20):

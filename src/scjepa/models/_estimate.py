@@ -119,7 +119,8 @@ def estimate(module: Towers, source: TableSource, config: TrainConfig, seed: int
     Works on a copy of ``module`` and on random streams of its own: neither weights nor the user's random state change.
     """
     lengths = source.sequence_lengths().cpu().numpy()
-    step_seconds, token_seconds = _probe(module, source, config, float(lengths.mean()), seed)
+    trained_on = float(source.sequence_lengths(training=True).double().mean())
+    step_seconds, token_seconds = _probe(module, source, config, trained_on, seed)
     n_steps = count_steps(config, source.n_cells)
     monitored = _MONITOR_PASSES * _count_monitored(config, n_steps, source.n_cells) * float(lengths.mean())
     return Estimate(
@@ -171,7 +172,7 @@ def training_bytes(module: Towers, source: TableSource, config: TrainConfig, see
 
 def _largest_batch(source: TableSource, config: TrainConfig) -> float:
     """Return the tokens of the largest batch to be expected: the mean and three standard deviations."""
-    lengths = source.sequence_lengths().double() + 1
+    lengths = source.sequence_lengths(training=True).double() + 1
     size = min(config.batch_size, source.n_cells)
     spread = float(lengths.std(correction=0)) * 3 * size**0.5
     return min(size * float(lengths.mean()) + spread, size * float(lengths.max()))

@@ -130,7 +130,7 @@ class PerturbationMixin(JEPAModel):
             screen.panel,
             controls,
             changes,
-            self.config.tokens.n_tokens,
+            self.config.perturbation.n_tokens,
         )
         run = PerturbationRun(
             split=chosen,
@@ -254,7 +254,7 @@ class PerturbationMixin(JEPAModel):
             panel,
             drawn,
             nothing,
-            self.config.tokens.n_tokens,
+            self.config.perturbation.n_tokens,
             self.device,
         )
         profiles, controls_of = [], []

@@ -184,7 +184,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
 
     def _source_of(self, data: CellTables, device: torch.device | str = "cpu") -> CellSource:
         tokens = self.config.tokens
-        return CellSource(data.tokens, tokens.n_tokens, tokens.kept, data.labels, device)
+        return CellSource(data.tokens, tokens.n_tokens, tokens.kept, data.labels, device, tokens.n_embedded)
 
     def _split(self, data: CellTables, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Split the cells that have genes; in fine-tuning those of them that have a label."""

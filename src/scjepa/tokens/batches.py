@@ -93,8 +93,8 @@ class TableSource:
         """``(n_cells,)`` int64 tokens of each cell, where the tables are."""
         return self._offsets.diff()
 
-    def sequence_lengths(self, cells: Tensor | None = None) -> Tensor:
-        """``(n,)`` int64 tokens of the sequences of ``cells`` (default: all) when they are embedded."""
+    def sequence_lengths(self, cells: Tensor | None = None, training: bool = False) -> Tensor:
+        """``(n,)`` int64 tokens of the sequences of ``cells`` (default: all) when embedded, or when trained on."""
         raise TypeError(f"{type(self).__name__} does not say how long its sequences are.")
 
     def batch(self, cells: Tensor) -> Any:
@@ -159,7 +159,7 @@ class TokenSource(TableSource):
         self._technologies = torch.from_numpy(np.asarray(technologies, dtype=np.int64))
         self.to(device)
 
-    def sequence_lengths(self, cells: Tensor | None = None) -> Tensor:
+    def sequence_lengths(self, cells: Tensor | None = None, training: bool = False) -> Tensor:
         """``(n,)`` int64 tokens of the neighborhoods of ``cells`` (default: all), metatoken not counted."""
         return self.neighborhood_lengths(cells)
 

@@ -22,14 +22,16 @@ class CellSource(TableSource):
     table
         All expressed genes of every cell, by (-count, vocabulary id).
     n_tokens
-        Genes of a cell in a batch, at most.
+        Genes of a cell in a batch, at most, where they are drawn.
     kept
-        Which, where nothing is drawn: ``"top"`` or ``"spread"``, as in :class:`scjepa.CellTokenConfig`. Either depends
-        on the cell and the vocabulary alone.
+        Which are kept where nothing is drawn: ``"top"`` or ``"spread"``, as in :class:`scjepa.CellTokenConfig`. Either
+        depends on the cell and the vocabulary alone.
     labels
         ``(n_cells,)`` integer label codes, -1 for none; default: none has one.
     device
         Where the batches are wanted.
+    n_embedded
+        Genes of a cell at most where nothing is drawn; default: ``n_tokens``.
     """
 
     _TABLES = (*TableSource._TABLES, "_labels", "_order")
@@ -42,20 +44,22 @@ class CellSource(TableSource):
         kept: str = "top",
         labels: np.ndarray | None = None,
         device: torch.device | str = "cpu",
+        n_embedded: int | None = None,
     ):
         super().__init__(table)
         codes = np.full(table.n_cells, -1) if labels is None else np.asarray(labels)
         if len(codes) != table.n_cells:
             raise ValueError(f"There are {table.n_cells} cells and {len(codes)} labels.")
         self.n_tokens = n_tokens
+        self.n_embedded = n_tokens if n_embedded is None else n_embedded
         self._labels = torch.from_numpy(codes.astype(np.int64))
         self._order = torch.from_numpy(_mixed(table.n_vocabulary)) if kept == "spread" else None
         self.to(device)
 
-    def sequence_lengths(self, cells: Tensor | None = None) -> Tensor:
+    def sequence_lengths(self, cells: Tensor | None = None, training: bool = False) -> Tensor:
         """``(n,)`` int64 tokens of ``cells`` (default: all) in a batch, ``<cls>`` included."""
         lengths = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
-        return lengths.clamp_max(self.n_tokens) + 1
+        return lengths.clamp_max(self.n_tokens if training else self.n_embedded) + 1
 
     def batch(self, cells: Tensor, generator: torch.Generator | None = None) -> CellBatch:
         """Gather the genes of ``cells``.
@@ -68,20 +72,20 @@ class CellSource(TableSource):
             Draws the genes of cells that have more than ``n_tokens``, uniformly; on the device of the batches.
             Default: they are chosen by rule, the same whatever the batch.
         """
-        here = self.table_device
+        here, most = self.table_device, self.n_embedded if generator is None else self.n_tokens
         cells = cells.to(here)
         starts, lengths = self._offsets[cells], self._offsets[cells + 1] - self._offsets[cells]
         if generator is None and self._order is None:
-            lengths = lengths.clamp_max(self.n_tokens)  # the table's order is the rule
+            lengths = lengths.clamp_max(most)  # the table's order is the rule
         rows = torch.repeat_interleave(torch.arange(len(cells), device=here), lengths)
         within = torch.arange(len(rows), device=here) - (lengths.cumsum(0) - lengths)[rows]
         tokens = starts[rows] + within
-        if bool((lengths > self.n_tokens).any()):
+        if bool((lengths > most).any()):
             if generator is not None:
                 keys = torch.rand(len(rows), device=generator.device, generator=generator).to(here)
             else:
                 keys = cast(Tensor, self._order)[self._genes[tokens].long()]
-            kept = rank_in_group(rows, keys) < self.n_tokens
+            kept = rank_in_group(rows, keys) < most
             tokens, rows = tokens[kept], rows[kept]
         batch = CellBatch(self._genes[tokens].long(), self._values_of(tokens), rows, self._labels[cells])
         return batch if self.resident else move_batch(batch, self.device)

@@ -65,7 +65,7 @@ class PerturbedSource(CellSource):
         self._changes = torch.from_numpy(np.asarray(changes, dtype=np.float32))
         super().__init__(table, n_tokens, labels=conditions, device=device)
 
-    def sequence_lengths(self, cells: Tensor | None = None) -> Tensor:
+    def sequence_lengths(self, cells: Tensor | None = None, training: bool = True) -> Tensor:
         """``(n,)`` int64 tokens of the sequences that are trained on, ``<cls>`` included."""
         n = self.n_cells if cells is None else len(cells)
         length = min(len(self._panel) + self._perturbed.shape[1], self.n_tokens) + 1

@@ -25,7 +25,7 @@ def random_cells(seed: int = 0, lengths: tuple[int, ...] = (9, 1, 0, 14, 6)) -> 
 
 def cell_config(**parts) -> CellJEPAConfig:
     """Return a small configuration; ``parts`` override it."""
-    base = resolve_cells("demo", encoder={"width": 32, "n_layers": 2, "n_heads": 2}, masking={"ratio": 0.4})
+    base = resolve_cells(CellJEPAConfig(), encoder={"width": 32, "n_layers": 2, "n_heads": 2}, masking={"ratio": 0.4})
     return resolve_cells(base, **parts)
 
 

@@ -12,8 +12,9 @@ def _hidden(batch, seed=0, ratio=0.4):
     return hide(batch, (ratio,), torch.Generator().manual_seed(seed))
 
 
-def test_cls_does_not_know_of_hidden_genes_but_of_visible_ones(make_cells, make_towers):
-    batch, encoder = make_cells(), make_towers().context
+@pytest.mark.parametrize("cls", ["learned", "mean"])
+def test_cls_does_not_know_of_hidden_genes_but_of_visible_ones(make_cells, make_towers, cls):
+    batch, encoder = make_cells(), make_towers(encoder={"cls": cls}).context
     hidden = _hidden(batch)
     cells, _ = encoder(batch, hidden)
     values, genes = batch.values.clone(), batch.genes.clone()
@@ -46,9 +47,28 @@ def test_a_hidden_gene_knows_its_identity_and_the_visible_ones_and_no_value_of_a
     assert torch.equal(after[1:], tokens[1:])
 
 
+def test_cls_begins_as_the_mean_of_the_visible_tokens_if_asked_to(make_cells, make_towers):
+    batch, encoder = make_cells(), make_towers(encoder={"cls": "mean", "value": "bound", "gene_std": 0.03}).context
+    hidden = _hidden(batch)
+    for block in encoder.transformer.blocks:  # nothing is added: what <cls> begins as is what comes out
+        for linear in block.adds_to_residual():
+            linear.weight.data.zero_()
+    cells, _ = encoder(batch, hidden)
+    for row in range(batch.n_sequences):
+        seen = (batch.sequences == row) & ~hidden
+        if not seen.any():
+            assert (cells[row] == 0).all()
+            continue
+        mean = (encoder.embedding.gene(batch.genes[seen]) * batch.values[seen, None] / 50).mean(0)
+        torch.testing.assert_close(cells[row], (mean - mean.mean()) / mean.std(correction=0), rtol=1e-3, atol=1e-3)
+    prompt = torch.randn(batch.n_sequences, 32)
+    torch.testing.assert_close(encoder(batch, hidden, prompt)[0], encoder.transformer.norm(prompt))
+
+
+@pytest.mark.parametrize("cls", ["learned", "mean"])
 @pytest.mark.parametrize("value", list(VALUE_ENCODERS))
-def test_cells_do_not_depend_on_each_other_or_on_the_order_of_genes(make_cells, make_towers, value):
-    batch, towers = make_cells(), make_towers(encoder={"value": value})
+def test_cells_do_not_depend_on_each_other_or_on_the_order_of_genes(make_cells, make_towers, value, cls):
+    batch, towers = make_cells(), make_towers(encoder={"value": value, "cls": cls})
     together = towers.embed(batch)
     for row in range(batch.n_sequences):
         own = batch.sequences == row

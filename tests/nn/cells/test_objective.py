@@ -32,6 +32,18 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_written_out(make_cells, make_
     assert torch.equal(output.genes, batch.genes[hidden])
 
 
+@pytest.mark.parametrize("predictor", ["mlp", "none"])
+def test_the_squared_distance_is_of_the_prediction_or_of_cls_itself(make_cells, make_towers, predictor):
+    options = {**OFF, "jepa_weight": 2.0, "jepa_distance": "squared", "predictor": predictor}
+    towers, batch = make_towers(objective=options), make_cells()
+    cells, _ = towers.context(batch, hide(batch, (0.4,), _generator()))
+    assert ("predictor" in towers.objective.heads) == (predictor == "mlp")
+    predicted = towers.objective.heads["predictor"](cells) if predictor == "mlp" else cells
+    torch.testing.assert_close(
+        towers.loss(batch, _generator()).loss, 2 * ((predicted - towers.target(batch)[0]) ** 2).mean()
+    )
+
+
 def test_no_gradient_reaches_the_teacher_and_it_moves_by_ema_alone(make_cells, make_towers):
     towers = make_towers()
     towers.train()

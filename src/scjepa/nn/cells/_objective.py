@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,13 +18,21 @@ from scjepa.nn.objectives._base import ObjectiveOutput
 from scjepa.nn.objectives._terms import PooledHead, covariance_loss, standardize_over_batch, variance_loss
 
 
+def _cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
+    return (1 - F.cosine_similarity(prediction, target, dim=1)).mean()
+
+
+JEPA_DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": _cosine_distance, "squared": F.mse_loss}
+"""Distances of predictions from the teacher's vectors, both ``(B, width)``, by name."""
+
+
 class CellObjective(nn.Module):
     """The heads, and the loss that the weights of a :class:`~scjepa.CellObjectiveConfig` make of them.
 
     loss = w_reconstruction · MSE(value head(hidden genes), bins)
     + w_jepa · (1 - cos(predictor(student's <cls>), teacher's <cls>)), or the squared difference,
     + w_cell_reconstruction · MSE(cell value head(gene, student's <cls>), bins) + w_cell_prompt · MSE of a second pass
-    + w_contrast · ECS(student's <cls>) + the guards.
+    + w_contrast · ECS(student's <cls>) + the guards of the JEPA term, where that has a weight.
 
     Pretraining and fine-tuning share the heads and differ in weights and mask (:meth:`prepare`).
 
@@ -70,10 +80,14 @@ class CellObjective(nn.Module):
                 whole = target(seen)[0].float()
                 whole = standardize_over_batch(whole) if config.target_norm == "batch" else whole
             predicted = self.heads["predictor"](cells).float() if config.predictor == "mlp" else cells
-            if config.jepa_distance == "squared":
-                terms["jepa"] = F.mse_loss(predicted, whole)
-            else:
-                terms["jepa"] = (1 - F.cosine_similarity(predicted, whole, dim=1)).mean()
+            distance = JEPA_DISTANCES[config.jepa_distance]
+            terms["jepa"] = distance(predicted, whole)
+            mean = whole.mean(0, keepdim=True).expand_as(whole)
+            output.ratios["cell"] = terms["jepa"].detach() / distance(mean, whole).clamp_min(1e-12)
+            if config.variance_weight > 0:
+                terms["variance"] = variance_loss(cells)
+            if config.covariance_weight > 0:
+                terms["covariance"] = covariance_loss(cells)
         if config.cell_reconstruction_weight > 0 and len(genes):
             read = self.heads["cell_value"](context.embedding.gene(genes), cells[rows])
             terms["cell_reconstruction"] = F.mse_loss(read, wanted)
@@ -82,10 +96,6 @@ class CellObjective(nn.Module):
             terms["cell_prompt"] = F.mse_loss(self.heads["value"](prompted), batch.values)
         if config.contrast_weight > 0:
             terms["contrast"] = contrast(cells, batch.labels, config)
-        if config.variance_weight > 0:
-            terms["variance"] = variance_loss(cells)
-        if config.covariance_weight > 0:
-            terms["covariance"] = covariance_loss(cells)
         for name, term in terms.items():
             output.loss = output.loss + getattr(config, f"{name}_weight") * term
             output.terms[f"{name}_loss"] = term.detach()
