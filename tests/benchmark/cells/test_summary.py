@@ -91,7 +91,7 @@ def test_maps_have_a_panel_for_each_method_and_a_row_for_batches():
     target = TargetCells("x", None, labels, None)
     embeddings = {("celljepa", "cls"): rng.normal(size=(40, 3)), ("celljepa", "genes"): rng.normal(size=(40, 3))}
     embeddings["hvg_pca", "plain"] = rng.normal(size=(40, 3))
-    figure = umaps(target, embeddings, {("celljepa", "cls"): 0.5})
+    figure = umaps(target, embeddings, {("celljepa", "cls"): "AvgBIO 0.50"})
     titles = [ax.get_title() for ax in figure.axes]
     assert titles == ["CellJEPA, cls\nAvgBIO 0.50", "HVG-PCA"]
     batched = TargetCells("x", None, labels, labels[::-1])

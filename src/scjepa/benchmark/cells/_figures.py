@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from scjepa.benchmark._figures_maps import as_labels
 from scjepa.benchmark.cells._data import TargetCells
 from scjepa.benchmark.cells._markdown import HEADINGS
-from scjepa.benchmark.cells._methods import DROPOUT, FITTED, ZERO_SHOT, place_of, title_of
+from scjepa.benchmark.cells._methods import BATCHES, DROPOUT, FITTED, ZERO_SHOT, place_of, title_of
 from scjepa.benchmark.cells._scoring import PLAIN
 from scjepa.pl._embedding import _make_umap
 from scjepa.pl._figure import bare, finish, panels, point_size
@@ -25,6 +25,9 @@ Embeddings = Mapping[tuple[str, str], np.ndarray]
 
 _SIZE, _WRAP = 2.5, 4
 """Width of a map in inches, and maps in a row."""
+
+_LETTER = 0.085
+"""Width of a letter of the legend in inches."""
 
 _BARS = ("avg_bio", "nmi", "ari", "asw_scaled", "knn_accuracy")
 _CURVES = ("neighbors", "label_accuracy", "nmi", "avg_bio")
@@ -37,34 +40,41 @@ _LINES: dict[str, Literal["--"]] = {"genes": "--"}
 _MARKERS = "os^Dv<>P"
 
 
-def every_figure(target: TargetCells, rows: pd.DataFrame, embeddings: Embeddings) -> dict[str, Figure]:
+def every_figure(
+    target: TargetCells, rows: pd.DataFrame, embeddings: Embeddings, integrated: Embeddings
+) -> dict[str, Figure]:
     """Return figures by name; what cannot be drawn is left out.
 
-    ``umap`` (a map for each method, by label and by batch), ``avg_bio`` (bars, seeds as points) and ``dropout`` (curves
-    against the share of molecules).
+    ``umap`` (a map for each method, by label and by batch), ``umap_batches`` (the same where batches were integrated by
+    what can), ``avg_bio`` (bars, seeds as points) and ``dropout`` (curves against the share of molecules).
     """
     scores = rows[rows["value"].notna()]
     figures = {
-        "umap": umaps(target, embeddings, _avg_bio(scores)),
+        "umap": umaps(target, embeddings, _told(scores, ZERO_SHOT, ("avg_bio",))),
+        "umap_batches": umaps(target, integrated, _told(scores, BATCHES, ("bio", "batch"))),
         "avg_bio": score_bars(scores),
         "dropout": robustness(scores),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _avg_bio(scores: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """Return the AvgBIO of the embeddings that are drawn: of each method's first seed."""
-    own = scores[(scores["task"] == ZERO_SHOT) & (scores["metric"] == "avg_bio")].sort_values("seed", kind="stable")
-    first = own.groupby(["method", "readout"], sort=False)["value"].first()
-    return {(str(method), str(readout)): float(value) for (method, readout), value in first.items()}
+def _told(scores: pd.DataFrame, task: str, metrics: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Return scores of the embeddings that are drawn, those of each method's first seed, in words."""
+    words: dict[tuple[str, str], list[str]] = {}
+    for metric in metrics:
+        own = scores[(scores["task"] == task) & (scores["metric"] == metric)].sort_values("seed", kind="stable")
+        first = own.groupby(["method", "readout"], sort=False)["value"].first()
+        for (method, readout), value in first.items():
+            words.setdefault((str(method), str(readout)), []).append(f"{HEADINGS[metric]} {value:.2f}")
+    return {case: ", ".join(own) for case, own in words.items()}
 
 
 def umaps(
-    target: TargetCells, embeddings: Embeddings, avg_bio: Mapping[tuple[str, str], float], seed: int = 0
+    target: TargetCells, embeddings: Embeddings, told: Mapping[tuple[str, str], str], seed: int = 0
 ) -> Figure | None:
     """Draw each method's embedding in two dimensions, colored by label, and below by batch where there is one.
 
-    Of a method with several read-outs the first is drawn.
+    Of a method with several read-outs the first is drawn; ``told`` is what stands below its name.
     """
     first: dict[str, tuple[str, str]] = {}
     for method, readout in embeddings:
@@ -78,6 +88,8 @@ def umaps(
     n_cols = min(_WRAP, len(first))
     blocks = -(-len(first) // n_cols)
     figure, grid = panels(blocks * len(colorings), n_cols, _SIZE, _SIZE + 0.35)
+    longest = max(len(name) for labels in colorings for name in labels.names)
+    figure.set_figwidth(n_cols * _SIZE + 0.7 + _LETTER * longest)  # else the legend takes its room from the maps
     order = np.random.default_rng(seed).permutation(len(target.labels))
     for number, (method, key) in enumerate(first.items()):
         block, column = divmod(number, n_cols)
@@ -88,7 +100,7 @@ def umaps(
             bare(ax)
             ax.set_box_aspect(1)
             if row == 0:
-                ax.set_title("\n".join(_title(method, key[1], avg_bio.get(key))), fontsize=9)
+                ax.set_title("\n".join([_named(method, key[1]), *([told[key]] if key in told else [])]), fontsize=9)
             if column == 0:
                 ax.set_ylabel(labels.title, fontsize=9)
     for row, labels in enumerate(colorings):
@@ -97,11 +109,6 @@ def umaps(
         for row in range(len(colorings)):
             grid[number // n_cols * len(colorings) + row, number % n_cols].set_axis_off()
     return finish(figure, None, False)
-
-
-def _title(method: str, readout: str, avg_bio: float | None) -> list[str]:
-    below = [] if avg_bio is None else [f"AvgBIO {avg_bio:.2f}"]
-    return [_named(method, readout), *below]
 
 
 def _named(method: str, readout: str) -> str:

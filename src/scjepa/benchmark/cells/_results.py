@@ -14,7 +14,7 @@ from scjepa.benchmark._files import whole
 from scjepa.benchmark._store import RunKey, Store
 from scjepa.benchmark.cells._data import TargetCells
 from scjepa.benchmark.cells._markdown import markdown
-from scjepa.benchmark.cells._methods import place_of
+from scjepa.benchmark.cells._methods import BATCHES, ZERO_SHOT, place_of
 from scjepa.benchmark.cells._scoring import CellScoring
 from scjepa.benchmark.cells._summary import differences, shown, table
 
@@ -78,12 +78,12 @@ class CellBenchmarkResults:
         return markdown(self.table(), self.differences(), self._scoring)
 
     def figures(self) -> dict[str, Figure]:
-        """Return every figure that the results allow, by name: ``umap``, ``avg_bio`` and ``dropout``."""
+        """Return every figure that the results allow, by name: ``umap``, ``umap_batches``, ``avg_bio``, ``dropout``."""
         from scjepa.benchmark.cells._figures import every_figure
 
-        return every_figure(self._target, self._shown(), self.embeddings())
+        return every_figure(self._target, self._shown(), self.embeddings(), self.embeddings(BATCHES))
 
-    def embeddings(self, task: str = "zero_shot") -> dict[tuple[str, str], np.ndarray]:
+    def embeddings(self, task: str = ZERO_SHOT) -> dict[tuple[str, str], np.ndarray]:
         """Return embeddings of the target by method and read-out, of each method's first seed there.
 
         Parameters
