@@ -87,7 +87,7 @@ def run(plan: dict, options: argparse.Namespace) -> None:
             row[metric] = round(float(values.iloc[-20 if metric.endswith("_loss") else -1 :].mean()), 3)
     for number, readout in enumerate(plan.get("readouts", READOUTS)):
         pooling, kept, n_tokens = readout.split()
-        tokens = replace(model.config.tokens, kept=kept, n_tokens=int(n_tokens))
+        tokens = replace(model.config.tokens, kept=kept, n_embedded=int(n_tokens))
         model.config = replace(model.config, tokens=tokens)
         embedding = model.get_latent_representation(scored, pooling=pooling)
         scores = {**row, "readout": readout, "knn": knn(embedding, labels)}
