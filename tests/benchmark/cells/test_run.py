@@ -161,13 +161,14 @@ def test_fine_tuning_moves_the_embedding_and_keeps_the_token_limit(cells, small,
 
 
 def test_cells_are_embedded_by_as_many_genes_as_scoring_says(cells, small):
-    call = {**small, "methods": "untrained", "tasks": "zero_shot", "seeds": 1}
+    few = {**small["changes"], "tokens": {"n_tokens": 20, "n_embedded": 20, "kept": "top"}}
+    call = {**small, "changes": few, "methods": "untrained", "tasks": "zero_shot", "seeds": 1}
 
     def embedding(**scoring):
         more = {"resolutions": (0.5,), "readouts": ("cls",), **scoring}
         return run_cells(cells, **{**call, "scoring": CellScoring(**more)}).embeddings()["untrained", "cls"]
 
-    own = {"n_tokens": None, "kept": None}  # 20 genes, those of most counts
+    own = {"n_tokens": None, "kept": None}
     np.testing.assert_allclose(embedding(**own), embedding(n_tokens=20, kept="top"), atol=1e-5)
     assert not np.allclose(embedding(**own), embedding(n_tokens=20, kept="spread"), atol=1e-2)
     assert not np.allclose(embedding(**own), embedding(n_tokens=40, kept="top"), atol=1e-2)

@@ -133,8 +133,7 @@ def embedder(model: CellJEPA, scoring: CellScoring, pooling: str) -> Embed:
 def read_out_as(model: CellJEPA, scoring: CellScoring) -> Iterator[None]:
     """Let a model keep the genes that ``scoring`` says; its training is as before, afterwards."""
     before = model.config
-    limit = "n_embedded" if hasattr(before.tokens, "n_embedded") else "n_tokens"
-    wanted = {limit: scoring.n_tokens, "kept": scoring.kept}
+    wanted = {"n_embedded": scoring.n_tokens, "kept": scoring.kept}
     changes = {name: value for name, value in wanted.items() if value is not None}
     model.config = resolve_cells(before, tokens=changes)
     try:
