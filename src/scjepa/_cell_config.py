@@ -350,7 +350,7 @@ _MODULE_OBJECTIVE = CellObjectiveConfig(
     module_weight=1.0,
     target_norm="batch",
     variance_weight=1.0,
-    covariance_weight=1.0,
+    covariance_weight=0.2,
 )
 
 # Student and teacher see disjoint halves of a cell's genes, so that what they agree in is what the cell is; see
@@ -398,10 +398,10 @@ CELL_PRESETS: dict[str, CellJEPAConfig] = {
     ),
     "modules": CellJEPAConfig(
         tokens=CellTokenConfig(n_tokens=5000, unit="module"),
-        encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound"),
+        encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound", gene_std=0.03, cls="mean"),
         masking=CellMaskingConfig(ratio=0.5),
         objective=_MODULE_OBJECTIVE,
-        training=CellTrainConfig(max_steps=600, batch_size=64, ema_start=0.98),
+        training=replace(_TRAINING, max_steps=300),
         finetuning=FinetuneConfig(
             CellMaskingConfig(ratio=0.5), replace(_MODULE_OBJECTIVE, contrast_weight=1.0), _FINE_TRAINING
         ),

@@ -230,6 +230,7 @@ def test_missing_graph_names_the_call(adata):
         ({"library_key": "slide"}, KeyError, "'section'"),
         ({"spatial_key": "xy"}, KeyError, "'spatial'"),
         ({"neighbors_key": "delaunay"}, KeyError, "spatial_connectivities"),
+        ({"libary_key": "section"}, TypeError, "library_key"),
     ],
 )
 def test_missing_keys_are_named_with_what_is_there(adata, arguments, error, words):

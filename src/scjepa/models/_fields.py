@@ -6,7 +6,9 @@ refused. These fields check and remember names; alignment by name is the model's
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ import rich.table
 from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
 
+from scjepa._config import unknown_name
 from scjepa._warn import warn
 from scjepa.models._data import DataKeys
 from scjepa.tokens.vocabulary import Vocabulary
@@ -29,6 +32,19 @@ def missing_key(where: str, key: str | None, available: Any, then: str) -> KeyEr
     """Return the error of a key that is not there, with what is and the next call."""
     names = ", ".join(map(repr, list(available)[:12])) or "nothing"
     return KeyError(f"adata.{where}[{key!r}] does not exist; adata.{where} holds {names}. {then}")
+
+
+def refuse_unknown(setup: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Raise if ``setup`` was given what neither it nor scvi-tools' registry takes.
+
+    Raises
+    ------
+    TypeError
+        With the nearest name there is.
+    """
+    if arguments and "source_registry" not in arguments:
+        known = [name for name in inspect.signature(setup).parameters if name not in ("adata", "kwargs")]
+        raise TypeError(unknown_name("argument of setup_anndata", next(iter(arguments)), known))
 
 
 class _NamedField(BaseAnnDataField):

@@ -25,6 +25,7 @@ from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._cell_use import CellUseMixin, empty_cells
 from scjepa.models._cells import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
+from scjepa.models._fields import refuse_unknown
 from scjepa.models._labels import LabelReference
 from scjepa.models._modules import GeneModules, ModuleSource
 from scjepa.models._perturb import PerturbationMixin
@@ -146,6 +147,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
             If the data cannot be used: a view, duplicate gene names, missing batch names.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
+        refuse_unknown(cls.setup_anndata, kwargs)
         if adata.is_view:
             raise ValueError("adata is a view of another AnnData object. Make it its own: adata = adata.copy().")
         fields = fields_of(CellKeys(layer, batch_key, labels_key))

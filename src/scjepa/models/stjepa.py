@@ -25,7 +25,7 @@ from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._coverage import CoverageMixin
 from scjepa.models._data import CellData, DataKeys, normalizations_of, panels_of, tables_of
-from scjepa.models._fields import fields_of, require_anndata, validate
+from scjepa.models._fields import fields_of, refuse_unknown, require_anndata, validate
 from scjepa.models._latent import LatentMixin
 from scjepa.models._pretrained import PretrainedMixin
 from scjepa.models._query import Reference
@@ -153,6 +153,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             If the data cannot be used: a view, duplicate gene names, missing section names, wrong shapes.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
+        refuse_unknown(cls.setup_anndata, kwargs)
         require_anndata(adata)
         if adata.is_view:
             raise ValueError("adata is a view of another AnnData object. Make it its own: adata = adata.copy().")
