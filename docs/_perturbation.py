@@ -19,6 +19,8 @@ NAMES = {
     "celljepa_from_nothing": "Cell-JEPA, `from_control=False`",
     "celljepa_from_nothing_delta": "… `delta_aware`",
     "celljepa_no_jepa": "Cell-JEPA without JEPA",
+    "celljepa_before": "Cell-JEPA, `demo` of before",
+    "celljepa_before_delta": "… `delta_aware`",
 }
 SCORES = {
     "pearson": "pearson",
