@@ -63,6 +63,17 @@ def trials() -> str:
     return table(header, rows)
 
 
+def recipe() -> str:
+    """Return what taking each part out of the recipe does, by read-out ``cls``."""
+    results = _read("recipe", dtype=str, keep_default_na=False)
+    if not len(results):
+        return NOT_MEASURED
+    columns = ["trial", "knn", "avg_bio", "nmi", "jepa_loss", "mean_cosine", "effective_rank", "cpu_seconds"]
+    rows = results[results["readout"].str.startswith("cls")]
+    header = ["recipe", "15-NN accuracy", "AvgBIO", "NMI", "JEPA loss", "mean cosine", "effective rank", "CPU s"]
+    return table(header, rows[columns].to_numpy().tolist())
+
+
 def differences() -> str:
     """Return the zero-shot differences paired by seed, of ``run.sh pbmc``."""
     rows = _read("pbmc/differences")
@@ -100,6 +111,7 @@ def parts() -> dict[str, str]:
     batches = _compared("batches", names=("pbmc_2batch", "celllines_sc_mixology"))
     found = {
         "cell_trials": trials(),
+        "cell_recipe": recipe(),
         "cell_zero_shot": _by_seed(_or(zero_shot, "zero_shot"), ["method", "readout"], BIO),
         "cell_differences": differences(),
         "cell_dropout": _by_seed(
