@@ -224,6 +224,11 @@ class ObjectiveConfig:
         random walk of ``nearby_steps`` over the neighbors ends. What two places share is their niche. 0 in the paper.
     nearby_steps
         Steps of that walk.
+    pooled
+        How the pooled objectives compare: ``"predicted"``, an MLP of the student's pooled vector with the target, as
+        above; ``"agreed"``, the student's pooled vector itself with the target as it is, by the mean squared
+        difference. What places cannot agree in is then driven out of the embedding, and the guards below keep the rest
+        from collapsing.
     variance_weight, covariance_weight
         Guards against collapse on pooled context embeddings: a hinge on the standard deviation of each dimension,
         and squared off-diagonal covariance (VICReg). 0 in the paper.
@@ -251,6 +256,7 @@ class ObjectiveConfig:
     neighborhood_weight: float = 1.0
     nearby_weight: float = 1.0
     nearby_steps: int = 3
+    pooled: str = "predicted"
     variance_weight: float = 1.0
     covariance_weight: float = 1.0
     sigreg_weight: float = 0.0
@@ -268,6 +274,7 @@ class ObjectiveConfig:
         _one_of(self, "target_view", ("all", "masked"))
         _one_of(self, "target_norm", ("layer", "none"))
         _positive(self, "nearby_steps")
+        _one_of(self, "pooled", ("predicted", "agreed"))
         for name in (*_PREDICTED, "variance_weight", "covariance_weight", "sigreg_weight", "adversarial_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"ObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")

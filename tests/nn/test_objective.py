@@ -9,6 +9,7 @@ import torch
 from scjepa._config import PRESETS, resolve
 from scjepa.nn import MASKING_SCHEMES, OBJECTIVES, SpatialJEPA, pool
 from scjepa.nn.embedding import RANK_ENCODERS, VALUE_ENCODERS, sinusoids
+from scjepa.nn.masking import draw_mask
 from scjepa.nn.objectives._terms import covariance_loss, standardize_over_batch, variance_loss
 
 PAPER = {"cell_weight": 0.0, "neighborhood_weight": 0.0, "variance_weight": 0.0, "covariance_weight": 0.0}
@@ -215,3 +216,17 @@ def test_masks_of_one_batch_share_its_partners(make_model, make_batch):
     assert torch.equal(repeated.partners, torch.tensor([2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9]))
     model = make_model(masking={"n_masks": 3}, objective={"nearby_weight": 1.0})
     assert torch.isfinite(model.loss(batch, _rng()).loss)
+
+
+def test_agreed_pooled_objectives_are_squared_differences_of_the_pooled_vectors_themselves(make_model, make_batch):
+    only = {"token_weight": 0.0, **PAPER, "nearby_weight": 0.0, "neighborhood_weight": 2.0}
+    model, batch = make_model(objective={**only, "pooled": "agreed"}), make_batch()
+    assert not list(model.objective.heads.parameters())
+    output = model.loss(batch, _rng())
+    masked = draw_mask(batch, model.config.masking.scheme, model.config.masking.ratio, _rng())
+    visible = batch.select((~masked).nonzero()[:, 0])
+    student = pool(model.context(visible), visible, "neighborhood")
+    teacher = pool(model.target(batch), batch, "neighborhood")
+    torch.testing.assert_close(output.loss, 2 * ((student - teacher) ** 2).mean())
+    spread = (teacher - teacher.mean(0)).pow(2).mean()
+    torch.testing.assert_close(output.ratios["neighborhood"], output.terms["neighborhood_loss"] / spread)

@@ -24,7 +24,8 @@ class IJEPA(nn.Module):
 
     loss = w_token · L1(predictor(context(visible)), norm(target(all)) at masked tokens)
     + Σ over scales w_scale · smooth L1(head(pool(context(visible))), standardized pool(target(all)))
-    + w_nearby · the same for the neighborhood of the batch's partner, a few steps away
+    + w_nearby · the same for the neighborhood of the batch's partner, a few steps away (with ``pooled="agreed"``, all
+    three are the squared difference of pool(context(visible)) itself from pool(target(all)))
     + w_variance · variance hinge + w_covariance · covariance + w_sigreg · SIGReg, on the pooled context embeddings.
 
     The paper's own loss is the first term; the others are off in the ``paper`` presets.
@@ -47,7 +48,9 @@ class IJEPA(nn.Module):
         if config.tokens.summed:  # nobody's tokens are told apart, so the cell would be the neighborhood once more
             del self.weights["cell"]
         predicted = [name for name, weight in self.weights.items() if weight > 0]
-        self.heads = nn.ModuleDict({name: PooledHead(config.encoder.width) for name in predicted})
+        self.agreed = self.config.pooled == "agreed"
+        width = config.encoder.width
+        self.heads = nn.ModuleDict({name: nn.Identity() if self.agreed else PooledHead(width) for name in predicted})
 
     def forward(
         self, context: nn.Module, target: nn.Module, batch: Batch, generator: torch.Generator | None = None
@@ -111,6 +114,12 @@ class IJEPA(nn.Module):
         keys = torch.rand(len(rows), device=rows.device, generator=generator)
         return rows[keys.topk(n_kept, largest=False).indices.sort().values]
 
+    def _compared(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of pooled vectors, and that of the mean target."""
+        if self.agreed:
+            return F.mse_loss(prediction, target), (target - target.mean(0)).pow(2).mean().clamp_min(1e-12)
+        return pooled_loss(prediction, target), mean_target_loss(target)
+
     def _add_pooled(
         self, output: ObjectiveOutput, encoded: Tensor, visible: Batch, wanted: dict[str, Tensor]
     ) -> list[Tensor]:
@@ -126,9 +135,9 @@ class IJEPA(nn.Module):
                 if visible.partners is None:  # the monitor's batches have none
                     continue
                 targets = targets[visible.partners]
-            term = pooled_loss(head(pooled[scale]), targets)
+            term, of_mean = self._compared(head(pooled[scale]), targets)
             output.terms[f"{name}_loss"] = term
-            output.ratios[name] = term.detach() / mean_target_loss(targets)
+            output.ratios[name] = term.detach() / of_mean
             output.loss = output.loss + self.weights[name] * term
         vectors = list(pooled.values())
         if not guarded:
