@@ -303,6 +303,10 @@ class PerturbationConfig:
         for name in ("cell_reconstruction_weight", "cell_prompt_weight", "variance_weight", "covariance_weight"):
             if getattr(self.objective, name) > 0:
                 raise ValueError(f"PerturbationConfig.objective has no part {name}: nothing is hidden. Set it to 0.")
+        if (self.objective.jepa_distance, self.objective.predictor) != ("cosine", "mlp"):
+            raise ValueError(
+                "PerturbationConfig.objective compares by cosine behind a predictor; leave both as they are."
+            )
         if self.objective.reconstruction_weight <= 0:
             raise ValueError("PerturbationConfig.objective.reconstruction_weight must be positive.")
         _positive(self, "n_tokens")

@@ -56,7 +56,7 @@ def test_ratios_of_tokens_and_of_what_is_pooled_can_be_read_in_one_panel(legend_
 
 def test_views_have_a_panel_of_their_own_with_what_chance_gives(legend_texts):
     first, views = scjepa.pl.training(_history(loss_ratio=[2.0, 0.9], views_ratio=[0.9, 0.2])).axes
-    assert views.get_title() == "spread of views: neighborhood / all"
+    assert views.get_title() == "distance of views: of one / of any"
     np.testing.assert_array_equal(views.lines[0].get_ydata(), [0.9, 0.2])
     assert [list(line.get_ydata()) for line in views.lines if line.get_linestyle() == ":"] == [[1.0, 1.0]]
     assert legend_texts(views) == ["no more alike than any two"]

@@ -63,6 +63,7 @@ class JEPAModel(BaseModelClass):
     _cached: tuple[tuple, Any] | None
     _keys_class: ClassVar[type] = DataKeys
     _plan_class: ClassVar[type[JEPATrainingPlan]] = JEPATrainingPlan
+    _embeds: ClassVar[str] = "neighborhoods"
     _untrained_message: ClassVar[str] = (
         "This model is not trained: the embeddings come from its random initial weights. Call model.train() first."
     )
@@ -318,7 +319,7 @@ class JEPAModel(BaseModelClass):
             ``"not learning"``, ``"collapsed"`` or ``"untrained"``.
         """
         history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
-        return diagnose(history, self.config.encoder.width)
+        return diagnose(history, self.config.encoder.width, self._embeds)
 
     def _warn_if_untrained(self) -> None:
         if not self.is_trained_:

@@ -203,6 +203,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
     # -- training -----------------------------------------------------------------------------------------------
 
     _stage = "pretraining"
+    _embeds = "cells"
 
     def _fit(self, base: Any, *args: Any, **kwargs: Any) -> None:
         self._begin(self._stage)

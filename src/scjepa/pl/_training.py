@@ -73,7 +73,7 @@ _PANELS = (
         doublings=True,  # tokens begin at ten times the mean's loss, what is pooled at one
     ),
     _Panel(
-        "spread of views: neighborhood / all",
+        "distance of views: of one / of any",
         {"": ("views_ratio",)},
         level=(1.0, "no more alike than any two"),
     ),

@@ -24,7 +24,7 @@ RATIOS = {
     "cell_ratio": "loss at cells {:.2f} times that of predicting the mean cell",
     "neighborhood_ratio": "loss at neighborhoods {:.2f} times that of predicting the mean neighborhood",
     "nearby_ratio": "loss at nearby neighborhoods {:.2f} times that of predicting the mean neighborhood",
-    "views_ratio": "views of one neighborhood {:.2f} times as spread as views of all",
+    "views_ratio": "views of one neighborhood or cell {:.2f} times as far apart as views of any",
 }
 """How each predicted loss is told, by the name of its ratio in the history, which has those with a weight."""
 
@@ -134,7 +134,7 @@ _ADVICE_OF_VIEWS = {
 """Of runs that compare views and have no teacher."""
 
 
-def diagnose(history: Mapping[str, Sequence[float]], width: int) -> Diagnosis:
+def diagnose(history: Mapping[str, Sequence[float]], width: int, of: str = "neighborhoods") -> Diagnosis:
     """Judge a run by its monitor.
 
     Parameters
@@ -144,6 +144,8 @@ def diagnose(history: Mapping[str, Sequence[float]], width: int) -> Diagnosis:
         of which it is enough that one is better than predicting the mean.
     width
         Embedding width.
+    of
+        What was embedded, in the plural.
 
     Returns
     -------
@@ -158,7 +160,7 @@ def diagnose(history: Mapping[str, Sequence[float]], width: int) -> Diagnosis:
     cosine = next(iter(list(history.get("mean_cosine", ()))[-1:]), None)
     ratios = {name: float(values[-1]) for name in RATIOS if (values := list(history.get(name, ())))}
     if cosine is not None:
-        evidence.append(f"mean cosine between neighborhoods {cosine:.2f}")
+        evidence.append(f"mean cosine between {of} {cosine:.2f}")
     for name, ratio in ratios.items():
         evidence.append(RATIOS[name].format(ratio) + (", not learned yet" if ratio > NOT_LEARNING else ""))
     if rank < COLLAPSED_RANK * width or (cosine is not None and cosine > COLLAPSED_COSINE):
@@ -169,5 +171,5 @@ def diagnose(history: Mapping[str, Sequence[float]], width: int) -> Diagnosis:
         verdict = "shrinking"
     else:
         verdict = "healthy"
-    advice = _ADVICE_OF_VIEWS if "views_ratio" in ratios else _ADVICE
+    advice = _ADVICE_OF_VIEWS if set(ratios) == {"views_ratio"} else _ADVICE
     return Diagnosis(verdict, tuple(evidence), advice.get(verdict, ()))

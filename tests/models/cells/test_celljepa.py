@@ -78,8 +78,8 @@ def test_learning_rate_falls_by_epoch_with_the_papers_schedule(adata, make_model
 def test_training_learns_something_beyond_the_mean_cell(make_adata, make_model, quiet):
     model = make_model(make_adata(300))
     model.train(max_steps=150, **quiet)
-    at_cells = model.history["cell_ratio"]["cell_ratio"]
-    assert at_cells.iloc[-1] < 0.8 * at_cells.iloc[0]
+    apart = model.history["views_ratio"]["views_ratio"]
+    assert apart.iloc[-1] < 0.8 * apart.iloc[0]
     assert model.diagnose().verdict == "healthy"
 
 

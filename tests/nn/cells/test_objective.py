@@ -39,9 +39,10 @@ def test_the_squared_distance_is_of_the_prediction_or_of_cls_itself(make_cells, 
     cells, _ = towers.context(batch, hide(batch, (0.4,), _generator()))
     assert ("predictor" in towers.objective.heads) == (predictor == "mlp")
     predicted = towers.objective.heads["predictor"](cells) if predictor == "mlp" else cells
-    torch.testing.assert_close(
-        towers.loss(batch, _generator()).loss, 2 * ((predicted - towers.target(batch)[0]) ** 2).mean()
-    )
+    output, whole = towers.loss(batch, _generator()), towers.target(batch)[0]
+    torch.testing.assert_close(output.loss, 2 * ((predicted - whole) ** 2).mean())
+    name, other = ("cell", whole.mean(0)) if predictor == "mlp" else ("views", predicted.roll(1, 0))
+    torch.testing.assert_close(output.ratios[name], (output.loss / 2 / ((other - whole) ** 2).mean()).detach())
 
 
 def test_no_gradient_reaches_the_teacher_and_it_moves_by_ema_alone(make_cells, make_towers):

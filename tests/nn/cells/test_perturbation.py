@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scjepa.nn import PerturbationTowers, PerturbedBatch
-from scjepa.nn.cells._perturbation import relative_error
+from scjepa._cell_config import CellJEPAConfig, resolve_cells
+from scjepa.nn import CellBatch, PerturbationTowers, PerturbedBatch
+from scjepa.nn.cells._encoder import CellEmbedding
+from scjepa.nn.cells._perturbation import PerturbedEmbedding, relative_error
 
 N_GENES, N_OUTSIDE = 30, 2
 
@@ -167,3 +169,14 @@ def test_the_error_of_the_change_is_relative_to_the_change(lengths, seed, factor
 def test_options_that_have_no_meaning_here_are_refused(make_towers, options, message):
     with pytest.raises(ValueError, match=message):
         make_towers(perturbation=options)
+
+
+def test_genes_without_a_count_keep_their_identity_where_values_multiply():
+    config = resolve_cells(CellJEPAConfig(), encoder={"value": "bound"})
+    embedding = PerturbedEmbedding(CellEmbedding(N_GENES, config), 1, config)
+    genes = torch.tensor([3, 4, 3, N_GENES])
+    batch = CellBatch(genes, torch.tensor([0.0, 0.0, 25.0, 0.0]), torch.zeros(4, dtype=torch.long), torch.zeros(1))
+    content = embedding(batch)
+    torch.testing.assert_close(content[:2], 2 * embedding.gene(genes[:2]))
+    torch.testing.assert_close(content[2], 1.25 * content[0])
+    torch.testing.assert_close(content[3], embedding.gene(genes[3]))  # outside: of no value

@@ -82,8 +82,11 @@ class CellObjective(nn.Module):
             predicted = self.heads["predictor"](cells).float() if config.predictor == "mlp" else cells
             distance = JEPA_DISTANCES[config.jepa_distance]
             terms["jepa"] = distance(predicted, whole)
-            mean = whole.mean(0, keepdim=True).expand_as(whole)
-            output.ratios["cell"] = terms["jepa"].detach() / distance(mean, whole).clamp_min(1e-12)
+            if config.predictor == "mlp":
+                name, other = "cell", whole.mean(0, keepdim=True).expand_as(whole)
+            else:  # an embedding does not shrink to the mean where it knows nothing; another cell's is what to beat
+                name, other = "views", predicted.detach().roll(1, 0)
+            output.ratios[name] = terms["jepa"].detach() / distance(other, whole).clamp_min(1e-12)
             if config.variance_weight > 0:
                 terms["variance"] = variance_loss(cells)
             if config.covariance_weight > 0:

@@ -15,6 +15,7 @@ from scjepa.nn.cells._batch import CellBatch
 from scjepa.nn.cells._contrast import contrast
 from scjepa.nn.cells._encoder import CellEmbedding, CellEncoder
 from scjepa.nn.cells._heads import ValueHead
+from scjepa.nn.embedding import ValueProduct
 from scjepa.nn.objectives._base import ObjectiveOutput
 from scjepa.nn.objectives._terms import PooledHead, standardize_over_batch
 from scjepa.nn.towers import Towers
@@ -67,6 +68,9 @@ class PerturbedBatch(CellBatch):
 class PerturbedEmbedding(CellEmbedding):
     """The embedding of a pretrained encoder, a vector that marks perturbed genes, and genes outside the vocabulary.
 
+    Where value and gene are multiplied (``value="bound"``) twice the gene's vector is added: the panel's genes are
+    tokens whether the cell expresses them or not, and times 0 they would all be one. So are genes outside, times -1.
+
     Parameters
     ----------
     pretrained
@@ -93,6 +97,8 @@ class PerturbedEmbedding(CellEmbedding):
         """Embed the genes of a batch, ``(T, width)``; ``hidden`` are further ones of unseen value."""
         outside = batch.genes >= self.n_genes
         content = super().forward(batch, outside if hidden is None else outside | hidden)
+        if isinstance(self.value, ValueProduct):
+            content = content + 2 * self.gene(batch.genes)
         if isinstance(batch, PerturbedBatch):
             content = content + batch.perturbed[:, None] * self.perturbation
         return content
