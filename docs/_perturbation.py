@@ -39,8 +39,9 @@ def _rows(results: pd.DataFrame) -> list[list[str]]:
             found = part[part["method"] == method]
             if not len(found):
                 continue
-            where = f"`{name}`, {category} ({int(found['n_conditions'].iloc[0])})"
-            rows.append([where, label, *(f"{value:.3f}" for value in found[list(SCORES)].mean())])
+            conditions = found["n_conditions"].unique()
+            where = f"`{name}`, {category} ({' or '.join(map(str, conditions))})"
+            rows.append([where, label, str(found["seed"].nunique()), *(f"{value:.3f}" for value in found[list(SCORES)].mean())])
     return rows
 
 
@@ -50,7 +51,5 @@ def parts() -> dict[str, str]:
         return {"perturbation": f"{NOT_MEASURED}\n"}
     results = pd.read_csv(RESULTS)
     results = results[(results["nan"] == "zero") & (results["category"] != "all")]
-    n_seeds = results["seed"].nunique()
-    seeds = f"{n_seeds} seed" + ("s, whose mean this is" if n_seeds > 1 else "")
-    text = table(["set, category (conditions)", "method", *SCORES.values()], _rows(results))
-    return {"perturbation": f"{text}\n\nMeasured with {seeds}; correlations that are not defined count as 0.\n"}
+    text = table(["set, category (conditions)", "method", "seeds", *SCORES.values()], _rows(results))
+    return {"perturbation": f"{text}\n\nMeans over seeds; correlations that are not defined count as 0.\n"}
