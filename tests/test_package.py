@@ -28,7 +28,7 @@ FLOORS = [
     "metrics",
     "datasets",
 ]
-LOWEST = {"_keys", "_config", "_cell_config", "_settings", "_spatial"}
+LOWEST = {"_keys", "_config", "_cell_config", "_settings", "_spatial", "_warn"}
 SIDE_BY_SIDE = {("tl", "metrics"), ("metrics", "tl")}
 """``metrics`` clusters with the graph of ``tl``; neither imports a model."""
 

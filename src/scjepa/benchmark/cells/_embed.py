@@ -136,7 +136,8 @@ def _timed(embed: Embed, took: Took) -> Embed:
 def _own(entry: CellEntry, seed: int) -> Embed:
     """Return one's own function; it gets a copy, and the seed where it has a parameter of that name."""
     function = entry.function
-    assert function is not None
+    if function is None:
+        raise TypeError(f"The method {entry.name!r} has no function.")
     more = {"seed": seed} if "seed" in inspect.signature(function).parameters else {}
     return lambda adata: function(adata.copy(), **more)
 

@@ -82,7 +82,8 @@ class Pretraining:
             return CellJEPA.load(Path(folder) / "model", cells, accelerator=self.accelerator)
 
     def _folder(self, entry: CellEntry, corpus: Corpus, seed: int) -> Path:
-        assert entry.config is not None
+        if entry.config is None:
+            raise TypeError(f"The method {entry.name!r} has no configuration.")
         about = [chosen(entry.config, entry.parts("zero_shot")), dict(entry.options), seed, corpus.digest]
         return self.folder / f"{entry.name}.seed{seed}.{checksum(about)}"
 
@@ -90,7 +91,8 @@ class Pretraining:
         from scjepa.models import CellJEPA
         from scjepa.tl import gene_modules
 
-        assert entry.config is not None
+        if entry.config is None:
+            raise TypeError(f"The method {entry.name!r} has no configuration.")
         adata, more = corpus.adata, dict[str, Any]()
         if entry.method.modules:
             given = entry.options.get("modules")
