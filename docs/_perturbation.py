@@ -41,7 +41,8 @@ def _rows(results: pd.DataFrame) -> list[list[str]]:
                 continue
             conditions = found["n_conditions"].unique()
             where = f"`{name}`, {category} ({' or '.join(map(str, conditions))})"
-            rows.append([where, label, str(found["seed"].nunique()), *(f"{value:.3f}" for value in found[list(SCORES)].mean())])
+            means = [f"{value:.3f}" for value in found[list(SCORES)].mean()]
+            rows.append([where, label, str(found["seed"].nunique()), *means])
     return rows
 
 
