@@ -3,10 +3,10 @@
     python benchmarks/cells/stimulation.py --seeds 3
 
 ``pbmc_kang_muscat`` has control and stimulated blood of two donors. Interferon is no gene, so it is written
-``IFN+ctrl`` and has a token without a value (``outside="token"``). Trained on donor 101;
-predicted is the mean stimulated profile, scored against donor 107: its own change from its own control. "donor 101's change" adds the measured mean change of
-donor 101 to the control of 107, which is what a model of one condition can know at best. Rows go to
-``results/stimulation.csv``.
+``IFN+ctrl`` and has a token without a value (``outside="token"``). Trained on donor 101; predicted is the mean
+stimulated profile, scored against donor 107: its own change from its own control. "donor 101's change" adds the
+measured mean change of donor 101 to the control of 107, which is what a model of one condition can know at best. Rows
+go to ``results/stimulation.csv``.
 """
 
 from __future__ import annotations
