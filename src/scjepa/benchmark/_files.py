@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -21,3 +25,24 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_texts(folder: str | Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write texts to files of these names, each whole or not at all; return their paths."""
+    paths = []
+    for name, text in texts.items():
+        with whole(Path(folder) / name) as part:
+            part.write_text(text)
+        paths.append(Path(folder) / name)
+    return paths
+
+
+def write_figures(folder: str | Path, figures: Mapping[str, Figure]) -> list[Path]:
+    """Write figures as PNG of these names, each whole or not at all; return their paths."""
+    paths = []
+    for name, figure in figures.items():
+        path = Path(folder) / f"{name}.png"
+        with whole(path) as part:
+            figure.savefig(part, dpi=150, bbox_inches="tight")
+        paths.append(path)
+    return paths

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scjepa.benchmark._files import whole
+from scjepa.benchmark._files import write_figures, write_texts
 from scjepa.benchmark._markdown import table_1_markdown, table_2_markdown
 from scjepa.benchmark._occupancy import occupancy
 from scjepa.benchmark._scoring import ALL
@@ -110,22 +110,11 @@ class BenchmarkResults:
             texts.update(
                 {"table2.csv": two.to_csv(index=False, float_format="%.4f"), "table2.md": table_2_markdown(two)}
             )
-        paths = []
-        for name, text in texts.items():
-            with whole(Path(folder) / name) as part:
-                part.write_text(text)
-            paths.append(Path(folder) / name)
-        return paths
+        return write_texts(folder, texts)
 
     def write_figures(self, folder: str | Path) -> list[Path]:
         """Write every figure as PNG to a folder."""
-        paths = []
-        for name, figure in self.figures().items():
-            path = Path(folder) / f"{name}.png"
-            with whole(path) as part:
-                figure.savefig(part, dpi=150, bbox_inches="tight")
-            paths.append(path)
-        return paths
+        return write_figures(folder, self.figures())
 
     def _occupancy(self) -> pd.DataFrame | None:
         lengths = [int(level.value) for level in self._store.levels if level.axis == "tokens.n_tokens"]

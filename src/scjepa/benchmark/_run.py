@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from scjepa._warn import warn
 from scjepa.benchmark._execute import execute, key_of
 from scjepa.benchmark._plan import Axes, Entry, Methods, ablation, entries_of
@@ -114,15 +116,24 @@ def run(
     store.claim(how, {f"{task.kind}: {task.data}": task.digest for task in found}, levels)
     _run_all(found, entries, chosen, scoring, store, timeout, say or (lambda _: None))
     results = BenchmarkResults(store.rows(), store.runs(), store, found)
-    sources = set(results.runs.loc[results.runs["settings"] != "own", "code"])
-    if len(sources) > 1:
-        warn(
-            f"{out} holds results of {len(sources)} versions of scjepa's code (column 'code' of runs.csv). Name "
-            "another folder to run all of them with this one."
-        )
+    warn_of_versions(results.runs.loc[results.runs["settings"] != "own", "code"], out)
     if out is not None:
         results.write(out)
     return results
+
+
+def warn_of_versions(sources: pd.Series, out: str | Path | None) -> None:
+    """Warn where runs of a folder were made by different versions of the code, which the column ``sources`` names."""
+    if sources.nunique() > 1:
+        warn(
+            f"{out} holds results of {sources.nunique()} versions of scjepa's code (column {sources.name!r} of "
+            "runs.csv). Name another folder to run all of them with this one."
+        )
+
+
+def told_cost(about: Mapping[str, Any]) -> str:
+    """Return what a run took, in words; or why it failed."""
+    return about["reason"] or f"{about['cpu_seconds']:.0f} s CPU, {about['peak_gib']:.2f} GiB"
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
@@ -162,6 +173,5 @@ def _run_all(
         done = execute(task, entry, seed, scoring, timeout)
         store.keep(done)
         words = [f"{task.data} ({task.kind})", entry.name, entry.settings, entry.configuration, f"seed {seed}"]
-        took = done.about["reason"] or f"{done.about['cpu_seconds']:.0f} s CPU, {done.about['peak_gib']:.2f} GiB"
-        say(f"[{number}/{len(missing)}] {', '.join(word for word in words if word != '-')}: {took}")
+        say(f"[{number}/{len(missing)}] {', '.join(word for word in words if word != '-')}: {told_cost(done.about)}")
     store.arrange([key_of(*run) for run in planned])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scjepa.benchmark._files import whole
+from scjepa.benchmark._files import write_figures, write_texts
 from scjepa.benchmark._store import RunKey, Store
 from scjepa.benchmark.cells._data import TargetCells
 from scjepa.benchmark.cells._markdown import markdown
@@ -114,22 +114,11 @@ class CellBenchmarkResults:
             "differences.csv": self.differences().to_csv(index=False, float_format="%.4f"),
             "table.md": self.markdown(),
         }
-        paths = []
-        for name, text in texts.items():
-            with whole(Path(folder) / name) as part:
-                part.write_text(text)
-            paths.append(Path(folder) / name)
-        return paths
+        return write_texts(folder, texts)
 
     def write_figures(self, folder: str | Path) -> list[Path]:
         """Write every figure as PNG to a folder."""
-        paths = []
-        for name, figure in self.figures().items():
-            path = Path(folder) / f"{name}.png"
-            with whole(path) as part:
-                figure.savefig(part, dpi=150, bbox_inches="tight")
-            paths.append(path)
-        return paths
+        return write_figures(folder, self.figures())
 
     def _shown(self) -> pd.DataFrame:
         return shown(self.rows, self._planned)

@@ -10,8 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from scjepa import __version__
-from scjepa._warn import warn
-from scjepa.benchmark._run import _seeds
+from scjepa.benchmark._run import _seeds, told_cost, warn_of_versions
 from scjepa.benchmark._store import Run, RunKey, Store
 from scjepa.benchmark._units import Data
 from scjepa.benchmark.cells._data import read_corpus, read_target
@@ -146,12 +145,7 @@ def run_cells(
         keys = _run_all(bench, planned, store, say)
     store.arrange(keys)
     results = CellBenchmarkResults(store.rows(), store.runs(), store, cells, scoring, keys)
-    sources = set(results.runs["versions"])
-    if len(sources) > 1:
-        warn(
-            f"{out} holds results of {len(sources)} versions of scjepa's code (column 'versions' of runs.csv). Name "
-            "another folder to run all of them with this one."
-        )
+    warn_of_versions(results.runs["versions"], out)
     if out is not None:
         results.write(out)
     return results
@@ -197,9 +191,7 @@ def _run_all(bench: Bench, planned: Sequence[Planned], store: Store, say: Callab
     for number, (entry, task, seed) in enumerate(missing, start=1):
         done = execute(bench, entry, task, seed, codes[entry.name, task, seed])
         store.keep(done)
-        about = done.about
-        took = about["reason"] or f"{about['cpu_seconds']:.0f} s CPU, {about['peak_gib']:.2f} GiB"
-        say(f"[{number}/{len(missing)}] {entry.name}, {task}, seed {seed}: {took}")
+        say(f"[{number}/{len(missing)}] {entry.name}, {task}, seed {seed}: {told_cost(done.about)}")
     return [key_of(bench, entry, task, seed) for entry, task, seed in planned]
 
 
