@@ -9,7 +9,7 @@ from scjepa.benchmark._results import BenchmarkResults
 from scjepa.benchmark._run import run
 from scjepa.benchmark._scoring import READOUTS, Scoring
 from scjepa.benchmark._table import score_table
-from scjepa.benchmark.cells import CELL_METHODS, CellBenchmarkResults, CellMethod, CellScoring, run_cells
+from scjepa.benchmark.cells import CELL_METHODS, CellBenchmarkResults, CellMethod, CellScoring, CellTraining, run_cells
 from scjepa.benchmark.methods import METHODS, Method, MethodResult, run_method
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "CellBenchmarkResults",
     "CellMethod",
     "CellScoring",
+    "CellTraining",
     "Method",
     "MethodResult",
     "Scoring",

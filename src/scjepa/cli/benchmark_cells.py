@@ -159,11 +159,14 @@ def run(options: argparse.Namespace) -> None:
     (target,) = data_files([options.target], options.table)
     corpus = data_files(options.pretrain, options.table) if options.pretrain else []
 
-    from scjepa.benchmark import CellScoring, run_cells
+    from scjepa.benchmark import CellScoring, CellTraining, run_cells
 
     data = {file.name: _read(file, progress) for file in corpus}
     given: dict[str, Any] = {} if options.resolutions is None else {"resolutions": tuple(options.resolutions)}
     given.update(readouts=tuple(options.readouts), fractions=tuple(options.fractions))
+    training = CellTraining(
+        options.preset, changes, options.max_steps, options.finetune_epochs, options.accelerator, options.models
+    )
     results = run_cells(
         {target.name: _read(target, progress)},
         label=options.label,
@@ -174,15 +177,10 @@ def run(options: argparse.Namespace) -> None:
         methods=options.methods,
         tasks=options.tasks,
         seeds=options.seeds,
-        preset=options.preset,
-        changes=changes,
+        training=training,
         options=chosen,
-        max_steps=options.max_steps,
-        finetune_epochs=options.finetune_epochs,
         scoring=CellScoring(n_tokens=options.n_tokens, kept=None if options.kept == OWN else options.kept, **given),
-        accelerator=options.accelerator,
         out=options.out,
-        models=options.models,
         say=progress.step,
     )
     paths = results.write(options.out)

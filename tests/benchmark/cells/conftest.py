@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scjepa.benchmark import CellScoring
+from scjepa.benchmark import CellScoring, CellTraining
 
 TYPES = ("T", "B", "NK")
 
@@ -52,16 +52,18 @@ def small() -> dict:
     """Return arguments of a comparison that takes seconds."""
     return {
         "label": "cell_type",
-        "changes": {
-            "tokens": {"n_tokens": 20},
-            "encoder": {"width": 32, "n_layers": 1, "n_heads": 2},
-            "training": {"batch_size": 16},
-        },
+        "training": CellTraining(
+            changes={
+                "tokens": {"n_tokens": 20},
+                "encoder": {"width": 32, "n_layers": 1, "n_heads": 2},
+                "training": {"batch_size": 16},
+            },
+            max_steps=2,
+            finetune_epochs=1,
+            accelerator="cpu",
+        ),
         "options": {"modules": {"n_modules": 4}, "untrained_modules": {"n_modules": 4}, "scvi": {"max_epochs": 1}},
-        "max_steps": 2,
-        "finetune_epochs": 1,
         "scoring": CellScoring(resolutions=(0.5,), fractions=(0.3,)),
-        "accelerator": "cpu",
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scjepa import CELL_PRESETS
+from scjepa.benchmark import CellTraining
 from scjepa.benchmark.cells._plan import chosen_tasks, entries_of, told
 
 
@@ -16,7 +17,7 @@ def _by_name(*args, **kwargs):
 
 def test_reconstruction_only_is_celljepa_with_one_weight_less():
     changes = {"encoder": {"width": 32}, "objective": {"target_norm": "batch"}}
-    found = _by_name("models", preset="demo", changes=changes, max_steps=7)
+    found = _by_name("models", CellTraining("demo", changes, max_steps=7))
     ours, plain = found["celljepa"].config, found["reconstruction_only"].config
     assert plain == replace(ours, objective=replace(ours.objective, jepa_weight=0.0))
     assert ours.encoder.width == 32
@@ -29,7 +30,7 @@ def test_reconstruction_only_is_celljepa_with_one_weight_less():
 
 
 def test_lengths_replace_the_presets_own():
-    found = _by_name("celljepa", preset="paper", max_steps=5, finetune_epochs=3)["celljepa"].config
+    found = _by_name("celljepa", CellTraining("paper", max_steps=5, finetune_epochs=3))["celljepa"].config
     assert (found.training.max_steps, found.training.max_epochs) == (5, None)
     assert found.finetuning.training.max_epochs == 3
 
@@ -43,13 +44,14 @@ def test_options_of_a_method_may_be_dotted():
 
 
 def test_a_configuration_is_told_by_what_differs_from_the_nearest_preset():
-    found = _by_name(["celljepa", "untrained", "scvi"], preset="base", max_steps=20, options={"scvi": {"n_genes": 5}})
+    options = {"scvi": {"n_genes": 5}}
+    found = _by_name(["celljepa", "untrained", "scvi"], CellTraining("base", max_steps=20), options)
     ours = found["celljepa"]
     assert ours.configuration("zero_shot") == "base, training.max_steps=20"
     assert found["untrained"].configuration("zero_shot") == "base"
     assert found["scvi"].configuration("zero_shot") == "n_genes=5"
     assert told(CELL_PRESETS["modules"], ("tokens", "encoder")) == "modules"
-    tuned = _by_name("celljepa", preset="base", max_steps=20, finetune_epochs=2)["celljepa"]
+    tuned = _by_name("celljepa", CellTraining("base", max_steps=20, finetune_epochs=2))["celljepa"]
     assert tuned.code("zero_shot") == ours.code("zero_shot")
     assert tuned.code("finetune") != ours.code("finetune")
     assert "finetuning.training.max_epochs=2" in tuned.configuration("finetune")

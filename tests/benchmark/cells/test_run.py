@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,8 @@ def test_models_and_fitted_methods_are_scored_alike_and_kept(cells, others, smal
     assert not any("pretraining" in line for line in further)  # the models are there
 
     changed: list[str] = []
-    third = run_cells(cells, **{**call, "max_steps": 3, "methods": "celljepa"}, out=tmp_path, say=changed.append)
+    longer = {**call, "training": replace(small["training"], max_steps=3), "methods": "celljepa"}
+    third = run_cells(cells, **longer, out=tmp_path, say=changed.append)
     assert changed[0] == "2 runs, 0 of them there already"
     shown = third.table().query("method == 'celljepa' and task == 'zero_shot'")
     assert shown["configuration"].str.contains("max_steps=3").all()
@@ -64,8 +66,9 @@ def test_other_cells_to_pretrain_on_are_another_result(cells, others, make_cells
 def test_targets_may_share_models(cells, others, make_cells, small, tmp_path):
     said: list[str] = []
     call = {**small, "pretrain": {"other": others}, "methods": "celljepa", "seeds": 1, "tasks": "zero_shot"}
-    run_cells(cells, **call, models=tmp_path / "models", out=tmp_path / "one", say=said.append)
-    second = run_cells(make_cells(seed=5), **call, models=tmp_path / "models", out=tmp_path / "two", say=said.append)
+    shared = {**call, "training": replace(small["training"], models=tmp_path / "models")}
+    run_cells(cells, **shared, out=tmp_path / "one", say=said.append)
+    second = run_cells(make_cells(seed=5), **shared, out=tmp_path / "two", say=said.append)
     assert sum("pretraining" in line for line in said) == 1
     assert second.runs["cpu_seconds"].item() > 0
     assert not (tmp_path / "one" / "models").exists()
@@ -76,7 +79,7 @@ def test_targets_may_share_models(cells, others, make_cells, small, tmp_path):
 
 def test_a_training_that_was_stopped_goes_on_where_it_was(cells, others, small, tmp_path, monkeypatch):
     call = {**small, "pretrain": {"other": others}, "methods": "celljepa", "seeds": 1, "tasks": "zero_shot"}
-    call["max_steps"] = 102  # the state is kept every 100
+    call["training"] = replace(small["training"], max_steps=102)  # the state is kept every 100
     whole = run_cells(cells, **call).embeddings()["celljepa", "cls"]
     save = scjepa.CellJEPA.save
 
@@ -163,8 +166,14 @@ def test_fine_tuning_moves_the_embedding_and_keeps_the_token_limit(cells, small,
 
 
 def test_cells_are_embedded_by_as_many_genes_as_scoring_says(cells, small):
-    few = {**small["changes"], "tokens": {"n_tokens": 20, "n_embedded": 20, "kept": "top"}}
-    call = {**small, "changes": few, "methods": "untrained", "tasks": "zero_shot", "seeds": 1}
+    few = {**small["training"].changes, "tokens": {"n_tokens": 20, "n_embedded": 20, "kept": "top"}}
+    call = {
+        **small,
+        "training": replace(small["training"], changes=few),
+        "methods": "untrained",
+        "tasks": "zero_shot",
+        "seeds": 1,
+    }
 
     def embedding(**scoring):
         more = {"resolutions": (0.5,), "readouts": ("cls",), **scoring}

@@ -6,5 +6,6 @@ from scjepa.benchmark.cells._methods import CELL_METHODS, CellMethod
 from scjepa.benchmark.cells._results import CellBenchmarkResults
 from scjepa.benchmark.cells._run import run_cells
 from scjepa.benchmark.cells._scoring import CellScoring
+from scjepa.benchmark.cells._training import CellTraining
 
-__all__ = ["CELL_METHODS", "CellBenchmarkResults", "CellMethod", "CellScoring", "run_cells"]
+__all__ = ["CELL_METHODS", "CellBenchmarkResults", "CellMethod", "CellScoring", "CellTraining", "run_cells"]

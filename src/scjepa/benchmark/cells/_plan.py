@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from scjepa.benchmark.cells._methods import (
     UNTRAINED,
     CellMethod,
 )
+from scjepa.benchmark.cells._training import CellTraining
 
 Methods = str | Sequence[str] | Mapping[str, Any]
 """A name, several, or a mapping from names to one's own function, or to options of a method of that name."""
@@ -127,12 +128,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def entries_of(
     methods: Methods,
-    *,
-    preset: str | CellJEPAConfig = "demo",
-    changes: Mapping[str, Any] | None = None,
+    training: CellTraining | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    max_steps: int | None = None,
-    finetune_epochs: int | None = None,
 ) -> list[CellEntry]:
     """Return the methods that take part.
 
@@ -147,7 +144,7 @@ def entries_of(
     for name in options or {}:
         if name not in CELL_METHODS:
             raise ValueError(unknown_name("method", name, CELL_METHODS))
-    length = {"max_steps": max_steps, "finetune_epochs": finetune_epochs}
+    training = training or CellTraining()
     entries: list[CellEntry] = []
     for name, what in given.items():
         if callable(what):
@@ -155,7 +152,7 @@ def entries_of(
         elif what is None or isinstance(what, Mapping):
             for known in _names([name]):
                 own = {**(options or {}).get(known, {}), **(what or {})}
-                entries.append(_known(known, preset, changes or {}, own, **length))
+                entries.append(_known(known, training, own))
         else:
             raise TypeError(f"methods[{name!r}] is a {type(what).__name__}; give a function, or a mapping of options.")
     return list({entry.name: entry for entry in entries}.values())
@@ -179,14 +176,7 @@ def _own(name: str, function: Callable[..., Any]) -> CellEntry:
     return CellEntry(name, CellMethod(name, about, OWN, ()), function=function)
 
 
-def _known(
-    name: str,
-    preset: str | CellJEPAConfig,
-    changes: Mapping[str, Any],
-    given: Mapping[str, Any],
-    max_steps: int | None,
-    finetune_epochs: int | None,
-) -> CellEntry:
+def _known(name: str, training: CellTraining, given: Mapping[str, Any]) -> CellEntry:
     method = CELL_METHODS[name]
     own = _nested(given)
     for option in own:
@@ -195,20 +185,16 @@ def _known(
     if method.settings not in (PRETRAINED, UNTRAINED):
         return CellEntry(name, method, own)
     own_parts = {part: own.pop(part) for part in PARTS if part in own}
-    start = own.pop("preset", "modules") if method.modules else preset
+    start = own.pop("preset", "modules") if method.modules else training.preset
     # What is said of the preset is said of gene tokens: modules have a preset, and options, of their own.
-    steps = [method.changes, own_parts] if method.modules else [changes, method.changes, own_parts]
+    steps = [method.changes, own_parts] if method.modules else [training.changes or {}, method.changes, own_parts]
     config = resolve_cells(start)
     for parts in steps:
         config = resolve_cells(config, **parts)
     if method.modules != (config.tokens.unit == "module"):
         kind = "modules" if method.modules else "genes"
         raise ValueError(f"{name!r} has {kind} as tokens, and the preset {start!r} has not. Name another preset.")
-    if max_steps is not None:
-        config = resolve_cells(config, training={"max_steps": max_steps, "max_epochs": None})
-    if finetune_epochs is not None:
-        training = replace(config.finetuning.training, max_epochs=finetune_epochs, max_steps=None)
-        config = resolve_cells(config, finetuning={"training": training})
+    config = training.lengthened(config)
     if isinstance(own.get("modules"), Path):
         own["modules"] = str(own["modules"])
     return CellEntry(name, method, own, config)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scjepa import __version__
 from scjepa.benchmark._run import _seeds, told_cost, warn_of_versions
@@ -20,13 +20,11 @@ from scjepa.benchmark.cells._pretrained import Pretraining
 from scjepa.benchmark.cells._results import CellBenchmarkResults
 from scjepa.benchmark.cells._scoring import CellScoring
 from scjepa.benchmark.cells._tasks import TASK_FUNCTIONS, Found
+from scjepa.benchmark.cells._training import CellTraining
 from scjepa.benchmark.methods import _memory
 from scjepa.benchmark.methods._cache import source_digest
 from scjepa.benchmark.methods._result import MethodError
 from scjepa.metrics.clustering import UNLABELLED
-
-if TYPE_CHECKING:
-    from scjepa._cell_config import CellJEPAConfig
 
 
 def run_cells(
@@ -40,15 +38,10 @@ def run_cells(
     methods: Methods = "all",
     tasks: str | Sequence[str] = "auto",
     seeds: int | Sequence[int] = 3,
-    preset: str | CellJEPAConfig = "demo",
-    changes: Mapping[str, Any] | None = None,
+    training: CellTraining | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    max_steps: int | None = None,
-    finetune_epochs: int | None = None,
     scoring: CellScoring | None = None,
-    accelerator: str = "auto",
     out: str | Path | None = None,
-    models: str | Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> CellBenchmarkResults:
     """Compare embeddings of dissociated cells on a labelled set: Cell-JEPA, its controls, PCA, scVI and one's own.
@@ -85,26 +78,15 @@ def run_cells(
         several of them, or ``"auto"``: all, batches where ``batch`` is named.
     seeds
         Number of seeds, or the seeds.
-    preset
-        Of Cell-JEPA, of reconstruction alone and of the untrained encoder: a name or a whole configuration.
-    changes
-        Changes to that preset by part, such as ``{"objective": {"target_norm": "batch"}}``.
+    training
+        Preset of Cell-JEPA's models and changes to it, lengths, device, folder of models.
     options
         Options of methods by name, such as ``{"scvi": {"max_epochs": 50}, "modules": {"modules": "hallmark.gmt"}}``.
-    max_steps
-        Steps of pretraining of every model. Default: its preset's.
-    finetune_epochs
-        Passes of fine-tuning over the labelled cells. Default: the preset's.
     scoring
         Read-outs, resolutions, shares of molecules, the split.
-    accelerator
-        Device of Cell-JEPA's models.
     out
         Folder that keeps models, every finished run, tidy results and tables. The same call goes on where a killed one
         stopped; what failed is tried again. ``None``: nothing is written.
-    models
-        Folder of pretrained models, which comparisons on several targets may share: they are found again by
-        configuration, seed and cells. Default: ``models`` in ``out``.
     say
         Called with a line at each step.
 
@@ -129,10 +111,9 @@ def run_cells(
     ... )  # doctest: +SKIP
     >>> print(results.markdown())  # doctest: +SKIP
     """
-    scoring, say = scoring or CellScoring(), say or (lambda _: None)
+    training, scoring, say = training or CellTraining(), scoring or CellScoring(), say or (lambda _: None)
     chosen = _seeds(seeds)
-    length = {"max_steps": max_steps, "finetune_epochs": finetune_epochs}
-    entries = entries_of(methods, preset=preset, changes=changes, options=options, **length)
+    entries = entries_of(methods, training, options)
     kinds = chosen_tasks(tasks, batch is not None)
     cells = read_target(target, label, batch, layer, no_label)
     corpus = None if pretrain is None else read_corpus(pretrain, cells, layer)
@@ -140,8 +121,8 @@ def run_cells(
     store = Store(out)
     data = {f"target: {cells.name}": cells.digest}
     store.claim({"label": label, "batch": batch, **asdict(scoring)}, data, [])
-    with _models_in(out, models) as folder:
-        bench = Bench(cells, corpus, scoring, Pretraining(folder, accelerator, say))
+    with _models_in(out, training.models) as folder:
+        bench = Bench(cells, corpus, scoring, Pretraining(folder, training.accelerator, say))
         keys = _run_all(bench, planned, store, say)
     store.arrange(keys)
     results = CellBenchmarkResults(store.rows(), store.runs(), store, cells, scoring, keys)
