@@ -138,12 +138,49 @@ def _gpu() -> str:
     return table(["`paper`, bf16", ""], rows) + "\n\n" + machine(report)
 
 
+def _cell_step() -> str:
+    report = read("cell_step")
+    if report is None:
+        return NOT_MEASURED
+    rows = []
+    for name, title in (("half", "half of 600 positions filled"), ("pbmc3k", "97% filled, as by `pbmc3k`")):
+        row = report[name]
+        low, middle, high = row["ratio"]
+        times = [f"{row[side]:.1f}" for side in ("padded_ms_per_cell", "packed_ms_per_cell")]
+        rows.append([title, *times, f"**{middle:.2f}×** ({low:.2f}–{high:.2f})"])
+    header = ["", "padded, ms per cell", "packed, ms per cell", "ratio, median (quartiles)"]
+    away = report["agreement"]
+    agreement = f"Largest relative differences: {away['loss']:.0e} of the loss, {away['gradients']:.0e} of a gradient."
+    return "\n\n".join([table(header, rows), agreement, machine(report)])
+
+
+def _cell_embed() -> str:
+    report = read("cell_embed")
+    if report is None:
+        return NOT_MEASURED
+    rows = [
+        [
+            f"{row['cells']:,}",
+            f"{row['genes']:,}",
+            f"{row['genes_of_a_cell']:,.0f}",
+            f"{row['seconds']:.0f} s",
+            f"{row['cpu_seconds']:.0f} s",
+            f"{row['peak_gib_beyond_input']:.2f} GiB",
+        ]
+        for row in report["rows"]
+    ]
+    header = ["cells", "genes", "expressed by a cell (median)", "time", "processor time", "memory beyond the input"]
+    return table(header, rows) + "\n\n" + machine(report)
+
+
 def parts() -> dict[str, str]:
     """Return the page's tables by the name of the file they are included from."""
     makers = {
         "step": _step,
         "tables": _tables,
         "embed": _embed,
+        "cell_step": _cell_step,
+        "cell_embed": _cell_embed,
         "niches": _niches,
         "estimates": _estimates,
         "gpu": _gpu,
