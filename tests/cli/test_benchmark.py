@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from scjepa.cli import UsageError, main
-from scjepa.cli.benchmark import _method_options, axes_of
+from scjepa.cli.benchmark import axes_of
 
 QUICK = ["--tasks", "within", "--seeds", "1", "--leiden-seeds", "1", "--resolutions", "1", "--readouts", "plain"]
 
@@ -79,11 +79,3 @@ def test_axes_are_read_with_their_types():
     assert grid == {("tokens.values", "tokens.ranks"): [("counts", "counts"), ("shifted_log", "counts")]}
     with pytest.raises(UsageError, match="whole number"):
         axes_of(["tokens.n_tokens=16,many"], [])
-
-
-def test_options_of_methods_are_numbers_texts_and_parts():
-    texts = ["stjepa.training.max_steps=20", "stjepa.training.learning_rate=1e-3", "novae_zero_shot.weights=here"]
-    assert _method_options(texts) == {
-        "stjepa": {"training": {"max_steps": 20, "learning_rate": 0.001}},
-        "novae_zero_shot": {"weights": "here"},
-    }

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from scjepa._config import PRESETS, STJEPAConfig, unknown_name
+from scjepa.cli import _comparison
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import ACCELERATORS, add_table, positive, value_of
-from scjepa.cli._progress import Progress, written
+from scjepa.cli._progress import Progress
 
 TASKS = ("auto", "within", "sections", "technologies")
 
@@ -28,9 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="cells with raw counts and coordinates: .h5ad, .zarr (AnnData) or a SpatialData store",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="folder to write to; the same command goes on there"
-    )
+    _comparison.add_out(parser)
     group = parser.add_argument_group("where things are in the files")
     group.add_argument(
         "--label",
@@ -46,34 +45,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--layer", help="layer of raw counts (default: X)")
     add_table(group)
     group = parser.add_argument_group("what is compared")
-    group.add_argument(
-        "--methods",
-        nargs="+",
-        default=["all"],
-        metavar="NAME",
-        help="all, controls, peers, or names of scjepa.benchmark.METHODS (default: all)",
-    )
-    group.add_argument(
-        "--tasks",
-        nargs="+",
-        default=["auto"],
-        choices=TASKS,
-        help="within: each section by itself; sections: those of a technology together; technologies: all together, "
+    _comparison.add_methods(group, "controls, peers", "scjepa.benchmark.METHODS")
+    _comparison.add_tasks(
+        group,
+        TASKS,
+        "within: each section by itself; sections: those of a technology together; technologies: all together, "
         "trained on full panels and embedded by shared genes; auto: each technology by itself, and all together where "
-        "there are several (default: auto)",
+        "there are several",
     )
-    group.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds of each method (default: 3)")
+    _comparison.add_seeds(group)
     group.add_argument(
         "--preset", default="base", choices=list(PRESETS), help="preset of ST-JEPA and its controls (default: base)"
     )
-    group.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="METHOD.OPTION=VALUE",
-        help="an option of a method, such as novae_zero_shot.weights=FOLDER or stjepa.training.max_steps=200; may be "
-        "repeated",
-    )
+    _comparison.add_method_options(group, "novae_zero_shot.weights=FOLDER or stjepa.training.max_steps=200")
     group.add_argument("--accelerator", default="auto", choices=ACCELERATORS, help="device of ST-JEPA (default: auto)")
     group.add_argument("--timeout", type=float, metavar="S", help="seconds after which a peer is ended (default: none)")
     group = parser.add_argument_group("ablation of ST-JEPA")
@@ -114,7 +98,7 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         help="plain: the embedding as it is; z30: z-scored per section, 30 components; hops: that of the cells, "
         "z-scored per section, beside its means over rings (default: all three)",
     )
-    group.add_argument("--no-figures", action="store_true", help="write tables only")
+    _comparison.add_no_figures(group)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -123,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
 
     progress = Progress(options)
     axes = axes_of(options.ablate, options.grid)
-    chosen = _method_options(options.option)
+    chosen = _comparison.method_options(options.option)
     files = data_files(options.data, options.table)
 
     from scjepa.benchmark import Scoring
@@ -131,9 +115,7 @@ def run(options: argparse.Namespace) -> None:
 
     if axes or "stjepa" in _named(options.methods):
         chosen.setdefault("stjepa", {})["accelerator"] = options.accelerator
-    data = {_name(file): _read(file) for file in files}
-    for name, adata in data.items():
-        progress.step(f"{name}: {adata.n_obs:,} cells, {adata.n_vars:,} genes")
+    data = {(name := _name(file)): _comparison.read(file, name, progress) for file in files}
     results = compare(
         data,
         label=options.label,
@@ -151,14 +133,7 @@ def run(options: argparse.Namespace) -> None:
         timeout=options.timeout,
         say=progress.step,
     )
-    paths = results.write(options.out)
-    if not options.no_figures:
-        progress.step("figures")
-        paths += results.write_figures(options.out / "figures")
-    for path in paths:
-        written(path)
-    failed = results.runs["reason"].notna().sum()
-    progress.step(f"done; {failed} of {len(results.runs)} runs failed" + (", see table1.md" if failed else ""))
+    _comparison.write(results, options, progress, "table1.md")
 
 
 def _named(methods: Sequence[str]) -> set[str]:
@@ -172,22 +147,6 @@ def _name(file: Any) -> str:
     from scjepa.datasets._local import DESCRIBED
 
     return (DESCRIBED[file.name].short if file.name in DESCRIBED else "") or file.name
-
-
-def _read(file: Any) -> Any:
-    import anndata as ad
-
-    from scjepa.cli._files import H5AD, SPATIALDATA
-
-    if file.kind == H5AD:
-        return ad.read_h5ad(file.path)
-    if file.kind != SPATIALDATA:
-        return ad.read_zarr(file.path)
-    import spatialdata
-
-    from scjepa.datasets import table_of
-
-    return table_of(spatialdata.read_zarr(file.path), file.table)
 
 
 def axes_of(ablate: Sequence[str], grids: Sequence[Sequence[str]]) -> dict[Any, list[Any]]:
@@ -223,31 +182,6 @@ def _axis(text: str, option: str) -> tuple[str, list[Any]]:
         return f"{part}.{own}", [value_of(value.strip(), hint) for value in values.split(",")]
     except ValueError as error:
         raise UsageError(f"{option} {text}: {error}") from error
-
-
-def _method_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return options of methods, ``METHOD.PART.OPTION`` in a mapping of the part; numbers are numbers, else text."""
-    found: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        method, dot, option = name.partition(".")
-        if not (equals and dot):
-            raise UsageError(f"--option takes METHOD.OPTION=VALUE, such as cellcharter.max_epochs=50; found {text!r}.")
-        part, inner, own = option.partition(".")
-        where = found.setdefault(method, {})
-        if inner:
-            where, option = where.setdefault(part, {}), own
-        where[option] = _number_or_text(value)
-    return found
-
-
-def _number_or_text(value: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
 
 
 COMMAND = Command(

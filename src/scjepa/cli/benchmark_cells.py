@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from scjepa._cell_config import CELL_PRESETS, CellJEPAConfig
+from scjepa.cli import _comparison
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import add_accelerator, add_table, changes_of, positive
-from scjepa.cli._progress import Progress, written
+from scjepa.cli._progress import Progress
 
 OWN = "own"
 """Value of an option that leaves a model as it is."""
@@ -35,9 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="cells to pretrain on, joined by gene name; their labels are not read (default: those of the target, "
         "without labels)",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="folder to write to; the same command goes on there"
-    )
+    _comparison.add_out(parser)
     parser.add_argument(
         "--models",
         type=Path,
@@ -56,23 +55,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--layer", help="layer of raw counts, in every file (default: X)")
     add_table(group)
     group = parser.add_argument_group("what is compared")
-    group.add_argument(
-        "--methods",
-        nargs="+",
-        default=["all"],
-        metavar="NAME",
-        help="all, models, fitted, or names of scjepa.benchmark.CELL_METHODS (default: all)",
-    )
-    group.add_argument(
-        "--tasks",
-        nargs="+",
-        default=["auto"],
-        choices=TASKS,
-        help="zero_shot: AvgBIO of the embedding; dropout: the same cells with fewer molecules; batches: the suite of "
+    _comparison.add_methods(group, "models, fitted", "scjepa.benchmark.CELL_METHODS")
+    _comparison.add_tasks(
+        group,
+        TASKS,
+        "zero_shot: AvgBIO of the embedding; dropout: the same cells with fewer molecules; batches: the suite of "
         "scib-metrics; finetune: labels of cells that fine-tuning has not seen; auto: all, batches where --batch is "
-        "given (default: auto)",
+        "given",
     )
-    group.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds of each method (default: 3)")
+    _comparison.add_seeds(group)
     group.add_argument(
         "--preset",
         default="demo",
@@ -87,13 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="change an option of that preset, such as objective.target_norm=batch; may be given several times. "
         "Parts: tokens, encoder, masking, objective, training",
     )
-    group.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="METHOD.OPTION=VALUE",
-        help="an option of a method, such as scvi.max_epochs=50 or modules.modules=hallmark.gmt; may be repeated",
-    )
+    _comparison.add_method_options(group, "scvi.max_epochs=50 or modules.modules=hallmark.gmt")
     group.add_argument(
         "--max-steps", type=positive, metavar="N", help="steps of pretraining of every model (default: its preset's)"
     )
@@ -145,30 +130,29 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         choices=("spread", "top", OWN),
         help="which: as if drawn once for all cells, those of most counts, or as its preset says (default: spread)",
     )
-    group.add_argument("--no-figures", action="store_true", help="write tables only")
+    _comparison.add_no_figures(group)
 
 
 def run(options: argparse.Namespace) -> None:
     """Compare, and write the table and figures."""
     from scjepa.cli._files import data_files
-    from scjepa.cli.benchmark import _method_options
 
     progress = Progress(options)
     changes = _changes(options.set)
-    chosen = _method_options(options.option)
+    chosen = _comparison.method_options(options.option)
     (target,) = data_files([options.target], options.table)
     corpus = data_files(options.pretrain, options.table) if options.pretrain else []
 
     from scjepa.benchmark import CellScoring, CellTraining, run_cells
 
-    data = {file.name: _read(file, progress) for file in corpus}
+    data = {file.name: _comparison.read(file, file.name, progress) for file in corpus}
     given: dict[str, Any] = {} if options.resolutions is None else {"resolutions": tuple(options.resolutions)}
     given.update(readouts=tuple(options.readouts), fractions=tuple(options.fractions))
     training = CellTraining(
         options.preset, changes, options.max_steps, options.finetune_epochs, options.accelerator, options.models
     )
     results = run_cells(
-        {target.name: _read(target, progress)},
+        {target.name: _comparison.read(target, target.name, progress)},
         label=options.label,
         pretrain=data or None,
         batch=options.batch,
@@ -183,14 +167,7 @@ def run(options: argparse.Namespace) -> None:
         out=options.out,
         say=progress.step,
     )
-    paths = results.write(options.out)
-    if not options.no_figures:
-        progress.step("figures")
-        paths += results.write_figures(options.out / "figures")
-    for path in paths:
-        written(path)
-    failed = results.runs["reason"].notna().sum()
-    progress.step(f"done; {failed} of {len(results.runs)} runs failed" + (", see table.md" if failed else ""))
+    _comparison.write(results, options, progress, "table.md")
 
 
 def _changes(texts: list[str]) -> dict[str, dict[str, Any]]:
@@ -199,14 +176,6 @@ def _changes(texts: list[str]) -> dict[str, dict[str, Any]]:
     if later:
         raise UsageError(f"--set {later[0]}: parts are tokens, encoder, masking, objective, training.")
     return changes_of(texts, CellJEPAConfig)
-
-
-def _read(file: Any, progress: Progress) -> Any:
-    from scjepa.cli.benchmark import _read
-
-    adata = _read(file)
-    progress.step(f"{file.name}: {adata.n_obs:,} cells, {adata.n_vars:,} genes")
-    return adata
 
 
 COMMAND = Command(
