@@ -74,10 +74,12 @@ def recipe() -> str:
     return table(header, rows[columns].to_numpy().tolist())
 
 
-def differences() -> str:
-    """Return the zero-shot differences paired by seed, of ``run.sh pbmc``."""
-    rows = _read("pbmc/differences")
+def differences(name: str, readouts: tuple[str, ...] | None = None) -> str:
+    """Return the zero-shot differences paired by seed of a comparison of ``run.sh``."""
+    rows = _read(f"{name}/differences")
     rows = rows[(rows["task"] == "zero_shot") & rows["metric"].isin(PAIRED)] if len(rows) else rows
+    if len(rows) and readouts is not None:
+        rows = rows[rows["readout"].isin(readouts)]
     if not len(rows):
         return NOT_MEASURED
     cells = [
@@ -96,6 +98,12 @@ def differences() -> str:
 
 PAIRED = {"avg_bio": "AvgBIO", "knn_accuracy": "15-NN accuracy"}
 
+OTHERS = ("pbmc_kang_muscat", "celllines_sc_mixology")
+"""Sets that no option of the recipe was chosen on."""
+
+SHOWN = ("cls", "plain")
+"""The read-out that users get."""
+
 BIO = {"avg_bio": "AvgBIO", "nmi": "NMI", "ari": "ARI", "asw": "ASW, −1 to 1", "asw_scaled": "ASW, 0 to 1"}
 
 
@@ -109,11 +117,15 @@ def parts() -> dict[str, str]:
     zero_shot, dropout = _compared("zero_shot"), _compared("dropout", "fraction")
     finetune = _compared("finetune", "stage")
     batches = _compared("batches", names=("pbmc_2batch", "celllines_sc_mixology"))
+    others = _compared("zero_shot", names=OTHERS)
+    others = others[others["readout"].isin(SHOWN)] if len(others) else others
     found = {
+        "cell_others": _by_seed(others, ["set", "method"], {**BIO, "knn_accuracy": PAIRED["knn_accuracy"]}),
+        **{f"cell_differences_{name}": differences(name, SHOWN) for name in OTHERS},
         "cell_trials": trials(),
         "cell_recipe": recipe(),
         "cell_zero_shot": _by_seed(_or(zero_shot, "zero_shot"), ["method", "readout"], BIO),
-        "cell_differences": differences(),
+        "cell_differences": differences("pbmc"),
         "cell_dropout": _by_seed(
             _or(dropout, "dropout"),
             ["method", "readout", "fraction"],
