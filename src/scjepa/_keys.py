@@ -44,3 +44,6 @@ SECTION: Final = "section"
 TECHNOLOGY: Final = "technology"
 REGION: Final = "region"
 CELL_TYPE: Final = "cell_type"
+
+UNLABELLED: Final = ("unlabelled",)
+"""Labels that mean "no label" by default."""

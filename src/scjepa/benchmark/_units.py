@@ -14,11 +14,11 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa import _keys
+from scjepa._keys import UNLABELLED
 from scjepa._warn import warn
 from scjepa.benchmark.methods._inputs import column_of
 from scjepa.datasets import concat
 from scjepa.datasets._local import DESCRIBED
-from scjepa.metrics.clustering import UNLABELLED
 from scjepa.tokens.counts import CountCheck, iter_rows
 
 N_NEIGHBORS = 10

@@ -16,7 +16,7 @@ from scjepa import _keys
 from scjepa.cli._cells import Cells, Where, add_graph, read_cells
 from scjepa.cli._files import DataFile, data_files
 from scjepa.cli._join import join, keys_for, panels_of
-from scjepa.cli.info import lines
+from scjepa.cli._report import lines
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.memory import readable_bytes
 

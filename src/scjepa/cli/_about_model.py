@@ -10,7 +10,7 @@ import torch
 
 from scjepa._config import STJEPAConfig
 from scjepa.cli._models import SavedModel
-from scjepa.cli.info import lines
+from scjepa.cli._report import lines
 from scjepa.nn import SpatialJEPA
 from scjepa.tokens import Panels, Vocabulary
 from scjepa.tokens.memory import readable_bytes

@@ -52,14 +52,6 @@ def _report(path: Path, options: argparse.Namespace) -> str:
     return about_file(path, options)
 
 
-def lines(title: str, facts: dict[str, str]) -> str:
-    """Return a report: a title, and a line for each fact that there is."""
-    width = max(map(len, facts))
-    indent = "\n" + " " * (width + 4)
-    shown = [f"  {name:<{width}}  {text.replace(chr(10), indent)}" for name, text in facts.items() if text]
-    return "\n".join([title, *shown])
-
-
 COMMAND = Command(
     name="info",
     summary="tell what a model or a file of cells is, and what a model would make of it",

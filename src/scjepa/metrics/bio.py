@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scjepa._keys import UNLABELLED
 from scjepa.metrics._checks import group_codes, varied_embedding
 from scjepa.metrics._nearest import as_scib, nearest, scib_metrics
-from scjepa.metrics.clustering import UNLABELLED, _labelled, clustering_scores
+from scjepa.metrics.clustering import _labelled, clustering_scores
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scjepa._keys import UNLABELLED
 from scjepa._spatial import spatial_blocks
 from scjepa.metrics._checks import tissue
-from scjepa.metrics.clustering import UNLABELLED, _labelled, _paired
+from scjepa.metrics.clustering import _labelled, _paired
 
 _ENTRIES_AT_ONCE = 2_000_000
 """Entries of the resampled tables that are scored at once (16 MB an array)."""

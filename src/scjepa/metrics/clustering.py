@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scjepa._keys import UNLABELLED
+
 if TYPE_CHECKING:
     import pandas as pd
-
-UNLABELLED = ("unlabelled",)
-"""Labels that mean "no label" by default."""
 
 
 def _labelled(labels: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from scjepa._keys import UNLABELLED
 from scjepa.metrics._checks import group_codes, varied_embedding
 from scjepa.metrics._nearest import as_scib, nearest, scib_metrics
-from scjepa.metrics.clustering import UNLABELLED, _labelled
+from scjepa.metrics.clustering import _labelled
 from scjepa.tl._readout import canonical_order
 
 _FEWEST_CELLS = 10

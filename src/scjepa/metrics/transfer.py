@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from scjepa._keys import UNLABELLED
 from scjepa.metrics._checks import varied_embedding
-from scjepa.metrics.clustering import UNLABELLED, _labelled
+from scjepa.metrics.clustering import _labelled
 
 
 @dataclass(frozen=True)

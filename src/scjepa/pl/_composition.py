@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from scjepa import _keys
-from scjepa.metrics.clustering import UNLABELLED
+from scjepa._keys import UNLABELLED
 from scjepa.pl._figure import finish, panels
 from scjepa.pl._labels import Labels, outer_legend
 from scjepa.tl._composition import niche_composition

@@ -79,8 +79,6 @@ def categories_of(adata: AnnData, key: str) -> pd.Categorical:
     """
     import pandas as pd
 
-    from scjepa.metrics.clustering import UNLABELLED  # whose floor reads this file
-
     if key == _keys.NICHE and key not in adata.obs:
         raise KeyError(f"adata.obs has no {key!r}. Find niches first: scjepa.tl.niches(adata)")
     column = column_of(adata, key)
@@ -91,7 +89,7 @@ def categories_of(adata: AnnData, key: str) -> pd.Categorical:
 
         text = column.astype(str).where(column.notna())
         found = pd.Categorical(text, categories=natsorted(text.dropna().unique()))
-    return found.remove_categories([name for name in UNLABELLED if name in found.categories])
+    return found.remove_categories([name for name in _keys.UNLABELLED if name in found.categories])
 
 
 def niches_of(adata: AnnData, key: str) -> pd.Categorical:

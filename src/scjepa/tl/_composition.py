@@ -65,10 +65,8 @@ def niche_composition(adata: AnnData, niche_key: str = _keys.NICHE, *, by: str =
     """
     import pandas as pd
 
-    from scjepa.metrics.clustering import UNLABELLED  # whose floor reads tl
-
     found, labels = niches_of(adata, niche_key), categories_of(adata, by)
-    names = [*labels.categories, UNLABELLED[0]]
+    names = [*labels.categories, _keys.UNLABELLED[0]]
     codes = np.where(labels.codes < 0, len(names) - 1, labels.codes)
     counts = pd.DataFrame(
         contingency(found.codes, codes, (len(found.categories), len(names))),

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from scjepa import __version__
+from scjepa._keys import UNLABELLED
 from scjepa.benchmark._run import _seeds, told_cost, warn_of_versions
 from scjepa.benchmark._store import Run, RunKey, Store
 from scjepa.benchmark._units import Data
@@ -24,7 +25,6 @@ from scjepa.benchmark.cells._training import CellTraining
 from scjepa.benchmark.methods import _memory
 from scjepa.benchmark.methods._cache import source_digest
 from scjepa.benchmark.methods._result import MethodError
-from scjepa.metrics.clustering import UNLABELLED
 
 
 def run_cells(
