@@ -6,6 +6,7 @@
 #   export SCJEPA_PEERS_PYTHON=~/.cache/scjepa/peers/bin/python
 #   bash benchmarks/paper/run.sh quick         # ST-JEPA demo and the controls, one seed: V1, V1 × osmFISH
 #   bash benchmarks/paper/run.sh table1        # every method, three seeds, every set and pair
+#   bash benchmarks/paper/run.sh pairs         # the pairs of table1 with the preset technologies and aligned read-outs
 #   bash benchmarks/paper/run.sh table2        # every axis on V1 and one simulated set, three seeds; the grid with one
 #   bash benchmarks/paper/run.sh table1 V1     # one set of it
 #
@@ -61,6 +62,15 @@ table1() {
     run table1-molcartxV1 "${on_molcart_v1[@]}" "${how[@]}"
 }
 
+# The pairs with the preset that is made for several technologies, and read-outs that give sections one covariance.
+pairs() {
+    local how=(--methods ${METHODS:-all} --preset technologies --seeds "${SEEDS:-3}" --timeout "${TIMEOUT:-7200}"
+        --readouts plain z30 hops aligned30 aligned_hops)
+    run pairs-V1xosmFISH "${on_v1_osmfish[@]}" "${how[@]}"
+    run pairs-V1xmPFC "${on_v1_mpfc[@]}" "${how[@]}"
+    run pairs-molcartxV1 "${on_molcart_v1[@]}" "${how[@]}"
+}
+
 # The axes of the paper's Table 2, from the demo's configuration.
 axes=(
     --ablate "tokens.n_tokens=${LENGTHS:-16,32,64,128,256,512}"
@@ -95,6 +105,6 @@ datasets.simulated_tissue(3000, difficulty='medium', seed=0).write_h5ad(sys.argv
 }
 
 case "$what" in
-    quick | table1 | table2) "$what" ;;
-    *) echo "usage: bash $0 quick|table1|table2 [SET]" >&2; exit 2 ;;
+    quick | table1 | pairs | table2) "$what" ;;
+    *) echo "usage: bash $0 quick|table1|pairs|table2 [SET]" >&2; exit 2 ;;
 esac

@@ -60,6 +60,23 @@ def test_read_outs_are_those_of_the_quality_harness(tissue):
     assert list(scored.embeddings) == ["plain", "z30"]
 
 
+@pytest.mark.usefixtures("no_mixing")
+def test_aligned_read_outs_give_sections_one_covariance(tissue, other):
+    task = task_of({"a": tissue, "b": other})
+    rng = np.random.default_rng(0)
+    both = rng.normal(size=(task.adata.n_obs, 40))
+    cells = rng.normal(size=(task.adata.n_obs, 25))
+    names = ("z30", "aligned30", "aligned_hops")
+    scored = score(task, result(embedding=both, cell_embedding=cells), Scoring((1.0,), 1, names))
+    assert list(scored.embeddings) == list(names)
+    aligned = readout(both, task.sections, n_comps=30, align="covariance")
+    np.testing.assert_array_equal(scored.embeddings["aligned30"], aligned)
+    assert not np.allclose(scored.embeddings["aligned30"], scored.embeddings["z30"])
+    each = readout(cells, task.sections, n_comps=20, align="covariance")
+    rings = aggregate_neighbors(each, task.adata.obsp["spatial_connectivities"], 3)
+    np.testing.assert_array_equal(scored.embeddings["aligned_hops"], rings)
+
+
 def test_continuity_is_that_of_the_clusters_that_maps_show(tissue, quick):
     task = task_of({"a": tissue}, "within")
     scored = score(task, result(embedding=task.adata.obsm["spatial"]), quick)

@@ -25,7 +25,7 @@ _AREA = 5.0
 _WRAP = 4
 """Panels in a row, where there is one section."""
 
-PREFERRED = ("hops", "z30", "plain", OWN)
+PREFERRED = ("hops", "z30", "plain", OWN, "aligned_hops", "aligned30")
 """Which read-out of a method is drawn where there are no labels: the first that it has."""
 
 

@@ -12,6 +12,8 @@ READOUT_WORDS = {
     "plain": "embedding as it is",
     "z30": "embedding, z-scored per section, 30 components",
     "hops": "cell embedding, z-scored per section, 20 components, hops 0-3 side by side",
+    "aligned30": "embedding, one covariance in all sections, 30 components",
+    "aligned_hops": "cell embedding, one covariance in all sections, 20 components, hops 0-3 side by side",
     "own": "the method's own clusters",
 }
 

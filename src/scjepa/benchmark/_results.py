@@ -71,7 +71,7 @@ class BenchmarkResults:
         method, data
             As in the columns.
         readout
-            ``"plain"``, ``"z30"`` or ``"hops"``.
+            One of the scoring's, such as ``"plain"``.
         **key
             ``task``, ``settings``, ``configuration``, ``seed``: the first there is, where they are not given.
 

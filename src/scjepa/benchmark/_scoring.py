@@ -25,28 +25,40 @@ OWN = "own"
 """Read-out of clusters that a method makes itself."""
 
 
+Readout = Callable[[MethodResult, Task], np.ndarray | None]
+
+
 def _plain(result: MethodResult, task: Task) -> np.ndarray | None:
     return result.embedding
 
 
-def _z30(result: MethodResult, task: Task) -> np.ndarray | None:
-    return None if result.embedding is None else readout(result.embedding, task.sections, n_comps=30)
+def _components(align: str) -> Readout:
+    def components(result: MethodResult, task: Task) -> np.ndarray | None:
+        return None if result.embedding is None else readout(result.embedding, task.sections, n_comps=30, align=align)
+
+    return components
 
 
-def _hops(result: MethodResult, task: Task) -> np.ndarray | None:
-    if result.cell_embedding is None:
-        return None
-    cells = readout(result.cell_embedding, task.sections, n_comps=20)
-    return aggregate_neighbors(cells, task.adata.obsp[f"{_keys.SPATIAL}_connectivities"], n_hops=3)
+def _hops(align: str) -> Readout:
+    def hops(result: MethodResult, task: Task) -> np.ndarray | None:
+        if result.cell_embedding is None:
+            return None
+        cells = readout(result.cell_embedding, task.sections, n_comps=20, align=align)
+        return aggregate_neighbors(cells, task.adata.obsp[f"{_keys.SPATIAL}_connectivities"], n_hops=3)
+
+    return hops
 
 
-READOUTS: Mapping[str, Callable[[MethodResult, Task], np.ndarray | None]] = {
+READOUTS: Mapping[str, Readout] = {
     "plain": _plain,
-    "z30": _z30,
-    "hops": _hops,
+    "z30": _components("scale"),
+    "hops": _hops("scale"),
+    "aligned30": _components("covariance"),
+    "aligned_hops": _hops("covariance"),
 }
 """Read-outs by name: the embedding as it is; z-scored in each section, 30 components; that of the cells, z-scored in
-each section, 20 components, beside its means over hops 1 to 3. ``None`` where a method has no such embedding."""
+each section, 20 components, beside its means over hops 1 to 3; the latter two with one covariance in all sections as
+well. ``None`` where a method has no such embedding."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,8 @@ class Scoring:
     leiden_seeds
         Number of Leiden's seeds.
     readouts
-        Names of read-outs: ``"plain"``, ``"z30"``, ``"hops"``.
+        Names of read-outs: ``"plain"``, ``"z30"``, ``"hops"``; for several sections also ``"aligned30"`` and
+        ``"aligned_hops"``.
     n_neighbors
         Neighbors in the graph of embeddings, the cell included.
     min_share

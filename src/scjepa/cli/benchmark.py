@@ -96,7 +96,8 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         default=["plain", "z30", "hops"],
         metavar="NAME",
         help="plain: the embedding as it is; z30: z-scored per section, 30 components; hops: that of the cells, "
-        "z-scored per section, beside its means over rings (default: all three)",
+        "z-scored per section, beside its means over rings; aligned30 and aligned_hops: the latter two with one "
+        "covariance in all sections (default: plain z30 hops)",
     )
     _comparison.add_no_figures(group)
 

@@ -180,7 +180,20 @@ class CellUseMixin(JEPAModel):
 
     def _kept_reference(self) -> LabelReference | None:
         """Return the labelled cells that are saved with the model: of a fine-tuned one, or one that was asked."""
-        return self._label_reference() if self.is_finetuned_ or self._labelled is not None else None
+        if self._labelled is not None and self._labelled[0] is None:
+            return self._labelled[1]
+        wanted = self.is_finetuned_ or self._labelled is not None
+        return self._label_reference() if wanted and (self._own_tables().labels >= 0).any() else None
+
+    def _drop_reference(self) -> None:
+        """Forget embeddings of labelled cells, because the weights that made them are about to change."""
+        saved = self._labelled is not None and self._labelled[0] is None
+        self._labelled = None
+        if saved and not (self._own_tables().labels >= 0).any():
+            warn(
+                "The labelled cells that were saved with the model were embedded by the weights it had, and the data "
+                "has no labels to take their place: after training, predict_labels has nothing to compare with."
+            )
 
     def predict_expression(
         self,
@@ -216,8 +229,12 @@ class CellUseMixin(JEPAModel):
         Raises
         ------
         ValueError
-            If a gene is not known, or the model has no head that predicts values.
+            If a gene is not known, a number is not positive, or the model has no head that predicts values.
         """
+        if self.config.tokens.unit != "gene":
+            raise ValueError("Values are of genes: predict_expression needs a model with genes as tokens.")
+        if n_iterations < 1 or batch_size < 1:
+            raise ValueError(f"n_iterations and batch_size must be positive, found {n_iterations} and {batch_size}.")
         ids = self.vocabulary.ids(list(genes))
         if (ids < 0).any() or len(set(ids)) < len(ids) or not len(ids):
             unknown = [name for name, i in zip(genes, ids, strict=True) if i < 0]

@@ -22,10 +22,10 @@ from scjepa._cell_config import (
     resolve_cells,
 )
 from scjepa._warn import warn
-from scjepa.models._base import JEPAModel
+from scjepa.models._base import JEPAModel, Task
 from scjepa.models._cell_use import CellUseMixin, empty_cells
 from scjepa.models._cells import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
-from scjepa.models._fields import refuse_unknown
+from scjepa.models._fields import refuse_unknown, require_anndata
 from scjepa.models._labels import LabelReference
 from scjepa.models._modules import GeneModules, ModuleSource
 from scjepa.models._perturb import PerturbationMixin
@@ -148,6 +148,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         refuse_unknown(cls.setup_anndata, kwargs)
+        require_anndata(adata)
         if adata.is_view:
             raise ValueError("adata is a view of another AnnData object. Make it its own: adata = adata.copy().")
         fields = fields_of(CellKeys(layer, batch_key, labels_key))
@@ -156,6 +157,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         cls.register_manager(manager)
 
     def _keys_for(self, adata: AnnData) -> CellKeys:
+        require_anndata(adata)
         return self.keys if adata is self.adata else (self._registered_keys(adata) or self.keys).present(adata)
 
     def _checked(self, adata: AnnData) -> AnnData:
@@ -205,10 +207,17 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
     _stage = "pretraining"
     _embeds = "cells"
 
-    def _fit(self, base: Any, *args: Any, **kwargs: Any) -> None:
-        self._begin(self._stage)
-        self._labelled = None
-        super()._fit(base, *args, **kwargs)
+    def _task(self, validation_size: float, validation: str | None) -> Task:
+        task = super()._task(validation_size, validation)
+        if task.module is self.module:  # and not what predicts perturbations
+            self._begin(self._stage)
+            self._drop_reference()
+        return task
+
+    def _after_training(self, trainer: Any, history: Any, train_cells: np.ndarray, held_out: np.ndarray) -> None:
+        super()._after_training(trainer, history, train_cells, held_out)
+        if self._stage == "finetuning":  # said here, for an interrupted run has changed the weights as well
+            self.is_finetuned_ = True
 
     def _begin(self, stage: str) -> None:
         """Take up a stage; heads that it needs and that are not there yet come from the seed alone."""
@@ -245,7 +254,6 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
             self._fit(self.config.finetuning.training, max_epochs, **options)
         finally:
             self._stage = "pretraining"
-        self.is_finetuned_ = True
 
     # -- words, save and load -----------------------------------------------------------------------------------
 
@@ -279,6 +287,12 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
             return facts
         return {**facts, "labels": reference.facts(), "statistics": reference.arrays()}
 
+    def _load_weights(self, weights: Mapping[str, torch.Tensor], source: str) -> None:
+        if weights.keys() - self._weights().keys():  # fine-tuning has heads that pretraining need not have
+            self._begin("finetuning")
+            self._begin("pretraining")
+        super()._load_weights(weights, source)
+
     @classmethod
     def _setup_for(cls, adata: AnnData, setup: Mapping[str, Any]) -> dict[str, Any]:
         return CellKeys(**setup).present(adata).to_dict()
@@ -291,9 +305,6 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         modules = GeneModules.from_saved(facts["modules"]) if "modules" in facts else None
         model._build(config, Vocabulary(facts["vocabulary"]), facts["seed"], modules)
         model.is_finetuned_ = facts["is_finetuned"]
-        if model.is_finetuned_:
-            model._begin("finetuning")
-            model._begin("pretraining")
         model._check_genes(adata, None)
         model._restore(facts)
         if "labels" in facts:
