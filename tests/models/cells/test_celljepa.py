@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 
 import scjepa
@@ -226,6 +227,52 @@ def test_a_loaded_model_trains_on(finetuned, make_adata, tmp_path, quiet):
     assert loaded.n_steps_ > before + 2
 
 
+class _Interrupt(Callback):
+    def on_train_batch_end(self, *_):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_fine_tuning_is_one_and_survives_saving(adata, make_adata, make_model, tmp_path, quiet):
+    model = make_model(adata)
+    with pytest.raises(KeyboardInterrupt, match="keeps what it has learned"):
+        model.finetune(callbacks=[_Interrupt()], **quiet)
+    assert model.is_finetuned_
+    assert "fine-tuned" in repr(model)
+    model.save(tmp_path / "model")
+    loaded = scjepa.CellJEPA.load(tmp_path / "model", make_adata(), accelerator="cpu")
+    assert loaded.predict_labels().equals(model.predict_labels())
+
+
+@pytest.mark.parametrize("wrong", [{"nonsense": 1}, {"validation": "nonsense"}, {"validation_size": 0.7}])
+def test_a_fine_tuning_that_was_refused_leaves_no_trace(adata, make_adata, make_model, tmp_path, quiet, wrong):
+    model = make_model(adata)
+    model.train(max_steps=1, **quiet)
+    before = _weights(model)
+    with pytest.raises((TypeError, ValueError)):
+        model.finetune(**wrong)
+    assert _weights(model).keys() == before.keys()
+    assert not model.is_finetuned_
+    model.save(tmp_path / "model")
+    scjepa.CellJEPA.load(tmp_path / "model", make_adata(), accelerator="cpu")
+
+
+def test_a_model_loaded_on_unlabelled_data_keeps_its_labels_until_it_trains(finetuned, make_adata, tmp_path, quiet):
+    finetuned[0].save(tmp_path / "model")
+    query = make_adata(40, seed=7)
+    query.obs = query.obs[[]]
+    loaded = scjepa.CellJEPA.load(tmp_path / "model", query, accelerator="cpu")
+    with pytest.raises(TypeError, match="nonsense"):
+        loaded.train(nonsense=1)
+    assert len(loaded.predict_labels()) == 40
+    with pytest.warns(UserWarning, match="predict_labels has nothing to compare with"):
+        loaded.train(max_steps=1, **quiet)
+    with pytest.raises(ValueError, match="no labelled cells"):
+        loaded.predict_labels()
+    loaded.save(tmp_path / "again")
+    again = scjepa.CellJEPA.load(tmp_path / "again", query, accelerator="cpu")
+    assert np.array_equal(again.get_latent_representation(), loaded.get_latent_representation())
+
+
 # -- names of genes ---------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +343,14 @@ def test_bad_input_is_named(adata, make_model, kind):
             make_model(adata, {"layer": "counts"})
 
 
+def test_what_is_no_anndata_is_refused_with_the_call_that_reads_it(finetuned):
+    with pytest.raises(TypeError, match=r"read_h5ad\('cells.h5ad'\)"):
+        scjepa.CellJEPA.setup_anndata("cells.h5ad")
+    for use in (finetuned[0].get_latent_representation, finetuned[0].predict_labels, finetuned[0].estimate):
+        with pytest.raises(TypeError, match=r"read_h5ad\('cells.h5ad'\)"):
+            use("cells.h5ad")
+
+
 # -- generation, estimates --------------------------------------------------------------------------------------------
 
 
@@ -313,6 +368,9 @@ def test_generated_values_are_bins_in_the_order_asked_for(make_adata, make_model
     assert values.to_numpy().max() <= 50
     with pytest.raises(ValueError, match="does not know"):
         model.predict_expression(["nothing"])
+    for wrong in ({"n_iterations": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="must be positive"):
+            model.predict_expression(genes, **wrong)
 
 
 def test_what_a_run_takes_is_told_before(adata, make_model):

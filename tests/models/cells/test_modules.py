@@ -34,7 +34,7 @@ def test_a_module_model_trains_fine_tunes_and_survives_saving(adata, make_adata,
     np.testing.assert_array_equal(loaded.get_latent_representation(), embedding)
     assert loaded.modules == model.modules
     assert len(loaded.predict_labels()) == adata.n_obs
-    with pytest.raises(ValueError, match="no head that predicts values"):
+    with pytest.raises(ValueError, match="predict_expression needs a model with genes as tokens"):
         loaded.predict_expression(["GENE1"])
     with pytest.raises(ValueError, match="genes as tokens"):
         loaded.train_perturbation()
