@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
 import torch
 
 from scjepa.training import diagnose, effective_rank, mean_cosine
@@ -57,3 +63,11 @@ def test_one_objective_that_is_learned_is_enough():
     # Where tokens are not predicted, their ratio is not there.
     assert diagnose({"effective_rank": [30, 40], "neighborhood_ratio": [1.0, 0.5]}, 64).verdict == "healthy"
     assert diagnose({"effective_rank": [30, 40], "neighborhood_ratio": [0.5, 1.0]}, 64).verdict == "not learning"
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csr_array, np.asarray])
+def test_the_line_that_counts_genes_counts_them(form):
+    told = diagnose({"effective_rank": [30, 40], "loss_ratio": [2.0, 1.1]}, 64)
+    (line,) = re.findall(r"np\.ravel.*(?= counts the genes)", " ".join(told.advice))
+    adata = SimpleNamespace(X=form(np.array([[1, 0, 2], [0, 0, 3]])))
+    assert eval(line, {"np": np, "adata": adata}).tolist() == [2, 1]

@@ -114,7 +114,7 @@ _ADVICE = {
     ),
     "not learning": (
         "train longer, or raise the learning rate by three",
-        "check that the tokens carry information: model.summary() tells how many genes a cell expresses",
+        "check that cells have tokens: np.ravel((adata.X > 0).sum(axis=1)) counts the genes that each expresses",
     ),
 }
 
