@@ -98,7 +98,7 @@ def differences(name: str, readouts: tuple[str, ...] | None = None) -> str:
 
 PAIRED = {"avg_bio": "AvgBIO", "knn_accuracy": "15-NN accuracy"}
 
-OTHERS = ("pbmc_kang_muscat", "celllines_sc_mixology")
+OTHERS = ("pbmc_kang_muscat", "celllines")
 """Sets that no option of the recipe was chosen on."""
 
 SHOWN = ("cls", "plain")
@@ -116,7 +116,7 @@ def parts() -> dict[str, str]:
     """Return the generated parts of the page by name."""
     zero_shot, dropout = _compared("zero_shot"), _compared("dropout", "fraction")
     finetune = _compared("finetune", "stage")
-    batches = _compared("batches", names=("pbmc_2batch", "celllines_sc_mixology"))
+    batches = _compared("batches", names=("pbmc_2batch", "celllines"))
     others = _compared("zero_shot", names=OTHERS)
     others = others[others["readout"].isin(SHOWN)] if len(others) else others
     found = {

@@ -26,14 +26,24 @@ blood=("$data/pbmc3k.h5ad" "$data/pbmc_donorA_unlabelled.h5ad" "$data/pbmc_kang_
 # Labels of pbmc4k_half that name no cell type.
 target=(--target "$data/pbmc4k_half.h5ad" --label cell_type --no-label Other unassigned unlabelled)
 
-highly_variable() { # the three sets with the 2,000 genes that vary most within them, as is usual; written once
-    local joined="$kept/blood_2000_genes.h5ad"
-    if [[ ! -f "$joined" ]]; then
-        mkdir -p "$kept"
-        (cd "$here" && "$python" -c "import sys, sets
-sets.highly_variable(sets.corpus()).write_h5ad(sys.argv[1])" "$joined")
-    fi
-    blood=("$joined")
+highly_variable() { # FILE EXPRESSION: the cells of a Python expression with their 2,000 genes that vary most; once
+    if [[ -f "$1" ]]; then return; fi
+    mkdir -p "$kept"
+    (cd "$here" && "$python" -c "import sys, sets
+from scjepa import datasets
+sets.highly_variable($2).write_h5ad(sys.argv[1])" "$1")
+}
+
+joined() { # the three sets of blood, with the genes that vary most within them, as is usual
+    highly_variable "$kept/blood_2000_genes.h5ad" "sets.corpus()"
+    blood=("$kept/blood_2000_genes.h5ad")
+}
+
+# A cell of the lines expresses some 5,000 genes: embedding all of them takes minutes a run on a CPU.
+cell_lines() { # TASKS AND OPTIONS...
+    local file="$kept/celllines_2000_genes.h5ad"
+    highly_variable "$file" "datasets.load('celllines_sc_mixology')"
+    run celllines --target "$file" --label cell_type --batch batch --seeds 3 --tasks "$@"
 }
 
 run() { # NAME OPTIONS...: compare, keep runs under NAME, copy tables
@@ -51,27 +61,25 @@ quick() {
 }
 
 pbmc() {
-    highly_variable
+    joined
     run pbmc --pretrain "${blood[@]}" "${target[@]}" --seeds 3 "$@"
 }
 
 # pbmc_2batch: half of it is pbmc3k, which was pretrained on. The cell lines have Ensembl ids, of which a model of blood
 # knows none: models are trained on them, without labels.
 batches() {
-    highly_variable
+    joined
     run pbmc_2batch --pretrain "${blood[@]}" --target "$data/pbmc_2batch.h5ad" --label cell_type --batch batch \
         --tasks batches --seeds 3 "$@"
-    run celllines_sc_mixology --target "$data/celllines_sc_mixology.h5ad" --label cell_type --batch batch \
-        --tasks batches --seeds 3 "$@"
+    cell_lines batches "$@"
 }
 
 # Sets that no option was chosen on. Stimulated blood by the models of `pbmc`; the cell lines as in `batches`.
 others() {
-    highly_variable
+    joined
     run pbmc_kang_muscat --pretrain "${blood[@]}" --target "$data/pbmc_kang_muscat.h5ad" --label cell_type \
         --tasks zero_shot --seeds 3 "$@"
-    run celllines_sc_mixology --target "$data/celllines_sc_mixology.h5ad" --label cell_type --batch batch \
-        --tasks batches zero_shot --seeds 3 "$@"
+    cell_lines zero_shot "$@"
 }
 
 case "$what" in

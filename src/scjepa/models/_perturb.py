@@ -15,7 +15,8 @@ from anndata import AnnData
 
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._warn import warn
-from scjepa.models._base import JEPAModel, Task, _extend
+from scjepa.models._base import JEPAModel, Task, _changed, _extend
+from scjepa.models._cells import fields_of
 from scjepa.models._perturb_data import (
     PerturbationRun,
     Screen,
@@ -98,6 +99,8 @@ class PerturbationMixin(JEPAModel):
         """
         if self.config.tokens.unit != "gene":
             raise ValueError("Perturbations are of genes: train_perturbation needs a model with genes as tokens.")
+        asked = (options.get(name) for name in ("max_steps", "batch_size", "validation_size", "plan_kwargs"))
+        size = _changed(self.config.perturbation.training, max_epochs, *asked).validation_size
         conditions = Conditions.of_adata(self.adata, condition_key)
         chosen = split_of(split, conditions)
         named = [name for names in chosen.parts().values() for name in names]
@@ -113,8 +116,6 @@ class PerturbationMixin(JEPAModel):
             held = conditions.cells(chosen.validation)
             held = held[usable[held]]
         else:
-            size = options.get("validation_size")
-            size = self.config.perturbation.training.validation_size if size is None else size
             train, held = hold_out_cells(train, size, None, self.seed)
         controls = train[conditions.codes[train] == conditions.control]
         means = screen.means(conditions.codes, train, len(conditions.names))
@@ -290,21 +291,30 @@ class PerturbationMixin(JEPAModel):
 
     def _controls(self, adata: AnnData | None, run: PerturbationRun) -> tuple[AnnData, Screen, np.ndarray]:
         """Return the data of control cells, tokenized, and which of its cells are control."""
+        own = adata is None or adata is self.adata
         adata = self.adata if adata is None else adata
         keys = self._keys_for(adata)
+        if not own:
+            fields_of(keys)[0].validate_field(adata)
         self._check_genes(adata, None)  # type: ignore[attr-defined]
         if run.condition_key in adata.obs:
-            conditions = Conditions.of_adata(adata, run.condition_key)
-            cells = conditions.cells([CONTROL])
-        else:
-            cells = np.arange(adata.n_obs)
-        if adata is self.adata and len(cells) == adata.n_obs:
+            cells = Conditions.of_adata(adata, run.condition_key).cells([CONTROL])
+        elif own:
             raise ValueError(
                 f"The model's data has no column {run.condition_key!r}, so its control cells are not known. Pass them: "
                 "predict_perturbation(..., controls=adata_of_control_cells)."
             )
-        adata = adata[cells].copy()
-        sizes = run.size_key if run.size_key is None or run.size_key in adata.obs else None
+        else:
+            cells = np.arange(adata.n_obs)
+        adata = adata[cells].to_memory()  # of backed data the control cells alone
+        sizes = run.size_key
+        if sizes is not None and sizes not in adata.obs:
+            sizes = None
+            warn(
+                f"The control cells have no obs[{run.size_key!r}], by which expression was normalized in training. "
+                "layers['control'] of single cells is normalized by their counts over the genes they have instead; "
+                "predictions do not depend on it."
+            )
         screen = Screen.of(adata, keys, self.vocabulary, self.config.tokens.n_bins, sizes, run.target_sum)
         usable = np.flatnonzero(screen.tokens.lengths > 0)
         if not len(usable):

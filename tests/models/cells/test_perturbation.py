@@ -243,6 +243,45 @@ def test_predicting_wants_training_a_list_and_control_cells(trained, tmp_path):
         loaded.predict_perturbation(["GENE1"])
 
 
+def test_control_cells_are_found_wherever_they_are(trained, tmp_path):
+    expected = trained.predict_perturbation(["GENE1"])
+    trained.save(tmp_path / "model")
+    controls = trained.adata[trained.adata.obs["condition"] == "ctrl"].copy()
+    alone = scjepa.CellJEPA.load(tmp_path / "model", controls, accelerator="cpu")
+    np.testing.assert_array_equal(alone.predict_perturbation(["GENE1"]).X, expected.X)
+    trained.adata.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    np.testing.assert_array_equal(trained.predict_perturbation(["GENE1"], controls=backed).X, expected.X)
+    loaded = scjepa.CellJEPA.load(tmp_path / "model", backed, accelerator="cpu")
+    np.testing.assert_array_equal(loaded.predict_perturbation(["GENE1"]).X, expected.X)
+
+
+def test_what_control_cells_lack_is_told(trained):
+    without = trained.adata.copy()
+    del without.obs["size"]
+    with pytest.warns(UserWarning, match=r"no obs\['size'\], by which expression was normalized"):
+        found = trained.predict_perturbation(["GENE1"], controls=without)
+    np.testing.assert_array_equal(found.X, trained.predict_perturbation(["GENE1"]).X)
+    adata = screen()
+    adata.layers["counts"] = adata.X.copy()
+    scjepa.CellJEPA.setup_anndata(adata, layer="counts")
+    model = scjepa.CellJEPA(adata, "demo", **SMALL)
+    model.train_perturbation(outside="token", max_steps=1, **QUIET)
+    with pytest.raises(KeyError, match="Name raw counts"):
+        model.predict_perturbation(["GENE1"], controls=screen())
+    with pytest.raises(TypeError, match="read_h5ad"):
+        model.predict_perturbation(["GENE1"], controls="cells.h5ad")
+
+
+def test_the_share_that_is_held_out_is_the_one_asked_for():
+    for options in ({"validation_size": 0.4}, {"plan_kwargs": {"validation_size": 0.4}}):
+        model = model_of(screen())
+        model.train_perturbation(outside="token", max_steps=1, **options, **QUIET)
+        assert len(model.trainer.lightning_module.monitor_cells) == 80
+    with pytest.raises(ValueError, match=r"validation_size must lie in \[0.0, 0.5\]"):
+        model.train_perturbation(outside="token", validation_size=1.5, **QUIET)
+
+
 def test_resuming_is_exact(tmp_path):
     def run(**options):
         model = model_of(screen())
