@@ -239,7 +239,7 @@ class PerturbationMixin(JEPAModel):
         genes = [parse_condition(name, (*run.genes, *run.outside)) for name in conditions]
         outside_of([gene for each in genes for gene in each], run.genes, "error", run.outside)
         self._warn_of_untrained_genes(genes, run)
-        data, screen, cells = self._controls(controls, run)
+        data, screen, cells = self._controls(controls, run, one_by_one=n_cells is not None)
         wanted = n_cells or min(n_controls, len(cells))
         if wanted > len(cells):
             raise ValueError(f"n_cells={n_cells} control cells were asked for, and there are {len(cells)}.")
@@ -289,7 +289,9 @@ class PerturbationMixin(JEPAModel):
                 "was trained on perturbs them: their vectors are random, so nothing that was learned tells them apart."
             )
 
-    def _controls(self, adata: AnnData | None, run: PerturbationRun) -> tuple[AnnData, Screen, np.ndarray]:
+    def _controls(
+        self, adata: AnnData | None, run: PerturbationRun, *, one_by_one: bool
+    ) -> tuple[AnnData, Screen, np.ndarray]:
         """Return the data of control cells, tokenized, and which of its cells are control."""
         own = adata is None or adata is self.adata
         adata = self.adata if adata is None else adata
@@ -310,11 +312,12 @@ class PerturbationMixin(JEPAModel):
         sizes = run.size_key
         if sizes is not None and sizes not in adata.obs:
             sizes = None
-            warn(
-                f"The control cells have no obs[{run.size_key!r}], by which expression was normalized in training. "
-                "layers['control'] of single cells is normalized by their counts over the genes they have instead; "
-                "predictions do not depend on it."
-            )
+            if one_by_one:
+                warn(
+                    f"The control cells have no obs[{run.size_key!r}], by which expression was normalized in training: "
+                    "their own, in layers['control'], is normalized by their counts over the genes they have instead. "
+                    "Predictions do not depend on it."
+                )
         screen = Screen.of(adata, keys, self.vocabulary, self.config.tokens.n_bins, sizes, run.target_sum)
         usable = np.flatnonzero(screen.tokens.lengths > 0)
         if not len(usable):

@@ -260,8 +260,8 @@ def test_what_control_cells_lack_is_told(trained):
     without = trained.adata.copy()
     del without.obs["size"]
     with pytest.warns(UserWarning, match=r"no obs\['size'\], by which expression was normalized"):
-        found = trained.predict_perturbation(["GENE1"], controls=without)
-    np.testing.assert_array_equal(found.X, trained.predict_perturbation(["GENE1"]).X)
+        found = trained.predict_perturbation(["GENE1"], n_cells=4, controls=without)
+    np.testing.assert_array_equal(found.X, trained.predict_perturbation(["GENE1"], n_cells=4).X)
     adata = screen()
     adata.layers["counts"] = adata.X.copy()
     scjepa.CellJEPA.setup_anndata(adata, layer="counts")
