@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,3 +105,13 @@ def test_bad_input_is_told():
         niche_continuity([0] * 5, places, list("abcde"))
     with pytest.raises(ValueError, match="n_neighbors must be 1 or more"):
         niche_continuity([0] * 5, places, n_neighbors=0)
+
+
+def test_anndata_is_refused_with_what_to_pass():
+    adata = ad.AnnData(np.ones((4, 2), np.float32), obsm={"spatial": np.eye(4, 2)})
+    adata.obs["niche"] = list("aabb")
+    with pytest.raises(TypeError, match=r"clusters is an AnnData object.*adata\.obs\['niche'\]"):
+        niche_continuity(adata, "niche")
+    with pytest.raises(TypeError, match="coordinates is an AnnData object"):
+        niche_continuity(adata.obs["niche"], adata)
+    assert niche_continuity(adata.obs["niche"], adata.obsm["spatial"], n_neighbors=1).n_cells == 4

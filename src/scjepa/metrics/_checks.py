@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa.tl._adata import as_embedding
+from scjepa.tl._adata import as_embedding, refuse_adata
 
 
 def varied_embedding(values: Any, n_cells: int | None = None, what: str = "the embedding") -> np.ndarray:
@@ -35,9 +35,12 @@ def group_codes(values: Any, n_cells: int, what: str) -> tuple[np.ndarray, list[
     ------
     ValueError
         If the length is not ``n_cells`` or a cell has no group.
+    TypeError
+        If ``values`` is AnnData.
     """
     import pandas as pd
 
+    refuse_adata(values, what)
     if len(values) != n_cells:
         raise ValueError(f"{what} has {len(values)} entries for {n_cells} cells.")
     codes, names = pd.factorize(pd.Series(np.asarray(values, dtype=object)), sort=True)

@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+def refuse_adata(values: Any, what: str) -> None:
+    """Raise if ``values``, of which an array is to be made, is AnnData: NumPy would slice it cell by cell, for minutes.
+
+    Raises
+    ------
+    TypeError
+        With what to pass.
+    """
+    if hasattr(values, "obs_names"):
+        raise TypeError(
+            f"{what} is an AnnData object, and an array with an entry for each cell is needed: pass a column or a "
+            "matrix of it, such as adata.obs['niche'], adata.obsm['spatial'] or adata.obsm['X_stjepa']."
+        )
+
+
 def as_embedding(values: Any, names: Sequence[str] | None = None, what: str = "the embedding") -> np.ndarray:
     """Return ``values`` as a finite array of shape (n_cells, n_dims).
 
@@ -31,7 +46,10 @@ def as_embedding(values: Any, names: Sequence[str] | None = None, what: str = "t
     ------
     ValueError
         If the shape is not (n_cells, n_dims) with at least one of each, or a value is NaN or infinite.
+    TypeError
+        If ``values`` is AnnData.
     """
+    refuse_adata(values, what)
     dense = values.toarray() if hasattr(values, "toarray") else values
     array = np.asarray(dense)
     if array.ndim != 2 or 0 in array.shape:
