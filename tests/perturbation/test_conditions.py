@@ -40,7 +40,8 @@ def test_a_condition_has_one_name_whatever_the_order(genes):
         ("A_B", "separator='_'"),
         ("A|B", "separator='|'"),
         ("A;B", "separator=';'"),
-        ("A + B", "separator=' '"),
+        ("A + B", "separator='+'"),
+        ("A B", "separator=' '"),
         ("non-targeting", "control='non-targeting'"),
         ("NT", "control='NT'"),
         ("A+NT", "control='NT'"),
@@ -83,6 +84,23 @@ def test_converting_wants_the_word_for_control_and_no_gaps():
         convert_conditions(pd.Series(["A", "B"]), control="NTC")
     with pytest.raises(ValueError, match="1 cells have no condition in 'guides', first 'y'"):
         convert_conditions(pd.Series(["A", None], index=["x", "y"], name="guides"))
+
+
+def test_a_word_for_control_may_hold_the_separator():
+    written = pd.Series(["non_targeting", "A_non_targeting", "NT", "non_targeting_B", "A_B", "A_non"])
+    found = convert_conditions(written, control=["non_targeting", "NT"], separator="_")
+    assert list(found) == ["ctrl", "A+ctrl", "ctrl", "B+ctrl", "A+B", "A+non"]
+    assert list(convert_conditions(written[:2], control="non_targeting", separator="_")) == ["ctrl", "A+ctrl"]
+
+
+@pytest.mark.parametrize("text", ["A_", "_A", "A__B", ""])
+def test_a_condition_with_an_empty_part_is_not_converted(text):
+    with pytest.raises(ValueError, match="has an empty part"):
+        convert_conditions(pd.Series(["ctrl", text]), separator="_")
+
+
+def test_spaces_around_genes_do_not_count_in_converting():
+    assert list(convert_conditions(pd.Series(["ctrl", "B + A", "A + ctrl"]))) == ["ctrl", "A+B", "A+ctrl"]
 
 
 def test_cells_have_codes_by_condition_and_both_orders_are_one():

@@ -62,8 +62,11 @@ def parse_condition(text: str, known_genes: Collection[str] = (), key: str = "co
 
 
 def _refuse_other_grammars(text: str, part: str, key: str) -> None:
-    found = _SEPARATORS.search(part)
-    if part.lower() in _CONTROL_WORDS:
+    found = _SEPARATORS.search(part.strip())
+    if part.strip() != part and found is None:
+        word = f", control={part.strip()!r}" if part.strip().lower() in _CONTROL_WORDS else ""
+        options, what = f", separator='+'{word}", "genes with spaces around them"
+    elif part.lower() in _CONTROL_WORDS:
         options, what = f", control={part!r}", "another word for control"
     elif found is not None:
         options, what = f", separator={found[0]!r}, control='...'", f"genes separated by {found[0]!r}"
@@ -94,10 +97,10 @@ def convert_conditions(
     values
         Each cell's condition, such as ``adata.obs["perturbation"]``.
     control
-        What stands for control, alone or beside a gene: ``"non-targeting"``, or several such words. Default:
-        ``"ctrl"``.
+        What stands for control, alone or beside a gene: ``"non-targeting"``, or several such words. A word may hold the
+        separator. Default: ``"ctrl"``.
     separator
-        What stands between genes. Default: ``"+"``.
+        What stands between genes; spaces around it do not count. Default: ``"+"``.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def convert_conditions(
     Raises
     ------
     ValueError
-        If cells have no condition, or the word for control does not occur.
+        If cells have no condition, a condition has an empty part, or the word for control does not occur.
 
     Examples
     --------
@@ -119,14 +122,32 @@ def convert_conditions(
     values = pd.Series(values)
     _refuse_missing(values, str(values.name))
     distinct = [str(value) for value in values.unique()]
-    named = {value: [p for p in value.split(separator or "+") if p not in words] for value in distinct}
-    if control is not None and not any(part in words for value in distinct for part in value.split(separator or "+")):
+    split = {value: _parts(value, separator or "+", words) for value in distinct}
+    named = {value: [part for part in parts if part not in words] for value, parts in split.items()}
+    if control is not None and not any(part in words for parts in split.values() for part in parts):
         raise ValueError(
             f"None of {sorted(words)} occurs as a condition. Found {', '.join(map(repr, sorted(distinct)[:5]))}, ... "
             "Name the word for control: convert_conditions(..., control=...)."
         )
     names = {value: condition_name(set(genes)) for value, genes in named.items()}
     return values.astype(str).map(names).astype("category")
+
+
+def _parts(text: str, separator: str, words: Collection[str]) -> list[str]:
+    """Return what stands between separators; a word that holds a separator itself is one part."""
+    parts = [part.strip() for part in text.split(separator)]
+    for word in sorted(words, key=len, reverse=True):
+        pieces = word.split(separator)
+        n = len(pieces)
+        for start in range(len(parts) - n, -1, -1) if n > 1 else ():
+            if parts[start : start + n] == pieces:
+                parts[start : start + n] = [word]
+    if not all(parts):
+        raise ValueError(
+            f"The condition {text!r} has an empty part where {separator!r} is what stands between genes. Correct it, "
+            "or name what does: convert_conditions(..., separator=...)."
+        )
+    return parts
 
 
 def _refuse_missing(values: pd.Series, key: str) -> None:
