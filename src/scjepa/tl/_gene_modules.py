@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
+
+from scjepa.tokens.counts import CountCheck, iter_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,8 +55,16 @@ def gene_modules(
     KeyError
         If there is no such layer.
     ValueError
-        If there are not more genes or cells than a module of two genes each takes.
+        If there are no counts, a value cannot be a count, or there are fewer genes that vary, or cells, than modules of
+        two genes each take.
+
+    Warns
+    -----
+    UserWarning
+        If values are not whole numbers.
     """
+    import warnings
+
     import anndata as ad
     import pandas as pd
     import scanpy as sc
@@ -62,19 +73,20 @@ def gene_modules(
 
     if layer is not None and layer not in adata.layers:
         raise KeyError(f"adata.layers has no {layer!r}; it has {', '.join(map(repr, adata.layers)) or 'none'}.")
-    if n_modules < 2 or min(n_genes, adata.n_vars) < 2 * n_modules or adata.n_obs < 3:
-        raise ValueError(
-            f"{n_modules} modules of two genes or more cannot be found among {min(n_genes, adata.n_vars)} genes of "
-            f"{adata.n_obs} cells. Ask for fewer, n_modules=..., but two at least."
-        )
+    _check_enough(n_modules, min(n_genes, adata.n_vars), adata.n_obs)
     counts = adata.X if layer is None else adata.layers[layer]
-    data = ad.AnnData(counts.astype(np.float32), var=pd.DataFrame(index=adata.var_names))
+    if counts is None:
+        raise ValueError("adata.X is empty. Name the raw counts: gene_modules(adata, layer=...).")
+    data = ad.AnnData(_checked(counts, adata), var=pd.DataFrame(index=adata.var_names))
     sc.pp.normalize_total(data, target_sum=1e4)
     sc.pp.log1p(data)
     sc.pp.highly_variable_genes(data, n_top_genes=min(n_genes, adata.n_vars))
     grouped = np.flatnonzero(data.var["highly_variable"].to_numpy())
+    _check_enough(n_modules, len(grouped), adata.n_obs)
     data = data[:, grouped].copy()
-    sc.pp.scale(data, max_value=10)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "zero-centering a sparse")  # few genes are left, so that may be
+        sc.pp.scale(data, max_value=10)
     sc.pp.pca(data, n_comps=min(n_comps, data.n_obs - 1, data.n_vars - 1), random_state=seed)
     spread = np.sqrt(data.uns["pca"]["variance"])
     directions = normalize(data.varm["PCs"] * spread)
@@ -87,3 +99,22 @@ def gene_modules(
     digits = max(2, len(str(n_modules - 1)))
     names = [f"module_{number:0{digits}d}" for number in range(n_modules)]
     adata.var[key_added] = pd.Categorical.from_codes(codes, names)
+
+
+def _check_enough(n_modules: int, n_genes: int, n_cells: int) -> None:
+    if n_modules < 2 or n_genes < 2 * n_modules or n_cells < 3:
+        raise ValueError(
+            f"{n_modules} modules of two genes or more cannot be found among {n_genes} genes that vary over {n_cells} "
+            "cells. Ask for fewer, n_modules=..., but two at least."
+        )
+
+
+def _checked(counts: Any, adata: AnnData) -> Any:
+    """Return counts as float32, read from disk where they are there, after a look at what they are."""
+    check = CountCheck(adata.obs_names, adata.var_names)
+    parts = []
+    for start, rows in iter_rows(counts):
+        check.see(rows, start)
+        parts.append(rows.astype(np.float32))
+    check.tell()
+    return sparse.csr_matrix(sparse.vstack(parts))
