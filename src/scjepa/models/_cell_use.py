@@ -142,7 +142,8 @@ class CellUseMixin(JEPAModel):
         pandas.DataFrame
             By cell ``"label"``, the commonest among the neighbors (categorical), and ``"confidence"``, the share of
             neighbors that have it, in (0, 1]. That is no probability of being right: a cell of a type that the
-            reference lacks gets a label too, often with a high share. Cells without counts get none, and 0.
+            reference lacks gets a label too, often with a high share. Cells without counts get none, and 0, and so
+            does the only labelled cell of the model's own data, which nobody votes on.
 
         Raises
         ------
@@ -167,29 +168,34 @@ class CellUseMixin(JEPAModel):
             return self._labelled[1]
         mark = (self.n_steps_, self._fingerprint())
         if self._labelled is None or self._labelled[0] != mark:
-            data = self._own_tables()
-            if not (data.labels >= 0).any():
+            if not self._has_labelled_cells():
                 raise ValueError(
                     "The model has no labelled cells to compare with. Name the labels, setup_anndata(adata, "
                     "labels_key=...), before the model is made."
                 )
+            data = self._own_tables()
             embedding, source = self.get_latent_representation(), _source_mark(data)
             reference = LabelReference.of(embedding, data.labels, data.label_names, source, self.seed)
             self._labelled = (mark, reference)
         return self._labelled[1]
+
+    def _has_labelled_cells(self) -> bool:
+        """Return whether the model's data has a cell with a label, and with counts by which to compare it."""
+        data = self._own_tables()
+        return bool(((data.labels >= 0) & (data.tokens.lengths > 0)).any())
 
     def _kept_reference(self) -> LabelReference | None:
         """Return the labelled cells that are saved with the model: of a fine-tuned one, or one that was asked."""
         if self._labelled is not None and self._labelled[0] is None:
             return self._labelled[1]
         wanted = self.is_finetuned_ or self._labelled is not None
-        return self._label_reference() if wanted and (self._own_tables().labels >= 0).any() else None
+        return self._label_reference() if wanted and self._has_labelled_cells() else None
 
     def _drop_reference(self) -> None:
         """Forget embeddings of labelled cells, because the weights that made them are about to change."""
         saved = self._labelled is not None and self._labelled[0] is None
         self._labelled = None
-        if saved and not (self._own_tables().labels >= 0).any():
+        if saved and not self._has_labelled_cells():
             warn(
                 "The labelled cells that were saved with the model were embedded by the weights it had, and the data "
                 "has no labels to take their place: after training, predict_labels has nothing to compare with."

@@ -40,8 +40,8 @@ class LabelReference:
 
     @classmethod
     def of(cls, embedding: np.ndarray, codes: np.ndarray, names: tuple[str, ...], source: str, seed: int) -> Self:
-        """Keep the cells that have a label, or so many of them, drawn at random."""
-        cells = np.flatnonzero(codes >= 0)
+        """Keep the cells that have a label and counts, or so many of them, drawn at random."""
+        cells = np.flatnonzero((codes >= 0) & embedding.any(axis=1))  # without counts a cell is near to all others
         if len(cells) > MOST_CELLS:
             cells = np.sort(np.random.default_rng(seed).choice(cells, MOST_CELLS, replace=False))
         return cls(embedding[cells], codes[cells], names, cells, source)
@@ -75,8 +75,8 @@ class LabelReference:
         Returns
         -------
         tuple
-            ``(m,)`` codes and ``(m,)`` float64 shares. Of labels with as many votes the one with the nearer neighbors
-            (by the sum of their cosines) wins.
+            ``(m,)`` codes, -1 where nobody votes, and ``(m,)`` float64 shares. Of labels with as many votes the one
+            with the nearer neighbors (by the sum of their cosines) wins.
         """
         spare = int(own)
         k = min(n_neighbors + spare, len(self.codes))
@@ -85,7 +85,8 @@ class LabelReference:
         counts = np.ones_like(distance)
         if own:
             itself = self.cells[near] == np.arange(len(query))[:, None]
-            itself[:, -1] |= ~itself.any(axis=1)  # a cell that is not among them leaves out the last
+            if k > n_neighbors:  # a cell that is not among them leaves out the last
+                itself[:, -1] |= ~itself.any(axis=1)
             counts[itself] = 0.0
         cosine = 1 - distance**2 / 2
         votes, nearness = np.zeros((2, len(query), len(self.names)))
@@ -93,4 +94,5 @@ class LabelReference:
         np.add.at(votes, (rows, self.codes[near]), counts)
         np.add.at(nearness, (rows, self.codes[near]), counts * (1 + cosine))
         winner = (votes + nearness / (4 * k)).argmax(axis=1)  # 1 + cosine is 2 at most: ties only
-        return winner, votes[rows[:, 0], winner] / np.maximum(counts.sum(axis=1), 1)
+        voters = counts.sum(axis=1)
+        return np.where(voters > 0, winner, -1), votes[rows[:, 0], winner] / np.maximum(voters, 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from scjepa._warn import warn
@@ -93,8 +94,8 @@ def _named_sets(source: ModuleSource, adata: AnnData) -> Mapping[str, Sequence[s
 def _of_column(adata: AnnData, key: str, several: bool) -> dict[str, Sequence[str]]:
     """Return the sets of a column of ``var``: of a boolean one the genes that are in, of others one set a value."""
     column = adata.var[key]
-    if column.dtype == bool:
-        return {key: list(adata.var_names[column.to_numpy()])}
+    if column.dtype == bool or isinstance(column.dtype, pd.BooleanDtype):  # of the latter values may be missing
+        return {key: list(adata.var_names[column.fillna(False).to_numpy(dtype=bool)])}
     groups = column.dropna().astype(str)
     before = f"{key}:" if several else ""
     return {f"{before}{name}": list(genes) for name, genes in sorted(groups.groupby(groups).groups.items())}

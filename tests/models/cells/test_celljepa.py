@@ -187,6 +187,31 @@ def test_labels_without_a_reference_and_cells_without_counts(finetuned, make_ada
     assert found["confidence"].iloc[4] == 0
 
 
+def test_labelled_cells_without_counts_do_not_vote(make_adata, make_model, quiet):
+    adata = make_adata(60)
+    counts = adata.X.toarray()
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(object)
+    adata.obs.loc[adata.obs_names[:20], "cell_type"] = "debris"
+    counts[:20] = 0
+    adata.X = sparse.csr_matrix(counts)
+    model = make_model(adata)
+    with pytest.warns(UserWarning, match="20 cells have no count"):
+        found = model.predict_labels(n_neighbors=60)
+    assert found["label"].iloc[:20].isna().all()
+    assert (found["label"].iloc[20:] != "debris").all()
+    shares = adata.obs["cell_type"].iloc[20:].value_counts()
+    np.testing.assert_allclose(found["confidence"].iloc[20:].max(), shares.max() / 39)
+
+
+def test_the_only_labelled_cell_does_not_label_itself(make_adata, make_model):
+    adata = make_adata(20)
+    adata.obs["cell_type"] = pd.Series(["B", *[None] * 19], index=adata.obs_names, dtype=object)
+    with pytest.warns(UserWarning, match="not trained"):
+        found = make_model(adata).predict_labels()
+    assert found["label"].isna().tolist() == [True] + [False] * 19
+    assert found["confidence"].tolist() == [0.0] + [1.0] * 19
+
+
 # -- save and load ----------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import scjepa
@@ -50,6 +51,17 @@ def test_modules_come_from_a_file_from_columns_and_from_co_expression(adata, tmp
     assert _model(adata, ["set", "first"]).modules.names == ("set:s0", "set:s1", "set:s2", "first")
     scjepa.tl.gene_modules(adata, 4)
     assert len(_model(adata, "module").modules.names) >= 2
+
+
+def test_columns_of_yes_and_no_may_be_missing_as_those_of_pandas_may(adata):
+    first = np.arange(adata.n_vars) < 10
+    adata.var["first"], adata.var["rest"] = pd.array(first, dtype="boolean"), pd.array(~first, dtype="boolean")
+    adata.var.loc["GENE3", "first"] = pd.NA
+    modules = _model(adata, ["first", "rest"]).modules
+    assert modules.names == ("first", "rest")
+    assert [len(genes) for genes in modules.genes] == [9, adata.n_vars - 10]
+    adata.var["category"] = pd.Categorical(first)
+    assert _model(adata, "category").modules.names == ("False", "True")
 
 
 def test_what_is_wrong_with_modules_is_told(adata):
