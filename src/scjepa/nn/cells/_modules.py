@@ -14,10 +14,11 @@ from scjepa._config import unknown_name
 from scjepa.nn.attention import Packing
 from scjepa.nn.cells._batch import CellBatch
 from scjepa.nn.cells._contrast import contrast
+from scjepa.nn.cells._distances import as_target
 from scjepa.nn.cells._encoder import CellEncoder
 from scjepa.nn.cells._towers import CELL_POOLING, CellTowers
 from scjepa.nn.objectives._base import ObjectiveOutput
-from scjepa.nn.objectives._terms import covariance_loss, standardize_over_batch, variance_loss
+from scjepa.nn.objectives._terms import covariance_loss, variance_loss
 from scjepa.nn.towers import Towers
 
 
@@ -176,8 +177,7 @@ class ModuleObjective(nn.Module):
         hidden = hide_modules(n, context.n_modules, self.masking.ratios, batch.genes.device, generator)
         cells = context(batch, hidden)[0].float()
         with torch.no_grad():
-            wanted = target(batch)[1].float()
-            wanted = standardize_over_batch(wanted) if config.target_norm == "batch" else wanted
+            wanted = as_target(target(batch)[1], config)
         rows, modules = hidden.nonzero(as_tuple=True)
         predicted = self.heads["module"](cells[rows], modules).float()
         terms = {"module": F.mse_loss(predicted, wanted[hidden])}

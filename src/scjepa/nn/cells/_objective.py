@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,19 +9,12 @@ from torch import Tensor, nn
 from scjepa._cell_config import CellJEPAConfig, CellMaskingConfig, CellObjectiveConfig
 from scjepa.nn.cells._batch import CellBatch
 from scjepa.nn.cells._contrast import contrast
+from scjepa.nn.cells._distances import JEPA_DISTANCES, as_target
 from scjepa.nn.cells._encoder import CellEncoder
 from scjepa.nn.cells._heads import CellValueHead, ValueHead
 from scjepa.nn.cells._masking import hide
 from scjepa.nn.objectives._base import ObjectiveOutput
-from scjepa.nn.objectives._terms import PooledHead, covariance_loss, standardize_over_batch, variance_loss
-
-
-def _cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
-    return (1 - F.cosine_similarity(prediction, target, dim=1)).mean()
-
-
-JEPA_DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": _cosine_distance, "squared": F.mse_loss}
-"""Distances of predictions from the teacher's vectors, both ``(B, width)``, by name."""
+from scjepa.nn.objectives._terms import PooledHead, covariance_loss, variance_loss
 
 
 class CellObjective(nn.Module):
@@ -77,8 +68,7 @@ class CellObjective(nn.Module):
         if config.jepa_weight > 0:
             with torch.no_grad():
                 seen = batch if config.target_view == "all" else batch.select(hidden)
-                whole = target(seen)[0].float()
-                whole = standardize_over_batch(whole) if config.target_norm == "batch" else whole
+                whole = as_target(target(seen)[0], config)
             predicted = self.heads["predictor"](cells).float() if config.predictor == "mlp" else cells
             distance = JEPA_DISTANCES[config.jepa_distance]
             terms["jepa"] = distance(predicted, whole)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from scjepa._cell_config import CellJEPAConfig, PerturbationConfig
 from scjepa.nn.cells._batch import CellBatch
 from scjepa.nn.cells._contrast import contrast
+from scjepa.nn.cells._distances import as_target, cosine_distance
 from scjepa.nn.cells._encoder import CellEmbedding, CellEncoder
 from scjepa.nn.cells._heads import ValueHead
 from scjepa.nn.embedding import ValueProduct
 from scjepa.nn.objectives._base import ObjectiveOutput
-from scjepa.nn.objectives._terms import PooledHead, standardize_over_batch
+from scjepa.nn.objectives._terms import PooledHead
 from scjepa.nn.towers import Towers
 
 _LEAST_CHANGE = 1e-8
@@ -157,10 +158,8 @@ class PerturbationObjective(nn.Module):
         terms = {"reconstruction": F.mse_loss(found, wanted)}
         if config.jepa_weight > 0:
             with torch.no_grad():
-                whole = target(batch.truth)[0].float()
-                whole = standardize_over_batch(whole) if config.target_norm == "batch" else whole
-            predicted = self.heads["predictor"](cells).float()
-            terms["jepa"] = (1 - F.cosine_similarity(predicted, whole, dim=1)).mean()
+                whole = as_target(target(batch.truth)[0], config)
+            terms["jepa"] = cosine_distance(self.heads["predictor"](cells).float(), whole)
         if config.contrast_weight > 0:
             terms["contrast"] = contrast(cells, batch.labels, config)
         output = ObjectiveOutput(loss=cells.sum() * 0.0)
