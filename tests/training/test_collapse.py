@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from scjepa import CellObjectiveConfig
 from scjepa.training import diagnose, effective_rank, mean_cosine
 from scjepa.training.collapse import gene_mean_loss
 
@@ -63,6 +64,17 @@ def test_one_objective_that_is_learned_is_enough():
     # Where tokens are not predicted, their ratio is not there.
     assert diagnose({"effective_rank": [30, 40], "neighborhood_ratio": [1.0, 0.5]}, 64).verdict == "healthy"
     assert diagnose({"effective_rank": [30, 40], "neighborhood_ratio": [0.5, 1.0]}, 64).verdict == "not learning"
+
+
+@pytest.mark.parametrize("ratios", [{"loss_ratio": [2.0, 0.8]}, {"views_ratio": [2.0, 0.8]}])
+@pytest.mark.parametrize("ranks", [[30, 4], [40, 15]])
+def test_advice_for_cells_names_options_that_they_have(ratios, ranks):
+    told = diagnose({"effective_rank": ranks, **ratios}, 64, "cells")
+    assert told.verdict in ("collapsed", "shrinking")
+    options = re.findall(r"'(\w+)': \.\.\.", told.advice[0])
+    assert options == ["variance_weight", "covariance_weight"]
+    assert all(hasattr(CellObjectiveConfig(), option) for option in options)
+    assert "sigreg" not in str(told)
 
 
 @pytest.mark.parametrize("form", [sp.csr_matrix, sp.csr_array, np.asarray])

@@ -134,6 +134,22 @@ _ADVICE_OF_VIEWS = {
 """Of runs that compare views and have no teacher."""
 
 
+_CELL_GUARDS = (
+    "turn on the guards, or raise them, up to the size of what they guard: objective={'variance_weight': ..., "
+    "'covariance_weight': ...}; model.config.objective has the weights of this run"
+)
+_ADVICE_OF_CELLS = {
+    **_ADVICE,
+    "collapsed": (
+        _CELL_GUARDS,
+        "lower the learning rate by three, plan_kwargs={'learning_rate': ...}, or start the EMA lower for a short run",
+        "masking={'ratio': 0.5}: a low mask ratio makes the task too easy",
+    ),
+    "shrinking": (_CELL_GUARDS, "train for fewer steps, or lower the learning rate"),
+}
+"""Of dissociated cells, whose presets have guards of other sizes, and no SIGReg."""
+
+
 def diagnose(history: Mapping[str, Sequence[float]], width: int, of: str = "neighborhoods") -> Diagnosis:
     """Judge a run by its monitor.
 
@@ -172,4 +188,6 @@ def diagnose(history: Mapping[str, Sequence[float]], width: int, of: str = "neig
     else:
         verdict = "healthy"
     advice = _ADVICE_OF_VIEWS if set(ratios) == {"views_ratio"} else _ADVICE
+    if of == "cells":
+        advice = _ADVICE_OF_CELLS
     return Diagnosis(verdict, tuple(evidence), advice.get(verdict, ()))
