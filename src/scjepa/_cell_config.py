@@ -300,9 +300,12 @@ class PerturbationConfig:
     n_tokens: int = 600
 
     def __post_init__(self) -> None:
-        for name in ("cell_reconstruction_weight", "cell_prompt_weight", "variance_weight", "covariance_weight"):
+        guards = ("variance_weight", "covariance_weight")
+        for name in ("cell_reconstruction_weight", "cell_prompt_weight", "module_weight", *guards):
             if getattr(self.objective, name) > 0:
                 raise ValueError(f"PerturbationConfig.objective has no part {name}: nothing is hidden. Set it to 0.")
+        if self.objective.target_view != "all":
+            raise ValueError("PerturbationConfig.objective.target_view must be 'all': nothing is hidden.")
         if (self.objective.jepa_distance, self.objective.predictor) != ("cosine", "mlp"):
             raise ValueError(
                 "PerturbationConfig.objective compares by cosine behind a predictor; leave both as they are."

@@ -162,6 +162,8 @@ def test_the_error_of_the_change_is_relative_to_the_change(lengths, seed, factor
     ("options", "message"),
     [
         ({"objective": {"cell_prompt_weight": 1.0}}, "no part cell_prompt_weight"),
+        ({"objective": {"module_weight": 1.0}}, "no part module_weight"),
+        ({"objective": {"target_view": "masked"}}, "target_view must be 'all'"),
         ({"objective": {"reconstruction_weight": 0.0}}, "must be positive"),
         ({"delta_weight": -1.0}, "must not be negative"),
     ],
