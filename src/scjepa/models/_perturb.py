@@ -298,7 +298,7 @@ class PerturbationMixin(JEPAModel):
         keys = self._keys_for(adata)
         if not own:
             fields_of(keys)[0].validate_field(adata)
-        self._check_genes(adata, None)  # type: ignore[attr-defined]
+        self._check_genes(adata, None, convertible=False)  # type: ignore[attr-defined]
         if run.condition_key in adata.obs:
             cells = Conditions.of_adata(adata, run.condition_key).cells([CONTROL])
         elif own:

@@ -172,14 +172,14 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         self._check_genes(adata, gene_table)
         return tables_of(adata, keys, self.vocabulary, self.config.tokens.n_bins, gene_table)
 
-    def _check_genes(self, adata: AnnData, gene_table: GeneTable | None) -> None:
-        """Raise if no gene is the model's, warn if some are not."""
+    def _check_genes(self, adata: AnnData, gene_table: GeneTable | None, *, convertible: bool = True) -> None:
+        """Raise if no gene is the model's, warn if some are not; ``convertible``: a table could have been given."""
         names = sorted(set(converted_names(adata, gene_table)))
         try:
             alignment = self.vocabulary.align(names, source="adata.var_names")
         except ValueError as error:
-            further = "" if gene_table is not None else " Or pass gene_table=..., from these names to the model's."
-            raise ValueError(f"{error}{further}") from error
+            further = " Or pass gene_table=..., from these names to the model's."
+            raise ValueError(f"{error}{further if convertible and gene_table is None else ''}") from error
         if alignment.n_matched < alignment.n_names:
             warn(f"Genes the model does not know are left out. {alignment}")
 
@@ -305,7 +305,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         modules = GeneModules.from_saved(facts["modules"]) if "modules" in facts else None
         model._build(config, Vocabulary(facts["vocabulary"]), facts["seed"], modules)
         model.is_finetuned_ = facts["is_finetuned"]
-        model._check_genes(adata, None)
+        model._check_genes(adata, None, convertible=False)
         model._restore(facts)
         if "labels" in facts:
             model._labelled = (None, LabelReference.from_saved(facts["labels"], facts["statistics"]))

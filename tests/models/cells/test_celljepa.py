@@ -323,6 +323,14 @@ def test_ensembl_ids_are_named_and_converted_by_a_table(finetuned):
     assert len(model.predict_labels(query, gene_table="symbol")) == 150
 
 
+def test_a_table_of_names_is_advised_only_where_one_can_be_given(finetuned, tmp_path):
+    model, adata = finetuned
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="Ensembl ids in the data, gene symbols in the vocabulary") as error:
+        scjepa.CellJEPA.load(tmp_path / "model", _ensembl(adata), accelerator="cpu")
+    assert "gene_table" not in str(error.value)
+
+
 def test_genes_that_become_one_are_added_up(finetuned):
     model, adata = finetuned
     split = adata.copy()
