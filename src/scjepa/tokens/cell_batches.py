@@ -61,6 +61,10 @@ class CellSource(TableSource):
         lengths = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
         return lengths.clamp_max(self.n_tokens if training else self.n_embedded) + 1
 
+    def arrays(self) -> list[np.ndarray]:
+        """Return what embeddings depend on: the tables, and how many genes of a cell are kept."""
+        return [*super().arrays(), np.array([self.n_embedded])]
+
     def batch(self, cells: Tensor, generator: torch.Generator | None = None) -> CellBatch:
         """Gather the genes of ``cells``.
 

@@ -225,6 +225,13 @@ def _fit(trainer: pl.Trainer, plan: JEPATrainingPlan, checkpoint: str | None) ->
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(plan, ckpt_path=checkpoint, weights_only=False)
+    except RuntimeError as error:
+        if checkpoint is None or "loading state_dict" not in str(error):
+            raise
+        raise ValueError(
+            f"{checkpoint} is the state of another training: of a model of other sizes, or of another stage, such as "
+            "pretraining where this is fine-tuning. Name another checkpoint_dir, or leave ckpt_path out."
+        ) from error
     except SystemExit:
         if not trainer.interrupted:
             raise

@@ -384,6 +384,26 @@ def test_what_is_no_anndata_is_refused_with_the_call_that_reads_it(finetuned):
             use("cells.h5ad")
 
 
+def test_a_file_of_embeddings_of_other_genes_is_not_taken_for_these(adata, make_model, quiet, tmp_path):
+    found = []
+    for n_embedded in (10, 30):
+        model = make_model(adata, tokens={"n_tokens": 20, "n_embedded": n_embedded})
+        model.train(max_steps=1, **quiet)
+        found.append(model.get_latent_representation())
+        if n_embedded == 10:
+            model.get_latent_representation(out=tmp_path / "latent.npy")
+    assert not np.array_equal(*found)
+    with pytest.raises(FileExistsError, match="data differ"):
+        model.get_latent_representation(out=tmp_path / "latent.npy")
+
+
+def test_a_checkpoint_of_pretraining_is_none_of_fine_tuning(adata, make_model, quiet, tmp_path):
+    model = make_model(adata)
+    model.train(max_steps=1, checkpoint_dir=tmp_path, checkpoint_every=1, **quiet)
+    with pytest.raises(ValueError, match="is the state of another training"):
+        model.finetune(checkpoint_dir=tmp_path, ckpt_path="last", **quiet)
+
+
 # -- generation, estimates --------------------------------------------------------------------------------------------
 
 
