@@ -45,3 +45,24 @@ def test_sizes_that_are_none_are_named(adata):
     adata.X = sparse.csr_matrix(adata.shape)
     with pytest.raises(ValueError, match="No cell has counts"):
         log_normalized(adata)
+
+
+@pytest.mark.parametrize("target_sum", [0, -5.0, np.nan])
+def test_a_size_to_normalize_to_is_positive(adata, target_sum):
+    with pytest.raises(ValueError, match="target_sum must be a positive number"):
+        log_normalized(adata, target_sum=target_sum)
+
+
+def test_what_cannot_be_normalized_is_named(adata):
+    adata.obs["word"] = "a"
+    with pytest.raises(ValueError, match="Cell 'c0' has the size nan in 'word'"):
+        log_normalized(adata, size_key="word")
+    with pytest.raises(KeyError, match="no 'raw'"):
+        log_normalized(adata, layer="raw")
+    adata.X = adata.X.astype(np.float64)
+    adata.X.data = np.log1p(adata.X.data)
+    with pytest.warns(UserWarning, match="look log-transformed"):
+        log_normalized(adata)
+    adata.X.data[0] = -1
+    with pytest.raises(ValueError, match="Cell 'c0' has the value -1"):
+        log_normalized(adata)

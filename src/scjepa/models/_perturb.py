@@ -118,6 +118,11 @@ class PerturbationMixin(JEPAModel):
         else:
             train, held = hold_out_cells(train, size, None, self.seed)
         controls = train[conditions.codes[train] == conditions.control]
+        if not len(controls):
+            raise ValueError(
+                f"Of {len(conditions.cells([CONTROL]))} control cells none is left to train on: they have no counts of "
+                "genes the model knows, or are held out. Pass validation_size=0, or bring more."
+            )
         means = screen.means(conditions.codes, train, len(conditions.names))
         control = torch.from_numpy(means[conditions.control].astype(np.float32))
         of_held = screen.means(conditions.codes, held, len(conditions.names))

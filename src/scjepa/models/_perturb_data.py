@@ -13,7 +13,7 @@ from scipy import sparse
 
 from scjepa.models._cells import CellKeys
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, simulation_split
-from scjepa.perturbation._expression import cell_sizes, log_scaled, usual_size
+from scjepa.perturbation._expression import cell_sizes, log_scaled, target_size
 from scjepa.tokens.cells import TokenTable
 from scjepa.tokens.expression import binned, build_count_table
 from scjepa.tokens.vocabulary import Vocabulary
@@ -174,7 +174,7 @@ class Screen:
         names: dict[str, Any] = {"cell_names": adata.obs_names, "gene_names": adata.var_names}
         table = build_count_table(counts, ids, len(vocabulary), **names)
         sizes = cell_sizes(adata, keys.layer, size_key)
-        total = usual_size(sizes if used is None else sizes[used]) if target_sum is None else float(target_sum)
+        total = target_size(sizes if used is None else sizes[used], target_sum)
         expression = log_scaled(table.values, np.repeat(sizes, table.lengths), total)
         return cls(binned(table, n_bins), expression, ids[ids >= 0].astype(np.int64), total)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa.tokens.counts import iter_rows
+from scjepa.tokens.counts import CountCheck, iter_rows
 
 
 def cell_sizes(adata: AnnData, layer: str | None = None, size_key: str | None = None) -> np.ndarray:
@@ -36,19 +37,29 @@ def cell_sizes(adata: AnnData, layer: str | None = None, size_key: str | None = 
         return np.concatenate([np.asarray(rows.sum(axis=1), dtype=np.float64) for _, rows in iter_rows(counts)])
     if size_key not in adata.obs:
         raise KeyError(f"adata.obs[{size_key!r}] does not exist; adata.obs holds {list(adata.obs.columns)}.")
-    sizes = adata.obs[size_key].to_numpy(dtype=np.float64)
+    sizes = pd.to_numeric(adata.obs[size_key], errors="coerce").to_numpy(dtype=np.float64)  # what is no number is NaN
     wrong = ~(np.isfinite(sizes) & (sizes > 0))
     if wrong.any():
         cell = int(wrong.argmax())
         raise ValueError(
-            f"Cell {adata.obs_names[cell]!r} has the size {sizes[cell]!r} in {size_key!r}; sizes are positive. "
+            f"Cell {adata.obs_names[cell]!r} has the size {float(sizes[cell])!r} in {size_key!r}; sizes are positive. "
             "Leave size_key out to use the sums of the counts."
         )
     return sizes
 
 
-def usual_size(sizes: np.ndarray) -> float:
-    """Return the median of the sizes of cells that have counts."""
+def target_size(sizes: np.ndarray, target_sum: float | None = None) -> float:
+    """Return ``target_sum``, or the median of the sizes of cells that have counts.
+
+    Raises
+    ------
+    ValueError
+        If it is not positive, or no cell has counts.
+    """
+    if target_sum is not None:
+        if not (np.isfinite(target_sum) and target_sum > 0):
+            raise ValueError(f"target_sum must be a positive number, or None for the median, found {target_sum!r}.")
+        return float(target_sum)
     if not (sizes > 0).any():
         raise ValueError("No cell has counts. Pass raw counts, e.g. layer='counts'.")
     return float(np.median(sizes[sizes > 0]))
@@ -83,13 +94,22 @@ def log_normalized(
     Raises
     ------
     KeyError, ValueError
-        If sizes are missing or not positive.
+        If sizes are missing or not positive, or a value cannot be a count.
+
+    Warns
+    -----
+    UserWarning
+        If values are not whole numbers.
     """
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"adata.layers has no {layer!r}; it has {', '.join(map(repr, adata.layers)) or 'none'}.")
     sizes = cell_sizes(adata, layer, size_key)
-    total = usual_size(sizes) if target_sum is None else target_sum
+    total = target_size(sizes, target_sum)
     counts: Any = adata.X if layer is None else adata.layers[layer]
-    parts = []
+    parts, check = [], CountCheck(adata.obs_names, adata.var_names)
     for start, rows in iter_rows(counts):
+        check.see(rows, start)
         each = np.repeat(sizes[start : start + rows.shape[0]], np.diff(rows.indptr))
         parts.append(sparse.csr_array((log_scaled(rows.data, each, total), rows.indices, rows.indptr), rows.shape))
+    check.tell()
     return sparse.vstack(parts).tocsr() if len(parts) > 1 else parts[0]

@@ -207,6 +207,12 @@ def _relabelled(old, new):
     return adata
 
 
+def _without_control_counts():
+    adata = screen()
+    adata.X = sparse.csr_matrix(adata.X.toarray() * (adata.obs["condition"] != "ctrl").to_numpy()[:, None])
+    return adata
+
+
 @pytest.mark.parametrize(
     ("adata", "options", "message"),
     [
@@ -216,6 +222,8 @@ def _relabelled(old, new):
         (screen(), {"split": "random"}, "'simulation', a PerturbationSplit or None"),
         (screen(), {"split": PerturbationSplit(train=["GENE1"])}, "no place for 3 conditions"),
         (screen(), {"validation": "cell", "outside": "token"}, "Name validation conditions"),
+        (screen(), {"target_sum": 0, "outside": "token"}, "target_sum must be a positive number"),
+        (_without_control_counts(), {"outside": "token"}, "Of 40 control cells none is left to train on"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_with_the_next_call(adata, options, message):
