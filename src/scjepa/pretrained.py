@@ -1,6 +1,7 @@
 """Checkpoints by name: those in the package, folders and the Hugging Face hub, and the card that each carries.
 
-No model is built here: :meth:`scjepa.STJEPA.save_pretrained` and :meth:`~scjepa.STJEPA.from_pretrained` do that.
+No model is built here: ``save_pretrained`` and ``from_pretrained`` of :class:`scjepa.STJEPA` and
+:class:`scjepa.CellJEPA` do that.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ SHIPPED = Path(__file__).parent / "checkpoints"
 """Folder of the checkpoints that come with the package, one folder each."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+_WORDS = {"STJEPA": ("X_stjepa", "spatial-transcriptomics"), "CellJEPA": ("X_celljepa", "single-cell")}
+"""By class: the ``obsm`` key of the tutorials, and the field."""
 
 __all__ = ["Card", "available", "locate", "read_card"]
 
@@ -119,13 +123,14 @@ class Card:
         facts
             What the table of the model says, by name.
         """
-        front = {"library_name": "scjepa", "license": self.license, "tags": ["spatial-transcriptomics", "jepa"]}
-        lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items() if value), "---", ""]
+        key, field = _WORDS.get(model, _WORDS["STJEPA"])
+        front = {"library_name": "scjepa", "license": self.license, "tags": [field, "jepa"]}
+        lines = ["---", *(f"{name}: {json.dumps(value)}" for name, value in front.items() if value), "---", ""]
         lines += [f"# {self.name}", ""]
         if self.description:
             lines += [self.description, ""]
         lines += ["```python", "import scjepa", "", f'model = scjepa.{model}.from_pretrained("{self.name}", adata)']
-        lines += ['adata.obsm["X_stjepa"] = model.get_latent_representation()', "```", ""]
+        lines += [f'adata.obsm["{key}"] = model.get_latent_representation()', "```", ""]
         for title, rows in (("Model", [facts] if facts else []), ("Trained on", self.data), ("Scores", self.scores)):
             if rows:
                 lines += [f"## {title}", "", *(_transposed(rows[0]) if title == "Model" else _table(rows)), ""]

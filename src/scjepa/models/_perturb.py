@@ -358,6 +358,16 @@ class PerturbationMixin(JEPAModel):
             self._perturbed = self._new_towers(len(run.outside), torch.zeros(len(self.vocabulary)), run.delta_aware)
 
 
+def without_perturbation(
+    facts: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return a model's facts and weights without what it learned of perturbations."""
+    return (
+        {name: value for name, value in facts.items() if name != "perturbation"},
+        {name: weight for name, weight in weights.items() if not name.startswith(_PREFIX)},
+    )
+
+
 @torch.inference_mode()
 def _predict(
     towers: PerturbationTowers, source: PerturbedSource, cells: np.ndarray, perturbed: np.ndarray, batch_size: int

@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from scjepa._config import unknown_name
 from scjepa.models import _store
-from scjepa.models._query import QueryMixin
+from scjepa.models._reference import ReferenceMixin
 from scjepa.pretrained import README_FILE, Card
 from scjepa.training.collapse import RATIOS
 
@@ -24,11 +24,8 @@ _KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss", *RATIOS)
 """The monitor's readings, so that a checkpoint can be diagnosed; the curves of every step stay behind."""
 
 
-class PretrainedMixin(QueryMixin):
+class PretrainedMixin(ReferenceMixin):
     """``save_pretrained`` and ``from_pretrained``."""
-
-    card: Card | None
-    """The card of the checkpoint that the model came from."""
 
     def save_pretrained(
         self,
@@ -75,7 +72,7 @@ class PretrainedMixin(QueryMixin):
         self._warn_if_untrained()
         card = Card.from_any(self.card if card is None else card, Path(path).name)
         card = card if card.created else replace(card, created=date.today().isoformat())
-        facts = {**self._facts(), "card": card.to_dict()}
+        facts = {**self._facts_to_share(), "card": card.to_dict()}
         facts["history"] = {name: facts["history"][name] for name in _KEPT_HISTORY if name in facts["history"]}
         weights = {
             name: _stored(name, tensor, _DTYPES[dtype])
@@ -85,12 +82,15 @@ class PretrainedMixin(QueryMixin):
         readme = card.to_markdown(type(self).__name__, self._table_of_card(facts, dtype))
         _store.write_model(Path(path), facts, weights, overwrite=overwrite, texts={README_FILE: readme})
 
+    def _facts_to_share(self) -> dict[str, Any]:
+        """Return what is known of the model, without what stays with its data."""
+        return self._facts()
+
     def _table_of_card(self, facts: Mapping[str, Any], dtype: str) -> dict[str, Any]:
         tokens, encoder = self.config.tokens, self.config.encoder
         return {
             "class": type(self).__name__,
             "genes": len(self.vocabulary),
-            "technologies": ", ".join(self.panels.technologies),
             "n_latent": encoder.width,
             "encoder": f"{encoder.n_layers} layers, {self.module.parameter_counts()['encoder']:,} parameters, {dtype}",
             "tokens": str(tokens),

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 from anndata import AnnData
 from torch import Tensor
 
-from scjepa import pretrained
-from scjepa._config import STJEPAConfig, unknown_name
-from scjepa._warn import warn
+from scjepa._config import STJEPAConfig
 from scjepa.models import _store
 from scjepa.models._base import JEPAModel
 from scjepa.models._data import DataKeys, codes_of, counts_of, names_of, normalizations_of, panels_of
 from scjepa.models._device import check_device
 from scjepa.models._fields import keys_for, require_anndata
+from scjepa.models._reference import Reference, ReferenceMixin, tell, with_frozen_encoder
 from scjepa.models._rows import rows_like, rows_of_mean, train_new_rows_only
 from scjepa.nn import SpatialJEPA
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.normalize import FittedNormalizations
-from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
-
-logger = logging.getLogger("scjepa")
-
-FREEZE = ("none", "encoder")
-"""What may stay as it is when a query model trains."""
+from scjepa.tokens.vocabulary import Panels, Vocabulary
 
 _ENOUGH_CELLS = 100
 """Cells with counts from which on a new technology is normalized with statistics of its own."""
@@ -41,44 +32,12 @@ _ADVERSARY = "objective.adversary.technology.weight"
 """A row for each technology in the classifier of the objective ``"lejepa"``."""
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What a model took over from the one it came from, and is known to be trained.
-
-    Attributes
-    ----------
-    n_genes, n_technologies
-        Genes and technologies of that model; they come first in the vocabulary and among the codes.
-    n_steps
-        Steps that model was trained for.
-    freeze
-        What stays as it is in training.
-    """
-
-    n_genes: int
-    n_technologies: int
-    n_steps: int
-    freeze: str = "none"
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any], freeze: str = "none") -> Reference:
-        """Return what a model with these facts can give to another."""
-        return cls(len(facts["vocabulary"]), len(facts["panels"]["technologies"]), facts["n_steps"], freeze)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        return asdict(self)
-
-
-class QueryMixin(JEPAModel):
+class QueryMixin(ReferenceMixin):
     """``load_query_data``, and what a query model has to be careful about."""
 
     config: STJEPAConfig
     module: SpatialJEPA
-    vocabulary: Vocabulary
     panels: Panels
-    reference: Reference | None
-    """What the model took over from a reference or a checkpoint; ``None``: nothing."""
 
     @classmethod
     def load_query_data(
@@ -147,38 +106,19 @@ class QueryMixin(JEPAModel):
         """
         check_device(accelerator)
         require_anndata(adata)
-        if freeze not in FREEZE:
-            raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
+        cls._check_freeze(freeze)
         facts, weights, source = cls._facts_of(reference_model)
         keys = keys_for(adata, cls._registered_keys(adata), DataKeys(**facts["setup"]))
         alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names")
         cls.setup_anndata(adata, **keys.to_dict())
-        _tell(alignment)
+        tell(alignment)
         if seed is not None:
             facts["seed"] = seed
         reference = Reference.of(facts, freeze)
         facts, weights = extended(facts, weights, adata, keys)
         if freeze == "encoder":
-            weights |= {
-                f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")
-            }
+            weights = with_frozen_encoder(weights)
         return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, accelerator, device)
-
-    @classmethod
-    def _facts_of(cls, model: Any) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-        """Return facts and weights of a model, in memory or on disk, and what it is called."""
-        if isinstance(model, str | os.PathLike):
-            folder = pretrained.locate(model)
-            facts, weights = _store.read_model(folder, cls.__name__)
-            return facts, _store.with_both_towers(weights), str(folder)
-        if not isinstance(model, cls):
-            raise TypeError(
-                f"reference_model must be a {cls.__name__} model, a folder or the name of a checkpoint, found "
-                f"{type(model).__name__}."
-            )
-        facts = copy.deepcopy(model._facts())
-        weights = {name: w.detach().cpu().clone() for name, w in model.module.state_dict().items()}
-        return facts, weights, "the reference model"
 
     def _freeze(self) -> None:
         """Leave what the reference gave out of training, where that was asked for."""
@@ -209,25 +149,6 @@ class QueryMixin(JEPAModel):
                 "With freeze='encoder' only new genes and technologies train, and this data has none that the "
                 "reference did not know. Pass freeze='none' to load_query_data, or use the model as it is."
             )
-
-    @property
-    def _knows_own_data(self) -> bool:
-        """Whether the model was trained on its own AnnData, and not only on that of a reference or a checkpoint."""
-        return self.is_trained_ and (self.reference is None or self.n_steps_ > self.reference.n_steps)
-
-
-def _tell(alignment: Alignment) -> None:
-    n_new = alignment.n_names - alignment.n_matched
-    logger.info(
-        f"{alignment.n_matched:,} of {alignment.n_names:,} genes are among the reference's {alignment.n_vocabulary:,}; "
-        f"{n_new:,} are new."
-    )
-    if alignment.case_only:
-        found, known = alignment.case_only[0]
-        warn(
-            f"{len(alignment.case_only):,} genes count as new whose names differ from the reference's in case only, "
-            f"e.g. {found!r} (reference: {known!r}); rename them in adata.var_names if they are the same genes."
-        )
 
 
 def extended(

@@ -23,19 +23,21 @@ from scjepa._cell_config import (
 )
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel, Task
+from scjepa.models._cell_query import CellQueryMixin
 from scjepa.models._cell_use import CellUseMixin, empty_cells
 from scjepa.models._cells import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
 from scjepa.models._fields import refuse_unknown, require_anndata
 from scjepa.models._labels import LabelReference
 from scjepa.models._modules import GeneModules, ModuleSource
-from scjepa.models._perturb import PerturbationMixin
+from scjepa.models._perturb import PerturbationMixin, without_perturbation
+from scjepa.models._pretrained import PretrainedMixin
 from scjepa.nn import CellTowers, ModuleTowers
 from scjepa.tokens import CellSource
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import CellTrainingPlan, hold_out_cells
 
 
-class CellJEPA(CellUseMixin, PerturbationMixin):
+class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin):
     """Cell-JEPA for dissociated cells (arXiv 2602.02093).
 
     A cell is its expressed genes, each with the quantile bin of its count. A student sees some of the values, a teacher
@@ -181,7 +183,10 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
             further = " Or pass gene_table=..., from these names to the model's."
             raise ValueError(f"{error}{further if convertible and gene_table is None else ''}") from error
         if alignment.n_matched < alignment.n_names:
-            warn(f"Genes the model does not know are left out. {alignment}")
+            warn(
+                f"Genes the model does not know are left out. {alignment}"
+                + ("" if self.modules else f" To take them in: {type(self).__name__}.load_query_data(adata, model).")
+            )
 
     def _fingerprint(self) -> tuple:
         return fingerprint(self.adata, self.keys)
@@ -262,10 +267,11 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         tokens, encoder, counts = self.config.tokens, self.config.encoder, self.module.parameter_counts()
         state = f"trained for {self.n_steps_:,} steps" if self.is_trained_ else "not trained: call model.train()"
         fine = ", fine-tuned" if self.is_finetuned_ else ""
+        origin = "" if self.reference is None else f", of them {self.reference.n_genes:,} of the reference"
         return "\n".join(
             [
                 f"CellJEPA, {state}{fine}",
-                f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes",
+                f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}",
                 f"  tokens    up to {tokens.n_tokens} expressed genes of a cell, {tokens.n_bins} bins"
                 + (f", in {len(self.modules.names)} modules" if self.modules else ""),
                 f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
@@ -279,13 +285,17 @@ class CellJEPA(CellUseMixin, PerturbationMixin):
         return self.summary()
 
     def _facts(self) -> dict[str, Any]:
-        facts = {**super()._facts(), "vocabulary": list(self.vocabulary.names), "is_finetuned": self.is_finetuned_}
+        facts = {**super()._facts(), "is_finetuned": self.is_finetuned_}
         if self.modules is not None:
             facts["modules"] = self.modules.facts()
         reference = self._kept_reference()
         if reference is None:
             return facts
         return {**facts, "labels": reference.facts(), "statistics": reference.arrays()}
+
+    def _facts_to_share(self) -> dict[str, Any]:
+        facts, _ = without_perturbation(self._facts(), {})
+        return {name: value for name, value in facts.items() if name not in ("labels", "statistics")}
 
     def _load_weights(self, weights: Mapping[str, torch.Tensor], source: str) -> None:
         if weights.keys() - self._weights().keys():  # fine-tuning has heads that pretraining need not have

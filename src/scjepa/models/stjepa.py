@@ -28,9 +28,7 @@ from scjepa.models._data import CellData, DataKeys, normalizations_of, panels_of
 from scjepa.models._fields import fields_of, refuse_unknown, require_anndata, validate
 from scjepa.models._latent import LatentMixin
 from scjepa.models._pretrained import PretrainedMixin
-from scjepa.models._query import Reference
 from scjepa.nn import SpatialJEPA
-from scjepa.pretrained import Card
 from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
@@ -101,7 +99,6 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         self.normalizations = normalizations
         self.n_steps_ = 0
         self._cached = None
-        self.reference, self.card = None, None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module = SpatialJEPA(len(vocabulary), len(panels.technologies), config).eval()
@@ -194,6 +191,11 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             with_places=self.config.encoder.segment == "coordinate",
         )
 
+    def _table_of_card(self, facts: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+        table = super()._table_of_card(facts, dtype)
+        first = {name: table.pop(name) for name in ("class", "genes")}
+        return {**first, "technologies": ", ".join(self.panels.technologies), **table}
+
     # -- words --------------------------------------------------------------------------------------------------
 
     def summary(self) -> str:
@@ -224,11 +226,8 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
     def _facts(self) -> dict[str, Any]:
         return {
             **super()._facts(),
-            "vocabulary": list(self.vocabulary.names),
             "panels": self.panels.to_dict(),
             "statistics": self.normalizations.to_arrays(),
-            "reference": None if self.reference is None else self.reference.to_dict(),
-            "card": None if self.card is None else self.card.to_dict(),
         }
 
     @classmethod
@@ -245,9 +244,6 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         if alignment.n_matched < alignment.n_names:
             warn(f"Genes the model does not know are left out. {alignment}")
         model._restore(facts)
-        model.reference = Reference(**facts["reference"]) if facts.get("reference") else None
-        model.card = Card.from_any(facts["card"], "") if facts.get("card") else None
-        model._freeze()
         model._model_summary_string = model.summary()
         model.init_params_ = {"kwargs": {}, "non_kwargs": {"preset": config, "seed": facts["seed"]}}
         return model
