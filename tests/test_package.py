@@ -21,11 +21,11 @@ FLOORS = [
     "pretrained",
     "perturbation",
     "training",
-    "tokens",
-    "nn",
     "pl",
     "tl",
     "metrics",
+    "tokens",
+    "nn",
     "datasets",
 ]
 LOWEST = {"_keys", "_config", "_cell_config", "_settings", "_spatial", "_warn"}
