@@ -57,7 +57,7 @@ run() { # NAME OPTIONS...: compare, keep runs under NAME, copy tables
 
 quick() {
     run quick --pretrain "$data/pbmc3k.h5ad" "${target[@]}" --seeds 1 --max-steps 20 --finetune-epochs 1 \
-        --option scvi.max_epochs=5 --n-tokens 200 --set tokens.n_tokens=200 --resolutions 0.2 0.4 0.8 "$@"
+        --option scvi.max_epochs=5 --n-tokens 200 --set tokens.n_tokens=200 --set tokens.n_embedded=200 --resolutions 0.2 0.4 0.8 "$@"
 }
 
 pbmc() {
