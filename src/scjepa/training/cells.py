@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from scjepa._cell_config import CellTrainConfig
+from scjepa.nn import CellTowers
 from scjepa.training.plan import JEPATrainingPlan, parameter_groups
-from scjepa.training.sampling import ORDER, derive_seed
+from scjepa.training.sampling import MONITOR, ORDER, derive_seed, generator
 
 
 class CellTrainingPlan(JEPATrainingPlan):
@@ -22,6 +25,13 @@ class CellTrainingPlan(JEPATrainingPlan):
         fused = self.device.type in ("cpu", "cuda")
         groups = parameter_groups(self.module)
         return torch.optim.Adam(groups, lr=self.config.learning_rate, betas=self.config.betas, fused=fused)
+
+    def _monitor_batches(self, cells: torch.Tensor, batch_idx: int) -> tuple[Any, Any]:
+        """Draw as many genes of a cell as training does, the same at every reading: all of them would cost more."""
+        if not isinstance(self.module, CellTowers):  # what predicts perturbations is measured on control cells by rule
+            return super()._monitor_batches(cells, batch_idx)
+        batch = self.module.gather(self.source, cells, generator(self.device, self.seed, MONITOR, batch_idx, 1))
+        return batch, batch
 
     def _learning_rate(self, step: int, total: int) -> float:
         c = self.config

@@ -177,15 +177,18 @@ class JEPATrainingPlan(pl.LightningModule):
     def validation_step(self, position: int, batch_idx: int) -> None:
         """Measure one batch of the monitor; its masks are always the same."""
         cells = self.monitor_cells[batch_idx * self.config.batch_size :][: self.config.batch_size]
-        batch = self.module.gather(self.source, cells)
+        batch, plain = self._monitor_batches(cells, batch_idx)
         output = self.module.loss(batch, generator(self.device, self.seed, MONITOR, batch_idx))
-        plain = self.source.batch(cells)
         student, teacher = (self.module.embed(plain, name) for name in _TOWERS)
         kept = sum(o.targets.numel() for o, *_ in self._monitored if o.targets is not None)
         if kept > _RATIO_BUDGET:
             output.predictions = output.targets = output.genes = None
         folds = torch.full((0 if output.genes is None else len(output.genes),), batch_idx % 2, device=self.device)
         self._monitored.append((output, student, teacher, folds))
+
+    def _monitor_batches(self, cells: torch.Tensor, batch_idx: int) -> tuple[Any, Any]:
+        """Return what the monitor's loss is measured on, and what it embeds."""
+        return self.module.gather(self.source, cells), self.source.batch(cells)
 
     def on_validation_epoch_end(self) -> None:
         """Log what the monitor measured."""

@@ -444,3 +444,21 @@ def test_pbmc_of_another_library_embed_by_a_model_of_pbmc3k(data_dir, quiet):
         found = model.predict_labels(query)
     assert set(found["label"]) <= set(cells.obs["cell_type"])
     assert (found["confidence"] > 0).all()
+
+
+def test_the_monitor_reads_as_many_genes_as_training_the_same_each_time(adata, make_model, quiet, monkeypatch):
+    model = make_model(adata)
+    kind, seen = type(model.module), []
+    loss = kind.loss
+
+    def watched(self, batch, generator=None):
+        if not self.training:
+            seen.append(batch.genes.tolist())
+            assert batch.lengths.max() <= 20
+        return loss(self, batch, generator)
+
+    monkeypatch.setattr(kind, "loss", watched)
+    model.train(max_steps=12, monitor_every=6, **quiet)
+    readings = len(seen) // len({tuple(genes) for genes in seen})
+    assert readings == 3  # before training, and after 6 and 12 steps
+    assert model._source(None).sequence_lengths().max() > 21  # embedding keeps all
