@@ -12,10 +12,8 @@ from torch import Tensor
 from scjepa._cell_config import CellJEPAConfig
 from scjepa.models._base import JEPAModel
 from scjepa.models._cells import CellKeys
-from scjepa.models._device import check_device
-from scjepa.models._fields import require_anndata
 from scjepa.models._perturb import without_perturbation
-from scjepa.models._reference import Reference, ReferenceMixin, tell, with_frozen_encoder
+from scjepa.models._reference import ReferenceMixin
 from scjepa.models._rows import rows_like, train_new_rows_only
 from scjepa.nn import CellTowers
 from scjepa.tokens.vocabulary import Vocabulary
@@ -94,23 +92,23 @@ class CellQueryMixin(ReferenceMixin):
         >>> new_cells.obsm["X_celljepa"] = query.get_latent_representation()  # zero-shot
         >>> query.train(max_steps=100)  # goes on with pretraining
         """
-        check_device(accelerator)
-        require_anndata(adata)
-        cls._check_freeze(freeze)
-        facts, weights, source = cls._facts_of(reference_model)
+        return cls._taken_to(adata, reference_model, freeze, seed, accelerator, device)
+
+    @classmethod
+    def _query_keys(cls, adata: AnnData, setup: Mapping[str, Any]) -> CellKeys:
+        return (cls._registered_keys(adata) or CellKeys(**setup)).present(adata)
+
+    @classmethod
+    def _extended(
+        cls, facts: dict[str, Any], weights: dict[str, Tensor], adata: AnnData, keys: CellKeys
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         facts, weights = without_perturbation(facts, weights)
-        keys = (cls._registered_keys(adata) or CellKeys(**facts["setup"])).present(adata)
-        alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names")
-        cls.setup_anndata(adata, **keys.to_dict())
-        if seed is not None:
-            facts["seed"] = seed
-        reference = Reference.of(facts, freeze)
-        if "modules" not in facts:
-            tell(alignment)
-            facts, weights = _extended(facts, weights, adata)
-        if freeze == "encoder":
-            weights = with_frozen_encoder(weights)
-        return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, accelerator, device)
+        if "modules" in facts:
+            return facts, weights
+        known = Vocabulary(facts["vocabulary"])
+        genes = known.extended(adata.var_names)
+        rows = rows_like([weights[name] for name in _GENES], genes.names[len(known) :], facts["seed"])
+        return {**facts, "vocabulary": list(genes.names)}, {**weights, **dict(zip(_GENES, rows, strict=True))}
 
     def _freeze(self) -> None:
         """Leave what the reference gave out of training, where that was asked for."""
@@ -126,13 +124,3 @@ class CellQueryMixin(ReferenceMixin):
                 "With freeze='encoder' only new genes train, and this data has none that the reference did not know. "
                 "Pass freeze='none' to load_query_data, or use the model as it is."
             )
-
-
-def _extended(
-    facts: Mapping[str, Any], weights: Mapping[str, Tensor], adata: AnnData
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return a model's facts and weights with the genes of ``adata`` besides its own."""
-    known = Vocabulary(facts["vocabulary"])
-    genes = known.extended(adata.var_names)
-    rows = rows_like([weights[name] for name in _GENES], genes.names[len(known) :], facts["seed"])
-    return {**facts, "vocabulary": list(genes.names)}, {**weights, **dict(zip(_GENES, rows, strict=True))}

@@ -144,7 +144,7 @@ class PretrainedMixin(ReferenceMixin):
         >>> model = scjepa.STJEPA.from_pretrained("mouse-brain-small", adata)
         >>> adata.obsm["X_stjepa"] = model.get_latent_representation()
         """
-        return cls.load_query_data(adata, name, freeze=freeze, seed=seed, accelerator=accelerator, device=device)
+        return cls._taken_to(adata, name, freeze, seed, accelerator, device)
 
 
 def _stored(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -14,9 +14,8 @@ from scjepa._config import STJEPAConfig
 from scjepa.models import _store
 from scjepa.models._base import JEPAModel
 from scjepa.models._data import DataKeys, codes_of, counts_of, names_of, normalizations_of, panels_of
-from scjepa.models._device import check_device
-from scjepa.models._fields import keys_for, require_anndata
-from scjepa.models._reference import Reference, ReferenceMixin, tell, with_frozen_encoder
+from scjepa.models._fields import keys_for
+from scjepa.models._reference import ReferenceMixin
 from scjepa.models._rows import rows_like, rows_of_mean, train_new_rows_only
 from scjepa.nn import SpatialJEPA
 from scjepa.tokens.counts import iter_rows
@@ -104,21 +103,17 @@ class QueryMixin(ReferenceMixin):
         >>> new_section.obsm["X_stjepa"] = query.get_latent_representation()  # zero-shot
         >>> query.train(max_steps=300)  # fine-tuned
         """
-        check_device(accelerator)
-        require_anndata(adata)
-        cls._check_freeze(freeze)
-        facts, weights, source = cls._facts_of(reference_model)
-        keys = keys_for(adata, cls._registered_keys(adata), DataKeys(**facts["setup"]))
-        alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names")
-        cls.setup_anndata(adata, **keys.to_dict())
-        tell(alignment)
-        if seed is not None:
-            facts["seed"] = seed
-        reference = Reference.of(facts, freeze)
-        facts, weights = extended(facts, weights, adata, keys)
-        if freeze == "encoder":
-            weights = with_frozen_encoder(weights)
-        return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, accelerator, device)
+        return cls._taken_to(adata, reference_model, freeze, seed, accelerator, device)
+
+    @classmethod
+    def _query_keys(cls, adata: AnnData, setup: Mapping[str, Any]) -> DataKeys:
+        return keys_for(adata, cls._registered_keys(adata), DataKeys(**setup))
+
+    @classmethod
+    def _extended(
+        cls, facts: dict[str, Any], weights: dict[str, Tensor], adata: AnnData, keys: DataKeys
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return extended(facts, weights, adata, keys)
 
     def _freeze(self) -> None:
         """Leave what the reference gave out of training, where that was asked for."""

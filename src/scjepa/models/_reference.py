@@ -17,6 +17,8 @@ from scjepa._config import unknown_name
 from scjepa._warn import warn
 from scjepa.models import _store
 from scjepa.models._base import JEPAModel
+from scjepa.models._device import check_device
+from scjepa.models._fields import require_anndata
 from scjepa.pretrained import Card
 from scjepa.tokens.vocabulary import Alignment, Vocabulary
 
@@ -67,18 +69,46 @@ class ReferenceMixin(JEPAModel):
     """The card of the checkpoint that the model came from."""
 
     @classmethod
-    def load_query_data(
+    def _taken_to(
         cls,
         adata: AnnData,
-        reference_model: JEPAModel | str | os.PathLike[str],
-        *,
-        freeze: str = "none",
-        seed: int | None = None,
-        accelerator: str = "auto",
-        device: int | str = "auto",
+        reference_model: Any,
+        freeze: str,
+        seed: int | None,
+        accelerator: str,
+        device: int | str,
     ) -> Self:
-        """Take a trained model to new data."""
-        raise TypeError(f"{cls.__name__} does not say how it is taken to new data.")
+        """Return a model on ``adata`` that has what another has, and what is new in ``adata`` besides."""
+        check_device(accelerator)
+        require_anndata(adata)
+        if freeze not in FREEZE:
+            raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
+        facts, weights, source = cls._facts_of(reference_model)
+        keys = cls._query_keys(adata, facts["setup"])
+        alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names")
+        cls.setup_anndata(adata, **keys.to_dict())
+        if seed is not None:
+            facts["seed"] = seed
+        reference = Reference.of(facts, freeze)
+        facts, weights = cls._extended(facts, weights, adata, keys)
+        if len(facts["vocabulary"]) - reference.n_genes == alignment.n_names - alignment.n_matched:
+            _tell(alignment)  # and not where new genes stay out
+        if freeze == "encoder":  # the context encoder begins as a copy of the target encoder
+            twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
+            weights = {**weights, **twins}
+        return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, accelerator, device)
+
+    @classmethod
+    def _query_keys(cls, adata: AnnData, setup: Mapping[str, Any]) -> Any:
+        """Return where to look in ``adata``; ``setup`` is what the reference was told of its own data."""
+        raise TypeError(f"{cls.__name__} does not say where it looks in new data.")
+
+    @classmethod
+    def _extended(
+        cls, facts: dict[str, Any], weights: dict[str, Tensor], adata: AnnData, keys: Any
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return a reference's facts and weights with what is new in ``adata``."""
+        raise TypeError(f"{cls.__name__} does not say how it takes in what is new.")
 
     @classmethod
     def _facts_of(cls, model: Any) -> tuple[dict[str, Any], dict[str, Tensor], str]:
@@ -95,11 +125,6 @@ class ReferenceMixin(JEPAModel):
         facts = copy.deepcopy(model._facts())
         weights = {name: w.detach().cpu().clone() for name, w in model.module.state_dict().items()}
         return facts, weights, "the reference model"
-
-    @staticmethod
-    def _check_freeze(freeze: str) -> None:
-        if freeze not in FREEZE:
-            raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
 
     def _freeze(self) -> None:
         """Leave what the reference gave out of training, where that was asked for."""
@@ -124,13 +149,7 @@ class ReferenceMixin(JEPAModel):
         return self.is_trained_ and (self.reference is None or self.n_steps_ > self.reference.n_steps)
 
 
-def with_frozen_encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights whose context encoder is a copy of the target encoder."""
-    twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
-    return {**weights, **twins}
-
-
-def tell(alignment: Alignment) -> None:
+def _tell(alignment: Alignment) -> None:
     """Tell how many genes of new data are the reference's, and warn of those that differ in case only."""
     n_new = alignment.n_names - alignment.n_matched
     logger.info(
