@@ -7,7 +7,8 @@
 #   bash benchmarks/paper/run.sh quick         # ST-JEPA demo and the controls, one seed: V1, V1 × osmFISH
 #   bash benchmarks/paper/run.sh table1        # every method, three seeds, every set and pair
 #   bash benchmarks/paper/run.sh pairs         # the pairs of table1 with the preset technologies and aligned read-outs
-#   bash benchmarks/paper/run.sh table2        # every axis on V1 and one simulated set, three seeds; the grid with one
+#   bash benchmarks/paper/run.sh table2        # every axis on V1, its best and worst on a simulated set, metatoken and
+#                                              # objective on a pair, three seeds; the grid with one
 #   bash benchmarks/paper/run.sh table1 V1     # one set of it
 #
 # METHODS="stjepa controls" SEEDS=1 STEPS=150 TIMEOUT=1500 before the command take less: some methods, fewer seeds, fewer
@@ -88,6 +89,13 @@ axes=(
     --ablate objective.target_view=all,masked
     --ablate objective.target_norm=layer,none
 )
+# What takes several technologies to show: the technology token, and version 1 with its adversary, which needs batches of
+# several technologies (and batches alone, to tell the two apart).
+axes_of_pairs=(
+    --ablate encoder.metatoken=true,false
+    --ablate training.batches=section,mixed
+    --grid objective.name=lejepa training.batches=mixed objective.adversarial_weight=0,0.1,1
+)
 normalizations="counts,shifted_log,nonzero_mean,pearson_residuals,seurat_v3"
 
 table2() {
@@ -97,11 +105,18 @@ table2() {
         "$python" -c "import sys; from scjepa import datasets
 datasets.simulated_tissue(3000, difficulty='medium', seed=0).write_h5ad(sys.argv[1])" "$simulated"
     fi
-    local how=(--methods stjepa --preset demo --option "stjepa.training.max_steps=${STEPS:-450}")
+    local methods=(--methods ${METHODS:-stjepa controls})
+    local how=("${methods[@]}" --preset demo --option "stjepa.training.max_steps=${STEPS:-450}")
     local grid=(--grid "tokens.values=$normalizations" "tokens.ranks=$normalizations")
+    local aligned=(--readouts plain z30 hops aligned30 aligned_hops)
     run table2-V1 --data "$v1" --label region "${how[@]}" --seeds "${SEEDS:-3}" "${axes[@]}"
-    run table2-simulated --data "$simulated" --label region "${how[@]}" --seeds "${SEEDS:-3}" "${axes[@]}"
     run table2-grid-V1 --data "$v1" --label region "${how[@]}" --seeds 1 "${grid[@]}"
+    run table2-V1xosmFISH "${on_v1_osmfish[@]}" "${methods[@]}" --preset technologies --seeds "${SEEDS:-3}" \
+        "${axes_of_pairs[@]}" "${aligned[@]}"
+    # The default, and the best and the worst level of V1.
+    local extremes
+    mapfile -t extremes < <("$python" "$here/extremes.py" "$here/results/table2-V1/table2.csv")
+    run table2-simulated --data "$simulated" --label region "${how[@]}" --seeds "${SEEDS:-3}" "${extremes[@]}"
 }
 
 case "$what" in

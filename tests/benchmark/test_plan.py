@@ -120,3 +120,30 @@ def test_an_axis_that_cannot_be_is_told_before_anything_runs(axes, message):
 def test_axes_need_st_jepa():
     with pytest.raises(ValueError, match="name it among the methods"):
         ablation(entries_of("neighborhood_pca"), {"tokens.n_tokens": [16]})
+
+
+def test_the_untrained_encoder_is_changed_with_st_jepa_in_what_it_reads():
+    entries, levels = ablation(
+        entries_of(["stjepa", "untrained"], preset="demo", options={"stjepa": {"training": {"max_steps": 5}}}),
+        {
+            "encoder.rank": ["sinusoidal", "none"],
+            "masking.ratio": [0.3],
+            ("encoder.value", "training.batches"): [("mlp", "mixed")],
+        },
+    )
+    assert [(level.value, level.configuration, level.untrained) for level in levels] == [
+        ("sinusoidal", "demo, training.max_steps=5", "demo"),
+        ("none", "demo, training.max_steps=5, encoder.rank=none", "demo, encoder.rank=none"),
+        ("0.3", "demo, training.max_steps=5, masking.ratio=0.3", "demo"),
+        (
+            "mlp × mixed",
+            "demo, training.max_steps=5, encoder.value=mlp, training.batches=mixed",
+            "demo, encoder.value=mlp",
+        ),
+    ]
+    changed = {entry.configuration: entry.options for entry in entries if entry.name == "untrained"}
+    assert changed == {
+        "demo": {"preset": "demo"},
+        "demo, encoder.rank=none": {"preset": "demo", "encoder": {"rank": "none"}},
+        "demo, encoder.value=mlp": {"preset": "demo", "encoder": {"value": "mlp"}},
+    }

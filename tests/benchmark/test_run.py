@@ -317,6 +317,26 @@ def test_an_ablation_gives_table_2_with_the_default_in_every_axis(tissue, quick)
     assert set(results.figures()) >= {"ablation_tokens.n_tokens_a_within", "metatoken_a_within"}
 
 
+def test_table_2_has_the_untrained_encoder_of_each_level_beside_it(tissue, quick, tmp_path):
+    options = {"label": "region", "preset": "demo", "seeds": 1, "scoring": quick, "out": tmp_path}
+    one = {"a": tissue[tissue.obs["section"] == "s1"].copy()}
+    axes = {"tokens.n_tokens": [4, 8], "masking.ratio": [0.3]}
+    results = run(one, methods={"stjepa": TINY, "untrained": None}, axes=axes, **options)
+    scored = results.runs[results.runs["method"] == "untrained"].set_index("configuration")
+    table = results.table_2().set_index("value")
+    first = results.rows[(results.rows["method"] == "untrained") & (results.rows["metric"] == "nmi")]
+    own = {name.partition("n_tokens=")[2].split(",")[0]: nmi for name, nmi in first[["configuration", "value"]].values}
+    assert len(scored) == 3  # the preset's own, which takes part by itself, and those of the two lengths
+    assert table.loc["8", "nmi_untrained"] == pytest.approx(own["8"])
+    assert table.loc["4", "nmi_untrained"] == pytest.approx(own["4"])
+    assert table.loc["0.3", "nmi_untrained"] == table.loc["8", "nmi_untrained"]
+    # Levels keep it when the folder is gone on with without the control, and its maps are not drawn as a method's.
+    again = run(one, methods={"stjepa": TINY}, axes=axes, **options)
+    assert again.table_2()["nmi_untrained"].notna().all()
+    line = next(ax for ax in again.figures()["ablation_tokens.n_tokens_a_within"].axes if ax.get_title() == "NMI")
+    assert line.collections
+
+
 def test_methods_come_in_the_order_they_were_named_in_however_often_it_was_stopped(tissue, quick, by_place, tmp_path):
     options = {"label": "region", "tasks": "within", "scoring": quick, "seeds": 1, "out": tmp_path}
     run({"a": tissue}, methods={"b": by_place}, **options)

@@ -15,7 +15,7 @@ from scjepa.benchmark._figures_scores import (
     expressed_genes_per_cell,
     normalization_families,
 )
-from scjepa.benchmark._plan import OURS
+from scjepa.benchmark._plan import OURS, Level
 from scjepa.benchmark._scoring import ALL
 from scjepa.benchmark._store import RunKey, Store
 from scjepa.benchmark._summary import WEIGHTED, table_1, table_2
@@ -36,7 +36,7 @@ def every_figure(tasks: Sequence[Task], store: Store, rows: pd.DataFrame) -> dic
 
 def _figures(tasks: Sequence[Task], store: Store, rows: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     one, two = table_1(rows), table_2(rows, store.levels)
-    changed = {level.configuration for level in store.levels if not level.default}
+    changed = _changed(store.levels)
     for task in tasks:
         name = _file_name(task)
         own = _of(one, task)
@@ -51,6 +51,12 @@ def _figures(tasks: Sequence[Task], store: Store, rows: pd.DataFrame) -> Iterato
         yield f"expressed_genes_{name}", expressed_genes_per_cell(task)
         if len(two):
             yield from _ablation(task, name, _of(two, task), store)
+
+
+def _changed(levels: Sequence[Level]) -> set[str]:
+    """Return the configurations that an ablation made, which the figures of all methods leave out."""
+    default = {name for level in levels if level.default for name in (level.configuration, level.untrained)}
+    return {name for level in levels for name in (level.configuration, level.untrained)} - default - {""}
 
 
 def _ablation(task: Task, name: str, table: pd.DataFrame, store: Store) -> Iterator[tuple[str, Figure | None]]:

@@ -20,6 +20,9 @@ _MARKERS = "os^Dv<>Ph"
 _DEFAULT, _OTHER = SAFE[0], "#A9B0C6"
 """Bars of the default, and of the others."""
 
+_CONTROL = SAFE[3]
+"""Lines of the untrained encoder."""
+
 _SIDES = ("top", "right")
 
 
@@ -91,7 +94,8 @@ def _bar(row: dict, column: str) -> float | None:
 def ablation_bars(table: pd.DataFrame, axis: str) -> Figure | None:
     """Draw the levels of an axis: a row for each technology, a column for each of four metrics.
 
-    Bars are means over seeds and resolutions, error bars the standard deviation over seeds; the default is dark.
+    Bars are means over seeds and resolutions, error bars the standard deviation over seeds; the default is dark. A line
+    across a bar is the untrained encoder of that level, where it took part.
 
     Parameters
     ----------
@@ -119,7 +123,9 @@ def ablation_bars(table: pd.DataFrame, axis: str) -> Figure | None:
             if row == len(groups) - 1:
                 grid[row, column].set_xlabel(axis, fontsize=9)
     readouts = list(dict.fromkeys(shown["readout"])) if "readout" in shown else []
-    figure.suptitle(", ".join([axis, *(f"read-out: {name}" for name in readouts)]), fontsize=10)
+    crossed = any(f"{m}_untrained" in shown and shown[f"{m}_untrained"].notna().any() for m in metrics)
+    words = [axis, *(f"read-out: {name}" for name in readouts), *(["line: untrained"] if crossed else [])]
+    figure.suptitle(", ".join(words), fontsize=10)
     return finish(figure, None, False)
 
 
@@ -146,6 +152,8 @@ def _bars(ax: Axes, own: pd.DataFrame, levels: Sequence[str], metric: str) -> No
     ax.bar(places, heights, color=[_DEFAULT if is_default else _OTHER for is_default in default], width=0.75)
     has = errors.notna().to_numpy()
     ax.errorbar(places[has], heights[has], errors[has], fmt="none", color="black", elinewidth=1, capsize=2)
+    beside = own.get(f"{metric}_untrained", pd.Series(np.nan, index=own.index)).reindex(levels)
+    ax.hlines(beside, places - 0.45, places + 0.45, color=_CONTROL, linewidth=2)
     long = max(map(len, levels)) > 5
     ax.set_xticks(places, levels, rotation=45 if long else 0, ha="right" if long else "center", fontsize=8)
     ax.tick_params(axis="y", labelsize=8)

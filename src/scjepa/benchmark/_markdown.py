@@ -31,6 +31,9 @@ HEADINGS = {
     "transfer_macro_f1": "macro-F1",
     "transfer_majority_rate": "accuracy of the commonest label",
     "share_full": "cells that fill L",
+    "nmi_untrained": "NMI untrained",
+    "nmi_matched_untrained": "NMI matched untrained",
+    "ilisi_technology_untrained": "iLISI untrained",
 }
 
 NOTE = """\

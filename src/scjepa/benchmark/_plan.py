@@ -17,7 +17,9 @@ from scjepa.benchmark.methods import METHODS, Method
 
 OURS = "stjepa"
 
-CONTROLS = ("untrained", "pooled_input", "neighborhood_pca", "section_zscored_pca", "harmony_pca")
+UNTRAINED = "untrained"
+
+CONTROLS = (UNTRAINED, "pooled_input", "neighborhood_pca", "section_zscored_pca", "harmony_pca")
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "all": tuple(name for name in METHODS if name != "precomputed"),
@@ -83,12 +85,16 @@ class Level:
         As in the results.
     default
         Whether it is the value of the configuration that all others are changes of.
+    untrained
+        Configuration of the untrained encoder at this level: what of the level training alone reads is no part of it.
+        ``""`` where it takes no part.
     """
 
     axis: str
     value: str
     configuration: str
     default: bool
+    untrained: str = ""
 
 
 def entries_of(
@@ -198,7 +204,7 @@ def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Le
     """Return the entries with ST-JEPA at every level of every axis beside them, and the levels.
 
     One axis is changed at a time, from the configuration that takes part anyway; a level that this has already is not
-    run twice.
+    run twice. The untrained encoder, where it takes part, is that of the level too.
 
     Raises
     ------
@@ -210,7 +216,7 @@ def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Le
     base = next((entry for entry in entries if entry.name == OURS), None)
     if base is None:
         raise ValueError(f"Axes are those of {OURS!r}: name it among the methods.")
-    whole = _configured(base.options)
+    control = next((entry for entry in entries if entry.name == UNTRAINED), None)
     found, levels = [base], []
     for axis, values in axes.items():
         names = (axis,) if isinstance(axis, str) else tuple(axis)
@@ -218,20 +224,31 @@ def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Le
             own = (value,) if isinstance(axis, str) else tuple(value)
             if len(own) != len(names):
                 raise ValueError(f"The axis {names} needs {len(names)} values each, found {value!r}.")
-            entry = _changed(base, dict(zip(names, own, strict=True)), whole)
-            default = _configured(entry.options) == whole
-            entry = base if default else entry
-            found.append(entry)
-            levels.append(Level(" × ".join(names), " × ".join(map(_word, own)), entry.configuration, default))
+            changes = dict(zip(names, own, strict=True))
+            entry = _changed(base, changes)
+            beside = None if control is None else _untrained(control, entry)
+            found += [entry] if beside is None else [entry, beside]
+            told_of = (" × ".join(names), " × ".join(map(_word, own)), entry.configuration, entry is base)
+            levels.append(Level(*told_of, "" if beside is None else beside.configuration))
     every = {(e.name, e.settings, e.configuration): e for e in (*entries, *found)}
     return list(every.values()), levels
+
+
+def _untrained(control: Entry, entry: Entry) -> Entry:
+    """Return the encoder of an entry, untrained: with its preset, tokens and encoder, without what training reads."""
+    read = {part: entry.options[part] for part in PARTS if part in entry.options and part in control.method.options}
+    plain = {name: value for name, value in control.options.items() if name not in PARTS}
+    options = {**plain, "preset": entry.options["preset"], **read}
+    return Entry(control.name, control.method, control.settings, told(options), options)
 
 
 def _configured(options: Mapping[str, Any]) -> STJEPAConfig:
     return resolve(options["preset"], **{part: options[part] for part in PARTS if part in options})
 
 
-def _changed(base: Entry, changes: Mapping[str, Any], whole: STJEPAConfig) -> Entry:
+def _changed(base: Entry, changes: Mapping[str, Any]) -> Entry:
+    """Return an entry with options changed; the entry itself where it has these values already."""
+    whole = _configured(base.options)
     options = {**base.options}
     for name, value in changes.items():
         part, dot, option = name.partition(".")
@@ -240,7 +257,8 @@ def _changed(base: Entry, changes: Mapping[str, Any], whole: STJEPAConfig) -> En
         if not hasattr(getattr(whole, part), option):
             raise ValueError(unknown_name(f"option of {part!r}", option, vars(getattr(whole, part))))
         options[part] = {**dict(options.get(part) or {}), option: value}
-    _configured(options)  # a value that cannot be is told before anything runs
+    if _configured(options) == whole:  # raises for a value that cannot be, before anything runs
+        return base
     extra = ", ".join(f"{name}={_word(value)}" for name, value in changes.items())
     plain = {name: value for name, value in base.options.items() if name not in PARTS}
     kept = told({**plain, **{p: base.options[p] for p in PARTS if p in base.options}})

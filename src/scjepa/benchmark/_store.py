@@ -116,7 +116,7 @@ class Store:
                 if before["tasks"].get(name, checksum) != checksum:
                     raise ValueError(f"{self.folder} holds results of other data called {name!r}. Name another folder.")
         old = [Level(**level) for level in before.get("levels", [])]
-        self.levels = list(dict.fromkeys((*old, *levels)))
+        self.levels = _merged(old, levels)
         if self.folder is not None:
             merged = {"how": this["how"], "tasks": {**before.get("tasks", {}), **this["tasks"]}}
             with whole(self.folder / ABOUT) as part:
@@ -196,3 +196,13 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def _merged(old: Sequence[Level], new: Sequence[Level]) -> list[Level]:
+    """Return levels in the order they came in; one is not lost its untrained encoder by a call without it."""
+    merged = {(level.axis, level.value, level.configuration): level for level in old}
+    for level in new:
+        key = (level.axis, level.value, level.configuration)
+        if level.untrained or key not in merged:
+            merged[key] = level
+    return list(merged.values())

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from scjepa.benchmark._plan import OURS, UNTRAINED, Level
 from scjepa.benchmark._scoring import ALL
-from scjepa.benchmark._store import TOOK, Level
+from scjepa.benchmark._store import TOOK
 from scjepa.benchmark._tasks import SECTIONS, TECHNOLOGIES
 
 WEIGHTED = "weighted by cells"
@@ -15,6 +16,9 @@ WEIGHTED = "weighted by cells"
 
 CASE = ["data", "task", "method", "settings", "configuration", "readout"]
 """What a row of a table is of, beside its group."""
+
+PLACE = ["data", "task", "readout", "group"]
+"""Where methods are compared with each other."""
 
 SPREAD = {"resolutions": "resolution", "seeds": "seed", "leiden": "leiden_seed"}
 """Causes by which a score moves, and their columns."""
@@ -112,10 +116,9 @@ def table_1(rows: pd.DataFrame) -> pd.DataFrame:
     wide = _wide(summarize(rows))
     took = rows.groupby([*CASE[:-1], "seed"], sort=False)[list(TOOK)].mean().groupby(CASE[:-1], sort=False).mean()
     wide = wide.merge(took.reset_index(), on=CASE[:-1], how="left")
-    order = ["data", "task", "readout", "group"]
     wide["rank"] = wide["nmi"].fillna(wide.get("nmi_matched"))
     wide = wide.sort_values("rank", ascending=False, kind="stable").drop(columns="rank")
-    wide = wide.sort_values(order, kind="stable", key=_in_order_of(rows))
+    wide = wide.sort_values(PLACE, kind="stable", key=_in_order_of(rows))
     return pd.concat([wide.assign(reason=None), failures(rows)], ignore_index=True)[[*wide.columns.tolist(), "reason"]]
 
 
@@ -174,14 +177,20 @@ def table_2(rows: pd.DataFrame, levels: Sequence[Level], occupancy: pd.DataFrame
     -------
     pandas.DataFrame
         ``axis``, ``value`` and ``default`` before the columns of :func:`table_1`; the default is a row of every axis.
+        Where the untrained encoder took part, agreement and mixing of it at the same level, such as
+        ``nmi_untrained``.
     """
     if not levels:
         return pd.DataFrame()
-    table = table_1(rows[rows["method"] == "stjepa"])
+    table = table_1(rows[rows["method"] == OURS])
+    beside = _untrained(rows)
     parts = []
     for level in levels:
         own = table[table["configuration"] == level.configuration]
         own = own.assign(axis=level.axis, value=level.value, default=level.default)
+        if not beside.empty:
+            control = beside[beside["configuration"] == level.untrained].drop(columns="configuration")
+            own = own.merge(control, on=PLACE, how="left")
         if occupancy is not None and level.axis == "tokens.n_tokens":
             full = occupancy[occupancy["n_tokens"] == int(level.value)]
             own = own.merge(full[["data", "group", "share_full", "mean_fill"]], on=["data", "group"], how="left")
@@ -189,3 +198,15 @@ def table_2(rows: pd.DataFrame, levels: Sequence[Level], occupancy: pd.DataFrame
     found = pd.concat(parts, ignore_index=True)
     first = ["axis", "value", "default"]
     return found[[*first, *[column for column in found.columns if column not in first]]]
+
+
+def _untrained(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return agreement and mixing of the untrained encoder by configuration, their columns named as its own."""
+    own = rows[(rows["method"] == UNTRAINED) & rows["value"].notna()]
+    if own.empty:
+        return pd.DataFrame()
+    table = table_1(own)
+    table = table[table["reason"].isna()]
+    scores = [metric for metric in (*AGREEMENT, *MIXING) if metric in table]
+    named = {metric: f"{metric}_untrained" for metric in scores}
+    return table[["configuration", *PLACE, *scores]].rename(columns=named)
