@@ -75,15 +75,14 @@ pairs() {
 # The axes of the paper's Table 2, from the demo's configuration.
 axes=(
     --ablate "tokens.n_tokens=${LENGTHS:-16,32,64,128,256,512}"
-    --ablate masking.ratio=0.3,0.4,0.5,0.6,0.7,0.8,0.9
+    --ablate masking.ratio=0.3,0.5,0.6,0.7,0.9
     --ablate masking.scheme=stratified,whole_cell,target_cell,uniform,rank_span,mixture
     --ablate tokens.tokenizer=graph,neighborhood
     --ablate tokens.ties=order,shared
     --ablate encoder.value=mlp,bound,none
     --grid encoder.value=bins encoder.n_bins=20,50,100
-    --ablate encoder.rank=sinusoidal,learned,none
-    --ablate encoder.segment=sinusoidal,coordinate,learned,none
-    --ablate encoder.metatoken=true,false
+    --ablate encoder.rank=sinusoidal,none
+    --ablate encoder.segment=sinusoidal,coordinate,none
     --ablate objective.name=ijepa,lejepa
     --ablate objective.query=gene,rank
     --ablate objective.target_view=all,masked
