@@ -51,6 +51,20 @@ def test_parts_are_overridden_one_by_one_by_mapping_or_dataclass():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: MaskingConfig(ratio=(0.3, 0.6)), r"MaskingConfig.ratio must be a number, found \(0.3, 0.6\)"),
+        (lambda: MaskingConfig(query_fraction=None), "query_fraction must be a number, found None"),
+        (lambda: TokenConfig(n_tokens="64"), "n_tokens must be a number, found '64'"),
+        (lambda: EncoderConfig(dropout=[0.1]), "dropout must be a number"),
+    ],
+)
+def test_what_is_no_number_is_told(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
         (lambda: TokenConfig(n_tokens=0), "n_tokens must be positive"),
         (lambda: TokenConfig(ties="random"), "order, shared"),
         (lambda: EncoderConfig(width=100, n_heads=8), "n_heads=5"),

@@ -9,19 +9,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
+
+
+def _number(owner: object, name: str) -> Any:
+    """Return the value of an option that is one number."""
+    value = getattr(owner, name)
+    if not isinstance(value, Real):
+        raise TypeError(f"{type(owner).__name__}.{name} must be a number, found {value!r}.")
+    return value
 
 
 def _positive(owner: object, *names: str) -> None:
     for name in names:
-        value = getattr(owner, name)
+        value = _number(owner, name)
         if isinstance(value, bool) or not value > 0:
             raise ValueError(f"{type(owner).__name__}.{name} must be positive, found {value!r}.")
 
 
 def _within(owner: object, low: float, high: float, *names: str) -> None:
     for name in names:
-        value = getattr(owner, name)
+        value = _number(owner, name)
         if not low <= value <= high:
             raise ValueError(f"{type(owner).__name__}.{name} must lie in [{low}, {high}], found {value!r}.")
 
@@ -182,9 +191,9 @@ class MaskingConfig:
     metatoken_dropout: float = 0.15
 
     def __post_init__(self) -> None:
-        if not 0 < self.ratio < 1:
+        if not 0 < _number(self, "ratio") < 1:
             raise ValueError(f"MaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
-        if not 0 < self.query_fraction <= 1:
+        if not 0 < _number(self, "query_fraction") <= 1:
             raise ValueError(f"MaskingConfig.query_fraction must lie in (0, 1], found {self.query_fraction!r}.")
         _positive(self, "n_masks")
         _within(self, 0.0, 1.0, "metatoken_dropout")

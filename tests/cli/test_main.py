@@ -6,7 +6,9 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+from anndata import AnnData
 
 from scjepa import __version__
 from scjepa.cli import COMMANDS, Command, UsageError, main
@@ -104,6 +106,17 @@ def test_wrong_usage_that_argparse_cannot_see_is_exit_code_2(monkeypatch, capsys
         "usage: scjepa go [-h] [-q] [--debug]",
         "scjepa: Give one or the other.",
     ]
+
+
+def test_who_stops_reading_is_told_nothing(tmp_path):
+    file = tmp_path / "cells.h5ad"
+    AnnData(np.ones((3, 2), dtype=np.float32)).write_h5ad(file)
+    reads, writes = os.pipe()
+    os.close(reads)  # as `| head` does when it has seen enough
+    with os.fdopen(writes, "w") as pipe:
+        words = [sys.executable, "-m", "scjepa.cli", "info", file]
+        run = subprocess.run(words, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stderr) == (141, "")
 
 
 def test_faults_of_the_program_keep_their_traceback(monkeypatch):

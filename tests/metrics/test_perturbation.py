@@ -118,6 +118,14 @@ def test_what_cannot_be_scored_is_named():
         perturbation_scores(good.drop(columns="G3"), reference)
     with pytest.raises(ValueError, match="No cell has the condition 'control'"):
         perturbation_reference(x, labels, GENES, control="control")
+    with pytest.raises(ValueError, match=r"The gene 'G1' is there 2 times.*var_names_make_unique"):
+        perturbation_reference(x, labels, ["G1", "G1", *GENES[2:]])
+    for value in (np.nan, np.inf):
+        broken = x.copy()
+        broken[3, 2] = value
+        for matrix in (broken, sparse.csr_matrix(broken)):
+            with pytest.raises(ValueError, match=r"1 values of expression are NaN or infinite.* cell 3, gene 'G2'"):
+                perturbation_reference(matrix, labels, GENES)
     with pytest.raises(ValueError, match=r"'A\+ctrl' has one cell"):
         perturbation_reference(x[39:41], labels[[0, 40]], GENES)
     with pytest.raises(ValueError, match="39 genes"):

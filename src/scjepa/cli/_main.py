@@ -20,7 +20,7 @@ from scjepa import __version__
 from scjepa.cli._command import UsageError
 from scjepa.cli._registry import COMMANDS
 
-OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141, 143
 """Exit codes. Anything that is none of these is a fault of the program, and comes with a traceback."""
 
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         0; 1 for what the user can mend in files and options, told in one line on stderr; 2 for a wrong command line;
-        130 when interrupted (Ctrl-C), 143 when terminated.
+        130 when interrupted (Ctrl-C), 143 when terminated, 141 when who reads stdout went away (``| head``).
     """
     try:
         options, unknown = build_parser().parse_known_args(arguments)
@@ -75,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _session(options.debug, terminated):
             options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _closed()
     except KeyboardInterrupt as stop:  # a training that is terminated ends as one that is interrupted
         return _tell(str(stop) or "interrupted", TERMINATED if terminated.is_set() else INTERRUPTED)
     except UsageError as error:
@@ -87,6 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _tell(error, USER_ERROR)
     return OK
+
+
+def _closed() -> int:
+    """End in silence, as any program in a pipe; what Python would still write at its end goes nowhere."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return CLOSED
 
 
 def _no_such_option(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:

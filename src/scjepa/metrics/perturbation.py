@@ -73,7 +73,8 @@ def perturbation_reference(
     Raises
     ------
     ValueError
-        If shapes do not fit, control is not there, or a condition has fewer than two cells.
+        If shapes do not fit, a gene is named twice, expression has NaN, control is not there, or a condition has fewer
+        than two cells.
     """
     import pandas as pd
 
@@ -81,6 +82,7 @@ def perturbation_reference(
     matrix = sparse.csr_matrix(expression) if sparse.issparse(expression) else np.asarray(expression)
     if matrix.shape != (len(labels), len(genes)):
         raise ValueError(f"expression is {matrix.shape}; there are {len(labels)} conditions and {len(genes)} genes.")
+    _check_expression(matrix, genes)
     names, counts = np.unique(labels, return_counts=True)
     if control not in names:
         raise ValueError(f"No cell has the condition {control!r}; found {', '.join(map(repr, names[:5]))}.")
@@ -97,6 +99,23 @@ def perturbation_reference(
         kept[name] = tuple(gene for gene in order if gene not in dropout)[:n_top]
     top = {name: order[:n_top] for name, order in ranked.items()}
     return PerturbationReference(table, pd.Series(base, index=list(genes), dtype=np.float64), top, kept, n_top)
+
+
+def _check_expression(matrix: Any, genes: Sequence[str]) -> None:
+    """Raise if a gene is named twice or an expression is no number: scores would be silently of something else."""
+    named, counts = np.unique(np.asarray(genes).astype(str), return_counts=True)
+    if named.size and counts.max() > 1:
+        raise ValueError(
+            f"The gene {str(named[counts.argmax()])!r} is there {counts.max()} times. Call "
+            "adata.var_names_make_unique(), or keep one of them."
+        )
+    found = sparse.coo_matrix(matrix)  # of a dense matrix its entries that are not 0; NaN is none of these
+    bad = np.flatnonzero(~np.isfinite(found.data))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} values of expression are NaN or infinite, the first in cell {found.row[bad[0]]}, gene "
+            f"{str(genes[found.col[bad[0]]])!r}. Leave those cells or genes out."
+        )
 
 
 def _ranked(
