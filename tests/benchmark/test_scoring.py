@@ -94,9 +94,24 @@ def test_own_clusters_are_scored_as_they_are(tissue, quick):
     found = table(score(task, result(clusters=perfect), quick))
     assert set(found["readout"]) == {"own"}
     assert found.set_index("metric").loc["nmi_matched", "value"] == 1
-    at = table(score(task, result(clusters=perfect), quick, resolution=0.8)).set_index("metric")
+    at = table(score(task, result(clusters=perfect), quick, resolutions=[0.8])).set_index("metric")
     assert at.loc["nmi", "value"] == 1
     assert at.loc["nmi", "resolution"] == 0.8
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_own_clusters_at_several_resolutions_are_scored_at_each_and_drawn_at_the_matched_number(tissue, quick):
+    task = task_of({"a": tissue})
+    perfect = np.asarray(task.labels)
+    one = np.full(len(perfect), "0")
+    found = result(clusters=np.stack([one, perfect], axis=1), info={"matched_resolution": 0.7})
+    scored = score(task, found, quick, resolutions=[0.6, None])
+    at = table(scored).set_index("metric")
+    assert at.loc["nmi", "value"] == 0
+    assert at.loc["nmi", "resolution"] == 0.6
+    assert at.loc["nmi_matched", "value"] == 1
+    assert at.loc["nmi_matched", "resolution"] == 0.7
+    assert set(scored.clusters["own"]) == set(perfect)
 
 
 def test_a_constant_embedding_is_a_reason_and_no_score(tissue, quick):

@@ -26,30 +26,28 @@ def execute(task: Task, entry: Entry, seed: int, scoring: Scoring, timeout: floa
     """Run a method on a task and score what it gives; what fails is a reason, never an error.
 
     A method that can embed by chosen genes is given all of them and embeds by those that all technologies measured;
-    others are given the shared genes alone. A method that makes clusters at a resolution is run at each.
+    others are given the shared genes alone. A method that makes clusters at resolutions is given the scoring's, and the
+    number of labels to find a further one for.
     """
-    results: list[MethodResult] = []
+    result = _result(task, entry, seed, scoring, timeout)
     scored = Scored()
-    for resolution in scoring.resolutions if entry.takes_resolution else (None,):
-        result = _result(task, entry, seed, resolution, timeout)
-        results.append(result)
-        if not result.ok:
-            scored.rows.append({"resolution": resolution, "reason": result.error})
-            continue
+    if result.ok:
+        columns: list[float | None] = list(scoring.resolutions) if entry.takes_resolution else []
+        if task.n_labels or not columns:
+            columns.append(None)
         try:
-            found = score(task, result, scoring, resolution)
+            scored = score(task, result, scoring, columns)
         except Exception as error:  # noqa: BLE001 - nor may what one method gives stop the scores of the others
-            results[-1] = replace(result, error=f"It could not be scored. {type(error).__name__}: {error}")
-            scored.rows.append({"resolution": resolution, "reason": results[-1].error})
-            continue
+            result = replace(result, error=f"It could not be scored. {type(error).__name__}: {error}")
+    if not result.ok:
+        scored = Scored(rows=[{"reason": result.error}])
+    else:
         took = {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds, "peak_gib": result.peak_gib}
-        scored.rows += [{**row, **took} for row in found.rows]
-        scored.embeddings.update(found.embeddings)
-        scored.clusters.update(found.clusters)
-    return Run(key_of(task, entry, seed), _about(entry, results), scored.rows, _arrays(scored))
+        scored.rows = [{**row, **took} for row in scored.rows]
+    return Run(key_of(task, entry, seed), _about(entry, result), scored.rows, _arrays(scored))
 
 
-def _result(task: Task, entry: Entry, seed: int, resolution: float | None, timeout: float | None) -> MethodResult:
+def _result(task: Task, entry: Entry, seed: int, scoring: Scoring, timeout: float | None) -> MethodResult:
     method, options = entry.method, dict(entry.options)
     empty = MethodResult(entry.name, entry.settings, seed)
     missing = [option for option in method.required if options.get(option) is None]
@@ -60,28 +58,21 @@ def _result(task: Task, entry: Entry, seed: int, resolution: float | None, timeo
         options["genes"] = list(task.shared or ())
     elif entry.settings == "own" and "genes" in method.options:
         options["genes"] = list(task.adata.var_names)
-    if resolution is not None:
-        options["resolution"] = resolution
-    arguments: dict[str, Any] = {
-        "seed": seed,
-        "n_niches": None if resolution is not None else task.n_labels or None,
-        **method.fixed,
-        **options,
-    }
+    if entry.takes_resolution:
+        options.update(resolutions=list(scoring.resolutions), min_share=scoring.min_share)
+    arguments: dict[str, Any] = {"seed": seed, "n_niches": task.n_labels or None, **method.fixed, **options}
     given = (task.adata if wide else task.narrow).copy()  # methods write to what they are given
     return outcome(method, empty, given, arguments, None if method.in_session else find_python(), timeout)
 
 
-def _about(entry: Entry, results: list[MethodResult]) -> dict[str, Any]:
-    last = results[-1]
-    errors = list(dict.fromkeys(result.error for result in results if result.error))
+def _about(entry: Entry, result: MethodResult) -> dict[str, Any]:
     return {
-        "seconds": float(np.mean([result.seconds for result in results])),
-        "cpu_seconds": float(np.mean([result.cpu_seconds for result in results])),
-        "peak_gib": float(np.max([result.peak_gib for result in results])),
-        "reason": " ".join(errors) or None,
-        "versions": " ".join(f"{name}={version}" for name, version in last.versions.items()),
-        "info": dict(last.info),
+        "seconds": float(result.seconds),
+        "cpu_seconds": float(result.cpu_seconds),
+        "peak_gib": float(result.peak_gib),
+        "reason": result.error,
+        "versions": " ".join(f"{name}={version}" for name, version in result.versions.items()),
+        "info": dict(result.info),
         "code": entry.code or source_digest()[:8],
     }
 

@@ -69,8 +69,8 @@ class Entry:
 
     @property
     def takes_resolution(self) -> bool:
-        """Whether it makes clusters at a resolution of Leiden, and is run at each."""
-        return "resolution" in self.method.options and "resolution" not in self.options
+        """Whether it makes clusters at resolutions of Leiden, and is given those of the scoring."""
+        return "resolutions" in self.method.options and not {"resolution", "resolutions"} & set(self.options)
 
 
 @dataclass(frozen=True)

@@ -124,13 +124,13 @@ class Scored:
         self.rows.append({"readout": readout, "metric": metric, "value": value, **more})
 
 
-def score(task: Task, result: MethodResult, scoring: Scoring, resolution: float | None = None) -> Scored:
+def score(task: Task, result: MethodResult, scoring: Scoring, resolutions: Sequence[float | None] = (None,)) -> Scored:
     """Score a result by every read-out that it allows.
 
     Parameters
     ----------
-    resolution
-        Of the method's own clusters, for methods that take one; else they count as matched to the number of labels.
+    resolutions
+        Of the columns of the method's own clusters; those of ``None`` count as matched to the number of labels.
 
     Returns
     -------
@@ -151,10 +151,13 @@ def score(task: Task, result: MethodResult, scoring: Scoring, resolution: float 
         _score_clusterings(scored, task, name, values, scoring)
         _score_mixing(scored, task, name, values)
     if result.clusters is not None:
-        scored.clusters[OWN] = np.asarray(result.clusters)
-        matched = resolution is None
-        _score_partition(scored, task, OWN, result.clusters, matched, resolution=resolution, leiden_seed=0)
-        _score_continuity(scored, task, OWN, result.clusters)
+        columns = np.asarray(result.clusters).reshape(len(task.labels), -1).T
+        for resolution, column in zip(resolutions, columns, strict=True):
+            matched = resolution is None
+            at = result.info.get("matched_resolution") if matched else resolution
+            _score_partition(scored, task, OWN, column, matched, resolution=at, leiden_seed=0)
+        scored.clusters[OWN] = columns[-1]
+        _score_continuity(scored, task, OWN, columns[-1])
         _tell_unlabelled(scored, task, OWN)
     return scored
 

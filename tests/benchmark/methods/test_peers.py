@@ -44,3 +44,17 @@ def test_a_peer_runs(tissue, peers_python, name, settings):
     assert result.seconds > 0
     assert result.peak_gib > 0.1
     assert len(result.versions) > 1
+
+
+def test_niches_at_several_resolutions_have_a_column_each_and_one_of_the_number_wanted(tissue, peers_python):
+    options = {"resolutions": [0.2, 2.0], "min_share": 0.01}
+    result = run_method("squidpy_utag", tissue, n_niches=3, options=options, python=peers_python, timeout=300)
+    assert result.error is None
+    assert result.clusters.shape == (tissue.n_obs, 3)
+    numbers = [len(set(column) - {"no counts"}) for column in result.clusters.T]
+    assert numbers[0] <= numbers[1]
+    assert numbers[2] == 3
+    assert result.info["resolutions"] == [0.2, 2.0]
+    matched = {"resolution": result.info["matched_resolution"]}
+    again = run_method("squidpy_utag", tissue, options=matched, python=peers_python, timeout=300)
+    np.testing.assert_array_equal(again.clusters, result.clusters[:, 2])

@@ -49,6 +49,14 @@ def test_a_cell_without_counts_is_zero_and_a_cluster_of_its_own(tissue, fake_pyt
     assert result.clusters[-1] == "no counts"
 
 
+def test_clusters_may_have_a_column_for_each_resolution(tissue, fake_python):
+    columns = "np.array([['a', 'b']] * 79)"
+    result = run_method("squidpy_utag", tissue, python=fake_python(f"write(clusters={columns})"))
+    assert result.clusters.shape == (tissue.n_obs, 2)
+    assert list(result.clusters[0]) == ["a", "b"]
+    assert list(result.clusters[-1]) == ["no counts", "no counts"]
+
+
 def test_a_peer_sees_no_label(tissue, fake_python):
     tissue.obs["truth"] = tissue.obs["region"]
     body = """

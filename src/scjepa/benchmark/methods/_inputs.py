@@ -162,7 +162,7 @@ def restore(output: dict, has: np.ndarray) -> dict:
                 filled[part] = np.zeros((len(has), values.shape[1]), dtype=np.float32)
                 filled[part][has] = values
     clusters = None if output.get("clusters") is None else np.asarray(output["clusters"])
-    if clusters is not None and clusters.shape == (has.sum(),):
-        filled["clusters"] = np.full(len(has), "no counts", dtype=object)
+    if clusters is not None and clusters.ndim in (1, 2) and len(clusters) == has.sum():
+        filled["clusters"] = np.full((len(has), *clusters.shape[1:]), "no counts", dtype=object)
         filled["clusters"][has] = clusters.astype(str)
     return filled

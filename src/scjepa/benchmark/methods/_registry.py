@@ -196,10 +196,15 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "squidpy_neighborhood": _squidpy(
             "neighborhood",
             "shares of cell groups among the neighbors, Leiden",
-            options=("resolution", "cell_type_key"),
+            options=("resolution", "resolutions", "min_share", "cell_type_key"),
             obs_options=("cell_type_key",),
         ),
-        "squidpy_utag": _squidpy("utag", "expression averaged over the graph, Leiden", options=("resolution",)),
+        "squidpy_utag": _squidpy(
+            "utag",
+            "expression averaged over the graph, Leiden",
+            options=("resolution", "resolutions", "min_share"),
+            seeded=False,
+        ),
         "squidpy_cellcharter": _squidpy(
             "cellcharter", "components aggregated over three hops, Gaussian mixture of n_niches"
         ),
@@ -207,7 +212,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "spatialleiden",
             "Leiden on the graphs of expression and of space together",
             needs="squidpy 1.8 or newer and spatialleiden",
-            options=("resolution",),
+            options=("resolution", "resolutions", "min_share"),
         ),
         "nicheformer": Method(
             "Nicheformer's cell embeddings from a local checkpoint; with the same graph, their neighborhood means",

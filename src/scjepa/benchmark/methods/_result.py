@@ -33,7 +33,8 @@ class MethodResult:
     embedding
         ``(n_cells, n_dims)`` float32 in the order of the cells, or ``None``.
     clusters
-        ``(n_cells,)`` the method's own niches as text, or ``None``.
+        ``(n_cells,)`` the method's own niches as text, or ``None``; ``(n_cells, n)`` of a method that was given several
+        ``resolutions``.
     cell_embedding
         ``(n_cells, n_dims)`` float32 at the scale of cells, for methods that have one beside that of neighborhoods.
     seconds
@@ -106,9 +107,9 @@ def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | N
         raise MethodError("The method gave neither an embedding nor clusters.")
     if clusters is not None:
         clusters = np.asarray(clusters)
-        if clusters.shape != (n_cells,):
+        if clusters.ndim not in (1, 2) or len(clusters) != n_cells:
             raise MethodError(f"The clusters have the shape {clusters.shape}; the data have {n_cells} cells.")
-        missing = pd.isna(clusters)
+        missing = pd.isna(clusters).reshape(n_cells, -1).any(axis=1)
         if missing.any():
             raise MethodError(f"{missing.sum()} of {n_cells} cells have no cluster (NaN), as row {missing.argmax()}.")
         clusters = clusters.astype(str)
