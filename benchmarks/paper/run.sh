@@ -78,6 +78,9 @@ axes=(
     --ablate masking.ratio=0.3,0.5,0.6,0.7,0.9
     --ablate masking.scheme=stratified,whole_cell,target_cell,uniform,rank_span,mixture
     --ablate tokens.tokenizer=graph,neighborhood
+    --grid tokens.tokenizer=neighborhood tokens.n_tokens=64,256
+    --grid tokens.tokenizer=neighborhood encoder.value=none
+    --grid tokens.tokenizer=neighborhood encoder.rank=none
     --ablate tokens.ties=order,shared
     --ablate encoder.value=mlp,bound,none
     --grid encoder.value=bins encoder.n_bins=20,50,100
