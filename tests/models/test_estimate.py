@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from dataclasses import replace
@@ -80,6 +81,19 @@ def test_nothing_is_changed(adata, make_model):
     assert all(p.grad is None for p in model.module.parameters())
     assert not model.module.training
     assert told.training_seconds > 0
+
+
+def test_nothing_is_held_on_to(adata, make_model):
+    """A step that is counted leaves nothing behind: what autograd kept of it is freed with it."""
+
+    def in_graphs() -> int:
+        gc.collect()
+        return sum(1 for found in gc.get_objects() if isinstance(found, torch.Tensor) and found.grad_fn is not None)
+
+    model = make_model(adata)
+    source, before = model._source(None), in_graphs()
+    assert _estimate.training_bytes(model.module, source, model.config.training) > 0
+    assert in_graphs() == before
 
 
 def test_other_data_may_be_asked_for(trained, with_graph):

@@ -192,7 +192,8 @@ def _kept_by_autograd(twin: Towers, batch: Any, seed: int) -> int:
         storage = x.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return x
+        # Not x itself: a step that keeps its own result would hold on to itself, and never be freed.
+        return x.detach()
 
     with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         loss = _loss(twin, batch, seed)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -7,8 +8,10 @@ import time
 import joblib
 import numpy as np
 import pytest
+from anndata import AnnData
 
 from scjepa.benchmark import METHODS, run_method
+from scjepa.models import STJEPA
 
 SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 
@@ -147,6 +150,20 @@ def test_a_method_of_this_session_that_fails_gives_the_reason(tissue):
     result = run_method("stjepa", tissue, options={"preset": "nothing"})
     assert "ValueError" in result.error
     assert "nothing" in result.error
+
+
+@pytest.mark.parametrize("name", ["untrained", "pooled_input"])
+def test_what_was_embedded_is_let_go_and_what_the_user_set_up_is_not(tissue, name):
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(found, AnnData) for found in gc.get_objects())
+
+    STJEPA.setup_anndata(tissue)
+    mine = STJEPA(tissue, "demo")
+    before = held()
+    assert run_method(name, tissue, options={"preset": "demo"}).error is None
+    assert held() == before
+    assert mine.get_latent_representation().shape == (tissue.n_obs, 64)
 
 
 @pytest.mark.parametrize(

@@ -44,25 +44,27 @@ def stjepa(
     """Train ST-JEPA on the data and embed its neighborhoods; ``parts`` change the preset."""
     model = _model(adata, seed, preset, parts)
     model.train(accelerator=accelerator, progress_bar=False)
-    return {**_embeddings(model, genes), "info": _info(model)}
+    return _result(model, genes)
 
 
 def untrained(
     adata: AnnData, *, seed: int, n_niches: int | None = None, preset: Any = "base", genes: Any = None, **parts: Any
 ) -> dict[str, Any]:
     """Embed neighborhoods with the encoder's initial weights."""
-    model = _model(adata, seed, preset, parts)
-    return {**_embeddings(model, genes), "info": _info(model)}
+    return _result(_model(adata, seed, preset, parts), genes)
 
 
-def _embeddings(model: STJEPA, genes: Any) -> dict[str, np.ndarray]:
-    """Return the embeddings of both scales, from some of the genes or from all."""
+def _result(model: STJEPA, genes: Any) -> dict[str, Any]:
+    """Return the embeddings of both scales, from some of the genes or from all, and let go of the data."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
-        return {
+        embeddings = {
             "embedding": model.get_latent_representation(genes=genes),
             "cell_embedding": model.get_latent_representation(genes=genes, scale="cell"),
         }
+    # scvi-tools keeps the data of every model for as long as the session lasts; a comparison makes hundreds.
+    model.deregister_manager(model.adata)
+    return {**embeddings, "info": _info(model)}
 
 
 def pooled_input(
@@ -79,7 +81,7 @@ def pooled_input(
     product = {"value": "bound", "value_scale": "log1p", "rank": "none", "segment": "none", "n_layers": 1}
     model = _model(adata, seed, preset, {**parts, "encoder": {**(encoder or {}), **product}})
     model.module.target.transformer = _passing_on()
-    return {**_embeddings(model, genes), "info": _info(model)}
+    return _result(model, genes)
 
 
 def _passing_on() -> nn.Module:
