@@ -164,6 +164,26 @@ def test_table_2_has_the_default_in_every_axis_and_says_how_many_cells_fill_l():
     assert table_2(tidy(one("demo", 0.5)), []).empty
 
 
+def test_table_2_tells_each_level_against_the_default_seed_by_seed():
+    def one(configuration, values):
+        case = {"data": "a", "task": "within", "method": "stjepa", "group": "T", "n_cells": 9, "metric": "nmi"}
+        found = {(seed, leiden, 1.0): value for seed, value in values.items() for leiden in (0, 1)}
+        return [{**row, "configuration": configuration} for row in rows_of(found, **case)]
+
+    levels = [
+        Level("masking.ratio", "0.6", "demo", True),
+        Level("masking.ratio", "0.3", "demo, masking.ratio=0.3", False),
+    ]
+    # The third seed of the level is not there yet: only what both have is compared.
+    rows = tidy(one("demo", {0: 0.5, 1: 0.7, 2: 0.1}), one("demo, masking.ratio=0.3", {0: 0.48, 1: 0.7}))
+    table = table_2(rows, levels).set_index("value")
+    assert table.loc["0.3", "nmi_change"] == pytest.approx(-0.01)
+    assert table.loc["0.3", "nmi_change_std_seeds"] == pytest.approx(np.std([-0.02, 0.0], ddof=1))
+    assert np.isnan(table.loc["0.6", "nmi_change"])
+    assert "-0.010 ± 0.014" in table_2_markdown(table.reset_index())
+    assert "nmi_change" not in table_2(tidy(one("demo", {0: 0.5})), levels[:1])
+
+
 def test_occupancy_counts_cells_that_express_as_many_genes():
     counts = np.array([[1, 2, 3, 4], [5, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0]])
     table = occupancy(counts, ["a", "a", "b", "b"], lengths=(1, 2, 4)).set_index(["group", "n_tokens"])

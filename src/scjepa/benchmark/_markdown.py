@@ -31,6 +31,9 @@ HEADINGS = {
     "transfer_macro_f1": "macro-F1",
     "transfer_majority_rate": "accuracy of the commonest label",
     "share_full": "cells that fill L",
+    "nmi_change": "NMI against default",
+    "nmi_matched_change": "NMI matched against default",
+    "ilisi_technology_change": "iLISI against default",
     "nmi_untrained": "NMI untrained",
     "nmi_matched_untrained": "NMI matched untrained",
     "ilisi_technology_untrained": "iLISI untrained",
@@ -83,7 +86,8 @@ def _score(row: dict, metric: str) -> str:
         return ""
     spreads = [row.get(f"{metric}_std_{cause}") for cause in ("resolutions", "seeds")]
     told = "; ".join(f"{spread:.3f}" for spread in spreads if spread is not None and not pd.isna(spread))
-    return f"{row[metric]:.3f}" + (f" ± {told}" if told else "")
+    value = f"{row[metric]:+.3f}" if metric.endswith("_change") else f"{row[metric]:.3f}"
+    return value + (f" ± {told}" if told else "")
 
 
 def _number(value: float, form: str) -> str:

@@ -46,8 +46,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
         ``std_leiden``: the standard deviation (n - 1) over resolutions, over the method's seeds and over Leiden's, of
         the means over the other two; NaN where there is one. ``seeds`` counts the method's seeds.
     """
-    values = rows[rows["metric"].notna() & rows["value"].notna()]
-    values = pd.concat([values, _weighted(values), _weighted_over_data(values)], ignore_index=True)
+    values = _values(rows)
     keys = [*CASE, "group", "metric"]
     groups = values.groupby(keys, sort=False, dropna=False)
     table = groups.agg(n_cells=("n_cells", "first"), value=("value", "mean"), seeds=("seed", "nunique"))
@@ -57,6 +56,12 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
         means = shown.groupby([*keys, column], sort=False)["value"].mean()
         table[f"std_{name}"] = means.groupby(level=list(range(len(keys))), sort=False).std()
     return table.reset_index()
+
+
+def _values(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows that have a value, and those of means over technologies and over data beside them."""
+    values = rows[rows["metric"].notna() & rows["value"].notna()]
+    return pd.concat([values, _weighted(values), _weighted_over_data(values)], ignore_index=True)
 
 
 def _weighted(values: pd.DataFrame) -> pd.DataFrame:
@@ -177,17 +182,21 @@ def table_2(rows: pd.DataFrame, levels: Sequence[Level], occupancy: pd.DataFrame
     -------
     pandas.DataFrame
         ``axis``, ``value`` and ``default`` before the columns of :func:`table_1`; the default is a row of every axis.
-        Where the untrained encoder took part, agreement and mixing of it at the same level, such as
-        ``nmi_untrained``.
+        Agreement and mixing against the default, seed by seed, such as ``nmi_change`` and ``nmi_change_std_seeds``: a
+        seed moves all levels alike, so that their difference is steadier than they are. Where the untrained encoder
+        took part, agreement and mixing of it at the same level, such as ``nmi_untrained``.
     """
     if not levels:
         return pd.DataFrame()
     table = table_1(rows[rows["method"] == OURS])
-    beside = _untrained(rows)
+    beside, changes = _untrained(rows), _changes(rows, levels)
     parts = []
     for level in levels:
         own = table[table["configuration"] == level.configuration]
         own = own.assign(axis=level.axis, value=level.value, default=level.default)
+        if not changes.empty:
+            change = changes[changes["configuration"] == level.configuration].drop(columns="configuration")
+            own = own.merge(change, on=PLACE, how="left")
         if not beside.empty:
             control = beside[beside["configuration"] == level.untrained].drop(columns="configuration")
             own = own.merge(control, on=PLACE, how="left")
@@ -198,6 +207,23 @@ def table_2(rows: pd.DataFrame, levels: Sequence[Level], occupancy: pd.DataFrame
     found = pd.concat(parts, ignore_index=True)
     first = ["axis", "value", "default"]
     return found[[*first, *[column for column in found.columns if column not in first]]]
+
+
+def _changes(rows: pd.DataFrame, levels: Sequence[Level]) -> pd.DataFrame:
+    """Return differences from the default by configuration, mean and standard deviation over seeds they share."""
+    default = next((level.configuration for level in levels if level.default), None)
+    values = _values(rows[rows["method"] == OURS])
+    values = values[values["metric"].isin((*AGREEMENT, *MIXING))]
+    means = values.groupby([*PLACE, "metric", "seed", "configuration"], sort=False)["value"].mean().unstack()
+    if default not in means:
+        return pd.DataFrame()
+    changes = means.drop(columns=default).sub(means[default], axis=0).stack().rename("change").reset_index()
+    if changes.empty:
+        return pd.DataFrame()
+    over_seeds = changes.groupby([*PLACE, "configuration", "metric"], sort=False)["change"].agg(["mean", "std"])
+    wide = over_seeds.unstack("metric")
+    wide.columns = [f"{metric}_change{'' if kind == 'mean' else '_std_seeds'}" for kind, metric in wide.columns]
+    return wide.reset_index()
 
 
 def _untrained(rows: pd.DataFrame) -> pd.DataFrame:
