@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,27 @@ def test_the_state_of_another_run_is_not_resumed(data, tiny, tmp_path, capsys):
     assert main([*words, *state, "--overwrite", "--resume", "--seed", "9"]) == 1
     assert "another run: training differ" in capsys.readouterr().err
     assert main([*words, *state, "--overwrite", "--resume"]) == 0
+
+
+def test_a_run_that_has_ended_is_resumed_by_doing_nothing(data, tiny, tmp_path, capsys):
+    out, words = tmp_path / "m", ["fit", str(data / "a.h5ad"), *tiny]
+    again = [*words, "--out", str(out), "--checkpoint-dir", str(tmp_path / "state"), "--resume"]
+    assert main(again) == 0
+    saved = (out / "model.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(again) == 0
+    streams = capsys.readouterr()
+    assert "this run has ended" in streams.err
+    assert streams.out == f"{out}\n"
+    assert (out / "model.json").stat().st_mtime_ns == saved
+    # Other options are another run, another place is another model, and what is gone is made again.
+    assert main([*again, "--seed", "9"]) == 1
+    assert "another run: training differ" in capsys.readouterr().err
+    assert main([*words, "--out", str(out), "--checkpoint-dir", str(tmp_path / "new"), "--resume"]) == 1
+    assert "exists. Pass --overwrite" in capsys.readouterr().err
+    shutil.rmtree(out)
+    assert main(again) == 0
+    assert (out / "model.json").is_file()
 
 
 def _heed_interrupts() -> None:

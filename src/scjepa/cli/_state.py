@@ -8,7 +8,7 @@ from typing import Any
 
 from scjepa.cli._outputs import drafted
 
-RUN_FILE, STATE_FILE = "run.json", "last.ckpt"
+RUN_FILE, STATE_FILE, END_FILE = "run.json", "last.ckpt", "finished.json"
 
 
 def claim(folder: Path, *, resume: bool, **run: Any) -> None:
@@ -32,7 +32,8 @@ def claim(folder: Path, *, resume: bool, **run: Any) -> None:
     """
     this = json.loads(json.dumps(run))  # tuples become lists, as they will be when read
     note = folder / RUN_FILE
-    if not (folder / STATE_FILE).exists():
+    if not (folder / STATE_FILE).exists() and not (resume and (folder / END_FILE).exists()):
+        (folder / END_FILE).unlink(missing_ok=True)
         with drafted(note) as draft:
             draft.write_text(json.dumps(this, indent=1))
         return
@@ -50,3 +51,18 @@ def claim(folder: Path, *, resume: bool, **run: Any) -> None:
             f"{folder} holds the state of another run: {' and '.join(differs)} differ. Give the same files and "
             "options, or name another --checkpoint-dir."
         )
+
+
+def finish(folder: Path, out: Path) -> None:
+    """Note in ``folder`` that the run has ended, and where its model is."""
+    with drafted(folder / END_FILE) as draft:
+        draft.write_text(json.dumps({"out": str(out.resolve())}))
+
+
+def is_finished(folder: Path, out: Path) -> bool:
+    """Return whether the run of ``folder`` has ended and its model is still at ``out``."""
+    try:
+        ended = json.loads((folder / END_FILE).read_text())
+    except (OSError, ValueError):
+        return False
+    return ended == {"out": str(out.resolve())} and (out / "model.json").is_file()

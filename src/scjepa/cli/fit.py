@@ -63,18 +63,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-every", type=positive, default=100, metavar="N", help="steps between two states (default: 100)"
     )
     group.add_argument(
-        "--resume", action="store_true", help="go on from the state in --checkpoint-dir; a fresh start where none is"
+        "--resume",
+        action="store_true",
+        help="go on from the state in --checkpoint-dir; a fresh start where none is; nothing where the run has ended",
     )
 
 
 def run(options: argparse.Namespace) -> None:
     """Read, train, save."""
+    from scjepa.cli._state import claim, finish, is_finished
+
     _check_usage(options)
-    _check_out(options.out, options.overwrite)
+    # A pipeline that is run again resumes what has ended too: there is nothing left to do, which is no error.
+    ended = options.resume and not options.overwrite and is_finished(options.checkpoint_dir, options.out)
+    if not ended:
+        _check_out(options.out, options.overwrite)
 
     from scjepa.cli._cells import Where
     from scjepa.cli._join import join, keys_for
-    from scjepa.cli._state import claim
     from scjepa.models import STJEPA
 
     progress = Progress(options)
@@ -92,6 +98,9 @@ def run(options: argparse.Namespace) -> None:
             training={name: getattr(options, name) for name in names},
             data=[[part.file.name, len(part.names), len(part.genes)] for part in cells],
         )
+    if ended:
+        progress.step(f"this run has ended; its model is in {options.out}")
+        return written(options.out)
     STJEPA.setup_anndata(adata, **keys.to_dict())
     if options.start:
         how = {"freeze": options.freeze or "none", "seed": options.seed, "accelerator": options.accelerator}
@@ -105,6 +114,8 @@ def run(options: argparse.Namespace) -> None:
     _train(model, options)
     progress.note(str(model.diagnose()))
     model.save(options.out, overwrite=options.overwrite)
+    if options.checkpoint_dir is not None:
+        finish(options.checkpoint_dir, options.out)
     progress.step(f"saved the model to {options.out}")
     written(options.out)
 
