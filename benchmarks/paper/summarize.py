@@ -1,0 +1,147 @@
+"""Short tables of what `run.sh` has made, for the documentation: results/*.md.
+
+    python benchmarks/paper/summarize.py
+
+`sets.md` and `pairs.md`: methods × sets, each method at the read-out and settings that are best for it on that score.
+`axes.md`: each level of the ablation against the default, seed by seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+RESULTS = Path(__file__).parent / "results"
+
+SETS = {"V1": "table1-V1", "mPFC (3 mice jointly)": "table1-mPFC", "osmFISH": "table1-osmFISH"}
+PAIRS = {"V1 × osmFISH": "pairs-V1xosmFISH", "V1 × mPFC": "pairs-V1xmPFC"}
+
+ROWS = {
+    "**ST-JEPA**": ("stjepa",),
+    "CellCharter": ("cellcharter",),
+    "squidpy, flavor `spatialleiden`": ("squidpy_spatialleiden",),
+    "scVI, neighborhood means": ("scvi_mean",),
+    "Banksy, with and without Harmony": ("banksy", "banksy_harmony"),
+    "GraphST": ("graphst",),
+    "Novae, trained from nothing": ("novae",),
+    "squidpy, flavor `utag`": ("squidpy_utag",),
+    "squidpy, flavor `neighborhood`": ("squidpy_neighborhood",),
+    "squidpy, flavor `cellcharter`": ("squidpy_cellcharter",),
+    "pooled input": ("pooled_input",),
+    "untrained encoder": ("untrained",),
+    "neighborhood PCA; z-scored; with Harmony": ("neighborhood_pca", "section_zscored_pca", "harmony_pca"),
+}
+"""Rows, and the methods of each."""
+
+UNSEEDED = ("neighborhood_pca", "section_zscored_pca", "banksy", "squidpy_utag")
+"""Methods without a seed: one run is all there is."""
+
+WEIGHTED, ALL = "weighted by cells", "all"
+
+
+def table_of(folder: str) -> pd.DataFrame:
+    """Return the scored rows of a table, or none where it was not made."""
+    path = RESULTS / folder / "table1.csv"
+    if not path.is_file():
+        return pd.DataFrame()
+    table = pd.read_csv(path)
+    return table[table["reason"].isna()]
+
+
+def score(table: pd.DataFrame, methods: tuple[str, ...], metric: str) -> str:
+    """Return the best of a score, and the standard deviation over seeds where there are several."""
+    if table.empty or metric not in table:
+        return "not run"
+    own = table[table["method"].isin(methods) & table[metric].notna()]
+    if own.empty:
+        return "not run" if table[table["method"].isin(methods)].empty else "none"
+    best = own.loc[own[metric].idxmax()]
+    spread = best.get(f"{metric}_std_seeds")
+    if best["method"] in UNSEEDED:
+        return f"{best[metric]:.3f}"
+    return f"{best[metric]:.3f} ± {spread:.3f}" if pd.notna(spread) else f"{best[metric]:.3f} (1)"
+
+
+def sets() -> str:
+    """Return NMI over the resolutions, and at the matched number, of every method on every set."""
+    tables = {name: table_of(folder) for name, folder in SETS.items()}
+    lines = [
+        f"| NMI over the resolutions; at the matched number | {' | '.join(tables)} |",
+        "|---" * (len(tables) + 1) + "|",
+    ]
+    for row, methods in ROWS.items():
+        cells = [f"{score(t, methods, 'nmi')}; {score(t, methods, 'nmi_matched')}" for t in tables.values()]
+        cells = ["not run" if cell.startswith("not run") else cell for cell in cells]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def pairs() -> str:
+    """Return agreement weighted by cells, and mixing, of every method on every pair of technologies."""
+    parts = []
+    for name, folder in PAIRS.items():
+        table = table_of(folder)
+        if table.empty:
+            continue
+        agreed, mixed = table[table["group"] == WEIGHTED], table[table["group"] == ALL]
+        carried = [group for group in table["group"].unique() if " to " in group]
+        head = [name, "NMI over the resolutions", "NMI at the matched number", "iLISI"]
+        head += [f"labels carried, {group}" for group in carried]
+        lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        for row, methods in ROWS.items():
+            cells = [score(agreed, methods, "nmi"), score(agreed, methods, "nmi_matched")]
+            cells.append(score(mixed, methods, "ilisi_technology"))
+            cells += [score(table[table["group"] == group], methods, "transfer_accuracy") for group in carried]
+            lines.append(f"| {row} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def axes(folder: str, readouts: tuple[str, str] = ("hops", "z30")) -> str:
+    """Return every level against the default at two read-outs, and the untrained encoder beside the first."""
+    table = pd.read_csv(RESULTS / folder / "table2.csv")
+    table = table[table["reason"].isna()]
+    first, second = (table[table["readout"] == readout] for readout in readouts)
+    head = [
+        "axis",
+        "value",
+        f"NMI, {readouts[0]}",
+        "against the default",
+        "matched",
+        "against the default",
+        "untrained",
+    ]
+    head += [f"NMI, {readouts[1]}", "against the default", "CPU s", "seeds"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    told: set[str] = set()
+    for (_, one), (_, two) in zip(first.iterrows(), second.iterrows(), strict=True):
+        default = bool(one["default"])
+        axis = "" if one["axis"] in told else one["axis"]
+        told.add(one["axis"])
+        cells = [axis, f"**{one['value']}**" if default else one["value"], f"{one['nmi']:.3f}", change(one, "nmi")]
+        cells += [f"{one['nmi_matched']:.3f}", change(one, "nmi_matched"), number(one.get("nmi_untrained"))]
+        cells += [f"{two['nmi']:.3f}", change(two, "nmi"), f"{one['cpu_seconds']:.0f}", str(one["seeds"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def change(row: pd.Series, metric: str) -> str:
+    """Return a level's difference from the default, with its standard deviation over seeds."""
+    value, spread = row.get(f"{metric}_change"), row.get(f"{metric}_change_std_seeds")
+    if pd.isna(value):
+        return ""
+    return f"{value:+.3f}" + ("" if pd.isna(spread) else f" ± {spread:.3f}")
+
+
+def number(value: float | None) -> str:
+    """Return three digits, or nothing."""
+    return "" if value is None or pd.isna(value) else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    (RESULTS / "sets.md").write_text(sets())
+    (RESULTS / "pairs.md").write_text(pairs())
+    for name in ("V1", "simulated", "V1xosmFISH", "grid-V1"):
+        if (RESULTS / f"table2-{name}" / "table2.csv").is_file():
+            (RESULTS / f"axes-{name}.md").write_text(axes(f"table2-{name}"))
