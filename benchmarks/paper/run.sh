@@ -13,7 +13,7 @@
 #
 # METHODS="stjepa controls" SEEDS=1 STEPS=150 TIMEOUT=1500 before the command take less: some methods, fewer seeds, fewer
 # steps of ST-JEPA in table2 (450), less time for a peer (7200 s); LENGTHS=16,32,64,128 leaves the long sequences of table2
-# to a GPU. What is there already is never run again.
+# to a GPU. PRESET=technologies sets another of ST-JEPA beside `base` in table1. What is there already is never run again.
 #
 # Finished runs are kept in SCJEPA_PAPER_OUT (~/.cache/scjepa/paper), and the same command goes on there; tables are
 # copied to benchmarks/paper/results/. How long each takes is in README.md.
@@ -54,7 +54,7 @@ quick() {
 }
 
 table1() {
-    local how=(--methods ${METHODS:-all} --preset base --seeds "${SEEDS:-3}" --timeout "${TIMEOUT:-7200}")
+    local how=(--methods ${METHODS:-all} --preset "${PRESET:-base}" --seeds "${SEEDS:-3}" --timeout "${TIMEOUT:-7200}")
     run table1-V1 --data "$v1" --label region "${how[@]}"
     run table1-osmFISH --data "$osmfish" --label region "${how[@]}"
     run table1-mPFC --data "$mpfc" --label region "${how[@]}"
