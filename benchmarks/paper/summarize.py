@@ -15,10 +15,11 @@ import pandas as pd
 RESULTS = Path(__file__).parent / "results"
 
 SETS = {"V1": "table1-V1", "mPFC (3 mice jointly)": "table1-mPFC", "osmFISH": "table1-osmFISH"}
-PAIRS = {"V1 × osmFISH": "pairs-V1xosmFISH", "V1 × mPFC": "pairs-V1xmPFC"}
+PAIRS = {"V1 × osmFISH": "V1xosmFISH", "V1 × mPFC": "V1xmPFC"}
 
 ROWS = {
-    "**ST-JEPA**": ("stjepa",),
+    "**ST-JEPA**, `base`": ("stjepa base",),
+    "**ST-JEPA**, `technologies`": ("stjepa technologies",),
     "CellCharter": ("cellcharter",),
     "squidpy, flavor `spatialleiden`": ("squidpy_spatialleiden",),
     "scVI, neighborhood means": ("scvi_mean",),
@@ -32,7 +33,7 @@ ROWS = {
     "untrained encoder": ("untrained",),
     "neighborhood PCA; z-scored; with Harmony": ("neighborhood_pca", "section_zscored_pca", "harmony_pca"),
 }
-"""Rows, and the methods of each."""
+"""Rows, and the methods of each; of ST-JEPA each preset is one."""
 
 UNSEEDED = ("neighborhood_pca", "section_zscored_pca", "banksy", "squidpy_utag")
 """Methods without a seed: one run is all there is."""
@@ -46,16 +47,23 @@ def table_of(folder: str) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     table = pd.read_csv(path)
-    return table[table["reason"].isna()]
+    table = table[table["reason"].isna()]
+    ours = table["method"] == "stjepa"
+    return table.assign(method=table["method"].where(~ours, table["method"] + " " + table["configuration"]))
 
 
-def score(table: pd.DataFrame, methods: tuple[str, ...], metric: str) -> str:
-    """Return the best of a score, and the standard deviation over seeds where there are several."""
-    if table.empty or metric not in table:
+def score(table: pd.DataFrame, methods: tuple[str, ...], metric: str, group: str | None = None) -> str:
+    """Return the best of a score, and the standard deviation over seeds where there are several.
+
+    A method that was run and has no such score, as one that gives clusters and no embedding, has a dash.
+    """
+    run = table[table["method"].isin(methods)] if len(table) else table
+    if run.empty:
         return "not run"
-    own = table[table["method"].isin(methods) & table[metric].notna()]
+    own = run if group is None else run[run["group"] == group]
+    own = own[own[metric].notna()] if metric in own else own.iloc[:0]
     if own.empty:
-        return "not run" if table[table["method"].isin(methods)].empty else "none"
+        return "–"
     best = own.loc[own[metric].idxmax()]
     spread = best.get(f"{metric}_std_seeds")
     if best["method"] in UNSEEDED:
@@ -80,19 +88,20 @@ def sets() -> str:
 def pairs() -> str:
     """Return agreement weighted by cells, and mixing, of every method on every pair of technologies."""
     parts = []
-    for name, folder in PAIRS.items():
-        table = table_of(folder)
+    for name, pair in PAIRS.items():
+        table, base = table_of(f"pairs-{pair}"), table_of(f"table1-{pair}")
         if table.empty:
             continue
-        agreed, mixed = table[table["group"] == WEIGHTED], table[table["group"] == ALL]
+        if not base.empty:
+            table = pd.concat([table, base[base["method"] == "stjepa base"]], ignore_index=True)
         carried = [group for group in table["group"].unique() if " to " in group]
         head = [name, "NMI over the resolutions", "NMI at the matched number", "iLISI"]
         head += [f"labels carried, {group}" for group in carried]
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for row, methods in ROWS.items():
-            cells = [score(agreed, methods, "nmi"), score(agreed, methods, "nmi_matched")]
-            cells.append(score(mixed, methods, "ilisi_technology"))
-            cells += [score(table[table["group"] == group], methods, "transfer_accuracy") for group in carried]
+            cells = [score(table, methods, metric, WEIGHTED) for metric in ("nmi", "nmi_matched")]
+            cells.append(score(table, methods, "ilisi_technology", ALL))
+            cells += [score(table, methods, "transfer_accuracy", group) for group in carried]
             lines.append(f"| {row} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
