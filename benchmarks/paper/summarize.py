@@ -74,15 +74,14 @@ def score(table: pd.DataFrame, methods: tuple[str, ...], metric: str, group: str
 def sets() -> str:
     """Return NMI over the resolutions, and at the matched number, of every method on every set."""
     tables = {name: table_of(folder) for name, folder in SETS.items()}
-    lines = [
-        f"| NMI over the resolutions; at the matched number | {' | '.join(tables)} |",
-        "|---" * (len(tables) + 1) + "|",
-    ]
-    for row, methods in ROWS.items():
-        cells = [f"{score(t, methods, 'nmi')}; {score(t, methods, 'nmi_matched')}" for t in tables.values()]
-        cells = ["not run" if cell.startswith("not run") else cell for cell in cells]
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    parts = []
+    for title, metric in (("NMI over the resolutions", "nmi"), ("NMI at the matched number", "nmi_matched")):
+        lines = [f"| {title} | {' | '.join(tables)} |", "|---" * (len(tables) + 1) + "|"]
+        lines += [
+            f"| {r} | {' | '.join(score(t, names, metric) for t in tables.values())} |" for r, names in ROWS.items()
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
 
 
 def pairs() -> str:
@@ -112,27 +111,27 @@ def axes(folder: str, readouts: tuple[str, str] = ("hops", "z30")) -> str:
     table = pd.read_csv(RESULTS / folder / "table2.csv")
     table = table[table["reason"].isna()]
     first, second = (table[table["readout"] == readout] for readout in readouts)
-    head = [
-        "axis",
-        "value",
-        f"NMI, {readouts[0]}",
-        "against the default",
-        "matched",
-        "against the default",
-        "untrained",
-    ]
-    head += [f"NMI, {readouts[1]}", "against the default", "CPU s", "seeds"]
+    head = ["option", "value", f"NMI, {readouts[0]}", f"matched, {readouts[0]}", f"untrained, {readouts[0]}"]
+    head += [f"NMI, {readouts[1]}", "CPU s", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     told: set[str] = set()
     for (_, one), (_, two) in zip(first.iterrows(), second.iterrows(), strict=True):
-        default = bool(one["default"])
-        axis = "" if one["axis"] in told else one["axis"]
+        axis = "" if one["axis"] in told else f"`{one['axis']}`"
         told.add(one["axis"])
-        cells = [axis, f"**{one['value']}**" if default else one["value"], f"{one['nmi']:.3f}", change(one, "nmi")]
-        cells += [f"{one['nmi_matched']:.3f}", change(one, "nmi_matched"), number(one.get("nmi_untrained"))]
-        cells += [f"{two['nmi']:.3f}", change(two, "nmi"), f"{one['cpu_seconds']:.0f}", str(one["seeds"])]
-        lines.append("| " + " | ".join(cells) + " |")
+        cells = [axis, f"**{one['value']}**" if one["default"] else one["value"]]
+        cells += [
+            against(one, "nmi"),
+            against(one, "nmi_matched"),
+            number(one.get("nmi_untrained")),
+            against(two, "nmi"),
+        ]
+        lines.append("| " + " | ".join([*cells, f"{one['cpu_seconds']:.0f}", str(one["seeds"])]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def against(row: pd.Series, metric: str) -> str:
+    """Return the default's score, or a level's difference from it with the standard deviation over seeds."""
+    return f"**{row[metric]:.3f}**" if row["default"] else change(row, metric)
 
 
 def change(row: pd.Series, metric: str) -> str:
