@@ -150,6 +150,6 @@ def number(value: float | None) -> str:
 if __name__ == "__main__":
     (RESULTS / "sets.md").write_text(sets())
     (RESULTS / "pairs.md").write_text(pairs())
-    for name in ("V1", "simulated", "V1xosmFISH", "grid-V1"):
+    for name in ("V1", "simulated", "grid-V1"):
         if (RESULTS / f"table2-{name}" / "table2.csv").is_file():
             (RESULTS / f"axes-{name}.md").write_text(axes(f"table2-{name}"))
