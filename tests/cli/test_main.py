@@ -85,6 +85,7 @@ def fails_with(error: BaseException) -> Command:
         (KeyError("spatial"), 1, "scjepa: there is no 'spatial'; --debug tells where it was looked for"),
         (FileNotFoundError("There is no file x."), 1, "scjepa: There is no file x."),
         (OSError(28, "No space left on device"), 1, "scjepa: [Errno 28] No space left on device"),
+        (BrokenPipeError(32, "Broken pipe"), 1, "scjepa: [Errno 32] Broken pipe"),  # a worker's, not stdout's
         (MemoryError("Unable to allocate 9 GiB"), 1, "scjepa: memory ran out. Unable to allocate 9 GiB"),
         (KeyboardInterrupt(), 130, "scjepa: interrupted"),
         (KeyboardInterrupt("interrupted; go on"), 130, "scjepa: interrupted; go on"),

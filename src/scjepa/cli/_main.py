@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -76,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _session(options.debug, terminated):
             options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:
-        return _closed()
+    except BrokenPipeError as error:
+        return _closed() if _is_closed() else _tell(error, USER_ERROR)
     except KeyboardInterrupt as stop:  # a training that is terminated ends as one that is interrupted
         return _tell(str(stop) or "interrupted", TERMINATED if terminated.is_set() else INTERRUPTED)
     except UsageError as error:
@@ -90,6 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _tell(error, USER_ERROR)
     return OK
+
+
+def _is_closed() -> bool:
+    """Return whether nobody reads stdout any more; a pipe of a worker may break as well, which is an error."""
+    try:
+        waiting = select.poll()
+        waiting.register(sys.stdout.fileno(), 0)
+    except (AttributeError, OSError, ValueError):  # no poll on Windows; a stdout that is no file
+        return False
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def _closed() -> int:
