@@ -13,7 +13,8 @@
 #
 # METHODS="stjepa controls" SEEDS=1 STEPS=150 TIMEOUT=1500 before the command take less: some methods, fewer seeds, fewer
 # steps of ST-JEPA in table2 (450), less time for a peer (7200 s); LENGTHS=16,32,64,128 leaves the long sequences of table2
-# to a GPU. PRESET=technologies sets another of ST-JEPA beside `base` in table1. What is there already is never run again.
+# to a GPU. PRESET=technologies sets another of ST-JEPA beside `base` in table1. OPTIONS="novae.settings=tutorial" are
+# options of methods, here to leave out the graph on which Novae takes hours. What is there already is never run again.
 #
 # Finished runs are kept in SCJEPA_PAPER_OUT (~/.cache/scjepa/paper), and the same command goes on there; tables are
 # copied to benchmarks/paper/results/. How long each takes is in README.md.
@@ -37,7 +38,9 @@ run() { # NAME OPTIONS...: compare, keep runs under NAME, copy tables
     local name="$1"
     shift
     if [[ -n "$only" && "$name" != "$what-$only" ]]; then return; fi
-    "$python" -m scjepa.cli benchmark --out "$kept/$name" --accelerator "${ACCELERATOR:-auto}" "$@"
+    local options=() option
+    for option in ${OPTIONS:-}; do options+=(--option "$option"); done
+    "$python" -m scjepa.cli benchmark --out "$kept/$name" --accelerator "${ACCELERATOR:-auto}" "$@" "${options[@]}"
     mkdir -p "$here/results/$name"
     cp "$kept/$name"/{table1.csv,table1.md,runs.csv} "$here/results/$name/"
     if [[ -f "$kept/$name/table2.csv" ]]; then cp "$kept/$name"/table2.{csv,md} "$here/results/$name/"; fi

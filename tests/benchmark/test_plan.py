@@ -38,6 +38,12 @@ def test_options_for_all_calls_are_told_in_the_configuration_save_those_without_
     assert entry.options["accelerator"] == "cpu"
 
 
+def test_a_method_takes_part_in_one_of_its_settings_where_one_is_named():
+    tutorial, same = entries_of("novae", options={"novae": {"max_epochs": 2}})
+    assert (tutorial.settings, same.settings) == ("tutorial", "same graph")
+    assert entries_of("novae", options={"novae": {"max_epochs": 2, "settings": "same graph"}}) == [same]
+
+
 def test_a_function_is_given_what_it_has_parameters_for():
     seen = {}
 
@@ -64,6 +70,8 @@ def test_a_function_is_given_what_it_has_parameters_for():
         ({"stjepa": lambda adata: adata.X}, None, ValueError, "another name"),
         ("banksy", {"banksi": {}}, ValueError, "Did you mean 'banksy'"),
         ("banksy", {"banksy": {"lambda": 1}}, ValueError, "Unknown option of 'banksy'"),
+        ("banksy", {"banksy": {"settings": "graph"}}, ValueError, "Unknown settings of 'banksy' 'graph'"),
+        ("stjepa", {"stjepa": {"settings": "tutorial"}}, ValueError, "Known: same graph"),
         ("stjepa", {"stjepa": {"tokens": {"n_tokens": -1}}}, ValueError, "n_tokens must be positive"),
     ],
 )

@@ -37,6 +37,9 @@ Axes = Mapping[str | tuple[str, ...], Sequence[Any]]
 _UNTOLD = ("preset", "accelerator", "genes", "batch_size")
 """Options that are no part of a configuration's name: told otherwise, or without influence on the result."""
 
+SETTINGS = "settings"
+"""Option of every method: the one of its settings that takes part, where all would take too long."""
+
 PARTS = ("tokens", "encoder", "masking", "objective", "training")
 
 
@@ -138,15 +141,26 @@ def _names(methods: str | Sequence[str]) -> list[str]:
 
 def _known(name: str, preset: Any, options: Mapping[str, Any]) -> Iterator[Entry]:
     method = METHODS[name]
-    for option in options:
-        if option not in method.options:
-            raise ValueError(unknown_name(f"option of {name!r}", option, method.options))
     given = dict(options)
+    chosen = _settings_of(name, given.pop(SETTINGS, None))
+    for option in given:
+        if option not in method.options:
+            raise ValueError(unknown_name(f"option of {name!r}", option, (*method.options, SETTINGS)))
     if "preset" in method.options:
         given.setdefault("preset", preset)
         resolve(given["preset"], **{part: given[part] for part in PARTS if part in given})
-    for settings in method.settings:
+    for settings in chosen:
         yield Entry(name, method, settings, told(given), given)
+
+
+def _settings_of(name: str, wanted: Any) -> tuple[str, ...]:
+    """Return the settings a method takes part in: all of them where none is named."""
+    known = METHODS[name].settings
+    if wanted is None:
+        return known
+    if wanted not in known:
+        raise ValueError(unknown_name(f"settings of {name!r}", str(wanted), known))
+    return (wanted,)
 
 
 def told(options: Mapping[str, Any]) -> str:

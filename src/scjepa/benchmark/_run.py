@@ -71,7 +71,8 @@ def run(
     preset
         Preset of ST-JEPA and of the controls that share its encoder.
     options
-        Options of methods by name, such as ``{"novae_zero_shot": {"weights": folder}}``.
+        Options of methods by name, such as ``{"novae_zero_shot": {"weights": folder}}``. ``{"novae": {"settings":
+        "tutorial"}}`` takes a method in one of its settings only; default: in all.
     axes
         An ablation of ST-JEPA: values by option, such as ``{"tokens.n_tokens": [16, 32], "masking.ratio": [0.3,
         0.6]}``, changed one at a time from ``preset``; for a grid a tuple of options, with tuples of values.

@@ -57,7 +57,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--preset", default="base", choices=list(PRESETS), help="preset of ST-JEPA and its controls (default: base)"
     )
-    _comparison.add_method_options(group, "novae_zero_shot.weights=FOLDER or stjepa.training.max_steps=200")
+    _comparison.add_method_options(
+        group, "novae_zero_shot.weights=FOLDER, novae.settings=tutorial or stjepa.training.max_steps=200"
+    )
     group.add_argument("--accelerator", default="auto", choices=ACCELERATORS, help="device of ST-JEPA (default: auto)")
     group.add_argument("--timeout", type=float, metavar="S", help="seconds after which a peer is ended (default: none)")
     group = parser.add_argument_group("ablation of ST-JEPA")
