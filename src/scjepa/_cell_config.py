@@ -130,6 +130,8 @@ _CELL_WEIGHTS = (
 )
 _GENE_WEIGHTS = ("reconstruction_weight", "jepa_weight", "cell_reconstruction_weight", "cell_prompt_weight")
 """Parts of the loss that need genes as tokens."""
+_GENE_OPTIONS = ("jepa_distance", "predictor", "target_view")
+"""How the JEPA term of genes is computed; that of modules has one way."""
 
 
 @dataclass(frozen=True)
@@ -340,6 +342,13 @@ class CellJEPAConfig:
                     f"Where {what} are tokens, {stage} has no part {found[0]}. Set it to 0, or "
                     + ("begin with preset='modules'." if modules else "take tokens={'unit': 'module'}.")
                 )
+            for name in _GENE_OPTIONS if modules else ():
+                value, idle = getattr(objective, name), getattr(CellObjectiveConfig, name)
+                if value != idle:
+                    raise ValueError(
+                        f"Where modules are tokens, {stage}.{name} does nothing: a hidden module's vector is predicted, "
+                        f"by the squared distance, from what the others tell. Found {value!r}; leave it at {idle!r}."
+                    )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return nested plain dictionaries, ready for JSON."""

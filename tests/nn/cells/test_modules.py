@@ -94,3 +94,13 @@ def test_parts_that_need_the_other_kind_of_token_are_refused():
         resolve_cells("demo", tokens={"unit": "module"})
     with pytest.raises(ValueError, match="Where genes are tokens, objective has no part module_weight"):
         resolve_cells("demo", objective={"module_weight": 1.0})
+
+
+@pytest.mark.parametrize("option", [{"target_view": "masked"}, {"predictor": "none"}, {"jepa_distance": "squared"}])
+def test_options_that_modules_do_not_read_are_refused_rather_than_ignored(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"Where modules are tokens, objective.{name} does nothing"):
+        resolve_cells("modules", objective=option)
+    with pytest.raises(ValueError, match=f"finetuning.objective.{name} does nothing"):
+        resolve_cells("modules", finetuning={"objective": option})
+    resolve_cells("demo", objective=option)
