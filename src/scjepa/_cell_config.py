@@ -346,8 +346,8 @@ class CellJEPAConfig:
                 value, idle = getattr(objective, name), getattr(CellObjectiveConfig, name)
                 if value != idle:
                     raise ValueError(
-                        f"Where modules are tokens, {stage}.{name} does nothing: a hidden module's vector is predicted, "
-                        f"by the squared distance, from what the others tell. Found {value!r}; leave it at {idle!r}."
+                        f"Where modules are tokens, {stage}.{name} does nothing: what is predicted are vectors of hidden "
+                        f"modules, by their squared distance. Found {value!r}; leave it at {idle!r}."
                     )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
