@@ -3,7 +3,8 @@
     python benchmarks/paper/summarize.py
 
 `sets.md` and `pairs.md`: methods × sets, each method at the read-out and settings that are best for it on that score.
-`axes.md`: each level of the ablation against the default, seed by seed.
+`axes-*.md`: each level of an ablation against the default, seed by seed; of a pair with mixing and carried labels.
+`grid-*.md`: normalizations of values × normalizations of ranks.
 """
 
 from __future__ import annotations
@@ -129,6 +130,53 @@ def axes(folder: str, readouts: tuple[str, str] = ("hops", "z30")) -> str:
     return "\n".join(lines) + "\n"
 
 
+def pair_axes(folder: str, readout: str = "aligned_hops") -> str:
+    """Return every level on a pair of technologies: agreement weighted by cells, mixing, and labels carried over."""
+    table = pd.read_csv(RESULTS / folder / "table2.csv")
+    table = table[(table["readout"] == readout) & table["reason"].isna()].astype({"value": str})
+    carried = [group for group in table["group"].unique() if " to " in group]
+    head = ["option", "value", "NMI", "change", "matched", "change", "iLISI"]
+    head += [*(f"labels carried, {group}" for group in carried), "seeds"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    told: set[str] = set()
+    for (axis, value), level in table.groupby(["axis", "value"], sort=False):
+        by_group = level.set_index("group")
+        own, everywhere = by_group.loc[WEIGHTED], by_group.loc[ALL]
+        named = f"**{value}**" if own["default"] else value
+        option = f"`{axis}`".replace(" × ", "` × `")  # a line of the cell each
+        cells = ["" if axis in told else option, named, spread(own, "nmi"), change(own, "nmi")]
+        cells += [spread(own, "nmi_matched"), change(own, "nmi_matched"), spread(everywhere, "ilisi_technology")]
+        cells += [spread(by_group.loc[group], "transfer_accuracy") for group in carried]
+        lines.append("| " + " | ".join([*cells, str(own["seeds"])]) + " |")
+        told.add(str(axis))
+    return "\n".join(lines) + "\n"
+
+
+def grid(folder: str, readouts: tuple[str, str] = ("hops", "z30")) -> str:
+    """Return NMI over the resolutions, normalizations of values × those of ranks, at two read-outs."""
+    table = pd.read_csv(RESULTS / folder / "table2.csv")
+    table = table[table["reason"].isna()]
+    parts = []
+    for readout in readouts:
+        own = table[table["readout"] == readout]
+        values, ranks = zip(*(value.split(" × ") for value in own["value"]), strict=True)
+        square = own.assign(of_values=values, of_ranks=ranks).pivot(index="of_values", columns="of_ranks", values="nmi")
+        names = list(dict.fromkeys(values))
+        head = [f"values, *{readout}*", *(f"ranks: {name}" for name in names)]
+        lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        lines += [
+            f"| {name} | " + " | ".join(number(square.loc[name].get(rank)) for rank in names) + " |" for name in names
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def spread(row: pd.Series, metric: str) -> str:
+    """Return a score, with its standard deviation over seeds where there are several."""
+    over = row.get(f"{metric}_std_seeds")
+    return number(row.get(metric)) + ("" if pd.isna(over) or row["seeds"] < 2 else f" ± {over:.3f}")
+
+
 def against(row: pd.Series, metric: str) -> str:
     """Return the default's score, or a level's difference from it with the standard deviation over seeds."""
     return f"**{row[metric]:.3f}**" if row["default"] else change(row, metric)
@@ -147,9 +195,16 @@ def number(value: float | None) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.3f}"
 
 
+def written(name: str, text: str) -> None:
+    """Write a table; what is before and after a ± stays on its line."""
+    (RESULTS / name).write_text(text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
+
+
 if __name__ == "__main__":
-    (RESULTS / "sets.md").write_text(sets())
-    (RESULTS / "pairs.md").write_text(pairs())
-    for name in ("V1", "simulated", "grid-V1"):
+    written("sets.md", sets())
+    written("pairs.md", pairs())
+    made = {"V1": axes, "simulated": axes, "V1xosmFISH": pair_axes, "grid-V1": grid}
+    for name, table in made.items():
         if (RESULTS / f"table2-{name}" / "table2.csv").is_file():
-            (RESULTS / f"axes-{name}.md").write_text(axes(f"table2-{name}"))
+            prefix = "" if name.startswith("grid") else "axes-"
+            written(f"{prefix}{name}.md", table(f"table2-{name}"))
