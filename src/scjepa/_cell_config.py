@@ -346,8 +346,8 @@ class CellJEPAConfig:
                 value, idle = getattr(objective, name), getattr(CellObjectiveConfig, name)
                 if value != idle:
                     raise ValueError(
-                        f"Where modules are tokens, {stage}.{name} does nothing: vectors of hidden modules are told, "
-                        f"by their squared distance. Found {value!r}; leave it at {idle!r}."
+                        f"Where modules are tokens, {stage}.{name} does nothing: their loss is the squared distance "
+                        f"of hidden modules' vectors. Found {value!r}; leave it at {idle!r}."
                     )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
