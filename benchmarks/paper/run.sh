@@ -33,6 +33,7 @@ v1="$data/spatial/starmap_visual_cortex.h5ad"
 osmfish="$data/spatial/osmfish_somatosensory_cortex.h5ad"
 mpfc="$data/spatial/starmap_mpfc_3sections.h5ad"
 molcart="$data/spatial/molcart_mouse_cortex_3sections.h5ad"
+brain="$kept/brain.h5ad"  # made from the data by semisynthetic.py
 
 run() { # NAME OPTIONS...: compare, keep runs under NAME, copy tables
     local name="$1"
@@ -58,7 +59,12 @@ quick() {
 
 table1() {
     local how=(--methods ${METHODS:-all} --preset "${PRESET:-base}" --seeds "${SEEDS:-3}" --timeout "${TIMEOUT:-7200}")
+    if [[ ! -f "$brain" ]]; then
+        mkdir -p "$kept"
+        "$python" "$here/semisynthetic.py" "$data" "$brain"
+    fi
     run table1-V1 --data "$v1" --label region "${how[@]}"
+    run table1-brain --data "$brain" --label region "${how[@]}"
     run table1-osmFISH --data "$osmfish" --label region "${how[@]}"
     run table1-mPFC --data "$mpfc" --label region "${how[@]}"
     run table1-V1xosmFISH "${on_v1_osmfish[@]}" "${how[@]}"
