@@ -18,13 +18,6 @@ CPU = {"accelerator": "cpu"}
 CARD = {"description": "For tests.", "license": "CC0-1.0", "data": [{"name": "toy", "cells": 1200}]}
 
 
-def fresh(adata):
-    adata = adata.copy()
-    for key in [key for key in adata.uns if key.startswith("_scvi")]:
-        del adata.uns[key]
-    return adata
-
-
 @pytest.fixture
 def folder(trained, tmp_path):
     model, _ = trained
@@ -32,7 +25,7 @@ def folder(trained, tmp_path):
     return tmp_path / "toy"
 
 
-def test_saved_and_loaded_embeds_bit_for_bit(trained, folder):
+def test_saved_and_loaded_embeds_bit_for_bit(trained, folder, fresh):
     model, adata = trained
     loaded = scjepa.STJEPA.from_pretrained(folder, fresh(adata), **CPU)
     for scale in ("neighborhood", "cell"):
@@ -45,7 +38,7 @@ def test_saved_and_loaded_embeds_bit_for_bit(trained, folder):
     assert loaded.card.license == "CC0-1.0"
 
 
-def test_half_precision_takes_half_and_embeds_nearly_the_same(trained, folder, tmp_path):
+def test_half_precision_takes_half_and_embeds_nearly_the_same(trained, folder, tmp_path, fresh):
     model, adata = trained
     model.save_pretrained(tmp_path / "half", dtype="float16")
     loaded = scjepa.STJEPA.from_pretrained(tmp_path / "half", fresh(adata), **CPU)
@@ -56,7 +49,7 @@ def test_half_precision_takes_half_and_embeds_nearly_the_same(trained, folder, t
     assert sizes[0] < 0.6 * sizes[1]
 
 
-def test_only_what_embedding_and_fine_tuning_need_is_kept(trained, folder):
+def test_only_what_embedding_and_fine_tuning_need_is_kept(trained, folder, fresh):
     model, adata = trained
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "model.json", "weights.safetensors"]
     names = set(load_file(folder / "weights.safetensors"))
@@ -90,7 +83,7 @@ def test_readme_reads_well(folder):
     assert "## Created" in text
 
 
-def test_new_data_is_taken_in(trained, folder):
+def test_new_data_is_taken_in(trained, folder, fresh):
     _, adata = trained
     query = fresh(adata)
     query.var_names = ["New" if name == "Gene03" else name for name in query.var_names]
@@ -103,7 +96,7 @@ def test_new_data_is_taken_in(trained, folder):
     assert model.reference.n_genes == 24
 
 
-def test_a_card_follows_the_model(trained, folder, tmp_path):
+def test_a_card_follows_the_model(trained, folder, tmp_path, fresh):
     _, adata = trained
     loaded = scjepa.STJEPA.from_pretrained(folder, fresh(adata), **CPU)
     loaded.save_pretrained(tmp_path / "again")
@@ -112,7 +105,7 @@ def test_a_card_follows_the_model(trained, folder, tmp_path):
     assert scjepa.STJEPA.load(tmp_path / "saved", fresh(adata), **CPU).card == loaded.card
 
 
-def test_a_checkpoint_can_be_loaded_as_a_saved_model_and_the_other_way_round(trained, folder, tmp_path):
+def test_a_checkpoint_can_be_loaded_as_a_saved_model_and_the_other_way_round(trained, folder, tmp_path, fresh):
     model, adata = trained
     embedded = model.get_latent_representation()
     model.save(tmp_path / "saved")
@@ -126,7 +119,7 @@ def test_a_checkpoint_can_be_loaded_as_a_saved_model_and_the_other_way_round(tra
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 
-def test_truncated_changed_newer_and_foreign_files_are_refused(trained, folder, change_saved):
+def test_truncated_changed_newer_and_foreign_files_are_refused(trained, folder, change_saved, fresh):
     _, adata = trained
     load = lambda: scjepa.STJEPA.from_pretrained(folder, fresh(adata), **CPU)  # noqa: E731
     weights, model = folder / "weights.safetensors", folder / "model.json"
@@ -203,7 +196,7 @@ def shipped(folder, monkeypatch):
     return folder
 
 
-def test_shipped_checkpoints_are_found_by_name(trained, shipped):
+def test_shipped_checkpoints_are_found_by_name(trained, shipped, fresh):
     model, adata = trained
     assert pretrained.locate("toy") == shipped
     table = pretrained.available()
@@ -244,7 +237,7 @@ def _hub(monkeypatch, download):
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
 
 
-def test_names_with_an_organization_come_from_the_hub(trained, folder, monkeypatch):
+def test_names_with_an_organization_come_from_the_hub(trained, folder, monkeypatch, fresh):
     model, adata = trained
     asked = {}
 

@@ -15,14 +15,6 @@ CPU = {"accelerator": "cpu"}
 CARD = {"description": "For tests.", "license": "CC0-1.0", "data": [{"name": "toy", "cells": 150}]}
 
 
-def fresh(adata):
-    """Return a copy of which scvi-tools knows nothing."""
-    adata = adata.copy()
-    for key in [key for key in adata.uns if key.startswith("_scvi")]:
-        del adata.uns[key]
-    return adata
-
-
 @pytest.fixture
 def with_new_genes(make_adata):
     """Return other cells: the genes backwards, five of them renamed."""
@@ -31,7 +23,7 @@ def with_new_genes(make_adata):
     return cells[:, ::-1].copy()
 
 
-def test_genes_are_taken_in_and_cells_without_them_embed_as_before(finetuned, make_adata, with_new_genes):
+def test_genes_are_taken_in_and_cells_without_them_embed_as_before(finetuned, make_adata, with_new_genes, fresh):
     model, _ = finetuned
     query = scjepa.CellJEPA.load_query_data(with_new_genes, model, **CPU)
     assert len(query.vocabulary) == 50
@@ -46,7 +38,7 @@ def test_genes_are_taken_in_and_cells_without_them_embed_as_before(finetuned, ma
     assert not np.allclose(query.get_latent_representation(), without, atol=1e-3)
 
 
-def test_vectors_of_new_genes_depend_on_seed_and_name_alone(finetuned, with_new_genes):
+def test_vectors_of_new_genes_depend_on_seed_and_name_alone(finetuned, with_new_genes, fresh):
     model, _ = finetuned
     shuffled = fresh(with_new_genes[:, np.random.default_rng(0).permutation(45)].copy())
     one = scjepa.CellJEPA.load_query_data(fresh(with_new_genes), model, **CPU).get_latent_representation()
@@ -56,7 +48,9 @@ def test_vectors_of_new_genes_depend_on_seed_and_name_alone(finetuned, with_new_
     assert not np.allclose(one, other.get_latent_representation(), atol=1e-3)
 
 
-def test_a_query_model_trains_fine_tunes_saves_and_leaves_the_reference(finetuned, with_new_genes, tmp_path, quiet):
+def test_a_query_model_trains_fine_tunes_saves_and_leaves_the_reference(
+    finetuned, with_new_genes, tmp_path, quiet, fresh
+):
     model, _ = finetuned
     before = model.get_latent_representation()
     query = scjepa.CellJEPA.load_query_data(with_new_genes, model, **CPU)
@@ -70,7 +64,7 @@ def test_a_query_model_trains_fine_tunes_saves_and_leaves_the_reference(finetune
     np.testing.assert_array_equal(loaded.get_latent_representation(), query.get_latent_representation())
 
 
-def test_labels_of_the_reference_are_voted_until_the_query_trains(finetuned, with_new_genes, quiet):
+def test_labels_of_the_reference_are_voted_until_the_query_trains(finetuned, with_new_genes, quiet, fresh):
     model, _ = finetuned
     unlabelled = fresh(with_new_genes)
     unlabelled.obs = unlabelled.obs[[]]
@@ -81,7 +75,7 @@ def test_labels_of_the_reference_are_voted_until_the_query_trains(finetuned, wit
         query.train(max_steps=1, **quiet)
 
 
-def test_a_frozen_encoder_trains_new_genes_alone(finetuned, make_adata, with_new_genes, quiet):
+def test_a_frozen_encoder_trains_new_genes_alone(finetuned, make_adata, with_new_genes, quiet, fresh):
     model, _ = finetuned
     query = scjepa.CellJEPA.load_query_data(with_new_genes, model, freeze="encoder", **CPU)
     known = make_adata(30, seed=4)
@@ -94,7 +88,9 @@ def test_a_frozen_encoder_trains_new_genes_alone(finetuned, make_adata, with_new
         same.train(max_steps=1, **quiet)
 
 
-def test_what_was_learned_of_perturbations_is_not_taken_over(make_adata, make_model, with_new_genes, tmp_path, quiet):
+def test_what_was_learned_of_perturbations_is_not_taken_over(
+    make_adata, make_model, with_new_genes, tmp_path, quiet, fresh
+):
     adata = make_adata()
     adata.obs["condition"] = pd.Categorical(np.array(["ctrl", "GENE1+ctrl", "GENE2+ctrl"])[np.arange(150) % 3])
     model = make_model(adata, {})
@@ -118,7 +114,7 @@ def test_modules_keep_their_genes(make_adata, with_new_genes, make_model, quiet)
     assert query.modules == model.modules
 
 
-def test_a_checkpoint_embeds_bit_for_bit_and_holds_no_cell(finetuned, tmp_path, quiet):
+def test_a_checkpoint_embeds_bit_for_bit_and_holds_no_cell(finetuned, tmp_path, quiet, fresh):
     model, adata = finetuned
     model.save_pretrained(tmp_path / "toy", CARD)
     names = set(load_file(tmp_path / "toy" / "weights.safetensors"))
