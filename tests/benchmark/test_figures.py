@@ -174,6 +174,10 @@ def test_normalizations_are_drawn_in_three_families():
     figure = normalization_families(table)
     heights = [[patch.get_height() for patch in ax.patches] for ax in figure.axes[:3]]
     assert heights == [[0.1, 0.3], [0.1, 0.2], [0.1, 0.4]]
+    untold = figure.get_suptitle()
+    told = normalization_families(table.assign(readout="hops", nmi_untrained=0.1)).get_suptitle()
+    assert "line" not in untold
+    assert told == f"{untold}, read-out: hops, line: untrained"
     assert normalization_families(table.assign(default=False)) is None
 
 

@@ -122,11 +122,15 @@ def ablation_bars(table: pd.DataFrame, axis: str) -> Figure | None:
                 grid[row, column].set_ylabel(group, fontsize=9)
             if row == len(groups) - 1:
                 grid[row, column].set_xlabel(axis, fontsize=9)
+    figure.suptitle(_heading(axis, shown, metrics), fontsize=10)
+    return finish(figure, None, False)
+
+
+def _heading(what: str, shown: pd.DataFrame, metrics: Sequence[str]) -> str:
+    """Return what bars are of, at which read-out, and what the line across them is."""
     readouts = list(dict.fromkeys(shown["readout"])) if "readout" in shown else []
     crossed = any(f"{m}_untrained" in shown and shown[f"{m}_untrained"].notna().any() for m in metrics)
-    words = [axis, *(f"read-out: {name}" for name in readouts), *(["line: untrained"] if crossed else [])]
-    figure.suptitle(", ".join(words), fontsize=10)
-    return finish(figure, None, False)
+    return ", ".join([what, *(f"read-out: {name}" for name in readouts), *(["line: untrained"] if crossed else [])])
 
 
 def _four(table: pd.DataFrame) -> list[str]:
@@ -164,6 +168,8 @@ def _bars(ax: Axes, own: pd.DataFrame, levels: Sequence[str], metric: str) -> No
 def normalization_families(table: pd.DataFrame, axis: str = "tokens.values × tokens.ranks") -> Figure | None:
     """Draw normalizations in three families: of values alone, of ranks alone, and of both; NMI and ARI.
 
+    The default is dark; a line across a bar is the untrained encoder of that level, where it took part.
+
     Parameters
     ----------
     table
@@ -188,9 +194,10 @@ def normalization_families(table: pd.DataFrame, axis: str = "tokens.values × to
         for row, metric in enumerate(("nmi", "ari")):
             _bars(grid[row, column], own, list(own.index), metric)
             grid[row, column].set_ylim(min(0.0, float(shown[metric].min())), 1.08 * top[metric])
-        grid[0, column].set_title(f"normalization of {family}", fontsize=10)
+        grid[0, column].set_title(family, fontsize=10)
     grid[0, 0].set_ylabel("NMI")
     grid[1, 0].set_ylabel("ARI")
+    figure.suptitle(_heading("normalization of values and ranks", shown, ("nmi", "ari")), fontsize=10)
     return finish(figure, None, False)
 
 
