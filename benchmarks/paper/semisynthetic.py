@@ -2,9 +2,9 @@
 
     python benchmarks/paper/semisynthetic.py "$SCJEPA_DATA" brain.h5ad
 
-Places, regions and cell types are those of STARmap PLUS, well 11 (Shi et al. 2023), whose counts are not at hand; counts
-are those of `simulated_tissue` at difficulty "medium", drawn for each cell's type and region. Of eight windows of equal
-numbers of cells the one with the most regions is taken; regions of fewer than 50 cells there are not scored.
+Places, regions and cell types are those of STARmap PLUS, well 11 (Shi et al. 2023), whose counts are not at hand.
+Counts are those of `simulated_tissue` at difficulty "medium", drawn for each cell's type and region. Of eight windows
+of equal numbers of cells the one with the most regions is taken; regions of fewer than 50 cells there are not scored.
 """
 
 from __future__ import annotations
@@ -40,4 +40,6 @@ if __name__ == "__main__":
     adata.obs["region"] = adata.obs["region"].astype(str).where(~adata.obs["region"].isin(rare), "unlabelled")
     adata.obs = adata.obs.astype({"region": "category"})
     adata.write_h5ad(out)
-    print(f"{out}: {adata.n_obs:,} cells, {adata.obs['region'].nunique() - 1} regions and {len(rare)} too rare to score")
+    print(
+        f"{out}: {adata.n_obs:,} cells, {adata.obs['region'].nunique() - 1} regions and {len(rare)} too rare to score"
+    )

@@ -1,0 +1,60 @@
+"""Niches of methods on V1, beside the labels, of the runs that `run.sh table1 V1` has kept: docs/_static/niches_V1.png.
+
+    python benchmarks/paper/maps.py
+
+Seed 0, as many niches as there are labels, each method at the read-out and settings that are best for it by NMI.
+"""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from scjepa.benchmark._figures_maps import Found, found_of, niche_maps
+from scjepa.benchmark._store import Store
+from scjepa.benchmark._tasks import Task, make_tasks
+from scjepa.benchmark._units import Columns, read_units
+from scjepa.metrics import nmi
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+KEPT = Path(os.environ.get("SCJEPA_PAPER_OUT", CACHE / "scjepa" / "paper")) / "table1-V1"
+FIGURE = Path(__file__).parents[2] / "docs" / "_static" / "niches_V1.png"
+
+METHODS = {
+    "stjepa": "ST-JEPA, base",
+    "squidpy_spatialleiden": "squidpy spatialleiden",
+    "scvi_mean": "scVI, neighborhood means",
+    "cellcharter": "CellCharter",
+    "untrained": "untrained encoder",
+    "pooled_input": "pooled input",
+    "banksy": "Banksy",
+    "squidpy_utag": "squidpy utag",
+    "neighborhood_pca": "neighborhood PCA",
+    "graphst": "GraphST",
+    "novae": "Novae, from nothing",
+}
+
+
+def best(task: Task, store: Store, method: str) -> Found:
+    """Return what a method found at the settings that are best for it."""
+    runs = [
+        key for key in store.keys if key.method == method and key.seed == 0 and "technologies" not in key.configuration
+    ]
+    found = [one for key in runs for one in found_of(task, store, {METHODS[method]: key})]
+    return max(found, key=lambda one: nmi(task.labels[task.labelled], one.clusters[task.labelled], ignore=()))
+
+
+if __name__ == "__main__":
+    path = Path(os.environ["SCJEPA_DATA"]) / "spatial" / "starmap_visual_cortex.h5ad"
+    units = read_units({"V1": path}, Columns("region", None, None, None), [], [])
+    (task,) = make_tasks(units, "within", [], [])
+    store = Store(KEPT)
+    figure = niche_maps(task, [best(task, store, method) for method in METHODS])
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=110, bbox_inches="tight")
+    # 64 colors are enough for dots and letters, and a quarter of the size.
+    Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(FIGURE, optimize=True)
+    print(f"{FIGURE}: {FIGURE.stat().st_size // 1024} kB")
