@@ -172,6 +172,36 @@ def grid(folder: str, readouts: tuple[str, str] = ("hops", "z30")) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def harmony() -> str:
+    """Return every method at the read-out of its best NMI over the resolutions, as it is and after Harmony."""
+    table = pd.read_csv(RESULTS / "harmony.csv")
+    names = {methods: row for row, methods in ROWS.items()}
+    names |= {("banksy", "banksy_harmony"): "Banksy", ("section_zscored_pca",): "z-scored PCA"}
+    parts = []
+    for title, pair in PAIRS.items():
+        own = table[table["pair"] == pair].dropna(axis="columns", how="all")
+        carried = [column for column in own if " to " in column]
+        metrics = ["nmi", "nmi_matched", "ilisi", "ilisi_in_regions", *carried]
+        head = [title, "read-out", "NMI", "matched", "iLISI", "iLISI in layers"]
+        head += [*(f"labels carried, {name}" for name in carried)]
+        lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        for methods, row in names.items():
+            runs = own[own["method"].isin([name.split()[0] for name in methods])]
+            if runs.empty or row == "**ST-JEPA**, `base`" or len(methods) > 2:
+                continue
+            runs = runs.groupby(["harmony", "method", "settings", "readout"])[metrics]
+            means, spreads = runs.mean(), runs.std()
+            for after in (False, True):
+                best = (after, *means.loc[after]["nmi"].idxmax())
+                cells = [
+                    f"{means.loc[best, m]:.3f}" + ("" if pd.isna(d := spreads.loc[best, m]) else f" ± {d:.3f}")
+                    for m in metrics
+                ]
+                lines.append("| " + " | ".join([f"{row}, Harmony" if after else row, f"*{best[-1]}*", *cells]) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
 def spread(row: pd.Series, metric: str) -> str:
     """Return a score, with its standard deviation over seeds where there are several."""
     over = row.get(f"{metric}_std_seeds")
@@ -204,6 +234,7 @@ def written(name: str, text: str) -> None:
 if __name__ == "__main__":
     written("sets.md", sets())
     written("pairs.md", pairs())
+    written("harmony.md", harmony())
     made = {"V1": axes, "simulated": axes, "V1xosmFISH": pair_axes, "grid-V1": grid}
     for name, table in made.items():
         if (RESULTS / f"table2-{name}" / "table2.csv").is_file():
