@@ -53,7 +53,7 @@ def markdown(summary: pd.DataFrame) -> str:
 
 
 def _cell(mean: float, std: float) -> str:
-    return f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f} ± {std:.3f}"
+    return f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{std:.3f}"
 
 
 def intervals_markdown(intervals: pd.DataFrame) -> str:

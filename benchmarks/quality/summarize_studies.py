@@ -16,7 +16,7 @@ SETS = ["V1", "mPFC", "osmFISH"]
 
 def cell(values: pd.Series) -> str:
     """Return the mean of some seeds, and their spread."""
-    spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
+    spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{values.std():.3f}" if len(values) > 1 else ""
     return f"{values.mean():.3f}{spread}"
 
 
