@@ -15,7 +15,12 @@ import pandas as pd
 
 RESULTS = Path(__file__).parent / "results"
 
-SETS = {"V1": "table1-V1", "mPFC (3 mice jointly)": "table1-mPFC", "osmFISH": "table1-osmFISH"}
+SETS = {
+    "V1": "table1-V1",
+    "mPFC (3 mice jointly)": "table1-mPFC",
+    "osmFISH": "table1-osmFISH",
+    "brain (simulated counts)": "table1-brain",
+}
 PAIRS = {"V1 × osmFISH": "V1xosmFISH", "V1 × mPFC": "V1xmPFC"}
 
 ROWS = {
