@@ -2,13 +2,15 @@
 
     python benchmarks/paper/harmony.py
 
-Read-outs of kept runs are corrected for the technology by Harmony (harmonypy, its defaults, seed 0) and scored as
-`scjepa benchmark` scores them; rows go to results/harmony.csv, those that are there are not made again.
+Of ST-JEPA's preset `base` the runs of `run.sh table1` are taken. Read-outs of kept runs are corrected for the
+technology by Harmony (harmonypy, its defaults, seed 0) and scored as `scjepa benchmark` scores them; rows go to
+results/harmony.csv, those that are there are not made again.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ PAIRS = {
 }
 READOUTS = ("z30", "hops", "aligned30", "aligned_hops")
 RESOLUTIONS = (0.6, 0.8, 1.0, 1.2, 1.4)
+BASE = "stjepa base"
 LEFT_OUT = ("harmony_pca", "banksy_harmony")
 """Methods that have been through Harmony."""
 
@@ -74,11 +77,18 @@ def task_of(pair: str) -> Task:
     return make_tasks(units, "technologies", [], [])[0]
 
 
-def rows_of(pair: str, task: Task, store: Store, key: RunKey, there: set[tuple]) -> list[dict]:
+def kept_of(pair: str) -> Iterator[tuple[str, Store, RunKey]]:
+    """Yield the name of every method, and its runs."""
+    store, base = Store(KEPT / f"pairs-{pair}"), Store(KEPT / f"table1-{pair}")
+    yield from ((key.method, store, key) for key in store.keys if key.method not in LEFT_OUT)
+    yield from ((BASE, base, key) for key in base.keys if (key.method, key.configuration) == ("stjepa", "base"))
+
+
+def rows_of(pair: str, task: Task, method: str, store: Store, key: RunKey, there: set[tuple]) -> list[dict]:
     """Return a row for each read-out of a run, as it is and after Harmony."""
     arrays, rows = store.arrays(key), []
     for readout in READOUTS:
-        name = (pair, key.method, key.settings, key.seed, readout)
+        name = (pair, method, key.settings, key.seed, readout)
         values = arrays.get(f"embedding_{readout}")
         if values is None or name in there:
             continue
@@ -94,8 +104,7 @@ if __name__ == "__main__":
     columns = ["pair", "method", "settings", "seed", "readout"]
     there = set(table[columns].itertuples(index=False, name=None)) if len(table) else set()
     for pair in PAIRS:
-        task, store = task_of(pair), Store(KEPT / f"pairs-{pair}")
-        for key in sorted(store.keys, key=lambda key: (key.seed, key.method, key.settings)):
-            if key.method not in LEFT_OUT:
-                table = pd.concat([table, pd.DataFrame(rows_of(pair, task, store, key, there))], ignore_index=True)
-                table.to_csv(TABLE, index=False, float_format="%.4f")
+        task = task_of(pair)
+        for run in kept_of(pair):
+            table = pd.concat([table, pd.DataFrame(rows_of(pair, task, *run, there))], ignore_index=True)
+            table.to_csv(TABLE, index=False, float_format="%.4f")

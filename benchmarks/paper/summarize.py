@@ -180,8 +180,11 @@ def grid(folder: str, readouts: tuple[str, str] = ("hops", "z30")) -> str:
 def harmony() -> str:
     """Return every method at the read-out of its best NMI over the resolutions, as it is and after Harmony."""
     table = pd.read_csv(RESULTS / "harmony.csv")
-    names = {methods: row for row, methods in ROWS.items()}
-    names |= {("banksy", "banksy_harmony"): "Banksy", ("section_zscored_pca",): "z-scored PCA"}
+    short = {("stjepa technologies",): ("stjepa",), ("banksy", "banksy_harmony"): ("banksy",)}
+    names = {
+        short.get(methods, methods): row.removesuffix(", with and without Harmony") for row, methods in ROWS.items()
+    }
+    names |= {("section_zscored_pca",): "z-scored PCA"}
     parts = []
     for title, pair in PAIRS.items():
         own = table[table["pair"] == pair].dropna(axis="columns", how="all")
@@ -191,8 +194,8 @@ def harmony() -> str:
         head += [*(f"labels carried, {name}" for name in carried)]
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for methods, row in names.items():
-            runs = own[own["method"].isin([name.split()[0] for name in methods])]
-            if runs.empty or row == "**ST-JEPA**, `base`" or len(methods) > 2:
+            runs = own[own["method"].isin(methods)]
+            if runs.empty or len(methods) > 1:
                 continue
             runs = runs.groupby(["harmony", "method", "settings", "readout"])[metrics]
             means, spreads = runs.mean(), runs.std()
