@@ -39,7 +39,7 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check(adata: ad.AnnData, before: ad.AnnData) -> None:
+def assert_added(adata: ad.AnnData, before: ad.AnnData) -> None:
     """Check that the additions are there and the rest is what it was."""
     np.testing.assert_array_equal(adata.obsm["X_stjepa"], ADDITIONS.obsm["X_stjepa"])
     assert adata.obs["niche"].tolist() == NICHES.tolist()
@@ -57,7 +57,7 @@ def test_a_copy_has_all_that_was_there_and_the_additions(data, tmp_path, name):
     mark = checksum(file.path)
     target = tmp_path / f"out{file.path.suffix}"
     add(file, ADDITIONS, target)
-    check(read(target), read(file.path))
+    assert_added(read(target), read(file.path))
     assert checksum(file.path) == mark
     assert [p.name for p in tmp_path.iterdir()] == [target.name]
     if name == "s.zarr":
@@ -74,7 +74,7 @@ def test_an_input_can_be_written_to_again_and_again(data, tmp_path, name):
     for _ in range(2):
         (file,) = data_files([path])
         add(file, ADDITIONS, path)
-        check(read(path), before)
+        assert_added(read(path), before)
         assert [p.name for p in tmp_path.iterdir()] == [name]
     if name == "s.zarr":
         assert sorted(p.name for p in (path / "tables").iterdir() if p.is_dir()) == ["table"]
@@ -83,8 +83,12 @@ def test_an_input_can_be_written_to_again_and_again(data, tmp_path, name):
 @pytest.mark.parametrize(("name", "suffix"), [("a.h5ad", ".zarr"), ("b.zarr", ".h5ad"), ("s.zarr", ".h5ad")])
 def test_other_formats(data, tmp_path, name, suffix):
     (file,) = data_files([data / name])
-    add(file, ADDITIONS, tmp_path / f"out{suffix}")
-    check(read(tmp_path / f"out{suffix}"), read(file.path))
+    mark = checksum(file.path)
+    target = tmp_path / f"out{suffix}"
+    add(file, ADDITIONS, target)
+    assert_added(read(target), read(file.path))
+    assert checksum(file.path) == mark
+    assert [p.name for p in tmp_path.iterdir()] == [target.name]
 
 
 def test_other_notes_stay(data, tmp_path):
