@@ -7,20 +7,17 @@ Seed 0, as many niches as there are labels, each method at the read-out and sett
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
 from pathlib import Path
 
+from kept import KEPT, task_of
 from PIL import Image
 
 from scjepa.benchmark._figures_maps import Found, found_of, niche_maps
 from scjepa.benchmark._store import Store
-from scjepa.benchmark._tasks import Task, make_tasks
-from scjepa.benchmark._units import Columns, read_units
+from scjepa.benchmark._tasks import Task
 from scjepa.metrics import nmi
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-KEPT = Path(os.environ.get("SCJEPA_PAPER_OUT", CACHE / "scjepa" / "paper")) / "table1-V1"
 FIGURE = Path(__file__).parents[2] / "docs" / "_static" / "niches_V1.png"
 
 METHODS = {
@@ -48,10 +45,7 @@ def best(task: Task, store: Store, method: str) -> Found:
 
 
 if __name__ == "__main__":
-    path = Path(os.environ["SCJEPA_DATA"]) / "spatial" / "starmap_visual_cortex.h5ad"
-    units = read_units({"V1": path}, Columns("region", None, None, None), [], [])
-    (task,) = make_tasks(units, "within", [], [])
-    store = Store(KEPT)
+    task, store = task_of({"V1": "starmap_visual_cortex"}, "region", "within"), Store(KEPT / "table1-V1")
     figure = niche_maps(task, [best(task, store, method) for method in METHODS])
     for ax in figure.axes:  # the page shows it at half its size
         ax.title.set_fontsize(14)
