@@ -22,19 +22,12 @@ def extremes(table: pd.DataFrame, readout: str) -> list[tuple[str, str]]:
     return [(str(row["axis"]), str(row["value"])) for _, row in ordered.iloc[[-1, 0]].iterrows()]
 
 
-def words(table: pd.DataFrame, axis: str, value: str) -> list[str]:
-    """Return an axis and its value as options, the default beside it; one of several options is a grid of one."""
+def words(axis: str, value: str) -> list[str]:
+    """Return an axis and its value as options; one of several options is a grid of one."""
     names, values = axis.split(" × "), value.split(" × ")
     if len(names) > 1:
         return ["--grid", *(f"{name}={level}" for name, level in zip(names, values, strict=True))]
-    default = table.loc[(table["axis"] == axis) & table["default"], "value"].iloc[0]
-    return ["--ablate", f"{axis}={default},{value}"]
-
-
-def default_of(table: pd.DataFrame) -> list[str]:
-    """Return the first axis that has the default, and its value."""
-    first = table[table["default"]].iloc[0]
-    return ["--ablate", f"{first['axis']}={first['value']}"]
+    return ["--ablate", f"{axis}={value}"]
 
 
 if __name__ == "__main__":
@@ -43,8 +36,5 @@ if __name__ == "__main__":
     parser.add_argument("--readout", default="hops")
     given = parser.parse_args()
     table = pd.read_csv(given.table).astype({"value": str})
-    levels = [words(table, *level) for level in extremes(table, given.readout)]
-    if not any("--ablate" in level for level in levels):
-        levels.insert(0, default_of(table))  # levels are told against it
-    for level in levels:
-        print("\n".join(level))
+    for level in extremes(table, given.readout):
+        print("\n".join(words(*level)))

@@ -103,6 +103,18 @@ def test_axes_change_one_thing_at_a_time_and_the_default_is_run_once():
     assert entries[2].options == {"preset": "demo", "tokens": {"n_tokens": 32}}
 
 
+def test_the_default_is_a_level_of_every_axis_named_or_not():
+    axes = {"masking.ratio": [0.3], ("tokens.tokenizer", "tokens.n_tokens"): [("neighborhood", 64)]}
+    entries, levels = ablation(entries_of("stjepa", preset="demo"), axes)
+    assert [(level.value, level.default) for level in levels] == [
+        ("0.6", True),
+        ("0.3", False),
+        ("graph × 16", True),
+        ("neighborhood × 64", False),
+    ]
+    assert len(entries) == 3  # the default is run once
+
+
 def test_a_grid_is_an_axis_of_several_options():
     axes = {("tokens.values", "tokens.ranks"): [("counts", "counts"), ("shifted_log", "counts")]}
     entries, levels = ablation(entries_of("stjepa", preset="demo"), axes)
@@ -142,7 +154,9 @@ def test_the_untrained_encoder_is_changed_with_st_jepa_in_what_it_reads():
     assert [(level.value, level.configuration, level.untrained) for level in levels] == [
         ("sinusoidal", "demo, training.max_steps=5", "demo"),
         ("none", "demo, training.max_steps=5, encoder.rank=none", "demo, encoder.rank=none"),
+        ("0.6", "demo, training.max_steps=5", "demo"),
         ("0.3", "demo, training.max_steps=5, masking.ratio=0.3", "demo"),
+        ("bound × section", "demo, training.max_steps=5", "demo"),
         (
             "mlp × mixed",
             "demo, training.max_steps=5, encoder.value=mlp, training.batches=mixed",

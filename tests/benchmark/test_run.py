@@ -317,13 +317,30 @@ def test_an_ablation_gives_table_2_with_the_default_in_every_axis(tissue, quick)
     assert set(results.figures()) >= {"ablation_tokens.n_tokens_a_within", "metatoken_a_within"}
 
 
+def test_a_level_that_is_named_without_the_default_is_told_against_it(tissue, quick, tmp_path):
+    options = {"label": "region", "methods": {"stjepa": TINY}, "seeds": 1, "scoring": quick, "out": tmp_path}
+    one = {"a": tissue[tissue.obs["section"] == "s1"].copy()}
+    results = run(one, preset="demo", axes={"encoder.value": ["none"]}, **options)
+    table = results.table_2().set_index("value")
+    assert table["default"].to_dict() == {"bound": True, "none": False}
+    assert table.loc["none", "nmi_change"] == pytest.approx(table.loc["none", "nmi"] - table.loc["bound", "nmi"])
+    before = (tmp_path / "benchmark.json").read_bytes()
+    with pytest.raises(ValueError, match=r"holds an ablation of 'demo.*this is one of 'base.*Name another folder"):
+        run(one, preset="base", axes={"encoder.value": ["none"]}, **options)
+    assert (tmp_path / "benchmark.json").read_bytes() == before
+    # Levels that come later stand with their axis.
+    for axes in ({"masking.ratio": [0.3]}, {"encoder.value": ["mlp"]}):
+        results = run(one, preset="demo", axes=axes, **options)
+    assert results.table_2()["value"].tolist() == ["bound", "none", "mlp", "0.6", "0.3"]
+
+
 def test_table_2_has_the_untrained_encoder_of_each_level_beside_it(tissue, quick, tmp_path):
     options = {"label": "region", "preset": "demo", "seeds": 1, "scoring": quick, "out": tmp_path}
     one = {"a": tissue[tissue.obs["section"] == "s1"].copy()}
     axes = {"tokens.n_tokens": [4, 8], "masking.ratio": [0.3]}
     results = run(one, methods={"stjepa": TINY, "untrained": None}, axes=axes, **options)
     scored = results.runs[results.runs["method"] == "untrained"].set_index("configuration")
-    table = results.table_2().set_index("value")
+    table = results.table_2().drop_duplicates("value").set_index("value")
     first = results.rows[(results.rows["method"] == "untrained") & (results.rows["metric"] == "nmi")]
     own = {name.partition("n_tokens=")[2].split(",")[0]: nmi for name, nmi in first[["configuration", "value"]].values}
     assert len(scored) == 3  # the preset's own, which takes part by itself, and those of the two lengths

@@ -217,8 +217,8 @@ def code_of(function: Callable[..., Any]) -> str:
 def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Level]]:
     """Return the entries with ST-JEPA at every level of every axis beside them, and the levels.
 
-    One axis is changed at a time, from the configuration that takes part anyway; a level that this has already is not
-    run twice. The untrained encoder, where it takes part, is that of the level too.
+    One axis is changed at a time, from the configuration that takes part anyway, the default: a level of every axis,
+    named or not, and run once. The untrained encoder, where it takes part, is that of the level too.
 
     Raises
     ------
@@ -231,21 +231,35 @@ def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Le
     if base is None:
         raise ValueError(f"Axes are those of {OURS!r}: name it among the methods.")
     control = next((entry for entry in entries if entry.name == UNTRAINED), None)
+    default = _configured(base.options)
     found, levels = [base], []
     for axis, values in axes.items():
         names = (axis,) if isinstance(axis, str) else tuple(axis)
+        changed = []
         for value in values:
             own = (value,) if isinstance(axis, str) else tuple(value)
             if len(own) != len(names):
                 raise ValueError(f"The axis {names} needs {len(names)} values each, found {value!r}.")
-            changes = dict(zip(names, own, strict=True))
-            entry = _changed(base, changes)
+            changed.append((own, _changed(base, dict(zip(names, own, strict=True)))))
+        if all(entry is not base for _, entry in changed):
+            changed.insert(0, (tuple(_value(default, name) for name in names), base))
+        for own, entry in changed:
             beside = None if control is None else _untrained(control, entry)
             found += [entry] if beside is None else [entry, beside]
             told_of = (" × ".join(names), " × ".join(map(_word, own)), entry.configuration, entry is base)
             levels.append(Level(*told_of, "" if beside is None else beside.configuration))
     every = {(e.name, e.settings, e.configuration): e for e in (*entries, *found)}
     return list(every.values()), levels
+
+
+def _value(whole: STJEPAConfig, name: str) -> Any:
+    """Return the value of an option such as ``"tokens.n_tokens"``."""
+    part, dot, option = name.partition(".")
+    if part not in PARTS or not dot:
+        raise ValueError(f"An axis is PART.OPTION, such as tokens.n_tokens, of {', '.join(PARTS)}; found {name!r}.")
+    if not hasattr(getattr(whole, part), option):
+        raise ValueError(unknown_name(f"option of {part!r}", option, vars(getattr(whole, part))))
+    return getattr(getattr(whole, part), option)
 
 
 def _untrained(control: Entry, entry: Entry) -> Entry:
@@ -265,11 +279,8 @@ def _changed(base: Entry, changes: Mapping[str, Any]) -> Entry:
     whole = _configured(base.options)
     options = {**base.options}
     for name, value in changes.items():
-        part, dot, option = name.partition(".")
-        if part not in PARTS or not dot:
-            raise ValueError(f"An axis is PART.OPTION, such as tokens.n_tokens, of {', '.join(PARTS)}; found {name!r}.")
-        if not hasattr(getattr(whole, part), option):
-            raise ValueError(unknown_name(f"option of {part!r}", option, vars(getattr(whole, part))))
+        _value(whole, name)  # raises where there is no such option
+        part, _, option = name.partition(".")
         options[part] = {**dict(options.get(part) or {}), option: value}
     if _configured(options) == whole:  # raises for a value that cannot be, before anything runs
         return base

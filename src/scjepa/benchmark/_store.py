@@ -102,7 +102,8 @@ class Store:
         Raises
         ------
         ValueError
-            If the folder holds results of other data of the same name, or with another label or scoring.
+            If the folder holds results of other data of the same name, or with another label or scoring, or an ablation
+            of another configuration: its levels would be told against what they are no changes of.
         """
         this = json.loads(json.dumps({"how": how, "tasks": tasks}))
         before: dict[str, Any] = {}
@@ -116,6 +117,11 @@ class Store:
                 if before["tasks"].get(name, checksum) != checksum:
                     raise ValueError(f"{self.folder} holds results of other data called {name!r}. Name another folder.")
         old = [Level(**level) for level in before.get("levels", [])]
+        held, own = (next((lev.configuration for lev in part if lev.default), None) for part in (old, levels))
+        if None not in (held, own) and held != own:
+            raise ValueError(
+                f"{self.folder} holds an ablation of {held!r}, this is one of {own!r}. Name another folder."
+            )
         self.levels = _merged(old, levels)
         if self.folder is not None:
             merged = {"how": this["how"], "tasks": {**before.get("tasks", {}), **this["tasks"]}}
@@ -199,10 +205,11 @@ def _plain(value: Any) -> Any:
 
 
 def _merged(old: Sequence[Level], new: Sequence[Level]) -> list[Level]:
-    """Return levels in the order they came in; one is not lost its untrained encoder by a call without it."""
+    """Return levels by axis, in the order they came in; none loses its untrained encoder by a call without it."""
     merged = {(level.axis, level.value, level.configuration): level for level in old}
     for level in new:
         key = (level.axis, level.value, level.configuration)
         if level.untrained or key not in merged:
             merged[key] = level
-    return list(merged.values())
+    axes = list(dict.fromkeys(level.axis for level in merged.values()))
+    return sorted(merged.values(), key=lambda level: axes.index(level.axis))
