@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 from kept import KEPT, task_of
 
+from scjepa.benchmark._harmony import harmony
 from scjepa.benchmark._scoring import ALL, Scoring, score
 from scjepa.benchmark._store import RunKey, Store
 from scjepa.benchmark._tasks import Task
-from scjepa.benchmark.cells._baselines import harmony
 from scjepa.benchmark.methods import MethodResult
 from scjepa.metrics import ilisi
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import numpy as np
@@ -185,9 +184,7 @@ def test_what_cannot_be_compared_is_an_error_that_leaves_nothing(tissue, other, 
 
 
 def test_one_section_is_scored_without_mixing(other, quick, tmp_path):
-    methods = ["neighborhood_pca", "section_zscored_pca"]
-    if importlib.util.find_spec("harmonypy"):
-        methods.append("harmony_pca")
+    methods = ["neighborhood_pca", "section_zscored_pca", "harmony_pca"]
     results = run(other, label="region", methods=methods, seeds=1, scoring=quick, out=tmp_path / "out")
     assert results.failures().empty
     table = results.table_1()

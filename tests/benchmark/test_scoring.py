@@ -11,7 +11,6 @@ from scjepa.benchmark._scoring import score
 from scjepa.benchmark._tasks import make_tasks
 from scjepa.benchmark._units import Columns, read_units
 from scjepa.metrics import clustering_scores, niche_continuity
-from scjepa.tl import aggregate_neighbors, readout
 
 
 def task_of(data, kinds="auto", label="region"):
@@ -43,38 +42,6 @@ def test_scores_are_those_of_the_metrics_for_each_technology(tissue, other):
     assert set(found.loc[found["metric"] == "nmi", "n_cells"]) == {80, 40, 120}
     assert {"ilisi_technology", "mmd_technology", "transfer_accuracy"} <= set(found["metric"])
     assert set(found.loc[found["metric"] == "transfer_macro_f1", "group"]) == {"T to U", "U to T"}
-
-
-@pytest.mark.usefixtures("no_mixing")
-def test_read_outs_are_those_of_the_quality_harness(tissue):
-    task = task_of({"a": tissue})
-    rng = np.random.default_rng(0)
-    near, cells = rng.normal(size=(80, 40)), rng.normal(size=(80, 25))
-    scored = score(task, result(embedding=near, cell_embedding=cells), Scoring((1.0,), 1))
-    assert list(scored.embeddings) == ["plain", "z30", "hops"]
-    np.testing.assert_array_equal(scored.embeddings["plain"], near)
-    np.testing.assert_array_equal(scored.embeddings["z30"], readout(near, task.sections, n_comps=30))
-    rings = aggregate_neighbors(readout(cells, task.sections, n_comps=20), tissue.obsp["spatial_connectivities"], 3)
-    np.testing.assert_array_equal(scored.embeddings["hops"], rings)
-    scored = score(task, result(embedding=near), Scoring((1.0,), 1))
-    assert list(scored.embeddings) == ["plain", "z30"]
-
-
-@pytest.mark.usefixtures("no_mixing")
-def test_aligned_read_outs_give_sections_one_covariance(tissue, other):
-    task = task_of({"a": tissue, "b": other})
-    rng = np.random.default_rng(0)
-    both = rng.normal(size=(task.adata.n_obs, 40))
-    cells = rng.normal(size=(task.adata.n_obs, 25))
-    names = ("z30", "aligned30", "aligned_hops")
-    scored = score(task, result(embedding=both, cell_embedding=cells), Scoring((1.0,), 1, names))
-    assert list(scored.embeddings) == list(names)
-    aligned = readout(both, task.sections, n_comps=30, align="covariance")
-    np.testing.assert_array_equal(scored.embeddings["aligned30"], aligned)
-    assert not np.allclose(scored.embeddings["aligned30"], scored.embeddings["z30"])
-    each = readout(cells, task.sections, n_comps=20, align="covariance")
-    rings = aggregate_neighbors(each, task.adata.obsp["spatial_connectivities"], 3)
-    np.testing.assert_array_equal(scored.embeddings["aligned_hops"], rings)
 
 
 def test_continuity_is_that_of_the_clusters_that_maps_show(tissue, quick):

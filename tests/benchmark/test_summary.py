@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from scjepa.benchmark import occupancy
 from scjepa.benchmark._markdown import table_1_markdown, table_2_markdown
 from scjepa.benchmark._plan import Level
 from scjepa.benchmark._store import COLUMNS
-from scjepa.benchmark._summary import summarize, table_1, table_2
+from scjepa.benchmark._summary import summarize, table_1, table_2, verdicts_of
 from scjepa.metrics import weighted_scores
 
 RUN = {"settings": "same graph", "configuration": "base", "readout": "plain"}
@@ -182,6 +184,24 @@ def test_table_2_tells_each_level_against_the_default_seed_by_seed():
     assert np.isnan(table.loc["0.6", "nmi_change"])
     assert "-0.010 ± 0.014" in table_2_markdown(table.reset_index())
     assert "nmi_change" not in table_2(tidy(one("demo", {0: 0.5})), levels[:1])
+
+
+def test_table_2_says_which_levels_did_not_train_well():
+    def one(configuration, value):
+        case = {"data": "a", "task": "within", "method": "stjepa", "group": "T", "n_cells": 9, "metric": "nmi"}
+        return [{**row, "configuration": configuration} for row in rows_of({(0, 0, 1.0): value}, **case)]
+
+    levels = [Level("masking.ratio", "0.6", "demo", True), Level("masking.ratio", "0.9", "demo, 0.9", False)]
+    run = {"data": "a", "task": "within", "method": "stjepa", "reason": None}
+    said = {"demo": ["healthy", "healthy"], "demo, 0.9": ["collapsed", "healthy", "shrinking"]}
+    runs = [{**run, "configuration": c, "info": json.dumps({"verdict": v})} for c, vs in said.items() for v in vs]
+    runs.append({**run, "configuration": "demo, 0.9", "info": "{}", "reason": "killed"})
+    rows = tidy(one("demo", 0.5), one("demo, 0.9", 0.4))
+    table = table_2(rows, levels, verdicts=verdicts_of(pd.DataFrame(runs)))
+    assert table["verdict"].tolist() == ["healthy", "collapsed (1 of 3), shrinking (1 of 3)"]
+    assert table_2_markdown(table).splitlines()[-1].endswith("| collapsed (1 of 3), shrinking (1 of 3) |")
+    well = table_2(rows, levels, verdicts=verdicts_of(pd.DataFrame(runs[:2])))
+    assert "training" not in table_2_markdown(well)
 
 
 def test_occupancy_counts_cells_that_express_as_many_genes():

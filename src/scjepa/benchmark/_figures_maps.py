@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scjepa import _keys
+from scjepa.benchmark._readouts import HARMONY
 from scjepa.benchmark._scoring import OWN
 from scjepa.benchmark._store import RunKey, Store
 from scjepa.benchmark._tasks import Task
@@ -25,7 +26,9 @@ _AREA = 5.0
 _WRAP = 4
 """Panels in a row, where there is one section."""
 
-PREFERRED = ("hops", "z30", "plain", OWN, "aligned_hops", "aligned30")
+_FIRST = ("hops", "z30", "plain", OWN, "aligned_hops", "aligned30")
+
+PREFERRED = (*_FIRST, *(f"{name}{HARMONY}" for name in _FIRST if name != OWN))
 """Which read-out of a method is drawn where there are no labels: the first that it has."""
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from scjepa.benchmark._summary import CASE
+from scjepa.benchmark._readouts import HARMONY
+from scjepa.benchmark._summary import CASE, HEALTHY
 
 READOUT_WORDS = {
     "plain": "embedding as it is",
@@ -45,13 +46,18 @@ number of clusters that equals the number of labels (± over seeds). Nothing aft
 """
 
 
+def _readout(name: str) -> str:
+    before, plus, _ = name.partition(HARMONY)
+    return READOUT_WORDS.get(before, before) + (", then Harmony" if plus else "")
+
+
 def table_1_markdown(table: pd.DataFrame) -> str:
     """Return Table 1: for each data, task, technology and read-out a table, and what could not be measured."""
     parts = [NOTE]
     scored = table[table["reason"].isna()]
     for (data, task, group, readout), rows in scored.groupby(["data", "task", "group", "readout"], sort=False):
         cells = f", {int(rows['n_cells'].iloc[0]):,} cells" if rows["n_cells"].notna().any() else ""
-        parts.append(f"\n**{data}** ({task}), {group}{cells}: {READOUT_WORDS.get(readout, readout)}\n")
+        parts.append(f"\n**{data}** ({task}), {group}{cells}: {_readout(readout)}\n")
         parts.append(_table(rows, ["method", "settings", "configuration"]))
     parts.append(_reasons(table))
     return "\n".join(part for part in parts if part) + "\n"
@@ -62,7 +68,7 @@ def table_2_markdown(table: pd.DataFrame) -> str:
     parts = [NOTE]
     scored = table[table["reason"].isna()]
     for (data, task, group, readout), rows in scored.groupby(["data", "task", "group", "readout"], sort=False):
-        parts.append(f"\n**{data}** ({task}), {group}: {READOUT_WORDS.get(readout, readout)}\n")
+        parts.append(f"\n**{data}** ({task}), {group}: {_readout(readout)}\n")
         value = rows["value"] + rows["default"].map({True: " (default)", False: ""})
         parts.append(_table(rows.assign(value=value), ["axis", "value"]))
     parts.append(_reasons(table))
@@ -72,11 +78,14 @@ def table_2_markdown(table: pd.DataFrame) -> str:
 def _table(rows: pd.DataFrame, names: Sequence[str]) -> str:
     names = [name for name in names if name in ("method", "axis", "value") or rows[name].nunique() > 1]
     shown = [metric for metric in HEADINGS if metric in rows and rows[metric].notna().any()]
-    head = [*names, *(HEADINGS[metric] for metric in shown), "CPU s", "GiB", "seeds"]
+    ill = "verdict" in rows and (rows["verdict"].dropna() != HEALTHY).any()
+    head = [*names, *(HEADINGS[metric] for metric in shown), "CPU s", "GiB", "seeds", *(["training"] if ill else [])]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows.to_dict("records"):
         cells = [*(str(row[name]).replace("|", "\\|") for name in names), *(_score(row, metric) for metric in shown)]
         cells += [_number(row["cpu_seconds"], ".0f"), _number(row["peak_gib"], ".2f"), str(row["seeds"])]
+        if ill:
+            cells.append("" if pd.isna(row["verdict"]) else row["verdict"])
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ from scjepa.benchmark._markdown import table_1_markdown, table_2_markdown
 from scjepa.benchmark._occupancy import occupancy
 from scjepa.benchmark._scoring import ALL
 from scjepa.benchmark._store import Store
-from scjepa.benchmark._summary import failures, table_1, table_2
+from scjepa.benchmark._summary import failures, table_1, table_2, verdicts_of
 from scjepa.benchmark._tasks import Task
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class BenchmarkResults:
 
     def table_2(self) -> pd.DataFrame:
         """Return the ablation, a row for each level of each axis; empty where there was none."""
-        return table_2(self.rows, self._store.levels, self._occupancy())
+        return table_2(self.rows, self._store.levels, self._occupancy(), verdicts_of(self.runs))
 
     def failures(self) -> pd.DataFrame:
         """Return what could not be measured, and why."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from scjepa import _keys
-from scjepa._config import unknown_name
+from scjepa.benchmark._readouts import READOUTS, check_readouts
 from scjepa.benchmark._tasks import Task
 from scjepa.benchmark.methods import MethodResult
 from scjepa.metrics import ari, ilisi, label_transfer, mmd, niche_continuity, nmi
 from scjepa.metrics._checks import varied_embedding
-from scjepa.tl import aggregate_neighbors, readout
 from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph, Partition
 
 ALL = "all"
@@ -23,42 +22,6 @@ ALL = "all"
 
 OWN = "own"
 """Read-out of clusters that a method makes itself."""
-
-
-Readout = Callable[[MethodResult, Task], np.ndarray | None]
-
-
-def _plain(result: MethodResult, task: Task) -> np.ndarray | None:
-    return result.embedding
-
-
-def _components(align: str) -> Readout:
-    def components(result: MethodResult, task: Task) -> np.ndarray | None:
-        return None if result.embedding is None else readout(result.embedding, task.sections, n_comps=30, align=align)
-
-    return components
-
-
-def _hops(align: str) -> Readout:
-    def hops(result: MethodResult, task: Task) -> np.ndarray | None:
-        if result.cell_embedding is None:
-            return None
-        cells = readout(result.cell_embedding, task.sections, n_comps=20, align=align)
-        return aggregate_neighbors(cells, task.adata.obsp[f"{_keys.SPATIAL}_connectivities"], n_hops=3)
-
-    return hops
-
-
-READOUTS: Mapping[str, Readout] = {
-    "plain": _plain,
-    "z30": _components("scale"),
-    "hops": _hops("scale"),
-    "aligned30": _components("covariance"),
-    "aligned_hops": _hops("covariance"),
-}
-"""Read-outs by name: the embedding as it is; z-scored in each section, 30 components; that of the cells, z-scored in
-each section, 20 components, beside its means over hops 1 to 3; the latter two with one covariance in all sections as
-well. ``None`` where a method has no such embedding."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +36,7 @@ class Scoring:
         Number of Leiden's seeds.
     readouts
         Names of read-outs: ``"plain"``, ``"z30"``, ``"hops"``; for several sections also ``"aligned30"`` and
-        ``"aligned_hops"``.
+        ``"aligned_hops"``; any of them followed by ``"+harmony"``, such as ``"hops+harmony"``.
     n_neighbors
         Neighbors in the graph of embeddings, the cell included.
     min_share
@@ -94,11 +57,7 @@ class Scoring:
             raise ValueError(f"resolutions must be positive numbers, found {self.resolutions}.")
         if self.leiden_seeds < 1:
             raise ValueError(f"leiden_seeds must be 1 or more, found {self.leiden_seeds}.")
-        for name in self.readouts:
-            if name not in READOUTS:
-                raise ValueError(unknown_name("read-out", name, READOUTS))
-        if not self.readouts:
-            raise ValueError(f"Name a read-out or more: {', '.join(READOUTS)}.")
+        check_readouts(self.readouts)
 
 
 @dataclass
@@ -139,10 +98,10 @@ def score(task: Task, result: MethodResult, scoring: Scoring, resolutions: Seque
     """
     scored = Scored()
     for name in scoring.readouts if result.embedding is not None else ():
-        values = READOUTS[name](result, task)
-        if values is None:
-            continue
         try:
+            values = READOUTS[name](result, task)
+            if values is None:
+                continue
             varied_embedding(values)
         except ValueError as error:
             scored.add(name, "nmi", float("nan"), reason=_sentence(error))
@@ -233,7 +192,7 @@ def _score_continuity(scored: Scored, task: Task, name: str, clusters: Any) -> N
 def _score_mixing(scored: Scored, task: Task, name: str, values: np.ndarray) -> None:
     """Add how well technologies mix (sections, where there is one technology), and whether labels carry over."""
     across = len(np.unique(task.technologies)) > 1
-    batches, what = (task.technologies, "technology") if across else (task.sections, "section")
+    batches, what = task.batches, "technology" if across else "section"
     if len(np.unique(batches)) < 2:
         return
     group = ALL if across else str(task.technologies[0])

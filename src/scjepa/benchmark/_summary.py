@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -27,6 +28,9 @@ AGREEMENT = ("nmi", "ari", "nmi_matched", "ari_matched")
 """Scores that are weighted by labelled cells."""
 
 CONTINUITY = ("pas", "chaos", "like_neighbors")
+
+HEALTHY = "healthy"
+"""The verdict that nothing is to be said about."""
 
 MIXING = ("ilisi_technology", "mmd_technology", "ilisi_section", "mmd_section")
 
@@ -166,7 +170,12 @@ def failures(rows: pd.DataFrame) -> pd.DataFrame:
     return counted.reset_index()
 
 
-def table_2(rows: pd.DataFrame, levels: Sequence[Level], occupancy: pd.DataFrame | None = None) -> pd.DataFrame:
+def table_2(
+    rows: pd.DataFrame,
+    levels: Sequence[Level],
+    occupancy: pd.DataFrame | None = None,
+    verdicts: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Return the ablation: :func:`table_1` for each level of each axis.
 
     Parameters
@@ -177,6 +186,8 @@ def table_2(rows: pd.DataFrame, levels: Sequence[Level], occupancy: pd.DataFrame
         Levels of the axes.
     occupancy
         For the axis ``tokens.n_tokens``: rows of :func:`scjepa.benchmark.occupancy` by ``data``.
+    verdicts
+        Rows of :func:`verdicts_of`, for a column ``verdict``.
 
     Returns
     -------
@@ -190,6 +201,8 @@ def table_2(rows: pd.DataFrame, levels: Sequence[Level], occupancy: pd.DataFrame
         return pd.DataFrame()
     table = table_1(rows[rows["method"] == OURS])
     beside, changes = _untrained(rows), _changes(rows, levels)
+    if verdicts is not None:
+        table = table.merge(verdicts, on=["data", "task", "configuration"], how="left")
     parts = []
     for level in levels:
         own = table[table["configuration"] == level.configuration]
@@ -207,6 +220,23 @@ def table_2(rows: pd.DataFrame, levels: Sequence[Level], occupancy: pd.DataFrame
     found = pd.concat(parts, ignore_index=True)
     first = ["axis", "value", "default"]
     return found[[*first, *[column for column in found.columns if column not in first]]]
+
+
+def verdicts_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what ``diagnose()`` said of ST-JEPA's runs by ``data``, ``task`` and ``configuration``.
+
+    ``verdict`` is ``"healthy"`` where it said so of every seed, else what it said and of how many:
+    ``"collapsed (2 of 3)"``.
+    """
+    keys = ["data", "task", "configuration"]
+    own = runs[(runs["method"] == OURS) & runs["reason"].isna()]
+    said = own[keys].assign(verdict=[json.loads(info).get("verdict") for info in own["info"]]).dropna()
+
+    def told(verdicts: pd.Series) -> str:
+        ill = verdicts[verdicts != HEALTHY].value_counts(sort=False)
+        return ", ".join(f"{name} ({n} of {len(verdicts)})" for name, n in ill.items()) or HEALTHY
+
+    return said.groupby(keys, sort=False)["verdict"].agg(told).reset_index()
 
 
 def _changes(rows: pd.DataFrame, levels: Sequence[Level]) -> pd.DataFrame:

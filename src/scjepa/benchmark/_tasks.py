@@ -62,6 +62,11 @@ class Task:
         """Section of each cell."""
         return self.adata.obs[_keys.SECTION].astype(str).to_numpy()
 
+    @property
+    def batches(self) -> np.ndarray:
+        """What is to mix: technologies where there are several, else sections."""
+        return self.technologies if len(np.unique(self.technologies)) > 1 else self.sections
+
     @cached_property
     def digest(self) -> str:
         """Checksum of the cells, and of the labels they are scored with."""

@@ -99,7 +99,7 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="plain: the embedding as it is; z30: z-scored per section, 30 components; hops: that of the cells, "
         "z-scored per section, beside its means over rings; aligned30 and aligned_hops: the latter two with one "
-        "covariance in all sections (default: plain z30 hops)",
+        "covariance in all sections; any of them followed by Harmony: hops+harmony (default: plain z30 hops)",
     )
     _comparison.add_no_figures(group)
 

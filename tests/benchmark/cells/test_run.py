@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 
 import numpy as np
@@ -194,8 +193,6 @@ def test_every_method_runs(cells, others, small, monkeypatch):
         return pd.Series({"bio": 0.5, "batch": float(np.abs(embedding).mean()), "total": 0.5, "kbet": np.nan})
 
     monkeypatch.setattr("scjepa.benchmark.cells._tasks.scib_suite", suite)
-    if not importlib.util.find_spec("harmonypy"):  # it is the peers', not ours to install
-        monkeypatch.setattr("scjepa.benchmark.cells._embed.harmony", lambda embedding, batches, seed: embedding - 1)
     results = run_cells(cells, **small, batch="plate", pretrain={"other": others}, seeds=1)
     assert results.runs["reason"].isna().all()
     assert asked["batches"] == ["p1", "p2"]

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
+import squidpy as sq
+from anndata import AnnData
+from scipy import sparse
 
 from scjepa.benchmark import METHODS, run_method
 
@@ -20,6 +24,31 @@ def peers_python():
     return python
 
 
+@pytest.fixture(scope="module")
+def _large():
+    """Return as many cells and genes as peers that make batches, or choose genes, cannot do without."""
+    rng = np.random.default_rng(0)
+    n, n_genes = 600, 80
+    place = rng.random((n, 2)) * 100
+    left = place[:, 0] < 50
+    rate = np.geomspace(0.2, 20, n_genes)
+    counts = rng.poisson(rng.gamma(2, np.where(left[:, None], rate, rng.permutation(rate)) / 2))
+    counts[-1] = 0
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(n)])
+    obs["section"] = pd.Categorical(np.where(np.arange(n) < n // 2, "s1", "s2"))
+    obs["technology"] = pd.Categorical(["T"] * n)
+    var = pd.DataFrame(index=[f"Gene{i}" for i in range(n_genes)])
+    adata = AnnData(sparse.csr_matrix(counts.astype(np.int32)), obs=obs, var=var, obsm={"spatial": place})
+    sq.gr.spatial_neighbors(adata, n_neighs=5, coord_type="generic", library_key="section")
+    return adata
+
+
+@pytest.fixture
+def large(_large):
+    """Return them afresh."""
+    return _large.copy()
+
+
 PEERS = [
     (name, settings)
     for name, method in METHODS.items()
@@ -29,18 +58,18 @@ PEERS = [
 
 
 @pytest.mark.parametrize(("name", "settings"), PEERS)
-def test_a_peer_runs(tissue, peers_python, name, settings):
+def test_a_peer_runs(large, peers_python, name, settings):
     method = METHODS[name]
     options = {key: value for key, value in FEW.items() if key in method.options}
-    result = run_method(name, tissue, settings=settings, n_niches=2, options=options, python=peers_python, timeout=300)
+    result = run_method(name, large, settings=settings, n_niches=2, options=options, python=peers_python, timeout=300)
     if name == "squidpy_spatialleiden" and result.error and "spatialleiden" in result.error:
         pytest.skip(f"not installed with the peers: {result.error}")
     assert result.error is None
     if "embedding" in method.gives:
-        assert result.embedding.shape[0] == tissue.n_obs
+        assert result.embedding.shape[0] == large.n_obs
         assert np.ptp(result.embedding, axis=0).max() > 0
     if "clusters" in method.gives:
-        assert len(result.clusters) == tissue.n_obs
+        assert len(result.clusters) == large.n_obs
     assert result.seconds > 0
     assert result.peak_gib > 0.1
     assert len(result.versions) > 1
@@ -58,3 +87,10 @@ def test_niches_at_several_resolutions_have_a_column_each_and_one_of_the_number_
     matched = {"resolution": result.info["matched_resolution"]}
     again = run_method("squidpy_utag", tissue, options=matched, python=peers_python, timeout=300)
     np.testing.assert_array_equal(again.clusters, result.clusters[:, 2])
+
+
+def test_novae_with_fewer_prototypes_than_niches_gives_what_it_has(large, peers_python):
+    options = {"max_epochs": 2}
+    result = run_method("novae", large, n_niches=1000, options=options, python=peers_python, timeout=300)
+    assert result.error is None
+    assert len(set(result.clusters) - {"no domain"}) == result.info["prototypes with cells"] < 1000

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from scjepa.benchmark.cells._baselines import Embed, fit_scvi, harmony, pca_on_hvg, scvi_embedder
+from scjepa.benchmark._harmony import harmony
+from scjepa.benchmark.cells._baselines import Embed, fit_scvi, pca_on_hvg, scvi_embedder
 from scjepa.benchmark.cells._data import BATCH, Corpus, TargetCells, corpus_of
 from scjepa.benchmark.cells._methods import FITTED, OWN, ZERO_SHOT
 from scjepa.benchmark.cells._plan import CellEntry

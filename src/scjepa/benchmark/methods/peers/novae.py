@@ -15,6 +15,8 @@ MICRONS_BETWEEN_NEIGHBORS = 10.0
 RADIUS = 80
 """Its tutorial leaves out edges longer than this, in microns."""
 NO_DOMAIN = "no domain"
+LEAVES = "novae_leaves"
+"""Where it writes the prototype of each cell."""
 
 
 def _median_distance(adata):
@@ -50,6 +52,9 @@ def run(adata, *, seed, settings, n_niches=None, weights=None, microns_per_unit=
         info["weights"] = str(weights)
     clusters = None
     if n_niches is not None:
-        domains = adata.obs[model.assign_domains(adata, n_domains=n_niches)]
+        # Its tree has as many domains as prototypes that a cell was assigned to, at most: those, where they are fewer.
+        n_leaves = adata.obs[LEAVES].nunique()
+        domains = adata.obs[LEAVES if n_leaves < n_niches else model.assign_domains(adata, n_domains=n_niches)]
         clusters = pd.Series(domains.astype(object)).fillna(NO_DOMAIN).astype(str).to_numpy()
+        info["prototypes with cells"] = n_leaves
     return {"embedding": adata.obsm["novae_latent"], "clusters": clusters, "info": info}

@@ -1,0 +1,90 @@
+"""Read-outs: the same ways from what a method returns to what is clustered, for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+
+import numpy as np
+
+from scjepa import _keys
+from scjepa._config import unknown_name
+from scjepa.benchmark._harmony import harmony
+from scjepa.benchmark._tasks import Task
+from scjepa.benchmark.methods import MethodResult
+from scjepa.metrics._checks import varied_embedding
+from scjepa.tl import aggregate_neighbors, readout
+
+Readout = Callable[[MethodResult, Task], np.ndarray | None]
+
+HARMONY = "+harmony"
+"""Ends the name of a read-out that Harmony follows."""
+
+
+def _plain(result: MethodResult, task: Task) -> np.ndarray | None:
+    return result.embedding
+
+
+def _components(align: str) -> Readout:
+    def components(result: MethodResult, task: Task) -> np.ndarray | None:
+        return None if result.embedding is None else readout(result.embedding, task.sections, n_comps=30, align=align)
+
+    return components
+
+
+def _hops(align: str) -> Readout:
+    def hops(result: MethodResult, task: Task) -> np.ndarray | None:
+        if result.cell_embedding is None:
+            return None
+        cells = readout(result.cell_embedding, task.sections, n_comps=20, align=align)
+        return aggregate_neighbors(cells, task.adata.obsp[f"{_keys.SPATIAL}_connectivities"], n_hops=3)
+
+    return hops
+
+
+def _harmonized(before: Readout) -> Readout:
+    def harmonized(result: MethodResult, task: Task) -> np.ndarray | None:
+        values = before(result, task)
+        if values is None or len(np.unique(task.batches)) < 2:
+            return None
+        varied_embedding(values)
+        return harmony(values, task.batches)
+
+    return harmonized
+
+
+_BEFORE: Mapping[str, Readout] = {
+    "plain": _plain,
+    "z30": _components("scale"),
+    "hops": _hops("scale"),
+    "aligned30": _components("covariance"),
+    "aligned_hops": _hops("covariance"),
+}
+
+READOUTS: Mapping[str, Readout] = {
+    **_BEFORE,
+    **{f"{name}{HARMONY}": _harmonized(before) for name, before in _BEFORE.items()},
+}
+"""Read-outs by name: the embedding as it is; z-scored in each section, 30 components; that of the cells, z-scored in
+each section, 20 components, beside its means over hops 1 to 3; the latter two with one covariance in all sections as
+well; each of them corrected by Harmony for technologies, or for sections where there is one technology. ``None`` where
+a method has no such embedding, or nothing is to be corrected."""
+
+
+def check_readouts(names: Sequence[str]) -> None:
+    """Check that read-outs are known and can be made.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is not known.
+    ImportError
+        If one needs Harmony, and ``harmonypy`` is not installed.
+    """
+    for name in names:
+        if name not in READOUTS:
+            raise ValueError(unknown_name("read-out", name, READOUTS))
+        if name.endswith(HARMONY) and find_spec("harmonypy") is None:
+            raise ImportError(f"The read-out {name!r} needs harmonypy: pip install harmonypy.")
+    if not names:
+        raise ValueError(f"Name a read-out or more: {', '.join(READOUTS)}.")

@@ -1,0 +1,95 @@
+"""Read-outs: the same for every method."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scjepa.benchmark import READOUTS, MethodResult, Scoring
+from scjepa.benchmark import _readouts as readouts
+from scjepa.benchmark._harmony import harmony
+from scjepa.benchmark._scoring import score
+from scjepa.benchmark._tasks import make_tasks
+from scjepa.benchmark._units import Columns, read_units
+from scjepa.tl import aggregate_neighbors, readout
+
+
+def task_of(data, kinds="auto"):
+    return make_tasks(read_units(data, Columns(label="region")), kinds)[-1]
+
+
+def result(**parts) -> MethodResult:
+    return MethodResult("m", "own", 0, **parts)
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_read_outs_are_those_of_the_quality_harness(tissue):
+    task = task_of({"a": tissue})
+    rng = np.random.default_rng(0)
+    near, cells = rng.normal(size=(80, 40)), rng.normal(size=(80, 25))
+    scored = score(task, result(embedding=near, cell_embedding=cells), Scoring((1.0,), 1))
+    assert list(scored.embeddings) == ["plain", "z30", "hops"]
+    np.testing.assert_array_equal(scored.embeddings["plain"], near)
+    np.testing.assert_array_equal(scored.embeddings["z30"], readout(near, task.sections, n_comps=30))
+    rings = aggregate_neighbors(readout(cells, task.sections, n_comps=20), tissue.obsp["spatial_connectivities"], 3)
+    np.testing.assert_array_equal(scored.embeddings["hops"], rings)
+    scored = score(task, result(embedding=near), Scoring((1.0,), 1))
+    assert list(scored.embeddings) == ["plain", "z30"]
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_aligned_read_outs_give_sections_one_covariance(tissue, other):
+    task = task_of({"a": tissue, "b": other})
+    rng = np.random.default_rng(0)
+    both = rng.normal(size=(task.adata.n_obs, 40))
+    cells = rng.normal(size=(task.adata.n_obs, 25))
+    names = ("z30", "aligned30", "aligned_hops")
+    scored = score(task, result(embedding=both, cell_embedding=cells), Scoring((1.0,), 1, names))
+    assert list(scored.embeddings) == list(names)
+    aligned = readout(both, task.sections, n_comps=30, align="covariance")
+    np.testing.assert_array_equal(scored.embeddings["aligned30"], aligned)
+    assert not np.allclose(scored.embeddings["aligned30"], scored.embeddings["z30"])
+    each = readout(cells, task.sections, n_comps=20, align="covariance")
+    rings = aggregate_neighbors(each, task.adata.obsp["spatial_connectivities"], 3)
+    np.testing.assert_array_equal(scored.embeddings["aligned_hops"], rings)
+
+
+def distance_of_means(values, batches) -> float:
+    """Return how far the means of two batches lie apart, in standard deviations."""
+    one, two = (values[batches == batch].mean(axis=0) for batch in np.unique(batches))
+    return float(np.linalg.norm(one - two) / values.std())
+
+
+@pytest.mark.parametrize("several", [True, False], ids=["technologies", "sections"])
+def test_harmony_follows_a_read_out_and_brings_together_what_is_to_mix(tissue, other, several):
+    task = task_of({"a": tissue, "b": other} if several else {"a": tissue}, "auto" if several else "sections")
+    assert list(task.batches) == list(task.technologies if several else task.sections)
+    rng = np.random.default_rng(0)
+    found = result(embedding=rng.normal(size=(task.adata.n_obs, 6)) + (task.batches == task.batches[0])[:, None])
+    before, after = (READOUTS[name](found, task) for name in ("plain", "plain+harmony"))
+    np.testing.assert_array_equal(after, harmony(before, task.batches))
+    assert after.shape == before.shape
+    assert distance_of_means(after, task.batches) < 0.7 * distance_of_means(before, task.batches)
+    rings = READOUTS["aligned_hops+harmony"](result(cell_embedding=found.embedding), task)
+    assert rings.shape == (task.adata.n_obs, 4 * 6)
+    assert READOUTS["hops+harmony"](found, task) is None
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_harmony_of_one_section_or_of_a_constant_is_no_score(tissue, other):
+    scoring = Scoring((1.0,), 1, ("plain", "plain+harmony"))
+    values = np.random.default_rng(0).normal(size=(40, 4))
+    assert list(score(task_of({"b": other}), result(embedding=values), scoring).embeddings) == ["plain"]
+    scored = score(task_of({"a": tissue}, "sections"), result(embedding=np.ones((80, 4))), scoring)
+    assert [("same values" in row["reason"], row["readout"]) for row in scored.rows] == [
+        (True, "plain"),
+        (True, "plain+harmony"),
+    ]
+
+
+def test_a_read_out_that_cannot_be_made_is_told_before_anything_runs(monkeypatch):
+    with pytest.raises(ValueError, match=r"Did you mean 'hops\+harmony'"):
+        Scoring(readouts=("hops+harmon",))
+    monkeypatch.setattr(readouts, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"'z30.harmony' needs harmonypy: pip install harmonypy"):
+        Scoring(readouts=("plain", "z30+harmony"))
