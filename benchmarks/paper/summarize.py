@@ -48,12 +48,11 @@ WEIGHTED, ALL = "weighted by cells", "all"
 
 
 def table_of(folder: str) -> pd.DataFrame:
-    """Return the scored rows of a table, or none where it was not made."""
+    """Return a table, those of what failed among its rows, or none where it was not made."""
     path = RESULTS / folder / "table1.csv"
     if not path.is_file():
         return pd.DataFrame()
     table = pd.read_csv(path)
-    table = table[table["reason"].isna()]
     ours = table["method"] == "stjepa"
     return table.assign(method=table["method"].where(~ours, table["method"] + " " + table["configuration"]))
 
@@ -61,11 +60,14 @@ def table_of(folder: str) -> pd.DataFrame:
 def score(table: pd.DataFrame, methods: tuple[str, ...], metric: str, group: str | None = None) -> str:
     """Return the best of a score, and the standard deviation over seeds where there are several.
 
-    A method that was run and has no such score, as one that gives clusters and no embedding, has a dash.
+    A method that was run and has no such score, as one that gives clusters and no embedding, has a dash; one whose
+    every run failed, `cannot`.
     """
     run = table[table["method"].isin(methods)] if len(table) else table
     if run.empty:
         return "not run"
+    if run["reason"].notna().all():
+        return "cannot"
     own = run if group is None else run[run["group"] == group]
     own = own[own[metric].notna()] if metric in own else own.iloc[:0]
     if own.empty:
@@ -99,7 +101,7 @@ def pairs() -> str:
             continue
         if not base.empty:
             table = pd.concat([table, base[base["method"] == "stjepa base"]], ignore_index=True)
-        carried = [group for group in table["group"].unique() if " to " in group]
+        carried = [group for group in table["group"].dropna().unique() if " to " in group]
         head = [name, "NMI over the resolutions", "NMI at the matched number", "iLISI"]
         head += [f"labels carried, {group}" for group in carried]
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]

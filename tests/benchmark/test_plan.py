@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from anndata import AnnData
 
 from scjepa.benchmark import METHODS
 from scjepa.benchmark._plan import ablation, entries_of
@@ -54,11 +55,12 @@ def test_a_function_is_given_what_it_has_parameters_for():
     (entry,) = entries_of({"mine": mine})
     assert entry.method.seeded
     assert entry.method.options == ("genes",)
-    assert entry.method.run(None, seed=4, n_niches=3, genes=["a"])["embedding"].shape == (3, 2)
+    cells = AnnData(np.ones((3, 1)))
+    assert entry.method.run(cells, seed=4, n_niches=3, genes=["a"])["embedding"].shape == (3, 2)
     assert seen == {"seed": 4, "genes": ["a"]}
     (entry,) = entries_of({"clusters": lambda adata: np.array(["x", "y"])})
     assert not entry.method.seeded
-    assert list(entry.method.run(None, seed=0, n_niches=None)["clusters"]) == ["x", "y"]
+    assert list(entry.method.run(cells, seed=0, n_niches=None)["clusters"]) == ["x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,10 @@ def test_a_function_is_given_what_it_has_parameters_for():
         ("stjep", None, ValueError, "Did you mean 'stjepa'"),
         ([], None, ValueError, "Name a method"),
         ({"mine": 3}, None, TypeError, "is a int"),
+        (len, None, TypeError, r"methods has the function len .*methods=.'mine': len."),
+        (["stjepa", len], None, TypeError, r"methods=.'mine': len."),
+        (["stjepa", 3], None, TypeError, "methods has 3, a int; give names"),
+        (None, None, TypeError, "a NoneType; give names"),
         ({"stjepa": lambda adata: adata.X}, None, ValueError, "another name"),
         ("banksy", {"banksi": {}}, ValueError, "Did you mean 'banksy'"),
         ("banksy", {"banksy": {"lambda": 1}}, ValueError, "Unknown option of 'banksy'"),
@@ -130,10 +136,25 @@ def test_a_grid_is_an_axis_of_several_options():
         ({"tokens.n_token": [16]}, "Did you mean 'n_tokens'"),
         ({"masking.ratio": [1.5]}, "strictly between 0 and 1"),
         ({("tokens.values", "tokens.ranks"): [("counts",)]}, "needs 2 values"),
+        ({("tokens.values", "tokens.ranks"): ["counts"]}, "needs 2 values each, found 'counts'"),
+        ({("tokens.n_tokens", "masking.ratio"): [16, 0.3]}, "needs 2 values each, found 16"),
     ],
 )
 def test_an_axis_that_cannot_be_is_told_before_anything_runs(axes, message):
     with pytest.raises(ValueError, match=message):
+        ablation(entries_of("stjepa"), axes)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"tokens.n_tokens": 16}, r"'tokens.n_tokens' needs a list of values, found 16: .*\[16\]"),
+        ({"encoder.rank": "none"}, r"needs a list of values, found 'none': .*\['none'\]"),
+        (["tokens.n_tokens"], "axes is a list; give values by option"),
+    ],
+)
+def test_an_axis_without_a_list_is_told(axes, message):
+    with pytest.raises(TypeError, match=message):
         ablation(entries_of("stjepa"), axes)
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy import sparse
 
 import scjepa
 from scjepa.benchmark import run
+from scjepa.benchmark._files import whole
 from scjepa.benchmark._scoring import score
-from scjepa.benchmark._store import COLUMNS
+from scjepa.benchmark._store import COLUMNS, Store
 
 TINY = {
     "tokens": {"n_tokens": 8, "n_neighbors": 5},
@@ -115,6 +122,12 @@ def test_tidy_results_have_a_row_for_each_value(tissue, quick, by_place):
         (lambda n: np.arange(2.0 * n).reshape(n, 2) * 1e200, "infinite"),
         (lambda n: np.where(np.arange(n) < 3, np.nan, 1.0), "3 of 40 cells have no cluster"),
         (lambda n: pd.Categorical(["a", None] * (n // 2)), "20 of 40 cells have no cluster"),
+        (lambda n: np.linspace(0, 1, n), r"no whole number. An embedding has the shape .n_cells, n_dims."),
+        (lambda n: np.linspace(0, 1, n).astype(object), "clusters are whole numbers or names"),
+        (lambda n: (np.ones((n, 2)), np.ones(n)), "returned a tuple; return one array"),
+        (lambda n: [np.ones((n, 2)), np.ones(n)], "returned a list; return one array"),
+        (lambda n: {"embedding": np.ones((n, 2))}, "returned a dict; return one array"),
+        (lambda n: AnnData(np.ones((n, 2))), "returned a AnnData; return one array"),
     ],
 )
 def test_a_method_that_gives_nothing_of_use_leaves_a_row_with_the_reason(tissue, quick, by_place, values, reason):
@@ -123,7 +136,7 @@ def test_a_method_that_gives_nothing_of_use_leaves_a_row_with_the_reason(tissue,
     failed = results.failures()
     assert set(failed["method"]) == {"bad"}
     assert failed["reason"].str.contains(reason).all()
-    assert reason in results.markdown()
+    assert failed["reason"].iloc[0] in results.markdown()
     assert results.table_1().query("method == 'good'")["nmi"].notna().all()
 
 
@@ -213,39 +226,32 @@ def test_a_method_that_needs_more_says_so_in_its_row(tissue, quick):
     assert results.runs["reason"].str.contains("checkpoint").all()
 
 
-class Counted:
-    """A method that counts its runs, and stops the whole comparison at one of them."""
-
-    def __init__(self, stop_at: int | None = None):
-        self.runs: list[int] = []
-        self.stop_at = stop_at
-
-    def __call__(self, adata, seed):
-        if len(self.runs) == self.stop_at:
-            raise KeyboardInterrupt
-        self.runs.append(seed)
-        return np.asarray(adata.obsm["spatial"]) + seed
+def counted(adata, seed, log: Path):
+    """Note each run, and stop the whole comparison at the fourth."""
+    runs = log.read_text().split() if log.exists() else []
+    log.write_text(" ".join([*runs, "stop" if len(runs) == 3 else str(seed)]))
+    if len(runs) == 3:
+        raise KeyboardInterrupt
+    return np.asarray(adata.obsm["spatial"]) + seed
 
 
 def test_a_stopped_comparison_goes_on_and_finished_runs_are_not_run_again(tissue, quick, tmp_path):
-    def compare(method):
-        return run(
-            {"a": tissue}, label="region", methods={"m": method}, tasks="within", seeds=2, scoring=quick, out=tmp_path
-        )
+    log, tmp_path = tmp_path / "log", tmp_path / "out"
 
-    first = Counted(stop_at=3)
+    def compare():
+        methods = {"m": functools.partial(counted, log=log)}
+        return run({"a": tissue}, label="region", methods=methods, tasks="within", seeds=2, scoring=quick, out=tmp_path)
+
     with pytest.raises(KeyboardInterrupt):
-        compare(first)
-    assert first.runs == [0, 0, 1]  # the first seed of both sections, then the second
+        compare()
+    assert log.read_text() == "0 0 1 stop"  # the first seed of both sections, then the second
     assert len(list((tmp_path / "runs").glob("*.json"))) == 3
     assert not list(tmp_path.rglob(".*"))
-    second = Counted()
-    results = compare(second)
-    assert second.runs == [1]
+    results = compare()
+    assert log.read_text() == "0 0 1 stop 1"
     assert len(results.runs) == 4
-    third = Counted()
-    again = compare(third)
-    assert third.runs == []
+    again = compare()
+    assert log.read_text() == "0 0 1 stop 1"
     pd.testing.assert_frame_equal(again.rows, pd.concat([results.rows]).reset_index(drop=True), check_like=True)
     written = pd.read_csv(tmp_path / "results.csv")
     assert list(written.columns) == list(COLUMNS)
@@ -287,6 +293,161 @@ def test_ones_own_function_is_run_anew_when_it_was_changed(tissue, quick, tmp_pa
     two = run({"a": tissue}, methods={"m": lambda adata: adata.obsm["spatial"][:, 1:]}, **options)
     assert len(one.runs) == len(two.runs) == 2
     assert set(one.runs["code"]).isdisjoint(two.runs["code"])
+
+
+@pytest.mark.parametrize("form", ["partial", "object", "closure", "default", "exec"])
+def test_ones_own_function_is_run_anew_when_what_it_rests_on_was_changed(tissue, quick, tmp_path, form):
+    options = {"label": "region", "tasks": "within", "scoring": quick, "out": tmp_path, "seeds": 1}
+    embeddings = {}
+    for axis in (0, 1):
+        results = run({"a": tissue}, methods={"m": along(axis)[form]}, **options)
+        embeddings[axis] = results.embedding("m", "a: s1")
+    place = tissue.obsm["spatial"][tissue.obs["section"] == "s1"]
+    for axis in (0, 1):
+        np.testing.assert_allclose(embeddings[axis], place[:, axis : axis + 1], rtol=1e-6)
+
+
+def _along(adata, axis):
+    return adata.obsm["spatial"][:, axis : axis + 1]
+
+
+class _Along:
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def __call__(self, adata):
+        return _along(adata, self.axis)
+
+
+def along(axis: int) -> dict:
+    """Return functions that embed by one of the coordinates, of one source for all of them."""
+    made: dict = {}
+    exec(f"def mine(adata):\n    return adata.obsm['spatial'][:, {axis} : {axis} + 1]", made)
+    return {
+        "partial": functools.partial(_along, axis=axis),
+        "object": _Along(axis),
+        "closure": lambda adata: _along(adata, axis),
+        "default": lambda adata, axis=axis: _along(adata, axis),
+        "exec": made["mine"],
+    }
+
+
+def test_a_function_that_cannot_be_told_is_run_each_time(tissue, quick, tmp_path):
+    rng, calls = np.random.default_rng(0), tmp_path / "calls"
+
+    def mine(adata):
+        with calls.open("a") as file:
+            file.write("x")
+        return rng.random((adata.n_obs, 2))
+
+    for n_calls in (2, 4):
+        run(tissue, label="region", methods={"m": mine}, tasks="within", seeds=1, scoring=quick, out=tmp_path / "out")
+        assert len(calls.read_text()) == n_calls
+
+
+def test_tables_have_what_another_process_finished_meanwhile(tissue, quick, by_place, tmp_path):
+    options = {"label": "region", "tasks": "within", "scoring": quick, "seeds": 1, "out": tmp_path}
+
+    def first(adata):  # the other one begins and ends while this one runs
+        run({"a": tissue}, methods={"second": by_place}, **options)
+        return by_place(adata)
+
+    results = run({"a": tissue}, methods={"first": first}, **options)
+    assert list(dict.fromkeys(results.runs["method"])) == ["first", "second"]
+    for name in ("results.csv", "table1.csv"):
+        assert set(pd.read_csv(tmp_path / name)["method"]) == {"first", "second"}
+    # One that ended before another did writes its tables once more, as the command does beside figures.
+    run({"a": tissue}, methods={"third": by_place}, **options)
+    results.write(tmp_path)
+    assert set(pd.read_csv(tmp_path / "results.csv")["method"]) == {"first", "second", "third"}
+
+
+def test_what_processes_note_at_once_is_kept(tmp_path, monkeypatch):
+    @contextmanager
+    def slowly(path):
+        time.sleep(0.1)  # between reading and writing
+        with whole(path) as part:
+            yield part
+
+    monkeypatch.setattr("scjepa.benchmark._store.whole", slowly)
+    names = ["a", "b", "c"]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: Store(tmp_path).claim({"label": "x"}, {name: "1"}, []), names))
+    assert set(json.loads((tmp_path / "benchmark.json").read_text())["tasks"]) == set(names)
+
+
+@pytest.mark.parametrize("name", ["results.csv", "table1.md"])
+def test_tables_of_something_else_are_not_overwritten(tissue, by_place, quick, tmp_path, name):
+    called = []
+
+    def mine(adata):
+        called.append(adata)
+        return by_place(adata)
+
+    (tmp_path / name).write_text("mine")
+    options = {"label": "region", "methods": {"m": mine}, "tasks": "within", "seeds": 1, "scoring": quick}
+    with pytest.raises(ValueError, match=rf"has {name} and no benchmark.json.*Name another folder"):
+        run(tissue, out=tmp_path, **options)
+    assert not called
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"how": {"la', "Unterminated string"),
+        ("[1, 2]", "holds a list"),
+        ('{"name": "other"}', "has no 'how'"),
+        ('{"how": {}, "tasks": 3}', "'tasks' is 3"),
+        ('{"how": {}, "tasks": {}, "levels": [{"no": 1}]}', "unexpected keyword argument 'no'"),
+    ],
+)
+def test_a_damaged_folder_is_told_with_its_file(tissue, by_place, tmp_path, text, found):
+    (tmp_path / "benchmark.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"benchmark.json is damaged.*{found}.*Name another folder"):
+        run(tissue, methods={"m": by_place}, out=tmp_path)
+    assert (tmp_path / "benchmark.json").read_text() == text
+
+
+@pytest.mark.parametrize("out", ["taken", "taken/within"])
+def test_a_file_is_no_folder(tissue, by_place, tmp_path, out):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="taken is a file"):
+        run(tissue, methods={"m": by_place}, out=tmp_path / out)
+
+
+def test_a_method_that_leaves_cells_out_is_told_how_many(tissue, quick):
+    def mine(adata):
+        adata._inplace_subset_obs(np.arange(30))  # as sc.pp.filter_cells
+        return adata.obsm["spatial"]
+
+    results = run(tissue, label="region", methods={"m": mine}, tasks="within", seeds=1, scoring=quick)
+    assert set(results.runs["reason"]) == {"The embedding has the shape (30, 2); the data have 40 cells."}
+
+
+def test_a_table_in_another_order_is_put_in_that_of_the_cells(tissue, quick, by_place):
+    def mine(adata):
+        table = pd.DataFrame(by_place(adata), index=adata.obs_names)
+        adata.obs_names = [f"gone{i}" for i in range(adata.n_obs)]
+        return table.iloc[::-1]
+
+    methods = {"mine": mine, "same": by_place}
+    results = run({"a": tissue}, label="region", methods=methods, tasks="within", seeds=1, scoring=quick)
+    np.testing.assert_array_equal(results.embedding("mine", "a: s1"), results.embedding("same", "a: s1"))
+
+
+def test_precomputed_may_be_sparse(tissue, quick, tmp_path):
+    tissue.obsm["X_other"] = sparse.csr_matrix(tissue.obsm["spatial"])
+    tissue.write_h5ad(tmp_path / "a.h5ad")
+    options = {"precomputed": {"obsm_key": "X_other"}}
+    for data in ({"a": tissue}, tmp_path / "a.h5ad"):
+        results = run(
+            data, label="region", methods="precomputed", options=options, tasks="within", seeds=1, scoring=quick
+        )
+        found = results.embedding("precomputed", "a: s1")
+        np.testing.assert_allclose(found, tissue.obsm["spatial"][tissue.obs["section"] == "s1"], rtol=1e-6)
+    assert sparse.issparse(tissue.obsm["X_other"])
 
 
 def test_an_ablation_gives_table_2_with_the_default_in_every_axis(tissue, quick):
@@ -361,3 +522,15 @@ def test_methods_come_in_the_order_they_were_named_in_however_often_it_was_stopp
 def test_wrong_seeds_are_told(tissue, by_place):
     with pytest.raises(ValueError, match="a seed or more"):
         run(tissue, methods={"m": by_place}, seeds=0)
+    for seeds in (2.0, "3", [0, 0.5], None):
+        with pytest.raises(TypeError, match="number of seeds, or a list of them"):
+            run(tissue, methods={"m": by_place}, seeds=seeds)
+
+
+def test_seeds_may_be_of_numpy(tissue, quick):
+    def mine(adata, seed):
+        return adata.obsm["spatial"] + seed
+
+    for seeds, expected in ((np.int64(2), {0, 1}), (np.array([3, 5]), {3, 5})):
+        results = run(tissue, label="region", methods={"m": mine}, tasks="within", seeds=seeds, scoring=quick)
+        assert set(results.runs["seed"]) == expected

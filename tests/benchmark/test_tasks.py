@@ -189,6 +189,6 @@ def test_data_are_read_from_files_and_named_by_them(tissue, tmp_path):
 
 def test_a_section_of_few_cells_says_what_to_do(tissue):
     few = tissue[:8].copy()
-    del few.obsp["spatial_connectivities"]
+    del few.obsp["spatial_connectivities"], few.obsp["spatial_distances"]
     with pytest.raises(ValueError, match="'s1' has 8 cells, too few for 10 neighbors"):
         read_units({"a": few}, REGION)

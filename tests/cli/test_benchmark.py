@@ -79,3 +79,24 @@ def test_axes_are_read_with_their_types():
     assert grid == {("tokens.values", "tokens.ranks"): [("counts", "counts"), ("shifted_log", "counts")]}
     with pytest.raises(UsageError, match="whole number"):
         axes_of(["tokens.n_tokens=16,many"], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["benchmark", "--data", "a.h5ad", "--label", "region"], "scjepa.benchmark.run"),
+        (["benchmark-cells", "--target", "a.h5ad", "--label", "region"], "scjepa.benchmark.run_cells"),
+        (["demo", "--data", "a.h5ad"], "scjepa._demo.run_demo"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, list) else "",
+)
+def test_who_stops_is_not_told_that_a_model_keeps_what_it_learned(monkeypatch, data, tmp_path, capsys, words, where):
+    def stopped(*args, **options):
+        raise KeyboardInterrupt("Training was interrupted after 3 steps; the model keeps what it has learned.")
+
+    monkeypatch.setattr(where, stopped)
+    words = [str(data / word) if word == "a.h5ad" else word for word in words]
+    assert main([*words, "--out", str(tmp_path / "o"), "--quiet"]) == 130
+    told = capsys.readouterr().err
+    assert told.startswith("scjepa: interrupted; ")
+    assert "keeps what it has learned" not in told

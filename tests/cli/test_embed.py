@@ -194,3 +194,13 @@ def test_a_killed_npy_goes_on(data, model, tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.load(out), python_embedding(data, model))
     assert main(words) == 1  # there is one now
     assert main([*words, "--overwrite"]) == 0
+
+
+def test_cells_of_unknown_genes_are_not_said_to_have_no_counts(model, make_tissue, tmp_path, capsys):
+    adata = make_tissue(1)
+    adata.var_names = [name.upper() if i else name for i, name in enumerate(adata.var_names)]
+    adata.write_h5ad(tmp_path / "upper.h5ad")
+    assert main(["embed", str(model), str(tmp_path / "upper.h5ad"), "--out", str(tmp_path / "o.h5ad"), *CPU]) == 0
+    told = capsys.readouterr().err
+    assert "have counts, but not of a gene the model knows" in told
+    assert "filter_cells" not in told

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
+from scjepa.cli import main
 from scjepa.cli._files import H5AD, SPATIALDATA, ZARR, data_files
 
 
@@ -67,3 +68,30 @@ def test_one_of_several_tables_must_be_named(data, tmp_path):
     shutil.rmtree(store / "tables" / "table")
     with pytest.raises(ValueError, match="0 tables: none"):
         data_files([store])
+
+
+@pytest.mark.parametrize("command", ["info", "fit", "embed", "niches", "plain niches"])
+def test_a_file_without_cells_is_named(command, make_tissue, model, tmp_path, capsys):
+    path = tmp_path / "none.h5ad"
+    adata = make_tissue(1)[:0].copy()
+    adata.obsm["X_stjepa"] = adata.obsm["X_stjepa_cell"] = np.zeros((0, 4), dtype=np.float32)
+    adata.write_h5ad(path)
+    out = ["--out", str(tmp_path / "out.h5ad")]
+    words = {
+        "info": ["info", str(path)],
+        "fit": ["fit", str(path), *out],
+        "embed": ["embed", str(model), str(path), *out, "--overwrite"],
+        "niches": ["niches", str(path), *out],
+        "plain niches": ["niches", str(path), *out, "--readout", "plain"],
+    }
+    code = main([*words[command], *(["--quiet"] if command != "info" else [])])
+    streams = capsys.readouterr()
+    assert f"{path} has no cells" in (streams.out if command == "info" else streams.err)
+    assert code == (0 if command == "info" else 1)
+
+
+def test_a_file_without_genes_is_named(make_tissue, tmp_path, capsys):
+    path = tmp_path / "none.h5ad"
+    make_tissue(1)[:, :0].copy().write_h5ad(path)
+    assert main(["fit", str(path), "--out", str(tmp_path / "m"), "--quiet"]) == 1
+    assert f"{path} has no genes" in capsys.readouterr().err

@@ -190,3 +190,26 @@ def test_a_fit_that_is_stopped_resumes_to_the_same_model(data, tiny, tmp_path, s
     one, other = weights(tmp_path / "m"), weights(tmp_path / "whole")
     for name, array in other.items():
         np.testing.assert_array_equal(one[name], array)
+
+
+def test_genes_of_files_that_differ_in_case_only_are_warned_of(data, make_tissue, tiny, tmp_path, capsys):
+    upper = make_tissue(2)
+    upper.var_names = [name.upper() if i > 3 else name for i, name in enumerate(upper.var_names)]
+    upper.write_h5ad(tmp_path / "upper.h5ad")
+    files = [str(data / "a.h5ad"), str(tmp_path / "upper.h5ad")]
+    assert main(["fit", *files, "--out", str(tmp_path / "m"), *tiny, "--quiet"]) == 0
+    told = capsys.readouterr().err
+    assert f"warning: 21 genes of {files[1]} differ from those of the files before it in case only" in told
+    assert f"'GENE_005' from 'gene_005' of {files[0]}" in told
+    assert "rename adata.var_names" in told
+
+
+def test_genes_in_both_cases_in_every_file_are_no_mistake(make_tissue, tiny, tmp_path, capsys):
+    files = []
+    for seed in (1, 2):
+        adata = make_tissue(seed)
+        adata.var_names = ["t", "T", *adata.var_names[2:]]
+        files.append(str(tmp_path / f"{seed}.h5ad"))
+        adata.write_h5ad(files[-1])
+    assert main(["fit", *files, "--out", str(tmp_path / "m"), *tiny, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""

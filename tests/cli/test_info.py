@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+import squidpy as sq
 
 import scjepa
 from scjepa.cli import main
@@ -111,3 +114,28 @@ def test_what_is_not_there(tmp_path, capsys, name):
     streams = capsys.readouterr()
     assert "There is no" in streams.err
     assert streams.out == ""
+
+
+def test_a_graph_that_training_refuses_or_warns_of_is_told(make_tissue, tmp_path, capsys):
+    adata = make_tissue(1)
+    adata.obs["section"] = np.where(np.arange(80) < 40, "s1", "s2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        sq.gr.spatial_neighbors(adata, n_neighs=4, coord_type="generic")
+    adata.write_h5ad(tmp_path / "joined.h5ad")
+    assert info(tmp_path / "joined.h5ad") == 0
+    told = capsys.readouterr().out
+    assert "edges of the spatial graph join different sections" in line(told, "mind")
+    assert "scjepa fit --rebuild-graph" in told
+    del adata.obs["section"]
+    adata.write_h5ad(tmp_path / "few.h5ad")
+    assert info(tmp_path / "few.h5ad") == 0
+    assert "have fewer than 10 neighbors in the spatial graph" in line(capsys.readouterr().out, "mind")
+
+
+def test_a_section_too_small_for_a_graph_is_told(make_tissue, tmp_path, capsys):
+    make_tissue(1, n=8).write_h5ad(tmp_path / "a.h5ad")
+    assert info(tmp_path / "a.h5ad") == 0
+    report = capsys.readouterr().out
+    assert "has 8 cells, too few for 10 neighbors each" in line(report, "mind")
+    assert line(report, "graph") == "none: scjepa fit builds one"

@@ -167,3 +167,21 @@ def test_the_installed_program_runs(tmp_path):
     assert run.stderr == f"scjepa: There is no file {tmp_path / 'none.h5ad'}.\n"
     module = subprocess.run([sys.executable, "-m", "scjepa.cli", "--version"], capture_output=True, text=True)
     assert (module.returncode, module.stdout.strip()) == (0, f"scjepa {__version__}")
+
+
+def test_messages_that_name_python_calls_are_given_the_options_that_there_are(monkeypatch, capsys):
+    def run(options):
+        warnings.warn("Name raw counts: setup_anndata(adata, layer='counts').", UserWarning, stacklevel=1)
+        raise ValueError("Rebuild it: sq.gr.spatial_neighbors(adata). Or name another: key_added=.")
+
+    def add_options(parser):
+        parser.add_argument("--layer")
+        parser.add_argument("--rebuild-graph", action="store_true")
+
+    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (Command("go", "go", "Go.", ("scjepa go",), add_options, run),))
+    assert main(["go"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "scjepa: warning: Name raw counts: setup_anndata(adata, layer='counts'). On the command line: --layer.",
+        "scjepa: Rebuild it: sq.gr.spatial_neighbors(adata). Or name another: key_added=. "
+        "On the command line: --rebuild-graph.",
+    ]

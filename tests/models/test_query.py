@@ -278,6 +278,72 @@ def test_columns_named_at_set_up_of_the_query_are_used(trained):
     np.testing.assert_array_equal(query.get_latent_representation(), model.get_latent_representation())
 
 
+@pytest.fixture
+def in_layer(make_tissue, make_model):
+    """Return a model of raw counts in a layer, its data with other values in X, and its embedding."""
+    adata = make_tissue()
+    adata.layers["counts"], adata.X = adata.X.copy(), adata.X[:, ::-1] * 3
+    model = make_model(adata, {"layer": "counts", "technology_key": "technology", "library_key": "section"})
+    return model, adata, model.get_latent_representation()
+
+
+def test_what_set_up_was_told_of_a_copy_holds_for_no_other(in_layer, tmp_path):
+    model, adata, expected = in_layer
+    before, copied = adata.copy(), adata.copy()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    scjepa.STJEPA.setup_anndata(copied, technology_key="technology", library_key="section")
+    others = {
+        "an earlier copy": before,
+        "a later copy": adata.copy(),
+        "a view": adata[:],
+        "a view's copy": adata[:].copy(),
+        "a copy of what was set up": copied.copy(),
+        "read again": ad.read_h5ad(tmp_path / "a.h5ad"),
+        "the model's own": adata,
+    }
+    for name, other in others.items():
+        np.testing.assert_array_equal(model.get_latent_representation(other), expected, err_msg=name)
+    assert abs(model.get_latent_representation(copied) - expected).max() > 0.01  # read from X, as it was told
+    query = scjepa.STJEPA.load_query_data(before, model, **CPU)
+    assert query.keys == model.keys
+    np.testing.assert_array_equal(query.get_latent_representation(), expected)
+
+
+def test_a_copy_set_up_on_a_layer_does_not_send_others_there(make_tissue, make_model):
+    adata = make_tissue()
+    model = make_model(adata)
+    copied, again = adata.copy(), adata.copy()
+    copied.layers["counts"] = copied.X.copy()
+    scjepa.STJEPA.setup_anndata(copied, layer="counts", technology_key="technology", library_key="section")
+    expected = model.get_latent_representation()
+    np.testing.assert_array_equal(model.get_latent_representation(again), expected)
+    np.testing.assert_array_equal(model.get_latent_representation(copied), expected)
+
+
+def test_what_was_set_up_is_read_as_told_though_a_copy_was_set_up_later(in_layer):
+    model, adata, expected = in_layer
+    first = adata.copy()
+    first.layers["raw"] = first.layers.pop("counts")
+    keys = {"technology_key": "technology", "library_key": "section"}
+    scjepa.STJEPA.setup_anndata(first, layer="raw", **keys)
+    scjepa.STJEPA.setup_anndata(first.copy(), **keys)
+    np.testing.assert_array_equal(model.get_latent_representation(first), expected)
+    np.testing.assert_array_equal(model.get_latent_representation(first[:]), expected)
+
+
+def test_nothing_holds_on_to_what_was_set_up_but_scvi_tools(make_tissue):
+    import gc
+    import weakref
+
+    adata = make_tissue()
+    scjepa.STJEPA.setup_anndata(adata)
+    gone = weakref.ref(adata)
+    scjepa.STJEPA._setup_adata_manager_store.clear()
+    del adata
+    gc.collect()
+    assert gone() is None
+
+
 def test_embedding_other_data_leaves_it_and_lets_go_of_it(trained):
     import gc
     import weakref

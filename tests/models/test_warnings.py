@@ -62,6 +62,24 @@ def test_a_warning_names_the_line_that_asked_for_embeddings(trained, with_graph,
     assert {one.filename for one in caught if "UserWarning" in str(one.category)} == {__file__}
 
 
+def test_cells_without_tokens_are_told_from_cells_without_counts(trained):
+    model, adata = trained
+    query = adata[:, :10].copy()
+    query.var_names = [f"New{i}" if i else name for i, name in enumerate(query.var_names)]
+    query.X[3] = 0
+    empty = (query.X[:, [0]].toarray() == 0).all(axis=1)
+    without = (query.X.toarray() == 0).all(axis=1)
+    with pytest.warns(UserWarning, match="no token at the cell scale") as caught:
+        model.get_latent_representation(query, scale="cell")
+    (told,) = [str(one.message) for one in caught if "no token" in str(one.message)]
+    assert told.startswith(f"{empty.sum()} cells have no token at the cell scale and get a zero embedding. ")
+    assert f"{without.sum()} of them, first 'cell3', have no counts at all: sc.pp.filter_cells" in told
+    assert f"{empty.sum() - without.sum()} of them, first " in told
+    assert "have counts, but not of a gene the model knows: model.coverage(adata)" in told
+    with pytest.warns(UserWarning, match="genes=None takes all"):
+        model.get_latent_representation(adata, scale="cell", genes=[query.var_names[0]])
+
+
 def test_a_warning_names_the_line_that_loads(trained, with_graph, tmp_path):
     with pytest.warns(UserWarning, match="does not know") as caught:
         _new_genes_loaded(*trained, with_graph, tmp_path)

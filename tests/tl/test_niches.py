@@ -228,3 +228,12 @@ def test_neighborhood_expression_gives_the_layers_of_visual_cortex(data_dir):
     scjepa.tl.niches(adata, "X_mean", n_niches=7)
     assert adata.obs["niche"].nunique() == 7
     assert scjepa.metrics.nmi(adata.obs["region"], adata.obs["niche"]) > 0.4
+
+
+@pytest.mark.parametrize("wrong", ["8", 2.5, True])
+def test_a_number_of_niches_that_is_no_whole_number_is_refused(wrong):
+    adata = _only_section(_adata())
+    with pytest.raises(TypeError, match="n_niches must be a whole number"):
+        scjepa.tl.niches(adata, n_niches=wrong)
+    assert "niche" not in adata.obs
+    scjepa.tl.niches(adata, n_niches=np.int64(4))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +30,33 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is within ``alone`` of the same file, which is made and stays.
+
+    Where the system or the disk knows no such locks, nothing is waited for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        if fcntl is not None:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file lets the next one in
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder is there or can be made.
+
+    Raises
+    ------
+    NotADirectoryError
+        If it is a file, or is to be within one.
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, and results are written to a folder. Name another one.")
 
 
 def write_texts(folder: str | Path, texts: Mapping[str, str]) -> list[Path]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from tokenize import TokenError
 from typing import Any
 
-import numpy as np
 from anndata import AnnData
 
 from scjepa._config import STJEPAConfig, resolve, unknown_name
+from scjepa.benchmark._code import code_of
+from scjepa.benchmark._given import part_of
 from scjepa.benchmark.methods import METHODS, Method
 
 OURS = "stjepa"
@@ -60,7 +59,8 @@ class Entry:
     options
         The options.
     code
-        Checksum of one's own function, so that it is run anew when it was changed; ``""`` for scjepa's methods.
+        Checksum of one's own function (:func:`~scjepa.benchmark._code.code_of`), so that it is run anew when it was
+        changed; ``""`` for scjepa's methods.
     """
 
     name: str
@@ -110,7 +110,7 @@ def entries_of(
     ValueError
         If a method or an option is not known.
     TypeError
-        If something is neither a function nor options.
+        If something is neither a function nor options, or a function has no name.
     """
     chosen = dict(methods) if isinstance(methods, Mapping) else dict.fromkeys(_names(methods))
     for name in options or {}:
@@ -130,13 +130,24 @@ def entries_of(
 
 def _names(methods: str | Sequence[str]) -> list[str]:
     found: list[str] = []
+    if callable(methods) or not isinstance(methods, Iterable):
+        raise TypeError(_unnamed(methods))
     for name in [methods] if isinstance(methods, str) else methods:
+        if not isinstance(name, str):
+            raise TypeError(_unnamed(name))
         if name not in GROUPS and name not in METHODS:
             raise ValueError(unknown_name("method", name, (*METHODS, *GROUPS)))
         found += GROUPS.get(name, (name,))
     if not found:
         raise ValueError(f"Name a method or more: {', '.join((*GROUPS, *METHODS))}.")
     return list(dict.fromkeys(found))
+
+
+def _unnamed(method: Any) -> str:
+    if callable(method):
+        name = getattr(method, "__name__", type(method).__name__)
+        return f"methods has the function {name} without a name in tables; give it one: methods={{'mine': {name}}}."
+    return f"methods has {method!r}, a {type(method).__name__}; give names of methods, or a mapping from names."
 
 
 def _known(name: str, preset: Any, options: Mapping[str, Any]) -> Iterator[Entry]:
@@ -195,23 +206,13 @@ def _own(name: str, function: Callable[..., Any]) -> Entry:
         wanted = ["seed", "n_niches"]
 
     def run(adata: AnnData, **arguments: Any) -> dict[str, Any]:
-        found = function(adata, **{key: arguments[key] for key in wanted if key in arguments})
-        values = None if found is None else np.asarray(found)
-        part = "clusters" if values is not None and values.ndim == 1 else "embedding"
-        return {part: values}
+        cells = adata.obs_names  # as they are before the function, which may filter its copy
+        return part_of(function(adata, **{key: arguments[key] for key in wanted if key in arguments}), cells)
 
     about = (inspect.getdoc(function) or "one's own function").split("\n")[0]
     options = ("genes",) if "genes" in wanted else ()
     method = Method(about, "nothing", run, settings=("own",), options=options, seeded="seed" in wanted, packages=())
     return Entry(name, method, "own", code=code_of(function))
-
-
-def code_of(function: Callable[..., Any]) -> str:
-    """Return a checksum of one's own function, so that it is run anew when it was changed."""
-    try:
-        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:8]
-    except (OSError, TypeError, SyntaxError, TokenError):  # made where there is no source, or another one by now
-        return "unknown"
 
 
 def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Level]]:
@@ -224,7 +225,11 @@ def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Le
     ------
     ValueError
         If ST-JEPA takes no part, or an axis or a value is none that it can have.
+    TypeError
+        If an axis has no list of values.
     """
+    if not isinstance(axes, Mapping):
+        raise TypeError(f"axes is a {type(axes).__name__}; give values by option: {{'tokens.n_tokens': [16, 32]}}.")
     if not axes:
         return list(entries), []
     base = next((entry for entry in entries if entry.name == OURS), None)
@@ -236,8 +241,10 @@ def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Le
     for axis, values in axes.items():
         names = (axis,) if isinstance(axis, str) else tuple(axis)
         changed = []
+        if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+            raise TypeError(f"The axis {axis!r} needs a list of values, found {values!r}: {{{axis!r}: [{values!r}]}}.")
         for value in values:
-            own = (value,) if isinstance(axis, str) else tuple(value)
+            own = (value,) if isinstance(axis, str) or not isinstance(value, list | tuple) else tuple(value)
             if len(own) != len(names):
                 raise ValueError(f"The axis {names} needs {len(names)} values each, found {value!r}.")
             changed.append((own, _changed(base, dict(zip(names, own, strict=True)))))

@@ -93,24 +93,34 @@ class BenchmarkResults:
     def write(self, folder: str | Path) -> list[Path]:
         """Write tidy results and tables to a folder, each whole or not at all.
 
+        In the folder of the runs they are of all that are finished there, those of other processes too.
+
         Returns
         -------
         list of pathlib.Path
             ``results.csv``, ``runs.csv``, ``table1.csv``, ``table1.md``, and ``table2.csv`` and ``table2.md`` where
             there is an ablation.
         """
+        if not self._store.holds(folder):
+            return write_texts(folder, self._texts())
+        with self._store.alone():  # else tables of fewer runs may come after those of more
+            self._store.reread()
+            self.rows, self.runs = self._store.rows(), self._store.runs()
+            return write_texts(folder, self._texts())
+
+    def _texts(self) -> dict[str, str]:
         one, two = self.table_1(), self.table_2()
         texts = {
             "results.csv": self.rows.to_csv(index=False, float_format="%.5g"),
             "runs.csv": self.runs.to_csv(index=False, float_format="%.5g"),
-            "table1.csv": one.to_csv(index=False, float_format="%.4f"),
+            "table1.csv": one.to_csv(index=False, float_format="%.6g"),
             "table1.md": table_1_markdown(one),
         }
         if len(two):
             texts.update(
-                {"table2.csv": two.to_csv(index=False, float_format="%.4f"), "table2.md": table_2_markdown(two)}
+                {"table2.csv": two.to_csv(index=False, float_format="%.6g"), "table2.md": table_2_markdown(two)}
             )
-        return write_texts(folder, texts)
+        return texts
 
     def write_figures(self, folder: str | Path) -> list[Path]:
         """Write every figure as PNG to a folder."""

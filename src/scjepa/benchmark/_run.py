@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def run(
         ``"all"``, ``"controls"``, ``"peers"``, names of :data:`~scjepa.benchmark.METHODS`, or a mapping: from such a
         name to its options or ``None``, or from a name of your own to a function. It is called with AnnData without
         labels (and with ``seed``, ``n_niches``, ``genes`` where it has such parameters) and returns an array: an
-        embedding, or one cluster for each cell. A function with a parameter ``genes`` is given all genes and embeds by
-        those named; others are given the genes that all technologies measured.
+        embedding, or one cluster for each cell (whole numbers or names). A function with a parameter ``genes`` is given
+        all genes and embeds by those named; others are given the genes that all technologies measured.
     tasks
         ``"within"`` (each section by itself), ``"sections"`` (all sections of a technology together),
         ``"technologies"`` (all together: trained on full panels, embedded by shared genes), several of them, or
@@ -80,7 +81,8 @@ def run(
         Resolutions, Leiden's seeds, read-outs.
     out
         Folder that keeps every finished run, tidy results and tables. The same call goes on where a killed one stopped;
-        what failed is tried again. ``None``: nothing is written.
+        what failed is tried again. Several processes may write to one folder, each with its methods. ``None``: nothing
+        is written.
     timeout
         Seconds after which a method in a process of its own is ended.
     say
@@ -93,9 +95,9 @@ def run(
 
     Raises
     ------
-    ValueError, KeyError, TypeError, FileNotFoundError
+    ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError
         If data, methods or options cannot be used, told before anything runs; if ``out`` holds results of other data,
-        labels or scoring.
+        labels or scoring, or tables of something else.
 
     Examples
     --------
@@ -106,13 +108,12 @@ def run(
     ... )  # doctest: +SKIP
     >>> results.table_1()  # doctest: +SKIP
     """
-    scoring = scoring or Scoring()
+    scoring, store = scoring or Scoring(), Store(out)
     chosen = _seeds(seeds)
     entries, levels = ablation(entries_of(methods, preset=preset, options=options), axes or {})
     obs, obsm = _asked_for(entries)
     columns = Columns(label, technology, section, layer)
     found = make_tasks(read_units(data, columns, obs, obsm), tasks, obs, obsm)
-    store = Store(out)
     how = {"label": label, **asdict(scoring)}
     store.claim(how, {f"{task.kind}: {task.data}": task.digest for task in found}, levels)
     _run_all(found, entries, chosen, scoring, store, timeout, say or (lambda _: None))
@@ -138,10 +139,26 @@ def told_cost(about: Mapping[str, Any]) -> str:
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
-    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if isinstance(seeds, str):
+        raise TypeError(_no_seeds(seeds))
+    try:
+        chosen = list(range(index(seeds)))  # type: ignore[arg-type]
+    except TypeError:
+        chosen = _listed_seeds(seeds)  # type: ignore[arg-type]
     if not chosen:
         raise ValueError(f"There must be a seed or more, found seeds={seeds!r}.")
     return chosen
+
+
+def _listed_seeds(seeds: Sequence[int]) -> list[int]:
+    try:
+        return [index(seed) for seed in seeds]
+    except TypeError as error:
+        raise TypeError(_no_seeds(seeds)) from error
+
+
+def _no_seeds(seeds: Any) -> str:
+    return f"seeds is the number of seeds, or a list of them, in whole numbers; found {seeds!r}."
 
 
 def _asked_for(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:

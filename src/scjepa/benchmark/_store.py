@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from scjepa.benchmark._files import whole
+from scjepa.benchmark._code import UNKNOWN
+from scjepa.benchmark._files import alone, check_folder, whole
 from scjepa.benchmark._plan import Level
 
 KEY = ("data", "task", "method", "settings", "configuration", "seed")
@@ -26,7 +28,13 @@ COLUMNS = (*KEY, "readout", "group", "n_cells", "leiden_seed", "resolution", "me
 
 RUN_COLUMNS = (*KEY, *TOOK, "reason", "versions", "info", "code")
 
-ABOUT = "benchmark.json"
+ABOUT, LOCK = "benchmark.json", "benchmark.lock"
+
+TABLES = (
+    *("results.csv", "runs.csv", "table1.csv", "table1.md", "table2.csv", "table2.md"),
+    *("table.csv", "table.md", "differences.csv"),
+)
+"""What comparisons write to a folder beside runs: of sections, and of cells."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +85,24 @@ class Store:
     ----------
     folder
         Where they are kept; ``None``: in memory.
+
+    Raises
+    ------
+    NotADirectoryError
+        If it is a file.
+    ValueError
+        If it has tables or runs of which it does not say what they were made with, or says so in a damaged file.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
         self.levels: list[Level] = []
         self._runs: dict[RunKey, Run] = {}
-        if self.folder is not None and (self.folder / "runs").is_dir():
-            for path in sorted((self.folder / "runs").glob("*.json")):
-                run = _read(path)
-                if run is not None:
-                    self._runs[run.key] = run
+        if self.folder is not None:
+            check_folder(self.folder)
+            self._read_runs()
+            _check_ours(self.folder, self._runs)
+            _about(self.folder)
 
     def claim(self, how: Mapping[str, Any], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
         """Note how results are made, or check that what is in the folder was made in the same way.
@@ -105,10 +120,13 @@ class Store:
             If the folder holds results of other data of the same name, or with another label or scoring, or an ablation
             of another configuration: its levels would be told against what they are no changes of.
         """
+        with self.alone():  # what another process notes between reading and writing would be lost
+            self._claim(how, tasks, levels)
+
+    def _claim(self, how: Mapping[str, Any], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
         this = json.loads(json.dumps({"how": how, "tasks": tasks}))
-        before: dict[str, Any] = {}
-        if self.folder is not None and (self.folder / ABOUT).is_file():
-            before = json.loads((self.folder / ABOUT).read_text())
+        before = {} if self.folder is None else _about(self.folder)
+        if before:
             differ = [name for name, value in this["how"].items() if before["how"].get(name) != value]
             if differ:
                 was = "; ".join(f"{name}: {before['how'].get(name)}" for name in differ)
@@ -128,10 +146,37 @@ class Store:
             with whole(self.folder / ABOUT) as part:
                 part.write_text(json.dumps({**merged, "levels": [asdict(level) for level in self.levels]}, indent=1))
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from changing what is noted of the folder, and its tables."""
+        if self.folder is None:
+            yield
+            return
+        with alone(self.folder / LOCK):
+            yield
+
+    def holds(self, folder: str | Path) -> bool:
+        """Return whether a folder is the store's own."""
+        return self.folder is not None and Path(folder).resolve() == self.folder.resolve()
+
+    def reread(self) -> None:
+        """Take up what other processes have finished in the folder since, and the levels that they noted."""
+        if self.folder is not None:
+            self._read_runs()
+            self.levels = _merged([Level(**level) for level in _about(self.folder).get("levels", [])], self.levels)
+
+    def _read_runs(self) -> None:
+        for path in sorted((self.folder / "runs").glob("*.json")) if self.folder is not None else ():
+            run = _read(path)
+            if run is not None:
+                self._runs[run.key] = run
+
     def finished(self, key: RunKey, code: str = "") -> bool:
-        """Return whether a run is there and did not fail; one's own function must be as it was."""
+        """Return whether a run is there and did not fail; one's own function must be as it was, and known to be."""
         run = self._runs.get(key)
-        return run is not None and run.about["reason"] is None and (not code or run.about["code"] == code)
+        if run is None or run.about["reason"] is not None or code == UNKNOWN:
+            return False
+        return not code or run.about["code"] == code
 
     def keep(self, run: Run) -> None:
         """Keep a run; its file is written last, so that a run that is there is whole."""
@@ -157,7 +202,8 @@ class Store:
             return {}
 
     def arrange(self, keys: Sequence[RunKey]) -> None:
-        """Put runs in the order of ``keys``, others that are there behind them."""
+        """Put runs in the order of ``keys``, others that are there, of other processes too, behind them."""
+        self.reread()
         first = [key for key in keys if key in self._runs]
         self._runs = {key: self._runs[key] for key in dict.fromkeys((*first, *self._runs))}
 
@@ -180,6 +226,48 @@ class Store:
         found = [{**asdict(run.key), **run.about} for run in self._runs.values()]
         table = pd.DataFrame(found, columns=list(RUN_COLUMNS))
         return table.assign(info=[json.dumps(info, default=str) for info in table["info"]])
+
+
+def _check_ours(folder: Path, runs: Mapping[RunKey, Run]) -> None:
+    """Raise where there are tables or runs, and not the file that comparisons write before them."""
+    found = [name for name in TABLES if (folder / name).exists()] + (["runs"] if runs else [])
+    if found and not (folder / ABOUT).exists():  # looked for last: another process may be at its first results
+        raise ValueError(
+            f"{folder} has {', '.join(found)} and no {ABOUT}, so these are no results that could be gone on with, and "
+            "would be overwritten. Name another folder."
+        )
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Return what a folder says of its results; nothing where it has none.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read.
+    """
+    path = folder / ABOUT
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        _check_about(found)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or no file of a benchmark ({' '.join(str(error).split())}). Name another folder, or "
+            "remove this one to start anew."
+        ) from error
+    return found
+
+
+def _check_about(found: Any) -> None:
+    if not isinstance(found, dict):
+        raise TypeError(f"it holds a {type(found).__name__}, not options and data")
+    for name in ("how", "tasks"):
+        if not isinstance(found.get(name), dict):
+            raise TypeError(f"it has no {name!r}" if name not in found else f"{name!r} is {found[name]!r}")
+    for level in found.get("levels", []):
+        Level(**level)
 
 
 def _read(path: Path) -> Run | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 from anndata import AnnData
@@ -13,6 +14,7 @@ from scjepa import _keys
 from scjepa._config import unknown_name
 from scjepa.benchmark._units import Unit, has_label, joined
 from scjepa.benchmark.methods._inputs import digest, prepare
+from scjepa.tokens.vocabulary import likely_cause
 
 WITHIN, SECTIONS, TECHNOLOGIES, AUTO = "within", "sections", "technologies", "auto"
 
@@ -159,12 +161,21 @@ def _within(unit: Unit, obs: Sequence[str], obsm: Sequence[str]) -> Iterator[Tas
 def _across(units: Sequence[Unit], obs: Sequence[str], obsm: Sequence[str]) -> Task:
     shared = set(units[0].adata.var_names).intersection(*(unit.adata.var_names for unit in units[1:]))
     if not shared:
-        sides = "; ".join(f"{unit.name}: {', '.join(unit.adata.var_names[:4])}, ..." for unit in units)
         raise ValueError(
-            f"No gene was measured by all technologies, so nothing can be evaluated across them ({sides}). Gene names "
-            "must be of one kind and one species; or leave the task 'technologies' out."
+            f"No gene was measured by all technologies, so nothing can be evaluated across them. {_why_none(units)} "
+            "Or leave the task 'technologies' out."
         )
     adata = joined(units)
     genes = tuple(gene for gene in adata.var_names if gene in shared)
     labels = np.concatenate([unit.labels for unit in units])
     return Task(TECHNOLOGIES, " × ".join(unit.name for unit in units), _prepared(adata, obs, obsm), labels, genes)
+
+
+def _why_none(units: Sequence[Unit]) -> str:
+    """Return examples of the genes of each technology, and why two of them may have none in common."""
+    sides = "; ".join(f"{unit.name}: {', '.join(unit.adata.var_names[:4])}, ..." for unit in units)
+    for one, other in combinations(units, 2):
+        names, others = (tuple(map(str, unit.adata.var_names)) for unit in (one, other))
+        if not set(names).intersection(others):
+            return f"{sides}. {likely_cause(names, others, repr(one.name), repr(other.name))}"
+    return f"{sides}. Each two have some in common, but not the same: leave a technology out."

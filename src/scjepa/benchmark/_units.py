@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -16,18 +15,17 @@ from anndata import AnnData
 from scjepa import _keys
 from scjepa._keys import UNLABELLED
 from scjepa._warn import warn
-from scjepa.benchmark.methods._inputs import column_of
+from scjepa.benchmark._graphs import check_graph, complete_graph, graph_of, of_one_kind, with_graph
+from scjepa.benchmark.methods._inputs import as_dense, column_of, coordinates_of
 from scjepa.datasets import concat
 from scjepa.datasets._local import DESCRIBED
 from scjepa.tokens.counts import CountCheck, iter_rows
-
-N_NEIGHBORS = 10
-"""Neighbors in the spatial graph that is built where the data have none."""
+from scjepa.tokens.vocabulary import check_names
 
 _TEXTS_OF_NONE = frozenset({"", "nan", "NaN", "NA", "<NA>", "None", "none"})
 """What missing values become when a column is turned into text."""
 
-_GRAPH = tuple(f"{_keys.SPATIAL}_{part}" for part in ("connectivities", "distances"))
+_PLACE = f"Put cell coordinates there, such as adata.obsm[{_keys.SPATIAL!r}] = adata.obs[['x', 'y']].to_numpy()."
 
 Data: TypeAlias = AnnData | str | PathLike | Mapping[str, Any] | Sequence[Any]
 """AnnData or the path of an h5ad file; several of them in a list, or by name."""
@@ -106,7 +104,9 @@ def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_
         for name, adata in named.items()
         for part in _by_technology(name, _light(name, adata, columns, keep_obs, keep_obsm), _labels(adata, columns))
     ]
-    units = [_with_graph(unit) for unit in _merged(parts)]
+    units = list(_merged(parts))
+    for unit in units:
+        with_graph(unit.name, unit.adata)
     if columns.label is not None and not any(has_label(unit.labels).any() for unit in units):
         raise ValueError(
             f"obs[{columns.label!r}] is missing (NaN or {UNLABELLED[0]!r}) for every cell. Leave the label out, or "
@@ -179,6 +179,7 @@ def _light(name: str, adata: AnnData, columns: Columns, keep_obs: Sequence[str],
     if columns.layer is not None and columns.layer not in adata.layers:
         there = ", ".join(adata.layers) or "none"
         raise KeyError(f"{name!r} has no layer {columns.layer!r}; layers there: {there}.")
+    check_names(adata.var_names, repr(name))
     wanted = {_keys.SECTION: columns.section, _keys.TECHNOLOGY: columns.technology}
     try:
         obs = {key: column_of(adata, column, key, name) for key, column in wanted.items()}
@@ -187,20 +188,27 @@ def _light(name: str, adata: AnnData, columns: Columns, keep_obs: Sequence[str],
         raise type(error)(f"{name!r}: {error.args[0]}") from error
     for key in (_keys.SPATIAL, *keep_obsm):
         if key not in adata.obsm:
-            raise KeyError(f"{name!r} has no obsm[{key!r}]; keys there: {', '.join(adata.obsm) or 'none'}.")
+            then = _PLACE if key == _keys.SPATIAL else "Name one of them in the method's options."
+            raise KeyError(f"{name!r} has no obsm[{key!r}]; keys there: {', '.join(adata.obsm) or 'none'}. {then}")
+    try:
+        place = {_keys.SPATIAL: coordinates_of(adata, _keys.SPATIAL)}
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from error
     counts = adata.X if columns.layer is None else adata.layers[columns.layer]
     _check_counts(name, counts, adata)
     light = AnnData(
         counts,
         obs=pd.DataFrame(obs, index=adata.obs_names),
         var=pd.DataFrame(index=adata.var_names),
-        obsm={key: np.asarray(adata.obsm[key]) for key in (_keys.SPATIAL, *keep_obsm)},
-        obsp={key: adata.obsp[key] for key in _GRAPH if all(part in adata.obsp for part in _GRAPH)},
+        obsm=place | {key: as_dense(adata.obsm[key]) for key in keep_obsm if key != _keys.SPATIAL},
+        obsp=graph_of(adata),
     )
     if _keys.PANEL in adata.varm:
         light.varm[_keys.PANEL] = adata.varm[_keys.PANEL]
     if f"{_keys.SPATIAL}_neighbors" in adata.uns:
         light.uns[f"{_keys.SPATIAL}_neighbors"] = adata.uns[f"{_keys.SPATIAL}_neighbors"]
+    check_graph(name, light)
+    complete_graph(light)
     return light
 
 
@@ -237,16 +245,9 @@ def _merged(parts: Sequence[Unit]) -> Iterator[Unit]:
         if len(own) == 1:
             yield own[0]
             continue
-        if len({tuple(part.adata.obsp) for part in own}) > 1:  # some have a graph: all get one of a kind
-            own = [_without_graph(part) for part in own]
+        of_one_kind({part.name: part.adata for part in own})
         labels = np.concatenate([part.labels for part in own])
         yield Unit(" + ".join(part.name for part in own), technology, joined(own), labels)
-
-
-def _without_graph(unit: Unit) -> Unit:
-    for key in list(unit.adata.obsp):
-        del unit.adata.obsp[key]
-    return unit
 
 
 def joined(units: Sequence[Unit]) -> AnnData:
@@ -256,22 +257,3 @@ def joined(units: Sequence[Unit]) -> AnnData:
         if key != _keys.SPATIAL:  # what a method asked for by name, which concat leaves behind
             both.obsm[key] = np.vstack([unit.adata.obsm[key] for unit in units])
     return both
-
-
-def _with_graph(unit: Unit) -> Unit:
-    """Build the graph of nearest neighbors within sections, where there is none."""
-    if all(key in unit.adata.obsp for key in _GRAPH):
-        return unit
-    sizes = unit.adata.obs[_keys.SECTION].value_counts()
-    sizes = sizes[sizes > 0]
-    if sizes.min() <= N_NEIGHBORS:
-        raise ValueError(
-            f"{unit.name!r}: the section {str(sizes.idxmin())!r} has {sizes.min()} cells, too few for {N_NEIGHBORS} "
-            "neighbors each. Leave it out, or compute a graph of fewer: sq.gr.spatial_neighbors(adata, n_neighs=...)."
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import squidpy as sq
-
-        sq.gr.spatial_neighbors(unit.adata, n_neighs=N_NEIGHBORS, coord_type="generic", library_key=_keys.SECTION)
-    return unit

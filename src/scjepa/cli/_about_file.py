@@ -13,12 +13,14 @@ from anndata.io import read_elem
 from scipy.spatial import cKDTree
 
 from scjepa import _keys
-from scjepa.cli._cells import Cells, Where, add_graph, read_cells
+from scjepa._config import PRESETS
+from scjepa.cli._cells import Cells, Where, add_graph, read_cells, refuse_small_sections
 from scjepa.cli._files import DataFile, data_files
 from scjepa.cli._join import join, keys_for, panels_of
 from scjepa.cli._report import lines
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.memory import readable_bytes
+from scjepa.tokens.neighborhoods import build_neighbor_table
 
 _LARGEST_LOG = 20.0
 """Data without whole numbers whose largest value is below this looks log-transformed."""
@@ -41,7 +43,7 @@ def about_file(path: Path, options: argparse.Namespace) -> str:
         facts |= {
             "sections": _names(cells.sections),
             "technologies": _technologies(cells, where),
-            "graph": _graph(cells),
+            "graph": _graph(cells, _n_neighbors(options), mind),
         }
         if options.model:
             facts |= _against_model(file, options)
@@ -133,9 +135,40 @@ def _technologies(cells: Cells, where: Where) -> str:
     return f"{text}\n{each}; {int(panels.all(axis=1).sum()):,} in all"
 
 
-def _graph(cells: Cells) -> str:
+def _n_neighbors(options: argparse.Namespace) -> int:
+    """Return how many neighbors the model looks at that is named, or the one that fit would train."""
+    if options.model:
+        from scjepa.cli._models import SavedModel
+
+        return SavedModel(options.model).n_neighbors
+    return PRESETS[options.preset or "base"].tokens.n_neighbors
+
+
+def _graph(cells: Cells, n_neighbors: int, mind: list[str]) -> str:
+    """Tell of the spatial graph, and what training would say of it."""
     if not cells.edges:
+        try:
+            refuse_small_sections(cells, n_neighbors)
+        except ValueError as error:
+            mind.append(str(error))
         return "none: scjepa fit builds one"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            build_neighbor_table(
+                cells.edges.get("connectivities"),
+                cells.edges.get("distances"),
+                cells.coordinates,
+                n_neighbors,
+                sections=None if cells.sections is None else cells.sections.to_numpy(),
+                two_hop=cells.graph_parameters.get("params", {}).get("transform") == "cosine",
+                cell_names=cells.names,
+            )
+            refused = []
+        except ValueError as error:
+            refused = [str(error)]
+    found = refused + [str(one.message) for one in told if one.category is UserWarning]
+    mind += [f"{text} Or: scjepa fit --rebuild-graph." for text in found]
     degrees = np.diff(next(iter(cells.edges.values())).tocsr().indptr)
     spread = f"{degrees.min()}" if degrees.min() == degrees.max() else f"{degrees.min()} to {degrees.max()}"
     return f"{spread} neighbors a cell"
@@ -163,7 +196,6 @@ def _without_title(report: Any) -> str:
 
 def _estimate(cells: Cells, where: Where, options: argparse.Namespace) -> str:
     """Tell what training would take."""
-    from scjepa._config import PRESETS
     from scjepa.models import STJEPA
 
     add_graph(cells, PRESETS[options.preset].tokens.n_neighbors)

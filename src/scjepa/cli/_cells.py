@@ -107,11 +107,13 @@ def read_cells(file: DataFile, where: Where, *, use_graph: bool = True, use_coun
     Raises
     ------
     ValueError
-        If a layer, a column or coordinates are not there; the message names the file and what it has.
+        If there is no cell, or a layer, a column or coordinates are not there; the message names the file and what it
+        has.
     """
     with file.opened() as group:
-        counts = read_elem(_matrix(group, where.layer, file)) if use_counts else None
         obs, var = read_elem(group["obs"]), read_elem(group["var"])
+        refuse_empty(file, len(obs), len(var) if use_counts else None)
+        counts = read_elem(_matrix(group, where.layer, file)) if use_counts else None
         place = f"obsm/{where.spatial_key}"
         coordinates = read_elem(group[place]) if place in group else None
         cells = Cells(file, counts, obs.index.astype(str), var.index.astype(str), np.empty((0, 2)))
@@ -127,6 +129,13 @@ def read_cells(file: DataFile, where: Where, *, use_graph: bool = True, use_coun
     _check_coordinates(cells, where.spatial_key)
     cells.technologies = _column(obs, file, where.technology_key, [_keys.TECHNOLOGY], "--technology-key")
     return cells
+
+
+def refuse_empty(file: DataFile, n_cells: int, n_genes: int | None) -> None:
+    """Raise if a file has no cells or, where their number is given, no genes."""
+    if n_cells == 0 or n_genes == 0:
+        what = "cells" if n_cells == 0 else "genes"
+        raise ValueError(f"{file.path} has no {what}: the table is there, with 0 {what}. Leave this file out.")
 
 
 def _matrix(group: Any, layer: str | None, file: DataFile) -> Any:
@@ -234,13 +243,8 @@ def add_graph(cells: Cells, n_neighbors: int, option: str = "--n-neighbors") -> 
     """
     if cells.edges:
         return
-    sections = np.full(len(cells.names), cells.file.name) if cells.sections is None else cells.sections.to_numpy()
-    names, sizes = np.unique(sections.astype(str), return_counts=True)
-    if sizes.min() <= n_neighbors:
-        raise ValueError(
-            f"{cells.file.path}: the section {str(names[sizes.argmin()])!r} has {sizes.min()} cells, too few for "
-            f"{n_neighbors} neighbors each. Leave it out, or take fewer: {option} {max(1, sizes.min() - 1)}."
-        )
+    refuse_small_sections(cells, n_neighbors, option)
+    sections = _section_names(cells)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import squidpy as sq
@@ -250,3 +254,23 @@ def add_graph(cells: Cells, n_neighbors: int, option: str = "--n-neighbors") -> 
         sq.gr.spatial_neighbors(adata, n_neighs=n_neighbors, coord_type="generic", library_key="section")
     cells.edges = {part: adata.obsp[f"{_keys.SPATIAL}_{part}"] for part in _PARTS}
     cells.graph_parameters = dict(adata.uns[f"{_keys.SPATIAL}_neighbors"])
+
+
+def refuse_small_sections(cells: Cells, n_neighbors: int, option: str = "--n-neighbors") -> None:
+    """Raise if a section has too few cells for a graph of ``n_neighbors`` neighbors each.
+
+    Parameters
+    ----------
+    option
+        Option of the command line that sets their number, for the error.
+    """
+    names, sizes = np.unique(_section_names(cells).astype(str), return_counts=True)
+    if sizes.min() <= n_neighbors:
+        raise ValueError(
+            f"{cells.file.path}: the section {str(names[sizes.argmin()])!r} has {sizes.min()} cells, too few for "
+            f"{n_neighbors} neighbors each. Leave it out, or take fewer: {option} {max(1, sizes.min() - 1)}."
+        )
+
+
+def _section_names(cells: Cells) -> np.ndarray:
+    return np.full(len(cells.names), cells.file.name) if cells.sections is None else cells.sections.to_numpy()

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from scjepa.cli._files import DataFile
 
 
+STOPPED = "runs that had ended are kept, and the same command goes on with the others"
+"""What becomes of a comparison that is interrupted."""
+
+
 class Results(Protocol):
     """What a comparison gives."""
 

@@ -15,7 +15,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from scjepa import _keys
-from scjepa.cli._cells import Cells, Where, add_graph, read_cells, sections_of
+from scjepa.cli._cells import Cells, Where, add_graph, read_cells, refuse_empty, sections_of
 from scjepa.cli._files import DataFile
 
 
@@ -93,6 +93,7 @@ def _tell_sections_apart(parts: Sequence[Embedded], files: Sequence[DataFile]) -
 def _read(file: DataFile, rep: str, options: argparse.Namespace) -> Embedded:
     with file.opened() as group:
         obs = read_elem(group["obs"])
+        refuse_empty(file, len(obs), None)
         embedding = _embedding(group, rep, file)
         notes = dict(read_elem(group["uns"][_keys.UNS])) if f"uns/{_keys.UNS}" in group else {}
         sections = sections_of(group, obs, file, options.library_key)

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa import _keys
+from scjepa._warn import warn
 from scjepa.cli._cells import Cells, Where, X
 from scjepa.datasets import concat
 
@@ -58,6 +59,24 @@ def join(cells: Sequence[Cells], keys: DataKeys) -> AnnData:
     if keys.layer is not None:  # where the model will look for counts in other files too
         whole.layers[keys.layer], whole.X = whole.X, None
     return whole
+
+
+def warn_of_case(cells: Sequence[Cells]) -> None:
+    """Warn of genes of a file whose names differ from those of a file before it in upper and lower case only."""
+    before: dict[str, tuple[str, Cells]] = {}
+    for part in cells:
+        own = set(part.genes)
+        pairs = [(gene, *before[gene.casefold()]) for gene in part.genes if gene.casefold() in before]
+        apart = [(gene, name, other) for gene, name, other in pairs if gene != name and name not in own]
+        if apart:
+            gene, name, other = apart[0]
+            warn(
+                f"{len(apart):,} genes of {part.file.path} differ from those of the files before it in case only, such "
+                f"as {gene!r} from {name!r} of {other.file.path}, and count as genes of their own. If they are the "
+                "same genes, rename adata.var_names in one of the files; where the species differ, map orthologs."
+            )
+        for gene in part.genes:
+            before.setdefault(gene.casefold(), (gene, part))
 
 
 def panels_of(cells: Cells, where: Where) -> pd.DataFrame:

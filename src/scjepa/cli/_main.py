@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -23,6 +23,18 @@ from scjepa.cli._registry import COMMANDS
 
 OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141, 143
 """Exit codes. Anything that is none of these is a fault of the program, and comes with a traceback."""
+
+_IN_PYTHON = {
+    "gr.spatial_neighbors": "--rebuild-graph",
+    "layer=": "--layer",
+    "library_key=": "--library-key",
+    "technology_key=": "--technology-key",
+    "spatial_key=": "--spatial-key",
+    "key_added=": "--key",
+    "batch_size=": "--batch-size",
+    "load_query_data": "--genes all",
+}
+"""What messages for who types Python call for, and the options that do the same here."""
 
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
 
@@ -74,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     terminated = threading.Event()
     try:
-        with _session(options.debug, terminated):
+        with _session(options, terminated):
             options.run(options)
         sys.stdout.flush()
     except BrokenPipeError as error:
@@ -89,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _USER_ERRORS as error:
         if options.debug:
             traceback.print_exc()
-        return _tell(error, USER_ERROR)
+        return _tell(error, USER_ERROR, options.parser)
     return OK
 
 
@@ -113,32 +125,45 @@ def _closed() -> int:
 def _no_such_option(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
     """Return what to say of words that are no options of a command, with the nearest option that is."""
     word = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
-    near = get_close_matches(word, re.findall(r"--[a-z][a-z-]*", parser.format_help()), n=1)
+    near = get_close_matches(word, _options_of(parser), n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"there is no {word!r}.{hint} {parser.prog} --help tells the options."
 
 
-def _tell(what: Any, code: int) -> int:
-    """Print one line on stderr and return ``code``."""
+def _options_of(parser: argparse.ArgumentParser) -> list[str]:
+    return re.findall(r"--[a-z][a-z-]*", parser.format_help())
+
+
+def _with_options(text: str, parser: argparse.ArgumentParser) -> str:
+    """Add to a message that names Python calls the options of the command that do the same."""
+    there = set(_options_of(parser))
+    here = [option for call, option in _IN_PYTHON.items() if call in text and option.split()[0] in there]
+    missing = [option for option in here if option not in text]
+    return f"{text} On the command line: {', '.join(missing)}." if missing else text
+
+
+def _tell(what: Any, code: int, parser: argparse.ArgumentParser | None = None) -> int:
+    """Print one line on stderr and return ``code``; ``parser`` is that of the command, of an error it raised."""
     if isinstance(what, KeyError) and what.args:
         sentence = " " in str(what.args[0])  # str() of a KeyError would quote it
         what = what.args[0] if sentence else f"there is no {what.args[0]!r}; --debug tells where it was looked for"
     elif isinstance(what, MemoryError):
         what = f"memory ran out. {what}"
-    print(f"scjepa: {' '.join(str(what).split())}", file=sys.stderr)
+    text = " ".join(str(what).split())
+    print(f"scjepa: {text if parser is None else _with_options(text, parser)}", file=sys.stderr)
     return code
 
 
 @contextmanager
-def _session(debug: bool, terminated: threading.Event) -> Iterator[None]:
+def _session(options: argparse.Namespace, terminated: threading.Event) -> Iterator[None]:
     """Show warnings in one line each, draw without a display, and let SIGTERM clean up as Ctrl-C does."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     with warnings.catch_warnings(), _terminable(terminated):
-        if not debug:
+        if not options.debug:
             warnings.simplefilter("ignore")
             warnings.simplefilter("default", UserWarning)
             warnings.filterwarnings("ignore", message=".*is not a valid key!.*")  # from a dependency's docstrings
-            warnings.showwarning = _show
+            warnings.showwarning = _show_with(options.parser)
             logging.disable(logging.INFO)  # squidpy's notes go to stdout
         try:
             yield
@@ -146,8 +171,13 @@ def _session(debug: bool, terminated: threading.Event) -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-def _show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-    print(f"scjepa: warning: {' '.join(str(message).split())}", file=sys.stderr)
+def _show_with(parser: argparse.ArgumentParser) -> Callable[..., None]:
+    """Return what shows a warning of a command in one line."""
+
+    def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        print(f"scjepa: warning: {_with_options(' '.join(str(message).split()), parser)}", file=sys.stderr)
+
+    return show
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -29,6 +31,15 @@ class Progress:
         """Tell something beside."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def stopped_with(then: str) -> Iterator[None]:
+    """Say ``then`` of a run that is interrupted: what becomes of its work, which the model that trains cannot know."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted; {then}") from stop
 
 
 def written(path: Path) -> None:

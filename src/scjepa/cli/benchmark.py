@@ -14,7 +14,7 @@ from scjepa._config import PRESETS, STJEPAConfig, unknown_name
 from scjepa.cli import _comparison
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import ACCELERATORS, add_table, positive, value_of
-from scjepa.cli._progress import Progress
+from scjepa.cli._progress import Progress, stopped_with
 
 TASKS = ("auto", "within", "sections", "technologies")
 
@@ -119,23 +119,24 @@ def run(options: argparse.Namespace) -> None:
     if axes or "stjepa" in _named(options.methods):
         chosen.setdefault("stjepa", {})["accelerator"] = options.accelerator
     data = {(name := _name(file)): _comparison.read(file, name, progress) for file in files}
-    results = compare(
-        data,
-        label=options.label,
-        technology=options.technology,
-        section=options.section,
-        layer=options.layer,
-        methods=options.methods,
-        tasks=options.tasks,
-        seeds=options.seeds,
-        preset=options.preset,
-        options=chosen,
-        axes=axes,
-        scoring=Scoring(tuple(options.resolutions), options.leiden_seeds, tuple(options.readouts)),
-        out=options.out,
-        timeout=options.timeout,
-        say=progress.step,
-    )
+    with stopped_with(_comparison.STOPPED):
+        results = compare(
+            data,
+            label=options.label,
+            technology=options.technology,
+            section=options.section,
+            layer=options.layer,
+            methods=options.methods,
+            tasks=options.tasks,
+            seeds=options.seeds,
+            preset=options.preset,
+            options=chosen,
+            axes=axes,
+            scoring=Scoring(tuple(options.resolutions), options.leiden_seeds, tuple(options.readouts)),
+            out=options.out,
+            timeout=options.timeout,
+            say=progress.step,
+        )
     _comparison.write(results, options, progress, "table1.md")
 
 

@@ -10,7 +10,7 @@ from scjepa._cell_config import CELL_PRESETS, CellJEPAConfig
 from scjepa.cli import _comparison
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import add_accelerator, add_table, changes_of, positive
-from scjepa.cli._progress import Progress
+from scjepa.cli._progress import Progress, stopped_with
 
 OWN = "own"
 """Value of an option that leaves a model as it is."""
@@ -151,22 +151,23 @@ def run(options: argparse.Namespace) -> None:
     training = CellTraining(
         options.preset, changes, options.max_steps, options.finetune_epochs, options.accelerator, options.models
     )
-    results = run_cells(
-        {target.name: _comparison.read(target, target.name, progress)},
-        label=options.label,
-        pretrain=data or None,
-        batch=options.batch,
-        layer=options.layer,
-        no_label=options.no_label,
-        methods=options.methods,
-        tasks=options.tasks,
-        seeds=options.seeds,
-        training=training,
-        options=chosen,
-        scoring=CellScoring(n_tokens=options.n_tokens, kept=None if options.kept == OWN else options.kept, **given),
-        out=options.out,
-        say=progress.step,
-    )
+    with stopped_with(_comparison.STOPPED):
+        results = run_cells(
+            {target.name: _comparison.read(target, target.name, progress)},
+            label=options.label,
+            pretrain=data or None,
+            batch=options.batch,
+            layer=options.layer,
+            no_label=options.no_label,
+            methods=options.methods,
+            tasks=options.tasks,
+            seeds=options.seeds,
+            training=training,
+            options=chosen,
+            scoring=CellScoring(n_tokens=options.n_tokens, kept=None if options.kept == OWN else options.kept, **given),
+            out=options.out,
+            say=progress.step,
+        )
     _comparison.write(results, options, progress, "table.md")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from scjepa._config import PRESETS
 from scjepa.cli._command import Command
 from scjepa.cli._options import positive
+from scjepa.cli._progress import stopped_with
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,8 @@ def run(options: argparse.Namespace) -> None:
         n_niches=options.niches,
         seed=options.seed,
     )
-    run_demo(demo, say=(lambda _: None) if options.quiet else print)
+    with stopped_with("nothing of this model was saved"):
+        run_demo(demo, say=(lambda _: None) if options.quiet else print)
 
 
 COMMAND = Command(

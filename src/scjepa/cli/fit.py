@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scjepa._config import PRESETS, STJEPAConfig
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import add_accelerator, add_files, add_where, changes_of, configuration, positive
-from scjepa.cli._progress import Progress, written
+from scjepa.cli._progress import Progress, stopped_with, written
 
 if TYPE_CHECKING:
     from scjepa.cli._cells import Cells, Where
@@ -80,13 +80,14 @@ def run(options: argparse.Namespace) -> None:
         _check_out(options.out, options.overwrite)
 
     from scjepa.cli._cells import Where
-    from scjepa.cli._join import join, keys_for
+    from scjepa.cli._join import join, keys_for, warn_of_case
     from scjepa.models import STJEPA
 
     progress = Progress(options)
     config = _config(options)
     where = Where.of(options)
     cells = _read(options, where, config.tokens.n_neighbors, progress)
+    warn_of_case(cells)
     keys = keys_for(cells, where)
     adata = join(cells, keys)
     if options.checkpoint_dir is not None:
@@ -174,7 +175,10 @@ def _read(options: argparse.Namespace, where: Where, n_neighbors: int, progress:
 
 
 def _train(model: Any, options: argparse.Namespace) -> None:
-    try:
+    then = "nothing was saved; --checkpoint-dir keeps the state of training"
+    if options.checkpoint_dir is not None:
+        then = "the same command with --resume goes on"
+    with stopped_with(then):
         model.train(
             options.epochs,
             max_steps=options.steps,
@@ -187,11 +191,6 @@ def _train(model: Any, options: argparse.Namespace) -> None:
             checkpoint_every=options.checkpoint_every,
             progress_bar=not options.quiet,
         )
-    except KeyboardInterrupt as stop:
-        then = "nothing was saved; --checkpoint-dir keeps the state of training"
-        if options.checkpoint_dir is not None:
-            then = "the same command with --resume goes on"
-        raise KeyboardInterrupt(f"interrupted; {then}") from stop
 
 
 COMMAND = Command(

@@ -15,7 +15,6 @@ import torch
 from anndata import AnnData, read_h5ad
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scvi.data import AnnDataManager
-from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
 
@@ -23,10 +22,11 @@ from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
 from scjepa._warn import warn
 from scjepa.models import _store
-from scjepa.models._data import DataKeys, fingerprint
+from scjepa.models._data import DataKeys, counts_of, fingerprint
 from scjepa.models._device import check_device, device_of
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
-from scjepa.models._fields import keys_for
+from scjepa.models._fields import keys_for, require_anndata
+from scjepa.models._setups import SET_UPS, whole
 from scjepa.nn import Towers
 from scjepa.tokens.batches import TableSource, TokenSource
 from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
@@ -88,15 +88,33 @@ class JEPAModel(BaseModelClass):
 
     @classmethod
     def _registered_keys(cls, adata: AnnData) -> Any:
-        """Return what ``setup_anndata`` was told of ``adata`` in this session, ``None`` where it was told nothing."""
-        manager = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
-        return None if manager is None else cls._keys_of(manager)
+        """Return what ``setup_anndata`` was told of ``adata`` itself in this session, ``None`` if it was told nothing.
+
+        What it was told of another object, of which ``adata`` may be a copy, is not asked.
+        """
+        return SET_UPS.of(cls, adata)
+
+    @classmethod
+    def register_manager(cls, adata_manager: AnnDataManager) -> None:
+        """Take up what ``setup_anndata`` was told of an AnnData object."""
+        super().register_manager(adata_manager)
+        SET_UPS.note(cls, adata_manager.adata, cls._keys_of(adata_manager))
 
     def _keys_for(self, adata: AnnData) -> Any:
         """Return where to look in ``adata``, which need not be the model's own."""
-        if adata is self.adata:
+        require_anndata(adata)
+        if self._is_own(adata):
             return self.keys
         return keys_for(adata, self._registered_keys(adata), self.keys)
+
+    def _is_own(self, adata: AnnData) -> bool:
+        """Return whether ``adata`` is the model's own, or a view of it."""
+        return whole(adata) is self.adata
+
+    def _counts_of(self, adata: AnnData) -> Any:
+        """Return the matrix of raw counts of ``adata``."""
+        keys = self.keys if self._is_own(adata) else self._registered_keys(adata) or self.keys
+        return counts_of(adata, keys)
 
     def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None) -> Any:
         raise TypeError(f"{type(self).__name__} does not say how AnnData becomes tables.")

@@ -18,19 +18,13 @@ from scjepa.models._base import JEPAModel
 from scjepa.models._cells import CellTables, GeneTable
 from scjepa.models._embed import AUTO, check_batch_size
 from scjepa.models._embedded import embed_to
+from scjepa.models._empty import why_empty
 from scjepa.models._labels import LabelReference
+from scjepa.models._modules import GeneModules
 from scjepa.nn import CELL_POOLING, CellTowers, generate, with_unknown
 from scjepa.tokens import CellSource
 from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
-
-
-def empty_cells(adata: AnnData, empty: np.ndarray) -> str:
-    """Return the sentence that names cells without counts."""
-    return (
-        f"{empty.sum()} cells have no count of a gene the model knows, first {adata.obs_names[empty.argmax()]!r}. "
-        "Drop them: sc.pp.filter_cells(adata, min_counts=1)."
-    )
 
 
 def _source_mark(data: CellTables) -> str:
@@ -43,6 +37,7 @@ class CellUseMixin(JEPAModel):
     config: CellJEPAConfig
     module: CellTowers
     vocabulary: Vocabulary
+    modules: GeneModules | None
     is_finetuned_: bool
     _labelled: tuple[Any, LabelReference] | None
     """What the embeddings of labelled cells were made from, ``None`` if they were saved with the model; and they."""
@@ -111,8 +106,15 @@ class CellUseMixin(JEPAModel):
             data = self._tables(adata, gene_table=gene_table)  # type: ignore[call-arg]
         empty = data.tokens.lengths == 0
         if empty.any():
-            warn(f"{empty_cells(adata, empty)} Their embedding is zero.")
+            warn(f"{self._empty_cells(adata, empty)} Their embedding is zero.")
         return self._source_of(data, self.device)
+
+    def _empty_cells(self, adata: AnnData, empty: np.ndarray) -> str:
+        """Return the sentences that name cells without counts of known genes."""
+        call = f"{type(self).__name__}.load_query_data(adata, model)"
+        without = "not of a gene the model knows" + ("." if self.modules else f": {call} takes genes in.")
+        why = why_empty(empty, adata.obs_names, self._counts_of(adata), without)
+        return f"{empty.sum():,} cells have no count of a gene the model knows. {why}"
 
     def predict_labels(
         self,

@@ -14,6 +14,7 @@ from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._embed import AUTO, check_batch_size, embed_genes
 from scjepa.models._embedded import check_embedding_memory, embed_to
+from scjepa.models._empty import why_empty
 from scjepa.models._masked import check_masks, embed_masked
 from scjepa.nn import POOLING, SpatialJEPA
 from scjepa.tokens.batches import TokenSource
@@ -101,7 +102,7 @@ class LatentMixin(JEPAModel):
         self.module.tower(encoder)
         self._warn_if_untrained()
         source = self._source(adata, self._gene_ids(genes), scale)
-        self._warn_of_empty(source, scale, adata)
+        self._warn_of_empty(source, scale, adata, genes)
         embedding = embed_to(out, self.module, source, scale=scale, encoder=encoder, batch_size=batch_size)
         if key_added is not None:
             (self.adata if adata is None else cast(AnnData, adata)).obsm[key_added] = embedding
@@ -151,7 +152,7 @@ class LatentMixin(JEPAModel):
         self.module.tower(encoder)
         self._warn_if_untrained()
         source = self._source(adata, self._gene_ids(genes), scale)
-        self._warn_of_empty(source, scale, adata)
+        self._warn_of_empty(source, scale, adata, genes)
         check_embedding_memory(self.module, source, batch_size, 4 * source.n_cells * self.config.encoder.width)
         how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
         return embed_masked(self.module, source, n_masks=n_masks, ratio=ratio, seed=seed, **how)
@@ -205,12 +206,16 @@ class LatentMixin(JEPAModel):
             raise ValueError(f"The model does not know {len(unknown)} of the genes, such as {unknown[:5]}.")
         return ids
 
-    def _warn_of_empty(self, source: TokenSource, scale: str, adata: AnnData | None) -> None:
+    def _warn_of_empty(
+        self, source: TokenSource, scale: str, adata: AnnData | None, genes: str | Sequence[str] | None
+    ) -> None:
         lengths = source.neighborhood_lengths() if scale == "neighborhood" else source.cell_lengths()
         empty = (lengths == 0).cpu().numpy()
-        if empty.any():
-            names = (self.adata if adata is None else adata).obs_names
-            warn(
-                f"{empty.sum()} cells have no token at the {scale} scale and get a zero embedding, first "
-                f"{names[empty.argmax()]!r}. Drop cells without counts: sc.pp.filter_cells(adata, min_counts=1)."
-            )
+        if not empty.any():
+            return
+        adata = self.adata if adata is None else adata
+        without = "not of a gene the model knows: model.coverage(adata) tells which it knows."
+        if genes is not None:
+            without = "not of the genes that genes=... leaves: genes=None takes all that the model knows."
+        why = why_empty(empty, adata.obs_names, self._counts_of(adata), without)
+        warn(f"{empty.sum():,} cells have no token at the {scale} scale and get a zero embedding. {why}")

@@ -24,7 +24,7 @@ from scjepa._cell_config import (
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel, Task
 from scjepa.models._cell_query import CellQueryMixin
-from scjepa.models._cell_use import CellUseMixin, empty_cells
+from scjepa.models._cell_use import CellUseMixin
 from scjepa.models._cells import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
 from scjepa.models._fields import refuse_unknown, require_anndata
 from scjepa.models._labels import LabelReference
@@ -160,7 +160,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
 
     def _keys_for(self, adata: AnnData) -> CellKeys:
         require_anndata(adata)
-        return self.keys if adata is self.adata else (self._registered_keys(adata) or self.keys).present(adata)
+        return self.keys if self._is_own(adata) else (self._registered_keys(adata) or self.keys).present(adata)
 
     def _checked(self, adata: AnnData) -> AnnData:
         return adata  # _tables checks it, without writing to it
@@ -201,7 +201,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             raise ValueError(f"Validation is by 'cell' or by 'batch', found {by!r}.")
         usable = data.tokens.lengths > 0
         if not usable.all():
-            warn(f"{empty_cells(self.adata, ~usable)} They are not trained on.")
+            warn(f"{self._empty_cells(self.adata, ~usable)} They are not trained on.")
         if self._stage == "finetuning":
             usable &= data.labels >= 0
         cells = np.flatnonzero(usable)

@@ -74,12 +74,16 @@ def niches(
     ------
     KeyError
         If ``use_rep`` or ``standardize_by`` is not there.
+    TypeError
+        If ``n_niches`` is no whole number.
     ValueError
         If a cell has a NaN in the embedding, there are fewer cells than niches, an option is out of its range, or
         ``adata.obs`` has a column ``key_added`` that scjepa did not write or whose niches were renamed.
     """
     _refuse_users_column(adata, key_added)
     embedding = embedding_of(adata, use_rep)
+    if n_niches is not None and (not isinstance(n_niches, int | np.integer) or isinstance(n_niches, bool)):
+        raise TypeError(f"n_niches must be a whole number, found {n_niches!r} ({type(n_niches).__name__}).")
     if n_niches is not None and not 1 <= n_niches <= len(embedding):
         raise ValueError(f"n_niches must lie between 1 and the number of cells ({len(embedding)}), found {n_niches}.")
     if standardize_by is not None:

@@ -129,7 +129,7 @@ def build_neighbor_table(
     """
     if n_neighbors < 1:
         raise ValueError(f"n_neighbors must be positive, found {n_neighbors!r}.")
-    coordinates = _check_coordinates(coordinates, cell_names)
+    coordinates = check_coordinates(coordinates, cell_names)
     graph = _read_graph(None if two_hop else connectivities, distances, len(coordinates))
     if sections is not None:
         _check_sections(graph, np.asarray(sections), cell_names)
@@ -144,19 +144,44 @@ def build_neighbor_table(
     return table
 
 
-def _check_coordinates(coordinates: np.ndarray, cell_names: Sequence[str] | None) -> np.ndarray:
-    coordinates = np.asarray(coordinates, dtype=np.float64)
-    if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
-        raise ValueError(f"Coordinates must have the shape (n_cells, 2) or (n_cells, 3), found {coordinates.shape}.")
-    finite = np.isfinite(coordinates).all(axis=1)
+def check_coordinates(coordinates: Any, cell_names: Sequence[str] | None = None) -> np.ndarray:
+    """Return ``(n_cells, 2 or 3)`` float64 coordinates.
+
+    Parameters
+    ----------
+    coordinates
+        Positions, in any unit.
+    cell_names
+        Names of the cells for messages; ``None``: their numbers.
+
+    Raises
+    ------
+    ValueError
+        If there are not two or three of a cell, or one is NaN, infinite or a text that is no number.
+    """
+    given = np.asarray(coordinates)
+    if given.ndim != 2 or given.shape[1] not in (2, 3):
+        raise ValueError(f"Coordinates must have the shape (n_cells, 2) or (n_cells, 3), found {given.shape}.")
+    try:
+        numbers = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):  # what is no number becomes NaN, so that the cell can be named below
+        numbers = np.array([[_number(value) for value in row] for row in given])
+    finite = np.isfinite(numbers).all(axis=1)
     if not finite.all():
         cell = int(finite.argmin())
         raise ValueError(
-            f"{name_of('Cell', cell_names, cell)} has the coordinates {coordinates[cell].tolist()}, and so for "
-            f"{np.count_nonzero(~finite):,} cells in all: coordinates must be finite. Drop those cells, then rerun "
-            "squidpy.gr.spatial_neighbors(adata)."
+            f"{name_of('Cell', cell_names, cell)} has the coordinates {given[cell].tolist()}, and so for "
+            f"{np.count_nonzero(~finite):,} cells in all: coordinates must be finite numbers. Drop cells with NaN or "
+            "infinite coordinates, then rerun squidpy.gr.spatial_neighbors(adata)."
         )
-    return coordinates
+    return numbers
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def _read_graph(connectivities: Any, distances: Any, n_cells: int) -> _Graph:

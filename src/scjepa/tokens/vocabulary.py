@@ -78,7 +78,7 @@ class Vocabulary:
     """
 
     def __init__(self, names: Sequence[str]):
-        self._names = _checked(names, "the vocabulary")
+        self._names = check_names(names, "the vocabulary")
         self._ids = {name: i for i, name in enumerate(self._names)}
 
     @classmethod
@@ -90,7 +90,7 @@ class Vocabulary:
         ValueError
             If there is no name, or a panel has a name twice.
         """
-        checked = [_checked(panel, f"panel {number}") for number, panel in enumerate(panels)]
+        checked = [check_names(panel, f"panel {number}") for number, panel in enumerate(panels)]
         return cls(sorted(set().union(*checked)))
 
     @property
@@ -121,7 +121,7 @@ class Vocabulary:
         ValueError
             If there is no name, or a name occurs twice.
         """
-        new = set(_checked(names, "the new genes")).difference(self._ids)
+        new = set(check_names(names, "the new genes")).difference(self._ids)
         return Vocabulary([*self._names, *sorted(new)])
 
     def ids(self, names: Sequence[str]) -> np.ndarray:
@@ -143,13 +143,13 @@ class Vocabulary:
         ValueError
             If a name occurs twice, or none is in the vocabulary; the likely cause is named.
         """
-        names = _checked(names, source)
+        names = check_names(names, source)
         ids = self.ids(names)
         n_matched = int(np.count_nonzero(ids >= 0))
         if n_matched == 0:
             raise ValueError(
                 f"No gene of {source} ({_examples(names)}) is in the vocabulary ({_examples(self._names)}). "
-                f"{_likely_cause(names, self._names)}"
+                f"{likely_cause(names, self._names)}"
             )
         return Alignment(ids, n_matched, len(names), len(self), source, self._case_only(names, ids))
 
@@ -160,8 +160,21 @@ class Vocabulary:
         return tuple((name, free[name.casefold()]) for name in unmatched if name.casefold() in free)
 
 
-def _checked(names: Sequence[str], source: str) -> tuple[str, ...]:
-    """Return ``names`` as strings after checking that there are some and that each is there once."""
+def check_names(names: Sequence[str], source: str) -> tuple[str, ...]:
+    """Return gene names as strings after checking that there are some and that each is there once.
+
+    Parameters
+    ----------
+    names
+        Gene names.
+    source
+        What to call the data in errors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is one string; if there is no name, or one occurs twice.
+    """
     if isinstance(names, str):
         raise TypeError(f"Expected a sequence of gene names for {source}, found one string, {names!r}.")
     names = tuple(map(str, names))
@@ -181,31 +194,41 @@ def _examples(names: Sequence[str]) -> str:
     return f"{shown}, ..." if len(names) > _N_EXAMPLES else shown
 
 
-def _likely_cause(names: Sequence[str], vocabulary: Sequence[str]) -> str:
-    """Say why two sets of gene names may have nothing in common, and what to do next."""
-    if _n_common(names, vocabulary, str.casefold):
+def likely_cause(
+    names: Sequence[str], others: Sequence[str], source: str = "the data", other: str = "the vocabulary"
+) -> str:
+    """Say why two sets of gene names may have nothing in common, and what to do next.
+
+    Parameters
+    ----------
+    names, others
+        Gene names.
+    source, other
+        What to call the two.
+    """
+    if _n_common(names, others, str.casefold):
         styles: dict[str, Callable[[str], str]] = {n: getattr(str, n) for n in ("upper", "capitalize", "lower")}
-        style = max(styles, key=lambda name: len(set(map(styles[name], names)) & set(vocabulary)))
+        style = max(styles, key=lambda name: len(set(map(styles[name], names)) & set(others)))
         return (
-            f"They differ in case: adata.var_names = adata.var_names.str.{style}() makes them match. Where the species "
-            "differ (mouse 'Gad1', human 'GAD1'), map orthologs instead."
+            f"They differ in case: adata.var_names = adata.var_names.str.{style}() makes those of {source} match. "
+            "Where the species differ (mouse 'Gad1', human 'GAD1'), map orthologs instead."
         )
-    if _n_common(names, vocabulary, _without_version):
+    if _n_common(names, others, _without_version):
         return (
             "They differ in Ensembl version suffixes: adata.var_names = adata.var_names.str.replace(r'\\.\\d+$', '', "
-            "regex=True) drops those of the data; build the vocabulary without them too."
+            f"regex=True) drops those of {source}; {other} must be without them too."
         )
-    found, known = _ensembl_prefix(names), _ensembl_prefix(vocabulary)
+    found, known = _ensembl_prefix(names), _ensembl_prefix(others)
     if found and known and found != known:
         return f"They are Ensembl ids of two species ({found}..., {known}...): map orthologs first."
     if bool(found) != bool(known):
-        ids, symbols = ("the data", "the vocabulary") if found else ("the vocabulary", "the data")
+        ids, symbols = (source, other) if found else (other, source)
         column = "gene_symbols" if found else "gene_ids"
         return (
-            f"Ensembl ids in {ids}, gene symbols in {symbols}: set adata.var_names to the column of adata.var that has "
-            f"the other kind of name, e.g. adata.var_names = adata.var[{column!r}]."
+            f"Ensembl ids in {ids}, gene symbols in {symbols}: set adata.var_names of {source} to the column of "
+            f"adata.var that has the other kind of name, e.g. adata.var_names = adata.var[{column!r}]."
         )
-    return "Check that adata.var_names holds gene names, and that species and panel are those of the vocabulary."
+    return f"Check that adata.var_names holds gene names, and that species and panel are those of {other}."
 
 
 def _n_common(one: Sequence[str], other: Sequence[str], form: Callable[[str], str]) -> int:

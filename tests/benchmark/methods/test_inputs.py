@@ -61,3 +61,20 @@ def test_the_digest_sees_the_graph_and_the_names(tissue):
     cut.obsp["spatial_connectivities"] = graph.tocsr()
     assert digest(prepare(cut)) != base
     assert digest(prepare(tissue[::-1].copy())) != base
+
+
+def test_what_the_data_lack_comes_with_the_next_call(tissue):
+    with pytest.raises(KeyError, match=r"obsm has no 'place'.*spatial_key="):
+        prepare(tissue, spatial_key="place")
+    partly = tissue.copy()
+    partly.obs["section"] = partly.obs["section"].cat.remove_categories(["s2"])
+    with pytest.raises(ValueError, match=r"40 cells have no 'section'; the first is 'c40'.*notna\(\)"):
+        prepare(partly)
+
+
+@pytest.mark.parametrize("value", [np.nan, "left"])
+def test_coordinates_that_are_no_numbers_name_the_cell(tissue, value):
+    tissue.obsm["spatial"] = tissue.obsm["spatial"].astype(object)
+    tissue.obsm["spatial"][3, 1] = value
+    with pytest.raises(ValueError, match=r"adata.obsm\['spatial'\]: Cell 'c3' has the coordinates"):
+        prepare(tissue)

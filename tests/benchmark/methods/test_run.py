@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pytest
 from anndata import AnnData
+from scipy import sparse
 
 from scjepa.benchmark import METHODS, run_method
 from scjepa.models import STJEPA
@@ -150,6 +151,13 @@ def test_a_method_of_this_session_that_fails_gives_the_reason(tissue):
     result = run_method("stjepa", tissue, options={"preset": "nothing"})
     assert "ValueError" in result.error
     assert "nothing" in result.error
+
+
+def test_precomputed_embeddings_may_be_sparse(tissue):
+    tissue.obsm["X_other"] = sparse.csr_matrix(tissue.obsm["spatial"])
+    result = run_method("precomputed", tissue, options={"obsm_key": "X_other"})
+    np.testing.assert_allclose(result.embedding, tissue.obsm["spatial"], rtol=1e-6)
+    assert sparse.issparse(tissue.obsm["X_other"])
 
 
 @pytest.mark.parametrize("name", ["untrained", "pooled_input"])

@@ -154,3 +154,31 @@ def test_what_cannot_be_a_reference_is_named(finetuned, make_adata, with_new_gen
         scjepa.CellJEPA.load_query_data(foreign, model, **CPU)
     with pytest.raises(ValueError, match="'STJEPA' model; load it with that class"):
         scjepa.CellJEPA.from_pretrained("mouse-brain-small", with_new_genes)
+
+
+def test_what_set_up_was_told_of_a_copy_holds_for_no_other(make_adata, make_model):
+    adata = make_adata()
+    adata.layers["counts"], adata.X = adata.X.copy(), adata.X[:, ::-1] * 3
+    model = make_model(adata, {"layer": "counts"})
+    expected = model.get_latent_representation()
+    other, copied = adata.copy(), adata.copy()
+    scjepa.CellJEPA.setup_anndata(copied)
+    for one in (other, adata[:], adata[:].copy()):
+        np.testing.assert_array_equal(model.get_latent_representation(one), expected)
+    assert abs(model.get_latent_representation(copied) - expected).max() > 0.01
+    assert scjepa.CellJEPA.load_query_data(other, model, **CPU).keys == model.keys
+
+
+def test_cells_of_unknown_genes_are_told_from_cells_without_counts(finetuned, make_adata):
+    model, _ = finetuned
+    cells = make_adata(20, seed=5)
+    cells.X[3] = 0
+    cells.X[4, :40] = 0
+    cells.X[4, 44] = 1
+    cells.var_names = [f"NEW{i}" if i >= 40 else f"GENE{i}" for i in range(45)]
+    with pytest.warns(UserWarning, match="no count of a gene the model knows") as caught:
+        model.get_latent_representation(cells)
+    (told,) = [str(one.message) for one in caught if "no count of" in str(one.message)]
+    assert told.startswith("2 cells ")
+    assert "1 of them, first 'cell3', have no counts at all: sc.pp.filter_cells" in told
+    assert "1 of them, first 'cell4', have counts, but not of a gene the model knows: CellJEPA.load_query" in told

@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa import _keys
+from scjepa.tokens.neighborhoods import check_coordinates
 
 ONE = "all"
 """Name of the section, or technology, where the data name none."""
@@ -36,9 +37,31 @@ def column_of(adata: AnnData, key: str | None, default: str, otherwise: str = ON
     column = adata.obs[key]
     if column.isna().any():
         raise ValueError(
-            f"{column.isna().sum()} cells have no {key!r}; the first is {column.index[column.isna()][0]!r}."
+            f"{column.isna().sum()} cells have no {key!r}; the first is {column.index[column.isna()][0]!r}. Fill it "
+            f"in, or drop these cells: adata = adata[adata.obs[{key!r}].notna()].copy()."
         )
     return pd.Categorical(column.astype(str))
+
+
+def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
+    """Return the coordinates as they are there; as float64 where they are texts or objects that are numbers.
+
+    Raises
+    ------
+    ValueError
+        If a cell has not two or three, or they are not finite numbers.
+    """
+    given = np.asarray(adata.obsm[key])
+    try:
+        numbers = check_coordinates(given, adata.obs_names)
+    except ValueError as error:
+        raise ValueError(f"adata.obsm[{key!r}]: {error}") from error
+    return given if np.issubdtype(given.dtype, np.number) else numbers
+
+
+def as_dense(values: Any) -> np.ndarray:
+    """Return an array of ``obsm``, be it sparse or a table."""
+    return values.toarray() if sparse.issparse(values) else np.asarray(values)
 
 
 def prepare(
@@ -75,7 +98,7 @@ def prepare(
     KeyError
         If something is not there.
     ValueError
-        If the data are backed by a file, a cell has no section, or a coordinate is NaN.
+        If the data are backed by a file, a cell has no section, or a coordinate is no finite number.
     """
     if layer is not None and layer not in adata.layers:
         raise KeyError(f"adata.layers has no {layer!r}; layers there: {', '.join(adata.layers) or 'none'}.")
@@ -94,12 +117,12 @@ def prepare(
     )
     for key, name in ((spatial_key, _keys.SPATIAL), *((key, key) for key in obsm)):
         if key not in adata.obsm:
-            raise KeyError(f"adata.obsm has no {key!r}; keys there: {', '.join(adata.obsm) or 'none'}.")
-        prepared.obsm[name] = np.asarray(adata.obsm[key])
+            there = f"adata.obsm has no {key!r}; keys there: {', '.join(adata.obsm) or 'none'}."
+            then = "Put cell coordinates there, or name their key with spatial_key=..."
+            raise KeyError(f"{there} {then}" if name == _keys.SPATIAL else there)
+        prepared.obsm[name] = coordinates_of(adata, key) if name == _keys.SPATIAL else as_dense(adata.obsm[key])
     if _keys.PANEL in adata.varm:
         prepared.varm[_keys.PANEL] = pd.DataFrame(adata.varm[_keys.PANEL], index=prepared.var_names)
-    if not np.isfinite(prepared.obsm[_keys.SPATIAL]).all():
-        raise ValueError(f"adata.obsm[{spatial_key!r}] has NaN or infinite coordinates.")
     for part in ("connectivities", "distances"):
         key = f"{neighbors_key}_{part}"
         if key not in adata.obsp:

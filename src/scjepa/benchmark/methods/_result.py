@@ -100,7 +100,7 @@ def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | N
     ------
     MethodError
         If there is neither, or one has the wrong shape, NaN, infinite values, or values whose distances are lost in
-        32 bits.
+        32 bits, or clusters are numbers that are not whole.
     """
     embedding, clusters, cells = output.get("embedding"), output.get("clusters"), output.get("cell_embedding")
     if embedding is None and clusters is None:
@@ -112,12 +112,29 @@ def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | N
         missing = pd.isna(clusters).reshape(n_cells, -1).any(axis=1)
         if missing.any():
             raise MethodError(f"{missing.sum()} of {n_cells} cells have no cluster (NaN), as row {missing.argmax()}.")
+        part = _no_cluster(clusters)
+        if part is not None:
+            raise MethodError(
+                f"The method returned {part:.6g} for a cell, no whole number. An embedding has the shape (n_cells, "
+                "n_dims), of one dimension too: values[:, None]; clusters are whole numbers or names."
+            )
         clusters = clusters.astype(str)
     return {
         "embedding": None if embedding is None else _checked_embedding(embedding, n_cells),
         "clusters": clusters,
         "cell_embedding": None if cells is None else _checked_embedding(cells, n_cells),
     }
+
+
+def _no_cluster(clusters: np.ndarray) -> float | None:
+    """Return a value that no cluster has: a number that is not whole."""
+    if clusters.dtype == object:
+        values = [value for value in clusters.ravel() if isinstance(value, float | np.floating)]
+        clusters = np.asarray(values, dtype=np.float64)
+    if not np.issubdtype(clusters.dtype, np.floating):
+        return None
+    values = clusters[clusters != np.floor(clusters)]  # infinite ones are whole
+    return float(values.flat[0]) if values.size else None
 
 
 def _checked_embedding(values: Any, n_cells: int) -> np.ndarray:

@@ -132,12 +132,13 @@ def outcome(
     interpreter
         Of a process of its own; ``None``: the method runs in this session.
     """
+    n_cells = prepared.n_obs  # before the method, which may filter its copy
     try:
         if interpreter is None:
             found = _in_session(method, prepared, arguments)
         else:
             found = _in_process(method, prepared, {**arguments, "settings": result.settings}, interpreter, timeout)
-        return replace(result, **{**found, **checked(found, prepared.n_obs)})
+        return replace(result, **{**found, **checked(found, n_cells)})
     except MethodError as failure:
         return replace(result, error=str(failure))
     except Exception as error:  # noqa: BLE001 - one method must not stop the others; its reason goes into its row
