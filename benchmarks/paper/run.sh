@@ -122,6 +122,8 @@ datasets.simulated_tissue(3000, difficulty='medium', seed=0).write_h5ad(sys.argv
     local aligned=(--readouts plain z30 hops aligned30 aligned_hops)
     run table2-V1 --data "$v1" --label region "${how[@]}" --seeds "${SEEDS:-3}" "${axes[@]}"
     run table2-grid-V1 --data "$v1" --label region "${how[@]}" --seeds 1 "${grid[@]}"
+    run table2-lejepa-V1 --data "$v1" --label region "${how[@]}" --option stjepa.objective.name=lejepa \
+        --seeds "${SEEDS:-3}" --ablate objective.sigreg_share=0.01,0.02,0.05,0.2,0.5
     run table2-V1xosmFISH "${on_v1_osmfish[@]}" "${methods[@]}" --preset technologies --seeds "${SEEDS:-3}" \
         "${axes_of_pairs[@]}" "${aligned[@]}"
     # The default, and the best and the worst level of V1.

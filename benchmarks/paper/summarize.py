@@ -121,7 +121,8 @@ def axes(folder: str, readouts: tuple[str, str] = ("hops", "z30")) -> str:
     table = table.sort_values("axis", kind="stable", key=lambda axis: pd.factorize(axis)[0])
     first, second = (table[table["readout"] == readout] for readout in readouts)
     head = ["option", "value", f"NMI, {readouts[0]}", f"matched, {readouts[0]}", f"untrained, {readouts[0]}"]
-    head += [f"NMI, {readouts[1]}", "CPU s", "seeds"]
+    ill = table["verdict"].dropna().ne("healthy").any()
+    head += [f"NMI, {readouts[1]}", "CPU s", "seeds", *(["`diagnose()`"] if ill else [])]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     told: set[str] = set()
     for (_, one), (_, two) in zip(first.iterrows(), second.iterrows(), strict=True):
@@ -134,7 +135,8 @@ def axes(folder: str, readouts: tuple[str, str] = ("hops", "z30")) -> str:
             number(one.get("nmi_untrained")),
             against(two, "nmi"),
         ]
-        lines.append("| " + " | ".join([*cells, f"{one['cpu_seconds']:.0f}", str(one["seeds"])]) + " |")
+        cells += [f"{one['cpu_seconds']:.0f}", str(one["seeds"]), *([one["verdict"]] if ill else [])]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -144,7 +146,7 @@ def pair_axes(folder: str, readout: str = "aligned_hops") -> str:
     table = table[(table["readout"] == readout) & table["reason"].isna()].astype({"value": str})
     carried = [group for group in table["group"].unique() if " to " in group]
     head = ["option", "value", "NMI", "change", "matched", "change", "iLISI"]
-    head += [*(f"labels carried, {group}" for group in carried), "seeds"]
+    head += [*(f"labels carried, {group}" for group in carried), "seeds", "`diagnose()`"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     told: set[str] = set()
     for (axis, value), level in table.groupby(["axis", "value"], sort=False):
@@ -155,7 +157,7 @@ def pair_axes(folder: str, readout: str = "aligned_hops") -> str:
         cells = ["" if axis in told else option, named, spread(own, "nmi"), change(own, "nmi")]
         cells += [spread(own, "nmi_matched"), change(own, "nmi_matched"), spread(everywhere, "ilisi_technology")]
         cells += [spread(by_group.loc[group], "transfer_accuracy") for group in carried]
-        lines.append("| " + " | ".join([*cells, str(own["seeds"])]) + " |")
+        lines.append("| " + " | ".join([*cells, str(own["seeds"]), everywhere["verdict"]]) + " |")
         told.add(str(axis))
     return "\n".join(lines) + "\n"
 
@@ -245,7 +247,7 @@ if __name__ == "__main__":
     written("sets.md", sets())
     written("pairs.md", pairs())
     written("harmony.md", harmony())
-    made = {"V1": axes, "simulated": axes, "V1xosmFISH": pair_axes, "grid-V1": grid}
+    made = {"V1": axes, "simulated": axes, "lejepa-V1": axes, "V1xosmFISH": pair_axes, "grid-V1": grid}
     for name, table in made.items():
         if (RESULTS / f"table2-{name}" / "table2.csv").is_file():
             prefix = "" if name.startswith("grid") else "axes-"

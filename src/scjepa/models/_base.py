@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +26,7 @@ from scjepa.models._data import DataKeys, counts_of, fingerprint
 from scjepa.models._device import check_device, device_of
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
 from scjepa.models._fields import keys_for, require_anndata
+from scjepa.models._history import extend, frame
 from scjepa.models._setups import SET_UPS, whole
 from scjepa.nn import Towers
 from scjepa.tokens.batches import TableSource, TokenSource
@@ -304,7 +305,7 @@ class JEPAModel(BaseModelClass):
         self.trainer = trainer
         self.train_indices_, self.validation_indices_ = train_cells, held_out
         self.module.to(trainer.strategy.root_device)
-        self.history_ = _extend(self.history_, history, self.n_steps_)
+        self.history_ = extend(self.history_, history, self.n_steps_)
         self.n_steps_ += trainer.global_step
         self.is_trained_ = True
 
@@ -461,7 +462,7 @@ class JEPAModel(BaseModelClass):
         self.is_trained_ = facts["is_trained"]
         self.n_steps_ = facts["n_steps"]
         self.history_ = {
-            name: _frame(name, entry["step"], entry["value"]) for name, entry in facts["history"].items()
+            name: frame(name, entry["step"], entry["value"]) for name, entry in facts["history"].items()
         } or None
 
 
@@ -487,19 +488,6 @@ def _changed(
         if value is not None:
             changes[name] = value
     return replace(base, **changes)
-
-
-def _frame(name: str, steps: Sequence[int], values: Sequence[float]) -> pd.DataFrame:
-    return pd.DataFrame({name: values}, index=pd.Index(steps, name="step"))
-
-
-def _extend(before: dict[str, pd.DataFrame] | None, history: History, offset: int) -> dict[str, pd.DataFrame]:
-    """Return the history with a further run appended, its steps counted on."""
-    after = dict(before or {})
-    for name, values in history.values.items():
-        frame = _frame(name, [step + offset for step in history.steps[name]], values)
-        after[name] = pd.concat([after[name], frame]) if name in after else frame
-    return after
 
 
 def _check_trainer_arguments(arguments: Mapping[str, Any], options: set[str]) -> None:

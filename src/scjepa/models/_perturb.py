@@ -15,8 +15,9 @@ from anndata import AnnData
 
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._warn import warn
-from scjepa.models._base import JEPAModel, Task, _changed, _extend
+from scjepa.models._base import JEPAModel, Task, _changed
 from scjepa.models._cells import fields_of
+from scjepa.models._history import extend
 from scjepa.models._perturb_data import (
     PerturbationRun,
     Screen,
@@ -184,7 +185,7 @@ class PerturbationMixin(JEPAModel):
         towers: Any = task.module
         self._perturbed = towers.to(trainer.strategy.root_device)
         self.module.to(trainer.strategy.root_device)
-        self.perturbation_ = replace(run, n_steps=trainer.global_step, history=_extend(None, history, 0))
+        self.perturbation_ = replace(run, n_steps=trainer.global_step, history=extend(None, history, 0))
 
     # -- predicting ---------------------------------------------------------------------------------------------
 

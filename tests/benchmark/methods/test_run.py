@@ -37,8 +37,10 @@ def test_a_peer_gives_embedding_clusters_and_what_it_took(tissue, fake_python):
     assert result.embedding.dtype == np.float32
     np.testing.assert_array_equal(result.embedding[:-1], np.arange(158).reshape(79, 2))
     assert result.clusters[0] == "a"
-    assert round(result.cpu_seconds, 2) == 0.7
-    assert (round(result.seconds, 2), result.peak_gib, result.versions) == (1.0, 0.5, {"peer": "1"})
+    # What is done to its data before and after takes some time, more on a busy machine.
+    assert 0.7 <= result.cpu_seconds < 1
+    assert 1 <= result.seconds < 2
+    assert (result.peak_gib, result.versions) == (0.5, {"peer": "1"})
     assert result.info == {"epochs": 3, "cells_without_counts": 1}
     assert snapshot(tissue) == before
     row = result.to_row()
