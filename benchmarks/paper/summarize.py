@@ -117,7 +117,7 @@ def pairs() -> str:
 def axes(folder: str, readouts: tuple[str, str] = ("hops", "z30")) -> str:
     """Return every level against the default at two read-outs, and the untrained encoder beside the first."""
     table = pd.read_csv(RESULTS / folder / "table2.csv")
-    table = table[table["reason"].isna()]
+    table = table[table["reason"].isna()].astype({"value": str})
     table = table.sort_values("axis", kind="stable", key=lambda axis: pd.factorize(axis)[0])
     first, second = (table[table["readout"] == readout] for readout in readouts)
     head = ["option", "value", f"NMI, {readouts[0]}", f"matched, {readouts[0]}", f"untrained, {readouts[0]}"]
