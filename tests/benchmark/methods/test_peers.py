@@ -13,7 +13,8 @@ from scipy import sparse
 
 from scjepa.benchmark import METHODS, run_method
 
-FEW = {"max_epochs": 2, "epochs": 3}
+FEW = {"max_epochs": 6, "epochs": 3}
+"""Novae's schedule of the learning rate cannot do with fewer."""
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_niches_at_several_resolutions_have_a_column_each_and_one_of_the_number_
 
 
 def test_novae_with_fewer_prototypes_than_niches_gives_what_it_has(large, peers_python):
-    options = {"max_epochs": 2}
+    options = {"max_epochs": FEW["max_epochs"]}
     result = run_method("novae", large, n_niches=1000, options=options, python=peers_python, timeout=300)
     assert result.error is None
     assert len(set(result.clusters) - {"no domain"}) == result.info["prototypes with cells"] < 1000
