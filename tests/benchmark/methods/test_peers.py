@@ -94,4 +94,4 @@ def test_novae_with_fewer_prototypes_than_niches_gives_what_it_has(large, peers_
     options = {"max_epochs": FEW["max_epochs"]}
     result = run_method("novae", large, n_niches=1000, options=options, python=peers_python, timeout=300)
     assert result.error is None
-    assert len(set(result.clusters) - {"no domain"}) == result.info["prototypes with cells"] < 1000
+    assert len(set(result.clusters) - {"no domain", "no counts"}) == result.info["prototypes with cells"] < 1000
