@@ -1,5 +1,8 @@
 """Harmony after every method's read-out, on the pairs of technologies that `run.sh pairs` has kept.
 
+Its own script, because those runs were kept before `scjepa benchmark --readouts hops+harmony` was there, and training
+them again takes a night. It tells mixing within regions as well.
+
     python benchmarks/paper/harmony.py
 
 Of ST-JEPA's preset `base` the runs of `run.sh table1` are taken. Read-outs of kept runs are corrected for the
