@@ -20,12 +20,13 @@ from scvi.model.base import BaseModelClass
 
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
+from scjepa._core.anndata import require_anndata
 from scjepa._warn import warn
 from scjepa.models import _store
 from scjepa.models._data import DataKeys, counts_of, fingerprint
 from scjepa.models._device import check_device, device_of
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
-from scjepa.models._fields import keys_for, require_anndata
+from scjepa.models._fields import keys_for
 from scjepa.models._history import extend, frame
 from scjepa.models._setups import SET_UPS, whole
 from scjepa.nn import Towers
@@ -409,8 +410,8 @@ class JEPAModel(BaseModelClass):
         dir_path
             The folder.
         adata
-            Data with the columns named at set-up; genes are aligned by name, whatever their order. Default: the data
-            saved with the model.
+            Data with what was named at set-up, or else what ``setup_anndata`` was told of them (without sections or
+            technologies: of one, with a warning); genes are aligned by name. Default: the data saved with the model.
         accelerator, device
             Where the weights go.
 
@@ -428,6 +429,7 @@ class JEPAModel(BaseModelClass):
                     f"{dir_path} was saved without data. Pass adata: {cls.__name__}.load(dir_path, adata)."
                 )
             adata = read_h5ad(path)
+        require_anndata(adata)
         cls.setup_anndata(adata, **cls._setup_for(adata, facts["setup"]))
         return cls._assemble(adata, facts, weights, str(dir_path), accelerator, device)
 

@@ -96,7 +96,7 @@ class CellQueryMixin(ReferenceMixin):
 
     @classmethod
     def _query_keys(cls, adata: AnnData, setup: Mapping[str, Any]) -> CellKeys:
-        return (cls._registered_keys(adata) or CellKeys(**setup)).present(adata)
+        return CellKeys.for_query(adata, cls._registered_keys(adata), CellKeys(**setup))
 
     @classmethod
     def _extended(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,9 +12,11 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scjepa._core.anndata import counts_of, missing_key, require_anndata
+from scjepa._core.counts import advice_on
 from scjepa.models._cache import counts_digest, through_cache
 from scjepa.models._data import codes_of, counts_mark, names_of
-from scjepa.models._fields import LabelField, PanelField, _NamedField, missing_key
+from scjepa.models._fields import LabelField, PanelField, _NamedField, require_places
 from scjepa.tokens.cache import digest
 from scjepa.tokens.cells import TokenTable
 from scjepa.tokens.counts import iter_rows
@@ -36,6 +38,29 @@ class CellKeys:
     def to_dict(self) -> dict[str, str | None]:
         """Return plain values for JSON."""
         return asdict(self)
+
+    @classmethod
+    def for_query(cls, adata: AnnData, registered: CellKeys | None, usual: CellKeys) -> CellKeys:
+        """Return where to look in an AnnData object that a model was not made from.
+
+        Parameters
+        ----------
+        registered
+            What the user said of this object with ``setup_anndata``; it wins.
+        usual
+            The keys of the model's own data.
+        """
+        require_anndata(adata)
+        if registered is None:
+            require_places(adata, usual)
+        return (registered or usual).present(adata)
+
+    @classmethod
+    def to_load(cls, adata: AnnData, registered: CellKeys | None, saved: CellKeys) -> CellKeys:
+        """Return where to look in the data that a saved model is loaded on, as models of neighborhoods do."""
+        if registered is not None and saved.layer is not None and saved.layer not in adata.layers:
+            saved = replace(saved, layer=registered.layer)
+        return cls.for_query(adata, None, saved)
 
     def present(self, adata: AnnData) -> CellKeys:
         """Return the keys without those columns of ``obs`` that ``adata`` has not: a query needs neither."""
@@ -154,13 +179,14 @@ def tables_of(
     Where ``gene_table`` leads from several genes of the data to one of the model, their counts are added up.
     """
     names = converted_names(adata, gene_table)
-    counts = adata.X if keys.layer is None else adata.layers[keys.layer]
+    counts = counts_of(adata, keys.layer)
     if gene_table is not None:
         counts, names = _summed(counts, names)
     ids = vocabulary.ids(list(names))
 
     def build() -> TokenTable:
         how: dict[str, Any] = {"cell_names": adata.obs_names, "gene_names": names}
+        how["advice"] = advice_on(adata, keys.layer)
         return build_expression_table(counts, ids, len(vocabulary), n_bins, **how)
 
     def marks() -> dict[str, str]:

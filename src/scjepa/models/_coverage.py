@@ -9,9 +9,10 @@ import torch
 from anndata import AnnData
 
 from scjepa._config import STJEPAConfig
+from scjepa._core.anndata import require_anndata
 from scjepa.models._data import counts_of
 from scjepa.models._embed import AUTO, batches, token_budget
-from scjepa.models._fields import require_anndata, validate
+from scjepa.models._fields import validate
 from scjepa.models._query import QueryMixin
 from scjepa.nn import SpatialJEPA
 from scjepa.tokens.batches import TokenSource

@@ -14,10 +14,13 @@ from scipy import sparse
 
 from scjepa import _keys
 from scjepa._config import TokenConfig
+from scjepa._core.anndata import array_of, flags_of, missing_key, sparse_of, text_of
+from scjepa._core.anndata import counts_of as counts_in
+from scjepa._core.counts import advice_on
 from scjepa.models._cache import counts_digest, graph_digest, through_cache
 from scjepa.tokens.cache import digest
 from scjepa.tokens.cells import TokenTable, build_token_table
-from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
+from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, check_coordinates
 from scjepa.tokens.normalize import FittedNormalizations, fit_normalizations, get_normalization
 from scjepa.tokens.places import neighbor_places
 from scjepa.tokens.sums import SummedCounts
@@ -76,14 +79,14 @@ class CellData:
 
 def counts_of(adata: AnnData, keys: DataKeys) -> Any:
     """Return the matrix of raw counts (in memory, backed or lazy)."""
-    return adata.X if keys.layer is None else adata.layers[keys.layer]
+    return counts_in(adata, keys.layer)
 
 
 def names_of(adata: AnnData, key: str | None) -> np.ndarray:
     """Return each cell's name in ``obs[key]`` as strings, one name for all where ``key`` is ``None``."""
     if key is None:
         return np.full(adata.n_obs, ONE, dtype=object)
-    return adata.obs[key].astype(str).to_numpy(dtype=object)
+    return text_of(adata.obs[key])
 
 
 def codes_of(names: np.ndarray, known: tuple[str, ...]) -> np.ndarray:
@@ -112,7 +115,7 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
         codes = codes_of(names_of(adata, keys.technology_key), technologies)
         return Panels.infer(counts_of(adata, keys), ids, codes, technologies, len(vocabulary))
     if keys.panel_key not in adata.varm:
-        raise KeyError(f"adata.varm[{keys.panel_key!r}] does not exist; adata.varm holds {list(adata.varm)}.")
+        raise missing_key("varm", keys.panel_key, adata.varm, "Name a table of panels, or leave panel_key out.")
     table = adata.varm[keys.panel_key]
     absent = [name for name in technologies if name not in getattr(table, "columns", ())]
     if absent:
@@ -123,7 +126,7 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     measured = np.zeros((len(technologies), len(vocabulary)), dtype=bool)
     known = ids >= 0
     for code, name in enumerate(technologies):
-        measured[code, ids[known]] = np.asarray(table[name], dtype=bool)[known]
+        measured[code, ids[known]] = flags_of(table[name])[known]
     return Panels(technologies, measured, inferred=False)
 
 
@@ -146,6 +149,7 @@ def normalizations_of(
         n_groups=len(technologies),
         cell_names=adata.obs_names,
         gene_names=adata.var_names,
+        advice=advice_on(adata, keys.layer),
     )
 
 
@@ -194,6 +198,7 @@ def tables_of(
             token_ids=gene_ids,
             cell_names=adata.obs_names,
             gene_names=adata.var_names,
+            advice=advice_on(adata, keys.layer),
         )
 
     def marks() -> dict[str, str]:
@@ -224,7 +229,11 @@ def tables_of(
 def _expression_of(adata: AnnData, keys: DataKeys, added: NeighborTable | None) -> Any:
     """Return what becomes tokens: the counts, or the sums of each cell and the neighbors that are ``added``."""
     counts = counts_of(adata, keys)
-    return counts if added is None else SummedCounts(counts, added, adata.obs_names, adata.var_names)
+    return (
+        counts
+        if added is None
+        else SummedCounts(counts, added, adata.obs_names, adata.var_names, advice_on(adata, keys.layer))
+    )
 
 
 def _sections_of(adata: AnnData, keys: DataKeys) -> np.ndarray:
@@ -233,7 +242,7 @@ def _sections_of(adata: AnnData, keys: DataKeys) -> np.ndarray:
 
 
 def _coordinates_of(adata: AnnData, keys: DataKeys) -> np.ndarray:
-    return np.array(adata.obsm[keys.spatial_key], dtype=np.float64)
+    return np.array(check_coordinates(array_of(adata.obsm[keys.spatial_key]), adata.obs_names))
 
 
 def _neighbors_of(adata: AnnData, keys: DataKeys, n_neighbors: int) -> NeighborTable:
@@ -241,7 +250,7 @@ def _neighbors_of(adata: AnnData, keys: DataKeys, n_neighbors: int) -> NeighborT
     params = adata.uns.get(f"{keys.neighbors_key}_neighbors", {}).get("params", {})
     two_hop = params.get("transform") == "cosine"
     matrices = (adata.obsp.get(f"{keys.neighbors_key}_{part}") for part in ("connectivities", "distances"))
-    connectivities, distances = (None if m is None else sparse.csr_matrix(m) for m in matrices)
+    connectivities, distances = (None if m is None else sparse_of(m) for m in matrices)
 
     def build() -> NeighborTable:
         return build_neighbor_table(
@@ -270,7 +279,7 @@ def fingerprint(adata: AnnData, keys: DataKeys) -> tuple:
     parts: list[Any] = [adata.shape, tuple(adata.var_names[:1]), counts_mark(adata, keys.layer)]
     for part in ("connectivities", "distances"):
         parts.append(_checksum(adata.obsp.get(f"{keys.neighbors_key}_{part}")))
-    parts.append(_checksum(np.asarray(adata.obsm[keys.spatial_key])))
+    parts.append(_checksum(array_of(adata.obsm[keys.spatial_key])))
     for key in (keys.technology_key, keys.library_key):
         parts.append(None if key is None else _checksum(names_of(adata, key).astype("U")))
     return tuple(parts)
@@ -278,7 +287,7 @@ def fingerprint(adata: AnnData, keys: DataKeys) -> tuple:
 
 def counts_mark(adata: AnnData, layer: str | None) -> Any:
     """Return a checksum of the counts, or the state of the file that backs them."""
-    return _file_state(adata) if adata.isbacked else _checksum(adata.X if layer is None else adata.layers[layer])
+    return _file_state(adata) if adata.isbacked else _checksum(counts_in(adata, layer))
 
 
 def _file_state(adata: AnnData) -> tuple:

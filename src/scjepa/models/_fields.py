@@ -7,7 +7,6 @@ refused. These fields check and remember names; alignment by name is the model's
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,21 +16,16 @@ import rich.table
 from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
 
+from scjepa import _keys
 from scjepa._config import unknown_name
+from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of
+from scjepa._core.graph import graph_call
 from scjepa._warn import warn
 from scjepa.models._data import DataKeys
 from scjepa.tokens.vocabulary import Vocabulary
 
 PANEL, TECHNOLOGY, SECTION, COORDINATES, GRAPH = "X", "technology", "section", "coordinates", "graph"
 """Registry keys."""
-
-_GRAPH_CALL = "sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type='generic'{library})"
-
-
-def missing_key(where: str, key: str | None, available: Any, then: str) -> KeyError:
-    """Return the error of a key that is not there, with what is and the next call."""
-    names = ", ".join(map(repr, list(available)[:12])) or "nothing"
-    return KeyError(f"adata.{where}[{key!r}] does not exist; adata.{where} holds {names}. {then}")
 
 
 def refuse_unknown(setup: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -106,13 +100,7 @@ class PanelField(_NamedField):
         super().__init__(PANEL, "X" if layer is None else "layers", layer)
 
     def _state(self, adata: AnnData) -> dict:
-        if self.attr_key is None:
-            if adata.X is None:
-                raise ValueError("adata.X is empty. Name the raw counts: setup_anndata(adata, layer=...).")
-        elif self.attr_key not in adata.layers:
-            raise missing_key(
-                "layers", self.attr_key, adata.layers, "Name raw counts, or leave layer=None for adata.X."
-            )
+        counts_of(adata, self.attr_key)
         if adata.n_obs == 0 or adata.n_vars == 0:
             raise ValueError(f"adata has {adata.n_obs} cells and {adata.n_vars} genes; at least one of each is needed.")
         Vocabulary.from_panels([adata.var_names]).align(adata.var_names, source="adata.var_names")
@@ -153,7 +141,7 @@ class LabelField(_NamedField):
                 f"adata.obs[{self.attr_key!r}] is missing for {absent.sum()} cells, first "
                 f"{adata.obs_names[absent.argmax()]!r}. Fill it in, or drop these cells."
             )
-        return {"categories": sorted(map(str, column.unique()))}
+        return {"categories": sorted(set(text_of(column)))}
 
 
 class CoordinatesField(_NamedField):
@@ -176,36 +164,19 @@ class CoordinatesField(_NamedField):
 class GraphField(_NamedField):
     """The spatial graph that squidpy wrote to ``obsp``."""
 
-    def __init__(self, key: str, library_key: str | None = None):
+    def __init__(self, key: str, library_key: str | None = None, spatial_key: str = _keys.SPATIAL):
         super().__init__(GRAPH, "obsp", f"{key}_connectivities")
         self.key = key
         self.library_key = library_key
+        self.spatial_key = spatial_key
 
     def _state(self, adata: AnnData) -> dict:
         keys = [f"{self.key}_connectivities", f"{self.key}_distances"]
         if not any(key in adata.obsp for key in keys):
-            library = f", library_key={self.library_key!r}" if self.library_key else ""
-            raise missing_key(
-                "obsp",
-                keys[0],
-                adata.obsp,
-                f"Compute the spatial graph first: {_GRAPH_CALL.format(library=library)} "
-                "(anndata.concat drops graphs unless pairwise=True).",
-            )
+            call = graph_call(adata, self.library_key, neighbors_key=self.key, spatial_key=self.spatial_key)
+            then = f"Compute the spatial graph first: {call} (anndata.concat drops graphs unless pairwise=True)."
+            raise missing_key("obsp", keys[0], adata.obsp, then)
         return {"keys": [key for key in keys if key in adata.obsp]}
-
-
-def require_anndata(adata: Any) -> None:
-    """Refuse what is no AnnData object, with the call that makes one of it."""
-    if isinstance(adata, AnnData):
-        return
-    if isinstance(adata, str | os.PathLike):
-        how = f"Read it: adata = anndata.read_h5ad({str(adata)!r})."
-    elif type(adata).__name__ == "SpatialData":
-        how = "Take its table: adata = scjepa.table_of(sdata)."
-    else:
-        how = "Several AnnData objects become one with scjepa.concat."
-    raise TypeError(f"Expected an AnnData object, found {type(adata).__name__}. {how}")
 
 
 def fields_of(keys: DataKeys) -> list[BaseAnnDataField]:
@@ -215,7 +186,7 @@ def fields_of(keys: DataKeys) -> list[BaseAnnDataField]:
         LabelField(TECHNOLOGY, keys.technology_key),
         LabelField(SECTION, keys.library_key),
         CoordinatesField(keys.spatial_key),
-        GraphField(keys.neighbors_key, keys.library_key),
+        GraphField(keys.neighbors_key, keys.library_key, keys.spatial_key),
     ]
 
 
@@ -225,6 +196,54 @@ def validate(adata: AnnData, keys: DataKeys) -> None:
     for field in fields_of(keys):
         if not field.is_empty:
             field.validate_field(adata)
+
+
+def require_places(adata: AnnData, usual: Any) -> None:
+    """Raise where an AnnData object lacks what a model was told to read in its own data, with the call that helps.
+
+    Parameters
+    ----------
+    usual
+        The keys of the model's own data.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer, or no coordinates of that name.
+    """
+    for name, where, what in (("layer", "layers", "counts"), ("spatial_key", "obsm", "coordinates")):
+        key, there = getattr(usual, name, None), getattr(adata, where)
+        if key is not None and key not in there:
+            or_x = ", or without a layer for adata.X" if name == "layer" else ""
+            then = (
+                f"The model's own data has its {what} there. Tell where these data have them, and then call again: "
+                f"setup_anndata(adata, {name}=...){or_x}."
+            )
+            raise missing_key(where, key, there, then)
+
+
+def keys_to_load(adata: AnnData, registered: DataKeys | None, saved: DataKeys) -> DataKeys:
+    """Return where to look in the data that a saved model is loaded on: where it was saved to look, if that is there.
+
+    Parameters
+    ----------
+    registered
+        What the user said of these data with ``setup_anndata``; it tells of what is not where the model looked.
+    saved
+        The keys that were saved with the model.
+    """
+    if registered is not None:
+        absent = [name for name in saved.to_dict() if not _is_there(adata, name, getattr(saved, name))]
+        saved = replace(saved, **{name: getattr(registered, name) for name in absent})
+    return keys_for(adata, None, saved)
+
+
+def _is_there(adata: AnnData, name: str, key: str | None) -> bool:
+    if key is None:
+        return True
+    if name == "neighbors_key":
+        return any(f"{key}_{part}" in adata.obsp for part in ("connectivities", "distances"))
+    return key in {"layer": adata.layers, "spatial_key": adata.obsm, "panel_key": adata.varm}.get(name, adata.obs)
 
 
 def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> DataKeys:
@@ -242,6 +261,7 @@ def keys_for(adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> Da
     require_anndata(adata)
     if registered is not None:
         return registered
+    require_places(adata, usual)
     absent: dict[str, None] = {}
     for name, what in (("library_key", "one section"), ("technology_key", "one technology, not known to the model")):
         key = getattr(usual, name)

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scjepa._core.anndata import flags_of, missing_key
 from scjepa._warn import warn
 from scjepa.datasets import read_gmt
-from scjepa.models._fields import missing_key
 from scjepa.tokens.vocabulary import Vocabulary
 
 FEWEST_GENES = 3
@@ -94,8 +94,8 @@ def _named_sets(source: ModuleSource, adata: AnnData) -> Mapping[str, Sequence[s
 def _of_column(adata: AnnData, key: str, several: bool) -> dict[str, Sequence[str]]:
     """Return the sets of a column of ``var``: of a boolean one the genes that are in, of others one set a value."""
     column = adata.var[key]
-    if column.dtype == bool or isinstance(column.dtype, pd.BooleanDtype):  # of the latter values may be missing
-        return {key: list(adata.var_names[column.fillna(False).to_numpy(dtype=bool)])}
+    if pd.api.types.is_bool_dtype(column.dtype):  # of nullable ones values may be missing
+        return {key: list(adata.var_names[flags_of(column)])}
     groups = column.dropna().astype(str)
     before = f"{key}:" if several else ""
     return {f"{before}{name}": list(genes) for name, genes in sorted(groups.groupby(groups).groups.items())}

@@ -11,6 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scjepa._core.anndata import counts_of
+from scjepa._core.counts import advice_on
 from scjepa.models._cells import CellKeys
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, simulation_split
 from scjepa.perturbation._expression import cell_sizes, log_scaled, target_size
@@ -170,8 +172,9 @@ class Screen:
     ) -> Screen:
         """Tokenize ``adata``; without ``target_sum`` it is the median size of the cells ``used``."""
         ids = vocabulary.ids(list(adata.var_names))
-        counts = adata.X if keys.layer is None else adata.layers[keys.layer]
+        counts = counts_of(adata, keys.layer)
         names: dict[str, Any] = {"cell_names": adata.obs_names, "gene_names": adata.var_names}
+        names["advice"] = advice_on(adata, keys.layer)
         table = build_count_table(counts, ids, len(vocabulary), **names)
         sizes = cell_sizes(adata, keys.layer, size_key)
         total = target_size(sizes if used is None else sizes[used], target_sum)

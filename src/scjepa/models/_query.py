@@ -14,7 +14,7 @@ from scjepa._config import STJEPAConfig
 from scjepa.models import _store
 from scjepa.models._base import JEPAModel
 from scjepa.models._data import DataKeys, codes_of, counts_of, names_of, normalizations_of, panels_of
-from scjepa.models._fields import keys_for
+from scjepa.models._fields import keys_for, keys_to_load
 from scjepa.models._reference import ReferenceMixin
 from scjepa.models._rows import rows_like, rows_of_mean, train_new_rows_only
 from scjepa.nn import SpatialJEPA
@@ -108,6 +108,10 @@ class QueryMixin(ReferenceMixin):
     @classmethod
     def _query_keys(cls, adata: AnnData, setup: Mapping[str, Any]) -> DataKeys:
         return keys_for(adata, cls._registered_keys(adata), DataKeys(**setup))
+
+    @classmethod
+    def _setup_for(cls, adata: AnnData, setup: Mapping[str, Any]) -> dict[str, Any]:
+        return keys_to_load(adata, cls._registered_keys(adata), DataKeys(**setup)).to_dict()
 
     @classmethod
     def _extended(

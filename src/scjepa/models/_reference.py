@@ -14,11 +14,11 @@ from torch import Tensor
 
 from scjepa import pretrained
 from scjepa._config import unknown_name
+from scjepa._core.anndata import require_anndata
 from scjepa._warn import warn
 from scjepa.models import _store
 from scjepa.models._base import JEPAModel
 from scjepa.models._device import check_device
-from scjepa.models._fields import require_anndata
 from scjepa.pretrained import Card
 from scjepa.tokens.vocabulary import Alignment, Vocabulary
 

@@ -21,12 +21,13 @@ from scjepa._cell_config import (
     PerturbationConfig,
     resolve_cells,
 )
+from scjepa._core.anndata import require_anndata
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel, Task
 from scjepa.models._cell_query import CellQueryMixin
 from scjepa.models._cell_use import CellUseMixin
 from scjepa.models._cells import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
-from scjepa.models._fields import refuse_unknown, require_anndata
+from scjepa.models._fields import refuse_unknown
 from scjepa.models._labels import LabelReference
 from scjepa.models._modules import GeneModules, ModuleSource
 from scjepa.models._perturb import PerturbationMixin, without_perturbation
@@ -160,7 +161,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
 
     def _keys_for(self, adata: AnnData) -> CellKeys:
         require_anndata(adata)
-        return self.keys if self._is_own(adata) else (self._registered_keys(adata) or self.keys).present(adata)
+        return self.keys if self._is_own(adata) else CellKeys.for_query(adata, self._registered_keys(adata), self.keys)
 
     def _checked(self, adata: AnnData) -> AnnData:
         return adata  # _tables checks it, without writing to it
@@ -305,7 +306,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
 
     @classmethod
     def _setup_for(cls, adata: AnnData, setup: Mapping[str, Any]) -> dict[str, Any]:
-        return CellKeys(**setup).present(adata).to_dict()
+        return CellKeys.to_load(adata, cls._registered_keys(adata), CellKeys(**setup)).to_dict()
 
     @classmethod
     def _from_facts(cls, adata: AnnData, facts: Mapping[str, Any]) -> CellJEPA:

@@ -21,11 +21,12 @@ from scjepa._config import (
     TrainConfig,
     resolve,
 )
+from scjepa._core.anndata import require_anndata
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._coverage import CoverageMixin
 from scjepa.models._data import CellData, DataKeys, normalizations_of, panels_of, tables_of
-from scjepa.models._fields import fields_of, refuse_unknown, require_anndata, validate
+from scjepa.models._fields import fields_of, refuse_unknown, validate
 from scjepa.models._latent import LatentMixin
 from scjepa.models._pretrained import PretrainedMixin
 from scjepa.nn import SpatialJEPA

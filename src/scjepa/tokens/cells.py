@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._config import TokenConfig
+from scjepa._core.counts import Advice
 from scjepa.tokens import cache
 from scjepa.tokens.counts import CHUNK_SIZE, CountReader, keep_entries, offsets_of
 from scjepa.tokens.normalize import FittedNormalizations
@@ -163,6 +164,7 @@ def build_token_table(
     chunk_size: int = CHUNK_SIZE,
     cell_names: Sequence[str] | None = None,
     gene_names: Sequence[str] | None = None,
+    advice: Advice | None = None,
 ) -> TokenTable:
     """Tokenize every cell: its top ``config.n_tokens`` non-zero genes by (-rank value, vocabulary id).
 
@@ -197,6 +199,9 @@ def build_token_table(
         Cells read at once, at most.
     cell_names, gene_names
         Names of the rows and columns for messages; ``None``: their numbers.
+    advice
+        Says what to do about values that are no counts, from what is wrong with them (``"nan"`` or ``"other"``);
+        ``None``: what usually helps.
 
     Returns
     -------
@@ -225,6 +230,7 @@ def build_token_table(
         chunk_size=min(chunk_size, 2 ** (64 - _RANK_BITS - gene_bits)),  # a row, rank and gene share 64 bits
         cell_names=cell_names,
         gene_names=gene_names,
+        advice=advice,
     )
     if fitted is None:
         fitted = FittedNormalizations.learned(config, reader)

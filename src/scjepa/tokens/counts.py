@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from scjepa._core.counts import NAN, OTHER, Advice, usual_advice
 from scjepa._warn import warn
 
 CHUNK_SIZE = 65536
@@ -55,6 +56,41 @@ def as_csr(rows: Any) -> sparse.csr_array:
     """Return some rows of counts, in memory or to be computed, as CSR in canonical form without stored zeros."""
     rows = rows.compute() if hasattr(rows, "compute") else rows
     return _canonical(rows) if sparse.issparse(rows) else _from_dense(np.asarray(rows))
+
+
+def read_counts(
+    counts: Any, *, cells: np.ndarray | None = None, dtype: Any = None, check: CountCheck | None = None
+) -> sparse.csr_matrix:
+    """Read a matrix of counts into memory, as :func:`iter_rows` does.
+
+    Parameters
+    ----------
+    counts
+        Cells × genes, in any form that :func:`iter_rows` takes.
+    cells
+        ``(n_cells,)`` bool, which of them to keep. Default: all.
+    dtype
+        Type of the numbers. Default: theirs.
+    check
+        Sees what is kept, and tells.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        In canonical form, a copy.
+    """
+    parts = []
+    for start, rows in iter_rows(counts):
+        if cells is not None:
+            kept = np.asarray(cells)[start : start + rows.shape[0]]
+            rows = rows if kept.all() else rows[kept]
+        if check is not None:
+            check.see(rows, start, None if cells is None else start + np.flatnonzero(kept))
+        parts.append(rows if dtype is None else rows.astype(dtype))
+    if check is not None:
+        check.tell()
+    whole = sparse.vstack(parts, format="csr") if parts else sparse.csr_array(shape_of(counts), dtype=dtype)
+    return sparse.csr_matrix(whole, copy=len(parts) == 1)
 
 
 def shape_of(counts: Any) -> tuple[int, int]:
@@ -126,16 +162,29 @@ class CountCheck:
     ----------
     cell_names, gene_names
         Names of the rows and columns for the messages; ``None``: their numbers.
+    advice
+        Says what to do about values that are no counts; ``None``: what usually helps.
     """
 
-    def __init__(self, cell_names: Sequence[str] | None = None, gene_names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        cell_names: Sequence[str] | None = None,
+        gene_names: Sequence[str] | None = None,
+        advice: Advice | None = None,
+    ):
         self._cell_names = cell_names
         self._gene_names = gene_names
+        self._advice = advice or usual_advice
         self._largest = 0.0
         self._first_fraction: str | None = None
 
-    def see(self, rows: sparse.csr_array, start: int) -> None:
+    def see(self, rows: sparse.csr_array, start: int, cells: np.ndarray | None = None) -> None:
         """Check ``rows``, of which the first is row ``start`` of the data.
+
+        Parameters
+        ----------
+        cells
+            ``(n_rows,)`` which cells they are, where they are not all in turn.
 
         Raises
         ------
@@ -148,15 +197,15 @@ class CountCheck:
         if not (low >= 0 and high <= np.finfo(np.float32).max):  # either comparison fails for NaN
             with np.errstate(invalid="ignore"):
                 bad = ~((rows.data >= 0) & (rows.data <= np.finfo(np.float32).max))
+            kind = NAN if np.isnan(rows.data[int(bad.argmax())]) else OTHER
             raise ValueError(
-                f"{self._describe(rows, start, bad)}; counts are finite and not negative. "
-                "Pass raw counts, e.g. layer='counts'."
+                f"{self._describe(rows, start, bad, cells)}; counts are finite and not negative. {self._advice(kind)}"
             )
         self._largest = max(self._largest, float(high))
         if rows.dtype.kind == "f" and self._first_fraction is None:
             fraction = rows.data != np.rint(rows.data)
             if fraction.any():
-                self._first_fraction = self._describe(rows, start, fraction)
+                self._first_fraction = self._describe(rows, start, fraction, cells)
 
     def tell(self) -> None:
         """Warn the caller's caller if some values were not whole numbers."""
@@ -164,13 +213,14 @@ class CountCheck:
             return
         log = f" and look log-transformed (the largest is {self._largest:.3g})" if self._largest < _LARGEST_LOG else ""
         warn(
-            f"{self._first_fraction}: the values are not whole numbers{log}. Name the layer that holds raw counts, "
-            "e.g. layer='counts'. The values are used as they are."
+            f"{self._first_fraction}: the values are not whole numbers{log}. {self._advice(OTHER)} The values are used "
+            "as they are."
         )
 
-    def _describe(self, rows: sparse.csr_array, start: int, where: np.ndarray) -> str:
+    def _describe(self, rows: sparse.csr_array, start: int, where: np.ndarray, cells: np.ndarray | None) -> str:
         entry = int(where.argmax())
-        cell = start + int(np.searchsorted(rows.indptr, entry, side="right")) - 1
+        row = int(np.searchsorted(rows.indptr, entry, side="right")) - 1
+        cell = start + row if cells is None else int(cells[row])
         gene = int(rows.indices[entry])
         return f"{name_of('Cell', self._cell_names, cell)} has the value {rows.data[entry]:.6g} in " + name_of(
             "gene", self._gene_names, gene
@@ -201,8 +251,9 @@ class CountReader:
         Whether a cell may have the code -1, a technology that is none of them.
     chunk_size
         Cells read at once, at most.
-    cell_names, gene_names
-        Names of the rows and columns for messages; ``None``: their numbers.
+    cell_names, gene_names, advice
+        Names of the rows and columns for messages, and what to do about values that are no counts; ``None``: their
+        numbers, and what usually helps.
 
     Raises
     ------
@@ -222,6 +273,7 @@ class CountReader:
         chunk_size: int = CHUNK_SIZE,
         cell_names: Sequence[str] | None = None,
         gene_names: Sequence[str] | None = None,
+        advice: Advice | None = None,
     ):
         self.n_cells, n_genes = shape_of(counts)
         if self.n_cells == 0:
@@ -235,7 +287,7 @@ class CountReader:
         )
         self._counts = counts
         self._chunk_size = chunk_size
-        self.check = CountCheck(cell_names, gene_names)
+        self.check = CountCheck(cell_names, gene_names, advice)
 
     def __iter__(self) -> Iterator[tuple[sparse.csr_array, np.ndarray]]:
         """Yield non-zero counts, cells × vocabulary, and the cells' technology codes."""

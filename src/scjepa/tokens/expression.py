@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scjepa._config import TokenConfig
+from scjepa._core.counts import Advice
 from scjepa.tokens.cells import TokenTable, build_token_table
 from scjepa.tokens.counts import CHUNK_SIZE
 
@@ -22,6 +23,7 @@ def build_expression_table(
     chunk_size: int = CHUNK_SIZE,
     cell_names: Sequence[str] | None = None,
     gene_names: Sequence[str] | None = None,
+    advice: Advice | None = None,
 ) -> TokenTable:
     """Tokenize every cell: all its expressed genes by (-count, vocabulary id), with binned values.
 
@@ -40,7 +42,7 @@ def build_expression_table(
         Genes in the vocabulary.
     n_bins
         Bins, that of zero included.
-    chunk_size, cell_names, gene_names
+    chunk_size, cell_names, gene_names, advice
         As in :func:`scjepa.tokens.build_token_table`.
 
     Returns
@@ -60,7 +62,13 @@ def build_expression_table(
     """
     return binned(
         build_count_table(
-            counts, gene_ids, n_vocabulary, chunk_size=chunk_size, cell_names=cell_names, gene_names=gene_names
+            counts,
+            gene_ids,
+            n_vocabulary,
+            chunk_size=chunk_size,
+            cell_names=cell_names,
+            gene_names=gene_names,
+            advice=advice,
         ),
         n_bins,
     )

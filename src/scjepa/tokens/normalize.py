@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._config import TokenConfig, unknown_name
+from scjepa._core.counts import Advice
 from scjepa.tokens.counts import CHUNK_SIZE, CountReader, rows_of, totals_of
 from scjepa.tokens.residuals import PearsonResiduals, SeuratV3
 
@@ -312,6 +313,7 @@ def fit_normalizations(
     chunk_size: int = CHUNK_SIZE,
     cell_names: Sequence[str] | None = None,
     gene_names: Sequence[str] | None = None,
+    advice: Advice | None = None,
 ) -> FittedNormalizations:
     """Learn the normalizations of ``config`` from the data of a model, once and for all tables to come.
 
@@ -320,7 +322,7 @@ def fit_normalizations(
 
     Parameters
     ----------
-    counts, gene_ids, n_vocabulary, groups, n_groups, chunk_size, cell_names, gene_names
+    counts, gene_ids, n_vocabulary, groups, n_groups, chunk_size, cell_names, gene_names, advice
         As in :func:`scjepa.tokens.build_token_table`.
     config
         Names the normalizations: ``config.values`` and ``config.ranks``.
@@ -340,5 +342,6 @@ def fit_normalizations(
         chunk_size=chunk_size,
         cell_names=cell_names,
         gene_names=gene_names,
+        advice=advice,
     )
     return FittedNormalizations.learned(config, reader)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from scjepa._core.counts import Advice
 from scjepa.tokens.counts import CountCheck, as_csr, offsets_of, shape_of
 from scjepa.tokens.neighborhoods import NeighborTable
 
@@ -32,8 +33,8 @@ class SummedCounts:
         read by number, too.
     neighbors
         The neighbors to add to each cell; a cell that has fewer has a smaller sum.
-    cell_names, gene_names
-        Names of the rows and columns for messages; ``None``: their numbers.
+    cell_names, gene_names, advice
+        As in :func:`scjepa.tokens.build_token_table`.
 
     Raises
     ------
@@ -47,6 +48,7 @@ class SummedCounts:
         neighbors: NeighborTable,
         cell_names: Sequence[str] | None = None,
         gene_names: Sequence[str] | None = None,
+        advice: Advice | None = None,
     ):
         self.shape = shape_of(counts)
         if neighbors.n_cells != self.shape[0]:
@@ -55,7 +57,7 @@ class SummedCounts:
         self._counts = counts.tocsr() if self._in_memory else counts
         self._neighbors = neighbors.index
         # A negative count could be hidden in a sum, so each cell's own counts are checked as its row is made.
-        self._check = CountCheck(cell_names, gene_names)
+        self._check = CountCheck(cell_names, gene_names, advice)
 
     def __getitem__(self, rows: slice) -> sparse.csr_array:
         """Return the sums of a slice of cells as CSR."""

@@ -275,7 +275,7 @@ def test_what_control_cells_lack_is_told(trained):
     scjepa.CellJEPA.setup_anndata(adata, layer="counts")
     model = scjepa.CellJEPA(adata, "demo", **SMALL)
     model.train_perturbation(outside="token", max_steps=1, **QUIET)
-    with pytest.raises(KeyError, match="Name raw counts"):
+    with pytest.raises(KeyError, match=r"setup_anndata\(adata, layer=\.\.\.\), or without a layer"):
         model.predict_perturbation(["GENE1"], controls=screen())
     with pytest.raises(TypeError, match="read_h5ad"):
         model.predict_perturbation(["GENE1"], controls="cells.h5ad")

@@ -1,0 +1,1 @@
+"""What all floors use: how an AnnData object is read, and what is said where it cannot be."""
