@@ -24,11 +24,11 @@ FLOORS = [
     "pl",
     "tl",
     "metrics",
+    "datasets",
     "tokens",
     "nn",
-    "datasets",
 ]
-LOWEST = {"_keys", "_config", "_cell_config", "_settings", "_spatial", "_warn"}
+LOWEST = {"_core", "_keys", "_config", "_cell_config", "_settings", "_spatial", "_warn"}
 SIDE_BY_SIDE = {("tl", "metrics"), ("metrics", "tl")}
 """``metrics`` clusters with the graph of ``tl``; neither imports a model."""
 

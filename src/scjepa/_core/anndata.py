@@ -94,7 +94,7 @@ def refuse_adata(values: Any, what: str) -> None:
         )
 
 
-def missing_key(where: str, key: str | None, available: Iterable[Any], then: str, of: str = "adata") -> KeyError:
+def missing_key(where: str, key: str | None, available: Iterable[Any], then: str, name: str | None = None) -> KeyError:
     """Return the error of a key that is not there, with what is and the next call.
 
     Parameters
@@ -107,15 +107,16 @@ def missing_key(where: str, key: str | None, available: Iterable[Any], then: str
         What is there; ``None``, under which anndata 0.13 lists ``X`` among the layers, is no name.
     then
         The next call.
-    of
-        The object.
+    name
+        What the object is called where several are given.
     """
     there = [name for name in available if name is not None]
     names = ", ".join(map(repr, there[:_MOST_NAMES])) or "nothing"
     names += ", ..." if len(there) > _MOST_NAMES else ""
     near = get_close_matches(str(key), [str(name) for name in there], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return KeyError(f"{of}.{where}[{key!r}] does not exist; {of}.{where} holds {names}.{hint} {then}")
+    before = "" if name is None else f"{name!r}: "
+    return KeyError(f"{before}adata.{where}[{key!r}] does not exist; adata.{where} holds {names}.{hint} {then}")
 
 
 # -- counts --------------------------------------------------------------------------------------------------------
@@ -126,13 +127,13 @@ def layers_of(adata: AnnData) -> list[str]:
     return [name for name in adata.layers if name is not None]
 
 
-def counts_of(adata: AnnData, layer: str | None, of: str = "adata") -> Any:
+def counts_of(adata: AnnData, layer: str | None, name: str | None = None) -> Any:
     """Return ``adata.X`` or a layer, in memory, on disk or lazy.
 
     Parameters
     ----------
-    of
-        What the object is called in an error.
+    name
+        What the object is called where several are given.
 
     Raises
     ------
@@ -143,12 +144,14 @@ def counts_of(adata: AnnData, layer: str | None, of: str = "adata") -> Any:
     """
     if layer is not None:
         if layer not in layers_of(adata):
-            raise missing_key("layers", layer, adata.layers, "Name raw counts, or leave layer=None for adata.X.", of)
+            raise missing_key(
+                "layers", layer, adata.layers, "Name raw counts, or leave the layer out for adata.X.", name
+            )
         return adata.layers[layer]
     if adata.X is None:
-        there = ", ".join(map(repr, layers_of(adata)))
-        name = f"Name the layer of raw counts, layer=...; layers there: {there}." if there else "There are no layers."
-        raise ValueError(f"{of}.X is empty. {name}")
+        there = ", ".join(map(repr, layers_of(adata))) or "none"
+        before = "" if name is None else f"{name!r}: "
+        raise ValueError(f"{before}adata.X is empty. Name the layer of raw counts, layer=...; layers there: {there}.")
     return adata.X
 
 

@@ -105,10 +105,9 @@ def holds_counts(matrix: Any) -> bool:
 
     The first cells tell.
     """
-    shape = getattr(matrix, "shape", ())
-    if len(shape) != 2 or not shape[0]:
+    if matrix is None or len(matrix.shape) != 2 or not matrix.shape[0]:
         return False
-    rows = in_memory(matrix[: min(_LOOKED_AT, shape[0])])
+    rows = in_memory(matrix[: min(_LOOKED_AT, matrix.shape[0])])
     values = np.asarray(rows.data if hasattr(rows, "tocsr") else rows)
     if values.dtype.kind not in "uif" or not values.size:
         return False

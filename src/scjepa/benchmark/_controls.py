@@ -7,13 +7,16 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa import _keys
+from scjepa._core.anndata import counts_of, missing_key, require_anndata, sparse_of
+from scjepa._core.graph import graph_call
+from scjepa.tokens.counts import read_counts
 
 
 def _log_normalized(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
     """Return log1p of counts scaled to 10,000 a cell, ``(n_cells, n_genes)`` float32."""
     import scanpy as sc
 
-    counts = AnnData(sparse.csr_matrix(adata.X if layer is None else adata.layers[layer], dtype=np.float32))
+    counts = AnnData(read_counts(counts_of(adata, layer), dtype=np.float32))
     sc.pp.normalize_total(counts, target_sum=1e4)
     sc.pp.log1p(counts)
     return counts.X
@@ -21,10 +24,13 @@ def _log_normalized(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
 
 def _neighborhood_means(adata: AnnData, layer: str | None, neighbors_key: str) -> np.ndarray:
     """Return the mean of log-normalized counts over each cell and its neighbors, ``(n_cells, n_genes)`` float32."""
+    require_anndata(adata)
     key = f"{neighbors_key}_connectivities"
     if key not in adata.obsp:
-        raise KeyError(f"adata.obsp[{key!r}] does not exist. Compute it: sq.gr.spatial_neighbors(adata, n_neighs=10).")
-    graph = sparse.csr_matrix(adata.obsp[key] > 0, dtype=np.float32) + sparse.identity(adata.n_obs, format="csr")
+        then = f"Compute it: {graph_call(adata, neighbors_key=neighbors_key)}."
+        raise missing_key("obsp", key, adata.obsp, then)
+    graph = sparse.csr_matrix(sparse_of(adata.obsp[key]) > 0, dtype=np.float32)
+    graph = graph + sparse.identity(adata.n_obs, format="csr")
     return (sparse.diags(1.0 / np.asarray(graph.sum(axis=1)).ravel()) @ graph @ _log_normalized(adata, layer)).toarray()
 
 
@@ -117,8 +123,8 @@ def section_zscored_pca(
         If a cell has no section.
     """
     from scjepa.tl import readout
+    from scjepa.tl._adata import groups_of
 
-    if library_key not in adata.obs:
-        raise KeyError(f"adata.obs has no {library_key!r}; columns there: {', '.join(map(str, adata.obs.columns))}.")
+    sections = groups_of(adata, library_key)
     means = _neighborhood_means(adata, layer, neighbors_key)
-    return _components(readout(means, adata.obs[library_key], n_comps=None), n_comps, random_state)
+    return _components(readout(means, sections, n_comps=None), n_comps, random_state)

@@ -9,6 +9,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa import _keys
+from scjepa._core.anndata import sparse_of
 from scjepa._warn import warn
 from scjepa.tokens.neighborhoods import build_neighbor_table
 
@@ -21,7 +22,7 @@ CONNECTIVITIES, DISTANCES = (f"{_keys.SPATIAL}_{part}" for part in ("connectivit
 
 def graph_of(adata: AnnData) -> dict[str, sparse.csr_matrix]:
     """Return the matrices of the graph that the data have: both, one or none."""
-    return {key: adata.obsp[key] for key in (CONNECTIVITIES, DISTANCES) if key in adata.obsp}
+    return {key: sparse_of(adata.obsp[key]) for key in (CONNECTIVITIES, DISTANCES) if key in adata.obsp}
 
 
 def check_graph(name: str, adata: AnnData) -> None:
@@ -47,9 +48,7 @@ def check_graph(name: str, adata: AnnData) -> None:
     graph = graph_of(adata)
     if not graph:
         return
-    connectivities, distances = (
-        sparse.csr_matrix(graph[key]) if key in graph else None for key in (CONNECTIVITIES, DISTANCES)
-    )
+    connectivities, distances = (graph.get(key) for key in (CONNECTIVITIES, DISTANCES))
     params = adata.uns.get(f"{_keys.SPATIAL}_neighbors", {}).get("params", {})
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scjepa._core.anndata import refuse_adata
+from scjepa.tokens.counts import iter_rows
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -15,9 +18,7 @@ LENGTHS = (16, 32, 64, 128, 256, 512)
 
 def expressed_genes(counts: Any) -> np.ndarray:
     """Return the number of genes that each cell expresses, ``(n_cells,)`` int64."""
-    from scipy import sparse
-
-    return np.asarray((sparse.csr_matrix(counts) != 0).sum(axis=1)).ravel().astype(np.int64)
+    return np.concatenate([np.diff(rows.indptr).astype(np.int64) for _, rows in iter_rows(counts)])
 
 
 def occupancy(counts: Any, groups: Any = None, *, lengths: Sequence[int] = LENGTHS) -> pd.DataFrame:
@@ -52,6 +53,7 @@ def occupancy(counts: Any, groups: Any = None, *, lengths: Sequence[int] = LENGT
     """
     import pandas as pd
 
+    refuse_adata(counts, "counts")
     expressed = expressed_genes(counts)
     named = np.full(len(expressed), "all") if groups is None else np.asarray(groups).astype(str)
     if len(named) != len(expressed):

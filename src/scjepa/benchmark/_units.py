@@ -11,15 +11,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from scjepa import _keys
+from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, text_of
+from scjepa._core.counts import advice_on
+from scjepa._core.instruments import how_to_read, raw_output
 from scjepa._keys import UNLABELLED
 from scjepa._warn import warn
 from scjepa.benchmark._graphs import check_graph, complete_graph, graph_of, of_one_kind, with_graph
-from scjepa.benchmark.methods._inputs import as_dense, column_of, coordinates_of
+from scjepa.benchmark.methods._inputs import column_of, coordinates_of
 from scjepa.datasets import concat
 from scjepa.datasets._local import DESCRIBED
-from scjepa.tokens.counts import CountCheck, iter_rows
+from scjepa.tokens.counts import CountCheck, read_counts
 from scjepa.tokens.vocabulary import check_names
 
 _TEXTS_OF_NONE = frozenset({"", "nan", "NaN", "NA", "<NA>", "None", "none"})
@@ -147,23 +151,23 @@ def _name_of(one: Any, position: int) -> str:
 
 
 def _read(name: str, one: Any) -> AnnData:
-    if isinstance(one, AnnData):
-        return one
     if not isinstance(one, str | PathLike):
-        raise TypeError(f"{name!r} is a {type(one).__name__}; pass AnnData or the path of an h5ad file.")
+        require_anndata(one, name)
+        return one
     import anndata as ad
 
-    if not Path(one).is_file():
+    place = Path(one)
+    if not place.exists():
         raise FileNotFoundError(f"There is no file {one}.")
+    if place.is_dir() or raw_output(place) is not None:
+        raise TypeError(f"Expected an AnnData object or an h5ad file for {name!r}, found {one}. {how_to_read(one)}")
     return ad.read_h5ad(one)
 
 
 def _labels(adata: AnnData, columns: Columns) -> np.ndarray:
     if columns.label is None or columns.label not in adata.obs:
         return np.full(adata.n_obs, None, dtype=object)
-    column = adata.obs[columns.label]
-    labels = column.astype(str).to_numpy(dtype=object)
-    labels[column.isna().to_numpy()] = None
+    labels = text_of(adata.obs[columns.label])
     for text in sorted(_TEXTS_OF_NONE.intersection(labels[labels != None])):  # noqa: E711 - of each element
         warn(
             f"{(labels == text).sum()} cells have the label {text!r}, a text that counts as a region of its own. If it "
@@ -176,9 +180,7 @@ def _light(name: str, adata: AnnData, columns: Columns, keep_obs: Sequence[str],
     """Return the cells with what methods may see, a section and a technology; nothing of the user's is changed."""
     if adata.isbacked:
         raise ValueError(f"{name!r} is backed by {adata.filename}. Read it: adata = adata.to_memory().")
-    if columns.layer is not None and columns.layer not in adata.layers:
-        there = ", ".join(adata.layers) or "none"
-        raise KeyError(f"{name!r} has no layer {columns.layer!r}; layers there: {there}.")
+    counts = counts_of(adata, columns.layer, name)
     check_names(adata.var_names, repr(name))
     wanted = {_keys.SECTION: columns.section, _keys.TECHNOLOGY: columns.technology}
     try:
@@ -189,18 +191,16 @@ def _light(name: str, adata: AnnData, columns: Columns, keep_obs: Sequence[str],
     for key in (_keys.SPATIAL, *keep_obsm):
         if key not in adata.obsm:
             then = _PLACE if key == _keys.SPATIAL else "Name one of them in the method's options."
-            raise KeyError(f"{name!r} has no obsm[{key!r}]; keys there: {', '.join(adata.obsm) or 'none'}. {then}")
+            raise missing_key("obsm", key, adata.obsm, then, name)
     try:
         place = {_keys.SPATIAL: coordinates_of(adata, _keys.SPATIAL)}
     except ValueError as error:
         raise ValueError(f"{name!r}: {error}") from error
-    counts = adata.X if columns.layer is None else adata.layers[columns.layer]
-    _check_counts(name, counts, adata)
     light = AnnData(
-        counts,
+        _counts(name, counts, adata, columns.layer),
         obs=pd.DataFrame(obs, index=adata.obs_names),
         var=pd.DataFrame(index=adata.var_names),
-        obsm=place | {key: as_dense(adata.obsm[key]) for key in keep_obsm if key != _keys.SPATIAL},
+        obsm=place | {key: array_of(adata.obsm[key]) for key in keep_obsm if key != _keys.SPATIAL},
         obsp=graph_of(adata),
     )
     if _keys.PANEL in adata.varm:
@@ -212,15 +212,14 @@ def _light(name: str, adata: AnnData, columns: Columns, keep_obs: Sequence[str],
     return light
 
 
-def _check_counts(name: str, counts: Any, adata: AnnData) -> None:
-    """Refuse what cannot be counts before anything runs: every method would fail, or be scored for nothing."""
-    check = CountCheck(adata.obs_names, adata.var_names)
+def _counts(name: str, counts: Any, adata: AnnData, layer: str | None) -> Any:
+    """Return counts in memory; refuse what cannot be any before anything runs, for every method would fail."""
+    check = CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
     try:
-        for start, rows in iter_rows(counts):
-            check.see(rows, start)
+        read = read_counts(counts, check=check)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name!r}: {error}") from error
-    check.tell()
+    return counts if isinstance(counts, np.ndarray) or sparse.issparse(counts) else read
 
 
 def _by_technology(name: str, adata: AnnData, labels: np.ndarray) -> Iterator[Unit]:

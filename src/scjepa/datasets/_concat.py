@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scjepa import _keys
+from scjepa._core.anndata import (
+    array_of,
+    counts_of,
+    flags_of,
+    joined_notes,
+    missing_key,
+    notes_of,
+    require_anndata,
+    sparse_of,
+    text_of,
+)
+from scjepa.tokens.counts import iter_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +70,8 @@ def concat(
         Cells in the order given, genes sorted; ``X`` (zeros where a gene was not measured), ``obs`` with all columns,
         the sections and the technologies among them, ``obsm[spatial_key]``, the graph in ``obsp`` and ``uns``, and
         ``varm[panel_key]``. Columns of ``var`` that do not disagree are kept; other layers and matrices are not. Names
-        of cells that occur twice get ``-`` and the name of their object.
+        of cells that occur twice get ``-`` and the name of their object. Of columns that scjepa wrote, such as niches,
+        the notes in ``uns["scjepa"]`` are kept, so that it may write them anew.
 
     Raises
     ------
@@ -87,9 +100,9 @@ def concat(
     light = {}
     for name, adata in named.items():
         obs = adata.obs.assign(**{section_key: sections[name], technology_key: technologies[name]})
-        obsp = {key: adata.obsp[key] for key in _graph_keys(adata, neighbors_key)}
-        counts = adata.X if layer is None else adata.layers[layer]
-        coordinates = {spatial_key: np.asarray(adata.obsm[spatial_key])}
+        obsp = {key: sparse_of(adata.obsp[key]) for key in _graph_keys(adata, neighbors_key)}
+        counts = counts_of(adata, layer)
+        coordinates = {spatial_key: array_of(adata.obsm[spatial_key])}
         light[name] = ad.AnnData(counts, obs=obs, var=adata.var, obsm=coordinates, obsp=obsp)
     names = Counter(cell for adata in named.values() for cell in adata.obs_names)
     both = ad.concat(
@@ -106,23 +119,20 @@ def concat(
     both.varm[panel_key] = _panels(light, named, technologies, technology_key, panel_key, both.var_names)
     if graph is not None:
         both.uns[f"{neighbors_key}_neighbors"] = graph
+    notes = joined_notes([notes_of(adata) for adata in named.values()], [adata.obs for adata in named.values()])
+    if notes:
+        both.uns[_keys.UNS] = notes
     return both
 
 
 def _check(name: str, adata: Any, layer: str | None, spatial_key: str) -> None:
-    from anndata import AnnData
-
-    if not isinstance(adata, AnnData):
-        raise TypeError(f"{name!r} is a {type(adata).__name__}, not AnnData. For SpatialData: scjepa.table_of(sdata).")
+    require_anndata(adata, name)
     if adata.isbacked:
         raise ValueError(f"{name!r} is backed by a file. Read it: adata = adata.to_memory().")
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"{name!r} has no layer {layer!r}; its layers: {', '.join(map(repr, adata.layers)) or 'none'}.")
-    if layer is None and adata.X is None:
-        raise ValueError(f"{name!r} has no counts in X. Name the layer that holds them: concat(..., layer=...).")
+    counts_of(adata, layer, name)
     if spatial_key not in adata.obsm:
-        there = ", ".join(map(repr, adata.obsm)) or "none"
-        raise KeyError(f"{name!r} has no coordinates in obsm[{spatial_key!r}]; its keys of obsm: {there}.")
+        then = "Put cell coordinates there, or name their key with spatial_key=..."
+        raise missing_key("obsm", spatial_key, adata.obsm, then, name)
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()][0]
         raise ValueError(f"{name!r} has the gene {twice!r} twice. Call adata.var_names_make_unique().")
@@ -173,7 +183,7 @@ def _labels(adata: AnnData, key: str, default: str) -> np.ndarray:
     if column.isna().any():
         cell = adata.obs_names[column.isna().to_numpy().argmax()]
         raise ValueError(f"obs[{key!r}] of {default!r} is missing for {column.isna().sum()} cells, first {cell!r}.")
-    return column.astype(str).to_numpy(dtype=object)
+    return text_of(column)
 
 
 def _sections(named: Mapping[str, AnnData], key: str) -> dict[str, np.ndarray]:
@@ -209,8 +219,11 @@ def _measured(adata: AnnData, counts: Any, technologies: np.ndarray, technology:
     """Return the names of the genes that a technology measured in one object."""
     table = adata.varm.get(panel_key)
     if technology in getattr(table, "columns", ()):
-        return adata.var_names[np.asarray(table[technology], dtype=bool)]
+        return adata.var_names[flags_of(table[technology])]
     cells = technologies == technology
     if cells.all():
         return adata.var_names
-    return adata.var_names[np.asarray((counts[cells] > 0).sum(axis=0)).ravel() > 0]
+    found = np.zeros(adata.n_vars, dtype=bool)
+    for start, rows in iter_rows(counts):
+        found[rows[cells[start : start + rows.shape[0]]].indices] = True
+    return adata.var_names[found]

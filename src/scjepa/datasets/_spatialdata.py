@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from anndata import AnnData
 
 from scjepa import _keys
 from scjepa._config import unknown_name
+from scjepa._core.instruments import how_to_read
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -65,7 +67,8 @@ def table_of(
     if isinstance(data, AnnData):
         return data
     if not is_spatialdata(data):
-        raise TypeError(f"Expected a SpatialData or AnnData object, found {type(data).__name__}.")
+        then = how_to_read(data) if isinstance(data, str | PathLike) else "Read one: spatialdata.read_zarr(path)."
+        raise TypeError(f"Expected a SpatialData or AnnData object, found {type(data).__name__}. {then}")
     table = _table(data, table_name)
     if spatial_key not in table.obsm:
         table.obsm[spatial_key] = _centroids(data, table, coordinate_system, spatial_key)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
+
+from scjepa._core.anndata import counts_of, require_anndata
+from scjepa._core.counts import NAN, OTHER, advice_on
+from scjepa.tokens.counts import read_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,26 +51,19 @@ def thin_counts(adata: AnnData, fraction: float, *, layer: str | None = None, se
     """
     import anndata as ad
 
+    require_anndata(adata)
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie in (0, 1], the share of molecules to keep; found {fraction!r}.")
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"adata.layers has no {layer!r}; it has {', '.join(map(repr, adata.layers)) or 'none'}.")
-    counts = _csr(adata.X if layer is None else adata.layers[layer])
-    wrong = (counts.data < 0) | (counts.data != np.floor(counts.data))
+    counts = read_counts(counts_of(adata, layer))
+    wrong = ~((counts.data >= 0) & (counts.data == np.floor(counts.data)))
     if wrong.any():
         cell = int(np.searchsorted(counts.indptr, wrong.argmax(), side="right")) - 1
+        value = counts.data[wrong.argmax()]
         raise ValueError(
             f"Molecules can only be drawn from whole, non-negative counts; cell {adata.obs_names[cell]!r} has the "
-            f"value {counts.data[wrong.argmax()]}. Name the layer of raw counts: layer=..."
+            f"value {value}. {advice_on(adata, layer)(NAN if np.isnan(value) else OTHER)}"
         )
     drawn = np.random.default_rng(seed).binomial(counts.data.astype(np.int64), fraction).astype(np.int32)
     thinned = sparse.csr_matrix((drawn, counts.indices, counts.indptr), shape=counts.shape)
     thinned.eliminate_zeros()
     return ad.AnnData(thinned, obs=adata.obs.copy(), var=adata.var.copy())
-
-
-def _csr(counts: Any) -> sparse.csr_matrix:
-    """Return counts in memory as CSR with sorted columns, each once; a copy."""
-    rows = sparse.csr_matrix(counts if sparse.issparse(counts) else np.asarray(counts[:]), copy=True)
-    rows.sum_duplicates()
-    return rows

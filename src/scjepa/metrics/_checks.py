@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from scjepa.tl._adata import as_embedding, refuse_adata
+from scjepa._core.anndata import refuse_adata
+from scjepa.tl._adata import as_embedding
 
 
 def varied_embedding(values: Any, n_cells: int | None = None, what: str = "the embedding") -> np.ndarray:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scjepa import _keys
+from scjepa._core.anndata import require_anndata
 from scjepa.pl._labels import Labels
 from scjepa.pl._numbers import Numbers
 from scjepa.pl._tissue import Layer, MapOptions, draw_map
@@ -64,6 +65,7 @@ def confidence(
         If the confidence is not a number in [0, 1], no cell has coordinates, or ``ax`` is given for more than one
         panel.
     """
+    require_anndata(adata)
     if key == _keys.NICHE_CONFIDENCE and key not in adata.obs:
         raise KeyError(
             f"adata.obs has no {key!r}. Compute it first: "
@@ -79,7 +81,7 @@ def _shares(adata: AnnData, key: str) -> np.ndarray:
     column = column_of(adata, key)
     if not pd.api.types.is_numeric_dtype(column):
         raise ValueError(f"adata.obs[{key!r}] must hold numbers in [0, 1], found {column.dtype}.")
-    values = column.to_numpy(dtype=np.float64)
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     found = values[~np.isnan(values)]
     if len(found) and (found.min() < 0 or found.max() > 1):
         raise ValueError(

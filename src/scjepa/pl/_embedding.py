@@ -98,7 +98,7 @@ def embedding(
     size = size or min(point_size(xy, _PANEL, _PANEL), 20.0)
     for key, column, ax in zip(keys, columns, grid.flat, strict=False):
         if _is_number(column):
-            points = scatter(ax, xy[rows], size, c=column.to_numpy(dtype=float)[rows], cmap=VIRIDIS)
+            points = scatter(ax, xy[rows], size, c=column.to_numpy(dtype=float, na_value=np.nan)[rows], cmap=VIRIDIS)
             figure.colorbar(points, ax=ax, shrink=0.7)
         else:
             labels = Labels.of(adata, key)

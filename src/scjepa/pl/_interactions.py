@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from scjepa import _keys
 from scjepa._config import unknown_name
+from scjepa._core.anndata import require_anndata
 from scjepa.pl._figure import finish
 from scjepa.pl._labels import Labels
 from scjepa.pl._matrix import heat_map
@@ -62,6 +63,7 @@ def interactions(
     """
     if values not in ("shares", "z_scores"):
         raise ValueError(unknown_name("values", values, ("shares", "z_scores")))
+    require_anndata(adata)
     key = f"{niche_key}{_keys.ENRICHMENT_SUFFIX}"
     again = f"scjepa.tl.niche_interactions(adata, {niche_key!r})"
     if key not in adata.uns or record_of(adata, key).get("slot") != "uns":

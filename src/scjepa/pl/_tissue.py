@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from scjepa._core.anndata import array_of, missing_key, text_of
 from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
 from scjepa.tl._adata import groups_of
 from scjepa.tl._spatial import section_key_of
@@ -85,12 +86,14 @@ def draw_map(adata: AnnData, drawn: Sequence[Layer], how: MapOptions) -> Figure:
 
 def _coordinates(adata: AnnData, key: str) -> np.ndarray:
     if key not in adata.obsm:
-        there = ", ".join(map(repr, adata.obsm)) or "none"
-        raise KeyError(f"adata.obsm has no coordinates {key!r}; keys there: {there}. Name them with spatial_key=...")
-    xy = np.asarray(adata.obsm[key], dtype=np.float64)
-    if xy.ndim != 2 or xy.shape[1] < 2:
-        raise ValueError(f"adata.obsm[{key!r}] must have two columns or more, found the shape {xy.shape}.")
-    return xy[:, :2]
+        raise missing_key("obsm", key, adata.obsm, "Name the key of the coordinates: spatial_key=...")
+    given = array_of(adata.obsm[key])
+    if given.ndim != 2 or given.shape[1] < 2:
+        raise ValueError(f"adata.obsm[{key!r}] must have two columns or more, found the shape {given.shape}.")
+    try:
+        return given[:, :2].astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"adata.obsm[{key!r}] must hold numbers: {error}.") from error
 
 
 def _sections(adata: AnnData, library_key: str | None, xy: np.ndarray) -> dict[str, np.ndarray]:
@@ -102,7 +105,7 @@ def _sections(adata: AnnData, library_key: str | None, xy: np.ndarray) -> dict[s
     groups = groups_of(adata, key)
     if key is None or groups is None:
         return {"": np.flatnonzero(placed)}
-    names = adata.obs[key].astype("category").cat.categories.astype(str)
+    names = text_of(adata.obs[key].astype("category").cat.categories.to_series())
     rows = {name: np.flatnonzero(placed & (groups == name)) for name in names}
     return {name: cells for name, cells in rows.items() if len(cells)}
 

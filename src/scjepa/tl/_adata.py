@@ -9,25 +9,11 @@ import numpy as np
 
 from scjepa import _keys
 from scjepa._config import unknown_name
+from scjepa._core.anndata import array_of, missing_key, notes_of, refuse_adata, require_anndata, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-
-def refuse_adata(values: Any, what: str) -> None:
-    """Raise if ``values``, of which an array is to be made, is AnnData: NumPy would slice it cell by cell, for minutes.
-
-    Raises
-    ------
-    TypeError
-        With what to pass.
-    """
-    if hasattr(values, "obs_names"):
-        raise TypeError(
-            f"{what} is an AnnData object, and an array with an entry for each cell is needed: pass a column or a "
-            "matrix of it, such as adata.obs['niche'], adata.obsm['spatial'] or adata.obsm['X_stjepa']."
-        )
 
 
 def as_embedding(values: Any, names: Sequence[str] | None = None, what: str = "the embedding") -> np.ndarray:
@@ -50,12 +36,14 @@ def as_embedding(values: Any, names: Sequence[str] | None = None, what: str = "t
         If ``values`` is AnnData.
     """
     refuse_adata(values, what)
-    dense = values.toarray() if hasattr(values, "toarray") else values
-    array = np.asarray(dense)
+    array = array_of(values)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{what} must have the shape (n_cells, n_dims), found {array.shape}.")
     if not np.issubdtype(array.dtype, np.floating):
-        array = array.astype(np.float32)
+        try:
+            array = array.astype(np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{what} must hold numbers, found {array.dtype}: {error}.") from error
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):
         first = f"row {bad[0]}" if names is None else f"cell {names[bad[0]]!r} (row {bad[0]})"
@@ -68,19 +56,19 @@ def as_embedding(values: Any, names: Sequence[str] | None = None, what: str = "t
 
 def embedding_of(adata: AnnData, use_rep: str) -> np.ndarray:
     """Return ``adata.obsm[use_rep]`` as a finite array; a missing key names those there and the call that makes it."""
+    require_anndata(adata)
     if use_rep not in adata.obsm:
-        there = ", ".join(map(repr, adata.obsm)) or "none"
-        raise KeyError(
-            f"adata.obsm has no {use_rep!r}; keys there: {there}. "
-            f"Embed the cells first: adata.obsm[{use_rep!r}] = model.get_latent_representation()"
-        )
+        scale = "scale='cell'" if use_rep == _keys.EMBEDDING_CELL else ""
+        call = f"adata.obsm[{use_rep!r}] = model.get_latent_representation({scale})"
+        raise missing_key("obsm", use_rep, adata.obsm, f"Embed the cells first: {call}")
     return as_embedding(adata.obsm[use_rep], adata.obs_names, f"adata.obsm[{use_rep!r}]")
 
 
 def column_of(adata: AnnData, key: str) -> pd.Series:
     """Return ``adata.obs[key]``; a missing column is a ``KeyError`` that names the nearest one."""
+    require_anndata(adata)
     if key not in adata.obs:
-        raise KeyError(unknown_name("column of adata.obs", key, adata.obs.columns))
+        raise KeyError(unknown_name("column of adata.obs", key, list(map(str, adata.obs.columns))))
     return adata.obs[key]
 
 
@@ -97,6 +85,7 @@ def categories_of(adata: AnnData, key: str) -> pd.Categorical:
     """
     import pandas as pd
 
+    require_anndata(adata)
     if key == _keys.NICHE and key not in adata.obs:
         raise KeyError(f"adata.obs has no {key!r}. Find niches first: scjepa.tl.niches(adata)")
     column = column_of(adata, key)
@@ -105,8 +94,8 @@ def categories_of(adata: AnnData, key: str) -> pd.Categorical:
     else:
         from natsort import natsorted
 
-        text = column.astype(str).where(column.notna())
-        found = pd.Categorical(text, categories=natsorted(text.dropna().unique()))
+        text = text_of(column)
+        found = pd.Categorical(text, categories=natsorted({name for name in text if name is not None}))
     return found.remove_categories([name for name in _keys.UNLABELLED if name in found.categories])
 
 
@@ -141,12 +130,13 @@ def groups_of(adata: AnnData, key: str | None) -> np.ndarray | None:
             f"{len(missing)} cells have no value in adata.obs[{key!r}]; the first is {adata.obs_names[missing[0]]!r}. "
             "Fill the column or leave these cells out."
         )
-    return column.astype(str).to_numpy()
+    return text_of(column)
 
 
 def record_of(adata: AnnData, key: str) -> dict[str, Any]:
     """Return what scjepa recorded about ``key``, empty when it did not write it."""
-    return dict(adata.uns.get(_keys.UNS, {}).get(key, {}))
+    require_anndata(adata)
+    return notes_of(adata).get(key, {})
 
 
 def record(adata: AnnData, key: str, **how: Any) -> None:
@@ -158,8 +148,10 @@ def record(adata: AnnData, key: str, **how: Any) -> None:
 
 def refuse_users(adata: AnnData, slot: str, key: str) -> None:
     """Raise ``ValueError`` if ``adata.<slot>[key]`` exists and scjepa did not write it."""
+    require_anndata(adata)
     if key in getattr(adata, slot) and record_of(adata, key).get("slot") != slot:
         raise ValueError(
-            f"adata.{slot} already has {key!r}, which scjepa did not write and will not replace. "
+            f"adata.{slot} already has {key!r}, which scjepa will not replace: it did not write it, or its note in "
+            f"adata.uns[{_keys.UNS!r}] was lost, as anndata.concat loses it (scjepa.concat does not). "
             f"Choose another name with key_added=..., or remove it first: del adata.{slot}[{key!r}]"
         )

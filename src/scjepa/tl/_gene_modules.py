@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
-from scjepa.tokens.counts import CountCheck, iter_rows
+from scjepa._core.anndata import counts_of, require_anndata
+from scjepa._core.counts import advice_on
+from scjepa.tokens.counts import CountCheck, read_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,13 +72,11 @@ def gene_modules(
     from sklearn.cluster import KMeans
     from sklearn.preprocessing import normalize
 
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"adata.layers has no {layer!r}; it has {', '.join(map(repr, adata.layers)) or 'none'}.")
+    require_anndata(adata)
+    counts = counts_of(adata, layer)
     _check_enough(n_modules, min(n_genes, adata.n_vars), adata.n_obs)
-    counts = adata.X if layer is None else adata.layers[layer]
-    if counts is None:
-        raise ValueError("adata.X is empty. Name the raw counts: gene_modules(adata, layer=...).")
-    data = ad.AnnData(_checked(counts, adata), var=pd.DataFrame(index=adata.var_names))
+    check = CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
+    data = ad.AnnData(read_counts(counts, dtype=np.float32, check=check), var=pd.DataFrame(index=adata.var_names))
     sc.pp.normalize_total(data, target_sum=1e4)
     sc.pp.log1p(data)
     sc.pp.highly_variable_genes(data, n_top_genes=min(n_genes, adata.n_vars))
@@ -107,14 +106,3 @@ def _check_enough(n_modules: int, n_genes: int, n_cells: int) -> None:
             f"{n_modules} modules of two genes or more cannot be found among {n_genes} genes that vary over {n_cells} "
             "cells. Ask for fewer, n_modules=..., but two at least."
         )
-
-
-def _checked(counts: Any, adata: AnnData) -> Any:
-    """Return counts as float32, read from disk where they are there, after a look at what they are."""
-    check = CountCheck(adata.obs_names, adata.var_names)
-    parts = []
-    for start, rows in iter_rows(counts):
-        check.see(rows, start)
-        parts.append(rows.astype(np.float32))
-    check.tell()
-    return sparse.csr_matrix(sparse.vstack(parts))

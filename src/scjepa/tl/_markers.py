@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scjepa import _keys
-from scjepa._config import unknown_name
+from scjepa._core.anndata import counts_of
+from scjepa._core.counts import advice_on
 from scjepa._warn import warn
 from scjepa.tl._adata import niches_of, record, refuse_users
+from scjepa.tokens.counts import CountCheck, read_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,38 +145,16 @@ def normalized(adata: AnnData, niche_key: str, layer: str | None) -> AnnData:
 
     Its ``obs`` has the niches alone, as categories of text; the arrays are its own.
     """
+    import pandas as pd
     import scanpy as sc
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
 
     found = niches_of(adata, niche_key)
-    rows = np.flatnonzero(found.codes >= 0)
-    holder = AnnData(csr_matrix(_counts_of(adata, layer)[rows], dtype=np.float32, copy=True))
-    holder.obs_names, holder.var_names = adata.obs_names[rows], adata.var_names
-    holder.obs[niche_key] = found[rows]
-    _check_counts(holder.X.data, layer)
+    cells = found.codes >= 0
+    check = CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
+    counts = read_counts(counts_of(adata, layer), cells=cells, dtype=np.float32, check=check)
+    holder = AnnData(counts, var=pd.DataFrame(index=adata.var_names.astype(str)))
+    holder.obs[niche_key] = found[cells]
     sc.pp.normalize_total(holder)
     sc.pp.log1p(holder)
     return holder
-
-
-def _counts_of(adata: AnnData, layer: str | None) -> Any:
-    if layer is None:
-        if adata.X is None:
-            raise ValueError("adata.X is empty. Name the raw counts: layer=...")
-        return adata.X
-    if layer not in adata.layers:
-        raise KeyError(unknown_name("layer", layer, adata.layers))
-    return adata.layers[layer]
-
-
-def _check_counts(values: np.ndarray, layer: str | None) -> None:
-    """Refuse what no count can be, and warn of what looks normalized already."""
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    if not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError(f"{where} has negative, NaN or infinite values. Name the raw counts: layer=...")
-    if (values != np.rint(values)).any():
-        warn(
-            f"{where} has values that are not whole numbers and is normalized once more if they are not counts. "
-            "Name the raw counts: layer=..."
-        )

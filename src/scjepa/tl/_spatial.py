@@ -8,6 +8,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from scjepa import _keys
+from scjepa._core.anndata import in_memory, missing_key
+from scjepa._core.graph import graph_call
 from scjepa.tl._adata import groups_of
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def edges_of(connectivities: Any) -> csr_matrix:
     ValueError
         If it is not square.
     """
-    graph = csr_matrix(connectivities, copy=True)
+    graph = csr_matrix(in_memory(connectivities), copy=True)
     if graph.shape[0] != graph.shape[1]:
         raise ValueError(f"connectivities must have the shape (n_cells, n_cells), found {graph.shape}.")
     graph.sum_duplicates()
@@ -56,13 +58,9 @@ def spatial_graph_of(adata: AnnData, neighbors_key: str, library_key: str | None
     """
     key = f"{neighbors_key}_connectivities"
     section_key = section_key_of(adata, library_key)
+    call = graph_call(adata, section_key, neighbors_key=neighbors_key)
     if key not in adata.obsp:
-        there = ", ".join(map(repr, adata.obsp)) or "none"
-        library = f", library_key={section_key!r}" if section_key else ""
-        raise KeyError(
-            f"adata.obsp has no {key!r}; keys there: {there}. Compute the spatial graph first: "
-            f"sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type='generic'{library})"
-        )
+        raise missing_key("obsp", key, adata.obsp, f"Compute the spatial graph first: {call}")
     graph = edges_of(adata.obsp[key])
     sections = groups_of(adata, section_key)
     if sections is not None:
@@ -73,7 +71,6 @@ def spatial_graph_of(adata: AnnData, neighbors_key: str, library_key: str | None
             raise ValueError(
                 f"{len(across)} edges of adata.obsp[{key!r}] join different sections (adata.obs[{section_key!r}]): "
                 f"{adata.obs_names[one]!r} ({sections[one]}) and {adata.obs_names[other]!r} ({sections[other]}), for "
-                "one. Rebuild the graph by section: sq.gr.spatial_neighbors(adata, n_neighs=10, "
-                f"coord_type='generic', library_key={section_key!r})"
+                f"one. Rebuild the graph by section: {call}"
             )
     return graph

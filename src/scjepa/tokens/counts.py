@@ -90,7 +90,8 @@ def read_counts(
     if check is not None:
         check.tell()
     whole = sparse.vstack(parts, format="csr") if parts else sparse.csr_array(shape_of(counts), dtype=dtype)
-    return sparse.csr_matrix(whole, copy=len(parts) == 1)
+    # Made of its arrays, a matrix has indices of 32 bits where these do.
+    return sparse.csr_matrix((whole.data, whole.indices, whole.indptr), shape=whole.shape, copy=len(parts) == 1)
 
 
 def shape_of(counts: Any) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scjepa._core.anndata import missing_key, text_of
 from scjepa.benchmark._tasks import hash_of
 from scjepa.benchmark._units import Data, _named
 from scjepa.benchmark.methods._inputs import digest
@@ -107,12 +108,10 @@ def read_target(
         raise ValueError(f"{label!r} is named as label and as batch. Labels must stay out of training: name another.")
     for what, column in (("label", label), ("batch", batch)):
         if column is not None and column not in adata.obs:
-            there = ", ".join(map(str, adata.obs.columns)) or "none"
-            raise KeyError(f"{name!r} has no {what} obs[{column!r}]; columns there: {there}.")
-    column = adata.obs[label]
-    labels = column.astype(str).to_numpy(dtype=object)
+            raise missing_key("obs", column, adata.obs.columns, f"Name the column of the {what}.", name)
+    labels = text_of(adata.obs[label])
     cells = light(name, adata, layer)
-    has = ~column.isna().to_numpy() & ~np.isin(labels.astype(str), list(map(str, no_label)))
+    has = np.array([one is not None and one not in set(map(str, no_label)) for one in labels], dtype=bool)
     kept = np.flatnonzero(has & (np.asarray(cells.X.sum(axis=1)).ravel() > 0))
     found = sorted(set(labels[kept]))
     if not 2 <= len(found) < len(kept):
@@ -136,7 +135,7 @@ def _batches(name: str, adata: AnnData, batch: str) -> np.ndarray:
             f"{name!r}: {column.isna().sum()} cells have no batch obs[{batch!r}], first "
             f"{column.index[column.isna()][0]!r}. Fill it in, or leave these cells out."
         )
-    return column.astype(str).to_numpy(dtype=object)
+    return text_of(column)
 
 
 def read_corpus(pretrain: Data, target: TargetCells, layer: str | None = None) -> Corpus:
@@ -178,8 +177,6 @@ def light(name: str, adata: AnnData, layer: str | None) -> AnnData:
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()][0]
         raise ValueError(f"{name!r} has gene names twice, such as {twice!r}. Run adata.var_names_make_unique().")
-    if adata.X is None and layer is None:
-        raise ValueError(f"{name!r} has no X. Name the layer of raw counts: layer=...")
     try:
         counts = thin_counts(adata, 1.0, layer=layer).X
     except (KeyError, ValueError) as error:

@@ -12,6 +12,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa import _keys
+from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, sparse_of, text_of
+from scjepa._core.graph import graph_call
+from scjepa.tokens.counts import read_counts
 from scjepa.tokens.neighborhoods import check_coordinates
 
 ONE = "all"
@@ -33,14 +36,14 @@ def column_of(adata: AnnData, key: str | None, default: str, otherwise: str = ON
     if key is None:
         return pd.Categorical([otherwise] * adata.n_obs)
     if key not in adata.obs:
-        raise KeyError(f"adata.obs has no {key!r}; columns there: {', '.join(map(str, adata.obs.columns)) or 'none'}.")
+        raise missing_key("obs", key, adata.obs.columns, "Name one of them, or none.")
     column = adata.obs[key]
     if column.isna().any():
         raise ValueError(
             f"{column.isna().sum()} cells have no {key!r}; the first is {column.index[column.isna()][0]!r}. Fill it "
             f"in, or drop these cells: adata = adata[adata.obs[{key!r}].notna()].copy()."
         )
-    return pd.Categorical(column.astype(str))
+    return pd.Categorical(text_of(column))
 
 
 def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
@@ -51,17 +54,12 @@ def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
     ValueError
         If a cell has not two or three, or they are not finite numbers.
     """
-    given = np.asarray(adata.obsm[key])
+    given = array_of(adata.obsm[key])
     try:
         numbers = check_coordinates(given, adata.obs_names)
     except ValueError as error:
         raise ValueError(f"adata.obsm[{key!r}]: {error}") from error
     return given if np.issubdtype(given.dtype, np.number) else numbers
-
-
-def as_dense(values: Any) -> np.ndarray:
-    """Return an array of ``obsm``, be it sparse or a table."""
-    return values.toarray() if sparse.issparse(values) else np.asarray(values)
 
 
 def prepare(
@@ -100,37 +98,35 @@ def prepare(
     ValueError
         If the data are backed by a file, a cell has no section, or a coordinate is no finite number.
     """
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"adata.layers has no {layer!r}; layers there: {', '.join(adata.layers) or 'none'}.")
+    require_anndata(adata)
+    counts = counts_of(adata, layer)
     if adata.isbacked:
         raise ValueError(f"adata is backed by {adata.filename}; methods need it in memory: adata = adata.to_memory().")
-    counts = sparse.csr_matrix(adata.X if layer is None else adata.layers[layer])
     columns = {
         _keys.SECTION: column_of(adata, library_key, _keys.SECTION),
         _keys.TECHNOLOGY: column_of(adata, technology_key, _keys.TECHNOLOGY),
         **{key: column_of(adata, key, key) for key in obs},
     }
     prepared = AnnData(
-        counts,
+        sparse.csr_matrix(counts) if isinstance(counts, np.ndarray) or sparse.issparse(counts) else read_counts(counts),
         obs=pd.DataFrame(columns, index=adata.obs_names.rename(None)),
         var=pd.DataFrame(index=adata.var_names.rename(None)),
     )
     for key, name in ((spatial_key, _keys.SPATIAL), *((key, key) for key in obsm)):
         if key not in adata.obsm:
-            there = f"adata.obsm has no {key!r}; keys there: {', '.join(adata.obsm) or 'none'}."
-            then = "Put cell coordinates there, or name their key with spatial_key=..."
-            raise KeyError(f"{there} {then}" if name == _keys.SPATIAL else there)
-        prepared.obsm[name] = coordinates_of(adata, key) if name == _keys.SPATIAL else as_dense(adata.obsm[key])
+            where = "Put cell coordinates there, or name their key with spatial_key=..."
+            then = where if name == _keys.SPATIAL else "Name one of them in the method's options."
+            raise missing_key("obsm", key, adata.obsm, then)
+        prepared.obsm[name] = coordinates_of(adata, key) if name == _keys.SPATIAL else array_of(adata.obsm[key])
     if _keys.PANEL in adata.varm:
         prepared.varm[_keys.PANEL] = pd.DataFrame(adata.varm[_keys.PANEL], index=prepared.var_names)
     for part in ("connectivities", "distances"):
         key = f"{neighbors_key}_{part}"
         if key not in adata.obsp:
-            raise KeyError(
-                f"adata.obsp[{key!r}] does not exist. Compute it: "
-                "sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type='generic', library_key=...)."
-            )
-        prepared.obsp[f"{_keys.SPATIAL}_{part}"] = sparse.csr_matrix(adata.obsp[key])
+            section = library_key or (_keys.SECTION if _keys.SECTION in adata.obs else None)
+            call = graph_call(adata, section, neighbors_key=neighbors_key, spatial_key=spatial_key)
+            raise missing_key("obsp", key, adata.obsp, f"Compute it: {call}.")
+        prepared.obsp[f"{_keys.SPATIAL}_{part}"] = sparse_of(adata.obsp[key])
     params = adata.uns.get(f"{neighbors_key}_neighbors", {}).get("params", {})
     prepared.uns[f"{_keys.SPATIAL}_neighbors"] = {
         "connectivities_key": f"{_keys.SPATIAL}_connectivities",
