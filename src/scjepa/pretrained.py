@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scjepa._config import unknown_name
+from scjepa.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WORDS = {"STJEPA": ("X_stjepa", "spatial-transcriptomics"), "CellJEPA": ("X_celljepa", "single-cell")}
 """By class: the ``obsm`` key of the tutorials, and the field."""
 
-__all__ = ["Card", "available", "locate", "read_card"]
+__all__ = ["Card", "available", "locate", "read_card", "vocabulary"]
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,31 @@ def read_card(folder: str | Path) -> tuple[Card, dict[str, Any]]:
     if not isinstance(facts, dict) or not isinstance(facts.get("card"), dict):
         raise ValueError(f"{file} carries no card: save_pretrained() writes one, save() does not.")
     return Card.from_any(facts["card"], Path(folder).name), facts
+
+
+def vocabulary(name: str | os.PathLike[str]) -> Vocabulary:
+    """Return the genes that a saved model or a checkpoint knows, without loading it.
+
+    Parameters
+    ----------
+    name
+        As in :func:`locate`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such model, or its file is damaged.
+
+    Examples
+    --------
+    >>> genes = scjepa.pretrained.vocabulary("mouse-brain-small")
+    >>> adata.var_names = genes.renamed(adata.var_names)  # doctest: +SKIP
+    """
+    file = locate(name) / MODEL_FILE
+    try:
+        return Vocabulary(json.loads(file.read_bytes())["vocabulary"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: {error}.") from error
 
 
 def available() -> pd.DataFrame:

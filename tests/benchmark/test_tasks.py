@@ -162,7 +162,7 @@ def test_a_label_that_methods_would_be_given_is_an_error():
     [
         (Columns(label="layers"), KeyError, "obs.'layers'.*region"),
         (Columns(technology="tech"), KeyError, "'a'.*'tech'"),
-        (Columns(layer="counts"), KeyError, "no layer 'counts'"),
+        (Columns(layer="counts"), KeyError, r"layers\['counts'\] does not exist"),
     ],
 )
 def test_columns_that_are_not_there_are_named(tissue, columns, error, message):
@@ -181,7 +181,7 @@ def test_data_are_read_from_files_and_named_by_them(tissue, tmp_path):
     assert unit.name == "one"
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read_units(tmp_path / "two.h5ad", REGION)
-    with pytest.raises(TypeError, match="is a int"):
+    with pytest.raises(TypeError, match="for 'a', found int"):
         read_units({"a": 3}, REGION)
     with pytest.raises(ValueError, match="There are no data"):
         read_units([], REGION)

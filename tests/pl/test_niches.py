@@ -160,7 +160,7 @@ def test_missing_columns_are_told():
     adata = _adata()
     with pytest.raises(KeyError, match="Did you mean 'region'"):
         scjepa.pl.niches(adata, reference="regio")
-    with pytest.raises(KeyError, match="no coordinates 'xy'; keys there: 'spatial'"):
+    with pytest.raises(KeyError, match=r"obsm\['xy'\] does not exist; adata.obsm holds 'spatial'"):
         scjepa.pl.niches(adata, spatial_key="xy")
     adata.obsm["line"] = adata.obsm["spatial"][:, :1]
     with pytest.raises(ValueError, match="two columns or more"):

@@ -83,5 +83,5 @@ def test_genes_that_nobody_expresses_do_not_count():
 def test_too_many_modules_are_refused():
     with pytest.raises(ValueError, match="40 modules of two genes"):
         gene_modules(_programmes(), 40)
-    with pytest.raises(KeyError, match="no 'raw'"):
+    with pytest.raises(KeyError, match=r"layers\['raw'\] does not exist"):
         gene_modules(_programmes(), 4, layer="raw")

@@ -162,7 +162,7 @@ def test_standardize_replaces_its_own_result_and_refuses_the_users():
 
 def test_standardize_names_what_is_missing():
     adata = _adata()
-    with pytest.raises(KeyError, match=r"no 'X_other'; keys there: 'X_stjepa', 'X_umap'.*get_latent_representation"):
+    with pytest.raises(KeyError, match=r"obsm\['X_other'\].*holds 'X_stjepa', 'X_umap'.*get_latent_representation"):
         scjepa.tl.standardize(adata, "X_other")
     with pytest.raises(KeyError, match="Did you mean 'section'"):
         scjepa.tl.standardize(adata, by="sektion")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from scjepa import _keys
 
 if TYPE_CHECKING:
@@ -47,6 +45,8 @@ def graph_call(
 
 
 def _as_categories(adata: AnnData, key: str) -> str:
+    import pandas as pd
+
     column, place = adata.obs[key], f"adata.obs[{key!r}]"
     if not isinstance(column.dtype, pd.CategoricalDtype):
         return f"{place} = {place}.astype(str).astype('category'); "

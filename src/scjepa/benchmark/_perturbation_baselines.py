@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from scjepa._warn import warn
 from scjepa.perturbation import CONTROL, condition_name, parse_condition
+from scjepa.perturbation._names import named_otherwise
 
 
 def _genes_of(condition: str, panel: pd.Index) -> tuple[str, ...]:
@@ -160,9 +162,26 @@ def predict_baselines(means: pd.DataFrame, control: pd.Series, conditions: Seque
     ------
     ValueError
         If control is among the training conditions, or there are none.
+
+    Warns
+    -----
+    UserWarning
+        If perturbed genes seem to be in the panel by another name.
     """
     if not len(means):
         raise ValueError("There is no training condition to learn from.")
     if any(condition_name(_genes_of(name, means.columns)) == CONTROL for name in means.index):
         raise ValueError("Control is among the training conditions. Pass it as control, and the others as means.")
+    _tell_of_other_names(means, conditions)
     return {name: baseline(means, control, conditions) for name, baseline in PERTURBATION_BASELINES.items()}
+
+
+def _tell_of_other_names(means: pd.DataFrame, conditions: Sequence[str]) -> None:
+    """Warn of perturbed genes that the panel has by another name: the linear model would take them for unmeasured."""
+    panel = list(map(str, means.columns))
+    perturbed = {gene for name in (*means.index, *conditions) for gene in _genes_of(name, means.columns)}
+    outside = sorted(perturbed.difference(panel))
+    call = "scjepa.perturbation.convert_conditions(names, genes={genes}), for the index of means and for conditions."
+    told = named_otherwise(outside, panel, call, "means.columns") if outside else ""
+    if told:
+        warn(f"{len(outside):,} perturbed genes, first {outside[0]!r}, are not among the genes of means. {told}")

@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from scjepa._config import unknown_name
+from scjepa._core.instruments import RawOutput, raw_output
+
+
+class ForeignFileError(ValueError):
+    """A path is no file of cells; the message says what it is, where that can be told, and how it becomes one."""
+
 
 H5AD, ZARR, SPATIALDATA = "h5ad", "zarr", "SpatialData"
 """Kinds of files: AnnData in HDF5, AnnData in zarr, and a SpatialData store."""
@@ -60,7 +66,9 @@ def opened(path: Path, mode: str = "r") -> Iterator[Any]:
         try:
             group = zarr.open_group(path, mode=mode, use_consolidated=False)  # type: ignore[arg-type]
         except (FileNotFoundError, ValueError, KeyError) as error:
-            raise ValueError(f"{path} is a folder and no zarr store of AnnData or SpatialData: {error}") from error
+            raise ForeignFileError(
+                f"{path} is a folder and no zarr store of AnnData or SpatialData: {error}"
+            ) from error
         yield group
         return
     import h5py
@@ -70,7 +78,7 @@ def opened(path: Path, mode: str = "r") -> Iterator[Any]:
     except OSError as error:
         if isinstance(error, PermissionError) or h5py.is_hdf5(path):
             raise
-        raise ValueError(f"{path} is not an h5ad file: {error}") from error
+        raise ForeignFileError(f"{path} is not an h5ad file: {error}") from error
     with file:
         yield file
 
@@ -114,13 +122,24 @@ def _data_file(path: Path, table: str | None) -> DataFile:
     name = path.name
     for suffix in (*SUFFIXES, ".spatialdata", ".h5ad"):
         name = name.removesuffix(suffix)
-    with opened(path) as group:
-        if "obs" in group and "var" in group:
-            _check_version(group, path)
-            return DataFile(path, ZARR if path.is_dir() else H5AD, name)
-        if "tables" in group and path.is_dir():
-            return DataFile(path, SPATIALDATA, name, _table_name(list(group["tables"]), path, table))
-        raise ValueError(f"{path} holds neither AnnData nor SpatialData with a table; at its top are {_listed(group)}.")
+    try:
+        with opened(path) as group:
+            if "obs" in group and "var" in group:
+                _check_version(group, path)
+                return DataFile(path, ZARR if path.is_dir() else H5AD, name)
+            if "tables" in group and path.is_dir():
+                return DataFile(path, SPATIALDATA, name, _table_name(list(group["tables"]), path, table))
+            there = _listed(group)
+    except ForeignFileError as error:
+        found = raw_output(path)
+        raise ForeignFileError(str(error) if found is None else _told(path, found)) from error
+    found = raw_output(path)
+    neither = f"{path} holds neither AnnData nor SpatialData with a table; at its top are {there}."
+    raise ForeignFileError(neither if found is None else _told(path, found))
+
+
+def _told(path: Path, found: RawOutput) -> str:
+    return f"{path} is {found.what}, not a file of cells. {found.as_file}"
 
 
 def _check_version(group: Any, path: Path) -> None:

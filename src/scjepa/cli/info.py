@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 
 from scjepa._config import PRESETS
+from scjepa._core.instruments import raw_output
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._files import SUFFIXES
 from scjepa.cli._options import add_accelerator, add_where
+from scjepa.cli._report import lines
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +50,15 @@ def _report(path: Path, options: argparse.Namespace) -> str:
 
         return about_model(path)
     from scjepa.cli._about_file import about_file
+    from scjepa.cli._files import ForeignFileError
 
-    return about_file(path, options)
+    try:
+        return about_file(path, options)
+    except ForeignFileError:
+        found = raw_output(path)
+        if found is None or options.model or options.preset:
+            raise
+        return lines(f"{path}: {found.what}, not a file of cells", {"mind": found.as_file})
 
 
 COMMAND = Command(
@@ -57,7 +66,8 @@ COMMAND = Command(
     summary="tell what a model or a file of cells is, and what a model would make of it",
     description=(
         "Tell what is in a file of cells (genes, counts, coordinates, sections, graph, embeddings, niches) and what\n"
-        "to mind before training on it, or what a saved model is (genes, technologies, size, training, diagnosis)."
+        "to mind before training on it; how the output of an instrument becomes such a file; or what a saved model is\n"
+        "(genes, technologies, size, training, diagnosis)."
     ),
     examples=(
         "scjepa info section.h5ad",

@@ -96,6 +96,8 @@ class Coverage:
         Some genes of the data that are not matched, those with the most counts first.
     case_only
         Pairs (name in the data, gene of the model) that differ in upper and lower case only.
+    version_only
+        The same of Ensembl ids that differ in their version only.
     cost
         What such coverage costs, where that was asked for.
     """
@@ -109,6 +111,7 @@ class Coverage:
     empty: float
     missing: tuple[str, ...] = ()
     case_only: tuple[tuple[str, str], ...] = ()
+    version_only: tuple[tuple[str, str], ...] = ()
     cost: CoverageCost | None = None
 
     def __str__(self) -> str:
@@ -129,6 +132,12 @@ class Coverage:
             lines.append(
                 f"{len(self.case_only):,} differ in case only, e.g. {found!r} (model: {known!r}): rename "
                 "adata.var_names if they are the same genes"
+            )
+        if self.version_only:
+            found, known = self.version_only[0]
+            lines.append(
+                f"{len(self.version_only):,} differ in the version of their Ensembl id only, e.g. {found!r} (model: "
+                f"{known!r}): adata.var_names = model.vocabulary.renamed(adata.var_names)"
             )
         if self.cost is None:
             lines.append("what that costs: model.coverage(adata, cost=True) measures it")
@@ -195,7 +204,7 @@ class CoverageMixin(QueryMixin):
         keys = self._keys_for(adata)
         validate(adata, keys)
         known = self._trained_vocabulary()
-        alignment = known.align(adata.var_names, source="adata.var_names")
+        alignment = known.align(adata.var_names, source="adata.var_names", columns=adata.var)
         matched = alignment.ids >= 0
         per_gene, lengths = np.zeros(len(matched)), []
         for _, rows in iter_rows(counts_of(adata, keys)):
@@ -213,6 +222,7 @@ class CoverageMixin(QueryMixin):
             empty=float((tokens == 0).mean()),
             missing=tuple(str(adata.var_names[i]) for i in missing),
             case_only=alignment.case_only,
+            version_only=alignment.version_only,
             cost=self._cost(adata, reference, scale, n_cells, seed) if cost else None,
         )
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from scjepa.models._perturb_data import (
 from scjepa.models._store import load_weights
 from scjepa.nn import CellTowers, PerturbationTowers
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition
+from scjepa.perturbation._names import named_otherwise
 from scjepa.tokens.perturbed_cells import PerturbedSource
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import hold_out_cells
@@ -106,7 +108,9 @@ class PerturbationMixin(JEPAModel):
         chosen = split_of(split, conditions)
         named = [name for names in chosen.parts().values() for name in names]
         genes = {gene for name in (*named, *conditions.names) for gene in parse_condition(name, self.adata.var_names)}
-        extra = outside_of(sorted(genes), [name for name in self.adata.var_names if name in self.vocabulary], outside)
+        measured = [name for name in self.adata.var_names if name in self.vocabulary]
+        why = partial(_why_outside, measured=measured, key=condition_key, var=self.adata.var)
+        extra = outside_of(sorted(genes), measured, outside, why=why)
         train = conditions.cells([*chosen.train, CONTROL])
         screen = Screen.of(
             self.adata, self.keys, self.vocabulary, self.config.tokens.n_bins, size_key, target_sum, train
@@ -243,7 +247,8 @@ class PerturbationMixin(JEPAModel):
         if batch_size < 1 or n_controls < 1 or (n_cells is not None and n_cells < 1):
             raise ValueError("n_cells, n_controls and batch_size must be positive.")
         genes = [parse_condition(name, (*run.genes, *run.outside)) for name in conditions]
-        outside_of([gene for each in genes for gene in each], run.genes, "error", run.outside)
+        why = partial(_why_outside, measured=run.genes)
+        outside_of([gene for each in genes for gene in each], run.genes, "error", run.outside, why)
         self._warn_of_untrained_genes(genes, run)
         data, screen, cells = self._controls(controls, run, one_by_one=n_cells is not None)
         wanted = n_cells or min(n_controls, len(cells))
@@ -357,6 +362,18 @@ class PerturbationMixin(JEPAModel):
         if "perturbation" in facts:
             run = self.perturbation_ = PerturbationRun.from_dict(facts["perturbation"])
             self._perturbed = self._new_towers(len(run.outside), torch.zeros(len(self.vocabulary)), run.delta_aware)
+
+
+def _why_outside(
+    genes: Sequence[str], measured: Sequence[str], key: str | None = None, var: pd.DataFrame | None = None
+) -> str:
+    """Return how the data, or the model, call perturbed genes, and the call that renames them in the conditions."""
+    convert = "scjepa.perturbation.convert_conditions({values}, genes={{genes}})."
+    if key is None:
+        names, call = "model.perturbation_.genes", convert.format(values="conditions")
+        return named_otherwise(genes, measured, f"conditions = {call}", names)
+    column = f"adata.obs[{key!r}]"
+    return named_otherwise(genes, measured, f"{column} = {convert.format(values=column)}", "adata.var_names", var)
 
 
 def without_perturbation(

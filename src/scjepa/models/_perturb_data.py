@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from scipy import sparse
 
 from scjepa._core.anndata import counts_of
 from scjepa._core.counts import advice_on
+from scjepa._warn import warn
 from scjepa.models._cells import CellKeys
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, simulation_split
 from scjepa.perturbation._expression import cell_sizes, log_scaled, target_size
@@ -104,7 +105,13 @@ def split_of(split: PerturbationSplit | str | None, conditions: Conditions) -> P
     return split
 
 
-def outside_of(genes: Sequence[str], measured: Sequence[str], outside: str, known: Sequence[str] = ()) -> list[str]:
+def outside_of(
+    genes: Sequence[str],
+    measured: Sequence[str],
+    outside: str,
+    known: Sequence[str] = (),
+    why: Callable[[Sequence[str]], str] = lambda _: "",
+) -> list[str]:
     """Return the perturbed genes that were not measured, sorted.
 
     Parameters
@@ -117,24 +124,37 @@ def outside_of(genes: Sequence[str], measured: Sequence[str], outside: str, know
         ``"error"``: there must be none beside ``known``.
     known
         Genes not measured that have vectors.
+    why
+        Tells of genes that are not measured how the data call them, and the next call; nothing where that is not seen.
 
     Raises
     ------
     ValueError
         If there are such genes and that is an error.
+
+    Warns
+    -----
+    UserWarning
+        If that is none, and the data seem to have them by another name.
     """
     if outside not in OUTSIDE:
         raise ValueError(f"outside must be 'error' or 'token', found {outside!r}.")
     found = sorted(set(genes) - set(measured))
     new = sorted(set(found) - set(known))
-    if new and outside == "error":
-        names = ", ".join(map(repr, new[:5]))
-        more = f" and {len(new) - 5} more" if len(new) > 5 else ""
+    if not new:
+        return found
+    names = ", ".join(map(repr, new[:5]))
+    more = f" and {len(new) - 5} more" if len(new) > 5 else ""
+    told = f"The perturbed genes {names}{more} are not among the {len(measured):,} genes of the panel."
+    reason = why(new)
+    if outside == "error":
         raise ValueError(
-            f"The perturbed genes {names}{more} are not among the {len(measured):,} genes of the panel. Leave their "
-            "conditions out, or train with outside='token', which gives each a vector of its own: it learns from the "
-            "conditions that perturb the gene, and knows nothing of a gene that none of them does."
+            f"{told} {f'{reason} Or leave' if reason else 'Leave'} their conditions out, or train with "
+            "outside='token', which gives each a vector of its own: it learns from the conditions that perturb the "
+            "gene, and knows nothing of a gene that none of them does."
         )
+    if reason:
+        warn(f"{told} They are trained as genes that were not measured. {reason}")
     return found
 
 

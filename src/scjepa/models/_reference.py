@@ -85,7 +85,7 @@ class ReferenceMixin(JEPAModel):
             raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
         facts, weights, source = cls._facts_of(reference_model)
         keys = cls._query_keys(adata, facts["setup"])
-        alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names")
+        alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names", columns=adata.var)
         cls.setup_anndata(adata, **keys.to_dict())
         if seed is not None:
             facts["seed"] = seed
@@ -161,4 +161,12 @@ def _tell(alignment: Alignment) -> None:
         warn(
             f"{len(alignment.case_only):,} genes count as new whose names differ from the reference's in case only, "
             f"e.g. {found!r} (reference: {known!r}); rename them in adata.var_names if they are the same genes."
+        )
+    if alignment.version_only:
+        found, known = alignment.version_only[0]
+        warn(
+            f"{len(alignment.version_only):,} genes count as new whose Ensembl ids differ from the reference's in the "
+            f"version only, e.g. {found!r} (reference: {known!r}). To take them for the same: adata.var_names = "
+            "reference.vocabulary.renamed(adata.var_names), with scjepa.pretrained.vocabulary(folder) for "
+            "reference.vocabulary where the reference is a saved one."
         )

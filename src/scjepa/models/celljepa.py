@@ -179,7 +179,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         """Raise if no gene is the model's, warn if some are not; ``convertible``: a table could have been given."""
         names = sorted(set(converted_names(adata, gene_table)))
         try:
-            alignment = self.vocabulary.align(names, source="adata.var_names")
+            alignment = self.vocabulary.align(names, source="adata.var_names", columns=adata.var)
         except ValueError as error:
             further = " Or pass gene_table=..., from these names to the model's."
             raise ValueError(f"{error}{further if convertible and gene_table is None else ''}") from error

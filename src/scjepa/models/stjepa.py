@@ -174,7 +174,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         keys = self._keys_for(adata)
         if adata is not self.adata:
             validate(adata, keys)
-            alignment = self.vocabulary.align(adata.var_names, source="adata.var_names")
+            alignment = self.vocabulary.align(adata.var_names, source="adata.var_names", columns=adata.var)
             if alignment.n_matched < alignment.n_names:
                 warn(
                     f"Genes the model does not know are left out. {alignment} To take them in: query = "
@@ -241,7 +241,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             config.tokens, facts["statistics"], len(vocabulary), len(panels.technologies)
         )
         model._build(config, vocabulary, panels, normalizations, facts["seed"])
-        alignment = model.vocabulary.align(adata.var_names, source="adata.var_names")
+        alignment = model.vocabulary.align(adata.var_names, source="adata.var_names", columns=adata.var)
         if alignment.n_matched < alignment.n_names:
             warn(f"Genes the model does not know are left out. {alignment}")
         model._restore(facts)

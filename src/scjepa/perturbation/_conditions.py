@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scjepa._core.anndata import missing_key, refuse_adata, require_anndata
+from scjepa.perturbation._names import GeneNames, renamer
+
 CONTROL = "ctrl"
 """How a cell that was not perturbed is called."""
 
@@ -88,9 +91,13 @@ def condition_name(genes: Iterable[str]) -> str:
 
 
 def convert_conditions(
-    values: pd.Series, *, control: str | Sequence[str] | None = None, separator: str | None = None
+    values: pd.Series,
+    *,
+    control: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    genes: GeneNames | None = None,
 ) -> pd.Series:
-    """Write conditions in the grammar of GEARS.
+    """Write conditions in the grammar of GEARS, and perturbed genes as the data call them.
 
     Parameters
     ----------
@@ -101,6 +108,11 @@ def convert_conditions(
         separator. Default: ``"ctrl"``.
     separator
         What stands between genes; spaces around it do not count. Default: ``"+"``.
+    genes
+        What the data call the genes, where conditions call them otherwise. Names, such as ``adata.var_names``: those
+        that differ in case or in the version of an Ensembl id only become these. A Series whose index has the data's
+        names and whose values those of the conditions, such as ``adata.var["gene_symbols"]``; or a mapping from the
+        latter to the former. A gene that is not found keeps its name. Default: all keep theirs.
 
     Returns
     -------
@@ -110,14 +122,24 @@ def convert_conditions(
     Raises
     ------
     ValueError
-        If cells have no condition, a condition has an empty part, or the word for control does not occur.
+        If cells have no condition, a condition has an empty part, the word for control does not occur, or a name is
+        that of several genes.
+    TypeError
+        If ``values`` is AnnData.
 
     Examples
     --------
     >>> adata.obs["condition"] = scjepa.perturbation.convert_conditions(
     ...     adata.obs["guides"], separator="_", control=["NT", "NegCtrl0"]
     ... )
+
+    Where ``var_names`` has Ensembl ids, and conditions have symbols:
+
+    >>> adata.obs["condition"] = scjepa.perturbation.convert_conditions(
+    ...     adata.obs["condition"], genes=adata.var["gene_symbols"]
+    ... )
     """
+    refuse_adata(values, "values")
     words = {CONTROL, *([control] if isinstance(control, str) else control or ())}
     values = pd.Series(values)
     _refuse_missing(values, str(values.name))
@@ -129,7 +151,8 @@ def convert_conditions(
             f"None of {sorted(words)} occurs as a condition. Found {', '.join(map(repr, sorted(distinct)[:5]))}, ... "
             "Name the word for control: convert_conditions(..., control=...)."
         )
-    names = {value: condition_name(set(genes)) for value, genes in named.items()}
+    rename = renamer(genes) if genes is not None else str
+    names = {value: condition_name({rename(part) for part in parts}) for value, parts in named.items()}
     return values.astype(str).map(names).astype("category")
 
 
@@ -205,11 +228,9 @@ class Conditions:
     @classmethod
     def of_adata(cls, adata: AnnData, key: str = "condition") -> Conditions:
         """Read ``adata.obs[key]``; genes of the panel count as genes however they look."""
+        require_anndata(adata)
         if key not in adata.obs:
-            raise KeyError(
-                f"adata.obs[{key!r}] does not exist; adata.obs holds {list(adata.obs.columns)}. "
-                "Name the column of conditions with condition_key=..."
-            )
+            raise missing_key("obs", key, adata.obs.columns, "Name the column of conditions with condition_key=...")
         return cls.of(adata.obs[key], set(adata.var_names), key)
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scjepa._core.anndata import counts_of, missing_key, require_anndata
+from scjepa._core.counts import advice_on
 from scjepa.tokens.counts import CountCheck, iter_rows
 
 
@@ -33,11 +33,13 @@ def cell_sizes(adata: AnnData, layer: str | None = None, size_key: str | None = 
         If a size is not a positive number.
     """
     if size_key is None:
-        counts: Any = adata.X if layer is None else adata.layers[layer]
+        counts = counts_of(adata, layer)
         return np.concatenate([np.asarray(rows.sum(axis=1), dtype=np.float64) for _, rows in iter_rows(counts)])
     if size_key not in adata.obs:
-        raise KeyError(f"adata.obs[{size_key!r}] does not exist; adata.obs holds {list(adata.obs.columns)}.")
-    sizes = pd.to_numeric(adata.obs[size_key], errors="coerce").to_numpy(dtype=np.float64)  # what is no number is NaN
+        then = "Name a column of sizes, or leave size_key out to use the sums of the counts."
+        raise missing_key("obs", size_key, adata.obs.columns, then)
+    column = pd.to_numeric(adata.obs[size_key], errors="coerce")  # what is no number is NaN
+    sizes = column.to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~(np.isfinite(sizes) & (sizes > 0))
     if wrong.any():
         cell = int(wrong.argmax())
@@ -101,12 +103,11 @@ def log_normalized(
     UserWarning
         If values are not whole numbers.
     """
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"adata.layers has no {layer!r}; it has {', '.join(map(repr, adata.layers)) or 'none'}.")
+    require_anndata(adata)
+    counts = counts_of(adata, layer)
     sizes = cell_sizes(adata, layer, size_key)
     total = target_size(sizes, target_sum)
-    counts: Any = adata.X if layer is None else adata.layers[layer]
-    parts, check = [], CountCheck(adata.obs_names, adata.var_names)
+    parts, check = [], CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
     for start, rows in iter_rows(counts):
         check.see(rows, start)
         each = np.repeat(sizes[start : start + rows.shape[0]], np.diff(rows.indptr))

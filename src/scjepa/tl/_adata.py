@@ -151,7 +151,7 @@ def refuse_users(adata: AnnData, slot: str, key: str) -> None:
     require_anndata(adata)
     if key in getattr(adata, slot) and record_of(adata, key).get("slot") != slot:
         raise ValueError(
-            f"adata.{slot} already has {key!r}, which scjepa will not replace: it did not write it, or its note in "
+            f"adata.{slot} already has {key!r}, which scjepa did not write and will not replace; or its note in "
             f"adata.uns[{_keys.UNS!r}] was lost, as anndata.concat loses it (scjepa.concat does not). "
             f"Choose another name with key_added=..., or remove it first: del adata.{slot}[{key!r}]"
         )

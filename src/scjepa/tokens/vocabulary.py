@@ -13,6 +13,12 @@ import numpy as np
 from scjepa.tokens.counts import CHUNK_SIZE, check_codes, iter_rows, shape_of
 
 _N_EXAMPLES = 5
+_RENAME = (
+    "adata.var_names = model.vocabulary.renamed(adata.var_names), with scjepa.pretrained.vocabulary(folder) for "
+    "model.vocabulary where the model is a saved one."
+)
+"""The call that gives genes the names that a model has for them."""
+
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G)\d{6,}(\.\d+)?")
 
 
@@ -34,6 +40,8 @@ class Alignment:
         What the data is called in the report.
     case_only
         Pairs (name in the data, gene of the vocabulary) that are not matched and differ in upper and lower case only.
+    version_only
+        The same of Ensembl ids that differ in their version only, as ``"ENSG00000141510.18"`` and ``".17"`` or none.
     """
 
     ids: np.ndarray
@@ -42,6 +50,7 @@ class Alignment:
     n_vocabulary: int
     source: str = "the data"
     case_only: tuple[tuple[str, str], ...] = ()
+    version_only: tuple[tuple[str, str], ...] = ()
 
     @property
     def coverage(self) -> float:
@@ -59,6 +68,12 @@ class Alignment:
             text += (
                 f" {len(self.case_only):,} of those differ only in case, e.g. {found!r} (vocabulary: {known!r}); "
                 "rename them in adata.var_names if they are the same genes."
+            )
+        if self.version_only:
+            found, known = self.version_only[0]
+            text += (
+                f" {len(self.version_only):,} of those differ only in the version of their Ensembl id, e.g. {found!r} "
+                f"(vocabulary: {known!r}). {_RENAME}"
             )
         return text
 
@@ -128,7 +143,9 @@ class Vocabulary:
         """Return the ``(len(names),)`` int64 ids of ``names``, -1 for those not in the vocabulary."""
         return np.fromiter((self._ids.get(str(name), -1) for name in names), dtype=np.int64, count=len(names))
 
-    def align(self, names: Sequence[str], source: str = "the data") -> Alignment:
+    def align(
+        self, names: Sequence[str], source: str = "the data", columns: Mapping[Any, Any] | None = None
+    ) -> Alignment:
         """Find the genes of a data set in the vocabulary, by name.
 
         Parameters
@@ -137,6 +154,9 @@ class Vocabulary:
             Gene names in the order of the data's columns.
         source
             What to call the data in the report and in errors.
+        columns
+            ``adata.var``, or other names of the same genes by what they are called: if none of ``names`` is in the
+            vocabulary and some of these are, the error says so.
 
         Raises
         ------
@@ -149,15 +169,51 @@ class Vocabulary:
         if n_matched == 0:
             raise ValueError(
                 f"No gene of {source} ({_examples(names)}) is in the vocabulary ({_examples(self._names)}). "
-                f"{likely_cause(names, self._names)}"
+                f"{self._of_column(columns or {}) or likely_cause(names, self._names)}"
             )
-        return Alignment(ids, n_matched, len(names), len(self), source, self._case_only(names, ids))
+        case, version = (self._alike(names, ids, form) for form in (str.casefold, _without_version))
+        return Alignment(ids, n_matched, len(names), len(self), source, case, version)
 
-    def _case_only(self, names: tuple[str, ...], ids: np.ndarray) -> tuple[tuple[str, str], ...]:
+    def _of_column(self, columns: Mapping[Any, Any]) -> str:
+        """Return the call that takes gene names from a column that has the vocabulary's, empty where none has."""
+        found = {key: sum(str(name) in self._ids for name in columns[key]) for key in columns}
+        best = max(found, key=lambda key: found[key], default=None)
+        if best is None or not found[best]:
+            return ""
+        column = f"adata.var[{str(best)!r}]"
+        return (
+            f"{column} has {found[best]:,} names that are: adata.var_names = {column}.astype(str); "
+            "adata.var_names_make_unique()."
+        )
+
+    def renamed(self, names: Sequence[str]) -> list[str]:
+        """Return ``names`` with those that are no gene here, but differ from one in case or version only, as it is.
+
+        A gene that one of the names already is, or several lead to, is left alone.
+
+        Parameters
+        ----------
+        names
+            Gene names, such as ``adata.var_names``.
+
+        Examples
+        --------
+        >>> Vocabulary(["TP53", "ENSG00000141510"]).renamed(["Tp53", "ENSG00000141510.18", "GAD1"])
+        ['TP53', 'ENSG00000141510', 'GAD1']
+        """
+        names = tuple(map(str, names))
+        pairs = dict(self._alike(names, self.ids(names), plain_name))
+        times = Counter(pairs.values())
+        return [pairs[name] if name in pairs and times[pairs[name]] == 1 else name for name in names]
+
+    def _alike(
+        self, names: tuple[str, ...], ids: np.ndarray, form: Callable[[str], str]
+    ) -> tuple[tuple[str, str], ...]:
+        """Return pairs of a name that is not matched and a gene that is not, which have one form."""
         matched = set(ids.tolist())
-        free = {name.casefold(): name for i, name in enumerate(self._names) if i not in matched}
+        free = {form(name): name for i, name in enumerate(self._names) if i not in matched}
         unmatched = (name for name, i in zip(names, ids, strict=True) if i < 0)
-        return tuple((name, free[name.casefold()]) for name in unmatched if name.casefold() in free)
+        return tuple((name, free[form(name)]) for name in unmatched if form(name) in free)
 
 
 def check_names(names: Sequence[str], source: str) -> tuple[str, ...]:
@@ -215,8 +271,8 @@ def likely_cause(
         )
     if _n_common(names, others, _without_version):
         return (
-            "They differ in Ensembl version suffixes: adata.var_names = adata.var_names.str.replace(r'\\.\\d+$', '', "
-            f"regex=True) drops those of {source}; {other} must be without them too."
+            f"They differ in Ensembl version suffixes. Take those of {other}, where it is a model's: {_RENAME} Or drop "
+            f"them in both: adata.var_names = adata.var_names.str.replace(r'\\.\\d+$', '', regex=True)."
         )
     found, known = _ensembl_prefix(names), _ensembl_prefix(others)
     if found and known and found != known:
@@ -226,7 +282,7 @@ def likely_cause(
         column = "gene_symbols" if found else "gene_ids"
         return (
             f"Ensembl ids in {ids}, gene symbols in {symbols}: set adata.var_names of {source} to the column of "
-            f"adata.var that has the other kind of name, e.g. adata.var_names = adata.var[{column!r}]."
+            f"adata.var that has the other kind of name, e.g. adata.var_names = adata.var[{column!r}].astype(str)."
         )
     return f"Check that adata.var_names holds gene names, and that species and panel are those of {other}."
 
@@ -237,6 +293,11 @@ def _n_common(one: Sequence[str], other: Sequence[str], form: Callable[[str], st
 
 def _without_version(name: str) -> str:
     return name.split(".")[0] if _ENSEMBL.fullmatch(name) else name
+
+
+def plain_name(name: str) -> str:
+    """Return what a gene's name is without regard to case and to the version of an Ensembl id."""
+    return _without_version(name.upper()).casefold()
 
 
 def _ensembl_prefix(names: Sequence[str]) -> str:

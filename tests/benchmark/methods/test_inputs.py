@@ -64,7 +64,7 @@ def test_the_digest_sees_the_graph_and_the_names(tissue):
 
 
 def test_what_the_data_lack_comes_with_the_next_call(tissue):
-    with pytest.raises(KeyError, match=r"obsm has no 'place'.*spatial_key="):
+    with pytest.raises(KeyError, match=r"obsm\['place'\] does not exist.*spatial_key="):
         prepare(tissue, spatial_key="place")
     partly = tissue.copy()
     partly.obs["section"] = partly.obs["section"].cat.remove_categories(["s2"])
