@@ -16,6 +16,9 @@ EMBEDDING_CELL: Final = "X_stjepa_cell"
 EMBEDDING_NICHE: Final = "X_stjepa_niche"
 """``obsm`` key of the read-out that :func:`scjepa.tl.niche_readout` writes."""
 
+PREDICTIVE: Final = "X_predictive"
+"""``obsm`` and ``varm`` key of what :func:`scjepa.tl.predictive_components` writes."""
+
 EMBEDDING_GENE: Final = "X_stjepa_gene"
 """``varm`` key of gene embeddings."""
 

@@ -7,14 +7,19 @@ from scjepa.tl._confidence import niche_confidence
 from scjepa.tl._gene_modules import gene_modules
 from scjepa.tl._interactions import Interactions, niche_interactions
 from scjepa.tl._markers import niche_markers
-from scjepa.tl._niche_readout import niche_readout
+from scjepa.tl._niche_estimator import NicheReadout
+from scjepa.tl._niche_readout import niche_readout, niche_readout_of
 from scjepa.tl._niches import niches
+from scjepa.tl._predictive import PredictiveComponents
+from scjepa.tl._predictive_components import predictive_components, predictive_components_of, predictive_genes
 from scjepa.tl._readout import readout, standardize
 
 __all__ = [
     "Composition",
     "Interactions",
     "NicheComparison",
+    "NicheReadout",
+    "PredictiveComponents",
     "aggregate",
     "aggregate_neighbors",
     "compare_niches",
@@ -24,7 +29,11 @@ __all__ = [
     "niche_interactions",
     "niche_markers",
     "niche_readout",
+    "niche_readout_of",
     "niches",
+    "predictive_components",
+    "predictive_components_of",
+    "predictive_genes",
     "readout",
     "standardize",
 ]

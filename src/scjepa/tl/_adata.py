@@ -9,11 +9,15 @@ import numpy as np
 
 from scjepa import _keys
 from scjepa._config import unknown_name
-from scjepa._core.anndata import array_of, missing_key, notes_of, refuse_adata, require_anndata, text_of
+from scjepa._core.anndata import array_of, counts_of, missing_key, notes_of, refuse_adata, require_anndata, text_of
+from scjepa._core.counts import advice_on
+from scjepa.tokens.counts import CountCheck
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+    from scjepa.tl._moments import Features
 
 
 def as_embedding(values: Any, names: Sequence[str] | None = None, what: str = "the embedding") -> np.ndarray:
@@ -62,6 +66,21 @@ def embedding_of(adata: AnnData, use_rep: str) -> np.ndarray:
         call = f"adata.obsm[{use_rep!r}] = model.get_latent_representation({scale})"
         raise missing_key("obsm", use_rep, adata.obsm, f"Embed the cells first: {call}")
     return as_embedding(adata.obsm[use_rep], adata.obs_names, f"adata.obsm[{use_rep!r}]")
+
+
+def expression_of(adata: AnnData, layer: str | None) -> Features:
+    """Return raw counts, to be read chunk by chunk and log-normalized, with errors that name cells and genes.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If there is no such layer, or no ``X``.
+    """
+    from scjepa.tl._moments import Features
+
+    require_anndata(adata)
+    check = CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
+    return Features.of_counts(counts_of(adata, layer), check)
 
 
 def column_of(adata: AnnData, key: str) -> pd.Series:

@@ -1,53 +1,66 @@
-"""The read-out that niches are best found in: what each cell is, and what surrounds it ring by ring."""
+"""The read-out that niches are found in, of the cells of an AnnData object."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from scjepa import _keys
-from scjepa.tl._adata import embedding_of, groups_of, record, refuse_users
-from scjepa.tl._aggregate import aggregate_neighbors
-from scjepa.tl._readout import readout
-from scjepa.tl._spatial import spatial_graph_of
+from scjepa._core.anndata import require_anndata
+from scjepa._warn import warn
+from scjepa.tl._adata import embedding_of, expression_of, groups_of, record, record_of, refuse_users
+from scjepa.tl._niche_estimator import AUTO, EXPRESSION, NicheReadout
+from scjepa.tl._spatial import section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+logger = logging.getLogger("scjepa")
+
 
 def niche_readout(
     adata: AnnData,
-    use_rep: str = _keys.EMBEDDING_CELL,
+    use_rep: str | Sequence[str] | None = None,
     *,
+    layer: str | None = None,
     by: str | None = None,
     n_comps: int = 20,
-    n_hops: int = 3,
-    align: str = "scale",
+    n_rings: int | None = None,
+    own_weight: float | None = None,
+    align: str = AUTO,
     neighbors_key: str = _keys.SPATIAL,
     key_added: str = _keys.EMBEDDING_NICHE,
 ) -> None:
-    """Write the read-out for niches: cell embeddings, standardized, and their means over the rings around each cell.
+    """Write the read-out for niches: what cells, and the rings around them, tell of their place.
 
-    A neighborhood embedding is one mean over a cell and its neighbors. Here the cell embeddings, each made in the
-    context of its neighborhood, are z-scored within sections and reduced (:func:`standardize`), and then the cell, its
-    neighbors, and each ring further out stand side by side (:func:`aggregate`), so that clusters see the surroundings
-    at several distances. The results page of the documentation compares the two, for ST-JEPA and for the controls.
+    Predictive components (:class:`PredictiveComponents`) of the expression of the cells and of their embedding, beside
+    the means of these components over the rings around each cell. How many rings, how much the cell itself weighs, and
+    which of the two sources is used, follow from the data without labels (:class:`NicheReadout`). What was chosen is
+    logged and noted.
 
     Parameters
     ----------
     adata
-        Annotated data with cell embeddings in ``obsm[use_rep]`` and the graph of ``squidpy.gr.spatial_neighbors``.
+        Annotated data with raw counts, cell embeddings, or both, and the graph of squidpy.
     use_rep
-        Key in ``adata.obsm`` of the cell embedding, ``model.get_latent_representation(scale="cell")``.
+        What to read: ``"X"`` for the counts, keys of ``adata.obsm`` for embeddings of cells, or several of these.
+        Default: the counts, and ``"X_stjepa_cell"`` where it is there. The counts alone need no model.
+    layer
+        Layer of raw counts. Default: ``X``.
     by
-        Column of ``adata.obs`` within whose groups each dimension is z-scored, such as ``"section"``. ``None``: over
-        all cells. The graph must not join two of its groups.
+        Column of ``adata.obs`` that tells sections apart. Default: ``"section"`` if there is such a column.
     n_comps
-        Principal components to keep of the z-scores.
-    n_hops
-        Rings beside the cell itself.
+        Predictive components of each source.
+    n_rings
+        Rings beside the cell, 0 to 3. Default: chosen from the data.
+    own_weight
+        Weight of the cell itself against that of its rings (1: the same). Default: chosen from the data.
     align
-        What the groups of ``by`` are made to have in common: ``"scale"``, mean and variance of each dimension;
-        ``"covariance"``, covariances as well, for sections of different technologies. See :func:`readout`.
+        What sections are made to have in common: ``"scale"``, mean and variance of each gene or dimension;
+        ``"covariance"``, covariances as well, for sections of different technologies of like tissue; ``"center"``,
+        means; ``"none"``. Default: ``"scale"``, or ``"center"``, with a warning, where sections differ in what they
+        consist of, such as tumors of different patients.
     neighbors_key
         squidpy's ``key_added``: the graph is ``obsp[f"{neighbors_key}_connectivities"]``.
     key_added
@@ -56,34 +69,97 @@ def niche_readout(
     Returns
     -------
     None
-        Writes ``adata.obsm[key_added]``, float32 of shape (n_cells, min(n_comps, n_dims) * (n_hops + 1)), and
-        ``adata.uns["scjepa"][key_added]`` (how it was made).
+        Writes ``adata.obsm[key_added]``, float32 of shape (n_cells, n_dims), and ``adata.uns["scjepa"][key_added]``:
+        how it was made, what was chosen in words (``"chosen"``), and the fitted read-out (``"fitted"``, see
+        :func:`niche_readout_of`).
+
+    Warns
+    -----
+    UserWarning
+        If sections differ in what they consist of, or nothing around a cell predicts it.
 
     Raises
     ------
     KeyError
-        If ``use_rep``, ``by`` or the graph is not there.
+        If ``use_rep``, ``by``, ``layer`` or the graph is not there.
     ValueError
-        If a cell has a NaN in the embedding or no group, an edge joins two groups, an option is out of its range, or
-        ``key_added`` is there and scjepa did not write it.
+        If a cell has a NaN in the embedding or no section, an edge joins two sections, an option is out of its range,
+        or ``key_added`` is there and scjepa did not write it.
 
     Examples
     --------
     >>> adata.obsm["X_stjepa_cell"] = model.get_latent_representation(scale="cell")
-    >>> scjepa.tl.niche_readout(adata, by="section")
-    >>> scjepa.tl.niches(adata, "X_stjepa_niche", n_niches=12)
+    >>> scjepa.tl.niche_readout(adata)
+    >>> scjepa.tl.niches(adata, n_niches=12)
     """
     refuse_users(adata, "obsm", key_added)
-    cells = readout(embedding_of(adata, use_rep), groups_of(adata, by), n_comps, align)
-    adata.obsm[key_added] = aggregate_neighbors(cells, spatial_graph_of(adata, neighbors_key, by), n_hops)
+    sources = sources_of(adata, use_rep, layer)
+    by = section_key_of(adata, by)
+    graph = spatial_graph_of(adata, neighbors_key, by)
+    readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
+    adata.obsm[key_added] = readout.fit_transform(sources, graph, groups_of(adata, by))
+    _tell(readout, align, by)
     record(
         adata,
         key_added,
         slot="obsm",
-        use_rep=use_rep,
+        use_rep=list(sources),
+        layer=layer,
         by=by,
-        n_comps=n_comps,
-        n_hops=n_hops,
-        align=align,
         neighbors_key=neighbors_key,
+        chosen=readout.describe(),
+        fitted=readout.to_dict(),
     )
+
+
+def niche_readout_of(adata: AnnData, key: str = _keys.EMBEDDING_NICHE) -> NicheReadout:
+    """Return the fitted read-out that :func:`niche_readout` noted, to apply it to other cells.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+
+    Examples
+    --------
+    >>> readout = scjepa.tl.niche_readout_of(adata)
+    >>> other.obsm["X_stjepa_niche"] = readout.transform({"X": other.X}, other.obsp["spatial_connectivities"])
+    """
+    noted = record_of(adata, key).get("fitted")
+    if noted is None:
+        raise KeyError(f"adata.uns['scjepa'] holds no read-out for {key!r}. Make it: scjepa.tl.niche_readout(adata)")
+    return NicheReadout.from_dict(noted)
+
+
+def sources_of(adata: AnnData, use_rep: str | Sequence[str] | None, layer: str | None) -> dict[str, Any]:
+    """Return what is to be read, by name: checked counts under ``"X"``, embeddings under their keys."""
+    require_anndata(adata)
+    if use_rep is None:
+        names = [EXPRESSION] + [_keys.EMBEDDING_CELL] * (_keys.EMBEDDING_CELL in adata.obsm)
+    else:
+        names = [use_rep] if isinstance(use_rep, str) else list(use_rep)
+    return {
+        name: expression_of(adata, layer) if name == EXPRESSION else embedding_of(adata, name)
+        for name in dict.fromkeys(names)
+    }
+
+
+def _tell(readout: NicheReadout, align: str, by: str | None) -> None:
+    logger.info("Niche read-out: %s.", readout.describe())
+    if align == AUTO and readout.align_ == "center":
+        warn(
+            f"The sections of adata.obs[{by!r}] differ in what they consist of (their covariances agree by "
+            f"{readout.similarity_:.2f}, sections of one tissue by 0.9 or more): z-scores within sections would take "
+            "that away, so only their means are aligned (align='center'). Where sections differ by batch alone, pass "
+            "align='scale'; where they were measured alike, align='none' keeps all differences."
+        )
+    weakest = [
+        name
+        for name, components in zip(readout.sources_, readout.components_, strict=True)
+        if components.correlations_[0] <= components.chance_
+    ]
+    if weakest:
+        warn(
+            f"Nothing around a cell predicts it, by {', '.join(weakest)}, better than chance would: these niches are "
+            "hardly of the tissue. Look whether coordinates and counts belong to the same cells."
+        )

@@ -1,0 +1,138 @@
+"""Fitted objects as plain dictionaries and files, so that they outlive the session that fitted them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+_OPTIONS = "options"
+"""Key of the options in the dictionary of a fitted object; the others are what the fit set."""
+
+_META = "scjepa"
+"""Key of the JSON in a file's metadata."""
+
+
+class Kept:
+    """A scikit-learn estimator that can be kept: as a dictionary (``uns``) or a file (safetensors).
+
+    What its fit set are arrays, numbers, texts and other kept estimators, under names that end in ``_``.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return options and what the fit set, as h5ad and zarr can write it. Options of ``None`` are left out.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If nothing was fitted.
+        """
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(self)
+        options = {name: value for name, value in self._options().items() if value is not None}
+        fitted = {name: value for name, value in vars(self).items() if name.endswith("_") and name[0] != "_"}
+        return {_OPTIONS: options, **{name: _plain(value) for name, value in fitted.items()}}
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Self:
+        """Make the object anew from what :meth:`to_dict` gave, also after h5ad or zarr held it."""
+        made = cls(**{name: _scalar(value) for name, value in kept[_OPTIONS].items()})
+        for name, value in kept.items():
+            if name != _OPTIONS:
+                setattr(made, name, made._restored(name, value))
+        return made
+
+    def save(self, path: str | Path) -> None:
+        """Write the object to a safetensors file, whole or not at all."""
+        from safetensors.numpy import save_file
+
+        arrays, facts = _flat(self.to_dict())
+        draft = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+        save_file(arrays, draft, {_META: json.dumps({"class": type(self).__name__, **facts})})
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file holds something else.
+        """
+        from safetensors import safe_open
+
+        with safe_open(str(path), "numpy") as file:
+            facts = json.loads((file.metadata() or {}).get(_META, "{}"))
+            if facts.get("class") != cls.__name__:
+                raise ValueError(f"{path} holds no {cls.__name__} but {facts.get('class', 'something else')}.")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+        return cls.from_dict(_nested(arrays, facts["facts"]))
+
+    def _options(self) -> dict[str, Any]:
+        """Return the arguments of ``__init__``, which an estimator keeps under their names."""
+        return {name: getattr(self, name) for name in signature(type(self).__init__).parameters if name != "self"}
+
+    def _restored(self, name: str, value: Any) -> Any:
+        """Return an attribute from its plain form."""
+        return _scalar(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Kept):
+        return value.to_dict()
+    if isinstance(value, list | tuple) and any(isinstance(one, Kept) for one in value):
+        return {str(number): one.to_dict() for number, one in enumerate(value)}
+    if isinstance(value, list | tuple | np.ndarray):
+        array = np.asarray(value)
+        return array.astype(str) if array.dtype == object else array
+    return value
+
+
+def _scalar(value: Any) -> Any:
+    """Return a NumPy scalar as Python's; texts as object arrays, as names are compared."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "UTO":
+        return value.astype(object)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _flat(kept: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return arrays of numbers by path, and everything else as nested plain values under ``"facts"``."""
+    arrays: dict[str, np.ndarray] = {}
+    facts: dict[str, Any] = {}
+    for name, value in kept.items():
+        if isinstance(value, Mapping):
+            inner, found = _flat(value, f"{prefix}{name}/")
+            arrays |= inner
+            facts[name] = found["facts"]
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+            arrays[f"{prefix}{name}"] = np.ascontiguousarray(value)
+        elif isinstance(value, np.ndarray):
+            facts[name] = {"texts": value.astype(str).tolist()}
+        else:
+            facts[name] = value.item() if isinstance(value, np.generic) else value
+    return arrays, {"facts": facts}
+
+
+def _nested(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> dict[str, Any]:
+    def unpacked(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if set(value) == {"texts"}:
+            return np.array(value["texts"], dtype=object)
+        return {name: unpacked(inner) for name, inner in value.items()}
+
+    kept = unpacked(dict(facts))
+    for path, array in arrays.items():
+        *parents, name = path.split("/")
+        inner = kept
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[name] = array
+    return kept

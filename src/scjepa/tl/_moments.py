@@ -1,0 +1,199 @@
+"""Means, scales and principal axes of cells × features, read chunk by chunk; nothing of that size is made dense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from scjepa._core.anndata import refuse_adata
+from scjepa.tl._adata import as_embedding
+from scjepa.tokens.counts import CountCheck, iter_rows, shape_of
+
+TARGET_SUM = 1e4
+"""Total to which the counts of a cell are scaled before log1p."""
+
+_CELLS = 16_384
+"""Cells of a chunk at most."""
+
+_VALUES = 2**23
+"""Cells × features of a chunk at most: what is dense at one time, 32 MiB of float32."""
+
+_CONSTANT = 1e-6
+"""A feature whose standard deviation is below this share of its root mean square is rounding noise (float32)."""
+
+_EXACT_FEATURES = 2_500
+"""Features up to which their whole covariance is made; beyond, its leading axes are iterated for."""
+
+_PASSES, _SPARE = 8, 30
+"""Passes of the iteration, and axes that it carries beside those that are wanted."""
+
+
+class Features:
+    """Cells × features, read chunk by chunk: an embedding, or counts that are log-normalized on the way.
+
+    Parameters
+    ----------
+    values
+        Embedding (array, data frame, sparse), or raw counts (in memory, backed or Dask), cells × features.
+    target_sum
+        Total to which the counts of each cell are scaled before log1p. ``None``: ``values`` are taken as they are.
+    """
+
+    def __init__(self, values: Any, target_sum: float | None = None) -> None:
+        self.target_sum = target_sum
+        if isinstance(values, Features):  # read before, with checks and names of its own
+            self._values, self._check = values._values, values._check
+        elif target_sum is None:
+            self._values, self._check = as_embedding(values), None
+        else:
+            refuse_adata(values, "counts")
+            self._values, self._check = values, CountCheck()
+        self.n_cells, self.n_features = shape_of(self._values)
+
+    @classmethod
+    def of_counts(cls, counts: Any, check: CountCheck) -> Features:
+        """Return counts with the check that knows the names of cells and genes and what to do about a wrong value."""
+        features = cls(counts, TARGET_SUM)
+        features._check = check
+        return features
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and features."""
+        return self.n_cells, self.n_features
+
+    def chunks(self) -> Iterator[tuple[slice, Any]]:
+        """Yield rows and their values: float32 csr of log-normalized counts, or a float32 array."""
+        step = max(1, min(_CELLS, _VALUES // max(self.n_features, 1)))
+        if self.target_sum is None:
+            for start in range(0, self.n_cells, step):
+                rows = slice(start, min(start + step, self.n_cells))
+                yield rows, np.asarray(self._values[rows], dtype=np.float32)
+            return
+        for start, counts in iter_rows(self._values, step):
+            if self._check is not None:
+                self._check.see(counts, start)
+            yield slice(start, start + counts.shape[0]), log_normalized(counts, self.target_sum)
+
+
+def log_normalized(counts: Any, target_sum: float) -> sparse.csr_array:
+    """Return log1p of the counts of each cell scaled to ``target_sum``; a cell without counts stays 0."""
+    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    scale = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
+    values = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr)))
+    return sparse.csr_array((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
+
+
+ALIGNMENTS = ("scale", "covariance", "center", "none")
+"""What groups are made to have in common: mean and variance of each feature; covariances as well; means; nothing."""
+
+
+@dataclass
+class Standardizer:
+    """Mean and standard deviation of each feature in each group, and what is taken from a group that came later.
+
+    Attributes
+    ----------
+    means, scales
+        ``(n_groups + 1, n_features)`` float64; the last row is of all cells. A scale of 0 marks a constant feature,
+        which is 0 after :meth:`dense`.
+    """
+
+    means: np.ndarray
+    scales: np.ndarray
+
+    @classmethod
+    def fit(cls, features: Features, codes: np.ndarray, n_groups: int, align: str) -> Standardizer:
+        """Read all cells once; ``codes`` are their groups, ``(n_cells,)`` in 0 .. n_groups - 1."""
+        size = np.bincount(codes, minlength=n_groups).astype(np.float64)
+        total = np.zeros((n_groups, features.n_features))
+        square = np.zeros_like(total)
+        for rows, chunk in features.chunks():
+            member = sparse.csr_array(
+                (np.ones(len(codes[rows])), (codes[rows], np.arange(len(codes[rows])))), (n_groups, len(codes[rows]))
+            )
+            # In float64: a mean of squares less the square of the mean loses half of the digits.
+            wide = chunk.astype(np.float64)
+            total += _array(member @ wide)
+            square += _array(member @ (wide.power(2) if sparse.issparse(wide) else np.square(wide)))
+        share = size[:, None] / size.sum()
+        size = np.maximum(size, 1)[:, None]
+        own_mean, own_square = total / size, square / size
+        mean, mean_square = (share * own_mean).sum(axis=0), (share * own_square).sum(axis=0)
+        own = _scale(own_square - own_mean**2, own_square)
+        overall = _scale(mean_square - mean**2, mean_square)
+        within = _scale((share * np.maximum(own_square - own_mean**2, 0)).sum(axis=0), mean_square)
+        if align == "none":
+            own_mean, own = np.tile(mean, (n_groups, 1)), np.tile(overall, (n_groups, 1))
+        elif align == "center":
+            own, overall = np.tile(within, (n_groups, 1)), within
+        return cls(np.vstack([own_mean, mean]), np.vstack([own, overall]))
+
+    def dense(self, chunk: Any, codes: np.ndarray) -> np.ndarray:
+        """Return a chunk standardized, float32; a code of -1 reads the row of all cells."""
+        values = chunk.toarray() if sparse.issparse(chunk) else chunk
+        inverse = np.divide(1.0, self.scales, out=np.zeros_like(self.scales), where=self.scales > 0)
+        if len(self.means) == 2:
+            return ((values - self.means[0].astype(np.float32)) * inverse[0].astype(np.float32)).astype(np.float32)
+        return ((values - self.means[codes]) * inverse[codes]).astype(np.float32)
+
+
+def _array(product: Any) -> np.ndarray:
+    return product.toarray() if sparse.issparse(product) else np.asarray(product)
+
+
+def _scale(variance: np.ndarray, mean_square: np.ndarray) -> np.ndarray:
+    """Return standard deviations, 0 where a feature is constant but for rounding."""
+    return np.where(variance > _CONSTANT**2 * mean_square, np.sqrt(np.maximum(variance, 0)), 0.0)
+
+
+def principal_axes_of(features: Features, standardizer: Standardizer, codes: np.ndarray, n_axes: int) -> np.ndarray:
+    """Return the leading principal axes of the standardized features, (n_features, at most n_axes), float64.
+
+    Of few features the covariance is made whole. Of many, a block of vectors is multiplied by it, pass by pass
+    (subspace iteration), from a start that does not depend on the order of the genes. Axes without variance are left
+    out. The largest loading of each is positive.
+    """
+    n_axes = min(n_axes, features.n_features, max(features.n_cells - 1, 1))
+    if features.n_features <= _EXACT_FEATURES:
+        covariance = np.zeros((features.n_features, features.n_features))
+        for rows, chunk in features.chunks():
+            values = standardizer.dense(chunk, codes[rows])
+            covariance += values.T @ values
+        variances, axes = np.linalg.eigh(covariance)
+        variances, axes = variances[::-1][:n_axes], axes[:, ::-1][:, :n_axes]
+    else:
+        variances, axes = _iterated(features, standardizer, codes, n_axes)
+    axes = axes[:, variances > 1e-7 * max(variances[0], np.finfo(np.float64).tiny)]
+    return positive(axes)
+
+
+def positive(axes: np.ndarray) -> np.ndarray:
+    """Return axes (columns) whose loading of largest size is positive."""
+    largest = np.abs(axes).argmax(axis=0)
+    return axes * np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1.0, 1.0)
+
+
+def _iterated(
+    features: Features, standardizer: Standardizer, codes: np.ndarray, n_axes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    width = min(n_axes + _SPARE, features.n_features, features.n_cells)
+    # A gene's start follows its mean and scale, so that the order of the genes changes nothing.
+    order = np.lexsort((standardizer.scales[-1], standardizer.means[-1]))
+    block = np.empty((features.n_features, width))
+    block[order] = np.random.default_rng(0).standard_normal(block.shape)
+    product = block
+    for _ in range(_PASSES):
+        block = np.linalg.qr(product)[0]
+        product = np.zeros_like(block)
+        narrow = block.astype(np.float32)
+        for rows, chunk in features.chunks():
+            values = standardizer.dense(chunk, codes[rows])
+            product += values.T @ (values @ narrow)
+    variances, rotation = np.linalg.eigh(block.T @ product)
+    keep = slice(None, -n_axes - 1, -1)
+    return variances[keep], block @ rotation[:, keep]

@@ -1,0 +1,351 @@
+"""Predictive components: what a cell shares with its surroundings, in closed form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from scjepa._config import unknown_name
+from scjepa.tl._aggregate import aggregate_neighbors
+from scjepa.tl._groups import factorized
+from scjepa.tl._kept import Kept
+from scjepa.tl._moments import ALIGNMENTS, Features, Standardizer, positive, principal_axes_of
+from scjepa.tl._spatial import edges_of
+
+_CELLS_PER_AXIS = 20
+"""Cells for each principal axis at least: with fewer, chance alone correlates cells and surroundings."""
+
+_CHUNK = 65_536
+"""Cells whose products are added up at one time."""
+
+_SHRINKAGE = 0.1
+"""Weight of the mean variance in a group's covariance, so that directions it hardly varies in are not blown up."""
+
+
+class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
+    r"""Components of cells that predict, and are predicted by, the cells around them.
+
+    Let :math:`x` be the principal components of a cell's standardized features and :math:`y` the mean of :math:`x`
+    over the rings around the cell (each ring weighs the same; the cell itself takes no part). With the covariances
+    :math:`C_{xx}, C_{xy}, C_{yy}`, the singular value decomposition
+
+    .. math::
+
+        (C_{xx} + \epsilon_x I)^{-1/2}\, C_{xy}\, (C_{yy} + \epsilon_y I)^{-1/2} = U\, \mathrm{diag}(\rho)\, V^\top
+
+    gives the directions :math:`w_j`, the columns of :math:`(C_{xx} + \epsilon_x I)^{-1/2} U`, in which a cell and its
+    surroundings correlate most (canonical correlation; Hotelling 1936). Component :math:`j` of a cell is
+    :math:`\rho_j\, w_j^\top x`: the less its surroundings tell of it, the smaller it is.
+
+    This is a joint-embedding predictive architecture in its linear limit. The context is the cell, the target the
+    representation of its surroundings, the predictor a linear map, and whitening (:math:`C^{-1/2}`) the guard against
+    collapse. Relatives are maximum autocorrelation factors (Switzer and Green 1984), MULTISPATI (Dray et al. 2008) and
+    SpatialPCA (Shang and Zhou 2022).
+
+    Parameters
+    ----------
+    n_components
+        Components to keep, at most as many as there are principal components.
+    n_pcs
+        Principal components of the features that are looked at; at most a twentieth of the number of cells, for of few
+        cells chance alone makes high correlations (:attr:`chance_`).
+    n_rings
+        Rings around a cell that make up its surroundings. Ring 1 are its neighbors in the graph, ring 2 theirs.
+    ridge
+        :math:`\epsilon` as a share of the mean variance.
+    align
+        What groups (sections) are made to have in common before: ``"scale"``, mean and variance of each feature;
+        ``"covariance"``, covariances as well (CORAL; Sun, Feng and Saenko 2016), which presumes that groups consist of
+        the same kinds of cells; ``"center"``, means alone; ``"none"``.
+    target_sum
+        ``fit`` and ``transform`` are given raw counts: those of a cell are scaled to this total, and log1p is taken.
+        ``None``: they are given an embedding, which is taken as it is.
+
+    Attributes
+    ----------
+    correlations_
+        ``(n_components,)`` canonical correlations :math:`\rho`, falling.
+    chance_
+        The largest correlation to expect where nothing around a cell predicts it (Wachter 1980).
+    loadings_
+        ``(n_features, n_components)``: weight of each standardized feature in each component.
+    means_, scales_
+        ``(n_groups + 1, n_features)`` mean and standard deviation of each group; the last row is of all cells.
+    groups_
+        ``(n_groups,)`` names of the groups.
+    n_cells_, n_isolated_
+        Cells, and those of them without neighbors, which take no part in the fit.
+
+    Examples
+    --------
+    >>> components = scjepa.tl.PredictiveComponents(target_sum=1e4)
+    >>> components.fit(adata.X, adata.obsp["spatial_connectivities"], groups=adata.obs["section"])
+    >>> components.transform(other.X)
+    """
+
+    def __init__(
+        self,
+        n_components: int = 20,
+        *,
+        n_pcs: int = 50,
+        n_rings: int = 2,
+        ridge: float = 1e-2,
+        align: str = "scale",
+        target_sum: float | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.n_pcs = n_pcs
+        self.n_rings = n_rings
+        self.ridge = ridge
+        self.align = align
+        self.target_sum = target_sum
+
+    # -- fit and transform --------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, graph: Any, groups: Any = None) -> PredictiveComponents:
+        """Find the components of cells in a spatial graph.
+
+        Parameters
+        ----------
+        X
+            Cells × features: an embedding, or raw counts where ``target_sum`` is given (in memory, backed or Dask).
+            It is read chunk by chunk, three times (a dozen times beyond 2,500 features); only second moments are kept.
+        graph
+            ``(n_cells, n_cells)`` spatial graph, as squidpy's ``obsp["spatial_connectivities"]``; an entry other than
+            0 is an edge, whatever its weight.
+        groups
+            Group of each cell, such as its section, ``(n_cells,)``. ``None``: all are one group.
+
+        Returns
+        -------
+        PredictiveComponents
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If no cell has a neighbor, no feature varies, a value is NaN, an option is out of its range, or sizes do
+            not fit.
+        """
+        self._fit(X, graph, groups)
+        return self
+
+    def fit_transform(self, X: Any, graph: Any, groups: Any = None) -> np.ndarray:  # type: ignore[override]
+        """Return the components of the cells they are found in: :meth:`fit`, then :meth:`transform`, in one reading."""
+        return self._components_of(self._fit(X, graph, groups))
+
+    def transform(self, X: Any, groups: Any = None) -> np.ndarray:
+        """Return the components of cells, which may be others than those of the fit.
+
+        Parameters
+        ----------
+        X
+            Cells × features, the features in the order of the fit.
+        groups
+            Group of each cell. A group of the fit is standardized as it was there, a new one by its own mean and
+            variance as ``align`` says, so that its cells lie where a fit on both would have put them if nothing
+            differs. ``None``: the group of the fit, or, where there were several, one new group.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(n_cells, n_components)`` float32. The order of the cells changes nothing.
+
+        Raises
+        ------
+        ValueError
+            If there are other features than in the fit, or a value is NaN.
+        """
+        check_is_fitted(self, "weights_")
+        features = Features(X, self.target_sum)
+        if features.n_features != self.n_features_in_:
+            raise ValueError(
+                f"The components were fitted on {self.n_features_in_:,} features, and these cells have "
+                f"{features.n_features:,}. Give them the same features in the same order: adata[:, names]."
+            )
+        if groups is None and len(self.groups_) == 1:
+            groups = np.full(features.n_cells, self.groups_[0], dtype=object)
+        names, own = factorized(groups, features.n_cells)
+        position = {name: code for code, name in enumerate(self.groups_)}
+        kept = np.array([position.get(name, -1) for name in names])
+        if (kept >= 0).all() or self.align == "none":
+            return self._components_of(
+                self._scores(features, Standardizer(self.means_, self.scales_), self.maps_, kept[own])
+            )
+        return self._components_of(self._scores(features, *self._with_new(features, own, kept), own))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the components, for scikit-learn."""
+        return np.array([f"component_{number}" for number in range(self.weights_.shape[1])], dtype=object)
+
+    def scores(self, X: Any, groups: Any = None) -> np.ndarray:
+        """Return the principal components that the fit looks at, ``(n_cells, n_pcs)`` float32, without a graph."""
+        return self._principal(Features(X, self.target_sum), groups)[0]
+
+    def _principal(self, features: Features, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Set standardization and principal axes; return the scores of the cells and the codes of their groups."""
+        self._check_options()
+        names, codes = factorized(groups, features.n_cells)
+        standardizer = Standardizer.fit(features, codes, len(names), self.align)
+        if not (standardizer.scales > 0).any():
+            raise ValueError(f"None of the {features.n_features:,} features varies between cells: nothing to predict.")
+        n_axes = min(self.n_pcs, max(2, features.n_cells // _CELLS_PER_AXIS))
+        self.axes_ = principal_axes_of(features, standardizer, codes, n_axes)
+        self.means_, self.scales_ = standardizer.means, standardizer.scales
+        self.groups_, self.n_features_in_ = np.asarray(names, dtype=object), features.n_features
+        width = self.axes_.shape[1]
+        self.maps_ = np.tile(np.eye(width), (len(names) + 1, 1, 1))
+        scores = self._scores(features, standardizer, self.maps_, codes)
+        if self.align == "covariance" and len(names) > 1:
+            covariances = _covariances(scores, codes, len(names))
+            self.common_ = _mean_covariance(covariances)
+            self.maps_[:-1] = [_to_common(own, self.common_) for own in covariances]
+            scores = _mapped(scores, self.maps_, codes)
+        return scores, codes
+
+    def _fit(self, X: Any, graph: Any, groups: Any) -> np.ndarray:
+        """Fit and return the scores of the cells, which :meth:`_components_of` turns into components."""
+        features = Features(X, self.target_sum)
+        edges = edges_of(graph)
+        if edges.shape[0] != features.n_cells:
+            raise ValueError(f"The graph has {edges.shape[0]:,} cells, the features {features.n_cells:,}.")
+        joined = np.diff(edges.indptr) > 0
+        if not joined.any():
+            raise ValueError(
+                "No cell has a neighbor in the spatial graph, so nothing surrounds a cell. Compute the graph anew, "
+                "with more neighbors or a larger radius."
+            )
+        scores, _ = self._principal(features, groups)
+        width = scores.shape[1]
+        self.n_cells_, self.n_isolated_ = features.n_cells, int((~joined).sum())
+        rings = aggregate_neighbors(scores, edges, self.n_rings)[:, width:]
+        self._correlate(scores, rings.reshape(len(scores), self.n_rings, width).mean(axis=1), joined)
+        return scores
+
+    def _correlate(self, scores: np.ndarray, around: np.ndarray, joined: np.ndarray) -> None:
+        """Set weights and correlations from the second moments of cells and their surroundings."""
+        mean, covariance = _moments(scores, around, joined)
+        width = scores.shape[1]
+        context = _inverse_root(covariance[:width, :width], self.ridge)
+        target = _inverse_root(covariance[width:, width:], self.ridge)
+        left, correlations, _ = np.linalg.svd(context @ covariance[:width, width:] @ target)
+        kept = min(self.n_components, width)
+        self.correlations_ = np.clip(correlations[:kept], 0.0, 1.0)
+        share = min(width / joined.sum(), 0.5)
+        self.chance_ = float(2 * np.sqrt(share * (1 - share)))
+        weights = context @ left[:, :kept] * self.correlations_
+        self.loadings_ = positive(self.axes_ @ weights)
+        self.weights_ = self.axes_.T @ self.loadings_
+        self.center_ = mean[:width]
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    def _check_options(self) -> None:
+        if self.align not in ALIGNMENTS:
+            raise ValueError(unknown_name("align", self.align, ALIGNMENTS))
+        for name in ("n_components", "n_pcs", "n_rings"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{name} must be a whole number, found {value!r}.")
+            if value < 1:
+                raise ValueError(f"{name} must be positive, found {value}.")
+        if not self.ridge > 0:
+            raise ValueError(f"ridge must be positive, found {self.ridge}.")
+
+    def _scores(
+        self, features: Features, standardizer: Standardizer, maps: np.ndarray, codes: np.ndarray
+    ) -> np.ndarray:
+        """Return the principal components of the cells, aligned, ``(n_cells, n_axes)`` float32."""
+        scores = np.empty((features.n_cells, self.axes_.shape[1]), dtype=np.float32)
+        axes = self.axes_.astype(np.float32)
+        for rows, chunk in features.chunks():
+            scores[rows] = standardizer.dense(chunk, codes[rows]) @ axes
+        return _mapped(scores, maps, codes) if self.align == "covariance" else scores
+
+    def _components_of(self, scores: np.ndarray) -> np.ndarray:
+        center, weights = self.center_.astype(np.float32), self.weights_.astype(np.float32)
+        return (scores - center) @ weights
+
+    def _with_new(self, features: Features, own: np.ndarray, kept: np.ndarray) -> tuple[Standardizer, np.ndarray]:
+        """Return standardization and maps of the groups at hand: the fit's where ``kept`` names one, else their own."""
+        found = Standardizer.fit(features, own, len(kept), self.align)
+        size = np.bincount(own, minlength=len(kept))
+        maps = np.tile(np.eye(self.axes_.shape[1]), (len(kept) + 1, 1, 1))
+        for code, known in enumerate(kept):
+            if known >= 0 or size[code] < 2:  # a single cell has no variance: it is placed by that of all cells
+                found.means[code], found.scales[code], maps[code] = (
+                    self.means_[known],
+                    self.scales_[known],
+                    self.maps_[known],
+                )
+            elif self.align == "center":
+                found.scales[code] = self.scales_[-1]
+        if self.align == "covariance" and hasattr(self, "common_"):
+            plain = self._scores(features, found, maps, own)
+            covariances = _covariances(plain, own, len(kept))
+            for code in np.flatnonzero((kept < 0) & (size > 1)):
+                maps[code] = _to_common(covariances[code], self.common_)
+        return found, maps
+
+
+# -- second moments -------------------------------------------------------------------------------------------------
+
+
+def _moments(scores: np.ndarray, around: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and covariance of cells and surroundings side by side, of the cells that have any."""
+    width = 2 * scores.shape[1]
+    total, product, size = np.zeros(width), np.zeros((width, width)), 0
+    for start in range(0, len(scores), _CHUNK):
+        rows = start + np.flatnonzero(joined[start : start + _CHUNK])
+        both = np.hstack([scores[rows], around[rows]]).astype(np.float64)
+        total += both.sum(axis=0)
+        product += both.T @ both
+        size += len(rows)
+    mean = total / size
+    return mean, product / size - np.outer(mean, mean)
+
+
+def _inverse_root(covariance: np.ndarray, ridge: float) -> np.ndarray:
+    size = len(covariance)
+    mean = max(np.trace(covariance) / size, np.finfo(np.float32).tiny)
+    return _power(covariance + ridge * mean * np.eye(size), -0.5)
+
+
+def _power(covariance: np.ndarray, exponent: float) -> np.ndarray:
+    """Return a power of a symmetric positive definite matrix."""
+    variances, axes = np.linalg.eigh(covariance)
+    return (axes * variances**exponent) @ axes.T
+
+
+def _covariances(scores: np.ndarray, codes: np.ndarray, n_groups: int) -> np.ndarray:
+    """Return the covariance of each group, shrunk, ``(n_groups, n_dims, n_dims)``; 0 for a group of one cell."""
+    n_dims = scores.shape[1]
+    found = np.zeros((n_groups, n_dims, n_dims))
+    for code in range(n_groups):
+        values = scores[codes == code].astype(np.float64)
+        own = np.cov(values.T, bias=True).reshape(n_dims, n_dims) if len(values) > 1 else np.zeros((n_dims, n_dims))
+        found[code] = (1 - _SHRINKAGE) * own + _SHRINKAGE * np.trace(own) / n_dims * np.eye(n_dims)
+    return found
+
+
+def _mean_covariance(covariances: np.ndarray) -> np.ndarray:
+    """Return the mean of those that vary."""
+    varied = np.trace(covariances, axis1=1, axis2=2) > 0
+    return covariances[varied].mean(axis=0) if varied.any() else covariances[0]
+
+
+def _to_common(own: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """Return the linear map after which a group with covariance ``own`` has ``common``."""
+    if not np.trace(own) > 0:
+        return np.eye(len(own))
+    return _power(own, -0.5) @ _power(common, 0.5)
+
+
+def _mapped(scores: np.ndarray, maps: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    mapped = scores.copy()
+    for code in np.unique(codes):
+        mapped[codes == code] = scores[codes == code] @ maps[code].astype(np.float32)
+    return mapped

@@ -1,0 +1,167 @@
+"""Predictive components of the cells of an AnnData object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scjepa import _keys
+from scjepa.tl._adata import embedding_of, expression_of, groups_of, record, record_of, refuse_users
+from scjepa.tl._moments import TARGET_SUM
+from scjepa.tl._predictive import PredictiveComponents
+from scjepa.tl._spatial import section_key_of, spatial_graph_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+def predictive_components(
+    adata: AnnData,
+    use_rep: str | None = None,
+    *,
+    layer: str | None = None,
+    by: str | None = None,
+    n_comps: int = 20,
+    n_pcs: int = 50,
+    align: str = "scale",
+    neighbors_key: str = _keys.SPATIAL,
+    key_added: str = _keys.PREDICTIVE,
+) -> None:
+    """Write the components of cells that predict, and are predicted by, the cells around them.
+
+    See :class:`PredictiveComponents`, which does the same on arrays, for the equations. They need no model and no
+    training: one second for a section, and time and memory linear in the number of cells.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with raw counts (in memory, backed or Dask) and the graph of squidpy.
+    use_rep
+        Key in ``adata.obsm`` of an embedding to take instead of the counts.
+    layer
+        Layer of raw counts, which are scaled to 10,000 a cell and log1p'd. Default: ``X``.
+    by
+        Column of ``adata.obs`` that tells sections apart. Default: ``"section"`` if there is such a column.
+    n_comps, n_pcs
+        Components to keep, and principal components to find them in.
+    align
+        What sections are made to have in common: ``"scale"``, ``"covariance"``, ``"center"`` or ``"none"``.
+    neighbors_key
+        squidpy's ``key_added``: the graph is ``obsp[f"{neighbors_key}_connectivities"]``.
+    key_added
+        Key of what is written.
+
+    Returns
+    -------
+    None
+        Writes ``adata.obsm[key_added]``, float32 of shape (n_cells, n_comps); for counts ``adata.varm[key_added]``,
+        the weight of each standardized gene in each component; and ``adata.uns["scjepa"][key_added]``: how it was
+        made, ``"correlations"`` with the surroundings, and the fitted object (``"fitted"``, see
+        :func:`predictive_components_of`).
+
+    Raises
+    ------
+    KeyError
+        If ``use_rep``, ``by``, ``layer`` or the graph is not there.
+    ValueError
+        If no cell has a neighbor, no gene varies, a cell has no section, an edge joins two sections, an option is out
+        of its range, or ``key_added`` is there and scjepa did not write it.
+
+    Examples
+    --------
+    >>> scjepa.tl.predictive_components(adata)
+    >>> scjepa.tl.predictive_genes(adata)
+    """
+    refuse_users(adata, "obsm", key_added)
+    if use_rep is None:
+        values, target_sum = expression_of(adata, layer), TARGET_SUM
+    else:
+        values, target_sum = embedding_of(adata, use_rep), None
+    by = section_key_of(adata, by)
+    graph = spatial_graph_of(adata, neighbors_key, by)
+    fitted = PredictiveComponents(n_comps, n_pcs=n_pcs, align=align, target_sum=target_sum)
+    adata.obsm[key_added] = fitted.fit_transform(values, graph, groups_of(adata, by))
+    if use_rep is None:
+        adata.varm[key_added] = fitted.loadings_
+    record(
+        adata,
+        key_added,
+        slot="obsm",
+        use_rep=use_rep,
+        layer=layer,
+        by=by,
+        align=align,
+        neighbors_key=neighbors_key,
+        correlations=fitted.correlations_,
+        fitted=fitted.to_dict(),
+    )
+
+
+def predictive_components_of(adata: AnnData, key: str = _keys.PREDICTIVE) -> PredictiveComponents:
+    """Return the fitted components that :func:`predictive_components` noted, to apply them to other cells.
+
+    Raises
+    ------
+    KeyError
+        If there are none.
+
+    Examples
+    --------
+    >>> components = scjepa.tl.predictive_components_of(adata)
+    >>> components.transform(other.X)
+    """
+    noted = record_of(adata, key).get("fitted")
+    if noted is None:
+        raise KeyError(
+            f"adata.uns['scjepa'] holds no predictive components for {key!r}. Make them: "
+            "scjepa.tl.predictive_components(adata)"
+        )
+    return PredictiveComponents.from_dict(noted)
+
+
+def predictive_genes(
+    adata: AnnData, n_genes: int = 10, *, n_comps: int = 6, key: str = _keys.PREDICTIVE
+) -> pd.DataFrame:
+    """Return the genes of largest weight, up and down, in each of the first predictive components.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`predictive_components` of counts.
+    n_genes
+        Genes of each sign.
+    n_comps
+        Components.
+    key
+        Key of the components.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``component``, ``correlation`` (with the surroundings), ``gene``, ``weight``, the largest weight first.
+
+    Raises
+    ------
+    KeyError
+        If there are no components of counts.
+    """
+    import pandas as pd
+
+    fitted = predictive_components_of(adata, key)
+    if fitted.target_sum is None:
+        raise KeyError(
+            f"The components {key!r} are of an embedding, and its dimensions are no genes. Take those of the counts: "
+            "scjepa.tl.predictive_components(adata)"
+        )
+    rows = []
+    for number in range(min(n_comps, fitted.correlations_.size)):
+        weights = fitted.loadings_[:, number]
+        order = np.argsort(-weights, kind="stable")
+        shown = order if len(order) <= 2 * n_genes else np.r_[order[:n_genes], order[-n_genes:]]
+        rows += [
+            (number, float(fitted.correlations_[number]), str(adata.var_names[gene]), float(weights[gene]))
+            for gene in shown
+        ]
+    return pd.DataFrame(rows, columns=["component", "correlation", "gene", "weight"])
