@@ -126,7 +126,7 @@ def run(options: argparse.Namespace) -> None:
     progress.step(f"niches of {adata.n_obs:,} cells in {sections} section(s)")
     by = options.standardize_by
     if options.readout == "rings":
-        scjepa.tl.niche_readout(adata, rep, by=by, n_hops=options.hops)
+        scjepa.tl.niche_readout(adata, rep, by=by, n_rings=options.hops)
         rep, by = _keys.EMBEDDING_NICHE, None
     elif sections > 1 and by is None:
         progress.note("Sections may differ by batch effects; --standardize-by section takes them out.")

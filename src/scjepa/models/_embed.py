@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig
-from scjepa.nn import SpatialJEPA, Towers
+from scjepa.nn import POOLING, Batch, SpatialJEPA, Towers, pool
 from scjepa.tokens.batches import TableSource, TokenSource
 from scjepa.tokens.memory import available_memory
 
@@ -117,6 +117,33 @@ def embed(
             after_chunk(stop)
 
 
+class GeneMeans:
+    """Adds up the contextual tokens of index cells by gene.
+
+    Parameters
+    ----------
+    n_genes, width
+        Genes of the vocabulary, and width of a token.
+    device
+        Device of the tokens.
+    """
+
+    def __init__(self, n_genes: int, width: int, device: torch.device) -> None:
+        self._total = torch.zeros(n_genes, width, dtype=torch.float64, device=device)
+        self._size = torch.zeros(n_genes, dtype=torch.int64, device=device)
+
+    def add(self, tokens: Tensor, batch: Batch) -> None:
+        """Add the tokens of a batch, ``(T, width)``."""
+        index = (batch.segments == 0).nonzero()[:, 0]
+        genes = batch.genes[index]
+        self._total.index_add_(0, genes, tokens[index].double())
+        self._size += torch.bincount(genes, minlength=len(self._size))
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return float32 means, ``(n_genes, width)``, NaN without tokens; and ``(n_genes,)`` token numbers."""
+        return (self._total / self._size[:, None]).float().cpu().numpy(), self._size.cpu().numpy()
+
+
 @torch.inference_mode()
 def embed_genes(
     module: SpatialJEPA, source: TokenSource, n_genes: int, encoder: str, batch_size: int | str = AUTO
@@ -126,17 +153,43 @@ def embed_genes(
     Returns
     -------
     tuple
-        ``(n_genes, width)`` float32, NaN for genes without tokens, and ``(n_genes,)`` int64 numbers of tokens.
+        As :meth:`GeneMeans.result`.
     """
-    total = torch.zeros(n_genes, module.config.encoder.width, dtype=torch.float64, device=source.device)
-    size = torch.zeros(n_genes, dtype=torch.int64, device=source.device)
+    means = GeneMeans(n_genes, module.config.encoder.width, source.device)
     budget = token_budget(module.config, source.device)
     for start in range(0, source.n_cells, CHUNK):
         for _, batch in batches(source, np.arange(start, min(start + CHUNK, source.n_cells)), batch_size, budget):
-            index = (batch.segments == 0).nonzero()[:, 0]
-            genes = batch.genes[index]
-            tokens: Tensor = module(batch, encoder)[index]
-            total.index_add_(0, genes, tokens.double())
-            size += torch.bincount(genes, minlength=n_genes)
-    mean = (total / size[:, None]).float().cpu().numpy()
-    return mean, size.cpu().numpy()
+            means.add(module(batch, encoder), batch)
+    return means.result()
+
+
+@torch.inference_mode()
+def embed_scales(
+    module: SpatialJEPA,
+    source: TokenSource,
+    n_genes: int,
+    encoder: str,
+    batch_size: int | str = AUTO,
+    after_chunk: Callable[[int], None] | None = None,
+) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return all that one pass of the encoder gives: the embeddings of cells at each scale, and those of genes.
+
+    Returns
+    -------
+    tuple
+        ``(n_cells, width)`` float32 by scale, and what :func:`embed_genes` gives.
+    """
+    width = module.config.encoder.width
+    found = {scale: np.empty((source.n_cells, width), dtype=np.float32) for scale in POOLING}
+    means = GeneMeans(n_genes, width, source.device)
+    budget = token_budget(module.config, source.device)
+    for start in range(0, source.n_cells, CHUNK):
+        stop = min(start + CHUNK, source.n_cells)
+        for cells, batch in batches(source, np.arange(start, stop), batch_size, budget):
+            tokens = module(batch, encoder).float()
+            for scale, out in found.items():
+                out[cells] = pool(tokens, batch, scale).cpu().numpy()
+            means.add(tokens, batch)
+        if after_chunk is not None:
+            after_chunk(stop)
+    return found, means.result()

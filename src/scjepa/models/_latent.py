@@ -8,15 +8,18 @@ from typing import Any, cast
 
 import numpy as np
 from anndata import AnnData
+from tqdm.auto import tqdm
 
+from scjepa import _keys
 from scjepa._config import STJEPAConfig, unknown_name
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
-from scjepa.models._embed import AUTO, check_batch_size, embed_genes
+from scjepa.models._embed import AUTO, CHUNK, check_batch_size, embed_genes, embed_scales
 from scjepa.models._embedded import check_embedding_memory, embed_to
 from scjepa.models._empty import why_empty
 from scjepa.models._masked import check_masks, embed_masked
 from scjepa.nn import POOLING, SpatialJEPA
+from scjepa.tl import niche_readout, niches
 from scjepa.tokens.batches import TokenSource
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
@@ -186,6 +189,102 @@ class LatentMixin(JEPAModel):
                 "tokens={'n_tokens': ...}, sees more of them."
             )
         return means[ids]
+
+    def niches(
+        self,
+        adata: AnnData | None = None,
+        n_niches: int | None = None,
+        *,
+        resolution: float = 1.0,
+        use_rep: str | Sequence[str] | None = None,
+        align: str = "auto",
+        encoder: str = "target",
+        batch_size: int | str = AUTO,
+        progress_bar: bool = True,
+        key_added: str = _keys.NICHE,
+        random_state: int = 0,
+    ) -> None:
+        """Find niches: embed at all scales in one pass, read out cells and the rings around them, cluster.
+
+        The same as :meth:`get_latent_representation` at both scales, :meth:`get_gene_representation`,
+        :func:`scjepa.tl.niche_readout` and :func:`scjepa.tl.niches`, which take more options, one after another.
+
+        Parameters
+        ----------
+        adata
+            Other data with a spatial graph. Default: the model's own.
+        n_niches
+            Number of niches. Default: as many as Leiden finds at ``resolution``.
+        resolution
+            Leiden's resolution, where ``n_niches`` is not given.
+        use_rep
+            What the read-out reads: ``"X_stjepa_cell"`` for the embedding alone, ``"X"`` for the expression alone.
+            Default: both.
+        align
+            What sections are made to have in common; see :func:`scjepa.tl.niche_readout`.
+        encoder, batch_size
+            As in :meth:`get_latent_representation`.
+        progress_bar
+            Show how far the pass of the encoder is.
+        key_added
+            Column of ``adata.obs`` for the niches.
+        random_state
+            Seed of the clustering.
+
+        Returns
+        -------
+        None
+            Writes ``adata.obsm["X_stjepa"]`` (neighborhoods), ``adata.obsm["X_stjepa_cell"]`` (cells in context),
+            ``adata.varm["X_stjepa_gene"]`` (genes; NaN for those that are no token of any cell),
+            ``adata.obsm["X_stjepa_niche"]`` (the read-out), ``adata.obs[key_added]``, and what
+            :func:`scjepa.tl.niches` writes beside it.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            As the functions named above.
+
+        Examples
+        --------
+        >>> model.train()
+        >>> model.niches(n_niches=12)
+        >>> scjepa.pl.niches(adata)
+        """
+        own = self.adata if adata is None else adata
+        keys = self._keys_for(own)
+        self._embed_all(own, encoder, batch_size, progress_bar)
+        niche_readout(
+            own, use_rep, layer=keys.layer, by=keys.library_key, align=align, neighbors_key=keys.neighbors_key
+        )
+        find: dict[str, Any] = {"n_niches": n_niches, "resolution": resolution, "random_state": random_state}
+        niches(own, _keys.EMBEDDING_NICHE, key_added=key_added, **find)
+
+    def _embed_all(self, adata: AnnData, encoder: str, batch_size: int | str, progress_bar: bool) -> None:
+        """Write the embeddings of neighborhoods, cells and genes, of one pass where one will do."""
+        check_batch_size(batch_size)
+        self.module.tower(encoder)
+        self._warn_if_untrained()
+        source = self._source(adata)
+        self._warn_of_empty(source, "neighborhood", adata, None)
+        result = 4 * self.config.encoder.width * (2 * source.n_cells + len(self.vocabulary))
+        check_embedding_memory(self.module, source, batch_size, result)
+        hidden = not progress_bar or source.n_cells <= CHUNK
+        with tqdm(total=source.n_cells, desc="Embedding", unit=" cells", disable=hidden) as bar:
+            found, (genes, _) = embed_scales(
+                self.module,
+                source,
+                len(self.vocabulary),
+                encoder,
+                batch_size,
+                after_chunk=lambda done: bar.update(done - bar.n) and None,
+            )
+        if self.config.tokens.summed:  # where no cells are told apart, a cell alone is a neighborhood of its own
+            found["cell"] = self.get_latent_representation(adata, scale="cell", encoder=encoder, batch_size=batch_size)
+        adata.obsm[_keys.EMBEDDING], adata.obsm[_keys.EMBEDDING_CELL] = found["neighborhood"], found["cell"]
+        ids = self.vocabulary.align(adata.var_names, source="adata.var_names").ids
+        of_genes = np.full((adata.n_vars, self.config.encoder.width), np.nan, dtype=np.float32)
+        of_genes[ids >= 0] = genes[ids[ids >= 0]]
+        adata.varm[_keys.EMBEDDING_GENE] = of_genes
 
     def _gene_ids(self, genes: str | Sequence[str] | None) -> np.ndarray | None:
         """Return the vocabulary ids of ``genes``, ``None`` for all."""

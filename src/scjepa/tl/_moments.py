@@ -45,6 +45,8 @@ class Features:
 
     def __init__(self, values: Any, target_sum: float | None = None) -> None:
         self.target_sum = target_sum
+        self._values: Any
+        self._check: CountCheck | None
         if isinstance(values, Features):  # read before, with checks and names of its own
             self._values, self._check = values._values, values._check
         elif target_sum is None:

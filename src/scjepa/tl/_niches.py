@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def niches(
     adata: AnnData,
-    use_rep: str = _keys.EMBEDDING,
+    use_rep: str | None = None,
     *,
     n_niches: int | None = None,
     resolution: float = 1.0,
@@ -36,7 +36,8 @@ def niches(
     adata
         Annotated data with ``obsm[use_rep]``.
     use_rep
-        Key in ``adata.obsm`` of the embedding.
+        Key in ``adata.obsm`` of the embedding. Default: ``"X_stjepa_niche"``, the read-out that :func:`niche_readout`
+        wrote, where it is there, else ``"X_stjepa"``.
     n_niches
         Number of niches wanted: the resolution that gives it is searched, and ``resolution`` is not used.
     resolution
@@ -81,6 +82,8 @@ def niches(
         ``adata.obs`` has a column ``key_added`` that scjepa did not write or whose niches were renamed.
     """
     _refuse_users_column(adata, key_added)
+    if use_rep is None:
+        use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
     embedding = embedding_of(adata, use_rep)
     if n_niches is not None and (not isinstance(n_niches, int | np.integer) or isinstance(n_niches, bool)):
         raise TypeError(f"n_niches must be a whole number, found {n_niches!r} ({type(n_niches).__name__}).")

@@ -219,7 +219,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
                 "with more neighbors or a larger radius."
             )
         scores, _ = self._principal(features, groups)
-        width = scores.shape[1]
+        width: int = scores.shape[1]
         self.n_cells_, self.n_isolated_ = features.n_cells, int((~joined).sum())
         rings = aggregate_neighbors(scores, edges, self.n_rings)[:, width:]
         self._correlate(scores, rings.reshape(len(scores), self.n_rings, width).mean(axis=1), joined)
@@ -234,7 +234,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         left, correlations, _ = np.linalg.svd(context @ covariance[:width, width:] @ target)
         kept = min(self.n_components, width)
         self.correlations_ = np.clip(correlations[:kept], 0.0, 1.0)
-        share = min(width / joined.sum(), 0.5)
+        share = min(width / int(joined.sum()), 0.5)
         self.chance_ = float(2 * np.sqrt(share * (1 - share)))
         weights = context @ left[:, :kept] * self.correlations_
         self.loadings_ = positive(self.axes_ @ weights)
@@ -286,8 +286,8 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         if self.align == "covariance" and hasattr(self, "common_"):
             plain = self._scores(features, found, maps, own)
             covariances = _covariances(plain, own, len(kept))
-            for code in np.flatnonzero((kept < 0) & (size > 1)):
-                maps[code] = _to_common(covariances[code], self.common_)
+            for new in np.flatnonzero((kept < 0) & (size > 1)):
+                maps[new] = _to_common(covariances[new], self.common_)
         return found, maps
 
 
@@ -297,13 +297,13 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
 def _moments(scores: np.ndarray, around: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and covariance of cells and surroundings side by side, of the cells that have any."""
     width = 2 * scores.shape[1]
-    total, product, size = np.zeros(width), np.zeros((width, width)), 0
+    total, product = np.zeros(width), np.zeros((width, width))
     for start in range(0, len(scores), _CHUNK):
         rows = start + np.flatnonzero(joined[start : start + _CHUNK])
         both = np.hstack([scores[rows], around[rows]]).astype(np.float64)
         total += both.sum(axis=0)
         product += both.T @ both
-        size += len(rows)
+    size = int(joined.sum())
     mean = total / size
     return mean, product / size - np.outer(mean, mean)
 

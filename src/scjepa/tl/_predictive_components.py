@@ -75,10 +75,8 @@ def predictive_components(
     >>> scjepa.tl.predictive_genes(adata)
     """
     refuse_users(adata, "obsm", key_added)
-    if use_rep is None:
-        values, target_sum = expression_of(adata, layer), TARGET_SUM
-    else:
-        values, target_sum = embedding_of(adata, use_rep), None
+    values = expression_of(adata, layer) if use_rep is None else embedding_of(adata, use_rep)
+    target_sum = TARGET_SUM if use_rep is None else None
     by = section_key_of(adata, by)
     graph = spatial_graph_of(adata, neighbors_key, by)
     fitted = PredictiveComponents(n_comps, n_pcs=n_pcs, align=align, target_sum=target_sum)
