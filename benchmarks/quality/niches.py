@@ -152,17 +152,17 @@ def table() -> None:
     mean = rows.groupby(["method", "set"])[["nmi", "nmi_matched"]].mean()
     text = (mean["nmi"].map("{:.3f}".format) + " / " + mean["nmi_matched"].map("{:.3f}".format)).unstack()
     names = [name for name in (*CHOOSING, *REPORTED) if name in text]
-    over = mean.reset_index().loc[lambda t: t["set"].isin(REPORTED)].groupby("method")[["nmi", "nmi_matched"]]
-    n_sets = over["nmi"].size()
     text = text[names].fillna("")
+    own = [name for name in names if name in REPORTED]
+    over = mean.loc[mean.index.get_level_values("set").isin(own)].groupby("method").agg(["mean", "size"])
     text["mean of those that did not choose"] = [
-        f"{over.get_group(m)['nmi'].mean():.3f} / {over.get_group(m)['nmi_matched'].mean():.3f}"
-        if n_sets.get(m, 0) == sum(name in REPORTED for name in names)
-        else ""
-        for m in text.index
+        f"{row['nmi', 'mean']:.3f} / {row['nmi_matched', 'mean']:.3f}" if row["nmi", "size"] == len(own) else ""
+        for _, row in over.reindex(text.index).iterrows()
     ]
     lines = ["| method | " + " | ".join(text.columns) + " |", "|---" * (len(text.columns) + 1) + "|"]
-    lines += [f"| {method} | " + " | ".join(row) + " |" for method, row in zip(text.index, text.to_numpy(), strict=True)]
+    lines += [
+        f"| {method} | " + " | ".join(row) + " |" for method, row in zip(text.index, text.to_numpy(), strict=True)
+    ]
     RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
