@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from scjepa._config import TrainConfig, _one_of, _override, _positive, _within, unknown_name
+from scjepa._plain import take_plain
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class CellTokenConfig:
     n_embedded: int | None = None
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "n_tokens")
         if self.n_embedded is not None:
             _positive(self, "n_embedded")
@@ -85,6 +87,7 @@ class CellEncoderConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std")
         _within(self, 0.0, 1.0, "dropout")
         _one_of(self, "cls", ("learned", "mean"))
@@ -109,8 +112,7 @@ class CellMaskingConfig:
     ratio: float | tuple[float, ...] = 0.15
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ratio, int | float):
-            object.__setattr__(self, "ratio", tuple(self.ratio))
+        take_plain(self)
         if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
             raise ValueError(f"CellMaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
 
@@ -200,6 +202,7 @@ class CellObjectiveConfig:
     covariance_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _one_of(self, "contrast", ("supervised", "original", "scgpt"))
         _one_of(self, "target_view", ("all", "masked"))
         _one_of(self, "target_norm", ("none", "batch"))
@@ -302,6 +305,7 @@ class PerturbationConfig:
     n_tokens: int = 600
 
     def __post_init__(self) -> None:
+        take_plain(self)
         guards = ("variance_weight", "covariance_weight")
         for name in ("cell_reconstruction_weight", "cell_prompt_weight", "module_weight", *guards):
             if getattr(self.objective, name) > 0:

@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
+from scjepa._plain import take_plain
+
 
 def _number(owner: object, name: str) -> Any:
     """Return the value of an option that is one number."""
@@ -76,6 +78,7 @@ class TokenConfig:
     tokenizer: str = "graph"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "n_tokens", "n_neighbors")
         _one_of(self, "ties", ("order", "shared"))
         _one_of(self, "tokenizer", ("graph", "neighborhood"))
@@ -153,6 +156,7 @@ class EncoderConfig:
     n_bins: int = 50
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std", "n_bins")
         _within(self, 0.0, 1.0, "dropout")
         _one_of(self, "value_scale", ("log1p", "identity"))
@@ -191,6 +195,7 @@ class MaskingConfig:
     metatoken_dropout: float = 0.15
 
     def __post_init__(self) -> None:
+        take_plain(self)
         if not 0 < _number(self, "ratio") < 1:
             raise ValueError(f"MaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
         if not 0 < _number(self, "query_fraction") <= 1:
@@ -275,6 +280,7 @@ class ObjectiveConfig:
     adversarial_weight: float = 0.1
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "predictor_layers", "sigreg_projections")
         _within(self, 0.0, 1.0, "sigreg_share")
         if self.n_views < 2:
@@ -345,6 +351,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
+        take_plain(self)
         if self.max_steps is None and self.max_epochs is None:
             raise ValueError("TrainConfig needs max_steps or max_epochs.")
         for name in ("max_steps", "max_epochs", "clip"):

@@ -12,6 +12,7 @@ import numpy as np
 
 from scjepa._config import _positive, _within, unknown_name
 from scjepa._keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
+from scjepa._plain import take_plain
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,6 +66,7 @@ class Difficulty:
     gradient: float
 
     def __post_init__(self) -> None:
+        take_plain(self)
         for name in self.__dataclass_fields__:
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"Difficulty.{name} must be a number of at least 0, found {getattr(self, name)!r}.")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any
 
 from scjepa._config import _positive, _within
+from scjepa._plain import take_plain, whole
 from scjepa.datasets._difficulty import Difficulty
 
 MEASURED = "measured"
@@ -78,6 +78,7 @@ class Geometry:
     warp: float = 0.35
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "density", "patches")
         _within(self, 0.0, 1.0, "warp")
 
@@ -151,14 +152,6 @@ def resolve_technologies(technologies: Any) -> tuple[TechnologySpec, ...]:
         if not isinstance(item, TechnologySpec):
             raise TypeError(f"technologies holds names or TechnologySpec, found {type(item).__name__}.")
     return tuple(resolved)
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """Return ``value`` as an int, or say that ``name`` must be a whole number of at least ``least``."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
-    if not number.is_integer() or number < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, found {value!r}.")
-    return int(value)
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from scjepa import _keys
 from scjepa._config import STJEPAConfig, unknown_name
+from scjepa._plain import seed_of
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._embed import AUTO, CHUNK, check_batch_size, embed_genes, embed_scales
@@ -149,6 +150,7 @@ class LatentMixin(JEPAModel):
             If an option cannot be used, or no gene matches.
         """
         check_masks(n_masks, ratio)
+        seed = seed_of(seed)
         if scale not in POOLING:
             raise ValueError(unknown_name("scale", scale, POOLING))
         check_batch_size(batch_size)

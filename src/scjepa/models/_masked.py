@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scjepa.models._embed import AUTO, CHUNK, batches, token_budget
-from scjepa.nn import Batch, SpatialJEPA, pool
+from scjepa.nn import Batch, SpatialJEPA, float32_default, pool
 from scjepa.nn.masking import rank_in_group
 from scjepa.tokens.batches import TokenSource
 
@@ -55,6 +55,7 @@ def embed_masked(
         yield out
 
 
+@float32_default()
 def visible(batch: Batch, ratio: float, seed: int, number: int) -> Tensor:
     """Return ``(T,)`` bool, true for the tokens that mask ``number`` of ``seed`` leaves visible.
 

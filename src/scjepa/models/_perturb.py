@@ -28,7 +28,7 @@ from scjepa.models._perturb_data import (
     split_of,
 )
 from scjepa.models._store import load_weights
-from scjepa.nn import CellTowers, PerturbationTowers
+from scjepa.nn import CellTowers, PerturbationTowers, float32_default
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition
 from scjepa.perturbation._names import named_otherwise
 from scjepa.tokens.perturbed_cells import PerturbedSource
@@ -387,6 +387,7 @@ def without_perturbation(
 
 
 @torch.inference_mode()
+@float32_default()
 def _predict(
     towers: PerturbationTowers, source: PerturbedSource, cells: np.ndarray, perturbed: np.ndarray, batch_size: int
 ) -> np.ndarray:

@@ -22,6 +22,7 @@ from scjepa._cell_config import (
     resolve_cells,
 )
 from scjepa._core.anndata import require_anndata
+from scjepa._plain import seed_of
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel, Task
 from scjepa.models._cell_query import CellQueryMixin
@@ -34,6 +35,7 @@ from scjepa.models._perturb import PerturbationMixin, without_perturbation
 from scjepa.models._pretrained import PretrainedMixin
 from scjepa.nn import CellTowers, ModuleTowers
 from scjepa.tokens import CellSource
+from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import CellTrainingPlan, hold_out_cells
 
@@ -90,7 +92,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
     ):
         parts = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
         stages = {"training": training, "finetuning": finetuning, "perturbation": perturbation}
-        config = resolve_cells(preset, **parts, **stages)
+        config, seed = resolve_cells(preset, **parts, **stages), seed_of(seed)
         super().__init__(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
         self._build(config, vocabulary, seed, _modules_for(config, modules, adata, vocabulary))
@@ -224,6 +226,18 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         super()._after_training(trainer, history, train_cells, held_out)
         if self._stage == "finetuning":  # said here, for an interrupted run has changed the weights as well
             self.is_finetuned_ = True
+
+    def _options_of_run(self) -> dict[str, Any]:
+        config = self.config.to_dict()
+        parts: dict[str, Any] = {name: config[name] for name in ("tokens", "encoder")}
+        if self._perturbation_task is not None:
+            own, stage = config["perturbation"], "perturbation"
+        else:
+            own, stage = config if self._stage == "pretraining" else config["finetuning"], self._stage
+        parts |= {name: part for name, part in own.items() if name not in ("training", "finetuning", "perturbation")}
+        if self.modules is not None:
+            parts["gene modules"] = digest(self.modules.facts())
+        return {**self._options_of_reference(), **parts, "stage": stage}
 
     def _begin(self, stage: str) -> None:
         """Take up a stage; heads that it needs and that are not there yet come from the seed alone."""

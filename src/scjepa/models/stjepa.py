@@ -22,6 +22,7 @@ from scjepa._config import (
     resolve,
 )
 from scjepa._core.anndata import require_anndata
+from scjepa._plain import seed_of
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._coverage import CoverageMixin
@@ -79,6 +80,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         config = resolve(
             preset, tokens=tokens, encoder=encoder, masking=masking, objective=objective, training=training
         )
+        seed = seed_of(seed)
         super().__init__(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
         panels = panels_of(adata, self.keys, vocabulary)
@@ -191,6 +193,9 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             alone=alone,
             with_places=self.config.encoder.segment == "coordinate",
         )
+
+    def _options_of_run(self) -> dict[str, Any]:
+        return {**self._options_of_reference(), **super()._options_of_run()}
 
     def _table_of_card(self, facts: Mapping[str, Any], dtype: str) -> dict[str, Any]:
         table = super()._table_of_card(facts, dtype)

@@ -11,6 +11,7 @@ from scjepa import _keys
 from scjepa._config import unknown_name
 from scjepa._core.anndata import array_of, counts_of, missing_key, notes_of, refuse_adata, require_anndata, text_of
 from scjepa._core.counts import advice_on
+from scjepa._plain import plain
 from scjepa.tokens.counts import CountCheck
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def record_of(adata: AnnData, key: str) -> dict[str, Any]:
 def record(adata: AnnData, key: str, **how: Any) -> None:
     """Note in ``adata.uns["scjepa"][key]`` how ``key`` was made; options that are ``None`` are left out."""
     notes = dict(adata.uns.get(_keys.UNS, {}))
-    notes[key] = {name: value for name, value in how.items() if value is not None}
+    notes[key] = {name: plain(value) for name, value in how.items() if value is not None}
     adata.uns[_keys.UNS] = notes
 
 

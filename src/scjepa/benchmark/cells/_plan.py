@@ -13,6 +13,7 @@ from typing import Any
 
 from scjepa._cell_config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 from scjepa._config import unknown_name
+from scjepa._plain import plain
 from scjepa.benchmark._plan import _word, code_of
 from scjepa.benchmark.cells._methods import (
     BATCHES,
@@ -178,7 +179,7 @@ def _own(name: str, function: Callable[..., Any]) -> CellEntry:
 
 def _known(name: str, training: CellTraining, given: Mapping[str, Any]) -> CellEntry:
     method = CELL_METHODS[name]
-    own = _nested(given)
+    own = _nested(plain(given))
     for option in own:
         if option not in method.options:
             raise ValueError(unknown_name(f"option of {name!r}", option, method.options))
