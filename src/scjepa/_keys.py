@@ -48,5 +48,5 @@ TECHNOLOGY: Final = "technology"
 REGION: Final = "region"
 CELL_TYPE: Final = "cell_type"
 
-UNLABELLED: Final = ("unlabelled",)
-"""Labels that mean "no label" by default."""
+UNLABELLED: Final = ("unlabelled", "unlabeled")
+"""Labels that mean "no label" by default; the first is what cells without one are called."""

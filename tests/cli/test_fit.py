@@ -162,9 +162,9 @@ def _heed_interrupts() -> None:
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_stopped_resumes_to_the_same_model(data, tiny, tmp_path, signal_number):
-    words = ["fit", str(data / "a.h5ad"), *tiny, "--steps", "400", "--checkpoint-every", "5"]
+    words = ["fit", str(data / "a.h5ad"), *tiny, "--steps", "400"]
     state = tmp_path / "state"
-    stopped = [*words, "--out", str(tmp_path / "m"), "--checkpoint-dir", str(state)]
+    stopped = [*words, "--out", str(tmp_path / "m"), "--checkpoint-dir", str(state), "--checkpoint-every", "5"]
     run = subprocess.Popen(
         [sys.executable, "-m", "scjepa.cli", *stopped],
         stderr=subprocess.PIPE,

@@ -276,7 +276,9 @@ def _neighbors_of(adata: AnnData, keys: DataKeys, n_neighbors: int) -> NeighborT
 
 def fingerprint(adata: AnnData, keys: DataKeys) -> tuple:
     """Return a checksum of what the tables are made from, so that a changed graph or count is noticed."""
-    parts: list[Any] = [adata.shape, tuple(adata.var_names[:1]), counts_mark(adata, keys.layer)]
+    graph = adata.uns.get(f"{keys.neighbors_key}_neighbors", {}).get("params", {})
+    how = [list(adata.var_names), graph.get("transform")]
+    parts: list[Any] = [adata.shape, digest(*how), counts_mark(adata, keys.layer)]
     for part in ("connectivities", "distances"):
         parts.append(_checksum(adata.obsp.get(f"{keys.neighbors_key}_{part}")))
     parts.append(_checksum(array_of(adata.obsm[keys.spatial_key])))

@@ -139,8 +139,8 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             ``obs`` column of each cell's batch. The network never sees it: it serves ``train(validation="batch")`` and
             ``training={"batches": "section"}``.
         labels_key
-            ``obs`` column of each cell's label, for :meth:`finetune` and :meth:`predict_labels`; missing values are
-            cells without a label. Pretraining never sees it.
+            ``obs`` column of each cell's label, for :meth:`finetune` and :meth:`predict_labels`; missing values and
+            ``"unlabelled"`` are cells without a label. Pretraining never sees it.
         **kwargs
             scvi-tools' own registry arguments.
 
@@ -150,6 +150,11 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             If a key does not exist; the message names what does.
         ValueError
             If the data cannot be used: a view, duplicate gene names, missing batch names.
+
+        Warns
+        -----
+        UserWarning
+            If labels such as ``"nan"`` or ``"unknown"`` may mean none: they count as labels of their own.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         refuse_unknown(cls.setup_anndata, kwargs)

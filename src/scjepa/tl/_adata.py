@@ -11,6 +11,7 @@ from scjepa import _keys
 from scjepa._config import unknown_name
 from scjepa._core.anndata import array_of, counts_of, missing_key, notes_of, refuse_adata, require_anndata, text_of
 from scjepa._core.counts import advice_on
+from scjepa._labels import means_none, warn_of_words
 from scjepa._plain import plain
 from scjepa.tokens.counts import CountCheck
 
@@ -110,12 +111,18 @@ def categories_of(adata: AnnData, key: str) -> pd.Categorical:
         raise KeyError(f"adata.obs has no {key!r}. Find niches first: scjepa.tl.niches(adata)")
     column = column_of(adata, key)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        found = column.cat.rename_categories([str(name) for name in column.cat.categories]).array
+        names = [str(name) for name in column.cat.categories]
+        if len(set(names)) == len(names):  # and not 1 beside "1"
+            found = column.cat.rename_categories(names).array
+        else:
+            found = pd.Categorical(text_of(column), categories=list(dict.fromkeys(names)))
     else:
         from natsort import natsorted
 
         text = text_of(column)
         found = pd.Categorical(text, categories=natsorted({name for name in text if name is not None}))
+    if any(means_none(name, surely=True) for name in found.categories):
+        warn_of_words(found.dropna(), "label", key, surely=True)
     return found.remove_categories([name for name in _keys.UNLABELLED if name in found.categories])
 
 
