@@ -78,14 +78,13 @@ def run(options: argparse.Namespace) -> None:
         _check_out(options.out, options.overwrite)
 
     from scjepa.cli._cells import Where
-    from scjepa.cli._join import join, keys_for, warn_of_case
+    from scjepa.cli._join import join, keys_for
     from scjepa.models import STJEPA
 
     progress = Progress(options)
     config = _config(options)
     where = Where.of(options)
     cells = _read(options, where, config.tokens.n_neighbors, progress)
-    warn_of_case(cells)
     keys = keys_for(cells, where)
     adata = join(cells, keys)
     if options.checkpoint_dir is not None:

@@ -20,7 +20,9 @@ from scjepa._core.anndata import (
     sparse_of,
     text_of,
 )
+from scjepa._warn import warn
 from scjepa.tokens.counts import iter_rows
+from scjepa.tokens.vocabulary import likely_cause
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +79,12 @@ def concat(
     ------
     ValueError, TypeError, KeyError
         If there is no object, an object is no AnnData or is backed, lacks coordinates or counts, or has gene names
-        twice; only some have a graph, or graphs are of two kinds; or no two objects have a gene in common.
+        twice; only some have a graph, or graphs are of two kinds; or an object has no gene in common with any other.
+
+    Warns
+    -----
+    UserWarning
+        If genes of two objects differ in upper and lower case only, for they count as different genes.
 
     Examples
     --------
@@ -93,6 +100,7 @@ def concat(
         raise ValueError("There is nothing to concatenate: pass AnnData objects, by name or as a list.")
     for name, adata in named.items():
         _check(name, adata, layer, spatial_key)
+    _check_shared({name: adata.var_names for name, adata in named.items()})
     graph = _graph_params(named, neighbors_key)
     sections = _sections(named, section_key)
     technologies = {name: _labels(adata, technology_key, name) for name, adata in named.items()}
@@ -136,6 +144,33 @@ def _check(name: str, adata: Any, layer: str | None, spatial_key: str) -> None:
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()][0]
         raise ValueError(f"{name!r} has the gene {twice!r} twice. Call adata.var_names_make_unique().")
+
+
+def _check_shared(genes: Mapping[str, pd.Index]) -> None:
+    """Raise where an object shares no gene with any other; warn of names that differ in case only."""
+    times = Counter(gene for names in genes.values() for gene in names)
+    for name, own in genes.items():
+        if len(genes) > 1 and not any(times[gene] > 1 for gene in own):
+            other = next(other for other in genes if other != name)
+            shown = [", ".join(map(repr, names[:3])) for names in (own, genes[other])]
+            raise ValueError(
+                f"{name!r} ({shown[0]}, ...) shares no gene with {other!r} ({shown[1]}, ...) or any other object. "
+                + likely_cause(list(own), list(genes[other]), repr(name), repr(other))
+            )
+    before: dict[str, tuple[str, str]] = {}
+    for name, own in genes.items():
+        there = set(own)
+        pairs = [(gene, *before[gene.casefold()]) for gene in own if gene.casefold() in before]
+        apart = [(gene, known, other) for gene, known, other in pairs if gene != known and known not in there]
+        if apart:
+            gene, known, other = apart[0]
+            warn(
+                f"{len(apart):,} genes of {name!r} differ from those of the objects before it in case only, such as "
+                f"{gene!r} from {known!r} of {other!r}, and count as genes of their own. If they are the same genes, "
+                "rename adata.var_names in one of them; where the species differ, map orthologs."
+            )
+        for gene in own:
+            before.setdefault(gene.casefold(), (gene, name))
 
 
 def _graph_keys(adata: AnnData, neighbors_key: str) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from scjepa import pretrained
 from scjepa._config import unknown_name
 from scjepa._core.anndata import require_anndata
+from scjepa._features import warn_of_no_genes
 from scjepa._plain import seed_of
 from scjepa._warn import warn
 from scjepa.models import _store
@@ -94,6 +95,8 @@ class ReferenceMixin(JEPAModel):
         facts, weights = cls._extended(facts, weights, adata, keys)
         if len(facts["vocabulary"]) - reference.n_genes == alignment.n_names - alignment.n_matched:
             _tell(alignment)  # and not where new genes stay out
+            if alignment.n_matched < alignment.n_names:
+                warn_of_no_genes(adata)
         if freeze == "encoder":  # the context encoder begins as a copy of the target encoder
             twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
             weights = {**weights, **twins}

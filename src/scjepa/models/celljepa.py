@@ -22,6 +22,7 @@ from scjepa._cell_config import (
     resolve_cells,
 )
 from scjepa._core.anndata import require_anndata
+from scjepa._features import warn_of_no_genes
 from scjepa._plain import seed_of
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel, Task
@@ -94,6 +95,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         stages = {"training": training, "finetuning": finetuning, "perturbation": perturbation}
         config, seed = resolve_cells(preset, **parts, **stages), seed_of(seed)
         super().__init__(adata)
+        warn_of_no_genes(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
         self._build(config, vocabulary, seed, _modules_for(config, modules, adata, vocabulary))
         self.init_params_ = self._get_init_params(locals())

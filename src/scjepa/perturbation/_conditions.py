@@ -193,7 +193,8 @@ def _refuse_missing(values: pd.Series, key: str, known_genes: Collection[str] = 
 
 def _says_nothing(word: str) -> bool:
     """Return whether a word is no condition, and none of control that is to be converted."""
-    return word.casefold() not in _CONTROL_WORDS and (word in UNLABELLED or means_none(word))
+    said = bool(word.strip()) and word.casefold() not in _CONTROL_WORDS
+    return said and (word in UNLABELLED or means_none(word))
 
 
 @dataclass(frozen=True)
