@@ -204,6 +204,14 @@ def test_genes_of_files_that_differ_in_case_only_are_warned_of(data, make_tissue
     assert "rename adata.var_names" in told
 
 
+def test_features_that_are_no_genes_are_warned_of(make_tissue, tiny, tmp_path, capsys):
+    adata = make_tissue(1)
+    adata.var["feature_types"] = ["Antibody Capture"] * 3 + ["Gene Expression"] * (adata.n_vars - 3)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert main(["fit", str(tmp_path / "a.h5ad"), "--out", str(tmp_path / "m"), *tiny, "--quiet"]) == 0
+    assert "3 'Antibody Capture' in var['feature_types']" in capsys.readouterr().err
+
+
 def test_genes_in_both_cases_in_every_file_are_no_mistake(make_tissue, tiny, tmp_path, capsys):
     files = []
     for seed in (1, 2):
