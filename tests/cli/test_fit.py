@@ -134,6 +134,18 @@ def test_the_state_of_another_run_is_not_resumed(data, tiny, tmp_path, capsys):
     assert main([*words, *state, "--overwrite", "--resume"]) == 0
 
 
+def test_the_state_of_other_cells_in_a_file_of_that_name_is_not_resumed(make_tissue, tiny, tmp_path, capsys):
+    file = tmp_path / "a.h5ad"
+    make_tissue(1).write_h5ad(file)
+    words = ["fit", str(file), "--out", str(tmp_path / "m"), *tiny, "--quiet", "--checkpoint-dir", str(tmp_path / "s")]
+    assert main([*words, "--resume"]) == 0
+    make_tissue(2).write_h5ad(file)  # as many cells and genes
+    assert main([*words, "--resume"]) == 1
+    assert "another run: data differ" in capsys.readouterr().err
+    assert main([*words, "--resume", "--overwrite"]) == 1
+    assert "another run: data differ" in capsys.readouterr().err
+
+
 def test_a_run_that_has_ended_is_resumed_by_doing_nothing(data, tiny, tmp_path, capsys):
     out, words = tmp_path / "m", ["fit", str(data / "a.h5ad"), *tiny]
     again = [*words, "--out", str(out), "--checkpoint-dir", str(tmp_path / "state"), "--resume"]

@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
             resume=options.resume,
             model=config.to_dict(),
             training={name: getattr(options, name) for name in names},
-            data=[[part.file.name, len(part.names), len(part.genes)] for part in cells],
+            data=[[part.file.name, len(part.names), len(part.genes), _mark(part)] for part in cells],
         )
     if ended:
         progress.step(f"this run has ended; its model is in {options.out}")
@@ -171,6 +171,15 @@ def _read(options: argparse.Namespace, where: Where, n_neighbors: int, progress:
         progress.step(f"{file.path}: {len(part.names):,} cells, {len(part.genes):,} genes, {graph}")
         cells.append(part)
     return cells
+
+
+def _mark(cells: Cells) -> str:
+    """Return a checksum of the cells of a file: what a state of training must have been made from."""
+    from scjepa.models._cache import counts_digest, graph_digest
+    from scjepa.tokens.cache import digest
+
+    parts = [list(cells.names), list(cells.genes), cells.coordinates, counts_digest(cells.counts)]
+    return digest(*parts, graph_digest(*(matrix.tocsr() for matrix in cells.edges.values())))
 
 
 def _train(model: Any, options: argparse.Namespace) -> None:

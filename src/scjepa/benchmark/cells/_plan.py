@@ -81,7 +81,17 @@ class CellEntry:
         """Return a checksum of what a task's result rests on beside scjepa's code."""
         if self.function is not None:
             return code_of(self.function)
-        return "" if self.config is None else checksum(chosen(self.config, self.parts(task)))
+        if self.config is None:
+            return ""
+        own, files = chosen(self.config, self.parts(task)), self.files()
+        return checksum([own, files] if files else own)
+
+    def files(self) -> dict[str, str]:
+        """Return a checksum of each file that an option names: what it holds may be other modules tomorrow."""
+        paths = {
+            name: value for name, value in self.options.items() if isinstance(value, str) and Path(value).is_file()
+        }
+        return {name: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8] for name, path in paths.items()}
 
     def takes_part(self, task: str) -> bool:
         """Whether it can do a task."""
