@@ -222,7 +222,7 @@ def _by_technology(name: str, adata: AnnData, labels: np.ndarray) -> Iterator[Un
     panels = concat({name: adata}).varm[_keys.PANEL] if several else None
     for technology in technologies.unique():
         cells = (technologies == technology).to_numpy()
-        genes = adata.var_names if panels is None else panels.index[panels[technology]]
+        genes = adata.var_names if panels is None else panels.index[panels[_keys.as_key(technology)]]
         part = adata[cells, genes].copy()
         part.varm.pop(_keys.PANEL, None)
         yield Unit(f"{name} {technology}" if several else name, technology, part, labels[cells])

@@ -172,7 +172,8 @@ def _technologies(cells: Cells, where: Where) -> str:
     if cells.technologies is None or cells.technologies.nunique() < 2 or not cells.genes.is_unique:
         return text
     panels = panels_of(cells, where)
-    each = ", ".join(f"{name} {panels[name].sum():,} genes" for name in panels)
+    names = sorted(set(cells.technologies))
+    each = ", ".join(f"{name} {panels[_keys.as_key(name)].sum():,} genes" for name in names)
     return f"{text}\n{each}; {int(panels.all(axis=1).sum()):,} in all"
 
 

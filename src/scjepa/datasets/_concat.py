@@ -58,9 +58,11 @@ def concat(
     technology_key
         ``obs`` column of the technologies. An object without it is of a technology of its own, of its name.
     panel_key
-        ``varm`` key of the table of panels that is written. A technology of several objects measured the genes that it
-        measured in all of them. In an object with several technologies and no such table of its own, a technology
-        measured the genes of which one of its cells has a count.
+        ``varm`` key of the table of panels that is written, with a column for each technology, of its name; of a name
+        that no file can hold in a key (``"10x/Visium"``), one that is derived from it, which ``setup_anndata`` finds. A
+        technology of several objects measured the genes that it measured in all of them. In an object with several
+        technologies and no such table of its own, a technology measured the genes of which one of its cells has a
+        count.
     spatial_key
         ``obsm`` key of the coordinates.
     neighbors_key
@@ -70,7 +72,8 @@ def concat(
     -------
     AnnData
         Cells in the order given, genes sorted; ``X`` (zeros where a gene was not measured), ``obs`` with all columns,
-        the sections and the technologies among them, ``obsm[spatial_key]``, the graph in ``obsp`` and ``uns``, and
+        the sections and the technologies among them (one that is text in some objects and numbers in others becomes
+        text), ``obsm[spatial_key]``, the graph in ``obsp`` and ``uns``, and
         ``varm[panel_key]``. Columns of ``var`` that do not disagree are kept; other layers and matrices are not. Names
         of cells that occur twice get ``-`` and the name of their object. Of columns that scjepa wrote, such as niches,
         the notes in ``uns["scjepa"]`` are kept, so that it may write them anew.
@@ -93,6 +96,7 @@ def concat(
     >>> scjepa.STJEPA.setup_anndata(adata, **keys)
     """
     import anndata as ad
+    import pandas as pd
 
     named = dict(adatas) if isinstance(adatas, Mapping) else {str(i): adata for i, adata in enumerate(adatas)}
     named = {str(name): adata for name, adata in named.items()}
@@ -124,6 +128,9 @@ def concat(
     both = both[:, sorted(both.var_names)].copy()
     for key in (section_key, technology_key):
         both.obs[key] = both.obs[key].astype("category")
+    for key in both.obs:
+        if _is_mixed(both.obs[key]):
+            both.obs[key] = pd.Categorical(text_of(both.obs[key]))
     both.varm[panel_key] = _panels(light, named, technologies, technology_key, panel_key, both.var_names)
     if graph is not None:
         both.uns[f"{neighbors_key}_neighbors"] = graph
@@ -131,6 +138,16 @@ def concat(
     if notes:
         both.uns[_keys.UNS] = notes
     return both
+
+
+def _is_mixed(column: pd.Series) -> bool:
+    """Return whether a column holds text beside numbers, as where one object has names of types and another codes."""
+    import pandas as pd
+
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    if values.dtype != object:
+        return False
+    return len({isinstance(value, str) for value in pd.unique(values.dropna())}) > 1
 
 
 def _check(name: str, adata: Any, layer: str | None, spatial_key: str) -> None:
@@ -247,14 +264,15 @@ def _panels(
         for technology in np.unique(technologies[name].astype(str)):
             own = genes.isin(_measured(adata, light[name].X, technologies[name], technology, panel_key))
             measured[technology] = measured.get(technology, own) & own
-    return pd.DataFrame({technology: measured[technology] for technology in sorted(measured)}, index=genes)
+    return pd.DataFrame({_keys.as_key(name): measured[name] for name in sorted(measured)}, index=genes)
 
 
 def _measured(adata: AnnData, counts: Any, technologies: np.ndarray, technology: str, panel_key: str) -> pd.Index:
     """Return the names of the genes that a technology measured in one object."""
     table = adata.varm.get(panel_key)
-    if technology in getattr(table, "columns", ()):
-        return adata.var_names[flags_of(table[technology])]
+    column = _keys.key_in(getattr(table, "columns", ()), technology)
+    if column is not None:
+        return adata.var_names[flags_of(table[column])]
     cells = technologies == technology
     if cells.all():
         return adata.var_names

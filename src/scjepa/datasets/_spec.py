@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scjepa._config import _positive, _within
+from scjepa._keys import as_key
 from scjepa._plain import take_plain, whole
 from scjepa.datasets._difficulty import Difficulty
 
@@ -39,10 +40,8 @@ class TechnologySpec:
     batch_effect: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name or "/" in self.name:
-            raise ValueError(
-                f"TechnologySpec.name must be text without '/' (h5ad cannot hold it in a key), found {self.name!r}."
-            )
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"TechnologySpec.name must be text, found {self.name!r}.")
         if isinstance(self.genes, str):
             raise TypeError(f"TechnologySpec.genes must be a share or a list of names, found {self.genes!r}.")
         if isinstance(self.genes, Iterable):
@@ -131,7 +130,7 @@ class TissueSpec:
         """Return nested plain values that h5ad can hold (what is ``None`` is left out)."""
         spec = {name: value for name, value in asdict(self).items() if value is not None}
         spec["technologies"] = {
-            technology["name"]: {k: _plain(v) for k, v in technology.items() if v is not None}
+            as_key(technology["name"]): {k: _plain(v) for k, v in technology.items() if v is not None}
             for technology in spec["technologies"]
         }
         return spec

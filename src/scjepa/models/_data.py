@@ -117,7 +117,8 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     if keys.panel_key not in adata.varm:
         raise missing_key("varm", keys.panel_key, adata.varm, "Name a table of panels, or leave panel_key out.")
     table = adata.varm[keys.panel_key]
-    absent = [name for name in technologies if name not in getattr(table, "columns", ())]
+    columns = {name: _keys.key_in(getattr(table, "columns", ()), name) for name in technologies}
+    absent = [name for name, column in columns.items() if column is None]
     if absent:
         raise KeyError(
             f"adata.varm[{keys.panel_key!r}] must be a DataFrame with a boolean column for each technology; "
@@ -126,7 +127,7 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     measured = np.zeros((len(technologies), len(vocabulary)), dtype=bool)
     known = ids >= 0
     for code, name in enumerate(technologies):
-        measured[code, ids[known]] = flags_of(table[name])[known]
+        measured[code, ids[known]] = flags_of(table[columns[name]])[known]
     return Panels(technologies, measured, inferred=False)
 
 

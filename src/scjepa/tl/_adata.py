@@ -174,8 +174,13 @@ def record(adata: AnnData, key: str, **how: Any) -> None:
 
 
 def refuse_users(adata: AnnData, slot: str, key: str) -> None:
-    """Raise ``ValueError`` if ``adata.<slot>[key]`` exists and scjepa did not write it."""
+    """Raise ``ValueError`` if ``adata.<slot>[key]`` exists and scjepa did not write it, or no file can hold the key."""
     require_anndata(adata)
+    if _keys.as_key(key) != key:
+        raise ValueError(
+            f"{key!r} cannot be a key of adata.{slot}: h5ad or zarr could not hold it. Choose another name, such as "
+            f"key_added={_keys.as_key(key)!r}."
+        )
     if key in getattr(adata, slot) and record_of(adata, key).get("slot") != slot:
         raise ValueError(
             f"adata.{slot} already has {key!r}, which scjepa did not write and will not replace; or its note in "
