@@ -43,7 +43,7 @@ from scjepa.training import RunOptions
     ],
 )
 def test_scalars_of_other_packages_become_pythons(value, expected):
-    found = plain(value)
+    found = plain(value, arrays=True)
     assert found == expected
     assert type(found) is type(expected)
     assert json.loads(json.dumps(found)) is not None
@@ -53,8 +53,9 @@ def test_what_is_no_number_stays_what_it_is():
     something = object()
     assert plain(something) is something
     assert plain(None) is None
-    tensor = torch.zeros(3)
-    assert plain(tensor) is tensor
+    for numbers in (torch.zeros(3), np.zeros(3)):
+        assert plain(numbers) is numbers
+        assert plain({"a": numbers})["a"] is numbers
 
 
 def test_seeds_are_whole_numbers_of_0_or_more():

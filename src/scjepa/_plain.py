@@ -13,22 +13,26 @@ from typing import Any
 import numpy as np
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, *, arrays: bool = False) -> Any:
     """Return ``value`` with Python's numbers, truth values and text in the place of NumPy's and torch's.
 
-    Lists, tuples and mappings are gone through; arrays become lists, or numbers where they have no dimension. All else
-    is returned as it is.
+    Lists, tuples and mappings are gone through. All else is returned as it is.
+
+    Parameters
+    ----------
+    arrays
+        Whether arrays become lists; without dimensions they are numbers in any case.
     """
     if isinstance(value, np.floating):
         return float(value)  # item() of a long double is a long double
-    if isinstance(value, np.generic | np.ndarray):
-        return plain(value.tolist()) if value.dtype == object else value.tolist()
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and (arrays or value.ndim == 0)):
+        return plain(value.tolist(), arrays=arrays)
     if type(value).__module__.partition(".")[0] == "torch" and getattr(value, "ndim", None) == 0:
         return value.item()
     if isinstance(value, Mapping):
-        return {plain(key): plain(part) for key, part in value.items()}
+        return {plain(key): plain(part, arrays=arrays) for key, part in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(plain(part) for part in value)
+        return type(value)(plain(part, arrays=arrays) for part in value)
     return value
 
 
@@ -75,7 +79,9 @@ def take_plain(owner: Any) -> None:
     """
     hints = _hints(type(owner))  # type: ignore[arg-type]
     for field in fields(owner):
-        value = _fitted(f"{type(owner).__name__}.{field.name}", plain(getattr(owner, field.name)), hints[field.name])
+        value = _fitted(
+            f"{type(owner).__name__}.{field.name}", plain(getattr(owner, field.name), arrays=True), hints[field.name]
+        )
         object.__setattr__(owner, field.name, value)
 
 

@@ -153,7 +153,7 @@ def _unnamed(method: Any) -> str:
 
 def _known(name: str, preset: Any, options: Mapping[str, Any]) -> Iterator[Entry]:
     method = METHODS[name]
-    given = plain(options)
+    given = plain(options, arrays=True)
     chosen = _settings_of(name, given.pop(SETTINGS, None))
     for option in given:
         if option not in method.options:
@@ -244,7 +244,7 @@ def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Le
         changed = []
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
             raise TypeError(f"The axis {axis!r} needs a list of values, found {values!r}: {{{axis!r}: [{values!r}]}}.")
-        for value in map(plain, values):
+        for value in plain(list(values), arrays=True):
             own = (value,) if isinstance(axis, str) or not isinstance(value, list | tuple) else tuple(value)
             if len(own) != len(names):
                 raise ValueError(f"The axis {names} needs {len(names)} values each, found {value!r}.")

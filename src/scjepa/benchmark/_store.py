@@ -125,7 +125,7 @@ class Store:
             self._claim(how, tasks, levels)
 
     def _claim(self, how: Mapping[str, Any], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
-        this = json.loads(json.dumps(plain({"how": how, "tasks": tasks})))
+        this = json.loads(json.dumps(plain({"how": how, "tasks": tasks}, arrays=True)))
         before = {} if self.folder is None else _about(self.folder)
         if before:
             differ = [name for name, value in this["how"].items() if before["how"].get(name) != value]
@@ -188,7 +188,7 @@ class Store:
                     np.savez_compressed(part, **run.arrays)  # type: ignore[arg-type]
             with whole(path) as part:
                 text = {"key": asdict(run.key), "about": run.about, "rows": run.rows}
-                part.write_text(json.dumps(plain(text), default=str))
+                part.write_text(json.dumps(plain(text, arrays=True), default=str))
             run.arrays = {}
         self._runs[run.key] = run
 

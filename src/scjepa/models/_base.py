@@ -264,10 +264,10 @@ class JEPAModel(BaseModelClass):
         **trainer_kwargs: Any,
     ) -> None:
         """Train as ``base`` says, where the further arguments, those of :meth:`train`, do not say otherwise."""
-        check_device(accelerator, plain(devices))
+        check_device(accelerator, plain(devices, arrays=True))
         self._check_trainable()
         config = _changed(base, max_epochs, max_steps, batch_size, validation_size, plan_kwargs)
-        trainer_kwargs, devices = plain(trainer_kwargs), plain(devices)
+        trainer_kwargs, devices = plain(trainer_kwargs), plain(devices, arrays=True)
         option_names = {f.name for f in fields(RunOptions)}
         chosen = {name: trainer_kwargs.pop(name) for name in list(trainer_kwargs) if name in option_names}
         _check_effects(chosen, early_stopping, checkpoint_dir)

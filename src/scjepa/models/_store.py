@@ -66,7 +66,7 @@ def write_model(
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         for name, array in facts.get(STATISTICS, {}).items():
             tensors[f"{STATISTICS}.{name}"] = torch.from_numpy(array).contiguous()
-        told = {name: plain(value) for name, value in facts.items() if name != STATISTICS}
+        told = {name: plain(value, arrays=True) for name, value in facts.items() if name != STATISTICS}
         save_file(tensors, draft / WEIGHTS_FILE)
         told = seal({**told, "format": FORMAT}, draft / WEIGHTS_FILE)
         (draft / MODEL_FILE).write_text(json.dumps(told, indent=1), encoding="utf-8")

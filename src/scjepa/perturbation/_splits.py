@@ -80,7 +80,7 @@ class PerturbationSplit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return plain(asdict(self))
+        return plain(asdict(self), arrays=True)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -189,7 +189,7 @@ def _own(name: str, function: Callable[..., Any]) -> CellEntry:
 
 def _known(name: str, training: CellTraining, given: Mapping[str, Any]) -> CellEntry:
     method = CELL_METHODS[name]
-    own = _nested(plain(given))
+    own = _nested(plain(given, arrays=True))
     for option in own:
         if option not in method.options:
             raise ValueError(unknown_name(f"option of {name!r}", option, method.options))

@@ -100,7 +100,7 @@ def run_method(
         spatial_key=spatial_key,
         **named,
     )
-    arguments = plain({"seed": int(seed), "n_niches": n_niches, **method.fixed, **options})
+    arguments = plain({"seed": int(seed), "n_niches": n_niches, **method.fixed, **options}, arrays=True)
     interpreter = None if method.in_session else find_python(python)
     key = None
     if cache_dir is not None:
