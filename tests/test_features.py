@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 import scjepa
-from scjepa._features import kinds_of, no_genes, told
+from scjepa._features import no_genes, told, types_of
 
 CONTROLS = """NegPrb0 NegPrb12 NegProbe-WTX Negative1 Negative_01 NegControlProbe_00042 NegControlCodeword_0500
     BLANK_0001 Blank-1 blank1 BLANK antisense_PROKR2 UnassignedCodeword_0001 DeprecatedCodeword_1 Intergenic_Region_1
     SystemControl12 FalseCode7 ERCC-00002""".split()
-ANTIBODIES = ["CD3-TotalSeqB", "CD4_TotalA", "CD8a_TotalSeqC", "ADT_CD19", "HTO-3", "Hashtag1"]
+ANTIBODIES = ["CD3-TotalSeqB", "CD8a_TotalSeqC", "ADT_CD19", "HTO-3", "Hashtag1"]
 GENES = "Gad1 ERCC1 NEGR1 BLNK HTRA1 ADTRP Hto NELFE TOTAL1 ENSMUSG00000000001 ANTXR1".split()
 
 
@@ -40,14 +40,14 @@ def cells(names, **var) -> ad.AnnData:
 
 @pytest.mark.parametrize("category", [False, True])
 def test_kinds_are_read_where_they_are_told(category):
-    kinds = ["Antibody Capture", "Gene Expression", "Negative Control Probe", None]
-    adata = cells(["CD3", "Gad1", "NegControlProbe_1", "Gad2"], feature_types=kinds)
+    types = ["Antibody Capture", "Gene Expression", "Negative Control Probe", None, "CRISPR Guide Capture"]
+    adata = cells(["CD3", "Gad1", "Negative9", "Gad2", "sgA"], feature_types=types)
     if category:
         adata.var["feature_types"] = adata.var["feature_types"].astype("category")
-    text = told(adata.var_names, kinds_of(adata.var))
+    text = told(adata.var_names, types_of(adata.var))
     assert text.startswith(
-        "Among the 4 features are 1 'Antibody Capture' in var['feature_types'] ('CD3') and "
-        "1 'Negative Control Probe' in var['feature_types'] ('NegControlProbe_1'), which count as genes."
+        "Among the 5 features are 1 control probes ('Negative9') and 1 antibodies ('CD3') and 1 'CRISPR Guide Capture' "
+        "('sgA'), which count as genes."
     )
     assert scjepa.datasets.only_genes(adata).var_names.tolist() == ["Gad1", "Gad2"]
     # Where nothing is said to be a gene, as in a panel of proteins, the column tells nothing apart.

@@ -1,64 +1,55 @@
-"""Features of a panel that are no genes: control probes, spike-ins and antibodies, by their names and kinds."""
+"""Features of a panel that are no genes: what is said of them, and the call that leaves them out."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scjepa._core.anndata import text_of
 from scjepa._warn import warn
+from scjepa.tokens.features import ANTIBODY, CONTROL, kinds_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = ("feature_types", "feature_type")
+TYPES = ("feature_types", "feature_type")
 """Columns of ``var`` in which readers of 10x and Xenium outputs say what a feature is."""
 
 _GENE = "Gene Expression"
 
-_BY_NAME: dict[str, re.Pattern[str]] = {
-    "control probes": re.compile(
-        r"neg(ative)?[ _.-]?(control|ctrl|probe|prb)|negative[ _.-]?\d|blank([ _.-]|\d|$)|falsecode|systemcontrol"
-        r"|antisense_|(unassigned|deprecated)[ _.-]?codeword|intergenic[ _.-]?region|ercc-\d{5}",
-        re.IGNORECASE,
-    ),
-    "antibodies": re.compile(r"(adt|hto|hashtag)([ _.-]|\d)|.*[ _.-]total(seq)?[_-]?[a-d]$", re.IGNORECASE),
-}
-"""What begins, or ends, like this is no gene. ``ERCC1``, ``NEGR1`` and ``HTRA1`` are genes."""
+_WORDS = {CONTROL: "control probes", ANTIBODY: "antibodies"}
 
 
-def kinds_of(var: pd.DataFrame) -> pd.Series | None:
+def types_of(var: pd.DataFrame) -> pd.Series | None:
     """Return what each feature is said to be, ``None`` where nothing says so."""
-    return next((var[key] for key in KINDS if key in var), None)
+    return next((var[key] for key in TYPES if key in var), None)
 
 
-def no_genes(names: Sequence[str], kinds: pd.Series | None = None) -> dict[str, np.ndarray]:
+def no_genes(names: Sequence[str], types: pd.Series | None = None) -> dict[str, np.ndarray]:
     """Return which features are no genes, ``(n_vars,)`` bool by what they are; nothing where all may be genes.
 
     Parameters
     ----------
     names
         ``var_names``.
-    kinds
-        What :func:`kinds_of` gave. Without a feature that is said to be a gene it says nothing.
+    types
+        What :func:`types_of` gave. Where no feature is said to be a gene, as in a panel of proteins, names alone count.
     """
-    text = np.array(list(map(str, names)), dtype=object)
-    rest, found = np.ones(len(text), dtype=bool), dict[str, np.ndarray]()
-    if kinds is not None and (kinds == _GENE).any():
-        other = (kinds.notna() & (kinds != _GENE)).to_numpy(dtype=bool)
-        for kind in dict.fromkeys(kinds[other].astype(str)):
-            found[f"{kind!r} in var[{kinds.name!r}]"] = other & (kinds.astype(str) == kind).to_numpy(dtype=bool)
-        rest = ~other
-    for what, pattern in _BY_NAME.items():
-        found[what] = rest & np.array([pattern.match(name) is not None for name in text], dtype=bool)
+    told_apart = types is not None and bool((types == _GENE).any())
+    said = text_of(types) if types is not None and told_apart else np.full(len(names), None, dtype=object)
+    kinds = kinds_of(names, list(said))
+    found = {words: kinds == kind for kind, words in _WORDS.items()}
+    rest = ~np.any(list(found.values()), axis=0)
+    for other in sorted({name for name in said[rest] if name not in (None, _GENE)}):
+        found[f"{other!r}"] = rest & (said == other)
     return {what: which for what, which in found.items() if which.any()}
 
 
-def told(names: Sequence[str], kinds: pd.Series | None = None) -> str | None:
+def told(names: Sequence[str], types: pd.Series | None = None) -> str | None:
     """Return the sentence about features that are no genes, and the call that leaves them out; ``None``: all are."""
-    found = no_genes(names, kinds)
+    found = no_genes(names, types)
     if not found:
         return None
     parts = []
@@ -73,6 +64,6 @@ def told(names: Sequence[str], kinds: pd.Series | None = None) -> str | None:
 
 def warn_of_no_genes(adata: Any) -> None:
     """Warn of features of ``adata`` that are no genes."""
-    sentence = told(adata.var_names, kinds_of(adata.var))
+    sentence = told(adata.var_names, types_of(adata.var))
     if sentence:
         warn(sentence)

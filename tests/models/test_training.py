@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -234,7 +235,7 @@ def test_steps_of_a_state_that_is_taken_up_count_once(adata, make_model, tmp_pat
     model.train(max_steps=4, checkpoint_every=2, **quiet)
     model.train(max_steps=6, ckpt_path="last", **quiet)  # as after an interrupt, in the same session
     assert model.n_steps_ == 6
-    assert model.history["loss"].index.tolist() == list(range(1, 7))
+    assert model.history["loss"].index.tolist() == list(range(6))
 
 
 def test_a_state_that_does_not_say_what_it_is_of_is_warned_of(adata, make_model, tmp_path):
@@ -291,3 +292,34 @@ def test_one_device_is_the_default(adata, make_model, monkeypatch):
     monkeypatch.setattr(_base, "run", lambda plan, options, **more: asked.append(options) or run(plan, options, **more))
     make_model(adata).train(max_steps=1, progress_bar=False)
     assert asked[0].devices == 1
+
+
+def test_what_is_held_out_is_not_named_where_nothing_is(adata, make_model):
+    with pytest.raises(
+        ValueError, match=r"validation='section' says what is held out, and validation_size=0 is nothing"
+    ):
+        make_model(adata).train(validation="section", validation_size=0)
+
+
+def test_a_reference_without_a_cost_is_refused(trained):
+    model, adata = trained
+    with pytest.raises(ValueError, match="reference is what the cost is measured on"):
+        model.coverage(adata, reference=adata)
+
+
+def test_weights_of_another_precision_are_read_as_float32(adata, make_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from scjepa.models import _store
+
+    model = make_model(adata)
+    model.save(tmp_path / "model")
+    file = tmp_path / "model" / "weights.safetensors"
+    save_file({name: weight.double() for name, weight in load_file(file).items()}, file)
+    facts = _store._read_facts(tmp_path / "model" / "model.json", "STJEPA")
+    sealed = _store.seal(facts, file)
+    (tmp_path / "model" / "model.json").write_text(json.dumps(sealed))
+    again = scjepa.STJEPA.load(tmp_path / "model", adata)
+    assert all(weight.dtype == torch.float32 for weight in again.module.parameters())
+    query = scjepa.STJEPA.load_query_data(adata, tmp_path / "model")
+    assert all(weight.dtype == torch.float32 for weight in query.module.parameters())

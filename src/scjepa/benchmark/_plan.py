@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from scjepa._config import STJEPAConfig, resolve, unknown_name
 from scjepa._plain import plain
+from scjepa._warn import warn
 from scjepa.benchmark._code import code_of
 from scjepa.benchmark._given import part_of
 from scjepa.benchmark.methods import METHODS, Method
@@ -126,7 +127,16 @@ def entries_of(
                 entries += _known(known, preset, {**((options or {}).get(known, {})), **(what or {})})
         else:
             raise TypeError(f"methods[{name!r}] is a {type(what).__name__}; give a function, or a mapping of options.")
+    warn_of_options(options or {}, [entry.name for entry in entries])
     return list({(e.name, e.settings, e.configuration): e for e in entries}.values())
+
+
+def warn_of_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Warn of options of methods that take no part."""
+    for name in options:
+        if name not in names:
+            there = ", ".join(dict.fromkeys(names))
+            warn(f"options has some for {name!r}, which takes no part; the methods are {there}.")
 
 
 def _names(methods: str | Sequence[str]) -> list[str]:

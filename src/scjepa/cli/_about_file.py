@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from scjepa import _keys
 from scjepa._config import PRESETS
 from scjepa._core.counts import about_nan, holds_counts
-from scjepa._features import kinds_of, told
+from scjepa._features import told, types_of
 from scjepa.cli._cells import Cells, Where, X, add_graph, read_cells, refuse_small_sections
 from scjepa.cli._files import H5AD, DataFile, data_files
 from scjepa.cli._join import join, keys_for, panels_of
@@ -72,7 +72,7 @@ def _contents(file: DataFile) -> tuple[dict[str, str], list[str]]:
     if not var.index.is_unique:
         twice = var.index[var.index.duplicated()][0]
         mind.append(f"Gene names are not unique, such as {twice!r}: adata.var_names_make_unique().")
-    strangers = told(var.index, kinds_of(var))
+    strangers = told(var.index, types_of(var))
     if strangers:
         mind.append(strangers)
     niches = [key for key, note in notes.items() if note.get("slot") == "obs" and key in obs]

@@ -14,7 +14,7 @@ from anndata import AnnData
 from anndata.io import read_elem
 
 from scjepa import _keys
-from scjepa._features import kinds_of
+from scjepa._features import types_of
 from scjepa.cli._files import SPATIALDATA, DataFile
 from scjepa.datasets import table_of
 
@@ -81,7 +81,7 @@ class Cells:
         What squidpy noted about the graph.
     panels
         Which technology measured which gene, genes × technologies, bool; ``None`` where the file does not say.
-    kinds
+    feature_types
         What each feature is, a gene or an antibody; ``None`` where the file does not say.
     """
 
@@ -95,7 +95,7 @@ class Cells:
     edges: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     graph_parameters: dict[str, Any] = field(default_factory=dict)
     panels: pd.DataFrame | None = None
-    kinds: pd.Series | None = None
+    feature_types: pd.Series | None = None
 
 
 def read_cells(file: DataFile, where: Where, *, use_graph: bool = True, use_counts: bool = True) -> Cells:
@@ -126,7 +126,7 @@ def read_cells(file: DataFile, where: Where, *, use_graph: bool = True, use_coun
             cells.edges = {part: read_elem(group["obsp"][key]) for part, key in keys.items() if key in group["obsp"]}
             cells.graph_parameters = _graph_parameters(group, where.neighbors_key)
         cells.sections = sections_of(group, obs, file, where.library_key)
-        cells.panels, cells.kinds = _panels(group), kinds_of(var)
+        cells.panels, cells.feature_types = _panels(group), types_of(var)
     if coordinates is None:
         coordinates = _computed_coordinates(file, where.spatial_key)
     cells.coordinates = np.asarray(coordinates, dtype=np.float64)

@@ -29,10 +29,12 @@ def as_anndata(cells: Cells, keys: DataKeys) -> AnnData:
         if key is not None:
             values = np.full(len(cells.names), cells.file.name) if names is None else names.to_numpy()
             obs[key] = pd.Categorical(values)
+    types = cells.feature_types
+    said = {} if types is None else {types.name: types.array}
     adata = AnnData(
         X=cells.counts if keys.layer is None else None,
         obs=obs,
-        var=pd.DataFrame({} if cells.kinds is None else {cells.kinds.name: cells.kinds.array}, index=cells.genes),
+        var=pd.DataFrame(said, index=cells.genes),
         layers={} if keys.layer is None else {keys.layer: cells.counts},
         obsm={keys.spatial_key: cells.coordinates},
         obsp={f"{keys.neighbors_key}_{part}": matrix for part, matrix in cells.edges.items()},

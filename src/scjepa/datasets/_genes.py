@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scjepa._features import kinds_of, no_genes
+from scjepa._features import no_genes, types_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,7 +39,7 @@ def only_genes(adata: AnnData) -> AnnData:
     --------
     >>> adata = scjepa.datasets.only_genes(adata)
     """
-    others = no_genes(adata.var_names, kinds_of(adata.var)).values()
+    others = no_genes(adata.var_names, types_of(adata.var)).values()
     kept = ~np.any([np.zeros(adata.n_vars, dtype=bool), *others], axis=0)
     if not kept.any():
         raise ValueError(f"None of the {adata.n_vars:,} features is a gene, such as {str(adata.var_names[0])!r}.")

@@ -167,6 +167,9 @@ class JEPAModel(BaseModelClass):
     def _check_trainable(self) -> None:
         """Raise where the model cannot train on its data."""
 
+    def _check_batches(self, config: TrainConfig) -> None:
+        """Raise where the data cannot be put into batches as the configuration says."""
+
     def train(
         self,
         max_epochs: int | None = None,
@@ -282,6 +285,9 @@ class JEPAModel(BaseModelClass):
         _check_trainer_arguments(trainer_kwargs, option_names)
         if early_stopping and config.validation_size == 0:
             raise ValueError("early_stopping needs held-out cells: pass validation_size=0.1 or so.")
+        if validation is not None and config.validation_size == 0:
+            raise ValueError(f"validation={validation!r} says what is held out, and validation_size=0 is nothing.")
+        self._check_batches(config)
         task = self._task(config.validation_size, validation)
         module, source, train_cells, held_out = task.module, task.source, task.train_cells, task.held_out
         monitor = held_out if len(held_out) else train_cells

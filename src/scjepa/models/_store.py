@@ -136,7 +136,7 @@ def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dic
         for name in list(weights)
         if name.startswith(f"{STATISTICS}.")
     }
-    return facts, {name: w.float() if w.dtype == torch.float16 else w for name, w in weights.items()}
+    return facts, {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
 
 
 def _read_facts(file: Path, model_name: str) -> dict[str, Any]:

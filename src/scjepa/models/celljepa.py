@@ -21,6 +21,7 @@ from scjepa._cell_config import (
     PerturbationConfig,
     resolve_cells,
 )
+from scjepa._config import TrainConfig
 from scjepa._core.anndata import require_anndata
 from scjepa._features import warn_of_no_genes
 from scjepa._plain import seed_of
@@ -229,6 +230,17 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             self._drop_reference()
         return task
 
+    def _check_batches(self, config: TrainConfig) -> None:
+        if config.batches != "section":
+            return
+        if self._perturbation_task is not None:
+            raise ValueError("Cells of a perturbation screen are batched by chance: leave batches at 'mixed'.")
+        if self.keys.batch_key is None:
+            raise ValueError(
+                "batches='section' makes batches of cells of one batch, and the data names none: "
+                "setup_anndata(adata, batch_key=...) before the model is made, or batches='mixed'."
+            )
+
     def _after_training(self, trainer: Any, history: Any, train_cells: np.ndarray, held_out: np.ndarray) -> None:
         super()._after_training(trainer, history, train_cells, held_out)
         if self._stage == "finetuning":  # said here, for an interrupted run has changed the weights as well
@@ -244,7 +256,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         parts |= {name: part for name, part in own.items() if name not in ("training", "finetuning", "perturbation")}
         if self.modules is not None:
             parts["gene modules"] = digest(self.modules.facts())
-        return {**self._options_of_reference(), **parts, "stage": stage}
+        return {"stage": stage, **self._options_of_reference(), **parts}
 
     def _begin(self, stage: str) -> None:
         """Take up a stage; heads that it needs and that are not there yet come from the seed alone."""

@@ -496,3 +496,34 @@ def test_words_that_may_mean_no_label_are_warned_of(make_adata, make_model):
     words = [str(one.message) for one in told]
     assert any("30 cells have the batch 'nan'" in each for each in words)
     assert any("30 cells have the label 'Unknown'" in each for each in words)
+
+
+def test_batches_of_one_batch_need_to_be_told_apart(adata, make_model, quiet):
+    model = make_model(adata, {"labels_key": "cell_type"})
+    with pytest.raises(
+        ValueError, match="batches='section' makes batches of cells of one batch, and the data names none"
+    ):
+        model.train(plan_kwargs={"batches": "section"}, **quiet)
+
+
+def test_numpys_scalars_are_saved(adata, make_model, quiet, tmp_path):
+    model = make_model(adata, seed=np.int64(3), masking={"ratio": np.float32(0.25)})
+    model.train(max_steps=np.int64(2), **quiet)
+    model.finetune(np.int64(1), **quiet)
+    adata.obs["condition"] = np.where(np.arange(adata.n_obs) % 2, "ctrl", "GENE1+ctrl")
+    model.train_perturbation(delta_aware=np.bool_(True), target_sum=np.float32(100), max_steps=np.int64(1), **quiet)
+    model.save(tmp_path / "model")
+    again = scjepa.CellJEPA.load(tmp_path / "model", adata)
+    assert (again.seed, again.config.masking.ratio) == (3, 0.25)
+    assert again.perturbation_.target_sum == 100
+
+
+def test_a_state_of_other_labels_or_of_another_stage_is_not_taken_up(make_adata, make_model, quiet, tmp_path):
+    state = {"checkpoint_dir": tmp_path, "ckpt_path": "last", **quiet}
+    make_model(make_adata()).finetune(max_steps=2, checkpoint_every=1, **state)
+    other = make_adata()
+    other.obs["cell_type"] = other.obs["cell_type"].to_numpy()[::-1]
+    with pytest.raises(ValueError, match="its labels are not those of this data"):
+        make_model(other).finetune(max_steps=2, **state)
+    with pytest.raises(ValueError, match="its stage is 'finetuning', here it is 'pretraining'"):
+        make_model(make_adata()).train(max_steps=2, **state)

@@ -14,7 +14,7 @@ from typing import Any
 from scjepa._cell_config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 from scjepa._config import unknown_name
 from scjepa._plain import plain
-from scjepa.benchmark._plan import _word, code_of
+from scjepa.benchmark._plan import _word, code_of, warn_of_options
 from scjepa.benchmark.cells._methods import (
     BATCHES,
     CELL_METHODS,
@@ -166,6 +166,7 @@ def entries_of(
                 entries.append(_known(known, training, own))
         else:
             raise TypeError(f"methods[{name!r}] is a {type(what).__name__}; give a function, or a mapping of options.")
+    warn_of_options(options or {}, [entry.name for entry in entries])
     return list({entry.name: entry for entry in entries}.values())
 
 
