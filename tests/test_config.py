@@ -101,7 +101,7 @@ def test_wrong_type_of_part_is_told():
     [
         (
             {"objective": {"name": "lejepa", "token_weight": 2}},
-            "token_weight does nothing here, .* 'lejepa'",
+            r"token_weight does nothing here, .* 'lejepa'",
         ),
         ({"objective": "lejepa", "masking": {"query_fraction": 0.5}}, r"masking\.query_fraction does nothing"),
         ({"objective": {"adversarial_weight": 1.0}}, r"objective\.adversarial_weight does nothing here.* 'ijepa'"),

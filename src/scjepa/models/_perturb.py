@@ -106,6 +106,8 @@ class PerturbationMixin(JEPAModel):
         size = _changed(self.config.perturbation.training, max_epochs, *asked).validation_size
         conditions = Conditions.of_adata(self.adata, condition_key)
         chosen = split_of(split, conditions)
+        if chosen.validation and options.get("validation_size") is not None:
+            raise ValueError("The split has validation conditions, which are held out: leave validation_size out.")
         named = [name for names in chosen.parts().values() for name in names]
         genes = {gene for name in (*named, *conditions.names) for gene in parse_condition(name, self.adata.var_names)}
         measured = [name for name in self.adata.var_names if name in self.vocabulary]
