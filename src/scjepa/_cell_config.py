@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from scjepa._config import Idle, TrainConfig, _one_of, _override, _positive, _within, unknown_name, warn_of_idle
-from scjepa._plain import take_plain
+from scjepa._core.plain import take_plain
 
 
 @dataclass(frozen=True)

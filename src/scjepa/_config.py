@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
-from scjepa._plain import take_plain
+from scjepa._core.plain import take_plain
 from scjepa._warn import warn
 
 

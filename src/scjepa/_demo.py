@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData, read_h5ad
 
 from scjepa import _keys
-from scjepa._labels import labels_of
+from scjepa._core.labels import labels_of
 
 
 @dataclass(frozen=True)

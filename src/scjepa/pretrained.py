@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scjepa._config import unknown_name
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 from scjepa.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from anndata import AnnData
 
 from scjepa._config import STJEPAConfig, resolve, unknown_name
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 from scjepa._warn import warn
 from scjepa.benchmark._code import code_of
 from scjepa.benchmark._given import part_of

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scjepa import _keys
-from scjepa._plain import take_plain
+from scjepa._core.plain import take_plain
 from scjepa.benchmark._readouts import READOUTS, check_readouts
 from scjepa.benchmark._tasks import Task
 from scjepa.benchmark.methods import MethodResult

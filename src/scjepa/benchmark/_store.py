@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 from scjepa.benchmark._code import UNKNOWN
 from scjepa.benchmark._files import alone, check_folder, whole
 from scjepa.benchmark._plan import Level

@@ -15,11 +15,11 @@ from scipy.spatial import cKDTree
 from scjepa import _keys
 from scjepa._config import PRESETS
 from scjepa._core.counts import about_nan, holds_counts
-from scjepa._features import told, types_of
 from scjepa.cli._cells import Cells, Where, X, add_graph, read_cells, refuse_small_sections
 from scjepa.cli._files import H5AD, DataFile, data_files
 from scjepa.cli._join import join, keys_for, panels_of
 from scjepa.cli._report import lines
+from scjepa.datasets._genes import told, types_of
 from scjepa.tokens.counts import iter_rows, keep_entries, totals_of
 from scjepa.tokens.memory import readable_bytes
 from scjepa.tokens.neighborhoods import build_neighbor_table

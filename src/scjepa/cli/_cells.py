@@ -14,9 +14,9 @@ from anndata import AnnData
 from anndata.io import read_elem
 
 from scjepa import _keys
-from scjepa._features import types_of
 from scjepa.cli._files import SPATIALDATA, DataFile
 from scjepa.datasets import table_of
+from scjepa.datasets._genes import types_of
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scjepa._config import _positive, _within, unknown_name
+from scjepa._core.plain import take_plain
 from scjepa._keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
-from scjepa._plain import take_plain
 
 if TYPE_CHECKING:
     from anndata import AnnData

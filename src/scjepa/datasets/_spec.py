@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scjepa._config import _positive, _within
+from scjepa._core.plain import take_plain, whole
 from scjepa._keys import as_key
-from scjepa._plain import take_plain, whole
 from scjepa.datasets._difficulty import Difficulty
 
 MEASURED = "measured"

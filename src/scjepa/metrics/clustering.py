@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scjepa._core.labels import warn_of_words
 from scjepa._keys import UNLABELLED
-from scjepa._labels import warn_of_words
 
 if TYPE_CHECKING:
     import pandas as pd

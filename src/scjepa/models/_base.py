@@ -22,7 +22,7 @@ from scvi.model.base import BaseModelClass
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
 from scjepa._core.anndata import require_anndata
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 from scjepa._warn import warn
 from scjepa.models import _store
 from scjepa.models._data import DataKeys, counts_of, fingerprint

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of
 from scjepa._core.counts import advice_on
-from scjepa._labels import labels_of, warn_of_words
+from scjepa._core.labels import labels_of, warn_of_words
 from scjepa.models._cache import counts_digest, through_cache
 from scjepa.models._data import codes_of, counts_mark, names_of
 from scjepa.models._fields import LabelField, PanelField, _NamedField, require_places

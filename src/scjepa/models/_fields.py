@@ -20,7 +20,7 @@ from scjepa import _keys
 from scjepa._config import unknown_name
 from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of
 from scjepa._core.graph import graph_call
-from scjepa._labels import warn_of_words
+from scjepa._core.labels import warn_of_words
 from scjepa._warn import warn
 from scjepa.models._data import DataKeys
 from scjepa.tokens.vocabulary import Vocabulary

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from scjepa import _keys
 from scjepa._config import STJEPAConfig, unknown_name
-from scjepa._plain import seed_of
+from scjepa._core.plain import seed_of
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._embed import AUTO, CHUNK, check_batch_size, embed_genes, embed_scales

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa._core.anndata import flags_of, missing_key
-from scjepa._labels import labels_of, means_none
+from scjepa._core.labels import labels_of, means_none
 from scjepa._warn import warn
 from scjepa.datasets import read_gmt
 from scjepa.tokens.vocabulary import Vocabulary

@@ -15,9 +15,9 @@ from torch import Tensor
 from scjepa import pretrained
 from scjepa._config import unknown_name
 from scjepa._core.anndata import require_anndata
-from scjepa._features import warn_of_no_genes
-from scjepa._plain import seed_of
+from scjepa._core.plain import seed_of
 from scjepa._warn import warn
+from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models import _store
 from scjepa.models._base import JEPAModel
 from scjepa.models._device import check_device

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 from scjepa.pretrained import MODEL_FILE, WEIGHTS_FILE
 
 ADATA_FILE = "adata.h5ad"

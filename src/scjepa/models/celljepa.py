@@ -23,9 +23,9 @@ from scjepa._cell_config import (
 )
 from scjepa._config import TrainConfig
 from scjepa._core.anndata import require_anndata
-from scjepa._features import warn_of_no_genes
-from scjepa._plain import seed_of
+from scjepa._core.plain import seed_of
 from scjepa._warn import warn
+from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models._base import JEPAModel, Task
 from scjepa.models._cell_query import CellQueryMixin
 from scjepa.models._cell_use import CellUseMixin

@@ -22,9 +22,9 @@ from scjepa._config import (
     resolve,
 )
 from scjepa._core.anndata import require_anndata
-from scjepa._features import warn_of_no_genes
-from scjepa._plain import seed_of
+from scjepa._core.plain import seed_of
 from scjepa._warn import warn
+from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models._base import JEPAModel
 from scjepa.models._coverage import CoverageMixin
 from scjepa.models._data import CellData, DataKeys, normalizations_of, panels_of, tables_of

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 from scjepa.perturbation._conditions import CONTROL, canonical
 
 CATEGORIES = ("single", "combo_seen0", "combo_seen1", "combo_seen2")

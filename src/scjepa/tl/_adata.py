@@ -11,8 +11,8 @@ from scjepa import _keys
 from scjepa._config import unknown_name
 from scjepa._core.anndata import array_of, counts_of, missing_key, notes_of, refuse_adata, require_anndata, text_of
 from scjepa._core.counts import advice_on
-from scjepa._labels import means_none, warn_of_words
-from scjepa._plain import plain
+from scjepa._core.labels import means_none, warn_of_words
+from scjepa._core.plain import plain
 from scjepa.tokens.counts import CountCheck
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 
 FORMAT = 1
 DESCRIPTION = "table.json"

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from tqdm.auto import tqdm
 
 from scjepa._config import TrainConfig, _positive
-from scjepa._plain import take_plain
+from scjepa._core.plain import take_plain
 from scjepa._warn import warn
 from scjepa.nn.precision import float32_default
 from scjepa.training.history import History

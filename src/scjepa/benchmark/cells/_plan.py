@@ -13,7 +13,7 @@ from typing import Any
 
 from scjepa._cell_config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 from scjepa._config import unknown_name
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 from scjepa.benchmark._plan import _word, code_of, warn_of_options
 from scjepa.benchmark.cells._methods import (
     BATCHES,

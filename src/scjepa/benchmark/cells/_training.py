@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scjepa._cell_config import CellJEPAConfig, resolve_cells
-from scjepa._plain import take_plain
+from scjepa._core.plain import take_plain
 
 
 @dataclass(frozen=True)

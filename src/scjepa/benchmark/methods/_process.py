@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 from anndata import AnnData
 
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 from scjepa.benchmark.methods._result import PARTS, MethodError
 
 PYTHON_VARIABLE = "SCJEPA_PEERS_PYTHON"

@@ -15,7 +15,7 @@ from anndata import AnnData
 
 from scjepa import _keys
 from scjepa._config import unknown_name
-from scjepa._plain import plain
+from scjepa._core.plain import plain
 from scjepa.benchmark.methods import _cache, _memory
 from scjepa.benchmark.methods._inputs import digest, prepare, restore, with_counts
 from scjepa.benchmark.methods._process import ADAPTERS, find_python, run_in_process

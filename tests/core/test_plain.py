@@ -20,7 +20,7 @@ from scjepa import (
 )
 from scjepa._cell_config import resolve_cells
 from scjepa._config import resolve
-from scjepa._plain import plain, seed_of, whole
+from scjepa._core.plain import plain, seed_of, whole
 from scjepa.benchmark import CellScoring, CellTraining, Scoring
 from scjepa.perturbation import PerturbationSplit
 from scjepa.pretrained import Card
