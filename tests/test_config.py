@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 
 from scjepa import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, TrainConfig
+from scjepa._cell_config import resolve_cells
 from scjepa._config import resolve
 
 
@@ -92,3 +94,48 @@ def test_wrong_values_are_told(make, words):
 def test_wrong_type_of_part_is_told():
     with pytest.raises(TypeError, match="EncoderConfig or a mapping"):
         resolve("base", encoder=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"objective": {"name": "lejepa", "token_weight": 2}},
+            r"token_weight does nothing here, .* 'lejepa'",
+        ),
+        ({"objective": "lejepa", "masking": {"query_fraction": 0.5}}, r"masking\.query_fraction does nothing"),
+        ({"objective": {"adversarial_weight": 1.0}}, r"objective\.adversarial_weight does nothing here.* 'ijepa'"),
+        ({"objective": {"nearby_weight": 0, "nearby_steps": 5}}, r"nearby_steps does nothing.*nearby_weight is 0"),
+        ({"objective": {"sigreg_projections": 9}}, "sigreg_projections does nothing"),
+        ({"encoder": {"n_bins": 20}}, r"encoder\.n_bins does nothing here, for encoder\.value is not 'bins'"),
+        ({"encoder": {"metatoken": False}, "masking": {"metatoken_dropout": 0.5}}, "metatoken_dropout does nothing"),
+    ],
+)
+def test_options_without_effect_are_told(changes, words):
+    with pytest.warns(UserWarning, match=words):
+        resolve("base", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"objective": {"jepa_weight": 0, "target_norm": "batch"}}, r"objective\.target_norm does nothing"),
+        ({"objective": {"temperature": 0.2}}, r"objective\.temperature does nothing.*contrast_weight is 0"),
+        ({"finetuning": {"objective": {"similarity": 0.2}}}, r"finetuning\.objective\.similarity does nothing"),
+        ({"training": {"decay": 0.5}}, r"training\.decay does nothing"),
+    ],
+)
+def test_options_of_cells_without_effect_are_told(changes, words):
+    with pytest.warns(UserWarning, match=words):
+        resolve_cells("base", **changes)
+
+
+def test_options_with_an_effect_and_those_set_to_0_are_not_told():
+    lejepa = {"name": "lejepa", "n_views": 3, "token_weight": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve("base", objective=lejepa, encoder={"value": "bins", "n_bins": 9})
+        resolve("base", objective={"sigreg_weight": 0.1, "sigreg_projections": 9})
+        resolve_cells("base", objective={"jepa_weight": 0}, training={"schedule": "steps", "decay": 0.5})
+        for name in PRESETS:
+            resolve(name, training={"max_steps": 3})

@@ -5,11 +5,12 @@ The same style, and the same overriding, as :mod:`scjepa._config`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from scjepa._config import TrainConfig, _one_of, _override, _positive, _within, unknown_name
+from scjepa._config import Idle, TrainConfig, _one_of, _override, _positive, _within, unknown_name, warn_of_idle
+from scjepa._core.plain import take_plain
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class CellTokenConfig:
     n_embedded: int | None = None
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "n_tokens")
         if self.n_embedded is not None:
             _positive(self, "n_embedded")
@@ -85,6 +87,7 @@ class CellEncoderConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std")
         _within(self, 0.0, 1.0, "dropout")
         _one_of(self, "cls", ("learned", "mean"))
@@ -109,8 +112,7 @@ class CellMaskingConfig:
     ratio: float | tuple[float, ...] = 0.15
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ratio, int | float):
-            object.__setattr__(self, "ratio", tuple(self.ratio))
+        take_plain(self)
         if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
             raise ValueError(f"CellMaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
 
@@ -200,6 +202,7 @@ class CellObjectiveConfig:
     covariance_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _one_of(self, "contrast", ("supervised", "original", "scgpt"))
         _one_of(self, "target_view", ("all", "masked"))
         _one_of(self, "target_norm", ("none", "batch"))
@@ -302,6 +305,7 @@ class PerturbationConfig:
     n_tokens: int = 600
 
     def __post_init__(self) -> None:
+        take_plain(self)
         guards = ("variance_weight", "covariance_weight")
         for name in ("cell_reconstruction_weight", "cell_prompt_weight", "module_weight", *guards):
             if getattr(self.objective, name) > 0:
@@ -426,6 +430,46 @@ CELL_PRESETS: dict[str, CellJEPAConfig] = {
 """``demo`` for a laptop, ``base`` to begin with, ``paper`` the paper's model; ``modules``: gene modules as tokens."""
 
 
+def _idle_objective(part: str, objective: Callable[[CellJEPAConfig], CellObjectiveConfig]) -> tuple[Idle, ...]:
+    """Return the options of an objective that do nothing where a weight is 0, or the other form is taken."""
+
+    def alone(config: CellJEPAConfig) -> bool:
+        return config.tokens.unit == "gene" and objective(config).jepa_weight == 0
+
+    of_jepa = ("jepa_distance", "predictor", "target_view", "target_norm", "variance_weight", "covariance_weight")
+    of_contrast = ("contrast", "temperature", "similarity", "self_pairs")
+    return (
+        (part, of_jepa, alone, f"{part}.jepa_weight is 0"),
+        (part, of_contrast, lambda c: objective(c).contrast_weight == 0, f"{part}.contrast_weight is 0"),
+        (
+            part,
+            ("temperature",),
+            lambda c: objective(c).contrast_weight > 0 and objective(c).contrast != "supervised",
+            f"{part}.contrast is not 'supervised'",
+        ),
+        (
+            part,
+            ("similarity",),
+            lambda c: objective(c).contrast_weight > 0 and objective(c).contrast == "supervised",
+            f"{part}.contrast is 'supervised'",
+        ),
+    )
+
+
+_IDLE: tuple[Idle, ...] = (
+    *_idle_objective("objective", lambda c: c.objective),
+    *_idle_objective("finetuning.objective", lambda c: c.finetuning.objective),
+    *_idle_objective("perturbation.objective", lambda c: c.perturbation.objective),
+    ("training", ("decay",), lambda c: c.training.schedule != "steps", "training.schedule is not 'steps'"),
+    (
+        "training",
+        ("final_learning_rate",),
+        lambda c: c.training.schedule == "steps",
+        "training.schedule is 'steps'",
+    ),
+)
+
+
 def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJEPAConfig:
     """Return the configuration of ``preset`` with the given parts overridden.
 
@@ -448,4 +492,7 @@ def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJE
         config = CELL_PRESETS[preset]
     else:
         raise ValueError(unknown_name("preset", preset, CELL_PRESETS))
-    return _override(config, {name: part for name, part in parts.items() if part is not None})
+    changes = {name: part for name, part in parts.items() if part is not None}
+    resolved = _override(config, changes)
+    warn_of_idle(resolved, changes, _IDLE)
+    return resolved

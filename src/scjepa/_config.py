@@ -6,11 +6,14 @@ A preset is a starting point: each part can be overridden by a mapping or by a d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
+
+from scjepa._core.plain import take_plain
+from scjepa._warn import warn
 
 
 def _number(owner: object, name: str) -> Any:
@@ -76,6 +79,7 @@ class TokenConfig:
     tokenizer: str = "graph"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "n_tokens", "n_neighbors")
         _one_of(self, "ties", ("order", "shared"))
         _one_of(self, "tokenizer", ("graph", "neighborhood"))
@@ -153,6 +157,7 @@ class EncoderConfig:
     n_bins: int = 50
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std", "n_bins")
         _within(self, 0.0, 1.0, "dropout")
         _one_of(self, "value_scale", ("log1p", "identity"))
@@ -191,6 +196,7 @@ class MaskingConfig:
     metatoken_dropout: float = 0.15
 
     def __post_init__(self) -> None:
+        take_plain(self)
         if not 0 < _number(self, "ratio") < 1:
             raise ValueError(f"MaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
         if not 0 < _number(self, "query_fraction") <= 1:
@@ -275,6 +281,7 @@ class ObjectiveConfig:
     adversarial_weight: float = 0.1
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "predictor_layers", "sigreg_projections")
         _within(self, 0.0, 1.0, "sigreg_share")
         if self.n_views < 2:
@@ -345,6 +352,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
+        take_plain(self)
         if self.max_steps is None and self.max_epochs is None:
             raise ValueError("TrainConfig needs max_steps or max_epochs.")
         for name in ("max_steps", "max_epochs", "clip"):
@@ -442,6 +450,60 @@ different); ``paper_ablation`` and ``paper`` the paper's models. ``demo`` and ``
 shorter and a longer time."""
 
 
+_OF_LEJEPA = ("n_views", "sigreg_share", "adversarial_weight")
+"""Options of an objective that ``"lejepa"`` alone reads; ``sigreg_projections`` may be read by either."""
+
+_READ_BY_LEJEPA = ("name", "sigreg_projections", *_OF_LEJEPA)
+_NOT_LEJEPA = tuple(f.name for f in fields(ObjectiveConfig) if f.name not in _READ_BY_LEJEPA)
+
+Idle = tuple[str, tuple[str, ...], Callable[[Any], bool], str]
+"""Options that do nothing: their part, their names, in which configurations, and why."""
+
+_IDLE: tuple[Idle, ...] = (
+    ("objective", _NOT_LEJEPA, lambda c: c.objective.name == "lejepa", "objective.name is 'lejepa'"),
+    ("masking", ("n_masks", "query_fraction"), lambda c: c.objective.name == "lejepa", "objective.name is 'lejepa'"),
+    ("objective", _OF_LEJEPA, lambda c: c.objective.name == "ijepa", "objective.name is 'ijepa'"),
+    (
+        "objective",
+        ("sigreg_projections",),
+        lambda c: c.objective.name == "ijepa" and c.objective.sigreg_weight == 0,
+        "objective.sigreg_weight is 0",
+    ),
+    ("objective", ("nearby_steps",), lambda c: c.objective.nearby_weight == 0, "objective.nearby_weight is 0"),
+    ("objective", ("cell_weight",), lambda c: c.tokens.summed, "tokens.tokenizer is 'neighborhood'"),
+    ("encoder", ("n_bins",), lambda c: c.encoder.value != "bins", "encoder.value is not 'bins'"),
+    ("masking", ("metatoken_dropout",), lambda c: not c.encoder.metatoken, "encoder.metatoken is False"),
+)
+
+
+def warn_of_idle(config: Any, changes: Mapping[str, Any], idle: Sequence[Idle]) -> None:
+    """Warn of options that a call names and that do nothing in what comes of it.
+
+    Parameters
+    ----------
+    config
+        The configuration with the changes.
+    changes
+        Changes by part; those that are mappings name options.
+    idle
+        Options that do nothing.
+    """
+    for part, names, when, why in idle:
+        owner, _, inner = part.partition(".")
+        change = changes.get(owner)
+        change = change.get(inner) if inner and isinstance(change, Mapping) else change
+        named = [name for name in names if isinstance(change, Mapping) and name in change]
+        off = [name for name in named if getattr(_part(config, part), name) != 0]  # 0 says that nothing is meant
+        if off and when(config):
+            warn(f"{', '.join(f'{part}.{name}' for name in off)} does nothing here, for {why}.")
+
+
+def _part(config: Any, name: str) -> Any:
+    for step in name.split("."):
+        config = getattr(config, step)
+    return config
+
+
 def unknown_name(kind: str, name: object, known: Any) -> str:
     """Return the sentence of an error about a name that is not known, with the nearest that is."""
     known = sorted(map(str, known))
@@ -484,6 +546,11 @@ def resolve(preset: str | STJEPAConfig = "base", **parts: Any) -> STJEPAConfig:
     ------
     ValueError
         If the preset, a part or an option is not known, or a value is out of its range.
+
+    Warns
+    -----
+    UserWarning
+        If an option that is named does nothing beside the others.
     """
     if isinstance(preset, STJEPAConfig):
         config = preset
@@ -493,4 +560,7 @@ def resolve(preset: str | STJEPAConfig = "base", **parts: Any) -> STJEPAConfig:
         raise ValueError(unknown_name("preset", preset, PRESETS))
     if isinstance(parts.get("objective"), str):
         parts["objective"] = {"name": parts["objective"]}
-    return _override(config, {name: part for name, part in parts.items() if part is not None})
+    changes = {name: part for name, part in parts.items() if part is not None}
+    resolved = _override(config, changes)
+    warn_of_idle(resolved, changes, _IDLE)
+    return resolved

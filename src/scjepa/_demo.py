@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData, read_h5ad
 
 from scjepa import _keys
+from scjepa._core.labels import labels_of
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     step("embeddings and niches")
     adata.obsm[_keys.EMBEDDING] = model.get_latent_representation()
     adata.obsm[_keys.EMBEDDING_CELL] = model.get_latent_representation(scale="cell")
-    known = None if label is None else adata.obs[label].replace("unlabelled", np.nan).nunique()
+    known = None if label is None else len(set(labels_of(adata.obs[label])) - {None})
     n_niches = options.n_niches or known
     scjepa.tl.niche_readout(adata, by=section)
     scjepa.tl.niches(adata, _keys.EMBEDDING_NICHE, n_niches=n_niches)

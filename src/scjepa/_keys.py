@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Collection
 from typing import Final
 
 SPATIAL: Final = "spatial"
@@ -48,5 +51,27 @@ TECHNOLOGY: Final = "technology"
 REGION: Final = "region"
 CELL_TYPE: Final = "cell_type"
 
-UNLABELLED: Final = ("unlabelled",)
-"""Labels that mean "no label" by default."""
+UNLABELLED: Final = ("unlabelled", "unlabeled")
+"""Labels that mean "no label" by default; the first is what cells without one are called."""
+
+_MOST_BYTES = 120
+"""Bytes of a key at most: zarr makes a file of each, with a suffix of its own."""
+
+_NO_KEY = re.compile(r"_index|\.*|__.*|.*[/\\\x00-\x1f\x7f].*|\s.*|.*\s", re.DOTALL)
+"""What h5ad or zarr cannot take, or keep, as the name of a column or an entry."""
+
+
+def as_key(name: str) -> str:
+    """Return a name that users gave, of a technology or a niche, as a key that h5ad and zarr can hold.
+
+    Names that can be keys are; of others, such as ``"10x/Visium"``, it is what can be of them, and a checksum.
+    """
+    if not _NO_KEY.fullmatch(name) and len(name.encode()) <= _MOST_BYTES:
+        return name
+    readable = re.sub(r"[^\w.+-]+", "_", name)[:20].strip("._") or "name"
+    return f"{readable}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def key_in(keys: Collection[str], name: str) -> str | None:
+    """Return the key under which ``keys`` hold what is of ``name``: the name itself, or :func:`as_key` of it."""
+    return next((key for key in (name, as_key(name)) if key in keys), None)

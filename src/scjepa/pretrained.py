@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scjepa._config import unknown_name
+from scjepa._core.plain import plain
 from scjepa.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Card:
                 rows = () if isinstance(value, str | Mapping) else tuple(value)
                 if not all(isinstance(row, Mapping) for row in rows) or isinstance(value, str | Mapping):
                     raise TypeError(f"Card.{field.name} must be a list of mappings, one for each row, found {value!r}.")
-                object.__setattr__(self, field.name, tuple(dict(row) for row in rows))
+                object.__setattr__(self, field.name, tuple(plain(row, arrays=True) for row in rows))
             elif not isinstance(value, str):
                 raise TypeError(f"Card.{field.name} must be text, found {value!r}.")
         if not self.name.strip():

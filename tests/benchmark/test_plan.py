@@ -190,3 +190,14 @@ def test_the_untrained_encoder_is_changed_with_st_jepa_in_what_it_reads():
         "demo, encoder.rank=none": {"preset": "demo", "encoder": {"rank": "none"}},
         "demo, encoder.value=mlp": {"preset": "demo", "encoder": {"value": "mlp"}},
     }
+
+
+def test_options_of_a_method_that_takes_no_part_are_warned_of():
+    with pytest.warns(UserWarning, match="options has some for 'novae', which takes no part"):
+        entries_of("untrained", options={"novae": {"max_epochs": 2}})
+
+
+def test_values_of_axes_that_are_numpys_are_the_same_levels():
+    swept, plain = {"masking.ratio": np.linspace(0.3, 0.6, 2)}, {"masking.ratio": [0.3, 0.6]}
+    entries = entries_of("stjepa", preset="demo")
+    assert ablation(entries, swept) == ablation(entries, plain)

@@ -134,6 +134,18 @@ def test_the_state_of_another_run_is_not_resumed(data, tiny, tmp_path, capsys):
     assert main([*words, *state, "--overwrite", "--resume"]) == 0
 
 
+def test_the_state_of_other_cells_in_a_file_of_that_name_is_not_resumed(make_tissue, tiny, tmp_path, capsys):
+    file = tmp_path / "a.h5ad"
+    make_tissue(1).write_h5ad(file)
+    words = ["fit", str(file), "--out", str(tmp_path / "m"), *tiny, "--quiet", "--checkpoint-dir", str(tmp_path / "s")]
+    assert main([*words, "--resume"]) == 0
+    make_tissue(2).write_h5ad(file)  # as many cells and genes
+    assert main([*words, "--resume"]) == 1
+    assert "another run: data differ" in capsys.readouterr().err
+    assert main([*words, "--resume", "--overwrite"]) == 1
+    assert "another run: data differ" in capsys.readouterr().err
+
+
 def test_a_run_that_has_ended_is_resumed_by_doing_nothing(data, tiny, tmp_path, capsys):
     out, words = tmp_path / "m", ["fit", str(data / "a.h5ad"), *tiny]
     again = [*words, "--out", str(out), "--checkpoint-dir", str(tmp_path / "state"), "--resume"]
@@ -162,9 +174,9 @@ def _heed_interrupts() -> None:
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_fit_that_is_stopped_resumes_to_the_same_model(data, tiny, tmp_path, signal_number):
-    words = ["fit", str(data / "a.h5ad"), *tiny, "--steps", "400", "--checkpoint-every", "5"]
+    words = ["fit", str(data / "a.h5ad"), *tiny, "--steps", "400"]
     state = tmp_path / "state"
-    stopped = [*words, "--out", str(tmp_path / "m"), "--checkpoint-dir", str(state)]
+    stopped = [*words, "--out", str(tmp_path / "m"), "--checkpoint-dir", str(state), "--checkpoint-every", "5"]
     run = subprocess.Popen(
         [sys.executable, "-m", "scjepa.cli", *stopped],
         stderr=subprocess.PIPE,
@@ -199,9 +211,17 @@ def test_genes_of_files_that_differ_in_case_only_are_warned_of(data, make_tissue
     files = [str(data / "a.h5ad"), str(tmp_path / "upper.h5ad")]
     assert main(["fit", *files, "--out", str(tmp_path / "m"), *tiny, "--quiet"]) == 0
     told = capsys.readouterr().err
-    assert f"warning: 21 genes of {files[1]} differ from those of the files before it in case only" in told
-    assert f"'GENE_005' from 'gene_005' of {files[0]}" in told
+    assert told.count("warning: 21 genes of 'upper' differ from those of the objects before it in case only") == 1
+    assert "'GENE_005' from 'gene_005' of 'a'" in told
     assert "rename adata.var_names" in told
+
+
+def test_features_that_are_no_genes_are_warned_of(make_tissue, tiny, tmp_path, capsys):
+    adata = make_tissue(1)
+    adata.var["feature_types"] = ["Antibody Capture"] * 3 + ["Gene Expression"] * (adata.n_vars - 3)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert main(["fit", str(tmp_path / "a.h5ad"), "--out", str(tmp_path / "m"), *tiny, "--quiet"]) == 0
+    assert "3 antibodies (" in capsys.readouterr().err
 
 
 def test_genes_in_both_cases_in_every_file_are_no_mistake(make_tissue, tiny, tmp_path, capsys):

@@ -62,6 +62,23 @@ def test_what_to_mind(make_tissue, tmp_path, capsys):
     assert "in all" in report
 
 
+def test_features_that_are_no_genes_are_minded(make_tissue, tmp_path, capsys):
+    adata = make_tissue(1)
+    adata.var_names = ["NegPrb0", "BLANK_0001", *adata.var_names[2:]]
+    adata.var["feature_types"] = ["Gene Expression"] * (adata.n_vars - 1) + ["Antibody Capture"]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert main(["info", str(tmp_path / "a.h5ad")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "and 1 antibodies (" in told
+    assert "2 control probes ('NegPrb0', 'BLANK_0001')" in told
+    assert "scjepa.datasets.only_genes(adata)" in told
+
+
+def test_a_table_of_no_spatialdata_store_is_told(data, capsys):
+    assert main(["info", str(data / "a.h5ad"), "--table", "cells"]) == 1
+    assert "--table cells names a table of SpatialData stores" in capsys.readouterr().err
+
+
 def test_a_file_without_coordinates_is_still_told_of(make_tissue, tmp_path, capsys):
     adata = make_tissue(1)
     del adata.obsm["spatial"]

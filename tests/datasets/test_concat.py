@@ -48,7 +48,8 @@ def test_names_become_sections_and_technologies():
 @settings(deadline=None, max_examples=15)
 @given(sizes=st.lists(st.integers(6, 12), min_size=1, max_size=4), data=st.data())
 def test_graph_and_counts_are_those_of_the_objects_block_by_block(sizes, data):
-    genes = [data.draw(st.lists(st.sampled_from("ABCDEF"), min_size=1, max_size=6, unique=True)) for _ in sizes]
+    others = st.lists(st.sampled_from("ABCDEF"), max_size=6, unique=True)
+    genes = [["S", *data.draw(others)] for _ in sizes]  # one that they share
     parts = [section(n, g, seed=i) for i, (n, g) in enumerate(zip(sizes, genes, strict=True))]
     both = scjepa.concat(parts)
     starts = np.cumsum([0, *sizes])
@@ -156,3 +157,24 @@ def test_backed_objects_are_refused(tmp_path):
     section().write_h5ad(tmp_path / "a.h5ad")
     with pytest.raises(ValueError, match="to_memory"):
         scjepa.concat([ad.read_h5ad(tmp_path / "a.h5ad", backed="r")])
+
+
+def test_an_object_that_shares_no_gene_with_any_other_is_an_error():
+    symbols, ids = [f"Gene{i}" for i in range(5)], [f"ENSMUSG{i:011d}" for i in range(5)]
+    words = r"'b' \('ENSMUSG00000000000', .*\) shares no gene with 'a' \('Gene0', .*Ensembl ids in 'b', gene symbols in"
+    with pytest.raises(ValueError, match=words):
+        scjepa.concat({"a": section(genes=symbols), "c": section(genes=symbols[:3]), "b": section(genes=ids)})
+    with pytest.raises(ValueError, match=r"They differ in case: .*str\.upper\(\) makes those of 'a' match"):
+        scjepa.concat({"a": section(genes=symbols), "b": section(genes=[name.upper() for name in symbols])})
+    chain = scjepa.concat({"a": section(genes="AB"), "b": section(genes="BC"), "c": section(genes="CD")})
+    assert chain.n_vars == 4  # each shares one with another
+
+
+def test_genes_that_differ_in_case_only_are_warned_of():
+    symbols = [f"Gene{i}" for i in range(5)]
+    upper = [*symbols[:2], *(name.upper() for name in symbols[2:])]
+    with pytest.warns(UserWarning, match=r"3 genes of 'b' differ .* in case only, such as 'GENE2' from 'Gene2' of 'a'"):
+        scjepa.concat({"a": section(genes=symbols), "b": section(genes=upper)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scjepa.concat({"a": section(genes="aAb"), "b": section(genes="aAb")})

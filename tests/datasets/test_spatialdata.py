@@ -138,3 +138,31 @@ def test_spatialdata_is_not_imported_by_datasets():
     code = "import scjepa.datasets, sys; print('spatialdata' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_a_coordinate_system_is_looked_at_where_coordinates_are_there(two_slides):
+    sdata, expected = two_slides
+    for name in ("a", "b"):
+        set_transformation(sdata[name], Scale([0.5, 2.0], axes=("x", "y")), "um")
+    pixels = scjepa.table_of(sdata).obsm["spatial"].copy()
+    assert scjepa.table_of(sdata, coordinate_system="global") is sdata["table"]  # they are those of this system
+    with pytest.raises(ValueError, match=r"not those of coordinate_system='um': its first cell lies at") as error:
+        scjepa.table_of(sdata, coordinate_system="um")
+    np.testing.assert_array_equal(sdata["table"].obsm["spatial"], pixels)
+    assert "spatial_key='spatial_computed'" in str(error.value)
+    adata = scjepa.table_of(sdata, coordinate_system="um", spatial_key="spatial_computed")
+    np.testing.assert_allclose(adata.obsm["spatial_computed"], expected * [0.5, 2.0])
+    scjepa.table_of(sdata, coordinate_system="um", spatial_key="spatial_computed")  # once more
+    with pytest.raises(ValueError, match=r"coordinate system of 'a' 'umm'.*Did you mean 'um'"):
+        scjepa.table_of(sdata, coordinate_system="umm")
+    with pytest.raises(KeyError, match="region in coordinate_system 'c'"):
+        scjepa.table_of(sdata, coordinate_system={"a": "um", "c": "um"})
+    del sdata.tables["table"].obsm["spatial"]
+    np.testing.assert_allclose(scjepa.table_of(sdata, coordinate_system="um").obsm["spatial"], expected * [0.5, 2.0])
+
+
+def test_options_of_spatialdata_are_refused_with_anndata(two_slides):
+    adata = scjepa.table_of(two_slides[0])
+    for options in ({"table_name": "table"}, {"coordinate_system": "um"}):
+        with pytest.raises(ValueError, match="is of SpatialData, and this is AnnData"):
+            scjepa.table_of(adata, **options)

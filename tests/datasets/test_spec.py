@@ -23,7 +23,6 @@ def test_panels_are_kept_as_plain_values():
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"name": "10x/Visium"}, ValueError, "without '/'"),
         ({"name": ""}, ValueError, "must be text"),
         ({"name": "A", "genes": "gene_1"}, TypeError, "share or a list of names, found 'gene_1'"),
         ({"name": "A", "genes": 1.5}, ValueError, "genes"),

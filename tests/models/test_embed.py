@@ -144,7 +144,9 @@ def test_files_of_another_model_or_other_data_are_kept(trained, adata, make_mode
     model, _ = trained
     path = tmp_path / "latent.npy"
     np.save(path, np.zeros(3))
-    with pytest.raises(FileExistsError, match=r"weights, data, scale, shape differ. Name another file, or delete"):
+    with pytest.raises(
+        FileExistsError, match=r"weights, options, data, scale, shape differ. Name another file, or delete"
+    ):
         model.get_latent_representation(out=path)
     assert np.load(path).shape == (3,)
     path.unlink()
@@ -154,6 +156,11 @@ def test_files_of_another_model_or_other_data_are_kept(trained, adata, make_mode
         make_model(adata, seed=5).get_latent_representation(out=path)
     with pytest.raises(FileExistsError, match="data differ"):
         model.get_latent_representation(out=path, genes="shared")
+    heads = {"encoder": {"width": 32, "n_layers": 1, "n_heads": 4}}  # of the same weights, which begin alike
+    one, other = make_model(adata), make_model(adata, **heads)
+    one.get_latent_representation(out=tmp_path / "untrained.npy")
+    with pytest.raises(FileExistsError, match="made by this call: options differ"):
+        other.get_latent_representation(out=tmp_path / "untrained.npy")
     (tmp_path / "latent.npy.json").write_text("{")
     with pytest.raises(FileExistsError, match="Name another file"):
         model.get_latent_representation(out=path)

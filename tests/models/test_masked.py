@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-
+import anndata as ad
 import numpy as np
 import pytest
 import torch
 
+import scjepa
 from scjepa.models._masked import visible
 from scjepa.models.stjepa import STJEPA
 
@@ -86,10 +86,9 @@ def test_other_scales_and_encoders_are_told_apart(trained):
 def test_it_is_made_as_it_is_asked_for_and_leaves_gradients_on(trained):
     model, _ = trained
     masked = model.get_masked_representations(n_masks=10_000)
-    assert inspect.isgenerator(masked)
+    assert iter(masked) is masked
     next(masked)
     assert not torch.is_inference_mode_enabled()
-    masked.close()
 
 
 @pytest.mark.parametrize(
@@ -112,3 +111,85 @@ def test_an_untrained_model_says_so(make_model, adata):
     model: STJEPA = make_model(adata)
     with pytest.warns(UserWarning, match="not trained"):
         model.get_masked_representations()
+
+
+def _with_niches(model, adata, read_out, use_rep, **how):
+    adata.obsm["X_stjepa"] = model.get_latent_representation(adata)
+    adata.obsm["X_stjepa_cell"] = model.get_latent_representation(adata, scale="cell")
+    read_out(adata)
+    scjepa.tl.niches(adata, use_rep, n_niches=2, **how)
+    return adata
+
+
+READ_OUTS = {
+    "documented": (lambda adata: scjepa.tl.niche_readout(adata), "X_stjepa_niche"),
+    "embedding alone": (lambda adata: scjepa.tl.niche_readout(adata, "X_stjepa_cell"), "X_stjepa_niche"),
+    "neighborhoods": (lambda adata: scjepa.tl.niche_readout(adata, "X_stjepa", align="covariance"), "X_stjepa_niche"),
+    "z-scores": (lambda adata: scjepa.tl.standardize(adata, by="section", n_comps=8), "X_stjepa_standardized"),
+    "rings": (lambda adata: scjepa.tl.aggregate(adata, "X_stjepa_cell", n_hops=2), "X_stjepa_cell_hops"),
+    "components": (
+        lambda adata: scjepa.tl.predictive_components(adata, "X_stjepa_cell", key_added="X_predictive"),
+        "X_predictive",
+    ),
+    "none": (lambda adata: None, "X_stjepa"),
+}
+
+
+@pytest.mark.parametrize("name", READ_OUTS)
+def test_confidence_of_niches_of_every_read_out_takes_the_documented_call(trained, fresh, tmp_path, name):
+    model, adata = trained
+    adata = _with_niches(model, fresh(adata), *READ_OUTS[name])
+    scjepa.tl.niche_confidence(adata, model.get_masked_representations(adata, n_masks=3))
+    found = adata.obs["niche_confidence"]
+    assert found.between(0, 1).all()
+    other = adata.copy()
+    other.obs["niche"] = np.random.default_rng(0).permutation(other.obs["niche"].astype(str))
+    scjepa.tl.niche_confidence(other, model.get_masked_representations(adata, n_masks=3))
+    assert found.mean() > other.obs["niche_confidence"].mean() + 0.1  # than of niches at random
+    # From a file, the notes say as much.
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    scjepa.tl.niche_confidence(back, model.get_masked_representations(adata, n_masks=3))
+    np.testing.assert_allclose(back.obs["niche_confidence"], found, atol=1e-6)
+
+
+def test_read_outs_of_readers_are_taken_as_they_are_and_embeddings_are_read_out(trained, fresh):
+    model, adata = trained
+    adata = _with_niches(model, fresh(adata), *READ_OUTS["rings"])
+    masked = list(model.get_masked_representations(adata, n_masks=2, scale="cell"))
+    scjepa.tl.niche_confidence(adata, masked)
+    expected = adata.obs["niche_confidence"].copy()
+    graph = adata.obsp["spatial_connectivities"]
+    scjepa.tl.niche_confidence(adata, (scjepa.tl.aggregate_neighbors(one, graph, 2) for one in masked))
+    np.testing.assert_allclose(adata.obs["niche_confidence"], expected)
+
+
+def test_masks_of_another_scale_model_or_state_are_refused(trained, fresh, make_model):
+    model, adata = trained
+    adata = _with_niches(model, fresh(adata), *READ_OUTS["documented"])
+    for masked in (
+        model.get_masked_representations(adata, scale="neighborhood"),
+        model.get_masked_representations(adata, encoder="context"),
+        model.get_masked_representations(adata, genes="shared"),
+        make_model(adata, seed=1).get_masked_representations(),
+    ):
+        with pytest.raises(ValueError, match="is not what this model gives for these cells now"):
+            scjepa.tl.niche_confidence(adata, masked)
+    assert "niche_confidence" not in adata.obs
+    adata.obsm["X_stjepa_cell"] = model.get_latent_representation(adata, scale="cell")[::-1].copy()
+    with pytest.raises(ValueError, match=r"X_stjepa_niche'\] is not the read-out of adata.obsm\['X_stjepa_cell'\]"):
+        scjepa.tl.niche_confidence(adata, list(model.get_masked_representations(adata, scale="cell", n_masks=1)))
+
+
+def test_niches_of_counts_alone_say_what_to_do(trained, fresh):
+    model, adata = trained
+    adata = _with_niches(model, fresh(adata), lambda adata: scjepa.tl.niche_readout(adata, "X"), "X_stjepa_niche")
+    with pytest.raises(ValueError, match=r"read from counts and no embedding.*niche_readout\(adata, 'X_stjepa_cell'\)"):
+        scjepa.tl.niche_confidence(adata, model.get_masked_representations(adata))
+
+
+def test_the_scale_is_that_of_neighborhoods_where_nobody_asks(trained):
+    model, _ = trained
+    usual, named = _stack(model, n_masks=1), _stack(model, n_masks=1, scale="neighborhood")
+    np.testing.assert_array_equal(usual, named)
+    assert not np.allclose(usual, _stack(model, n_masks=1, scale="cell"))

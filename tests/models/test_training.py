@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -196,3 +197,129 @@ def test_a_short_run_that_learns_cells_is_not_called_idle_and_one_that_stands_st
     assert told.verdict != "not learning", told
     told, _ = _short(make_model(adata), learning_rate=1e-12, final_learning_rate=0.0)
     assert told.verdict == "not learning", told
+
+
+def test_the_state_of_other_data_genes_seeds_or_options_is_not_taken_up(make_tissue, make_model, fresh, tmp_path):
+    quiet = {"accelerator": "cpu", "progress_bar": False, "checkpoint_dir": tmp_path, "ckpt_path": "last"}
+    first = make_model(make_tissue())
+    first.train(max_steps=4, checkpoint_every=2, **quiet)
+
+    other_genes = fresh(make_tissue())
+    other_genes.var_names = [f"Other{name}" for name in other_genes.var_names]
+    other_graph = fresh(make_tissue())
+    other_graph.obsm["spatial"] = other_graph.obsm["spatial"][::-1]
+    for adata, changes, words in (
+        (other_genes, {}, "genes are not those of this data"),
+        (make_tissue(seed=1), {}, "cells or counts are not those"),
+        (make_tissue(), {"seed": 1}, "its seed is 0, here it is 1"),
+        (make_tissue(), {"masking": {"ratio": 0.4}}, "masking.ratio is 0.6, here it is 0.4"),
+        (make_tissue(), {"training": {"batch_size": 8}}, "training.batch_size is 16, here it is 8"),
+        (make_tissue(), {"encoder": {"width": 64, "n_layers": 1, "n_heads": 2}}, "encoder.width is 32"),
+    ):
+        model = make_model(adata, **changes)
+        before = _weights(model)
+        with pytest.raises(ValueError, match=f"state of another training: .*{words}"):
+            model.train(max_steps=4, **quiet)
+        assert all(torch.equal(before[k], v) for k, v in _weights(model).items())
+        assert not model.is_trained
+
+    same = make_model(make_tissue())
+    same.train(max_steps=6, **quiet)  # longer than it was to be
+    assert same.n_steps_ == 6
+    assert len(same.history["loss"]) == 6
+
+
+def test_steps_of_a_state_that_is_taken_up_count_once(adata, make_model, tmp_path):
+    quiet = {"accelerator": "cpu", "progress_bar": False, "checkpoint_dir": tmp_path}
+    model = make_model(adata)
+    model.train(max_steps=4, checkpoint_every=2, **quiet)
+    model.train(max_steps=6, ckpt_path="last", **quiet)  # as after an interrupt, in the same session
+    assert model.n_steps_ == 6
+    assert model.history["loss"].index.tolist() == list(range(6))
+
+
+def test_a_state_that_does_not_say_what_it_is_of_is_warned_of(adata, make_model, tmp_path):
+    quiet = {"accelerator": "cpu", "progress_bar": False, "checkpoint_dir": tmp_path}
+    make_model(adata).train(max_steps=2, checkpoint_every=2, **quiet)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    del kept["scjepa_marks"]
+    torch.save(kept, tmp_path / "last.ckpt")
+    with pytest.warns(UserWarning, match="does not say what it was trained on"):
+        make_model(adata).train(max_steps=3, ckpt_path="last", **quiet)
+
+
+def test_options_of_training_that_nothing_looks_at_are_refused(adata, make_model):
+    model = make_model(adata)
+    with pytest.raises(ValueError, match="patience is that of early_stopping"):
+        model.train(patience=3)
+    with pytest.raises(ValueError, match="checkpoint_every needs checkpoint_dir"):
+        model.train(checkpoint_every=3)
+
+
+def test_numpys_scalars_train_and_are_saved(adata, make_model, tmp_path):
+    model = make_model(
+        adata, seed=np.arange(3)[1], tokens={"n_tokens": np.array([8, 9])[0], "n_neighbors": np.int16(6)}
+    )
+    model.train(
+        max_steps=np.int64(4),
+        batch_size=np.int32(16),
+        validation_size=np.float32(0.1),
+        early_stopping=np.bool_(False),
+        plan_kwargs={"learning_rate": np.float32(1e-3)},
+        devices=np.int64(1),
+        checkpoint_dir=tmp_path / "state",
+        checkpoint_every=np.int64(2),
+        monitor_every=np.int8(2),
+        accumulate_grad_batches=np.int64(1),
+        accelerator=np.str_("cpu"),
+        progress_bar=np.bool_(False),
+    )
+    model.save(tmp_path / "model")
+    again = scjepa.STJEPA.load(tmp_path / "model", adata)
+    assert (again.seed, again.config.tokens.n_tokens, again.n_steps_) == (1, 8, 4)
+    np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
+    masked = next(model.get_masked_representations(n_masks=np.int64(1), ratio=np.float32(0.5), seed=np.int8(100)))
+    np.testing.assert_array_equal(masked, next(model.get_masked_representations(n_masks=1, ratio=0.5, seed=100)))
+    query = scjepa.STJEPA.load_query_data(adata, model, seed=np.uint8(3))
+    query.save(tmp_path / "query")
+
+
+def test_one_device_is_the_default(adata, make_model, monkeypatch):
+    from scjepa.models import _base
+
+    asked = []
+    run = _base.run
+    monkeypatch.setattr(_base, "run", lambda plan, options, **more: asked.append(options) or run(plan, options, **more))
+    make_model(adata).train(max_steps=1, progress_bar=False)
+    assert asked[0].devices == 1
+
+
+def test_what_is_held_out_is_not_named_where_nothing_is(adata, make_model):
+    with pytest.raises(
+        ValueError, match=r"validation='section' says what is held out, and validation_size=0 is nothing"
+    ):
+        make_model(adata).train(validation="section", validation_size=0)
+
+
+def test_a_reference_without_a_cost_is_refused(trained):
+    model, adata = trained
+    with pytest.raises(ValueError, match="reference is what the cost is measured on"):
+        model.coverage(adata, reference=adata)
+
+
+def test_weights_of_another_precision_are_read_as_float32(adata, make_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from scjepa.models import _store
+
+    model = make_model(adata)
+    model.save(tmp_path / "model")
+    file = tmp_path / "model" / "weights.safetensors"
+    save_file({name: weight.double() for name, weight in load_file(file).items()}, file)
+    facts = _store._read_facts(tmp_path / "model" / "model.json", "STJEPA")
+    sealed = _store.seal(facts, file)
+    (tmp_path / "model" / "model.json").write_text(json.dumps(sealed))
+    again = scjepa.STJEPA.load(tmp_path / "model", adata)
+    assert all(weight.dtype == torch.float32 for weight in again.module.parameters())
+    query = scjepa.STJEPA.load_query_data(adata, tmp_path / "model")
+    assert all(weight.dtype == torch.float32 for weight in query.module.parameters())

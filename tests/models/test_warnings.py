@@ -98,3 +98,12 @@ def test_a_warning_names_the_line_that_trains(make_tissue, make_model, with_grap
     with pytest.warns(UserWarning, match="fewer than") as caught:
         model.train(max_steps=1, accelerator="cpu", progress_bar=False)
     assert {one.filename for one in caught} == {__file__}
+
+
+def test_technologies_without_a_gene_in_common_are_warned_of(adata, make_model):
+    first = (adata.obs["technology"] == "A").to_numpy()
+    counts = adata.X.toarray()
+    counts[first, 12:], counts[~first, :12] = 0, 0
+    adata.X = counts
+    with pytest.warns(UserWarning, match=r"technology 'A' \('Gene.* has no gene in common with any other, such as 'B'"):
+        make_model(adata)

@@ -9,6 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import scjepa
 from scjepa.tl import _neighbors, aggregate_neighbors, niche_confidence, readout
+from scjepa.tl._replay import scores_in
 
 
 def _adata(n_cells: int = 200, apart: float = 4.0, seed: int = 0) -> ad.AnnData:
@@ -179,7 +180,7 @@ def test_what_cannot_be_used_is_told():
 
 def test_zscores_and_components_are_those_of_the_readout():
     adata = _adata()
-    space = scjepa.tl._confidence._Space(adata.obsm["X_stjepa"], adata.obs["section"].astype(str).to_numpy())
+    space = scores_in(adata.obsm["X_stjepa"], adata.obs["section"].astype(str).to_numpy(), 30)
     expected = readout(adata.obsm["X_stjepa"], adata.obs["section"])
     far = np.linalg.norm(expected[:, None] - expected[None], axis=-1)
     np.testing.assert_allclose(np.linalg.norm(space.whole[:, None] - space.whole[None], axis=-1), far, atol=1e-3)

@@ -45,3 +45,16 @@ def test_history_survives_a_checkpoint_and_skips_what_is_not_finite():
     again.load_state_dict(history.state_dict())
     assert dict(again.values) == {"loss": [1.0, 0.5]}
     assert dict(again.steps) == {"loss": [3, 4]}
+
+
+def test_every_process_keeps_the_history(monkeypatch):
+    from lightning.pytorch.utilities import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    history = History()
+    history.log_metrics({"loss": 1.0}, 3)
+    assert dict(history.values) == {"loss": [1.0]}
+
+
+def test_one_device_is_taken_by_default():
+    assert RunOptions().devices == 1

@@ -10,6 +10,8 @@ from typing import Any
 from anndata import AnnData
 
 from scjepa._config import STJEPAConfig, resolve, unknown_name
+from scjepa._core.plain import plain
+from scjepa._warn import warn
 from scjepa.benchmark._code import code_of
 from scjepa.benchmark._given import part_of
 from scjepa.benchmark.methods import METHODS, Method
@@ -125,7 +127,16 @@ def entries_of(
                 entries += _known(known, preset, {**((options or {}).get(known, {})), **(what or {})})
         else:
             raise TypeError(f"methods[{name!r}] is a {type(what).__name__}; give a function, or a mapping of options.")
+    warn_of_options(options or {}, [entry.name for entry in entries])
     return list({(e.name, e.settings, e.configuration): e for e in entries}.values())
+
+
+def warn_of_options(options: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Warn of options of methods that take no part."""
+    for name in options:
+        if name not in names:
+            there = ", ".join(dict.fromkeys(names))
+            warn(f"options has some for {name!r}, which takes no part; the methods are {there}.")
 
 
 def _names(methods: str | Sequence[str]) -> list[str]:
@@ -152,7 +163,7 @@ def _unnamed(method: Any) -> str:
 
 def _known(name: str, preset: Any, options: Mapping[str, Any]) -> Iterator[Entry]:
     method = METHODS[name]
-    given = dict(options)
+    given = plain(options, arrays=True)
     chosen = _settings_of(name, given.pop(SETTINGS, None))
     for option in given:
         if option not in method.options:
@@ -243,7 +254,7 @@ def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Le
         changed = []
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
             raise TypeError(f"The axis {axis!r} needs a list of values, found {values!r}: {{{axis!r}: [{values!r}]}}.")
-        for value in values:
+        for value in plain(list(values), arrays=True):
             own = (value,) if isinstance(axis, str) or not isinstance(value, list | tuple) else tuple(value)
             if len(own) != len(names):
                 raise ValueError(f"The axis {names} needs {len(names)} values each, found {value!r}.")
@@ -272,8 +283,8 @@ def _value(whole: STJEPAConfig, name: str) -> Any:
 def _untrained(control: Entry, entry: Entry) -> Entry:
     """Return the encoder of an entry, untrained: with its preset, tokens and encoder, without what training reads."""
     read = {part: entry.options[part] for part in PARTS if part in entry.options and part in control.method.options}
-    plain = {name: value for name, value in control.options.items() if name not in PARTS}
-    options = {**plain, "preset": entry.options["preset"], **read}
+    rest = {name: value for name, value in control.options.items() if name not in PARTS}
+    options = {**rest, "preset": entry.options["preset"], **read}
     return Entry(control.name, control.method, control.settings, told(options), options)
 
 
@@ -292,6 +303,6 @@ def _changed(base: Entry, changes: Mapping[str, Any]) -> Entry:
     if _configured(options) == whole:  # raises for a value that cannot be, before anything runs
         return base
     extra = ", ".join(f"{name}={_word(value)}" for name, value in changes.items())
-    plain = {name: value for name, value in base.options.items() if name not in PARTS}
-    kept = told({**plain, **{p: base.options[p] for p in PARTS if p in base.options}})
+    rest = {name: value for name, value in base.options.items() if name not in PARTS}
+    kept = told({**rest, **{p: base.options[p] for p in PARTS if p in base.options}})
     return Entry(base.name, base.method, base.settings, f"{kept}, {extra}", options)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scjepa import _keys
+from scjepa._core.plain import take_plain
 from scjepa.benchmark._readouts import READOUTS, check_readouts
 from scjepa.benchmark._tasks import Task
 from scjepa.benchmark.methods import MethodResult
@@ -53,6 +54,7 @@ class Scoring:
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolutions", tuple(map(float, self.resolutions)))
         object.__setattr__(self, "readouts", tuple(self.readouts))
+        take_plain(self)
         if not self.resolutions or not all(resolution > 0 for resolution in self.resolutions):
             raise ValueError(f"resolutions must be positive numbers, found {self.resolutions}.")
         if self.leiden_seeds < 1:

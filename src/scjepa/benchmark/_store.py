@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
+from scjepa._core.plain import plain
 from scjepa.benchmark._code import UNKNOWN
 from scjepa.benchmark._files import alone, check_folder, whole
 from scjepa.benchmark._plan import Level
@@ -124,7 +125,7 @@ class Store:
             self._claim(how, tasks, levels)
 
     def _claim(self, how: Mapping[str, Any], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
-        this = json.loads(json.dumps({"how": how, "tasks": tasks}))
+        this = json.loads(json.dumps(plain({"how": how, "tasks": tasks}, arrays=True)))
         before = {} if self.folder is None else _about(self.folder)
         if before:
             differ = [name for name, value in this["how"].items() if before["how"].get(name) != value]
@@ -187,7 +188,7 @@ class Store:
                     np.savez_compressed(part, **run.arrays)  # type: ignore[arg-type]
             with whole(path) as part:
                 text = {"key": asdict(run.key), "about": run.about, "rows": run.rows}
-                part.write_text(json.dumps(text, default=_plain))
+                part.write_text(json.dumps(plain(text, arrays=True), default=str))
             run.arrays = {}
         self._runs[run.key] = run
 
@@ -286,10 +287,6 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("readout", "group", "metric", "reason"):
         table[name] = table[name].astype(object).where(table[name].notna(), None)
     return table
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _merged(old: Sequence[Level], new: Sequence[Level]) -> list[Level]:

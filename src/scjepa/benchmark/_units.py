@@ -17,17 +17,14 @@ from scjepa import _keys
 from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, text_of
 from scjepa._core.counts import advice_on
 from scjepa._core.instruments import how_to_read, raw_output
+from scjepa._core.labels import warn_of_words
 from scjepa._keys import UNLABELLED
-from scjepa._warn import warn
 from scjepa.benchmark._graphs import check_graph, complete_graph, graph_of, of_one_kind, with_graph
 from scjepa.benchmark.methods._inputs import column_of, coordinates_of
 from scjepa.datasets import concat
 from scjepa.datasets._local import DESCRIBED
 from scjepa.tokens.counts import CountCheck, read_counts
 from scjepa.tokens.vocabulary import check_names
-
-_TEXTS_OF_NONE = frozenset({"", "nan", "NaN", "NA", "<NA>", "None", "none"})
-"""What missing values become when a column is turned into text."""
 
 _PLACE = f"Put cell coordinates there, such as adata.obsm[{_keys.SPATIAL!r}] = adata.obs[['x', 'y']].to_numpy()."
 
@@ -168,11 +165,7 @@ def _labels(adata: AnnData, columns: Columns) -> np.ndarray:
     if columns.label is None or columns.label not in adata.obs:
         return np.full(adata.n_obs, None, dtype=object)
     labels = text_of(adata.obs[columns.label])
-    for text in sorted(_TEXTS_OF_NONE.intersection(labels[labels != None])):  # noqa: E711 - of each element
-        warn(
-            f"{(labels == text).sum()} cells have the label {text!r}, a text that counts as a region of its own. If it "
-            f"means none: adata.obs[{columns.label!r}] = adata.obs[{columns.label!r}].replace({text!r}, np.nan)."
-        )
+    warn_of_words(labels, "label", columns.label)
     return labels
 
 
@@ -229,7 +222,7 @@ def _by_technology(name: str, adata: AnnData, labels: np.ndarray) -> Iterator[Un
     panels = concat({name: adata}).varm[_keys.PANEL] if several else None
     for technology in technologies.unique():
         cells = (technologies == technology).to_numpy()
-        genes = adata.var_names if panels is None else panels.index[panels[technology]]
+        genes = adata.var_names if panels is None else panels.index[panels[_keys.as_key(technology)]]
         part = adata[cells, genes].copy()
         part.varm.pop(_keys.PANEL, None)
         yield Unit(f"{name} {technology}" if several else name, technology, part, labels[cells])

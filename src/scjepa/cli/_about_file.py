@@ -19,6 +19,7 @@ from scjepa.cli._cells import Cells, Where, X, add_graph, read_cells, refuse_sma
 from scjepa.cli._files import H5AD, DataFile, data_files
 from scjepa.cli._join import join, keys_for, panels_of
 from scjepa.cli._report import lines
+from scjepa.datasets._genes import told, types_of
 from scjepa.tokens.counts import iter_rows, keep_entries, totals_of
 from scjepa.tokens.memory import readable_bytes
 from scjepa.tokens.neighborhoods import build_neighbor_table
@@ -71,6 +72,9 @@ def _contents(file: DataFile) -> tuple[dict[str, str], list[str]]:
     if not var.index.is_unique:
         twice = var.index[var.index.duplicated()][0]
         mind.append(f"Gene names are not unique, such as {twice!r}: adata.var_names_make_unique().")
+    strangers = told(var.index, types_of(var))
+    if strangers:
+        mind.append(strangers)
     niches = [key for key, note in notes.items() if note.get("slot") == "obs" and key in obs]
     facts = {
         "cells": f"{len(obs):,}",
@@ -168,7 +172,8 @@ def _technologies(cells: Cells, where: Where) -> str:
     if cells.technologies is None or cells.technologies.nunique() < 2 or not cells.genes.is_unique:
         return text
     panels = panels_of(cells, where)
-    each = ", ".join(f"{name} {panels[name].sum():,} genes" for name in panels)
+    names = sorted(set(cells.technologies))
+    each = ", ".join(f"{name} {panels[_keys.as_key(name)].sum():,} genes" for name in names)
     return f"{text}\n{each}; {int(panels.all(axis=1).sum()):,} in all"
 
 

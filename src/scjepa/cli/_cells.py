@@ -16,6 +16,7 @@ from anndata.io import read_elem
 from scjepa import _keys
 from scjepa.cli._files import SPATIALDATA, DataFile
 from scjepa.datasets import table_of
+from scjepa.datasets._genes import types_of
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -80,6 +81,8 @@ class Cells:
         What squidpy noted about the graph.
     panels
         Which technology measured which gene, genes × technologies, bool; ``None`` where the file does not say.
+    feature_types
+        What each feature is, a gene or an antibody; ``None`` where the file does not say.
     """
 
     file: DataFile
@@ -92,6 +95,7 @@ class Cells:
     edges: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     graph_parameters: dict[str, Any] = field(default_factory=dict)
     panels: pd.DataFrame | None = None
+    feature_types: pd.Series | None = None
 
 
 def read_cells(file: DataFile, where: Where, *, use_graph: bool = True, use_counts: bool = True) -> Cells:
@@ -122,7 +126,7 @@ def read_cells(file: DataFile, where: Where, *, use_graph: bool = True, use_coun
             cells.edges = {part: read_elem(group["obsp"][key]) for part, key in keys.items() if key in group["obsp"]}
             cells.graph_parameters = _graph_parameters(group, where.neighbors_key)
         cells.sections = sections_of(group, obs, file, where.library_key)
-        cells.panels = _panels(group)
+        cells.panels, cells.feature_types = _panels(group), types_of(var)
     if coordinates is None:
         coordinates = _computed_coordinates(file, where.spatial_key)
     cells.coordinates = np.asarray(coordinates, dtype=np.float64)

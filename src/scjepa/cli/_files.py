@@ -96,13 +96,16 @@ def data_files(paths: Sequence[Path], table: str | None = None) -> list[DataFile
     FileNotFoundError
         If there is none.
     ValueError
-        If one is of another kind, was written by a very old anndata, or occurs twice.
+        If one is of another kind, was written by a very old anndata, or occurs twice; or a table is named and none is a
+        SpatialData store.
     """
     resolved = Counter(path.resolve() for path in paths)
     twice = [path for path in paths if resolved[path.resolve()] > 1]
     if twice:
         raise ValueError(f"{twice[0]} is given twice.")
     files = [_data_file(path, table) for path in paths]
+    if table is not None and all(file.table is None for file in files):
+        raise ValueError(f"--table {table} names a table of SpatialData stores, and {paths[0]} is none. Leave it out.")
     short = Counter(file.name for file in files)
     named = [
         replace(file, name=f"{file.path.resolve().parent.name}_{file.name}") if short[file.name] > 1 else file

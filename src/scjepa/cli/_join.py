@@ -11,7 +11,6 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa import _keys
-from scjepa._warn import warn
 from scjepa.cli._cells import Cells, Where, X
 from scjepa.datasets import concat
 
@@ -30,10 +29,12 @@ def as_anndata(cells: Cells, keys: DataKeys) -> AnnData:
         if key is not None:
             values = np.full(len(cells.names), cells.file.name) if names is None else names.to_numpy()
             obs[key] = pd.Categorical(values)
+    types = cells.feature_types
+    said = {} if types is None else {types.name: types.array}
     adata = AnnData(
         X=cells.counts if keys.layer is None else None,
         obs=obs,
-        var=pd.DataFrame(index=cells.genes),
+        var=pd.DataFrame(said, index=cells.genes),
         layers={} if keys.layer is None else {keys.layer: cells.counts},
         obsm={keys.spatial_key: cells.coordinates},
         obsp={f"{keys.neighbors_key}_{part}": matrix for part, matrix in cells.edges.items()},
@@ -51,7 +52,7 @@ def join(cells: Sequence[Cells], keys: DataKeys) -> AnnData:
     Raises
     ------
     ValueError
-        If gene names are not unique in a file, no two files share a gene, or graphs are of two kinds.
+        If gene names are not unique in a file, one shares no gene with any other, or graphs are of two kinds.
     """
     if len(cells) == 1:
         return as_anndata(cells[0], keys)
@@ -59,24 +60,6 @@ def join(cells: Sequence[Cells], keys: DataKeys) -> AnnData:
     if keys.layer is not None:  # where the model will look for counts in other files too
         whole.layers[keys.layer], whole.X = whole.X, None
     return whole
-
-
-def warn_of_case(cells: Sequence[Cells]) -> None:
-    """Warn of genes of a file whose names differ from those of a file before it in upper and lower case only."""
-    before: dict[str, tuple[str, Cells]] = {}
-    for part in cells:
-        own = set(part.genes)
-        pairs = [(gene, *before[gene.casefold()]) for gene in part.genes if gene.casefold() in before]
-        apart = [(gene, name, other) for gene, name, other in pairs if gene != name and name not in own]
-        if apart:
-            gene, name, other = apart[0]
-            warn(
-                f"{len(apart):,} genes of {part.file.path} differ from those of the files before it in case only, such "
-                f"as {gene!r} from {name!r} of {other.file.path}, and count as genes of their own. If they are the "
-                "same genes, rename adata.var_names in one of the files; where the species differ, map orthologs."
-            )
-        for gene in part.genes:
-            before.setdefault(gene.casefold(), (gene, part))
 
 
 def panels_of(cells: Cells, where: Where) -> pd.DataFrame:
@@ -90,13 +73,6 @@ def _together(cells: Sequence[Cells], keys: DataKeys) -> AnnData:
     dimensions = {part.coordinates.shape[1] for part in cells}
     if len(dimensions) > 1:
         raise ValueError("Some files have coordinates of two columns and some of three. Take files of one kind.")
-    first, *others = cells
-    for part in others:
-        if not len(first.genes.intersection(part.genes)):
-            raise ValueError(
-                f"{part.file.path} (genes {', '.join(part.genes[:3])}, ...) shares no gene with {first.file.path} "
-                f"({', '.join(first.genes[:3])}, ...). Gene names must be of one kind, and of one species."
-            )
     named = {
         "section_key": keys.library_key,
         "technology_key": keys.technology_key,

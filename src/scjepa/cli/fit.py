@@ -59,9 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_where(parser)
     group = parser.add_argument_group("long runs")
     group.add_argument("--checkpoint-dir", type=Path, metavar="FOLDER", help="keep the state of training there")
-    group.add_argument(
-        "--checkpoint-every", type=positive, default=100, metavar="N", help="steps between two states (default: 100)"
-    )
+    group.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps between two states (default: 100)")
     group.add_argument(
         "--resume",
         action="store_true",
@@ -80,14 +78,13 @@ def run(options: argparse.Namespace) -> None:
         _check_out(options.out, options.overwrite)
 
     from scjepa.cli._cells import Where
-    from scjepa.cli._join import join, keys_for, warn_of_case
+    from scjepa.cli._join import join, keys_for
     from scjepa.models import STJEPA
 
     progress = Progress(options)
     config = _config(options)
     where = Where.of(options)
     cells = _read(options, where, config.tokens.n_neighbors, progress)
-    warn_of_case(cells)
     keys = keys_for(cells, where)
     adata = join(cells, keys)
     if options.checkpoint_dir is not None:
@@ -97,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
             resume=options.resume,
             model=config.to_dict(),
             training={name: getattr(options, name) for name in names},
-            data=[[part.file.name, len(part.names), len(part.genes)] for part in cells],
+            data=[[part.file.name, len(part.names), len(part.genes), _mark(part)] for part in cells],
         )
     if ended:
         progress.step(f"this run has ended; its model is in {options.out}")
@@ -125,6 +122,8 @@ def _check_usage(options: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before anything is read."""
     if options.resume and options.checkpoint_dir is None:
         raise UsageError("--resume needs --checkpoint-dir, the folder that holds the state of training.")
+    if options.checkpoint_every is not None and options.checkpoint_dir is None:
+        raise UsageError("--checkpoint-every needs --checkpoint-dir, the folder to keep the state of training in.")
     if options.steps is not None and options.epochs is not None:
         raise UsageError("Give --steps or --epochs, not both.")
     if options.start is None:
@@ -174,10 +173,20 @@ def _read(options: argparse.Namespace, where: Where, n_neighbors: int, progress:
     return cells
 
 
+def _mark(cells: Cells) -> str:
+    """Return a checksum of the cells of a file: what a state of training must have been made from."""
+    from scjepa.models._cache import counts_digest, graph_digest
+    from scjepa.tokens.cache import digest
+
+    parts = [list(cells.names), list(cells.genes), cells.coordinates, counts_digest(cells.counts)]
+    return digest(*parts, graph_digest(*(matrix.tocsr() for matrix in cells.edges.values())))
+
+
 def _train(model: Any, options: argparse.Namespace) -> None:
     then = "nothing was saved; --checkpoint-dir keeps the state of training"
     if options.checkpoint_dir is not None:
         then = "the same command with --resume goes on"
+    every = {} if options.checkpoint_every is None else {"checkpoint_every": options.checkpoint_every}
     with stopped_with(then):
         model.train(
             options.epochs,
@@ -185,11 +194,10 @@ def _train(model: Any, options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             plan_kwargs=changes_of(options.set).get("training") if options.start else None,
             accelerator=options.accelerator,
-            devices=1,
             checkpoint_dir=options.checkpoint_dir,
             ckpt_path="last" if options.resume else None,
-            checkpoint_every=options.checkpoint_every,
             progress_bar=not options.quiet,
+            **every,
         )
 
 
@@ -199,7 +207,8 @@ COMMAND = Command(
     description=(
         "Train ST-JEPA on the cells of one or several files. Files may hold different genes: cells are joined by gene\n"
         "name, and which genes each technology measured is kept. The spatial graph in a file is used; where there is\n"
-        "none, squidpy builds it within each section. The model's folder is printed on stdout."
+        "none, squidpy builds it within each section. One device is used, also where there are several; in Python,\n"
+        "model.train(devices=...) takes more. The model's folder is printed on stdout."
     ),
     examples=(
         "scjepa fit section.h5ad --out model",

@@ -20,7 +20,9 @@ from scjepa._core.anndata import (
     sparse_of,
     text_of,
 )
+from scjepa._warn import warn
 from scjepa.tokens.counts import iter_rows
+from scjepa.tokens.vocabulary import likely_cause
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,9 +58,11 @@ def concat(
     technology_key
         ``obs`` column of the technologies. An object without it is of a technology of its own, of its name.
     panel_key
-        ``varm`` key of the table of panels that is written. A technology of several objects measured the genes that it
-        measured in all of them. In an object with several technologies and no such table of its own, a technology
-        measured the genes of which one of its cells has a count.
+        ``varm`` key of the table of panels that is written, with a column for each technology, of its name; of a name
+        that no file can hold in a key (``"10x/Visium"``), one that is derived from it, which ``setup_anndata`` finds. A
+        technology of several objects measured the genes that it measured in all of them. In an object with several
+        technologies and no such table of its own, a technology measured the genes of which one of its cells has a
+        count.
     spatial_key
         ``obsm`` key of the coordinates.
     neighbors_key
@@ -68,7 +72,8 @@ def concat(
     -------
     AnnData
         Cells in the order given, genes sorted; ``X`` (zeros where a gene was not measured), ``obs`` with all columns,
-        the sections and the technologies among them, ``obsm[spatial_key]``, the graph in ``obsp`` and ``uns``, and
+        the sections and the technologies among them (one that is text in some objects and numbers in others becomes
+        text), ``obsm[spatial_key]``, the graph in ``obsp`` and ``uns``, and
         ``varm[panel_key]``. Columns of ``var`` that do not disagree are kept; other layers and matrices are not. Names
         of cells that occur twice get ``-`` and the name of their object. Of columns that scjepa wrote, such as niches,
         the notes in ``uns["scjepa"]`` are kept, so that it may write them anew.
@@ -77,7 +82,12 @@ def concat(
     ------
     ValueError, TypeError, KeyError
         If there is no object, an object is no AnnData or is backed, lacks coordinates or counts, or has gene names
-        twice; only some have a graph, or graphs are of two kinds; or no two objects have a gene in common.
+        twice; only some have a graph, or graphs are of two kinds; or an object has no gene in common with any other.
+
+    Warns
+    -----
+    UserWarning
+        If genes of two objects differ in upper and lower case only, for they count as different genes.
 
     Examples
     --------
@@ -86,6 +96,7 @@ def concat(
     >>> scjepa.STJEPA.setup_anndata(adata, **keys)
     """
     import anndata as ad
+    import pandas as pd
 
     named = dict(adatas) if isinstance(adatas, Mapping) else {str(i): adata for i, adata in enumerate(adatas)}
     named = {str(name): adata for name, adata in named.items()}
@@ -93,6 +104,7 @@ def concat(
         raise ValueError("There is nothing to concatenate: pass AnnData objects, by name or as a list.")
     for name, adata in named.items():
         _check(name, adata, layer, spatial_key)
+    _check_shared({name: adata.var_names for name, adata in named.items()})
     graph = _graph_params(named, neighbors_key)
     sections = _sections(named, section_key)
     technologies = {name: _labels(adata, technology_key, name) for name, adata in named.items()}
@@ -116,6 +128,9 @@ def concat(
     both = both[:, sorted(both.var_names)].copy()
     for key in (section_key, technology_key):
         both.obs[key] = both.obs[key].astype("category")
+    for key in both.obs:
+        if _is_mixed(both.obs[key]):
+            both.obs[key] = pd.Categorical(text_of(both.obs[key]))
     both.varm[panel_key] = _panels(light, named, technologies, technology_key, panel_key, both.var_names)
     if graph is not None:
         both.uns[f"{neighbors_key}_neighbors"] = graph
@@ -123,6 +138,16 @@ def concat(
     if notes:
         both.uns[_keys.UNS] = notes
     return both
+
+
+def _is_mixed(column: pd.Series) -> bool:
+    """Return whether a column holds text beside numbers, as where one object has names of types and another codes."""
+    import pandas as pd
+
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    if values.dtype != object:
+        return False
+    return len({isinstance(value, str) for value in pd.unique(values.dropna())}) > 1
 
 
 def _check(name: str, adata: Any, layer: str | None, spatial_key: str) -> None:
@@ -136,6 +161,33 @@ def _check(name: str, adata: Any, layer: str | None, spatial_key: str) -> None:
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()][0]
         raise ValueError(f"{name!r} has the gene {twice!r} twice. Call adata.var_names_make_unique().")
+
+
+def _check_shared(genes: Mapping[str, pd.Index]) -> None:
+    """Raise where an object shares no gene with any other; warn of names that differ in case only."""
+    times = Counter(gene for names in genes.values() for gene in names)
+    for name, own in genes.items():
+        if len(genes) > 1 and not any(times[gene] > 1 for gene in own):
+            other = next(other for other in genes if other != name)
+            shown = [", ".join(map(repr, names[:3])) for names in (own, genes[other])]
+            raise ValueError(
+                f"{name!r} ({shown[0]}, ...) shares no gene with {other!r} ({shown[1]}, ...) or any other object. "
+                + likely_cause(list(own), list(genes[other]), repr(name), repr(other))
+            )
+    before: dict[str, tuple[str, str]] = {}
+    for name, own in genes.items():
+        there = set(own)
+        pairs = [(gene, *before[gene.casefold()]) for gene in own if gene.casefold() in before]
+        apart = [(gene, known, other) for gene, known, other in pairs if gene != known and known not in there]
+        if apart:
+            gene, known, other = apart[0]
+            warn(
+                f"{len(apart):,} genes of {name!r} differ from those of the objects before it in case only, such as "
+                f"{gene!r} from {known!r} of {other!r}, and count as genes of their own. If they are the same genes, "
+                "rename adata.var_names in one of them; where the species differ, map orthologs."
+            )
+        for gene in own:
+            before.setdefault(gene.casefold(), (gene, name))
 
 
 def _graph_keys(adata: AnnData, neighbors_key: str) -> list[str]:
@@ -212,14 +264,15 @@ def _panels(
         for technology in np.unique(technologies[name].astype(str)):
             own = genes.isin(_measured(adata, light[name].X, technologies[name], technology, panel_key))
             measured[technology] = measured.get(technology, own) & own
-    return pd.DataFrame({technology: measured[technology] for technology in sorted(measured)}, index=genes)
+    return pd.DataFrame({_keys.as_key(name): measured[name] for name in sorted(measured)}, index=genes)
 
 
 def _measured(adata: AnnData, counts: Any, technologies: np.ndarray, technology: str, panel_key: str) -> pd.Index:
     """Return the names of the genes that a technology measured in one object."""
     table = adata.varm.get(panel_key)
-    if technology in getattr(table, "columns", ()):
-        return adata.var_names[flags_of(table[technology])]
+    column = _keys.key_in(getattr(table, "columns", ()), technology)
+    if column is not None:
+        return adata.var_names[flags_of(table[column])]
     cells = technologies == technology
     if cells.all():
         return adata.var_names

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scjepa._config import _positive, _within, unknown_name
+from scjepa._core.plain import take_plain
 from scjepa._keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Difficulty:
     gradient: float
 
     def __post_init__(self) -> None:
+        take_plain(self)
         for name in self.__dataclass_fields__:
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"Difficulty.{name} must be a number of at least 0, found {getattr(self, name)!r}.")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scjepa._keys import as_key
 from scjepa.datasets._random import Stream, generator
 from scjepa.datasets._spec import TechnologySpec, TissueSpec
 from scjepa.datasets._tissue import Cells, SmoothField
@@ -128,7 +129,7 @@ def draw_panels(spec: TissueSpec, genes: pd.Index) -> pd.DataFrame:
             measured[drawn[: round(technology.genes * spec.n_genes)], i] = True
         if not measured[:, i].any():
             raise ValueError(f"technology {technology.name!r} measures no gene; raise its genes or n_genes.")
-    return pd.DataFrame(measured, index=genes, columns=[technology.name for technology in spec.technologies])
+    return pd.DataFrame(measured, index=genes, columns=[as_key(technology.name) for technology in spec.technologies])
 
 
 def _positions(technology: TechnologySpec, genes: pd.Index) -> NDArray[np.int64]:

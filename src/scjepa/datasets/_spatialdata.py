@@ -34,12 +34,13 @@ def table_of(
     Parameters
     ----------
     data
-        A :class:`spatialdata.SpatialData` object. An AnnData object is returned as it is.
+        A :class:`spatialdata.SpatialData` object. An AnnData object is returned as it is, with no other option.
     table_name
         Table to take, a name in ``sdata.tables``. May be left out where there is one table.
     coordinate_system
         Coordinate system in which centroids are computed, or one for each annotated region by its name. Default:
-        ``"global"`` where an element has that, else its only one.
+        ``"global"`` where an element has that, else its only one. Coordinates that the table has already must be those
+        of the system that is named.
     spatial_key
         ``obsm`` key of the coordinates.
 
@@ -57,14 +58,16 @@ def table_of(
     KeyError
         If there is no table of that name, or an annotated element does not exist.
     ValueError
-        If the table cannot be told from several, or there is none; or coordinates are needed and cannot be computed:
-        the table annotates nothing, an element lacks a cell, or does not have the coordinate system.
+        If the table cannot be told from several, or there is none; coordinates are needed and cannot be computed (the
+        table annotates nothing, an element lacks a cell, or does not have the coordinate system); or a coordinate
+        system is named and the table has other coordinates.
 
     Examples
     --------
     >>> adata = scjepa.table_of(sdata)  # doctest: +SKIP
     """
     if isinstance(data, AnnData):
+        _refuse_options(table_name=table_name, coordinate_system=coordinate_system)
         return data
     if not is_spatialdata(data):
         then = how_to_read(data) if isinstance(data, str | PathLike) else "Read one: spatialdata.read_zarr(path)."
@@ -72,7 +75,32 @@ def table_of(
     table = _table(data, table_name)
     if spatial_key not in table.obsm:
         table.obsm[spatial_key] = _centroids(data, table, coordinate_system, spatial_key)
+    elif coordinate_system is not None:
+        _check_system(data, table, coordinate_system, spatial_key)
     return table
+
+
+def _refuse_options(**options: Any) -> None:
+    """Raise where an option of SpatialData is given with AnnData, in which nothing looks at it."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name}={value!r} is of SpatialData, and this is AnnData. Leave it out.")
+
+
+def _check_system(
+    sdata: SpatialData, table: AnnData, coordinate_system: str | Mapping[str, str], spatial_key: str
+) -> None:
+    """Raise where the coordinates that are there are not those of the coordinate system that is asked for."""
+    there = np.asarray(table.obsm[spatial_key], dtype=np.float64)
+    wanted = _centroids(sdata, table, coordinate_system, spatial_key)
+    if there.shape != wanted.shape or not np.allclose(there, wanted, rtol=1e-5, atol=1e-6 * np.ptp(wanted)):
+        raise ValueError(
+            f"The table has coordinates in obsm[{spatial_key!r}] that are not those of "
+            f"coordinate_system={coordinate_system!r}: its first cell lies at {there[0].tolist()}, and there at "
+            f"{wanted[0].tolist()}. Take those of that system under another key, table_of(sdata, "
+            f"coordinate_system=..., spatial_key='{spatial_key}_computed'), or remove what is there first: "
+            f"del sdata.tables[...].obsm[{spatial_key!r}]."
+        )
 
 
 def is_spatialdata(data: Any) -> bool:
@@ -109,11 +137,14 @@ def _centroids(
     region_key, instance_key = regions_of(table)
     if region_key is None or instance_key is None:
         raise ValueError(
-            f"The table has no obsm[{spatial_key!r}] and annotates no element, so its cells have no coordinates. "
+            "The table annotates no element, so no coordinates of its cells can be computed. "
             f"Put them there, table.obsm[{spatial_key!r}] = ..., or annotate shapes or labels: "
             "sdata.set_table_annotates_spatialelement(...)."
         )
     regions = table.obs[region_key].astype(str).to_numpy()
+    for name in coordinate_system if isinstance(coordinate_system, Mapping) else ():
+        if name not in regions:
+            raise KeyError(unknown_name("region in coordinate_system", name, set(regions)))
     instances = table.obs[instance_key].to_numpy()
     found: np.ndarray | None = None
     for region in sorted(set(regions)):

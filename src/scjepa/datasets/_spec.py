@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any
 
 from scjepa._config import _positive, _within
+from scjepa._core.plain import take_plain, whole
+from scjepa._keys import as_key
 from scjepa.datasets._difficulty import Difficulty
 
 MEASURED = "measured"
@@ -39,10 +40,8 @@ class TechnologySpec:
     batch_effect: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name or "/" in self.name:
-            raise ValueError(
-                f"TechnologySpec.name must be text without '/' (h5ad cannot hold it in a key), found {self.name!r}."
-            )
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"TechnologySpec.name must be text, found {self.name!r}.")
         if isinstance(self.genes, str):
             raise TypeError(f"TechnologySpec.genes must be a share or a list of names, found {self.genes!r}.")
         if isinstance(self.genes, Iterable):
@@ -78,6 +77,7 @@ class Geometry:
     warp: float = 0.35
 
     def __post_init__(self) -> None:
+        take_plain(self)
         _positive(self, "density", "patches")
         _within(self, 0.0, 1.0, "warp")
 
@@ -130,7 +130,7 @@ class TissueSpec:
         """Return nested plain values that h5ad can hold (what is ``None`` is left out)."""
         spec = {name: value for name, value in asdict(self).items() if value is not None}
         spec["technologies"] = {
-            technology["name"]: {k: _plain(v) for k, v in technology.items() if v is not None}
+            as_key(technology["name"]): {k: _plain(v) for k, v in technology.items() if v is not None}
             for technology in spec["technologies"]
         }
         return spec
@@ -151,14 +151,6 @@ def resolve_technologies(technologies: Any) -> tuple[TechnologySpec, ...]:
         if not isinstance(item, TechnologySpec):
             raise TypeError(f"technologies holds names or TechnologySpec, found {type(item).__name__}.")
     return tuple(resolved)
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """Return ``value`` as an int, or say that ``name`` must be a whole number of at least ``least``."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
-    if not number.is_integer() or number < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, found {value!r}.")
-    return int(value)
 
 
 def _plain(value: Any) -> Any:

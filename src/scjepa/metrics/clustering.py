@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scjepa._core.labels import warn_of_words
 from scjepa._keys import UNLABELLED
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def _labelled(labels: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.
     kept = ~(values.isna() | values.isin(ignored)).to_numpy()
     if not kept.any():
         raise ValueError(f"None of the {len(values)} cells has a label (NaN and {ignored} do not count as labels).")
+    warn_of_words(values[kept], "label")
     return pd.factorize(values)[0], kept
 
 

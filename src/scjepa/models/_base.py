@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -21,6 +22,7 @@ from scvi.model.base import BaseModelClass
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
 from scjepa._core.anndata import require_anndata
+from scjepa._core.plain import plain
 from scjepa._warn import warn
 from scjepa.models import _store
 from scjepa.models._data import DataKeys, counts_of, fingerprint
@@ -31,8 +33,11 @@ from scjepa.models._history import extend, frame
 from scjepa.models._setups import SET_UPS, whole
 from scjepa.nn import Towers
 from scjepa.tokens.batches import TableSource, TokenSource
+from scjepa.tokens.cache import digest
+from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
 from scjepa.training.history import History
+from scjepa.training.state import MAY_DIFFER, flat
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class JEPAModel(BaseModelClass):
 
     config: STJEPAConfig | CellJEPAConfig
     module: Any
+    vocabulary: Vocabulary
     seed: int
     n_steps_: int
     history_: dict[str, pd.DataFrame] | None
@@ -161,13 +167,16 @@ class JEPAModel(BaseModelClass):
     def _check_trainable(self) -> None:
         """Raise where the model cannot train on its data."""
 
+    def _check_batches(self, config: TrainConfig) -> None:
+        """Raise where the data cannot be put into batches as the configuration says."""
+
     def train(
         self,
         max_epochs: int | None = None,
         *,
         max_steps: int | None = None,
         accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
+        devices: int | list[int] | str = 1,
         batch_size: int | None = None,
         validation_size: float | None = None,
         validation: str | None = None,
@@ -185,8 +194,11 @@ class JEPAModel(BaseModelClass):
             Passes over the training cells. Wins over the preset's ``max_steps``.
         max_steps
             Optimizer steps. Default: the configuration's.
-        accelerator, devices
-            Lightning's, ``"auto"`` by default: the best device there is.
+        accelerator
+            Lightning's, ``"auto"`` by default: the best kind of device there is.
+        devices
+            How many devices, or which. Default: one, also where there are several. More, ``devices=2`` or ``"auto"``
+            for all, are trained on by Lightning's ``"ddp"``, which runs the calling script once for each.
         batch_size
             Neighborhoods (cells) a step.
         validation_size
@@ -204,7 +216,8 @@ class JEPAModel(BaseModelClass):
             Folder in which the state of training is kept, ``last.ckpt``, every ``checkpoint_every`` (100) steps.
         ckpt_path
             Resume exactly from this checkpoint; ``"last"``: the latest in ``checkpoint_dir``, a fresh start where
-            there is none.
+            there is none. It must be the state of the same cells, counts and genes, and of a model with the same seed
+            and options; ``max_steps`` and ``max_epochs`` may be others.
         **trainer_kwargs
             ``monitor_every``, ``checkpoint_every``, ``patience``, ``progress_bar`` of
             :class:`~scjepa.training.RunOptions`, and Lightning's :class:`~lightning.pytorch.Trainer` arguments.
@@ -212,8 +225,8 @@ class JEPAModel(BaseModelClass):
         Raises
         ------
         ValueError, TypeError
-            If an option is unknown or out of range, a device is not there, or its memory will not do. Nothing has
-            been trained then.
+            If an option is unknown, out of range or without effect, a device is not there or its memory will not do, or
+            a checkpoint is the state of other data, genes, seeds or options. Nothing has been trained then.
 
         Warns
         -----
@@ -243,7 +256,7 @@ class JEPAModel(BaseModelClass):
         *,
         max_steps: int | None = None,
         accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
+        devices: int | list[int] | str = 1,
         batch_size: int | None = None,
         validation_size: float | None = None,
         validation: str | None = None,
@@ -254,11 +267,13 @@ class JEPAModel(BaseModelClass):
         **trainer_kwargs: Any,
     ) -> None:
         """Train as ``base`` says, where the further arguments, those of :meth:`train`, do not say otherwise."""
-        check_device(accelerator, devices)
+        check_device(accelerator, plain(devices, arrays=True))
         self._check_trainable()
         config = _changed(base, max_epochs, max_steps, batch_size, validation_size, plan_kwargs)
+        trainer_kwargs, devices = plain(trainer_kwargs), plain(devices, arrays=True)
         option_names = {f.name for f in fields(RunOptions)}
         chosen = {name: trainer_kwargs.pop(name) for name in list(trainer_kwargs) if name in option_names}
+        _check_effects(chosen, early_stopping, checkpoint_dir)
         options = RunOptions(
             accelerator=accelerator,
             devices=devices,
@@ -270,6 +285,9 @@ class JEPAModel(BaseModelClass):
         _check_trainer_arguments(trainer_kwargs, option_names)
         if early_stopping and config.validation_size == 0:
             raise ValueError("early_stopping needs held-out cells: pass validation_size=0.1 or so.")
+        if validation is not None and config.validation_size == 0:
+            raise ValueError(f"validation={validation!r} says what is held out, and validation_size=0 is nothing.")
+        self._check_batches(config)
         task = self._task(config.validation_size, validation)
         module, source, train_cells, held_out = task.module, task.source, task.train_cells, task.held_out
         monitor = held_out if len(held_out) else train_cells
@@ -281,7 +299,17 @@ class JEPAModel(BaseModelClass):
             f"Training with batch_size={config.batch_size}",
             f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset.",
         )
-        plan = self._plan_class(module, source, config, train_cells, monitor, seed=self.seed, sections=task.sections)
+        plan = self._plan_class(
+            module,
+            source,
+            config,
+            train_cells,
+            monitor,
+            seed=self.seed,
+            sections=task.sections,
+            marks=partial(self._marks, task, config),
+            steps_before=self.n_steps_,
+        )
         try:
             trainer, history = run(plan, options, **trainer_kwargs)
         except MisconfigurationException as error:
@@ -299,6 +327,23 @@ class JEPAModel(BaseModelClass):
         data = self._own_tables()
         return Task(self.module, self._source_of(data), data.sections, *self._split(data, validation_size, validation))
 
+    def _marks(self, task: Task, config: TrainConfig) -> dict[str, Any]:
+        """Return what is trained on what, for checkpoints: digests of the data, and options by name."""
+        training = {name: value for name, value in asdict(config).items() if name not in MAY_DIFFER}
+        sections = np.empty(0) if task.sections is None else task.sections
+        return {
+            "genes": digest(self.vocabulary.names),
+            "cells or counts": digest(*task.source.arrays()),
+            "labels": digest(*task.source.other_arrays()),
+            "training cells": digest(task.train_cells, task.held_out, sections),
+            "seed": self.seed,
+            **flat({**self._options_of_run(), "training": training}),
+        }
+
+    def _options_of_run(self) -> dict[str, Any]:
+        """Return the options that a run depends on, those of its optimization left out."""
+        return {name: part for name, part in self.config.to_dict().items() if name != "training"}
+
     def _after_training(
         self, trainer: pl.Trainer, history: History, train_cells: np.ndarray, held_out: np.ndarray
     ) -> None:
@@ -306,8 +351,10 @@ class JEPAModel(BaseModelClass):
         self.trainer = trainer
         self.train_indices_, self.validation_indices_ = train_cells, held_out
         self.module.to(trainer.strategy.root_device)
-        self.history_ = extend(self.history_, history, self.n_steps_)
-        self.n_steps_ += trainer.global_step
+        # A state that was taken up may have begun before what this model has been trained for since.
+        before = cast(JEPATrainingPlan, trainer.lightning_module).steps_before
+        self.history_ = extend(self.history_, history, before)
+        self.n_steps_ = before + trainer.global_step
         self.is_trained_ = True
 
     def estimate(self, adata: AnnData | None = None) -> Estimate:
@@ -490,6 +537,14 @@ def _changed(
         if value is not None:
             changes[name] = value
     return replace(base, **changes)
+
+
+def _check_effects(chosen: Mapping[str, Any], early_stopping: bool, checkpoint_dir: str | Path | None) -> None:
+    """Refuse options that nothing would look at."""
+    if "patience" in chosen and not early_stopping:
+        raise ValueError("patience is that of early_stopping: pass early_stopping=True, or leave patience out.")
+    if "checkpoint_every" in chosen and checkpoint_dir is None:
+        raise ValueError("checkpoint_every needs checkpoint_dir=..., the folder to keep the state of training in.")
 
 
 def _check_trainer_arguments(arguments: Mapping[str, Any], options: set[str]) -> None:

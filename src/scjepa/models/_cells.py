@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
@@ -12,8 +11,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._core.anndata import counts_of, missing_key, require_anndata
+from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of
 from scjepa._core.counts import advice_on
+from scjepa._core.labels import labels_of, warn_of_words
 from scjepa.models._cache import counts_digest, through_cache
 from scjepa.models._data import codes_of, counts_mark, names_of
 from scjepa.models._fields import LabelField, PanelField, _NamedField, require_places
@@ -105,7 +105,14 @@ class LabelsField(_NamedField):
         if self.attr_key not in adata.obs:
             then = "Name the column that holds each cell's label, or leave it out."
             raise missing_key("obs", self.attr_key, adata.obs.columns, then)
-        return {"categories": sorted(map(str, adata.obs[self.attr_key].dropna().unique()))}
+        labels = labels_of(adata.obs[self.attr_key])
+        return {"categories": sorted(set(labels[labels != None]))}  # noqa: E711 - of each element
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Warn of words that may mean "no label", and return what is to be remembered."""
+        state = super().register_field(adata)
+        warn_of_words(labels_of(adata.obs[self.attr_key]), "label", self.attr_key)
+        return state
 
 
 def fields_of(keys: CellKeys) -> list[_NamedField]:
@@ -113,16 +120,15 @@ def fields_of(keys: CellKeys) -> list[_NamedField]:
     return [PanelField(keys.layer), LabelField(BATCH, keys.batch_key), LabelsField(keys.labels_key)]
 
 
-def labels_of(adata: AnnData, key: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def label_codes_of(adata: AnnData, key: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return each cell's label code, -1 where it has none, and the names of the codes."""
     if key is None:
         return np.full(adata.n_obs, -1, dtype=np.int64), ()
-    column = adata.obs[key]
-    absent = column.isna().to_numpy()
-    names = column.astype(str).to_numpy(dtype=object)
-    known = tuple(sorted(set(names[~absent])))
-    codes = codes_of(names, known)
-    codes[absent] = -1
+    labels = labels_of(adata.obs[key])
+    has = labels != None  # noqa: E711 - of each element
+    known = tuple(sorted(set(labels[has])))
+    codes = np.full(adata.n_obs, -1, dtype=np.int64)
+    codes[has] = codes_of(labels[has], known)
     return codes, known
 
 
@@ -197,7 +203,7 @@ def tables_of(
             "counts": counts_digest(counts),
         }
 
-    labels, label_names = labels_of(adata, keys.labels_key)
+    labels, label_names = label_codes_of(adata, keys.labels_key)
     batches = names_of(adata, keys.batch_key)
     sections = codes_of(batches, tuple(sorted(set(batches))))
     return CellTables(through_cache(TokenTable, marks, build), labels, label_names, sections)
@@ -205,6 +211,6 @@ def tables_of(
 
 def fingerprint(adata: AnnData, keys: CellKeys) -> tuple:
     """Return a checksum of what the tables are made from, so that changed counts or labels are noticed."""
-    columns = (key if key is None else adata.obs[key].astype(str) for key in (keys.batch_key, keys.labels_key))
-    marks = (None if column is None else zlib.crc32("\0".join(column).encode()) for column in columns)
-    return adata.shape, tuple(adata.var_names[:1]), counts_mark(adata, keys.layer), *marks
+    keyed = (keys.batch_key, keys.labels_key)
+    marks = (None if key is None else digest(text_of(adata.obs[key])) for key in keyed)
+    return adata.shape, digest(list(adata.var_names)), counts_mark(adata, keys.layer), *marks

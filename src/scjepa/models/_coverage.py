@@ -199,6 +199,8 @@ class CoverageMixin(QueryMixin):
         --------
         >>> print(model.coverage(new_section, cost=True))
         """
+        if reference is not None and not cost:
+            raise ValueError("reference is what the cost is measured on: coverage(adata, cost=True, reference=...).")
         adata = self.adata if adata is None else adata
         require_anndata(adata)
         keys = self._keys_for(adata)

@@ -117,7 +117,8 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     if keys.panel_key not in adata.varm:
         raise missing_key("varm", keys.panel_key, adata.varm, "Name a table of panels, or leave panel_key out.")
     table = adata.varm[keys.panel_key]
-    absent = [name for name in technologies if name not in getattr(table, "columns", ())]
+    columns = {name: _keys.key_in(getattr(table, "columns", ()), name) for name in technologies}
+    absent = [name for name, column in columns.items() if column is None]
     if absent:
         raise KeyError(
             f"adata.varm[{keys.panel_key!r}] must be a DataFrame with a boolean column for each technology; "
@@ -126,7 +127,7 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     measured = np.zeros((len(technologies), len(vocabulary)), dtype=bool)
     known = ids >= 0
     for code, name in enumerate(technologies):
-        measured[code, ids[known]] = flags_of(table[name])[known]
+        measured[code, ids[known]] = flags_of(table[columns[name]])[known]
     return Panels(technologies, measured, inferred=False)
 
 
@@ -276,7 +277,9 @@ def _neighbors_of(adata: AnnData, keys: DataKeys, n_neighbors: int) -> NeighborT
 
 def fingerprint(adata: AnnData, keys: DataKeys) -> tuple:
     """Return a checksum of what the tables are made from, so that a changed graph or count is noticed."""
-    parts: list[Any] = [adata.shape, tuple(adata.var_names[:1]), counts_mark(adata, keys.layer)]
+    graph = adata.uns.get(f"{keys.neighbors_key}_neighbors", {}).get("params", {})
+    how = [list(adata.var_names), graph.get("transform")]
+    parts: list[Any] = [adata.shape, digest(*how), counts_mark(adata, keys.layer)]
     for part in ("connectivities", "distances"):
         parts.append(_checksum(adata.obsp.get(f"{keys.neighbors_key}_{part}")))
     parts.append(_checksum(array_of(adata.obsm[keys.spatial_key])))

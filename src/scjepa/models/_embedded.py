@@ -37,7 +37,7 @@ def embed_to(
     check_embedding_memory(module, source, batch_size, 0 if out is not None else 4 * shape[0] * shape[1])
     how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
     if isinstance(out, str | Path):
-        file = LatentFile(out, shape, fingerprint(module.tower(encoder), source, scale))
+        file = LatentFile(out, shape, fingerprint(module, encoder, source, scale))
         if file.done < source.n_cells:
             embed(module, source, file.array, first=file.done, after_chunk=file.keep, **how)
         return file.finish()

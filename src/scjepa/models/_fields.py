@@ -20,6 +20,7 @@ from scjepa import _keys
 from scjepa._config import unknown_name
 from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of
 from scjepa._core.graph import graph_call
+from scjepa._core.labels import warn_of_words
 from scjepa._warn import warn
 from scjepa.models._data import DataKeys
 from scjepa.tokens.vocabulary import Vocabulary
@@ -142,6 +143,12 @@ class LabelField(_NamedField):
                 f"{adata.obs_names[absent.argmax()]!r}. Fill it in, or drop these cells."
             )
         return {"categories": sorted(set(text_of(column)))}
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Warn of missing names that were turned into text, and return what is to be remembered."""
+        state = super().register_field(adata)
+        warn_of_words(text_of(adata.obs[self.attr_key]), self.registry_key, self.attr_key, surely=True)
+        return state
 
 
 class CoordinatesField(_NamedField):

@@ -15,8 +15,11 @@ def frame(name: str, steps: Sequence[int], values: Sequence[float]) -> pd.DataFr
 
 
 def extend(before: dict[str, pd.DataFrame] | None, history: History, offset: int) -> dict[str, pd.DataFrame]:
-    """Return the history with a further run appended, its steps counted on."""
-    after = dict(before or {})
+    """Return the history with a further run appended, its steps counted on from ``offset``.
+
+    What it has beyond ``offset`` goes: it is of the same run, which was taken up from an earlier state.
+    """
+    after = {name: own[own.index <= offset] for name, own in (before or {}).items() if offset}
     for name, values in history.values.items():
         own = frame(name, [step + offset for step in history.steps[name]], values)
         after[name] = pd.concat([after[name], own]) if name in after else own

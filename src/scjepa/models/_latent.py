@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,16 +13,20 @@ from tqdm.auto import tqdm
 
 from scjepa import _keys
 from scjepa._config import STJEPAConfig, unknown_name
+from scjepa._core.plain import seed_of
 from scjepa._warn import warn
 from scjepa.models._base import JEPAModel
 from scjepa.models._embed import AUTO, CHUNK, check_batch_size, embed_genes, embed_scales
 from scjepa.models._embedded import check_embedding_memory, embed_to
 from scjepa.models._empty import why_empty
-from scjepa.models._masked import check_masks, embed_masked
+from scjepa.models._masked import MaskedRepresentations, check_masks
 from scjepa.nn import POOLING, SpatialJEPA
 from scjepa.tl import niche_readout, niches
 from scjepa.tokens.batches import TokenSource
 from scjepa.tokens.vocabulary import Panels, Vocabulary
+
+NEIGHBORHOOD = "neighborhood"
+"""The scale that is meant where none is named."""
 
 SHARED = "shared"
 """``genes`` that names the genes all technologies measured."""
@@ -118,11 +123,11 @@ class LatentMixin(JEPAModel):
         n_masks: int = 8,
         ratio: float = 0.3,
         seed: int = 0,
-        scale: str = "neighborhood",
+        scale: str | None = None,
         encoder: str = "target",
         genes: str | Sequence[str] | None = None,
         batch_size: int | str = AUTO,
-    ) -> Iterator[np.ndarray]:
+    ) -> MaskedRepresentations:
         """Embed cells several times, each time with other tokens hidden, for :func:`scjepa.tl.niche_confidence`.
 
         Parameters
@@ -134,7 +139,10 @@ class LatentMixin(JEPAModel):
         seed
             Seed of the masks. What is hidden depends on it and on the counts of a neighborhood, not on the order of
             cells or genes or the batch size.
-        adata, scale, encoder, genes, batch_size
+        scale
+            As in :meth:`get_latent_representation`. Default: ``"neighborhood"``, and in
+            :func:`~scjepa.tl.niche_confidence` the scale of the embedding that the niches come from.
+        adata, encoder, genes, batch_size
             As in :meth:`get_latent_representation`.
 
         Yields
@@ -149,16 +157,25 @@ class LatentMixin(JEPAModel):
             If an option cannot be used, or no gene matches.
         """
         check_masks(n_masks, ratio)
-        if scale not in POOLING:
+        seed = seed_of(seed)
+        if scale is not None and scale not in POOLING:
             raise ValueError(unknown_name("scale", scale, POOLING))
         check_batch_size(batch_size)
         self.module.tower(encoder)
         self._warn_if_untrained()
-        source = self._source(adata, self._gene_ids(genes), scale)
-        self._warn_of_empty(source, scale, adata, genes)
+        gene_ids = self._gene_ids(genes)
+        scales = (scale,) if scale is not None else (NEIGHBORHOOD, *(name for name in POOLING if name != NEIGHBORHOOD))
+        source = self._source(adata, gene_ids, scales[0])
+        self._warn_of_empty(source, scales[0], adata, genes)
         check_embedding_memory(self.module, source, batch_size, 4 * source.n_cells * self.config.encoder.width)
-        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "batch_size": batch_size}
-        return embed_masked(self.module, source, n_masks=n_masks, ratio=ratio, seed=seed, **how)
+        how: dict[str, Any] = {"encoder": encoder, "batch_size": batch_size}
+
+        @cache
+        def by_scale(name: str) -> TokenSource:  # the tables of all scales are one, but where neighborhoods are summed
+            alike = name == scales[0] or not self.config.tokens.summed
+            return source if alike else self._source(adata, gene_ids, name)
+
+        return MaskedRepresentations(self.module, by_scale, scales, n_masks=n_masks, ratio=ratio, seed=seed, **how)
 
     def get_gene_representation(self, *, encoder: str = "target", batch_size: int | str = AUTO) -> np.ndarray:
         """Embed genes: the mean contextual token of each gene over the cells that express it.

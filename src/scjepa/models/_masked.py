@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scjepa.models._embed import AUTO, CHUNK, batches, token_budget
-from scjepa.nn import Batch, SpatialJEPA, pool
+from scjepa.nn import Batch, SpatialJEPA, float32_default, pool
 from scjepa.nn.masking import rank_in_group
 from scjepa.tokens.batches import TokenSource
 
@@ -20,6 +21,67 @@ def check_masks(n_masks: int, ratio: float) -> None:
         raise ValueError(f"n_masks must be 1 or more, found {n_masks}.")
     if not 0 < ratio < 1:
         raise ValueError(f"ratio must lie between 0 and 1, found {ratio}.")
+
+
+_PROBES, _NEAR = 32, 0.01
+"""Cells by which an embedding is known again, and the share of its size by which it may differ."""
+
+
+class MaskedRepresentations:
+    """Embeddings of all cells with tokens hidden, one for each mask, made when they are asked for.
+
+    Parameters
+    ----------
+    module
+        The model.
+    source
+        Gives the tokens of all cells for a scale.
+    scales
+        Scales that may be meant, the default first.
+    how
+        Arguments of :func:`embed_masked` beside the scale.
+    """
+
+    def __init__(
+        self,
+        module: SpatialJEPA,
+        source: Callable[[str], TokenSource],
+        scales: Sequence[str],
+        **how: Any,
+    ):
+        self._module, self._source, self._scales, self._how = module, source, scales, how
+        self._arrays: Iterator[np.ndarray] | None = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self
+
+    def __next__(self) -> np.ndarray:
+        if self._arrays is None:
+            self._arrays = self._at(self._scales[0])
+        return next(self._arrays)
+
+    def _at(self, scale: str) -> Iterator[np.ndarray]:
+        return embed_masked(self._module, self._source(scale), scale=scale, **self._how)
+
+    def made_as(self, embedding: np.ndarray) -> Iterator[np.ndarray] | None:
+        """Return masked embeddings at the scale of ``embedding``; ``None`` where it is not what the model gives.
+
+        Parameters
+        ----------
+        embedding
+            ``(n_cells, n_latent)``, of all cells.
+        """
+        for scale in self._scales:
+            source = self._source(scale)
+            if embedding.shape != (source.n_cells, self._module.config.encoder.width):
+                return None
+            cells = np.unique(np.linspace(0, source.n_cells - 1, _PROBES).astype(np.int64))
+            with torch.inference_mode():
+                found = self._module.embed(source.batch(torch.from_numpy(cells)), self._how["encoder"], scale)
+            apart = np.linalg.norm(found.cpu().numpy() - embedding[cells])
+            if apart <= _NEAR * np.linalg.norm(embedding[cells]):
+                return self._at(scale)
+        return None
 
 
 def embed_masked(
@@ -55,6 +117,7 @@ def embed_masked(
         yield out
 
 
+@float32_default()
 def visible(batch: Batch, ratio: float, seed: int, number: int) -> Tensor:
     """Return ``(T,)`` bool, true for the tokens that mask ``number`` of ``seed`` leaves visible.
 

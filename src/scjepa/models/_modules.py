@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa._core.anndata import flags_of, missing_key
+from scjepa._core.labels import labels_of, means_none
 from scjepa._warn import warn
 from scjepa.datasets import read_gmt
 from scjepa.tokens.vocabulary import Vocabulary
@@ -96,7 +97,15 @@ def _of_column(adata: AnnData, key: str, several: bool) -> dict[str, Sequence[st
     column = adata.var[key]
     if pd.api.types.is_bool_dtype(column.dtype):  # of nullable ones values may be missing
         return {key: list(adata.var_names[flags_of(column)])}
-    groups = column.dropna().astype(str)
+    names = pd.Series(labels_of(column), index=column.index)
+    groups = names.dropna()
+    doubtful = sorted({name for name in groups.unique() if means_none(name)})
+    if doubtful:
+        warn(
+            f"{(groups == doubtful[0]).sum():,} genes have {doubtful[0]!r} in adata.var[{key!r}], which counts as a "
+            f"module. If it means none: adata.var[{key!r}] = adata.var[{key!r}].where(adata.var[{key!r}] != "
+            f"{doubtful[0]!r})."
+        )
     before = f"{key}:" if several else ""
     return {f"{before}{name}": list(genes) for name, genes in sorted(groups.groupby(groups).groups.items())}
 

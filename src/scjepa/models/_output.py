@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
+from scjepa.nn import Towers
 from scjepa.tokens.batches import TableSource
 from scjepa.tokens.cache import digest
 
+_NO_MATTER = ("attention", "dropout")
+"""Options of encoders that embeddings do not depend on."""
 
-def fingerprint(encoder: nn.Module, source: TableSource, scale: str) -> dict[str, str]:
-    """Return what embeddings depend on: the encoder's weights, the tables and the scale."""
-    weights = (part for name, w in encoder.state_dict().items() for part in (name, w.cpu().numpy()))
-    return {"weights": digest(*weights), "data": digest(*source.arrays()), "scale": scale}
+
+def fingerprint(module: Towers, encoder: str, source: TableSource, scale: str) -> dict[str, str]:
+    """Return what embeddings depend on: the encoder's weights and options, the tables and the scale.
+
+    Options, for encoders of as many heads or of another code of ranks have weights of the same shapes, which begin the
+    same.
+    """
+    state = module.tower(encoder).state_dict()
+    weights = (part for name, w in state.items() for part in (name, w.cpu().numpy()))
+    options = {name: value for name, value in asdict(module.config.encoder).items() if name not in _NO_MATTER}
+    return {
+        "weights": digest(*weights),
+        "options": digest(options),
+        "data": digest(*source.arrays()),
+        "scale": scale,
+    }
 
 
 def check_array(out: Any, n_cells: int, width: int) -> np.ndarray:

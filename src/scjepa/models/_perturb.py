@@ -28,7 +28,7 @@ from scjepa.models._perturb_data import (
     split_of,
 )
 from scjepa.models._store import load_weights
-from scjepa.nn import CellTowers, PerturbationTowers
+from scjepa.nn import CellTowers, PerturbationTowers, float32_default
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition
 from scjepa.perturbation._names import named_otherwise
 from scjepa.tokens.perturbed_cells import PerturbedSource
@@ -106,6 +106,8 @@ class PerturbationMixin(JEPAModel):
         size = _changed(self.config.perturbation.training, max_epochs, *asked).validation_size
         conditions = Conditions.of_adata(self.adata, condition_key)
         chosen = split_of(split, conditions)
+        if chosen.validation and options.get("validation_size") is not None:
+            raise ValueError("The split has validation conditions, which are held out: leave validation_size out.")
         named = [name for names in chosen.parts().values() for name in names]
         genes = {gene for name in (*named, *conditions.names) for gene in parse_condition(name, self.adata.var_names)}
         measured = [name for name in self.adata.var_names if name in self.vocabulary]
@@ -387,6 +389,7 @@ def without_perturbation(
 
 
 @torch.inference_mode()
+@float32_default()
 def _predict(
     towers: PerturbationTowers, source: PerturbedSource, cells: np.ndarray, perturbed: np.ndarray, batch_size: int
 ) -> np.ndarray:

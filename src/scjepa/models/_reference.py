@@ -15,7 +15,9 @@ from torch import Tensor
 from scjepa import pretrained
 from scjepa._config import unknown_name
 from scjepa._core.anndata import require_anndata
+from scjepa._core.plain import seed_of
 from scjepa._warn import warn
+from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models import _store
 from scjepa.models._base import JEPAModel
 from scjepa.models._device import check_device
@@ -88,11 +90,13 @@ class ReferenceMixin(JEPAModel):
         alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names", columns=adata.var)
         cls.setup_anndata(adata, **keys.to_dict())
         if seed is not None:
-            facts["seed"] = seed
+            facts["seed"] = seed_of(seed)
         reference = Reference.of(facts, freeze)
         facts, weights = cls._extended(facts, weights, adata, keys)
         if len(facts["vocabulary"]) - reference.n_genes == alignment.n_names - alignment.n_matched:
             _tell(alignment)  # and not where new genes stay out
+            if alignment.n_matched < alignment.n_names:
+                warn_of_no_genes(adata)
         if freeze == "encoder":  # the context encoder begins as a copy of the target encoder
             twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
             weights = {**weights, **twins}
@@ -125,6 +129,11 @@ class ReferenceMixin(JEPAModel):
         facts = copy.deepcopy(model._facts())
         weights = {name: w.detach().cpu().clone() for name, w in model.module.state_dict().items()}
         return facts, weights, "the reference model"
+
+    def _options_of_reference(self) -> dict[str, Any]:
+        """Return what a run depends on of the model that this one came from."""
+        told = {} if self.reference is None else {"reference": self.reference.to_dict()}
+        return told if self.card is None else {**told, "checkpoint": self.card.name}
 
     def _freeze(self) -> None:
         """Leave what the reference gave out of training, where that was asked for."""

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from scjepa._core.plain import plain
 from scjepa.pretrained import MODEL_FILE, WEIGHTS_FILE
 
 ADATA_FILE = "adata.h5ad"
@@ -65,10 +66,10 @@ def write_model(
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         for name, array in facts.get(STATISTICS, {}).items():
             tensors[f"{STATISTICS}.{name}"] = torch.from_numpy(array).contiguous()
-        plain = {name: value for name, value in facts.items() if name != STATISTICS}
+        told = {name: plain(value, arrays=True) for name, value in facts.items() if name != STATISTICS}
         save_file(tensors, draft / WEIGHTS_FILE)
-        plain = seal({**plain, "format": FORMAT}, draft / WEIGHTS_FILE)
-        (draft / MODEL_FILE).write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        told = seal({**told, "format": FORMAT}, draft / WEIGHTS_FILE)
+        (draft / MODEL_FILE).write_text(json.dumps(told, indent=1), encoding="utf-8")
         for name, text in (texts or {}).items():
             (draft / name).write_text(text, encoding="utf-8")
         if adata is not None:
@@ -135,7 +136,7 @@ def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dic
         for name in list(weights)
         if name.startswith(f"{STATISTICS}.")
     }
-    return facts, {name: w.float() if w.dtype == torch.float16 else w for name, w in weights.items()}
+    return facts, {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
 
 
 def _read_facts(file: Path, model_name: str) -> dict[str, Any]:

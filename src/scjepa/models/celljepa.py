@@ -21,8 +21,11 @@ from scjepa._cell_config import (
     PerturbationConfig,
     resolve_cells,
 )
+from scjepa._config import TrainConfig
 from scjepa._core.anndata import require_anndata
+from scjepa._core.plain import seed_of
 from scjepa._warn import warn
+from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models._base import JEPAModel, Task
 from scjepa.models._cell_query import CellQueryMixin
 from scjepa.models._cell_use import CellUseMixin
@@ -34,6 +37,7 @@ from scjepa.models._perturb import PerturbationMixin, without_perturbation
 from scjepa.models._pretrained import PretrainedMixin
 from scjepa.nn import CellTowers, ModuleTowers
 from scjepa.tokens import CellSource
+from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import CellTrainingPlan, hold_out_cells
 
@@ -90,8 +94,9 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
     ):
         parts = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
         stages = {"training": training, "finetuning": finetuning, "perturbation": perturbation}
-        config = resolve_cells(preset, **parts, **stages)
+        config, seed = resolve_cells(preset, **parts, **stages), seed_of(seed)
         super().__init__(adata)
+        warn_of_no_genes(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
         self._build(config, vocabulary, seed, _modules_for(config, modules, adata, vocabulary))
         self.init_params_ = self._get_init_params(locals())
@@ -137,8 +142,8 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             ``obs`` column of each cell's batch. The network never sees it: it serves ``train(validation="batch")`` and
             ``training={"batches": "section"}``.
         labels_key
-            ``obs`` column of each cell's label, for :meth:`finetune` and :meth:`predict_labels`; missing values are
-            cells without a label. Pretraining never sees it.
+            ``obs`` column of each cell's label, for :meth:`finetune` and :meth:`predict_labels`; missing values and
+            ``"unlabelled"`` are cells without a label. Pretraining never sees it.
         **kwargs
             scvi-tools' own registry arguments.
 
@@ -148,6 +153,11 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             If a key does not exist; the message names what does.
         ValueError
             If the data cannot be used: a view, duplicate gene names, missing batch names.
+
+        Warns
+        -----
+        UserWarning
+            If labels such as ``"nan"`` or ``"unknown"`` may mean none: they count as labels of their own.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         refuse_unknown(cls.setup_anndata, kwargs)
@@ -220,10 +230,33 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             self._drop_reference()
         return task
 
+    def _check_batches(self, config: TrainConfig) -> None:
+        if config.batches != "section":
+            return
+        if self._perturbation_task is not None:
+            raise ValueError("Cells of a perturbation screen are batched by chance: leave batches at 'mixed'.")
+        if self.keys.batch_key is None:
+            raise ValueError(
+                "batches='section' makes batches of cells of one batch, and the data names none: "
+                "setup_anndata(adata, batch_key=...) before the model is made, or batches='mixed'."
+            )
+
     def _after_training(self, trainer: Any, history: Any, train_cells: np.ndarray, held_out: np.ndarray) -> None:
         super()._after_training(trainer, history, train_cells, held_out)
         if self._stage == "finetuning":  # said here, for an interrupted run has changed the weights as well
             self.is_finetuned_ = True
+
+    def _options_of_run(self) -> dict[str, Any]:
+        config = self.config.to_dict()
+        parts: dict[str, Any] = {name: config[name] for name in ("tokens", "encoder")}
+        if self._perturbation_task is not None:
+            own, stage = config["perturbation"], "perturbation"
+        else:
+            own, stage = config if self._stage == "pretraining" else config["finetuning"], self._stage
+        parts |= {name: part for name, part in own.items() if name not in ("training", "finetuning", "perturbation")}
+        if self.modules is not None:
+            parts["gene modules"] = digest(self.modules.facts())
+        return {"stage": stage, **self._options_of_reference(), **parts}
 
     def _begin(self, stage: str) -> None:
         """Take up a stage; heads that it needs and that are not there yet come from the seed alone."""

@@ -22,7 +22,9 @@ from scjepa._config import (
     resolve,
 )
 from scjepa._core.anndata import require_anndata
+from scjepa._core.plain import seed_of
 from scjepa._warn import warn
+from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models._base import JEPAModel
 from scjepa.models._coverage import CoverageMixin
 from scjepa.models._data import CellData, DataKeys, normalizations_of, panels_of, tables_of
@@ -31,7 +33,7 @@ from scjepa.models._latent import LatentMixin
 from scjepa.models._pretrained import PretrainedMixin
 from scjepa.nn import SpatialJEPA
 from scjepa.tokens.normalize import FittedNormalizations
-from scjepa.tokens.vocabulary import Panels, Vocabulary
+from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
 
 logger = logging.getLogger("scjepa")
 
@@ -79,11 +81,14 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         config = resolve(
             preset, tokens=tokens, encoder=encoder, masking=masking, objective=objective, training=training
         )
+        seed = seed_of(seed)
         super().__init__(adata)
+        warn_of_no_genes(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
         panels = panels_of(adata, self.keys, vocabulary)
         if panels.inferred:
             logger.info("Panels inferred from the counts. %s", panels.describe(vocabulary))
+        _warn_of_strangers(panels, vocabulary)
         normalizations = normalizations_of(adata, self.keys, vocabulary, panels.technologies, config.tokens)
         self._build(config, vocabulary, panels, normalizations, seed)
         self.init_params_ = self._get_init_params(locals())
@@ -192,6 +197,9 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             with_places=self.config.encoder.segment == "coordinate",
         )
 
+    def _options_of_run(self) -> dict[str, Any]:
+        return {**self._options_of_reference(), **super()._options_of_run()}
+
     def _table_of_card(self, facts: Mapping[str, Any], dtype: str) -> dict[str, Any]:
         table = super()._table_of_card(facts, dtype)
         first = {name: table.pop(name) for name in ("class", "genes")}
@@ -253,3 +261,20 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
     def technologies(self) -> tuple[str, ...]:
         """Names of the technologies the model knows."""
         return self.panels.technologies
+
+
+def _warn_of_strangers(panels: Panels, vocabulary: Vocabulary) -> None:
+    """Warn of a technology that has no gene in common with any other: nothing learned of one is of use to the other."""
+    strangers = panels.strangers()
+    if not strangers:
+        return
+    other = next(name for name in panels.technologies if name != strangers[0])
+    names, others = (
+        [vocabulary.names[i] for i in np.flatnonzero(panels.measured[panels.technologies.index(name)])]
+        for name in (strangers[0], other)
+    )
+    warn(
+        f"The technology {strangers[0]!r} ({', '.join(map(repr, names[:3])) or 'no gene'}, ...) has no gene in common "
+        f"with any other, such as {other!r} ({', '.join(map(repr, others[:3])) or 'no gene'}, ...): the model learns "
+        f"each by itself. {likely_cause(names, others, repr(strangers[0]), repr(other))}"
+    )

@@ -26,6 +26,7 @@ from scjepa.nn.masked import MaskedPacking
 from scjepa.nn.masking import MASKING_SCHEMES, draw_mask
 from scjepa.nn.objectives import IJEPA, OBJECTIVES, LeJEPA, ObjectiveOutput, TechnologyAdversary, sigreg
 from scjepa.nn.pooling import POOLING, pool
+from scjepa.nn.precision import float32_default
 from scjepa.nn.predictor import Predictor
 from scjepa.nn.towers import NeighborhoodEncoder, SpatialJEPA, Towers
 
@@ -63,6 +64,7 @@ __all__ = [
     "attend",
     "choose_backend",
     "draw_mask",
+    "float32_default",
     "generate",
     "hide",
     "hide_modules",

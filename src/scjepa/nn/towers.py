@@ -16,6 +16,7 @@ from scjepa.nn.embedding import TokenEmbedding
 from scjepa.nn.encoder import Transformer
 from scjepa.nn.objectives import ObjectiveOutput, build_objective
 from scjepa.nn.pooling import pool
+from scjepa.nn.precision import float32_default
 
 
 class NeighborhoodEncoder(nn.Module):
@@ -49,6 +50,10 @@ class NeighborhoodEncoder(nn.Module):
         return self.transformer(self.embedding(batch), Packing(batch.lengths))
 
 
+_COMPUTES = ("__init__", "begin", "forward", "gather", "loss", "embed", "predict")
+"""Methods of towers that make tensors."""
+
+
 class Towers(nn.Module):
     """A context encoder, a target encoder that follows it by EMA, and an objective: what every JEPA consists of.
 
@@ -62,6 +67,13 @@ class Towers(nn.Module):
     objective: nn.Module
     has_teacher: bool = True
     """Whether the target encoder follows by EMA; else it is a copy of the one encoder, up to date after each step."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let what a subclass makes and computes be float32, whatever torch's default is."""
+        super().__init_subclass__(**kwargs)
+        for name in _COMPUTES:
+            if name in vars(cls):
+                setattr(cls, name, float32_default()(vars(cls)[name]))
 
     def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> Any:
         """Return the batch of ``cells`` to train on; without ``generator`` nothing is left to chance."""

@@ -11,6 +11,8 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa._core.anndata import missing_key, refuse_adata, require_anndata
+from scjepa._core.labels import means_none
+from scjepa._keys import UNLABELLED
 from scjepa.perturbation._names import GeneNames, renamer
 
 CONTROL = "ctrl"
@@ -142,7 +144,7 @@ def convert_conditions(
     refuse_adata(values, "values")
     words = {CONTROL, *([control] if isinstance(control, str) else control or ())}
     values = pd.Series(values)
-    _refuse_missing(values, str(values.name))
+    _refuse_missing(values, str(values.name), words)
     distinct = [str(value) for value in values.unique()]
     split = {value: _parts(value, separator or "+", words) for value in distinct}
     named = {value: [part for part in parts if part not in words] for value, parts in split.items()}
@@ -173,13 +175,26 @@ def _parts(text: str, separator: str, words: Collection[str]) -> list[str]:
     return parts
 
 
-def _refuse_missing(values: pd.Series, key: str) -> None:
+def _refuse_missing(values: pd.Series, key: str, known_genes: Collection[str] = ()) -> None:
     missing = values.isna().to_numpy()
     if missing.any():
         raise ValueError(
             f"{missing.sum()} cells have no condition in {key!r}, first {values.index[int(missing.argmax())]!r}. "
             f"Drop them: adata = adata[adata.obs[{key!r}].notna()].copy()."
         )
+    for word in map(str, values.unique()):
+        if word not in known_genes and _says_nothing(word):
+            cells = values.astype(str) == word
+            raise ValueError(
+                f"{cells.sum()} cells have the condition {word!r} in {key!r}, first {values.index[cells.argmax()]!r}, "
+                f"which says none and is no gene. Drop them: adata = adata[adata.obs[{key!r}] != {word!r}].copy()."
+            )
+
+
+def _says_nothing(word: str) -> bool:
+    """Return whether a word is no condition, and none of control that is to be converted."""
+    said = bool(word.strip()) and word.casefold() not in _CONTROL_WORDS
+    return said and (word in UNLABELLED or means_none(word))
 
 
 @dataclass(frozen=True)
@@ -210,7 +225,7 @@ class Conditions:
             If a cell has none, the grammar is another, or no cell is control.
         """
         values = pd.Series(values)
-        _refuse_missing(values, key)
+        _refuse_missing(values, key, known_genes)
         distinct, inverse = np.unique(values.astype(str).to_numpy(dtype=str), return_inverse=True)
         parsed = [parse_condition(str(text), known_genes, key) for text in distinct]
         names = tuple(sorted({condition_name(genes) for genes in parsed}))

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from scjepa._core.plain import plain
 from scjepa.perturbation._conditions import CONTROL, canonical
 
 CATEGORIES = ("single", "combo_seen0", "combo_seen1", "combo_seen2")
@@ -79,7 +80,7 @@ class PerturbationSplit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return asdict(self)
+        return plain(asdict(self), arrays=True)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -64,7 +64,7 @@ def interactions(
     if values not in ("shares", "z_scores"):
         raise ValueError(unknown_name("values", values, ("shares", "z_scores")))
     require_anndata(adata)
-    key = f"{niche_key}{_keys.ENRICHMENT_SUFFIX}"
+    key = _keys.as_key(f"{niche_key}{_keys.ENRICHMENT_SUFFIX}")
     again = f"scjepa.tl.niche_interactions(adata, {niche_key!r})"
     if key not in adata.uns or record_of(adata, key).get("slot") != "uns":
         raise KeyError(f"adata.uns has no {key!r} of scjepa's. Compute it first: {again}")

@@ -78,10 +78,12 @@ def markers(
     if key not in adata.uns or "niche_key" not in how:
         raise KeyError(f"adata.uns has no {key!r} of scjepa's. Rank the genes first: scjepa.tl.niche_markers(adata)")
     niche_key = how["niche_key"]
-    genes = _best_genes(adata.uns[key], n_genes)
-    if not genes:
+    found = _best_genes(adata.uns[key], n_genes)
+    if not found:
         raise ValueError(f"No gene in adata.uns[{key!r}] has a positive score.")
     holder = normalized(adata, niche_key, how.get("layer"))
+    niche_of = {_keys.as_key(name): name for name in holder.obs[niche_key].cat.categories}
+    genes = {niche_of.get(niche, niche): names for niche, names in found.items()}
     across = sum(map(len, genes.values())) <= _ACROSS
     how_drawn = {"standard_scale": "var", "use_raw": False}
     if style == "dot":

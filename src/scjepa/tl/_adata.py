@@ -11,6 +11,8 @@ from scjepa import _keys
 from scjepa._config import unknown_name
 from scjepa._core.anndata import array_of, counts_of, missing_key, notes_of, refuse_adata, require_anndata, text_of
 from scjepa._core.counts import advice_on
+from scjepa._core.labels import means_none, warn_of_words
+from scjepa._core.plain import plain
 from scjepa.tokens.counts import CountCheck
 
 if TYPE_CHECKING:
@@ -109,12 +111,18 @@ def categories_of(adata: AnnData, key: str) -> pd.Categorical:
         raise KeyError(f"adata.obs has no {key!r}. Find niches first: scjepa.tl.niches(adata)")
     column = column_of(adata, key)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        found = column.cat.rename_categories([str(name) for name in column.cat.categories]).array
+        names = [str(name) for name in column.cat.categories]
+        if len(set(names)) == len(names):  # and not 1 beside "1"
+            found = column.cat.rename_categories(names).array
+        else:
+            found = pd.Categorical(text_of(column), categories=list(dict.fromkeys(names)))
     else:
         from natsort import natsorted
 
         text = text_of(column)
         found = pd.Categorical(text, categories=natsorted({name for name in text if name is not None}))
+    if any(means_none(name, surely=True) for name in found.categories):
+        warn_of_words(found.dropna(), "label", key, surely=True)
     return found.remove_categories([name for name in _keys.UNLABELLED if name in found.categories])
 
 
@@ -161,13 +169,18 @@ def record_of(adata: AnnData, key: str) -> dict[str, Any]:
 def record(adata: AnnData, key: str, **how: Any) -> None:
     """Note in ``adata.uns["scjepa"][key]`` how ``key`` was made; options that are ``None`` are left out."""
     notes = dict(adata.uns.get(_keys.UNS, {}))
-    notes[key] = {name: value for name, value in how.items() if value is not None}
+    notes[key] = {name: plain(value) for name, value in how.items() if value is not None}
     adata.uns[_keys.UNS] = notes
 
 
 def refuse_users(adata: AnnData, slot: str, key: str) -> None:
-    """Raise ``ValueError`` if ``adata.<slot>[key]`` exists and scjepa did not write it."""
+    """Raise ``ValueError`` if ``adata.<slot>[key]`` exists and scjepa did not write it, or no file can hold the key."""
     require_anndata(adata)
+    if _keys.as_key(key) != key:
+        raise ValueError(
+            f"{key!r} cannot be a key of adata.{slot}: h5ad or zarr could not hold it. Choose another name, such as "
+            f"key_added={_keys.as_key(key)!r}."
+        )
     if key in getattr(adata, slot) and record_of(adata, key).get("slot") != slot:
         raise ValueError(
             f"adata.{slot} already has {key!r}, which scjepa did not write and will not replace; or its note in "

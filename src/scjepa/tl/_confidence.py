@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from scjepa import _keys
 from scjepa.tl._adata import as_embedding, embedding_of, groups_of, niches_of, record, record_of, refuse_users
 from scjepa.tl._neighbors import neighbor_search
-from scjepa.tl._readout import principal_axes, readout
+from scjepa.tl._replay import Way, check_way, reads_expression_alone, scores_in, ways_to
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _COMPONENTS = 30
 """Principal components in which :func:`scjepa.tl.niches` looks when it standardizes."""
+
+
+@runtime_checkable
+class MadeAs(Protocol):
+    """Masked embeddings of a model, which knows at which scale it made an embedding."""
+
+    def made_as(self, embedding: np.ndarray) -> Iterator[np.ndarray] | None:
+        """Return masked embeddings at the scale of ``embedding``; ``None`` where the model did not make it."""
+        ...
 
 
 def niche_confidence(
@@ -47,10 +57,12 @@ def niche_confidence(
         Annotated data with niches and the embedding they were found in.
     masked
         Embeddings with hidden tokens: ``model.get_masked_representations()``, or an array of shape
-        (n_masks, n_cells, n_dims), or anything that gives arrays of shape (n_cells, n_dims), read once.
+        (n_masks, n_cells, n_dims), or anything that gives arrays of shape (n_cells, n_dims), read once. What the niches
+        were found in is made of each of them in turn, as ``adata.uns["scjepa"]`` notes it: the read-out of
+        :func:`niche_readout`, z-scores, means over hops. Arrays may also be read-outs already.
     use_rep
-        Key in ``adata.obsm`` of the embedding without hidden tokens, made as ``masked`` was. Default: the one that
-        :func:`niches` noted, else ``"X_stjepa"``.
+        Key in ``adata.obsm`` of what the niches were found in. Default: the one that :func:`niches` noted, else
+        ``"X_stjepa"``.
     niche_key
         Column of ``adata.obs`` with niches. Cells without a niche have no vote and get NaN.
     n_neighbors
@@ -74,19 +86,15 @@ def niche_confidence(
     KeyError
         If the niches, ``use_rep`` or ``standardize_by`` are not there.
     ValueError
-        If ``masked`` is empty or of another shape than the embedding, a value is NaN, or ``adata.obs`` has a column
+        If ``masked`` is empty, of another shape than the embedding or of a model that did not make it, the read-out is
+        of counts alone or was not made from what is there now, a value is NaN, or ``adata.obs`` has a column
         ``key_added`` that scjepa did not write.
 
     Examples
     --------
-    >>> scjepa.tl.niches(adata)
+    >>> scjepa.tl.niche_readout(adata)
+    >>> scjepa.tl.niches(adata, "X_stjepa_niche")
     >>> scjepa.tl.niche_confidence(adata, model.get_masked_representations())
-
-    Of niches in an aggregated embedding:
-
-    >>> graph = adata.obsp["spatial_connectivities"]
-    >>> masked = (scjepa.tl.aggregate_neighbors(one, graph, 2) for one in model.get_masked_representations())
-    >>> scjepa.tl.niche_confidence(adata, masked, "X_stjepa_hops")
     """
     refuse_users(adata, "obs", key_added)
     codes = niches_of(adata, niche_key).codes
@@ -100,16 +108,17 @@ def niche_confidence(
     if len(voters) < 2:
         raise ValueError(f"Only one cell has a niche in adata.obs[{niche_key!r}]; no other can vote.")
     n_neighbors = min(n_neighbors, len(voters) - 1)
-    space = _Space(embedding, groups_of(adata, standardize_by))
-    search = neighbor_search(space.whole[voters], n_neighbors + 1, random_state)
-    votes, n_masks = np.zeros(len(voters)), 0
-    for one in masked:
-        values = _checked(one, embedding.shape, use_rep, n_masks)
-        near = _without_self(search(space.place(values)[voters]))
+    arrays, way = _placed(adata, masked, use_rep)
+    check_way(adata, way, use_rep)
+    groups = groups_of(adata, standardize_by)
+    scores = None if groups is None else scores_in(embedding, groups, _COMPONENTS)
+    search = neighbor_search((embedding if scores is None else scores.whole)[voters], n_neighbors + 1, random_state)
+    shape, votes, n_masks = adata.obsm[way.base].shape, np.zeros(len(voters)), 0
+    for one in arrays:
+        values = way.place(_checked(one, shape, way.base, n_masks))
+        near = _without_self(search((values if scores is None else scores.place(values))[voters]))
         votes += (codes[voters][near] == codes[voters][:, None]).mean(axis=1)
         n_masks += 1
-    if n_masks == 0:
-        raise ValueError("masked is empty. Embed with hidden tokens: model.get_masked_representations()")
     confidence = np.full(len(codes), np.nan, dtype=np.float32)
     confidence[voters] = votes / n_masks
     adata.obs[key_added] = confidence
@@ -126,23 +135,40 @@ def niche_confidence(
     )
 
 
-class _Space:
-    """Where :func:`scjepa.tl.niches` looked: the embedding, or components of its z-scores within groups."""
+def _placed(adata: AnnData, masked: Any, use_rep: str) -> tuple[Iterator[np.ndarray], Way]:
+    """Return the masked embeddings, and how they become what niches were found in.
 
-    def __init__(self, embedding: np.ndarray, groups: np.ndarray | None) -> None:
-        self.groups = groups
-        self.axes = None
-        self.whole = embedding
-        if groups is not None:
-            scores = readout(embedding, groups, n_comps=None)
-            self.axes = principal_axes(scores.astype(np.float64), _COMPONENTS)
-            self.whole = scores @ self.axes
+    Those of a model are made at the scale at which it made the embedding that the niches come from; of others the shape
+    tells whether they are of the read-out itself or of what it was made from.
+    """
+    ways = ways_to(adata, use_rep)
+    if isinstance(masked, MadeAs):
+        for way in ways:
+            found = masked.made_as(embedding_of(adata, way.base))
+            if found is not None:
+                return found, way
+        raise ValueError(_not_of_the_model(adata, use_rep, [way.base for way in ways]))
+    arrays = iter(masked)
+    first = next(arrays, None)
+    if first is None:
+        raise ValueError("masked is empty. Embed with hidden tokens: model.get_masked_representations()")
+    shape = np.shape(first)
+    return chain([first], arrays), next((way for way in ways if adata.obsm[way.base].shape == shape), ways[0])
 
-    def place(self, values: np.ndarray) -> np.ndarray:
-        """Return another embedding of the same cells in this space."""
-        if self.axes is None:
-            return values
-        return readout(values, self.groups, n_comps=None) @ self.axes
+
+def _not_of_the_model(adata: AnnData, use_rep: str, bases: list[str]) -> str:
+    if reads_expression_alone(adata, use_rep):
+        return (
+            f"The niches were found in adata.obsm[{use_rep!r}], which was read from counts and no embedding: hiding "
+            "tokens from a model says nothing of them. Find them with the model's: "
+            "scjepa.tl.niche_readout(adata, 'X_stjepa_cell'), then scjepa.tl.niches(adata, 'X_stjepa_niche')."
+        )
+    where = " or ".join(f"adata.obsm[{base!r}]" for base in bases)
+    return (
+        f"{where} is not what this model gives for these cells now, at any scale that was asked for. Embed again, make "
+        "the read-out and the niches anew, or ask for masked embeddings as it was made: "
+        "model.get_masked_representations(adata, scale=..., encoder=..., genes=...)."
+    )
 
 
 def _checked(one: np.ndarray, shape: tuple[int, ...], use_rep: str, number: int) -> np.ndarray:

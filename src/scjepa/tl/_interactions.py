@@ -83,7 +83,7 @@ def niche_interactions(
     import squidpy as sq
     from anndata import AnnData
 
-    key = f"{niche_key}{_keys.ENRICHMENT_SUFFIX}"
+    key = _keys.as_key(f"{niche_key}{_keys.ENRICHMENT_SUFFIX}")
     refuse_users(adata, "uns", key)
     found = niches_of(adata, niche_key)
     names = found.categories

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,7 +72,8 @@ def niche_markers(
         A row for each niche and gene, best first: ``niche``, ``gene``, ``score`` (the test's), ``log2_fold_change``,
         ``p_value``, ``p_adjusted`` (Benjamini-Hochberg within a niche), ``share_in`` and ``share_out`` (cells of the
         niche, and of the cells compared with, that have a count). Also writes ``adata.uns[key_added]``, in scanpy's
-        format, and a note in ``adata.uns["scjepa"]``.
+        format, and a note in ``adata.uns["scjepa"]``. scanpy's format has niches as keys: of a niche that no file can
+        hold in a key (``"L2/3"``) the key there is derived from its name.
 
     Warns
     -----
@@ -101,13 +103,16 @@ def niche_markers(
         raise ValueError(f"Two niches of two cells or more are needed in adata.obs[{niche_key!r}], found {groups}.")
     if reference != "rest" and reference not in groups:
         raise ValueError(f"reference must be 'rest' or one of the niches {groups}, found {reference!r}.")
+    niche_of = {_keys.as_key(name): name for name in groups}  # scanpy makes keys of niches, which files must hold
+    holder.obs[niche_key] = holder.obs[niche_key].cat.rename_categories(list(niche_of))
+    compared = reference if reference == "rest" else _keys.as_key(reference)
     with warnings.catch_warnings():
         # scanpy inserts column after column; nothing a user can do about it.
         warnings.filterwarnings("ignore", message="DataFrame is highly fragmented")
         sc.tl.rank_genes_groups(
             holder,
             niche_key,
-            reference=reference,
+            reference=compared,
             method=method,
             n_genes=n_genes,
             tie_correct=method == "wilcoxon",
@@ -126,16 +131,19 @@ def niche_markers(
         method=method,
         n_genes=n_genes,
     )
-    return _tidy(holder, key_added, reference)
+    return _tidy(holder, key_added, compared, niche_of)
 
 
-def _tidy(holder: AnnData, key: str, reference: str) -> pd.DataFrame:
+def _tidy(holder: AnnData, key: str, reference: str, niche_of: Mapping[str, str]) -> pd.DataFrame:
     """Return scanpy's result as one table, the shares of cells with a count from whatever was compared with."""
     import scanpy as sc
 
     table = sc.get.rank_genes_groups_df(holder, group=None, key=key)
     if reference != "rest":
         table["pct_nz_reference"] = table["names"].map(holder.uns[key]["pts"][reference])
+    if "group" not in table:  # scanpy leaves it out where one niche is compared
+        table["group"] = holder.uns[key]["names"].dtype.names[0]
+    table["group"] = table["group"].astype(str).map(niche_of)
     table = table.rename(columns=COLUMNS).reset_index(drop=True)
     return table[[name for name in COLUMNS.values() if name in table]]
 

@@ -89,6 +89,11 @@ class TableSource:
         tables = (getattr(self, name) for name in self._TABLES if name not in self._NOT_EMBEDDED)
         return [np.empty(0) if table is None else table.cpu().numpy() for table in tables]
 
+    def other_arrays(self) -> list[np.ndarray]:
+        """Return what training reads beside that: labels, or technologies."""
+        tables = (getattr(self, name) for name in self._NOT_EMBEDDED)
+        return [np.empty(0) if table is None else table.cpu().numpy() for table in tables]
+
     def cell_lengths(self) -> Tensor:
         """``(n_cells,)`` int64 tokens of each cell, where the tables are."""
         return self._offsets.diff()

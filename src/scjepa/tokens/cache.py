@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from scjepa._core.plain import plain
+
 FORMAT = 1
 DESCRIPTION = "table.json"
 
@@ -91,7 +93,7 @@ def write_table(
         "format": FORMAT,
         "kind": kind,
         "fingerprint": dict(fingerprint or {}),
-        "facts": dict(facts),
+        "facts": plain(facts),
         "arrays": {
             name: {"dtype": array.dtype.str, "shape": list(array.shape), "crc32": _checksum(array)}
             for name, array in arrays.items()

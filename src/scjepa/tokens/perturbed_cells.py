@@ -148,6 +148,6 @@ class PerturbedSource(CellSource):
         starts, lengths = self._offsets[cells], self._offsets[cells + 1] - self._offsets[cells]
         rows = torch.repeat_interleave(torch.arange(len(cells), device=cells.device), lengths)
         tokens = starts[rows] + torch.arange(len(rows), device=cells.device) - (lengths.cumsum(0) - lengths)[rows]
-        out = torch.zeros(len(cells), self.n_vocabulary, device=cells.device)
+        out = torch.zeros(len(cells), self.n_vocabulary, dtype=torch.float32, device=cells.device)
         out[rows, self._genes[tokens].long()] = self._values_of(tokens) if column is None else column[tokens]
         return out

@@ -418,6 +418,13 @@ class Panels:
         """Return the int64 ids of the genes that all technologies measured."""
         return np.flatnonzero(self.measured.all(axis=0))
 
+    def strangers(self) -> list[str]:
+        """Return the technologies that measured no gene that any other measured too; none where there is one."""
+        if len(self.technologies) < 2:
+            return []
+        together = self.measured[:, self.measured.sum(axis=0) > 1]
+        return [name for name, row in zip(self.technologies, together, strict=True) if not row.any()]
+
     def describe(self, vocabulary: Vocabulary) -> str:
         """Return a report: the genes of each technology, those it has alone, and those all share."""
         how = "inferred: a gene that some cell has was measured" if self.inferred else "given"

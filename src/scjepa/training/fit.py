@@ -18,8 +18,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from tqdm.auto import tqdm
 
-from scjepa._config import TrainConfig
+from scjepa._config import TrainConfig, _positive
+from scjepa._core.plain import take_plain
 from scjepa._warn import warn
+from scjepa.nn.precision import float32_default
 from scjepa.training.history import History
 from scjepa.training.plan import JEPATrainingPlan
 
@@ -78,7 +80,7 @@ class RunOptions:
     Parameters
     ----------
     accelerator, devices
-        Lightning's.
+        Lightning's; one device by default.
     early_stopping
         Stop when ``validation_loss`` has not improved for ``patience`` monitor readings.
     patience
@@ -97,7 +99,7 @@ class RunOptions:
     """
 
     accelerator: str = "auto"
-    devices: int | list[int] | str = "auto"
+    devices: int | list[int] | str = 1
     early_stopping: bool = False
     patience: int = 5
     monitor_every: int | None = None
@@ -105,6 +107,12 @@ class RunOptions:
     checkpoint_every: int = 100
     ckpt_path: str | Path | None = None
     progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        take_plain(self)
+        _positive(self, "patience", "checkpoint_every")
+        if self.monitor_every is not None:
+            _positive(self, "monitor_every")
 
 
 def usable_precision(precision: str, accelerator: str) -> str:
@@ -200,7 +208,7 @@ def run(plan: JEPATrainingPlan, options: RunOptions | None = None, **trainer_kwa
     options = options or RunOptions()
     checkpoint = resume_from(options)
     every = options.monitor_every or monitor_interval(plan)
-    with warnings.catch_warnings(), _quiet():
+    with warnings.catch_warnings(), _quiet(), float32_default():
         # The loader yields numbers of batches: workers, shuffling and sizes do not apply to it.
         warnings.filterwarnings(
             "ignore", message=".*(does not have many workers|has `shuffle|Trying to infer|IterableDataset).*"

@@ -7,11 +7,14 @@ from collections import defaultdict
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities import rank_zero_only
 
 
 class History(Logger):
-    """Metrics by name: parallel lists of optimizer steps and values."""
+    """Metrics by name: parallel lists of optimizer steps and values.
+
+    Every process of a run on several devices keeps its own, so that each of them ends with a model that knows how it
+    was trained; losses are then those of the process's own batches.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,11 +31,9 @@ class History(Logger):
         """Version of the logger."""
         return 0
 
-    @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Keep nothing: the model keeps its configuration."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append metrics at ``step``."""
         for name, value in metrics.items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,6 +21,7 @@ from scjepa.training import schedules
 from scjepa.training.collapse import effective_rank, gene_mean_loss, mean_cosine
 from scjepa.training.history import History
 from scjepa.training.sampling import DROPOUT, MASK, MONITOR, BatchSchedule, Positions, derive_seed, generator
+from scjepa.training.state import MARKS, check_marks
 
 _RATIO_BUDGET = 16_000_000
 """Target values kept by the monitor for the loss ratio (64 MB)."""
@@ -58,6 +60,10 @@ class JEPATrainingPlan(pl.LightningModule):
         ``(m,)`` cells, held out where there are such, on which the monitor measures loss and collapse.
     seed
         Seed of batches, masks and dropout.
+    marks
+        Gives what is trained on what, digests and options by name; asked for where a checkpoint is written or taken up.
+    steps_before
+        Optimizer steps that the module had been trained for before this run.
     """
 
     def __init__(
@@ -69,6 +75,8 @@ class JEPATrainingPlan(pl.LightningModule):
         monitor_cells: np.ndarray,
         seed: int = 0,
         sections: np.ndarray | None = None,
+        marks: Callable[[], Mapping[str, Any]] = dict,
+        steps_before: int = 0,
     ):
         super().__init__()
         self.module = module
@@ -78,11 +86,18 @@ class JEPATrainingPlan(pl.LightningModule):
         self.monitor_cells = torch.from_numpy(np.array(monitor_cells, dtype=np.int64))
         self.seed = seed
         by_section = config.batches == "section" and sections is not None
+        self.steps_before = steps_before
+        self._make_marks = marks
         self._groups = np.asarray(sections)[train_cells] if by_section else None
         self._schedule = self._make_schedule(1)
         self._latest: dict[str, Tensor] = {}
         self._ratios: dict[str, list[float]] = {}  # of the steps since the monitor's last reading: sum and number
         self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor, Tensor]] = []
+
+    @cached_property
+    def marks(self) -> dict[str, Any]:
+        """What is trained on what: digests and options by name."""
+        return dict(self._make_marks())
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -158,8 +173,9 @@ class JEPATrainingPlan(pl.LightningModule):
     def _record(self, metrics: dict[str, Any]) -> None:
         """Log a step's metrics at once: a checkpoint of this step, written next, then holds them."""
         values = {name: float(value) for name, value in metrics.items()}
-        for logger in self.loggers if self.trainer.is_global_zero else ():
-            logger.log_metrics(values, self.global_step)
+        for logger in self.loggers:
+            if self.trainer.is_global_zero or isinstance(logger, History):
+                logger.log_metrics(values, self.global_step)
 
     # -- monitor ------------------------------------------------------------------------------------------------
 
@@ -234,9 +250,19 @@ class JEPATrainingPlan(pl.LightningModule):
         if isinstance(self.logger, History):
             checkpoint["scjepa_history"] = self.logger.state_dict()
         checkpoint["scjepa_ratios"] = {name: list(total) for name, total in self._ratios.items()}
+        checkpoint[MARKS] = self.marks
+        checkpoint["scjepa_steps_before"] = self.steps_before
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them up again."""
+        """Take them up again, if they are those of this training; weights are as they were until then.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoint is the state of other data, or of another model or other options.
+        """
+        check_marks(checkpoint, self.marks, str(self.trainer.ckpt_path or "The checkpoint"))
+        self.steps_before = checkpoint.get("scjepa_steps_before", self.steps_before)
         if isinstance(self.logger, History) and "scjepa_history" in checkpoint:
             self.logger.load_state_dict(checkpoint["scjepa_history"])
         self._ratios = {name: list(total) for name, total in checkpoint.get("scjepa_ratios", {}).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from scjepa import CELL_PRESETS
@@ -63,3 +64,21 @@ def test_tasks_come_in_order_and_batches_where_there_are_some():
     assert chosen_tasks(["finetune", "zero_shot"], False) == ["zero_shot", "finetune"]
     with pytest.raises(ValueError, match="Name a task"):
         chosen_tasks([], False)
+
+
+def test_options_that_are_numpys_are_the_same_configuration():
+    options = {
+        "modules": {"n_modules": np.int64(5), "training.max_steps": np.int32(7), "masking.ratio": np.float64(0.5)}
+    }
+    plain = {"modules": {"n_modules": 5, "training.max_steps": 7, "masking.ratio": 0.5}}
+    one, other = (_by_name("modules", options=each)["modules"] for each in (options, plain))
+    assert one == other
+    assert one.configuration("zero_shot") == other.configuration("zero_shot")
+
+
+def test_another_content_of_a_file_is_another_configuration(tmp_path):
+    file, codes = tmp_path / "modules.gmt", []
+    for genes in ("A\tB\tC", "A\tB\tD"):
+        file.write_text(f"one\t-\t{genes}\ntwo\t-\tE\tF\tG\n")
+        codes.append(_by_name("modules", options={"modules": {"modules": file}})["modules"].code("zero_shot"))
+    assert codes[0] != codes[1]

@@ -462,3 +462,68 @@ def test_the_monitor_reads_as_many_genes_as_training_the_same_each_time(adata, m
     readings = len(seen) // len({tuple(genes) for genes in seen})
     assert readings == 3  # before training, and after 6 and 12 steps
     assert model._source(None).sequence_lengths().max() > 21  # embedding keeps all
+
+
+@pytest.mark.parametrize("absent", ["unlabelled", "unlabeled", None])
+def test_cells_without_a_label_are_none_of_a_type(make_adata, make_model, absent, quiet):
+    adata = make_adata(90)
+    labels = adata.obs["cell_type"].astype(object)
+    labels.iloc[::3] = absent
+    adata.obs["cell_type"] = labels
+    model = make_model(adata)
+    model.finetune(max_steps=2, **quiet)
+    assert set(model.predict_labels()["label"]) <= {"T", "B", "NK"}
+    assert not np.isin(np.arange(0, 90, 3), [*model.train_indices_, *model.validation_indices_]).any()
+
+
+@pytest.mark.parametrize("kind", ["category", pd.StringDtype(na_value=np.nan)])
+def test_missing_labels_are_none_as_pandas_3_holds_them(make_adata, make_model, kind, quiet):
+    adata = make_adata(60)
+    labels = adata.obs["cell_type"].astype(pd.StringDtype(na_value=np.nan))
+    labels.iloc[::3] = np.nan
+    adata.obs["cell_type"], adata.obs["batch"] = labels.astype(kind), adata.obs["batch"].astype(kind)
+    model = make_model(adata)
+    model.train(max_steps=2, **quiet)
+    assert set(model.predict_labels()["label"].dropna()) <= {"T", "B", "NK"}
+
+
+def test_words_that_may_mean_no_label_are_warned_of(make_adata, make_model):
+    adata = make_adata(60)
+    adata.obs["cell_type"] = np.where(np.arange(60) % 2, "Unknown", adata.obs["cell_type"].astype(str))
+    adata.obs["batch"] = np.where(np.arange(60) % 2, "nan", "b")
+    with pytest.warns(UserWarning, match="cells have the") as told:
+        make_model(adata)
+    words = [str(one.message) for one in told]
+    assert any("30 cells have the batch 'nan'" in each for each in words)
+    assert any("30 cells have the label 'Unknown'" in each for each in words)
+
+
+def test_batches_of_one_batch_need_to_be_told_apart(adata, make_model, quiet):
+    model = make_model(adata, {"labels_key": "cell_type"})
+    with pytest.raises(
+        ValueError, match="batches='section' makes batches of cells of one batch, and the data names none"
+    ):
+        model.train(plan_kwargs={"batches": "section"}, **quiet)
+
+
+def test_numpys_scalars_are_saved(adata, make_model, quiet, tmp_path):
+    model = make_model(adata, seed=np.int64(3), masking={"ratio": np.float32(0.25)})
+    model.train(max_steps=np.int64(2), **quiet)
+    model.finetune(np.int64(1), **quiet)
+    adata.obs["condition"] = np.where(np.arange(adata.n_obs) % 2, "ctrl", "GENE1+ctrl")
+    model.train_perturbation(delta_aware=np.bool_(True), target_sum=np.float32(100), max_steps=np.int64(1), **quiet)
+    model.save(tmp_path / "model")
+    again = scjepa.CellJEPA.load(tmp_path / "model", adata)
+    assert (again.seed, again.config.masking.ratio) == (3, 0.25)
+    assert again.perturbation_.target_sum == 100
+
+
+def test_a_state_of_other_labels_or_of_another_stage_is_not_taken_up(make_adata, make_model, quiet, tmp_path):
+    state = {"checkpoint_dir": tmp_path, "ckpt_path": "last", **quiet}
+    make_model(make_adata()).finetune(max_steps=2, checkpoint_every=1, **state)
+    other = make_adata()
+    other.obs["cell_type"] = other.obs["cell_type"].to_numpy()[::-1]
+    with pytest.raises(ValueError, match="its labels are not those of this data"):
+        make_model(other).finetune(max_steps=2, **state)
+    with pytest.raises(ValueError, match="its stage is 'finetuning', here it is 'pretraining'"):
+        make_model(make_adata()).train(max_steps=2, **state)

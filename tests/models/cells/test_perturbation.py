@@ -290,6 +290,13 @@ def test_the_share_that_is_held_out_is_the_one_asked_for():
         model.train_perturbation(outside="token", validation_size=1.5, **QUIET)
 
 
+def test_a_share_is_not_held_out_beside_validation_conditions():
+    model = model_of(screen())
+    split = PerturbationSplit(train=["GENE1", "OUT"], validation=["GENE2"], test={"combo": ["GENE1+GENE2"]})
+    with pytest.raises(ValueError, match="leave validation_size out"):
+        model.train_perturbation(split=split, outside="token", validation_size=0.2, **QUIET)
+
+
 def test_resuming_is_exact(tmp_path):
     def run(**options):
         model = model_of(screen())

@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa._core.anndata import missing_key, text_of
+from scjepa._core.labels import warn_of_words
 from scjepa.benchmark._tasks import hash_of
 from scjepa.benchmark._units import Data, _named
 from scjepa.benchmark.methods._inputs import digest
@@ -112,6 +113,7 @@ def read_target(
     labels = text_of(adata.obs[label])
     cells = light(name, adata, layer)
     has = np.array([one is not None and one not in set(map(str, no_label)) for one in labels], dtype=bool)
+    warn_of_words(labels[has], "label", label)
     kept = np.flatnonzero(has & (np.asarray(cells.X.sum(axis=1)).ravel() > 0))
     found = sorted(set(labels[kept]))
     if not 2 <= len(found) < len(kept):

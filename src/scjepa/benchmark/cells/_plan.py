@@ -13,7 +13,8 @@ from typing import Any
 
 from scjepa._cell_config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 from scjepa._config import unknown_name
-from scjepa.benchmark._plan import _word, code_of
+from scjepa._core.plain import plain
+from scjepa.benchmark._plan import _word, code_of, warn_of_options
 from scjepa.benchmark.cells._methods import (
     BATCHES,
     CELL_METHODS,
@@ -80,7 +81,17 @@ class CellEntry:
         """Return a checksum of what a task's result rests on beside scjepa's code."""
         if self.function is not None:
             return code_of(self.function)
-        return "" if self.config is None else checksum(chosen(self.config, self.parts(task)))
+        if self.config is None:
+            return ""
+        own, files = chosen(self.config, self.parts(task)), self.files()
+        return checksum([own, files] if files else own)
+
+    def files(self) -> dict[str, str]:
+        """Return a checksum of each file that an option names: what it holds may be other modules tomorrow."""
+        paths = {
+            name: value for name, value in self.options.items() if isinstance(value, str) and Path(value).is_file()
+        }
+        return {name: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8] for name, path in paths.items()}
 
     def takes_part(self, task: str) -> bool:
         """Whether it can do a task."""
@@ -155,6 +166,7 @@ def entries_of(
                 entries.append(_known(known, training, own))
         else:
             raise TypeError(f"methods[{name!r}] is a {type(what).__name__}; give a function, or a mapping of options.")
+    warn_of_options(options or {}, [entry.name for entry in entries])
     return list({entry.name: entry for entry in entries}.values())
 
 
@@ -178,7 +190,7 @@ def _own(name: str, function: Callable[..., Any]) -> CellEntry:
 
 def _known(name: str, training: CellTraining, given: Mapping[str, Any]) -> CellEntry:
     method = CELL_METHODS[name]
-    own = _nested(given)
+    own = _nested(plain(given, arrays=True))
     for option in own:
         if option not in method.options:
             raise ValueError(unknown_name(f"option of {name!r}", option, method.options))

@@ -84,7 +84,12 @@ class Pretraining:
     def _folder(self, entry: CellEntry, corpus: Corpus, seed: int) -> Path:
         if entry.config is None:
             raise TypeError(f"The method {entry.name!r} has no configuration.")
-        about = [chosen(entry.config, entry.parts("zero_shot")), dict(entry.options), seed, corpus.digest]
+        about = [
+            chosen(entry.config, entry.parts("zero_shot")),
+            {**entry.options, **entry.files()},
+            seed,
+            corpus.digest,
+        ]
         return self.folder / f"{entry.name}.seed{seed}.{checksum(about)}"
 
     def _build(self, entry: CellEntry, corpus: Corpus, seed: int) -> CellJEPA:

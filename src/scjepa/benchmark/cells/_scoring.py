@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scjepa._config import unknown_name
+from scjepa._core.plain import take_plain
 from scjepa.metrics import average_bio
 from scjepa.metrics.bio import RESOLUTIONS
 
@@ -67,6 +68,7 @@ class CellScoring:
     def __post_init__(self) -> None:
         for name in ("readouts", "resolutions", "fractions"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+        take_plain(self)
         for readout in self.readouts:
             if readout not in ("cls", "genes"):
                 raise ValueError(unknown_name("read-out", readout, ("cls", "genes")))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scjepa._cell_config import CellJEPAConfig, resolve_cells
+from scjepa._core.plain import take_plain
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class CellTraining:
     finetune_epochs: int | None = None
     accelerator: str = "auto"
     models: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        take_plain(self)
 
     def lengthened(self, config: CellJEPAConfig) -> CellJEPAConfig:
         """Return a configuration with these numbers of steps and epochs."""

@@ -14,6 +14,7 @@ from scipy import sparse
 from scjepa import _keys
 from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, sparse_of, text_of
 from scjepa._core.graph import graph_call
+from scjepa._core.labels import warn_of_words
 from scjepa.tokens.counts import read_counts
 from scjepa.tokens.neighborhoods import check_coordinates
 
@@ -43,6 +44,7 @@ def column_of(adata: AnnData, key: str | None, default: str, otherwise: str = ON
             f"{column.isna().sum()} cells have no {key!r}; the first is {column.index[column.isna()][0]!r}. Fill it "
             f"in, or drop these cells: adata = adata[adata.obs[{key!r}].notna()].copy()."
         )
+    warn_of_words(column, default, key, surely=True)
     return pd.Categorical(text_of(column))
 
 

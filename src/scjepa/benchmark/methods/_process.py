@@ -16,6 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 from anndata import AnnData
 
+from scjepa._core.plain import plain
 from scjepa.benchmark.methods._result import PARTS, MethodError
 
 PYTHON_VARIABLE = "SCJEPA_PEERS_PYTHON"
@@ -71,7 +72,7 @@ def run_in_process(
     with tempfile.TemporaryDirectory(prefix="scjepa-method-") as name:
         folder = Path(name)
         adata.write_h5ad(folder / "input.h5ad")
-        (folder / "arguments.json").write_text(json.dumps(dict(arguments)))
+        (folder / "arguments.json").write_text(json.dumps(plain(arguments, arrays=True)))
         command = [python, str(WORKER), str(adapter), str(folder)]
         errors = _run(command, folder, python, timeout)
         output = folder / "output.npz"

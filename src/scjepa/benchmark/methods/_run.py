@@ -15,6 +15,7 @@ from anndata import AnnData
 
 from scjepa import _keys
 from scjepa._config import unknown_name
+from scjepa._core.plain import plain
 from scjepa.benchmark.methods import _cache, _memory
 from scjepa.benchmark.methods._inputs import digest, prepare, restore, with_counts
 from scjepa.benchmark.methods._process import ADAPTERS, find_python, run_in_process
@@ -99,7 +100,7 @@ def run_method(
         spatial_key=spatial_key,
         **named,
     )
-    arguments = {"seed": int(seed), "n_niches": n_niches, **method.fixed, **options}
+    arguments = plain({"seed": int(seed), "n_niches": n_niches, **method.fixed, **options}, arrays=True)
     interpreter = None if method.in_session else find_python(python)
     key = None
     if cache_dir is not None:

@@ -9,9 +9,11 @@ from scjepa.nn.cells._batch import CellBatch
 from scjepa.nn.cells._encoder import CellEncoder
 from scjepa.nn.cells._objective import CellObjective
 from scjepa.nn.masking import rank_in_group
+from scjepa.nn.precision import float32_default
 
 
 @torch.inference_mode()
+@float32_default()
 def generate(
     encoder: CellEncoder, objective: CellObjective, batch: CellBatch, unknown: Tensor, n_iterations: int = 4
 ) -> Tensor:
@@ -89,7 +91,7 @@ def with_unknown(batch: CellBatch, genes: Tensor) -> tuple[CellBatch, Tensor]:
     unknown = torch.cat([torch.zeros_like(known.genes, dtype=torch.bool), torch.ones_like(rows, dtype=torch.bool)])
     joined = CellBatch(
         genes=torch.cat([known.genes, genes.repeat(n)])[order],
-        values=torch.cat([known.values, torch.zeros(len(rows), device=device)])[order],
+        values=torch.cat([known.values, torch.zeros_like(rows, dtype=known.values.dtype)])[order],
         sequences=torch.cat([known.sequences, rows])[order],
         labels=batch.labels,
     )
