@@ -56,7 +56,7 @@ def test_what_to_mind(make_tissue, tmp_path, capsys):
     assert info(tmp_path / "a.h5ad") == 0
     report = capsys.readouterr().out
     assert "1 cells have no counts" in report
-    assert "no whole numbers and look log-transformed: name raw counts with --layer" in report
+    assert "no whole numbers and look log-transformed. No layer holds raw counts, nor does 'raw'" in report
     assert "2 cells lie exactly on another" in report
     assert line(report, "sections") == "obs['section'], 2: s2 (50), s1 (30)"
     assert "in all" in report
