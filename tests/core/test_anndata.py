@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from unittest import mock
 
 import anndata as ad
 import numpy as np
@@ -113,16 +112,16 @@ def test_lazy_obs_is_refused_with_the_call_that_reads_it(tmp_path):
     scjepa.CellJEPA.setup_anndata(lazy.to_memory())
 
 
-def test_x_is_no_layer_though_anndata_lists_it_as_one():
-    layers = property(lambda self: {None: self.X, **dict(self._layers)})
+def test_x_is_no_layer_though_anndata_lists_it_as_one(monkeypatch):
     adata = cells()
-    with mock.patch.object(ad.AnnData, "layers", layers):
-        assert layers_of(adata) == ["counts"]
-        with pytest.raises(KeyError, match=r"layers\['count'\].*holds 'counts'\. Did you mean 'counts'") as error:
-            counts_of(adata, "count")
+    if None not in adata.layers:  # an older anndata: its layers as those of 0.13 are
+        monkeypatch.setattr(ad.AnnData, "layers", property(lambda self: {None: self.X, **dict(self._layers)}))
+    assert layers_of(adata) == ["counts"]
+    with pytest.raises(KeyError, match=r"layers\['count'\].*holds 'counts'\. Did you mean 'counts'") as error:
+        counts_of(adata, "count")
     assert "None" not in str(error.value)
     with pytest.raises(KeyError, match=r"'a': adata\.layers"):
-        counts_of(cells(), "count", "a")
+        counts_of(adata, "count", "a")
 
 
 def test_an_empty_x_names_the_layers():
