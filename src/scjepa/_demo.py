@@ -87,6 +87,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
         import squidpy as sq
 
     import scjepa
+    from scjepa.tl._adata import categories_of, groups_of
 
     start = time.perf_counter()
 
@@ -97,6 +98,8 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     section = _column(adata, options.section, _keys.SECTION, "sections")
     label = _column(adata, options.label, _keys.REGION, "labels")
     technology = _column(adata, None, _keys.TECHNOLOGY, "technologies")
+    if section is not None:  # squidpy takes categories alone
+        adata.obs[section] = pd.Categorical(groups_of(adata, section))
     step(f"data: {adata.n_obs:,} cells, {adata.n_vars:,} genes" + ("" if options.data else " (simulated tissue)"))
     options.out.mkdir(parents=True, exist_ok=True)
 
@@ -116,7 +119,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     step("embeddings and niches")
     adata.obsm[_keys.EMBEDDING] = model.get_latent_representation()
     adata.obsm[_keys.EMBEDDING_CELL] = model.get_latent_representation(scale="cell")
-    known = None if label is None else adata.obs[label].replace("unlabelled", np.nan).nunique()
+    known = None if label is None else categories_of(adata, label).remove_unused_categories().categories.size
     n_niches = options.n_niches or known
     scjepa.tl.niche_readout(adata, by=section)
     scjepa.tl.niches(adata, _keys.EMBEDDING_NICHE, n_niches=n_niches)

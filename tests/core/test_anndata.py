@@ -61,6 +61,7 @@ def test_what_is_no_anndata_comes_with_the_call_that_makes_one_of_it(given, call
 TOOLS = {
     "tl.aggregate": lambda x: scjepa.tl.aggregate(x),
     "tl.compare_niches": lambda x: scjepa.tl.compare_niches(x, "a", "b"),
+    "tl.find_niches": lambda x: scjepa.tl.find_niches(x),
     "tl.gene_modules": lambda x: scjepa.tl.gene_modules(x),
     "tl.niche_composition": lambda x: scjepa.tl.niche_composition(x),
     "tl.niche_confidence": lambda x: scjepa.tl.niche_confidence(x, []),
@@ -68,6 +69,10 @@ TOOLS = {
     "tl.niche_markers": lambda x: scjepa.tl.niche_markers(x),
     "tl.niche_readout": lambda x: scjepa.tl.niche_readout(x),
     "tl.niches": lambda x: scjepa.tl.niches(x),
+    "tl.niche_readout_of": lambda x: scjepa.tl.niche_readout_of(x),
+    "tl.predictive_components": lambda x: scjepa.tl.predictive_components(x),
+    "tl.predictive_components_of": lambda x: scjepa.tl.predictive_components_of(x),
+    "tl.predictive_genes": lambda x: scjepa.tl.predictive_genes(x),
     "tl.standardize": lambda x: scjepa.tl.standardize(x),
     "pl.compare": lambda x: scjepa.pl.compare(x, "a", "b"),
     "pl.composition": lambda x: scjepa.pl.composition(x),
@@ -85,6 +90,9 @@ TOOLS = {
     "benchmark.run_cells": lambda x: scjepa.benchmark.run_cells({"a": x}, label="a"),
     "perturbation.log_normalized": lambda x: scjepa.perturbation.log_normalized(x),
     "perturbation.Conditions": lambda x: scjepa.perturbation.Conditions.of_adata(x),
+    "STJEPA": lambda x: scjepa.STJEPA(x),
+    "CellJEPA": lambda x: scjepa.CellJEPA(x),
+    "STJEPA.load_query_data": lambda x: scjepa.STJEPA.from_pretrained("mouse-brain-small", x),
     "STJEPA.setup_anndata": lambda x: scjepa.STJEPA.setup_anndata(x),
     "CellJEPA.setup_anndata": lambda x: scjepa.CellJEPA.setup_anndata(x),
 }
@@ -102,6 +110,19 @@ def test_every_tool_says_what_to_do_with_spatialdata_and_with_a_list(tool):
 def test_every_tool_says_how_a_path_is_read(tool):
     with pytest.raises(TypeError, match=r"read_h5ad\('cells\.h5ad'\)"):
         TOOLS[tool]("cells.h5ad")
+
+
+@pytest.mark.parametrize("given", [cells(), SpatialData(), "cells.h5ad"])
+def test_where_an_array_is_needed_a_column_or_matrix_is_asked_for(given):
+    for call in (
+        lambda: scjepa.metrics.nmi(given, given),
+        lambda: scjepa.tl.readout(given),
+        lambda: scjepa.benchmark.occupancy(given),
+        lambda: scjepa.benchmark.score_table(given, ["a"]),
+        lambda: scjepa.perturbation.convert_conditions(given),
+    ):
+        with pytest.raises(TypeError, match="an array with an entry for each cell is needed"):
+            call()
 
 
 def test_lazy_obs_is_refused_with_the_call_that_reads_it(tmp_path):

@@ -101,7 +101,7 @@ def niches(adata):
 
 
 def rings(adata):
-    scjepa.tl.niche_readout(adata, "X_stjepa", by="section")
+    scjepa.tl.niche_readout(adata, ["X", "X_stjepa"], by="section")
     return adata.obsm["X_stjepa_niche"]
 
 

@@ -91,6 +91,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         parts = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
         stages = {"training": training, "finetuning": finetuning, "perturbation": perturbation}
         config = resolve_cells(preset, **parts, **stages)
+        require_anndata(adata)
         super().__init__(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
         self._build(config, vocabulary, seed, _modules_for(config, modules, adata, vocabulary))

@@ -79,6 +79,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         config = resolve(
             preset, tokens=tokens, encoder=encoder, masking=masking, objective=objective, training=training
         )
+        require_anndata(adata)
         super().__init__(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
         panels = panels_of(adata, self.keys, vocabulary)
