@@ -263,7 +263,7 @@ def test_mistakes_are_told_before_anything_runs(cells, others, small, tmp_path):
         assert not (tmp_path / "o").exists()
 
     told("obs\\['type'\\] does not exist; adata.obs holds 'cell_type', 'plate'", KeyError, label="type")
-    told("has no batch obs\\['lab'\\]", KeyError, batch="lab")
+    told("obs\\['lab'\\] does not exist", KeyError, batch="lab")
     told("label and as batch", batch="cell_type")
     told("needs the obs column of batches", tasks="batches")
     told("Did you mean 'zero_shot'", tasks="zeroshot")
