@@ -88,6 +88,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
         import squidpy as sq
 
     import scjepa
+    from scjepa.tl._adata import categories_of, groups_of
 
     start = time.perf_counter()
 
@@ -98,6 +99,8 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     section = _column(adata, options.section, _keys.SECTION, "sections")
     label = _column(adata, options.label, _keys.REGION, "labels")
     technology = _column(adata, None, _keys.TECHNOLOGY, "technologies")
+    if section is not None:  # squidpy takes categories alone
+        adata.obs[section] = pd.Categorical(groups_of(adata, section))
     step(f"data: {adata.n_obs:,} cells, {adata.n_vars:,} genes" + ("" if options.data else " (simulated tissue)"))
     options.out.mkdir(parents=True, exist_ok=True)
 

@@ -95,3 +95,9 @@ def test_control_is_no_training_condition(means, control):
         predict_baselines(means.rename({"X+ctrl": "ctrl"}), control, ["G0"])
     with pytest.raises(ValueError, match="no training condition"):
         predict_baselines(means.iloc[:0], control, ["G0"])
+
+
+def test_genes_that_the_panel_has_by_another_name_are_told():
+    means = pd.DataFrame([[1.0, 2.0], [2.0, 1.0]], index=["GENE1+ctrl", "GENE2+ctrl"], columns=["Gene1", "Gene2"])
+    with pytest.warns(UserWarning, match=r"'GENE1' by 'Gene1'.*convert_conditions"):
+        predict_baselines(means, means.mean(), ["GENE1+GENE2"])

@@ -63,3 +63,17 @@ def test_help_has_examples(capsys):
         build_parser().parse_args(["demo", "--help"])
     assert stop.value.code == 0
     assert "scjepa demo --data my_section.h5ad" in capsys.readouterr().out
+
+
+def test_sections_and_labels_that_are_numbers_are_taken(tmp_path):
+    import numpy as np
+
+    import scjepa
+
+    adata = scjepa.datasets.simulated_tissue(300, n_genes=40, difficulty="easy")
+    adata.obs["slice"] = np.arange(adata.n_obs) % 2
+    adata.obs["area"] = adata.obs["region"].cat.codes.astype(int)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    words = ["--section", "slice", "--label", "area", "--steps", "2", "--out", str(tmp_path / "out")]
+    assert main(["demo", "--data", str(tmp_path / "a.h5ad"), *words]) == 0
+    assert (tmp_path / "out" / "scores.csv").is_file()

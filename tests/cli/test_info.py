@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 
+import anndata as ad
 import numpy as np
 import pytest
 import squidpy as sq
@@ -56,7 +57,7 @@ def test_what_to_mind(make_tissue, tmp_path, capsys):
     assert info(tmp_path / "a.h5ad") == 0
     report = capsys.readouterr().out
     assert "1 cells have no counts" in report
-    assert "no whole numbers and look log-transformed: name raw counts with --layer" in report
+    assert "no whole numbers and look log-transformed. No layer holds raw counts, nor does 'raw'" in report
     assert "2 cells lie exactly on another" in report
     assert line(report, "sections") == "obs['section'], 2: s2 (50), s1 (30)"
     assert "in all" in report
@@ -156,3 +157,37 @@ def test_a_section_too_small_for_a_graph_is_told(make_tissue, tmp_path, capsys):
     report = capsys.readouterr().out
     assert "has 8 cells, too few for 10 neighbors each" in line(report, "mind")
     assert line(report, "graph") == "none: scjepa fit builds one"
+
+
+def test_nan_of_an_outer_join_is_no_logarithm(make_tissue, tmp_path, capsys):
+    adata = make_tissue(1)
+    adata.X = adata.X.toarray().astype(np.float32)
+    adata.X[:40, :3] = np.nan
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert info(tmp_path / "a.h5ad") == 0
+    report = capsys.readouterr().out
+    assert "3 of 30 genes have NaN" in line(report, "mind")
+    assert "scjepa.concat" in line(report, "mind")
+    assert "log-transformed" not in report
+    assert line(report, "counts").startswith("whole numbers up to")
+
+
+def test_counts_in_raw_or_in_a_layer_are_found_and_the_call_takes_them(make_tissue, tmp_path, capsys, monkeypatch):
+    adata = make_tissue(1)
+    adata.raw = adata.copy()
+    counts = adata.X.toarray()
+    adata.X = np.log1p(counts).astype(np.float32)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert info(tmp_path / "a.h5ad") == 0
+    told = line(capsys.readouterr().out, "mind")
+    monkeypatch.chdir(tmp_path)
+    exec(told.partition("in Python: ")[2].rstrip("."), {"anndata": ad})
+    np.testing.assert_array_equal(np.asarray(ad.read_h5ad("a_raw.h5ad").X.todense()), counts)
+    assert info(tmp_path / "a_raw.h5ad") == 0
+    assert "\n  mind " not in capsys.readouterr().out
+    adata.layers["umis"] = counts
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert info(tmp_path / "a.h5ad") == 0
+    assert "--layer umis" in line(capsys.readouterr().out, "mind")
+    assert info(tmp_path / "a.h5ad", "--layer", "umis") == 0
+    assert "\n  mind " not in capsys.readouterr().out

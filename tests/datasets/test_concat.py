@@ -178,3 +178,27 @@ def test_genes_that_differ_in_case_only_are_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scjepa.concat({"a": section(genes="aAb"), "b": section(genes="aAb")})
+
+
+def test_niches_of_each_section_may_be_found_anew_on_all():
+    parts = {name: section(30, seed=i) for i, name in enumerate("ab")}
+    for i, part in enumerate(parts.values()):
+        part.obsm["X_stjepa"] = np.random.default_rng(i).normal(size=(30, 4))
+        scjepa.tl.niches(part, n_niches=2 + i, n_neighbors=5)
+    both = scjepa.concat(parts)
+    assert both.uns["scjepa"]["niche"]["n_niches"] == 3
+    both.obsm["X_stjepa"] = np.random.default_rng(2).normal(size=(60, 4))
+    scjepa.tl.niches(both, n_niches=2, n_neighbors=5)
+    assert both.obs["niche"].nunique() == 2
+
+
+def test_a_column_of_the_users_stays_the_users():
+    one, two = section(), section(seed=1)
+    one.obsm["X_stjepa"] = np.random.default_rng(0).normal(size=(30, 4))
+    scjepa.tl.niches(one, n_niches=2, n_neighbors=5)
+    two.obs["niche"] = "mine"
+    both = scjepa.concat({"a": one, "b": two})
+    assert "scjepa" not in both.uns
+    both.obsm["X_stjepa"] = np.zeros((60, 4))
+    with pytest.raises(ValueError, match=r"its note in adata\.uns\['scjepa'\] was lost"):
+        scjepa.tl.niches(both)

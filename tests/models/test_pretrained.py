@@ -270,3 +270,19 @@ def test_a_folder_without_a_card_has_none_to_read(trained, tmp_path):
         pretrained.read_card(tmp_path / "m")
     with pytest.raises(FileNotFoundError, match=r"holds no model\.json"):
         pretrained.read_card(tmp_path)
+
+
+def test_the_genes_of_a_saved_model_rename_those_of_other_versions(make_tissue, make_model, tmp_path, fresh):
+    adata = make_tissue()
+    adata.var_names = [f"ENSG{i:011d}.{i % 5}" for i in range(adata.n_vars)]
+    make_model(adata).save(tmp_path / "m")
+    other = fresh(adata)
+    other.var_names = other.var_names.str.replace(r"\.\d+$", "", regex=True)
+    with pytest.raises(ValueError, match=r"renamed\(adata\.var_names\).*scjepa\.pretrained\.vocabulary\(folder\)"):
+        scjepa.STJEPA.load(tmp_path / "m", other)
+    other.var_names = scjepa.pretrained.vocabulary(tmp_path / "m").renamed(other.var_names)
+    assert list(other.var_names) == list(adata.var_names)
+    scjepa.STJEPA.load(tmp_path / "m", other)
+    (tmp_path / "m" / "model.json").write_text("{}")
+    with pytest.raises(ValueError, match="damaged"):
+        scjepa.pretrained.vocabulary(tmp_path / "m")

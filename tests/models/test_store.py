@@ -151,3 +151,60 @@ def test_files_of_the_first_format_are_read(trained, folder):
 def test_loading_without_data_says_what_to_pass(folder):
     with pytest.raises(ValueError, match="Pass adata"):
         scjepa.STJEPA.load(folder)
+
+
+def test_one_section_of_one_technology_is_loaded_with_a_warning(trained, folder, fresh):
+    _, adata = trained
+    one = fresh(adata[adata.obs["section"] == "s1"])
+    del one.obs["section"], one.obs["technology"]
+    with pytest.warns(UserWarning, match=r"no '(section|technology)', so all its cells are taken as one") as told:
+        loaded = scjepa.STJEPA.load(folder, one, accelerator="cpu")
+    assert len(told) == 2
+    expected = scjepa.STJEPA.load_query_data(one, folder, accelerator="cpu").get_latent_representation()
+    np.testing.assert_array_equal(loaded.get_latent_representation(), expected)
+
+
+def test_what_new_data_call_otherwise_is_told_by_set_up(trained, folder, fresh):
+    _, adata = trained
+    expected = scjepa.STJEPA.load(folder, fresh(adata), accelerator="cpu").get_latent_representation()
+    other = fresh(adata)
+    other.obs = other.obs.rename(columns={"section": "slice", "technology": "assay"})
+    other.obsm["xy"] = other.obsm.pop("spatial")
+    with pytest.raises(KeyError, match=r"obsm\['spatial'\].*holds 'xy'.*setup_anndata\(adata, spatial_key=\.\.\.\)"):
+        scjepa.STJEPA.load(folder, other, accelerator="cpu")
+    keys = {"library_key": "slice", "technology_key": "assay", "spatial_key": "xy"}
+    scjepa.STJEPA.setup_anndata(other, **keys)
+    for found in (scjepa.STJEPA.load(folder, other), scjepa.STJEPA.load_query_data(other, folder)):
+        np.testing.assert_array_equal(found.get_latent_representation(), expected)
+
+
+def test_a_layer_that_new_data_lack_is_told_with_the_call_that_helps(make_tissue, make_model, tmp_path, fresh):
+    adata = make_tissue()
+    adata.layers["counts"] = adata.X.copy()
+    setup = {"layer": "counts", "library_key": "section", "technology_key": "technology"}
+    model = make_model(adata, setup)
+    model.save(tmp_path / "m")
+    other = fresh(adata)
+    del other.layers["counts"]
+    told = r"layers\['counts'\] does not exist.*setup_anndata\(adata, layer=\.\.\.\), or without a layer"
+    for call in (
+        lambda: scjepa.STJEPA.load(tmp_path / "m", other),
+        lambda: scjepa.STJEPA.load_query_data(other, model),
+        lambda: model.get_latent_representation(other),
+    ):
+        with pytest.raises(KeyError, match=told):
+            call()
+    scjepa.STJEPA.setup_anndata(other, library_key="section", technology_key="technology")
+    found = scjepa.STJEPA.load(tmp_path / "m", other).get_latent_representation()
+    np.testing.assert_array_equal(found, model.get_latent_representation())
+
+
+def test_what_was_saved_wins_over_what_set_up_was_told_for_another_model(make_tissue, make_model, tmp_path):
+    adata = make_tissue()
+    adata.layers["counts"] = adata.X.copy()
+    model = make_model(adata, {"layer": "counts", "library_key": "section", "technology_key": "technology"})
+    expected = model.get_latent_representation()
+    model.save(tmp_path / "m")
+    adata.X = adata.X * 3
+    make_model(adata)  # of X
+    np.testing.assert_array_equal(scjepa.STJEPA.load(tmp_path / "m", adata).get_latent_representation(), expected)

@@ -118,3 +118,29 @@ def test_no_control_is_refused_and_so_is_a_missing_column():
     adata = ad.AnnData(np.ones((1, 1)), obs=pd.DataFrame({"guide": ["A"]}, index=["x"]))
     with pytest.raises(KeyError, match="guide"):
         Conditions.of_adata(adata)
+
+
+IDS = ["ENSG00000000001.2", "ENSG00000000002.7", "ENSG00000000003.1"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "genes", "expected"),
+    [
+        (["ctrl", "KLF1", "SET+ctrl"], ["Klf1", "Set"], ["ctrl", "Klf1+ctrl", "Set+ctrl"]),
+        (["ENSG00000000001", "ENSG00000000002.9"], IDS, [f"{IDS[0]}+ctrl", f"{IDS[1]}+ctrl"]),
+        (["KLF1+SET", "ctrl"], pd.Series(["SET", "KLF1", None], index=IDS), ["+".join(IDS[:2]), "ctrl"]),
+        (["klf1", "NONE"], {"KLF1": IDS[0]}, [f"{IDS[0]}+ctrl", "NONE+ctrl"]),
+    ],
+)
+def test_perturbed_genes_take_the_names_of_the_data(conditions, genes, expected):
+    assert convert_conditions(pd.Series(conditions), genes=genes).tolist() == expected
+
+
+def test_a_name_of_several_genes_is_refused():
+    with pytest.raises(ValueError, match=r"'SET' is the name of 2 genes.*genes=\{'SET'"):
+        convert_conditions(pd.Series(["SET", "ctrl"]), genes=pd.Series(["SET", "SET"], index=IDS[:2]))
+
+
+def test_anndata_is_no_column():
+    with pytest.raises(TypeError, match=r"adata\.obs"):
+        convert_conditions(ad.AnnData(np.ones((2, 2))))

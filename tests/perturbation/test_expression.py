@@ -57,7 +57,7 @@ def test_what_cannot_be_normalized_is_named(adata):
     adata.obs["word"] = "a"
     with pytest.raises(ValueError, match="Cell 'c0' has the size nan in 'word'"):
         log_normalized(adata, size_key="word")
-    with pytest.raises(KeyError, match="no 'raw'"):
+    with pytest.raises(KeyError, match=r"layers\['raw'\] does not exist"):
         log_normalized(adata, layer="raw")
     adata.X = adata.X.astype(np.float64)
     adata.X.data = np.log1p(adata.X.data)

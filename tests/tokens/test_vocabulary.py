@@ -183,3 +183,28 @@ def test_extended_panels_keep_codes_and_never_take_absence_for_zero():
     assert Panels.from_dict(both.to_dict()).measured.tolist() == both.measured.tolist()
     with pytest.raises(ValueError, match="over 3 genes, fewer"):
         both.extended(known)
+
+
+IDS = ("ENSG00000000001.2", "ENSG00000000002.7", "GAD1")
+
+
+def test_names_that_differ_in_case_or_version_take_the_vocabularys():
+    vocabulary = Vocabulary(IDS)
+    names = ["ENSG00000000001.5", "ENSG00000000002", "Gad1", "SST"]
+    assert vocabulary.renamed(names) == [*IDS, "SST"]
+    assert vocabulary.renamed([*IDS, "gad1"]) == [*IDS, "gad1"]  # which is there already
+    assert vocabulary.renamed(["gad1", "Gad1"]) == ["gad1", "Gad1"]  # either could be meant
+
+
+def test_other_versions_are_reported_with_the_call_that_takes_them_for_the_same():
+    alignment = Vocabulary(IDS).align(["GAD1", "ENSG00000000002.8"])
+    assert alignment.version_only == (("ENSG00000000002.8", IDS[1]),)
+    assert "renamed(adata.var_names)" in str(alignment)
+    with pytest.raises(ValueError, match=r"version suffixes.*model\.vocabulary\.renamed\(adata\.var_names\)"):
+        Vocabulary(IDS).align(["ENSG00000000001", "ENSG00000000002"])
+
+
+def test_a_column_that_has_the_names_is_named():
+    columns = {"id": ["x", "y"], "symbol": ["GAD1", "SST"]}
+    with pytest.raises(ValueError, match=r"adata\.var\['symbol'\] has 1 names that are: adata\.var_names = "):
+        Vocabulary(IDS).align(["1", "2"], columns=columns)

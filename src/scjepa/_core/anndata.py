@@ -75,7 +75,9 @@ def _how_to_get_one(data: Any) -> str:
 
 
 def refuse_adata(values: Any, what: str) -> None:
-    """Raise if ``values``, of which an array is to be made, is AnnData: NumPy would slice it cell by cell, for minutes.
+    """Raise if ``values``, of which an array is to be made, is AnnData, SpatialData or a path.
+
+    NumPy would slice AnnData cell by cell, for minutes.
 
     Raises
     ------
@@ -87,6 +89,8 @@ def refuse_adata(values: Any, what: str) -> None:
             f"{what} is an AnnData object, and an array with an entry for each cell is needed: pass a column or a "
             "matrix of it, such as adata.obs['niche'], adata.obsm['spatial'] or adata.obsm['X_stjepa']."
         )
+    if isinstance(values, str | os.PathLike):
+        raise TypeError(f"{what} is the text {str(values)!r}, and an array with an entry for each cell is needed.")
     if type(values).__name__ == "SpatialData":
         raise TypeError(
             f"{what} is a SpatialData object, and an array with an entry for each cell is needed: pass a column or a "

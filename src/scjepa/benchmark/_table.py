@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scjepa._core.anndata import refuse_adata
 from scjepa.metrics import clustering_scores
 from scjepa.tl import readout
 
@@ -42,6 +43,8 @@ def score_table(
         One row for each embedding, in the order given: ``nmi`` and ``ari`` (means over resolutions and seeds), and
         ``nmi_matched`` and ``ari_matched`` (at the number of clusters that equals the number of labels).
     """
+    refuse_adata(embeddings, "embeddings")
+    refuse_adata(labels, "labels")
     rows = {}
     for name, embedding in embeddings.items():
         shown = embedding if sections is None else readout(embedding, sections)

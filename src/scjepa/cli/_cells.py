@@ -14,6 +14,7 @@ from anndata import AnnData
 from anndata.io import read_elem
 
 from scjepa import _keys
+from scjepa._core.anndata import array_of, text_of
 from scjepa.cli._files import SPATIALDATA, DataFile
 from scjepa.datasets import table_of
 from scjepa.datasets._genes import types_of
@@ -129,7 +130,7 @@ def read_cells(file: DataFile, where: Where, *, use_graph: bool = True, use_coun
         cells.panels, cells.feature_types = _panels(group), types_of(var)
     if coordinates is None:
         coordinates = _computed_coordinates(file, where.spatial_key)
-    cells.coordinates = np.asarray(coordinates, dtype=np.float64)
+    cells.coordinates = array_of(coordinates)
     _check_coordinates(cells, where.spatial_key)
     cells.technologies = _column(obs, file, where.technology_key, [_keys.TECHNOLOGY], "--technology-key")
     return cells
@@ -202,6 +203,10 @@ def _check_coordinates(cells: Cells, spatial_key: str) -> None:
         raise ValueError(
             f"{cells.file.path}: obsm[{spatial_key!r}] must have two or three columns, found {place.shape}."
         )
+    try:
+        place = cells.coordinates = place.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{cells.file.path}: obsm[{spatial_key!r}] must hold numbers: {error}.") from error
     lost = ~np.isfinite(place).all(axis=1)
     if lost.any():
         raise ValueError(
@@ -225,7 +230,7 @@ def _column(obs: pd.DataFrame, file: DataFile, key: str | None, usual: Iterable[
             f"{file.path}: obs[{key!r}] is missing for {absent.sum()} cells, first {obs.index[absent.argmax()]!r}. "
             "Fill it in, or leave these cells out."
         )
-    return obs[key].astype(str)
+    return pd.Series(text_of(obs[key]), index=obs.index, name=key)
 
 
 def add_graph(cells: Cells, n_neighbors: int, option: str = "--n-neighbors") -> None:

@@ -15,6 +15,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from scjepa import _keys
+from scjepa._core.anndata import array_of, joined_notes
 from scjepa.cli._cells import Cells, Where, add_graph, read_cells, refuse_empty, sections_of
 from scjepa.cli._files import DataFile
 
@@ -75,9 +76,9 @@ def read_all(files: Sequence[DataFile], rep: str, options: argparse.Namespace) -
         graphs = [next(iter(part.edges.values())) for part in cells if part.edges]
         if graphs:
             adata.obsp[f"{_keys.SPATIAL}_connectivities"] = sparse.block_diag(graphs, format="csr")
-    notes = [part.notes for part in parts if options.key in part.obs]
-    if notes and all(options.key in note for note in notes):  # else the column is the user's
-        adata.uns[_keys.UNS] = {options.key: notes[0][options.key]}
+    notes = joined_notes([part.notes for part in parts], [part.obs for part in parts])
+    if options.key in notes:  # else the column is the user's
+        adata.uns[_keys.UNS] = {options.key: notes[options.key]}
     ends = np.cumsum([0, *(len(part.obs) for part in parts)]).tolist()
     return adata, [slice(*pair) for pair in pairwise(ends)]
 
@@ -122,7 +123,7 @@ def _embedding(group: Any, rep: str, file: DataFile) -> np.ndarray:
             f"{file.path} has no obsm[{rep!r}]; obsm holds {', '.join(keys) or 'nothing'}. Embed its cells: scjepa "
             "embed MODEL FILE. Or name what to cluster: --readout plain --use-rep KEY."
         )
-    embedding = np.asarray(read_elem(group["obsm"][rep]))
+    embedding = array_of(read_elem(group["obsm"][rep]))
     if embedding.ndim != 2:
         raise ValueError(f"{file.path}: obsm[{rep!r}] is no matrix, cells × dimensions.")
     return embedding

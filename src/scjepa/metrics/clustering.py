@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scjepa._core.anndata import refuse_adata
 from scjepa._core.labels import warn_of_words
 from scjepa._keys import UNLABELLED
 
@@ -42,6 +43,8 @@ def _paired(labels: Any, clusters: Any, ignore: str | Sequence[Any]) -> tuple[np
     """Return int codes of labels and clusters of the labelled cells."""
     import pandas as pd
 
+    refuse_adata(labels, "labels")
+    refuse_adata(clusters, "clusters")
     if len(labels) != len(clusters):
         raise ValueError(f"labels has {len(labels)} cells, clusters {len(clusters)}: give one of each for every cell.")
     _same_order(labels, clusters)

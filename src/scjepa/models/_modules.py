@@ -95,7 +95,8 @@ def _named_sets(source: ModuleSource, adata: AnnData) -> Mapping[str, Sequence[s
 def _of_column(adata: AnnData, key: str, several: bool) -> dict[str, Sequence[str]]:
     """Return the sets of a column of ``var``: of a boolean one the genes that are in, of others one set a value."""
     column = adata.var[key]
-    if pd.api.types.is_bool_dtype(column.dtype):  # of nullable ones values may be missing
+    is_category = isinstance(column.dtype, pd.CategoricalDtype)
+    if pd.api.types.is_bool_dtype(column.dtype) and not is_category:  # of nullable ones values may be missing
         return {key: list(adata.var_names[flags_of(column)])}
     names = pd.Series(labels_of(column), index=column.index)
     groups = names.dropna()

@@ -95,6 +95,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         parts = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
         stages = {"training": training, "finetuning": finetuning, "perturbation": perturbation}
         config, seed = resolve_cells(preset, **parts, **stages), seed_of(seed)
+        require_anndata(adata)
         super().__init__(adata)
         warn_of_no_genes(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])

@@ -82,6 +82,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             preset, tokens=tokens, encoder=encoder, masking=masking, objective=objective, training=training
         )
         seed = seed_of(seed)
+        require_anndata(adata)
         super().__init__(adata)
         warn_of_no_genes(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])

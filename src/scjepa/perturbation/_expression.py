@@ -30,11 +30,14 @@ def cell_sizes(adata: AnnData, layer: str | None = None, size_key: str | None = 
     KeyError
         If there is no such column.
     ValueError
-        If a size is not a positive number.
+        If a size is not a positive number, or a value cannot be a count.
     """
     if size_key is None:
-        counts = counts_of(adata, layer)
-        return np.concatenate([np.asarray(rows.sum(axis=1), dtype=np.float64) for _, rows in iter_rows(counts)])
+        sums, check = [], CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
+        for start, rows in iter_rows(counts_of(adata, layer)):
+            check.see(rows, start)
+            sums.append(np.asarray(rows.sum(axis=1), dtype=np.float64))
+        return np.concatenate(sums)
     if size_key not in adata.obs:
         then = "Name a column of sizes, or leave size_key out to use the sums of the counts."
         raise missing_key("obs", size_key, adata.obs.columns, then)

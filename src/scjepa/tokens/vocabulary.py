@@ -169,7 +169,7 @@ class Vocabulary:
         if n_matched == 0:
             raise ValueError(
                 f"No gene of {source} ({_examples(names)}) is in the vocabulary ({_examples(self._names)}). "
-                f"{self._of_column(columns or {}) or likely_cause(names, self._names)}"
+                f"{self._of_column({} if columns is None else columns) or likely_cause(names, self._names)}"
             )
         case, version = (self._alike(names, ids, form) for form in (str.casefold, _without_version))
         return Alignment(ids, n_matched, len(names), len(self), source, case, version)

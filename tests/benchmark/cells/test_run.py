@@ -262,8 +262,8 @@ def test_mistakes_are_told_before_anything_runs(cells, others, small, tmp_path):
             run_cells(changes.pop("target", cells), **{**call, "out": tmp_path / "o", **changes})
         assert not (tmp_path / "o").exists()
 
-    told("has no label obs\\['type'\\]; columns there: cell_type, plate", KeyError, label="type")
-    told("has no batch obs\\['lab'\\]", KeyError, batch="lab")
+    told("obs\\['type'\\] does not exist; adata.obs holds 'cell_type', 'plate'", KeyError, label="type")
+    told("obs\\['lab'\\] does not exist", KeyError, batch="lab")
     told("label and as batch", batch="cell_type")
     told("needs the obs column of batches", tasks="batches")
     told("Did you mean 'zero_shot'", tasks="zeroshot")

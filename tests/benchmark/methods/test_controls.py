@@ -53,7 +53,7 @@ def test_section_zscored_pca_forgets_shift_and_scale_of_a_section(tissue):
     before = scjepa.benchmark.section_zscored_pca(mixed, library_key="section", n_comps=3)
     centers = [before[(mixed.obs["section"] == name).to_numpy()].mean(0) for name in ("s1", "s2")]
     np.testing.assert_allclose(centers, 0, atol=1e-3)
-    with pytest.raises(KeyError, match="obs has no 'slide'"):
+    with pytest.raises(KeyError, match=r"Unknown column of adata\.obs 'slide'"):
         scjepa.benchmark.section_zscored_pca(mixed, library_key="slide")
 
 
@@ -108,7 +108,7 @@ def test_precomputed_is_what_is_there(tissue):
     assert list(result.clusters) == [str(i % 4) for i in range(80)]
     assert run_method("precomputed", tissue, options={"obs_key": "mine"}).embedding is None
     assert "obsm_key" in run_method("precomputed", tissue).error
-    with pytest.raises(KeyError, match="obsm has no 'X_yours'"):
+    with pytest.raises(KeyError, match=r"obsm\['X_yours'\] does not exist"):
         run_method("precomputed", tissue, options={"obsm_key": "X_yours"})
 
 

@@ -194,10 +194,10 @@ def test_what_is_not_known_is_an_error(tissue, name, more, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"layer": "raw"}, "layers has no 'raw'"),
-        ({"library_key": "slide"}, "obs has no 'slide'.*section"),
+        ({"layer": "raw"}, r"layers\['raw'\] does not exist"),
+        ({"library_key": "slide"}, r"obs\['slide'\] does not exist.*section"),
         ({"neighbors_key": "delaunay"}, "spatial_neighbors"),
-        ({"spatial_key": "place"}, "obsm has no 'place'"),
+        ({"spatial_key": "place"}, r"obsm\['place'\] does not exist"),
     ],
 )
 def test_what_the_data_lack_is_an_error(tissue, more, message):

@@ -307,3 +307,41 @@ def test_resuming_is_exact(tmp_path):
     run(max_steps=10, checkpoint_dir=tmp_path, checkpoint_every=5)
     resumed = run(ckpt_path=tmp_path / "last.ckpt")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+NAMED = {
+    "symbols": ([f"ENSG{i:011d}" for i in range(30)], r"adata\.var\['gene_name'\] has 3 of them"),
+    "another case": (
+        [f"Gene{i}" for i in range(30)],
+        r"differs in case or Ensembl version, such as 'GENE1' by 'Gene1'",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", NAMED)
+def test_genes_that_the_data_call_otherwise_are_told_with_the_call_that_renames_them(how):
+    names, told = NAMED[how]
+    adata = screen(kinds=["ctrl", "GENE1+ctrl", "GENE2+ctrl", "GENE1+GENE3"])
+    if how == "symbols":
+        adata.var["gene_name"] = adata.var_names
+    adata.var_names = names
+    model = model_of(adata)
+    with pytest.raises(ValueError, match=f"{told}.*convert_conditions") as error:
+        model.train_perturbation(max_steps=1, **QUIET)
+    with pytest.warns(UserWarning, match="trained as genes that were not measured.*convert_conditions"):
+        model.train_perturbation(max_steps=1, outside="token", **QUIET)
+    call = str(error.value).partition("Take the data's names: ")[2].partition(". Or leave")[0]
+    exec(call, {"adata": adata, "scjepa": scjepa})
+    model.train_perturbation(max_steps=1, **QUIET)
+    assert model.perturbation_.outside == ()
+    assert f"{names[1]}+ctrl" in model.perturbation_.conditions
+
+
+def test_names_to_predict_are_told_by_the_model(trained):
+    with pytest.raises(ValueError, match=r"'gene1' by 'GENE1'.*genes=model\.perturbation_\.genes") as error:
+        trained.predict_perturbation(["gene1"])
+    call = str(error.value).partition("Take the data's names: ")[2].partition(". Or leave")[0]
+    space = {"conditions": ["gene1"], "model": trained, "scjepa": scjepa}
+    exec(call, space)
+    expected = trained.predict_perturbation(["GENE1"])
+    np.testing.assert_array_equal(trained.predict_perturbation(space["conditions"]).X, expected.X)
