@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scjepa import _keys
-from scjepa.tl._niche_estimator import AUTO, EXPRESSION
+from scjepa.tl._moments import AUTO, EXPRESSION
 from scjepa.tl._niche_readout import niche_readout
 from scjepa.tl._niches import check_request, niches
 

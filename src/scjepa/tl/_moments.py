@@ -16,6 +16,9 @@ from scjepa.tokens.counts import CountCheck, iter_rows, shape_of
 TARGET_SUM = 1e4
 """Total to which the counts of a cell are scaled before log1p."""
 
+EXPRESSION = "X"
+"""Source of a read-out that is raw counts, as scanpy calls them; any other is an embedding."""
+
 _CELLS = 16_384
 """Cells of a chunk at most."""
 
@@ -96,6 +99,9 @@ def log_normalized(counts: Any, target_sum: float) -> sparse.csr_array:
 
 ALIGNMENTS = ("scale", "covariance", "center", "none")
 """What groups are made to have in common: mean and variance of each feature; covariances as well; means; nothing."""
+
+AUTO = "auto"
+"""Alignment that the data decides."""
 
 
 @dataclass

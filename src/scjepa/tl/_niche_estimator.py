@@ -13,16 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from scjepa._config import unknown_name
 from scjepa.tl._aggregate import hops_of
 from scjepa.tl._kept import Kept
-from scjepa.tl._moments import ALIGNMENTS, TARGET_SUM, Features
+from scjepa.tl._moments import ALIGNMENTS, AUTO, EXPRESSION, TARGET_SUM, Features
 from scjepa.tl._predictive import PredictiveComponents
 from scjepa.tl._spatial import edges_of
 from scjepa.tl._surroundings import MAX_RINGS, Blocks, weigh
-
-AUTO = "auto"
-"""``align`` that the data decides."""
-
-EXPRESSION = "X"
-"""Source that is raw counts, as scanpy calls them; any other is an embedding."""
 
 _ALIKE = 0.9
 """Mean cosine of the covariances of sections from which on they are taken for the same kind of tissue: sections of one

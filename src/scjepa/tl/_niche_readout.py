@@ -10,11 +10,13 @@ from scjepa import _keys
 from scjepa._core.anndata import require_anndata
 from scjepa._warn import warn
 from scjepa.tl._adata import embedding_of, expression_of, groups_of, record, record_of, refuse_users
-from scjepa.tl._niche_estimator import AUTO, EXPRESSION, NicheReadout
+from scjepa.tl._moments import AUTO, EXPRESSION
 from scjepa.tl._spatial import section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from scjepa.tl._niche_estimator import NicheReadout
 
 logger = logging.getLogger("scjepa")
 
@@ -97,6 +99,8 @@ def niche_readout(
     >>> scjepa.tl.niche_readout(adata)
     >>> scjepa.tl.niches(adata, n_niches=12)
     """
+    from scjepa.tl._niche_estimator import NicheReadout
+
     refuse_users(adata, "obsm", key_added)
     readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     readout.check_options()
@@ -132,6 +136,8 @@ def niche_readout_of(adata: AnnData, key: str = _keys.EMBEDDING_NICHE) -> NicheR
     >>> sources = {"X": other.X, "X_stjepa_cell": other.obsm["X_stjepa_cell"]}  # those of readout.sources_
     >>> other.obsm["X_stjepa_niche"] = readout.transform(sources, other.obsp["spatial_connectivities"])
     """
+    from scjepa.tl._niche_estimator import NicheReadout
+
     noted = record_of(adata, key).get("fitted")
     if noted is None:
         raise KeyError(f"adata.uns['scjepa'] holds no read-out for {key!r}. Make it: scjepa.tl.niche_readout(adata)")
@@ -146,6 +152,8 @@ def check_readout(adata: AnnData, use_rep: str | Sequence[str] | None, align: st
     KeyError, ValueError
         As :func:`niche_readout`.
     """
+    from scjepa.tl._niche_estimator import NicheReadout
+
     refuse_users(adata, "obsm", _keys.EMBEDDING_NICHE)
     NicheReadout(align=align).check_options()
     for name in _names(use_rep) if use_rep is not None else ():

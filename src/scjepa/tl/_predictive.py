@@ -227,8 +227,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         width = self.axes_.shape[1]
         self.maps_ = np.tile(np.eye(width), (len(names) + 1, 1, 1))
         scores = self._scores(features, standardizer, self.maps_, codes)
-        if hasattr(self, "common_"):  # of an earlier fit
-            del self.common_
+        self.__dict__.pop("common_", None)  # of an earlier fit
         if self.align == "covariance":
             covariances = _covariances(scores, codes, len(names))
             self.common_ = _mean_covariance(covariances)

@@ -9,12 +9,13 @@ import numpy as np
 from scjepa import _keys
 from scjepa.tl._adata import embedding_of, expression_of, groups_of, record, record_of, refuse_users
 from scjepa.tl._moments import TARGET_SUM
-from scjepa.tl._predictive import PredictiveComponents
 from scjepa.tl._spatial import section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+    from scjepa.tl._predictive import PredictiveComponents
 
 
 def predictive_components(
@@ -81,6 +82,8 @@ def predictive_components(
     >>> scjepa.tl.predictive_components(adata)
     >>> scjepa.tl.predictive_genes(adata)
     """
+    from scjepa.tl._predictive import PredictiveComponents
+
     refuse_users(adata, "obsm", key_added)
     refuse_users(adata, "varm", key_added, noted="obsm")
     values = expression_of(adata, layer) if use_rep is None else embedding_of(adata, use_rep)
@@ -121,6 +124,8 @@ def predictive_components_of(adata: AnnData, key: str = _keys.PREDICTIVE) -> Pre
     >>> components = scjepa.tl.predictive_components_of(adata)
     >>> components.transform(other.X)
     """
+    from scjepa.tl._predictive import PredictiveComponents
+
     noted = record_of(adata, key).get("fitted")
     if noted is None:
         raise _no_components(key)
