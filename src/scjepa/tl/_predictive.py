@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ from scjepa.tl._spatial import edges_of
 
 _CELLS_PER_AXIS = 20
 """Cells for each principal axis at least: with fewer, chance alone correlates cells and surroundings."""
+
+_DEALS, _DEALT_CELLS = 5, 20_000
+"""Times that cells are dealt out at random to tell what chance gives, and cells that are dealt out so at most in all
+(one time at least)."""
 
 _SHRINKAGE = 0.1
 """Weight of the mean variance in a group's covariance, so that directions it hardly varies in are not blown up."""
@@ -67,7 +72,9 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
     correlations_
         ``(n_components,)`` canonical correlations :math:`\rho`, falling.
     chance_
-        About the largest correlation to expect where nothing around a cell predicts it (Wachter 1980).
+        The largest correlation to expect where nothing around a cell predicts it: found by dealing the cells out anew
+        over the graph, with a margin of about two standard deviations. With :math:`n` cells and :math:`p` principal components it is somewhat
+        above :math:`2 \sqrt{p / n}` (Wachter 1980), for neighborhoods overlap.
     loadings_
         ``(n_features, n_components)``: weight of each standardized feature in each component.
     means_, scales_
@@ -238,19 +245,25 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
 
     def _correlate(self, scores: np.ndarray, edges: csr_matrix) -> None:
         """Set weights and correlations from the second moments of cells and their surroundings."""
+        mean, directions, correlations = self._canonical(scores, edges)
+        kept = min(self.n_components, scores.shape[1])
+        self.correlations_ = correlations[:kept]
+        self.loadings_ = positive(self.axes_ @ (directions[:, :kept] * self.correlations_))
+        self.weights_ = self.axes_.T @ self.loadings_
+        self.center_ = mean
+        n_deals = max(1, min(_DEALS, _DEALT_CELLS // len(scores)))
+        by_chance = [self._canonical(dealt, edges)[2][0] for dealt in _dealt_out(scores, n_deals)]
+        # The largest of p correlations varies by about 0.65 p^(-2/3) of itself (Tracy and Widom's law).
+        self.chance_ = float(min((1 + 1.3 * scores.shape[1] ** (-2 / 3)) * np.mean(by_chance), 1.0))
+
+    def _canonical(self, scores: np.ndarray, edges: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the mean of the cells, the directions of canonical correlation and the correlations, falling."""
         mean, covariance = _moments(scores, edges, self.n_rings)
         width = scores.shape[1]
         context = _inverse_root(covariance[:width, :width], self.ridge)
         target = _inverse_root(covariance[width:, width:], self.ridge)
         left, correlations, _ = np.linalg.svd(context @ covariance[:width, width:] @ target)
-        kept = min(self.n_components, width)
-        self.correlations_ = np.clip(correlations[:kept], 0.0, 1.0)
-        share = min(width / (self.n_cells_ - self.n_isolated_), 0.5)
-        self.chance_ = float(2 * np.sqrt(share * (1 - share)))
-        weights = context @ left[:, :kept] * self.correlations_
-        self.loadings_ = positive(self.axes_ @ weights)
-        self.weights_ = self.axes_.T @ self.loadings_
-        self.center_ = mean[:width]
+        return mean[:width], context @ left, np.clip(correlations, 0.0, 1.0)
 
     # -- parts --------------------------------------------------------------------------------------------------
 
@@ -318,6 +331,16 @@ def _check_graph(edges: csr_matrix, n_cells: int) -> int:
             "with more neighbors or a larger radius."
         )
     return n_joined
+
+
+def _dealt_out(scores: np.ndarray, n_deals: int) -> Iterator[np.ndarray]:
+    """Yield the cells in another order, at random; which takes whose place does not depend on how they are ordered."""
+    order = np.lexsort(scores.T[:2])
+    rng = np.random.default_rng(0)
+    for _ in range(n_deals):
+        dealt = np.empty_like(scores)
+        dealt[order] = scores[rng.permutation(order)]
+        yield dealt
 
 
 def _moments(scores: np.ndarray, edges: csr_matrix, n_rings: int) -> tuple[np.ndarray, np.ndarray]:
