@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-_PASSED = frozenset({"scjepa", "lightning", "scvi", "torch", "contextlib", "functools"})
+_PASSED = frozenset({"scjepa", "lightning", "scvi", "torch", "sklearn", "contextlib", "functools"})
 """Packages whose frames are passed over: ours, and those that call us back or wrap what we offer."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._config import STJEPAConfig
-from scjepa.nn import POOLING, Batch, SpatialJEPA, Towers, pool
+from scjepa.nn import Batch, SpatialJEPA, Towers, pool
 from scjepa.tokens.batches import TableSource, TokenSource
 from scjepa.tokens.memory import available_memory
 
@@ -167,6 +167,7 @@ def embed_genes(
 def embed_scales(
     module: SpatialJEPA,
     source: TokenSource,
+    scales: Sequence[str],
     n_genes: int,
     encoder: str,
     batch_size: int | str = AUTO,
@@ -174,13 +175,22 @@ def embed_scales(
 ) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return all that one pass of the encoder gives: the embeddings of cells at each scale, and those of genes.
 
+    Parameters
+    ----------
+    scales
+        Names of poolings.
+    n_genes
+        Genes of the vocabulary.
+    encoder, batch_size, after_chunk
+        As in :func:`embed`.
+
     Returns
     -------
     tuple
         ``(n_cells, width)`` float32 by scale, and what :func:`embed_genes` gives.
     """
     width = module.config.encoder.width
-    found = {scale: np.empty((source.n_cells, width), dtype=np.float32) for scale in POOLING}
+    found = {scale: np.empty((source.n_cells, width), dtype=np.float32) for scale in scales}
     means = GeneMeans(n_genes, width, source.device)
     budget = token_budget(module.config, source.device)
     for start in range(0, source.n_cells, CHUNK):

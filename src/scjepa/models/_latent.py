@@ -22,6 +22,8 @@ from scjepa.models._empty import why_empty
 from scjepa.models._masked import MaskedRepresentations, check_masks
 from scjepa.nn import POOLING, SpatialJEPA
 from scjepa.tl import niche_readout, niches
+from scjepa.tl._niche_readout import check_readout
+from scjepa.tl._niches import check_request
 from scjepa.tokens.batches import TokenSource
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
@@ -259,7 +261,7 @@ class LatentMixin(JEPAModel):
         Raises
         ------
         KeyError, TypeError, ValueError
-            As the functions named above.
+            As the functions named above; what is told by the arguments alone, before the encoder runs.
 
         Examples
         --------
@@ -269,6 +271,8 @@ class LatentMixin(JEPAModel):
         """
         own = self.adata if adata is None else adata
         keys = self._keys_for(own)
+        check_request(own, n_niches, key_added)
+        check_readout(own, use_rep, align, made=(_keys.EMBEDDING, _keys.EMBEDDING_CELL))
         self._embed_all(own, encoder, batch_size, progress_bar)
         niche_readout(
             own, use_rep, layer=keys.layer, by=keys.library_key, align=align, neighbors_key=keys.neighbors_key
@@ -282,7 +286,10 @@ class LatentMixin(JEPAModel):
         self.module.tower(encoder)
         self._warn_if_untrained()
         source = self._source(adata)
-        self._warn_of_empty(source, "neighborhood", adata, None)
+        # Where a neighborhood's counts are summed no cells are told apart: a cell is a neighborhood of its own counts.
+        scales = ["neighborhood"] if self.config.tokens.summed else list(POOLING)
+        for scale in scales:
+            self._warn_of_empty(source, scale, adata, None)
         result = 4 * self.config.encoder.width * (2 * source.n_cells + len(self.vocabulary))
         check_embedding_memory(self.module, source, batch_size, result)
         hidden = not progress_bar or source.n_cells <= CHUNK
@@ -290,13 +297,17 @@ class LatentMixin(JEPAModel):
             found, (genes, _) = embed_scales(
                 self.module,
                 source,
+                scales,
                 len(self.vocabulary),
                 encoder,
                 batch_size,
                 after_chunk=lambda done: bar.update(done - bar.n) and None,
             )
-        if self.config.tokens.summed:  # where no cells are told apart, a cell alone is a neighborhood of its own
-            found["cell"] = self.get_latent_representation(adata, scale="cell", encoder=encoder, batch_size=batch_size)
+        if "cell" not in found:
+            source = self._source(adata, scale="cell")
+            self._warn_of_empty(source, "cell", adata, None)
+            how: dict[str, Any] = {"scale": "cell", "encoder": encoder, "batch_size": batch_size}
+            found["cell"] = embed_to(None, self.module, source, **how)
         adata.obsm[_keys.EMBEDDING], adata.obsm[_keys.EMBEDDING_CELL] = found["neighborhood"], found["cell"]
         ids = self.vocabulary.align(adata.var_names, source="adata.var_names").ids
         of_genes = np.full((adata.n_vars, self.config.encoder.width), np.nan, dtype=np.float32)

@@ -1,4 +1,10 @@
-"""Tools on embeddings held in an AnnData object: read-outs, niches, and what can be said of niches."""
+"""Tools on embeddings held in an AnnData object: read-outs, niches, and what can be said of niches.
+
+The estimators load scikit-learn, which takes seconds, on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from scjepa.tl._aggregate import aggregate, aggregate_neighbors
 from scjepa.tl._compare import NicheComparison, compare_niches
@@ -8,12 +14,16 @@ from scjepa.tl._find_niches import find_niches
 from scjepa.tl._gene_modules import gene_modules
 from scjepa.tl._interactions import Interactions, niche_interactions
 from scjepa.tl._markers import niche_markers
-from scjepa.tl._niche_estimator import NicheReadout
 from scjepa.tl._niche_readout import niche_readout, niche_readout_of
 from scjepa.tl._niches import niches
-from scjepa.tl._predictive import PredictiveComponents
 from scjepa.tl._predictive_components import predictive_components, predictive_components_of, predictive_genes
 from scjepa.tl._readout import readout, standardize
+
+if TYPE_CHECKING:
+    from scjepa.tl._niche_estimator import NicheReadout
+    from scjepa.tl._predictive import PredictiveComponents
+
+_ESTIMATORS = {"NicheReadout": "scjepa.tl._niche_estimator", "PredictiveComponents": "scjepa.tl._predictive"}
 
 __all__ = [
     "Composition",
@@ -39,3 +49,13 @@ __all__ = [
     "readout",
     "standardize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ESTIMATORS:
+        return getattr(import_module(_ESTIMATORS[name]), name)
+    raise AttributeError(f"module 'scjepa.tl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

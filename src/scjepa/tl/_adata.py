@@ -78,11 +78,11 @@ def expression_of(adata: AnnData, layer: str | None) -> Features:
     KeyError, ValueError
         If there is no such layer, or no ``X``.
     """
-    from scjepa.tl._moments import Features
+    from scjepa.tl._moments import TARGET_SUM, Features
 
     require_anndata(adata)
     check = CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
-    return Features.of_counts(counts_of(adata, layer), check)
+    return Features(counts_of(adata, layer), TARGET_SUM, check)
 
 
 def column_of(adata: AnnData, key: str) -> pd.Series:
@@ -173,15 +173,21 @@ def record(adata: AnnData, key: str, **how: Any) -> None:
     adata.uns[_keys.UNS] = notes
 
 
-def refuse_users(adata: AnnData, slot: str, key: str) -> None:
-    """Raise ``ValueError`` if ``adata.<slot>[key]`` exists and scjepa did not write it, or no file can hold the key."""
+def refuse_users(adata: AnnData, slot: str, key: str, noted: str | None = None) -> None:
+    """Raise ``ValueError`` if ``adata.<slot>[key]`` exists and scjepa did not write it, or no file can hold the key.
+
+    Parameters
+    ----------
+    noted
+        Slot that the note names, where more than one is written under ``key``. Default: ``slot``.
+    """
     require_anndata(adata)
     if _keys.as_key(key) != key:
         raise ValueError(
             f"{key!r} cannot be a key of adata.{slot}: h5ad or zarr could not hold it. Choose another name, such as "
             f"key_added={_keys.as_key(key)!r}."
         )
-    if key in getattr(adata, slot) and record_of(adata, key).get("slot") != slot:
+    if key in getattr(adata, slot) and record_of(adata, key).get("slot") != (noted or slot):
         raise ValueError(
             f"adata.{slot} already has {key!r}, which scjepa did not write and will not replace; or its note in "
             f"adata.uns[{_keys.UNS!r}] was lost, as anndata.concat loses it (scjepa.concat does not). "

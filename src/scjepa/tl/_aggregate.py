@@ -57,14 +57,32 @@ def aggregate_neighbors(embedding: Any, connectivities: Any, n_hops: int = 1, co
     if graph.shape[0] != len(values):
         raise ValueError(f"connectivities has {graph.shape[0]} cells, the embedding {len(values)}.")
 
-    hops = np.empty((n_hops + 1, *values.shape), dtype=np.float32)
+    if concatenate:
+        return np.concatenate(list(hops_of(values, graph, n_hops)), axis=1)
+    mean = np.empty_like(values)
+    for rows, hops in iter_hops(values, graph, n_hops):
+        mean[rows] = hops.mean(axis=0)
+    return mean
+
+
+def hops_of(values: np.ndarray, edges: csr_matrix, n_hops: int) -> np.ndarray:
+    """Return the means over each hop, ``(n_hops + 1, n_cells, n_dims)`` float32, along :func:`edges_of` a graph."""
+    found = np.empty((n_hops + 1, *values.shape), dtype=np.float32)
+    for rows, hops in iter_hops(values, edges, n_hops):
+        found[:, rows] = hops
+    return found
+
+
+def iter_hops(values: np.ndarray, edges: csr_matrix, n_hops: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield rows and their means over each hop, ``(n_hops + 1, n_rows, n_dims)``, some cells at a time."""
     for start in range(0, len(values), _ROWS):
         rows = slice(start, min(start + _ROWS, len(values)))
-        hops[0, rows] = values[rows]
-        for hop, ring in enumerate(_rings(graph, rows, n_hops), start=1):
+        hops = np.empty((n_hops + 1, *values[rows].shape), dtype=np.float32)
+        hops[0] = values[rows]
+        for hop, ring in enumerate(_rings(edges, rows, n_hops), start=1):
             sizes = np.diff(ring.indptr)[:, None]
-            hops[hop, rows] = np.where(sizes, (ring @ values) / np.maximum(sizes, 1), hops[hop - 1, rows])
-    return np.concatenate(list(hops), axis=1) if concatenate else hops.mean(axis=0)
+            hops[hop] = np.where(sizes, (ring @ values) / np.maximum(sizes, 1), hops[hop - 1])
+        yield rows, hops
 
 
 def _rings(graph: csr_matrix, rows: slice, n_hops: int) -> Iterator[csr_matrix]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scjepa import _keys
-from scjepa.tl._niche_estimator import AUTO, EXPRESSION
+from scjepa.tl._moments import AUTO, EXPRESSION
 from scjepa.tl._niche_readout import niche_readout
-from scjepa.tl._niches import niches
+from scjepa.tl._niches import check_request, niches
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,7 +72,8 @@ def find_niches(
     Raises
     ------
     KeyError, TypeError, ValueError
-        As :func:`niche_readout` and :func:`niches`; also if a layer, sections or a graph are named beside a model.
+        As :func:`niche_readout` and :func:`niches`; also if a layer, sections or a graph are named beside a model, or
+        ``model`` does not find niches.
 
     Examples
     --------
@@ -80,12 +81,15 @@ def find_niches(
     >>> scjepa.tl.find_niches(adata, n_niches=12)
     >>> scjepa.pl.niches(adata)
     """
+    check_request(adata, n_niches, key_added)
     if model is None:
         readout = EXPRESSION if use_rep is None else use_rep
         niche_readout(adata, readout, layer=layer, by=library_key, align=align, neighbors_key=neighbors_key)
         options: dict[str, Any] = {"n_niches": n_niches, "resolution": resolution, "random_state": random_state}
         niches(adata, _keys.EMBEDDING_NICHE, key_added=key_added, **options)
         return
+    if not callable(getattr(model, "niches", None)):
+        raise TypeError(f"model must be a trained scjepa.STJEPA, or None; found {type(model).__name__}.")
     if layer is not None or library_key is not None or neighbors_key != _keys.SPATIAL:
         raise ValueError(
             "layer, library_key and neighbors_key are for data without a model; a model has them from setup_anndata."

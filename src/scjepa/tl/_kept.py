@@ -49,13 +49,16 @@ class Kept:
         return made
 
     def save(self, path: str | Path) -> None:
-        """Write the object to a safetensors file, whole or not at all."""
+        """Write the object to a safetensors file, whole or not at all; a file that is there is replaced."""
         from safetensors.numpy import save_file
 
         arrays, facts = _flat(self.to_dict())
         draft = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-        save_file(arrays, draft, {_META: json.dumps({"class": type(self).__name__, **facts})})
-        draft.replace(path)
+        try:
+            save_file(arrays, draft, {_META: json.dumps({"class": type(self).__name__, **facts})})
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -63,16 +66,24 @@ class Kept:
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such file.
         ValueError
             If the file holds something else.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(str(path), "numpy") as file:
-            facts = json.loads((file.metadata() or {}).get(_META, "{}"))
-            if facts.get("class") != cls.__name__:
-                raise ValueError(f"{path} holds no {cls.__name__} but {facts.get('class', 'something else')}.")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
+        try:
+            with safe_open(str(path), "numpy") as file:
+                facts = json.loads((file.metadata() or {}).get(_META, "{}"))
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no whole safetensors file: {error}.") from error
+        if facts.get("class") != cls.__name__:
+            raise ValueError(
+                f"{path} holds {facts.get('class', 'something else')} and no {cls.__name__}: read what "
+                f"{cls.__name__}.save wrote."
+            )
         return cls.from_dict(_nested(arrays, facts["facts"]))
 
     def _options(self) -> dict[str, Any]:
@@ -96,10 +107,12 @@ def _plain(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """Return a NumPy scalar as Python's; texts as object arrays, as names are compared."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "UTO":
-        return value.astype(object)
-    return value.item() if isinstance(value, np.generic) else value
+    """Return a NumPy scalar as Python's; arrays of texts, whatever holds them, as object arrays."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    if hasattr(value, "dtype") and getattr(value.dtype, "kind", "O") in "UTO":
+        return np.asarray(value, dtype=object)
+    return value
 
 
 def _flat(kept: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:

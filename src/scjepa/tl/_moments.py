@@ -16,6 +16,9 @@ from scjepa.tokens.counts import CountCheck, iter_rows, shape_of
 TARGET_SUM = 1e4
 """Total to which the counts of a cell are scaled before log1p."""
 
+EXPRESSION = "X"
+"""Source of a read-out that is raw counts, as scanpy calls them; any other is an embedding."""
+
 _CELLS = 16_384
 """Cells of a chunk at most."""
 
@@ -35,33 +38,34 @@ _PASSES, _SPARE = 8, 30
 class Features:
     """Cells × features, read chunk by chunk: an embedding, or counts that are log-normalized on the way.
 
+    Counts are checked in the first reading: a negative or NaN one is refused, and of values that are no whole numbers
+    the user is told once.
+
     Parameters
     ----------
     values
         Embedding (array, data frame, sparse), or raw counts (in memory, backed or Dask), cells × features.
     target_sum
         Total to which the counts of each cell are scaled before log1p. ``None``: ``values`` are taken as they are.
+    check
+        Check of counts that knows the names of cells and genes, and what to do about a wrong value.
     """
 
-    def __init__(self, values: Any, target_sum: float | None = None) -> None:
+    def __init__(self, values: Any, target_sum: float | None = None, check: CountCheck | None = None) -> None:
         self.target_sum = target_sum
-        self._values: Any
-        self._check: CountCheck | None
-        if isinstance(values, Features):  # read before, with checks and names of its own
-            self._values, self._check = values._values, values._check
-        elif target_sum is None:
-            self._values, self._check = as_embedding(values), None
+        self._check = None if target_sum is None else check or CountCheck()
+        if target_sum is None:
+            self._values = as_embedding(values)
         else:
             refuse_adata(values, "counts")
-            self._values, self._check = values, CountCheck()
+            # Once, not in each reading: rows of any other format are slow to slice.
+            self._values = values.tocsr() if sparse.issparse(values) else values
         self.n_cells, self.n_features = shape_of(self._values)
 
     @classmethod
-    def of_counts(cls, counts: Any, check: CountCheck) -> Features:
-        """Return counts with the check that knows the names of cells and genes and what to do about a wrong value."""
-        features = cls(counts, TARGET_SUM)
-        features._check = check
-        return features
+    def of(cls, values: Any, target_sum: float | None = None) -> Features:
+        """Return ``values`` to be read chunk by chunk; themselves where they are that already."""
+        return values if isinstance(values, Features) else cls(values, target_sum)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -69,17 +73,20 @@ class Features:
         return self.n_cells, self.n_features
 
     def chunks(self) -> Iterator[tuple[slice, Any]]:
-        """Yield rows and their values: float32 csr of log-normalized counts, or a float32 array."""
+        """Yield rows and their values: float32 csr of log-normalized counts, or an array, which may be the user's."""
         step = max(1, min(_CELLS, _VALUES // max(self.n_features, 1)))
         if self.target_sum is None:
             for start in range(0, self.n_cells, step):
                 rows = slice(start, min(start + step, self.n_cells))
-                yield rows, np.asarray(self._values[rows], dtype=np.float32)
+                yield rows, self._values[rows]
             return
         for start, counts in iter_rows(self._values, step):
             if self._check is not None:
                 self._check.see(counts, start)
             yield slice(start, start + counts.shape[0]), log_normalized(counts, self.target_sum)
+        check, self._check = self._check, None  # what one reading has seen, the next need not look at
+        if check is not None:
+            check.tell()
 
 
 def log_normalized(counts: Any, target_sum: float) -> sparse.csr_array:
@@ -93,6 +100,9 @@ def log_normalized(counts: Any, target_sum: float) -> sparse.csr_array:
 ALIGNMENTS = ("scale", "covariance", "center", "none")
 """What groups are made to have in common: mean and variance of each feature; covariances as well; means; nothing."""
 
+AUTO = "auto"
+"""Alignment that the data decides."""
+
 
 @dataclass
 class Standardizer:
@@ -101,8 +111,8 @@ class Standardizer:
     Attributes
     ----------
     means, scales
-        ``(n_groups + 1, n_features)`` float64; the last row is of all cells. A scale of 0 marks a constant feature,
-        which is 0 after :meth:`dense`.
+        ``(n_groups + 1, n_features)`` float64; the last row is of all cells, and so is that of a group of one cell,
+        which has no variance of its own. A scale of 0 marks a constant feature, which is 0 after :meth:`dense`.
     """
 
     means: np.ndarray
@@ -115,33 +125,37 @@ class Standardizer:
         total = np.zeros((n_groups, features.n_features))
         square = np.zeros_like(total)
         for rows, chunk in features.chunks():
-            member = sparse.csr_array(
-                (np.ones(len(codes[rows])), (codes[rows], np.arange(len(codes[rows])))), (n_groups, len(codes[rows]))
-            )
+            own = codes[rows]
+            member = sparse.csr_array((np.ones(len(own)), (own, np.arange(len(own)))), (n_groups, len(own)))
             # In float64: a mean of squares less the square of the mean loses half of the digits.
             wide = chunk.astype(np.float64)
             total += _array(member @ wide)
             square += _array(member @ (wide.power(2) if sparse.issparse(wide) else np.square(wide)))
-        share = size[:, None] / size.sum()
+        share = size[:, None] / max(size.sum(), 1)
+        alone = size < 2
         size = np.maximum(size, 1)[:, None]
         own_mean, own_square = total / size, square / size
         mean, mean_square = (share * own_mean).sum(axis=0), (share * own_square).sum(axis=0)
-        own = _scale(own_square - own_mean**2, own_square)
+        scale = _scale(own_square - own_mean**2, own_square)
         overall = _scale(mean_square - mean**2, mean_square)
-        within = _scale((share * np.maximum(own_square - own_mean**2, 0)).sum(axis=0), mean_square)
+        if align == "center":
+            overall = _scale((share * np.maximum(own_square - own_mean**2, 0)).sum(axis=0), mean_square)
+            scale[:] = overall
         if align == "none":
-            own_mean, own = np.tile(mean, (n_groups, 1)), np.tile(overall, (n_groups, 1))
-        elif align == "center":
-            own, overall = np.tile(within, (n_groups, 1)), within
-        return cls(np.vstack([own_mean, mean]), np.vstack([own, overall]))
+            alone[:] = True
+        own_mean[alone], scale[alone] = mean, overall
+        return cls(np.vstack([own_mean, mean]), np.vstack([scale, overall]))
 
     def dense(self, chunk: Any, codes: np.ndarray) -> np.ndarray:
-        """Return a chunk standardized, float32; a code of -1 reads the row of all cells."""
-        values = chunk.toarray() if sparse.issparse(chunk) else chunk
+        """Return a chunk standardized, a float32 array of its own; a code of -1 reads the row of all cells."""
         inverse = np.divide(1.0, self.scales, out=np.zeros_like(self.scales), where=self.scales > 0)
-        if len(self.means) == 2:
-            return ((values - self.means[0].astype(np.float32)) * inverse[0].astype(np.float32)).astype(np.float32)
-        return ((values - self.means[codes]) * inverse[codes]).astype(np.float32)
+        rows: Any = codes if len(np.unique(codes)) > 1 else codes[:1]
+        if not sparse.issparse(chunk):  # an embedding may lie far from 0
+            return ((chunk - self.means[rows]) * inverse[rows]).astype(np.float32)
+        values = chunk.toarray()
+        values -= self.means.astype(np.float32)[rows]
+        values *= inverse.astype(np.float32)[rows]
+        return values
 
 
 def _array(product: Any) -> np.ndarray:
@@ -160,7 +174,7 @@ def principal_axes_of(features: Features, standardizer: Standardizer, codes: np.
     (subspace iteration), from a start that does not depend on the order of the genes. Axes without variance are left
     out. The largest loading of each is positive.
     """
-    n_axes = min(n_axes, features.n_features, max(features.n_cells - 1, 1))
+    n_axes = min(n_axes, features.n_features)
     if features.n_features <= _EXACT_FEATURES:
         covariance = np.zeros((features.n_features, features.n_features))
         for rows, chunk in features.chunks():

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._config import unknown_name
-from scjepa.tl._aggregate import aggregate_neighbors
-from scjepa.tl._groups import factorized
+from scjepa.tl._aggregate import hops_of
 from scjepa.tl._kept import Kept
-from scjepa.tl._moments import ALIGNMENTS, TARGET_SUM
+from scjepa.tl._moments import ALIGNMENTS, AUTO, EXPRESSION, TARGET_SUM, Features
 from scjepa.tl._predictive import PredictiveComponents
 from scjepa.tl._spatial import edges_of
 from scjepa.tl._surroundings import MAX_RINGS, Blocks, weigh
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
-AUTO = "auto"
-"""``align`` that the data decides."""
-
-EXPRESSION = "X"
-"""Source that is raw counts, as scanpy calls them; any other is an embedding."""
 
 _ALIKE = 0.9
 """Mean cosine of the covariances of sections from which on they are taken for the same kind of tissue: sections of one
@@ -79,7 +70,15 @@ class NicheReadout(Kept, BaseEstimator):
     align_
         The alignment.
     similarity_
-        Mean cosine between the covariances of sections; 1 where there is one section.
+        Mean cosine between the covariances of sections of 100 cells or more; 1 where there are not two of them.
+    sizes_
+        ``(n_sources,)`` standard deviation of all that a source puts into the read-out, by which it is divided.
+
+    Examples
+    --------
+    >>> readout = scjepa.tl.NicheReadout()
+    >>> found = readout.fit_transform({"X": adata.X}, adata.obsp["spatial_connectivities"], adata.obs["section"])
+    >>> readout.describe()
     """
 
     def __init__(
@@ -109,6 +108,8 @@ class NicheReadout(Kept, BaseEstimator):
 
         Raises
         ------
+        TypeError
+            If the sources are no mapping, or a number of components or rings is no whole number.
         ValueError
             If there is no source, an option is out of its range, or :class:`PredictiveComponents` cannot be fitted.
         """
@@ -117,14 +118,18 @@ class NicheReadout(Kept, BaseEstimator):
 
     def fit_transform(self, sources: Mapping[str, Any], graph: Any, groups: Any = None) -> np.ndarray:
         """Return the read-out of the cells that it is fitted on, ``(n_cells, n_dims)`` float32."""
-        self._check(sources)
+        self.check_options()
+        read = _readable(sources)
         edges = edges_of(graph)
         joined = np.diff(edges.indptr) > 0
-        self.align_, self.similarity_ = self._alignment(sources, edges, groups)
         found = []
-        for name, values in sources.items():
-            components = self._new_components(name, self.align_)
-            rings = self._rings(components.fit_transform(values, edges, groups), edges)
+        for number, (name, features) in enumerate(read.items()):
+            if number == 0:
+                components, scores = self._first_fitted(name, features, edges, groups)
+            else:
+                components = self._new_components(name, self.align_)
+                scores = components._fit(features, edges, groups)
+            rings = hops_of(components._components_of(scores), edges, MAX_RINGS)
             found.append((name, components, rings, weigh(rings, joined, self.n_rings, self.own_weight)))
         signals = np.sqrt([blocks.signal for *_, blocks in found])
         kept = np.flatnonzero(signals >= _LEAST_SIGNAL * signals.max())
@@ -142,22 +147,35 @@ class NicheReadout(Kept, BaseEstimator):
     def transform(self, sources: Mapping[str, Any], graph: Any, groups: Any = None) -> np.ndarray:
         """Return the read-out of cells, which may be others than those of the fit, ``(n_cells, n_dims)`` float32.
 
+        Parameters
+        ----------
+        sources
+            As in :meth:`fit`; those in :attr:`left_out_` need not be there.
+        graph
+            Spatial graph of these cells.
+        groups
+            Section of each cell; see :meth:`PredictiveComponents.transform`.
+
         Raises
         ------
         KeyError
             If a source of the fit is not there.
+        ValueError
+            If a source has other features than in the fit, or another number of cells than the graph.
         """
         check_is_fitted(self, "components_")
+        _require_mapping(sources)
         missing = [name for name in self.sources_ if name not in sources]
         if missing:
             raise KeyError(f"The read-out was fitted on {', '.join(self.sources_)}, and {missing[0]!r} is not there.")
         edges = edges_of(graph)
-        return self._side_by_side(
-            [
-                self._rings(components.transform(sources[name], groups), edges)
-                for name, components in zip(self.sources_, self.components_, strict=True)
-            ]
-        )
+        rings = []
+        for name, components in zip(self.sources_, self.components_, strict=True):
+            own = components.transform(sources[name], groups)
+            if len(own) != edges.shape[0]:
+                raise ValueError(f"The graph has {edges.shape[0]:,} cells, the source {name!r} {len(own):,}.")
+            rings.append(hops_of(own, edges, MAX_RINGS))
+        return self._side_by_side(rings)
 
     def describe(self) -> str:
         """Return what was chosen, in words: sources, rings, weights and alignment."""
@@ -166,55 +184,62 @@ class NicheReadout(Kept, BaseEstimator):
         for number, name in enumerate(self.sources_):
             rings, own = self.n_rings_[number], self.weights_[number][0]
             what = "expression" if name == EXPRESSION else name
-            parts.append(
-                f"{self.components_[number].correlations_.size} components of {what}, "
-                f"{rings} ring{'' if rings == 1 else 's'}, own weight {own:.2f}"
-            )
+            size = self.components_[number].correlations_.size
+            parts.append(f"{_several(size, 'component')} of {what}, {_several(rings, 'ring')}, own weight {own:.2f}")
         text = "; ".join(parts) + f"; align {self.align_!r}"
         if self.left_out_:
             text += f"; left out, too little signal: {', '.join(self.left_out_)}"
         return text
 
-    # -- parts --------------------------------------------------------------------------------------------------
+    def check_options(self) -> None:
+        """Refuse options that :meth:`fit` could not use, before anything long is done.
 
-    def _check(self, sources: Mapping[str, Any]) -> None:
-        if not sources:
-            raise ValueError("Name a source or more: {'X': counts}, {'X_stjepa_cell': embedding}, or both.")
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`fit`.
+        """
+        self._new_components(EXPRESSION, "scale")._check_options()
         if self.align != AUTO and self.align not in ALIGNMENTS:
             raise ValueError(unknown_name("align", self.align, (AUTO, *ALIGNMENTS)))
-        if self.n_rings is not None and not 0 <= self.n_rings <= MAX_RINGS:
-            raise ValueError(f"n_rings must lie between 0 and {MAX_RINGS}, or be None, found {self.n_rings}.")
-        if self.own_weight is not None and not self.own_weight >= 0:
-            raise ValueError(f"own_weight must not be negative, found {self.own_weight}.")
+        if self.n_rings is not None:
+            if isinstance(self.n_rings, bool) or not isinstance(self.n_rings, int | np.integer):
+                raise TypeError(f"n_rings must be a whole number or None, found {self.n_rings!r}.")
+            if not 0 <= self.n_rings <= MAX_RINGS:
+                raise ValueError(f"n_rings must lie between 0 and {MAX_RINGS}, or be None, found {self.n_rings}.")
+        if self.own_weight is not None and not 0 <= self.own_weight < np.inf:
+            raise ValueError(f"own_weight must be 0 or more, and finite, found {self.own_weight}.")
         if self.n_rings == 0 and self.own_weight == 0:
             raise ValueError("n_rings=0 and own_weight=0 leave nothing: give the cell a weight, or take rings.")
+
+    # -- parts --------------------------------------------------------------------------------------------------
 
     def _new_components(self, name: str, align: str) -> PredictiveComponents:
         target_sum = TARGET_SUM if name == EXPRESSION else None
         return PredictiveComponents(self.n_components, align=align, target_sum=target_sum)
 
-    def _alignment(self, sources: Mapping[str, Any], edges: csr_matrix, groups: Any) -> tuple[str, float]:
-        """Return the alignment, and how alike the sections are, of the first source."""
-        name, values = next(iter(sources.items()))
-        names, codes = factorized(groups, edges.shape[0])
-        if len(names) < 2:
-            return ("scale" if self.align == AUTO else self.align), 1.0
-        similarity = section_similarity(self._new_components(name, "scale").scores(values, groups), codes)
-        if self.align != AUTO:
-            return self.align, similarity
-        return ("scale" if similarity >= _ALIKE else "center"), similarity
-
-    @staticmethod
-    def _rings(components: np.ndarray, edges: csr_matrix) -> np.ndarray:
-        shape = (len(components), MAX_RINGS + 1, components.shape[1])
-        return aggregate_neighbors(components, edges, MAX_RINGS).reshape(shape)
+    def _first_fitted(
+        self, name: str, features: Features, edges: csr_matrix, groups: Any
+    ) -> tuple[PredictiveComponents, np.ndarray]:
+        """Decide on the alignment by the first source; return its fitted components and the scores of the cells."""
+        components = self._new_components(name, "scale")
+        scores, codes = components._principal(features, edges, groups)
+        self.similarity_ = section_similarity(scores, codes)
+        self.align_ = self.align if self.align != AUTO else "scale" if self.similarity_ >= _ALIKE else "center"
+        if self.align_ == "scale":
+            components._correlate(scores, edges)
+        else:
+            components = self._new_components(name, self.align_)
+            scores = components._fit(features, edges, groups)
+        return components, scores
 
     def _side_by_side(self, rings: Sequence[np.ndarray]) -> np.ndarray:
-        blocks = []
-        for number, of_source in enumerate(rings):
-            for block in np.flatnonzero(self.weights_[number]):
-                blocks.append(of_source[:, block] * np.float32(self.weights_[number][block] / self.sizes_[number]))
-        return np.hstack(blocks)
+        used = [(of, block) for of in range(len(rings)) for block in np.flatnonzero(self.weights_[of])]
+        ends = np.cumsum([rings[of].shape[2] for of, _ in used])
+        found = np.empty((rings[0].shape[1], ends[-1]), dtype=np.float32)
+        for (of, block), columns in zip(used, np.split(found, ends[:-1], axis=1), strict=True):
+            np.multiply(rings[of][block], np.float32(self.weights_[of][block] / self.sizes_[of]), out=columns)
+        return found
 
     def _restored(self, name: str, value: Any) -> Any:
         if name == "components_":
@@ -223,11 +248,30 @@ class NicheReadout(Kept, BaseEstimator):
         return list(map(str, value)) if name in ("sources_", "left_out_") else value
 
 
+def _require_mapping(sources: Any) -> None:
+    if not isinstance(sources, Mapping):
+        raise TypeError(f"The sources must be named, {{'X': counts}} or the like, found {type(sources).__name__}.")
+
+
+def _readable(sources: Mapping[str, Any]) -> dict[str, Features]:
+    """Return what each source is read by, so that it is checked, and the user told of it, once."""
+    _require_mapping(sources)
+    if not sources:
+        raise ValueError("Name a source or more: {'X': counts}, {'X_stjepa_cell': embedding}, or both.")
+    return {
+        name: Features.of(values, TARGET_SUM if name == EXPRESSION else None)  # counts, or an embedding
+        for name, values in sources.items()
+    }
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _size(rings: np.ndarray, blocks: Blocks) -> float:
     """Return the root of the total variance of the weighed blocks, by which a source is divided."""
-    used = rings[:, : blocks.n_rings + 1]
-    variance = (used.var(axis=0, dtype=np.float64).sum(axis=1) * blocks.weights**2).sum()
-    return float(np.sqrt(variance)) or 1.0
+    variances = [one.var(axis=0, dtype=np.float64).sum() for one in rings[: blocks.n_rings + 1]]
+    return float(np.sqrt(variances @ blocks.weights**2)) or 1.0
 
 
 def section_similarity(scores: np.ndarray, codes: np.ndarray) -> float:

@@ -10,11 +10,13 @@ from scjepa import _keys
 from scjepa._core.anndata import require_anndata
 from scjepa._warn import warn
 from scjepa.tl._adata import embedding_of, expression_of, groups_of, record, record_of, refuse_users
-from scjepa.tl._niche_estimator import AUTO, EXPRESSION, NicheReadout
+from scjepa.tl._moments import AUTO, EXPRESSION
 from scjepa.tl._spatial import section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from scjepa.tl._niche_estimator import NicheReadout
 
 logger = logging.getLogger("scjepa")
 
@@ -45,7 +47,8 @@ def niche_readout(
         Annotated data with raw counts, cell embeddings, or both, and the graph of squidpy.
     use_rep
         What to read: ``"X"`` for the counts, keys of ``adata.obsm`` for embeddings of cells, or several of these.
-        Default: the counts, and ``"X_stjepa_cell"`` where it is there. The counts alone need no model.
+        Default: the counts, and ``"X_stjepa_cell"`` where it is there; that alone where the object has no counts. The
+        counts alone need no model.
     layer
         Layer of raw counts. Default: ``X``.
     by
@@ -76,15 +79,19 @@ def niche_readout(
     Warns
     -----
     UserWarning
-        If sections differ in what they consist of, or nothing around a cell predicts it.
+        If sections differ in what they consist of, nothing around a cell predicts it, or counts are no whole numbers,
+        such as log-normalized values.
 
     Raises
     ------
     KeyError
         If ``use_rep``, ``by``, ``layer`` or the graph is not there.
+    TypeError
+        If ``n_comps`` or ``n_rings`` is no whole number.
     ValueError
-        If a cell has a NaN in the embedding or no section, an edge joins two sections, an option is out of its range,
-        or ``key_added`` is there and scjepa did not write it.
+        If a cell has a NaN in the embedding or no section, a count is negative or NaN, no cell has a neighbor, no
+        feature varies, an edge joins two sections, an option is out of its range, or ``key_added`` is there and scjepa
+        did not write it.
 
     Examples
     --------
@@ -92,11 +99,14 @@ def niche_readout(
     >>> scjepa.tl.niche_readout(adata)
     >>> scjepa.tl.niches(adata, n_niches=12)
     """
+    from scjepa.tl._niche_estimator import NicheReadout
+
     refuse_users(adata, "obsm", key_added)
-    sources = sources_of(adata, use_rep, layer)
+    readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
+    readout.check_options()
+    sources = _sources_of(adata, use_rep, layer)
     by = section_key_of(adata, by)
     graph = spatial_graph_of(adata, neighbors_key, by)
-    readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     adata.obsm[key_added] = readout.fit_transform(sources, graph, groups_of(adata, by))
     _tell(readout, align, by)
     record(
@@ -123,25 +133,51 @@ def niche_readout_of(adata: AnnData, key: str = _keys.EMBEDDING_NICHE) -> NicheR
     Examples
     --------
     >>> readout = scjepa.tl.niche_readout_of(adata)
-    >>> other.obsm["X_stjepa_niche"] = readout.transform({"X": other.X}, other.obsp["spatial_connectivities"])
+    >>> sources = {"X": other.X, "X_stjepa_cell": other.obsm["X_stjepa_cell"]}  # those of readout.sources_
+    >>> other.obsm["X_stjepa_niche"] = readout.transform(sources, other.obsp["spatial_connectivities"])
     """
+    from scjepa.tl._niche_estimator import NicheReadout
+
     noted = record_of(adata, key).get("fitted")
     if noted is None:
         raise KeyError(f"adata.uns['scjepa'] holds no read-out for {key!r}. Make it: scjepa.tl.niche_readout(adata)")
     return NicheReadout.from_dict(noted)
 
 
-def sources_of(adata: AnnData, use_rep: str | Sequence[str] | None, layer: str | None) -> dict[str, Any]:
+def check_readout(adata: AnnData, use_rep: str | Sequence[str] | None, align: str, made: Sequence[str]) -> None:
+    """Raise where :func:`niche_readout` could not be called once the embeddings ``made`` are there.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As :func:`niche_readout`.
+    """
+    from scjepa.tl._niche_estimator import NicheReadout
+
+    refuse_users(adata, "obsm", _keys.EMBEDDING_NICHE)
+    NicheReadout(align=align).check_options()
+    for name in _names(use_rep) if use_rep is not None else ():
+        if name != EXPRESSION and name not in made:
+            embedding_of(adata, name)
+
+
+def _names(use_rep: str | Sequence[str]) -> list[str]:
+    names = [use_rep] if isinstance(use_rep, str) else list(dict.fromkeys(use_rep))
+    if not names:
+        raise ValueError("use_rep names nothing: 'X' for the counts, a key of adata.obsm, or several of these.")
+    return names
+
+
+def _sources_of(adata: AnnData, use_rep: str | Sequence[str] | None, layer: str | None) -> dict[str, Any]:
     """Return what is to be read, by name: checked counts under ``"X"``, embeddings under their keys."""
     require_anndata(adata)
     if use_rep is None:
-        names = [EXPRESSION] + [_keys.EMBEDDING_CELL] * (_keys.EMBEDDING_CELL in adata.obsm)
+        there = _keys.EMBEDDING_CELL in adata.obsm
+        without_counts = there and layer is None and adata.X is None
+        names = [EXPRESSION] * (not without_counts) + [_keys.EMBEDDING_CELL] * there
     else:
-        names = [use_rep] if isinstance(use_rep, str) else list(use_rep)
-    return {
-        name: expression_of(adata, layer) if name == EXPRESSION else embedding_of(adata, name)
-        for name in dict.fromkeys(names)
-    }
+        names = _names(use_rep)
+    return {name: expression_of(adata, layer) if name == EXPRESSION else embedding_of(adata, name) for name in names}
 
 
 def _tell(readout: NicheReadout, align: str, by: str | None) -> None:

@@ -81,14 +81,10 @@ def niches(
         If a cell has a NaN in the embedding, there are fewer cells than niches, an option is out of its range, or
         ``adata.obs`` has a column ``key_added`` that scjepa did not write or whose niches were renamed.
     """
-    _refuse_users_column(adata, key_added)
+    check_request(adata, n_niches, key_added)
     if use_rep is None:
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
     embedding = embedding_of(adata, use_rep)
-    if n_niches is not None and (not isinstance(n_niches, int | np.integer) or isinstance(n_niches, bool)):
-        raise TypeError(f"n_niches must be a whole number, found {n_niches!r} ({type(n_niches).__name__}).")
-    if n_niches is not None and not 1 <= n_niches <= len(embedding):
-        raise ValueError(f"n_niches must lie between 1 and the number of cells ({len(embedding)}), found {n_niches}.")
     if standardize_by is not None:
         embedding = readout(embedding, groups_of(adata, standardize_by))
     graph = EmbeddingGraph(embedding, n_neighbors, random_state)
@@ -112,9 +108,19 @@ def niches(
     )
 
 
-def _refuse_users_column(adata: AnnData, key: str) -> None:
-    """Raise if the column is the user's own, or ours with niches they have renamed since."""
+def check_request(adata: AnnData, n_niches: int | None, key: str) -> None:
+    """Raise where niches could not be found or written: at once, before anything long is done.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the number cannot be, or the column is the user's own, or ours with niches they have renamed since.
+    """
     refuse_users(adata, "obs", key)
+    if n_niches is not None and (not isinstance(n_niches, int | np.integer) or isinstance(n_niches, bool)):
+        raise TypeError(f"n_niches must be a whole number, found {n_niches!r} ({type(n_niches).__name__}).")
+    if n_niches is not None and not 1 <= n_niches <= adata.n_obs:
+        raise ValueError(f"n_niches must lie between 1 and the number of cells ({adata.n_obs}), found {n_niches}.")
     if key not in adata.obs:
         return
     written = {str(number) for number in range(record_of(adata, key)["n_niches"])}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._config import unknown_name
-from scjepa.tl._aggregate import aggregate_neighbors
+from scjepa.tl._aggregate import iter_hops
 from scjepa.tl._groups import factorized
 from scjepa.tl._kept import Kept
 from scjepa.tl._moments import ALIGNMENTS, Features, Standardizer, positive, principal_axes_of
@@ -18,8 +20,9 @@ from scjepa.tl._spatial import edges_of
 _CELLS_PER_AXIS = 20
 """Cells for each principal axis at least: with fewer, chance alone correlates cells and surroundings."""
 
-_CHUNK = 65_536
-"""Cells whose products are added up at one time."""
+_DEALS, _DEALT_CELLS = 5, 20_000
+"""Times that cells are dealt out at random to tell what chance gives, and cells that are dealt out so at most in all
+(one time at least)."""
 
 _SHRINKAGE = 0.1
 """Weight of the mean variance in a group's covariance, so that directions it hardly varies in are not blown up."""
@@ -50,8 +53,8 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
     n_components
         Components to keep, at most as many as there are principal components.
     n_pcs
-        Principal components of the features that are looked at; at most a twentieth of the number of cells, for of few
-        cells chance alone makes high correlations (:attr:`chance_`).
+        Principal components of the features that are looked at; at most a twentieth of the number of cells that have
+        neighbors (and 2 at least), for of few cells chance alone makes high correlations (:attr:`chance_`).
     n_rings
         Rings around a cell that make up its surroundings. Ring 1 are its neighbors in the graph, ring 2 theirs.
     ridge
@@ -69,11 +72,22 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
     correlations_
         ``(n_components,)`` canonical correlations :math:`\rho`, falling.
     chance_
-        The largest correlation to expect where nothing around a cell predicts it (Wachter 1980).
+        The largest correlation to expect where nothing around a cell predicts it: found by dealing the cells out anew
+        over the graph, with a margin of about two standard deviations. With :math:`n` cells and :math:`p` principal components it is somewhat
+        above :math:`2 \sqrt{p / n}` (Wachter 1980), for neighborhoods overlap.
     loadings_
         ``(n_features, n_components)``: weight of each standardized feature in each component.
     means_, scales_
-        ``(n_groups + 1, n_features)`` mean and standard deviation of each group; the last row is of all cells.
+        ``(n_groups + 1, n_features)`` mean and standard deviation of each group; the last row is of all cells, and so
+        is that of a group of one cell.
+    axes_
+        ``(n_features, n_pcs)`` principal axes of the standardized features.
+    maps_
+        ``(n_groups + 1, n_pcs, n_pcs)`` map of the principal components of each group to covariances in common.
+    common_
+        ``(n_pcs, n_pcs)`` that covariance; with ``align="covariance"`` alone.
+    weights_, center_
+        ``(n_pcs, n_components)`` and ``(n_pcs,)``: a component is ``(principal components - center_) @ weights_``.
     groups_
         ``(n_groups,)`` names of the groups.
     n_cells_, n_isolated_
@@ -112,7 +126,8 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         ----------
         X
             Cells × features: an embedding, or raw counts where ``target_sum`` is given (in memory, backed or Dask).
-            It is read chunk by chunk, three times (a dozen times beyond 2,500 features); only second moments are kept.
+            It is read chunk by chunk, three times (ten times beyond 2,500 features); what is kept of it are second
+            moments and ``n_pcs`` numbers a cell.
         graph
             ``(n_cells, n_cells)`` spatial graph, as squidpy's ``obsp["spatial_connectivities"]``; an entry other than
             0 is an edge, whatever its weight.
@@ -124,18 +139,25 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         PredictiveComponents
             Itself.
 
+        Warns
+        -----
+        UserWarning
+            If counts are no whole numbers, such as log-normalized values.
+
         Raises
         ------
+        TypeError
+            If a number of components or rings is no whole number.
         ValueError
-            If no cell has a neighbor, no feature varies, a value is NaN, an option is out of its range, or sizes do
-            not fit.
+            If no cell has a neighbor, no feature varies, a value is NaN, a count is negative, an option is out of its
+            range, or sizes do not fit.
         """
-        self._fit(X, graph, groups)
+        self._fit(Features.of(X, self.target_sum), edges_of(graph), groups)
         return self
 
     def fit_transform(self, X: Any, graph: Any, groups: Any = None) -> np.ndarray:  # type: ignore[override]
         """Return the components of the cells they are found in: :meth:`fit`, then :meth:`transform`, in one reading."""
-        return self._components_of(self._fit(X, graph, groups))
+        return self._components_of(self._fit(Features.of(X, self.target_sum), edges_of(graph), groups))
 
     def transform(self, X: Any, groups: Any = None) -> np.ndarray:
         """Return the components of cells, which may be others than those of the fit.
@@ -147,7 +169,8 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         groups
             Group of each cell. A group of the fit is standardized as it was there, a new one by its own mean and
             variance as ``align`` says, so that its cells lie where a fit on both would have put them if nothing
-            differs. ``None``: the group of the fit, or, where there were several, one new group.
+            differs; a new group of one cell, which has no variance, by those of all cells of the fit. ``None``: the
+            group of the fit, or, where there were several, one new group.
 
         Returns
         -------
@@ -160,86 +183,87 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
             If there are other features than in the fit, or a value is NaN.
         """
         check_is_fitted(self, "weights_")
-        features = Features(X, self.target_sum)
+        features = Features.of(X, self.target_sum)
         if features.n_features != self.n_features_in_:
             raise ValueError(
                 f"The components were fitted on {self.n_features_in_:,} features, and these cells have "
                 f"{features.n_features:,}. Give them the same features in the same order: adata[:, names]."
             )
-        if groups is None and len(self.groups_) == 1:
-            groups = np.full(features.n_cells, self.groups_[0], dtype=object)
         names, own = factorized(groups, features.n_cells)
         position = {name: code for code, name in enumerate(self.groups_)}
-        kept = np.array([position.get(name, -1) for name in names])
+        if groups is None:
+            position = {names[0]: 0 if len(self.groups_) == 1 else -1}
+        kept = np.array([position.get(name, -1) for name in names], dtype=np.int64)
         if (kept >= 0).all() or self.align == "none":
-            return self._components_of(
-                self._scores(features, Standardizer(self.means_, self.scales_), self.maps_, kept[own])
-            )
+            fitted = Standardizer(self.means_, self.scales_)
+            return self._components_of(self._scores(features, fitted, self.maps_, kept[own]))
         return self._components_of(self._scores(features, *self._with_new(features, own, kept), own))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the components, for scikit-learn."""
         return np.array([f"component_{number}" for number in range(self.weights_.shape[1])], dtype=object)
 
-    def scores(self, X: Any, groups: Any = None) -> np.ndarray:
-        """Return the principal components that the fit looks at, ``(n_cells, n_pcs)`` float32, without a graph."""
-        return self._principal(Features(X, self.target_sum), groups)[0]
+    # -- the steps of a fit -------------------------------------------------------------------------------------
 
-    def _principal(self, features: Features, groups: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Set standardization and principal axes; return the scores of the cells and the codes of their groups."""
+    def _fit(self, features: Features, edges: csr_matrix, groups: Any) -> np.ndarray:
+        """Fit and return the scores of the cells, which :meth:`_components_of` turns into components."""
+        scores, _ = self._principal(features, edges, groups)
+        self._correlate(scores, edges)
+        return scores
+
+    def _principal(self, features: Features, edges: csr_matrix, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Set standardization and principal axes.
+
+        Returns
+        -------
+        tuple
+            Scores, the principal components of the cells, ``(n_cells, n_pcs)`` float32, aligned; and the codes of
+            their groups.
+        """
         self._check_options()
+        n_joined = _check_graph(edges, features.n_cells)
         names, codes = factorized(groups, features.n_cells)
         standardizer = Standardizer.fit(features, codes, len(names), self.align)
         if not (standardizer.scales > 0).any():
             raise ValueError(f"None of the {features.n_features:,} features varies between cells: nothing to predict.")
-        n_axes = min(self.n_pcs, max(2, features.n_cells // _CELLS_PER_AXIS))
+        n_axes = min(self.n_pcs, max(2, n_joined // _CELLS_PER_AXIS))
         self.axes_ = principal_axes_of(features, standardizer, codes, n_axes)
         self.means_, self.scales_ = standardizer.means, standardizer.scales
         self.groups_, self.n_features_in_ = np.asarray(names, dtype=object), features.n_features
+        self.n_cells_, self.n_isolated_ = features.n_cells, features.n_cells - n_joined
         width = self.axes_.shape[1]
         self.maps_ = np.tile(np.eye(width), (len(names) + 1, 1, 1))
         scores = self._scores(features, standardizer, self.maps_, codes)
-        if self.align == "covariance" and len(names) > 1:
+        self.__dict__.pop("common_", None)  # of an earlier fit
+        if self.align == "covariance":
             covariances = _covariances(scores, codes, len(names))
             self.common_ = _mean_covariance(covariances)
-            self.maps_[:-1] = [_to_common(own, self.common_) for own in covariances]
-            scores = _mapped(scores, self.maps_, codes)
+            if len(names) > 1:
+                self.maps_[:-1] = [_to_common(own, self.common_) for own in covariances]
+                scores = _mapped(scores, self.maps_, codes)
         return scores, codes
 
-    def _fit(self, X: Any, graph: Any, groups: Any) -> np.ndarray:
-        """Fit and return the scores of the cells, which :meth:`_components_of` turns into components."""
-        features = Features(X, self.target_sum)
-        edges = edges_of(graph)
-        if edges.shape[0] != features.n_cells:
-            raise ValueError(f"The graph has {edges.shape[0]:,} cells, the features {features.n_cells:,}.")
-        joined = np.diff(edges.indptr) > 0
-        if not joined.any():
-            raise ValueError(
-                "No cell has a neighbor in the spatial graph, so nothing surrounds a cell. Compute the graph anew, "
-                "with more neighbors or a larger radius."
-            )
-        scores, _ = self._principal(features, groups)
-        width: int = scores.shape[1]
-        self.n_cells_, self.n_isolated_ = features.n_cells, int((~joined).sum())
-        rings = aggregate_neighbors(scores, edges, self.n_rings)[:, width:]
-        self._correlate(scores, rings.reshape(len(scores), self.n_rings, width).mean(axis=1), joined)
-        return scores
-
-    def _correlate(self, scores: np.ndarray, around: np.ndarray, joined: np.ndarray) -> None:
+    def _correlate(self, scores: np.ndarray, edges: csr_matrix) -> None:
         """Set weights and correlations from the second moments of cells and their surroundings."""
-        mean, covariance = _moments(scores, around, joined)
+        mean, directions, correlations = self._canonical(scores, edges)
+        kept = min(self.n_components, scores.shape[1])
+        self.correlations_ = correlations[:kept]
+        self.loadings_ = positive(self.axes_ @ (directions[:, :kept] * self.correlations_))
+        self.weights_ = self.axes_.T @ self.loadings_
+        self.center_ = mean
+        n_deals = max(1, min(_DEALS, _DEALT_CELLS // len(scores)))
+        by_chance = [self._canonical(dealt, edges)[2][0] for dealt in _dealt_out(scores, n_deals)]
+        # The largest of p correlations varies by about 0.65 p^(-2/3) of itself (Tracy and Widom's law).
+        self.chance_ = float(min((1 + 1.3 * scores.shape[1] ** (-2 / 3)) * np.mean(by_chance), 1.0))
+
+    def _canonical(self, scores: np.ndarray, edges: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the mean of the cells, the directions of canonical correlation and the correlations, falling."""
+        mean, covariance = _moments(scores, edges, self.n_rings)
         width = scores.shape[1]
         context = _inverse_root(covariance[:width, :width], self.ridge)
         target = _inverse_root(covariance[width:, width:], self.ridge)
         left, correlations, _ = np.linalg.svd(context @ covariance[:width, width:] @ target)
-        kept = min(self.n_components, width)
-        self.correlations_ = np.clip(correlations[:kept], 0.0, 1.0)
-        share = min(width / int(joined.sum()), 0.5)
-        self.chance_ = float(2 * np.sqrt(share * (1 - share)))
-        weights = context @ left[:, :kept] * self.correlations_
-        self.loadings_ = positive(self.axes_ @ weights)
-        self.weights_ = self.axes_.T @ self.loadings_
-        self.center_ = mean[:width]
+        return mean[:width], context @ left, np.clip(correlations, 0.0, 1.0)
 
     # -- parts --------------------------------------------------------------------------------------------------
 
@@ -252,8 +276,10 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
                 raise TypeError(f"{name} must be a whole number, found {value!r}.")
             if value < 1:
                 raise ValueError(f"{name} must be positive, found {value}.")
-        if not self.ridge > 0:
+        if not 0 < self.ridge < np.inf:
             raise ValueError(f"ridge must be positive, found {self.ridge}.")
+        if self.target_sum is not None and not 0 < self.target_sum < np.inf:
+            raise ValueError(f"target_sum must be positive, or None for an embedding, found {self.target_sum}.")
 
     def _scores(
         self, features: Features, standardizer: Standardizer, maps: np.ndarray, codes: np.ndarray
@@ -266,8 +292,8 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         return _mapped(scores, maps, codes) if self.align == "covariance" else scores
 
     def _components_of(self, scores: np.ndarray) -> np.ndarray:
-        center, weights = self.center_.astype(np.float32), self.weights_.astype(np.float32)
-        return (scores - center) @ weights
+        components: np.ndarray = (scores - self.center_.astype(np.float32)) @ self.weights_.astype(np.float32)
+        return components
 
     def _with_new(self, features: Features, own: np.ndarray, kept: np.ndarray) -> tuple[Standardizer, np.ndarray]:
         """Return standardization and maps of the groups at hand: the fit's where ``kept`` names one, else their own."""
@@ -275,7 +301,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         size = np.bincount(own, minlength=len(kept))
         maps = np.tile(np.eye(self.axes_.shape[1]), (len(kept) + 1, 1, 1))
         for code, known in enumerate(kept):
-            if known >= 0 or size[code] < 2:  # a single cell has no variance: it is placed by that of all cells
+            if known >= 0 or size[code] < 2:  # a cell alone is placed by the mean and variance of all cells
                 found.means[code], found.scales[code], maps[code] = (
                     self.means_[known],
                     self.scales_[known],
@@ -283,7 +309,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
                 )
             elif self.align == "center":
                 found.scales[code] = self.scales_[-1]
-        if self.align == "covariance" and hasattr(self, "common_"):
+        if self.align == "covariance":
             plain = self._scores(features, found, maps, own)
             covariances = _covariances(plain, own, len(kept))
             for new in np.flatnonzero((kept < 0) & (size > 1)):
@@ -294,16 +320,39 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
 # -- second moments -------------------------------------------------------------------------------------------------
 
 
-def _moments(scores: np.ndarray, around: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and covariance of cells and surroundings side by side, of the cells that have any."""
+def _check_graph(edges: csr_matrix, n_cells: int) -> int:
+    """Return how many cells have neighbors."""
+    if edges.shape[0] != n_cells:
+        raise ValueError(f"The graph has {edges.shape[0]:,} cells, the features {n_cells:,}.")
+    n_joined = int(np.count_nonzero(np.diff(edges.indptr)))
+    if not n_joined:
+        raise ValueError(
+            "No cell has a neighbor in the spatial graph, so nothing surrounds a cell. Compute the graph anew, "
+            "with more neighbors or a larger radius."
+        )
+    return n_joined
+
+
+def _dealt_out(scores: np.ndarray, n_deals: int) -> Iterator[np.ndarray]:
+    """Yield the cells in another order, at random; which takes whose place does not depend on how they are ordered."""
+    order = np.lexsort(scores.T[:2])
+    rng = np.random.default_rng(0)
+    for _ in range(n_deals):
+        dealt = np.empty_like(scores)
+        dealt[order] = scores[rng.permutation(order)]
+        yield dealt
+
+
+def _moments(scores: np.ndarray, edges: csr_matrix, n_rings: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and covariance of cells and their surroundings side by side, of the cells that have any."""
     width = 2 * scores.shape[1]
-    total, product = np.zeros(width), np.zeros((width, width))
-    for start in range(0, len(scores), _CHUNK):
-        rows = start + np.flatnonzero(joined[start : start + _CHUNK])
-        both = np.hstack([scores[rows], around[rows]]).astype(np.float64)
+    size, total, product = 0, np.zeros(width), np.zeros((width, width))
+    joined = np.diff(edges.indptr) > 0
+    for rows, hops in iter_hops(scores, edges, n_rings):
+        both = np.hstack([hops[0], hops[1:].mean(axis=0)])[joined[rows]].astype(np.float64)
+        size += len(both)
         total += both.sum(axis=0)
         product += both.T @ both
-    size = int(joined.sum())
     mean = total / size
     return mean, product / size - np.outer(mean, mean)
 
@@ -317,7 +366,10 @@ def _inverse_root(covariance: np.ndarray, ridge: float) -> np.ndarray:
 def _power(covariance: np.ndarray, exponent: float) -> np.ndarray:
     """Return a power of a symmetric positive definite matrix."""
     variances, axes = np.linalg.eigh(covariance)
-    return (axes * variances**exponent) @ axes.T
+    # Rounding can make the smallest negative.
+    variances = np.maximum(variances, np.finfo(np.float64).eps * max(variances[-1], np.finfo(np.float32).tiny))
+    power: np.ndarray = (axes * variances**exponent) @ axes.T
+    return power
 
 
 def _covariances(scores: np.ndarray, codes: np.ndarray, n_groups: int) -> np.ndarray:

@@ -9,12 +9,13 @@ import numpy as np
 from scjepa import _keys
 from scjepa.tl._adata import embedding_of, expression_of, groups_of, record, record_of, refuse_users
 from scjepa.tl._moments import TARGET_SUM
-from scjepa.tl._predictive import PredictiveComponents
 from scjepa.tl._spatial import section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+    from scjepa.tl._predictive import PredictiveComponents
 
 
 def predictive_components(
@@ -61,26 +62,37 @@ def predictive_components(
         made, ``"correlations"`` with the surroundings, and the fitted object (``"fitted"``, see
         :func:`predictive_components_of`).
 
+    Warns
+    -----
+    UserWarning
+        If counts are no whole numbers, such as log-normalized values; it names where the raw ones are.
+
     Raises
     ------
     KeyError
         If ``use_rep``, ``by``, ``layer`` or the graph is not there.
+    TypeError
+        If ``n_comps`` or ``n_pcs`` is no whole number.
     ValueError
-        If no cell has a neighbor, no gene varies, a cell has no section, an edge joins two sections, an option is out
-        of its range, or ``key_added`` is there and scjepa did not write it.
+        If no cell has a neighbor, no gene varies, a count is negative or NaN, a cell has no section, an edge joins two
+        sections, an option is out of its range, or ``key_added`` is there and scjepa did not write it.
 
     Examples
     --------
     >>> scjepa.tl.predictive_components(adata)
     >>> scjepa.tl.predictive_genes(adata)
     """
+    from scjepa.tl._predictive import PredictiveComponents
+
     refuse_users(adata, "obsm", key_added)
+    refuse_users(adata, "varm", key_added, noted="obsm")
     values = expression_of(adata, layer) if use_rep is None else embedding_of(adata, use_rep)
     target_sum = TARGET_SUM if use_rep is None else None
     by = section_key_of(adata, by)
     graph = spatial_graph_of(adata, neighbors_key, by)
     fitted = PredictiveComponents(n_comps, n_pcs=n_pcs, align=align, target_sum=target_sum)
     adata.obsm[key_added] = fitted.fit_transform(values, graph, groups_of(adata, by))
+    adata.varm.pop(key_added, None)  # weights of an earlier call, which these components do not have
     if use_rep is None:
         adata.varm[key_added] = fitted.loadings_
     record(
@@ -92,6 +104,8 @@ def predictive_components(
         by=by,
         align=align,
         neighbors_key=neighbors_key,
+        n_comps=n_comps,
+        n_pcs=n_pcs,
         correlations=fitted.correlations_,
         fitted=fitted.to_dict(),
     )
@@ -110,12 +124,11 @@ def predictive_components_of(adata: AnnData, key: str = _keys.PREDICTIVE) -> Pre
     >>> components = scjepa.tl.predictive_components_of(adata)
     >>> components.transform(other.X)
     """
+    from scjepa.tl._predictive import PredictiveComponents
+
     noted = record_of(adata, key).get("fitted")
     if noted is None:
-        raise KeyError(
-            f"adata.uns['scjepa'] holds no predictive components for {key!r}. Make them: "
-            "scjepa.tl.predictive_components(adata)"
-        )
+        raise _no_components(key)
     return PredictiveComponents.from_dict(noted)
 
 
@@ -129,9 +142,9 @@ def predictive_genes(
     adata
         Annotated data after :func:`predictive_components` of counts.
     n_genes
-        Genes of each sign.
+        Genes at either end.
     n_comps
-        Components.
+        Components, from the first; at most as many as there are.
     key
         Key of the components.
 
@@ -144,22 +157,54 @@ def predictive_genes(
     ------
     KeyError
         If there are no components of counts.
+    ValueError
+        If ``n_genes`` or ``n_comps`` is not positive.
+
+    Examples
+    --------
+    >>> scjepa.tl.predictive_components(adata)
+    >>> scjepa.tl.predictive_genes(adata, n_genes=5)
     """
     import pandas as pd
 
-    fitted = predictive_components_of(adata, key)
-    if fitted.target_sum is None:
-        raise KeyError(
-            f"The components {key!r} are of an embedding, and its dimensions are no genes. Take those of the counts: "
-            "scjepa.tl.predictive_components(adata)"
-        )
+    for name, value in (("n_genes", n_genes), ("n_comps", n_comps)):
+        if value < 1:
+            raise ValueError(f"{name} must be positive, found {value}.")
+    correlations, loadings = weights_of(adata, key)
     rows = []
-    for number in range(min(n_comps, fitted.correlations_.size)):
-        weights = fitted.loadings_[:, number]
+    for number in range(min(n_comps, len(correlations))):
+        weights = loadings[:, number]
         order = np.argsort(-weights, kind="stable")
         shown = order if len(order) <= 2 * n_genes else np.r_[order[:n_genes], order[-n_genes:]]
         rows += [
-            (number, float(fitted.correlations_[number]), str(adata.var_names[gene]), float(weights[gene]))
-            for gene in shown
+            (number, float(correlations[number]), str(adata.var_names[gene]), float(weights[gene])) for gene in shown
         ]
     return pd.DataFrame(rows, columns=["component", "correlation", "gene", "weight"])
+
+
+def weights_of(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return correlations of the components, ``(n_comps,)``, and the weights of the genes, ``(n_vars, n_comps)``.
+
+    The weights are those in ``varm``, which follow the genes where the object was subset.
+
+    Raises
+    ------
+    KeyError
+        If there are no components of counts.
+    """
+    noted = record_of(adata, key)
+    if "fitted" in noted and key not in adata.varm:
+        raise KeyError(
+            f"adata.varm has no {key!r}: these components are of an embedding, whose dimensions are no genes. Take "
+            "those of the counts: scjepa.tl.predictive_components(adata)"
+        )
+    if "fitted" not in noted:
+        raise _no_components(key)
+    return np.asarray(noted["correlations"]), np.asarray(adata.varm[key])
+
+
+def _no_components(key: str) -> KeyError:
+    return KeyError(
+        f"adata.uns['scjepa'] holds no predictive components for {key!r}. Make them: "
+        "scjepa.tl.predictive_components(adata)"
+    )

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from scjepa import _keys
-from scjepa._core.anndata import in_memory, missing_key
+from scjepa._core.anndata import missing_key, sparse_of
 from scjepa._core.graph import graph_call
 from scjepa.tl._adata import groups_of
 
@@ -36,14 +36,16 @@ def edges_of(connectivities: Any) -> csr_matrix:
     ValueError
         If it is not square.
     """
-    graph = csr_matrix(in_memory(connectivities), copy=True)
+    graph = sparse_of(connectivities)
     if graph.shape[0] != graph.shape[1]:
         raise ValueError(f"connectivities must have the shape (n_cells, n_cells), found {graph.shape}.")
-    graph.sum_duplicates()
-    graph.data = (graph.data != 0).astype(np.float32)
-    graph.setdiag(0)
-    graph.eliminate_zeros()
-    return graph
+    if not graph.has_canonical_format:
+        graph = graph.copy()
+        graph.sum_duplicates()
+    row = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    kept = (graph.data != 0) & (graph.indices != row)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=graph.shape[0]))])
+    return csr_matrix((np.ones(indptr[-1], dtype=np.float32), graph.indices[kept], indptr), shape=graph.shape)
 
 
 def spatial_graph_of(adata: AnnData, neighbors_key: str, library_key: str | None) -> csr_matrix:

@@ -9,6 +9,9 @@ import numpy as np
 MAX_RINGS = 3
 """Rings that are looked at."""
 
+_CELLS = 65_536
+"""Cells whose products are added up at one time."""
+
 _TOLERANCE = 0.02
 """A nearer ring is preferred to one that is more reliable by less than this share."""
 
@@ -55,7 +58,7 @@ def weigh(rings: np.ndarray, joined: np.ndarray, n_rings: int | None = None, own
     Parameters
     ----------
     rings
-        ``(n_cells, n_rings + 1, n_components)``: components of each cell and their means over the rings around it.
+        ``(n_rings + 1, n_cells, n_components)``: components of each cell, and their means over the rings around it.
     joined
         ``(n_cells,)`` bool, which cells have neighbors: the others take no part.
     n_rings, own_weight
@@ -85,16 +88,15 @@ def weigh(rings: np.ndarray, joined: np.ndarray, n_rings: int | None = None, own
 
 def _moments(rings: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return variance of each block and its covariance with the cell itself, each ``(n_rings + 1, n_components)``."""
-    n_cells, n_blocks, n_components = rings.shape
+    n_blocks, n_cells, n_components = rings.shape
     total = np.zeros((n_blocks, n_components))
     square, product = np.zeros_like(total), np.zeros_like(total)
-    step, size = 65_536, 0
-    for start in range(0, n_cells, step):
-        rows = rings[start : start + step][joined[start : start + step]].astype(np.float64)
-        total += rows.sum(axis=0)
-        square += np.einsum("nbk,nbk->bk", rows, rows)
-        product += np.einsum("nk,nbk->bk", rows[:, 0], rows)
-        size += len(rows)
+    size = int(joined.sum())
+    for start in range(0, n_cells, _CELLS):
+        rows = rings[:, start : start + _CELLS][:, joined[start : start + _CELLS]].astype(np.float64)
+        total += rows.sum(axis=1)
+        square += np.einsum("bnk,bnk->bk", rows, rows)
+        product += np.einsum("nk,bnk->bk", rows[0], rows)
     mean = total / size
     return np.maximum(square / size - mean**2, 0), product / size - mean[0] * mean
 
