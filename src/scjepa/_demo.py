@@ -88,7 +88,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
         import squidpy as sq
 
     import scjepa
-    from scjepa.tl._adata import categories_of, groups_of
+    from scjepa.tl._adata import groups_of
 
     start = time.perf_counter()
 

@@ -104,7 +104,7 @@ def niche_readout(
     refuse_users(adata, "obsm", key_added)
     readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     readout.check_options()
-    sources = _sources_of(adata, use_rep, layer)
+    sources = sources_of(adata, use_rep, layer)
     by = section_key_of(adata, by)
     graph = spatial_graph_of(adata, neighbors_key, by)
     adata.obsm[key_added] = readout.fit_transform(sources, graph, groups_of(adata, by))
@@ -168,7 +168,7 @@ def _names(use_rep: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _sources_of(adata: AnnData, use_rep: str | Sequence[str] | None, layer: str | None) -> dict[str, Any]:
+def sources_of(adata: AnnData, use_rep: str | Sequence[str] | None, layer: str | None) -> dict[str, Any]:
     """Return what is to be read, by name: checked counts under ``"X"``, embeddings under their keys."""
     require_anndata(adata)
     if use_rep is None:
