@@ -7,6 +7,17 @@ from scjepa.pl._embedding import embedding
 from scjepa.pl._interactions import interactions
 from scjepa.pl._markers import markers
 from scjepa.pl._niches import niches
+from scjepa.pl._predictive_genes import predictive_genes
 from scjepa.pl._training import training
 
-__all__ = ["compare", "composition", "confidence", "embedding", "interactions", "markers", "niches", "training"]
+__all__ = [
+    "compare",
+    "composition",
+    "confidence",
+    "embedding",
+    "interactions",
+    "markers",
+    "niches",
+    "predictive_genes",
+    "training",
+]

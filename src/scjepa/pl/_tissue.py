@@ -60,8 +60,8 @@ class MapOptions:
 
 def draw_map(adata: AnnData, drawn: Sequence[Layer], how: MapOptions) -> Figure:
     """Draw each layer on each section, one section having its layers side by side, several a row for each layer."""
-    xy = _coordinates(adata, how.spatial_key)
-    sections = _sections(adata, how.library_key, xy)
+    xy = coordinates_of(adata, how.spatial_key)
+    sections = sections_of(adata, how.library_key, xy)
     n_panels = len(sections) * len(drawn)
     if how.ax is not None and n_panels > 1:
         raise ValueError(
@@ -84,7 +84,8 @@ def draw_map(adata: AnnData, drawn: Sequence[Layer], how: MapOptions) -> Figure:
     return finish(figure, how.save, how.show, owned=how.ax is None)
 
 
-def _coordinates(adata: AnnData, key: str) -> np.ndarray:
+def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
+    """Return the first two coordinates of the cells, float64; NaN for those without."""
     if key not in adata.obsm:
         raise missing_key("obsm", key, adata.obsm, "Name the key of the coordinates: spatial_key=...")
     given = array_of(adata.obsm[key])
@@ -96,7 +97,7 @@ def _coordinates(adata: AnnData, key: str) -> np.ndarray:
         raise ValueError(f"adata.obsm[{key!r}] must hold numbers: {error}.") from error
 
 
-def _sections(adata: AnnData, library_key: str | None, xy: np.ndarray) -> dict[str, np.ndarray]:
+def sections_of(adata: AnnData, library_key: str | None, xy: np.ndarray) -> dict[str, np.ndarray]:
     """Return the rows of each section that have coordinates, sections in their categories' order."""
     placed = np.isfinite(xy).all(axis=1)
     if not placed.any():

@@ -80,8 +80,10 @@ def iter_hops(values: np.ndarray, edges: csr_matrix, n_hops: int) -> Iterator[tu
         hops = np.empty((n_hops + 1, *values[rows].shape), dtype=np.float32)
         hops[0] = values[rows]
         for hop, ring in enumerate(_rings(edges, rows, n_hops), start=1):
-            sizes = np.diff(ring.indptr)[:, None]
-            hops[hop] = np.where(sizes, (ring @ values) / np.maximum(sizes, 1), hops[hop - 1])
+            sizes = np.diff(ring.indptr)
+            hops[hop] = ring @ values
+            hops[hop] /= np.maximum(sizes, 1, dtype=np.float32)[:, None]
+            hops[hop, sizes == 0] = hops[hop - 1, sizes == 0]
         yield rows, hops
 
 
