@@ -99,9 +99,9 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="plain: the embedding as it is; z30: z-scored per section, 30 components; hops: that of the cells, "
         "z-scored per section, beside its means over rings; niche: predictive components of that of the cells, rings "
-        "and weights chosen from the data; niche+X: the same beside expression; aligned30, aligned_hops, aligned_niche, "
-        "aligned_niche+X: with one covariance in all sections; any of them followed by Harmony: hops+harmony (default: "
-        "plain z30 hops niche niche+X)",
+        "and weights chosen from the data; niche+X: the same beside expression; aligned30, aligned_hops, "
+        "aligned_niche, aligned_niche+X: with one covariance in all sections; any of them followed by Harmony: "
+        "hops+harmony (default: plain z30 hops niche niche+X)",
     )
     _comparison.add_no_figures(group)
 
