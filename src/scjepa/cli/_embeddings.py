@@ -127,8 +127,8 @@ def _tell_of_values(files: Sequence[DataFile], layer: str | None, note: Note) ->
             continue
         told = _no_counts(file, layer)
         if layer is None and places_of_counts(file, layer):
-            raise ValueError(f"{told} To read these values as they are: --layer X.")
-        note(f"{told} They are read as they are.")
+            raise ValueError(f"{told} To take these values for counts: --layer X.")
+        note(f"{told} They are taken for counts.")
 
 
 def _no_counts(file: DataFile, layer: str | None) -> str:
