@@ -80,7 +80,7 @@ def neighborhood_pca(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
 
 
 def linear(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
-    """The linear method: :class:`scjepa.tl.NicheReadout` of expression alone."""
+    """Read out expression alone: the linear method, see :class:`scjepa.tl.NicheReadout`."""
     graph, sections = adata.obsp["spatial_connectivities"], adata.obs["section"]
     return {"neighborhood": scjepa.tl.NicheReadout().fit_transform({"X": adata.X}, graph, sections)}, {}
 
