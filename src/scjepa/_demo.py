@@ -16,7 +16,7 @@ from scjepa import _keys
 from scjepa._core.labels import labels_of
 from scjepa.tl import NicheReadout, aggregate_neighbors, readout
 from scjepa.tl._adata import expression_of, groups_of, record_of
-from scjepa.tl._niche_estimator import EXPRESSION
+from scjepa.tl._moments import EXPRESSION
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,6 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
         import squidpy as sq
 
     import scjepa
-    from scjepa.tl._adata import groups_of
 
     start = time.perf_counter()
 

@@ -213,8 +213,7 @@ def test_standardizing_by_no_column_aligns_nothing(embedded, tmp_path):
 
 def test_options_of_niches_are_those_of_python():
     from scjepa.cli import niches as command
-    from scjepa.tl._moments import ALIGNMENTS
-    from scjepa.tl._niche_estimator import AUTO
+    from scjepa.tl._moments import ALIGNMENTS, AUTO
     from scjepa.tl._surroundings import MAX_RINGS
 
     assert command.ALIGNMENTS == (AUTO, *ALIGNMENTS)
@@ -243,7 +242,7 @@ def test_niches_are_written_anew_but_never_over_a_column_of_the_user(embedded, t
         (["--map", "map.txt"], 2, "pictures end in .png"),
         (["--unit", "µm"], 2, "name it with --map"),
         (["--rings", "4"], 2, "choose from 0, 1, 2, 3"),
-        (["--own-weight", "-1"], 1, "own_weight must not be negative"),
+        (["--own-weight", "-1"], 1, "own_weight must be 0 or more"),
         (["--readout", "rings"], 2, "invalid choice: 'rings'"),
         (["--readout", "plain", "--own-weight", "1"], 2, "--own-weight is for --readout niche"),
         (["--readout", "plain", "--layer", "X"], 2, "--layer is for --readout niche"),

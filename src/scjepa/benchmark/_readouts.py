@@ -16,7 +16,7 @@ from scjepa.benchmark.methods import MethodResult
 from scjepa.metrics._checks import varied_embedding
 from scjepa.tl import NicheReadout, aggregate_neighbors, readout
 from scjepa.tl._adata import expression_of
-from scjepa.tl._niche_estimator import AUTO, EXPRESSION
+from scjepa.tl._moments import AUTO, EXPRESSION
 
 Tell = Callable[[str], Any]
 """Is told, in words, what a read-out chose from the data."""

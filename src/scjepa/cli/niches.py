@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 from scjepa import _keys
@@ -158,7 +159,9 @@ def run(options: argparse.Namespace) -> None:
     by = options.standardize_by
     if options.readout == NICHE:
         chosen = {"n_rings": options.rings, "own_weight": options.own_weight, "align": options.align}
-        scjepa.tl.niche_readout(adata, sources, by=by, **chosen)
+        with warnings.catch_warnings():  # told of the file, and not of what was read from it
+            warnings.filterwarnings("ignore", message=".*the values are not whole numbers")
+            scjepa.tl.niche_readout(adata, sources, by=by, **chosen)
         what = "linear method" if sources == [EXPRESSION] else "read-out"
         progress.step(f"{what}: {adata.uns[_keys.UNS][_keys.EMBEDDING_NICHE]['chosen']}")
         rep, by = _keys.EMBEDDING_NICHE, None

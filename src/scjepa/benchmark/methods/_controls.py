@@ -10,7 +10,7 @@ from scjepa import _keys
 from scjepa.benchmark import _controls
 from scjepa.tl import NicheReadout
 from scjepa.tl._adata import expression_of, groups_of
-from scjepa.tl._niche_estimator import AUTO, EXPRESSION
+from scjepa.tl._moments import AUTO, EXPRESSION
 
 PCA_KEY, PCA_CELL_KEY = "X_neighborhood_pca", "X_cell_pca"
 """``obsm`` keys under which Harmony is given the components of neighborhoods and of cells."""
