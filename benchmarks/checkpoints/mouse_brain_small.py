@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ import scjepa
 from scjepa._config import PRESETS, STJEPAConfig, resolve
 from scjepa.metrics import clustering_scores
 from scjepa.models import _store
-from scjepa.tl import aggregate_neighbors, readout
+from scjepa.tl import NicheReadout, aggregate_neighbors, readout
 
 NAME = "mouse-brain-small"
 HERE = Path(__file__).parent
@@ -59,14 +60,22 @@ KEYS = {"technology_key": "technology", "library_key": "section", "panel_key": "
 
 
 def hops(cells: np.ndarray, adata: AnnData) -> np.ndarray:
-    """Return cells and their rings, as :func:`scjepa.tl.niche_readout` writes them."""
+    """Return cells, z-scored in each section, 20 components, beside their means over rings 1 to 3."""
     return aggregate_neighbors(readout(cells, adata.obs["section"], 20), adata.obsp["spatial_connectivities"], 3)
+
+
+def niche(cells: np.ndarray, adata: AnnData, **beside: Any) -> np.ndarray:
+    """Return predictive components of cells and of their rings, as :func:`scjepa.tl.niche_readout` writes them."""
+    sources = {**beside, "cell embedding": cells}
+    return NicheReadout().fit_transform(sources, adata.obsp["spatial_connectivities"], adata.obs["section"])
 
 
 READOUTS: dict[str, tuple[str, Callable[[np.ndarray, AnnData], np.ndarray]]] = {
     "plain": ("neighborhood", lambda embedding, adata: embedding),
     "z30": ("neighborhood", lambda embedding, adata: readout(embedding, adata.obs["section"], n_comps=30)),
     "hops": ("cell", hops),
+    "niche": ("cell", niche),
+    "niche+X": ("cell", lambda cells, adata: niche(cells, adata, X=adata.X)),
 }
 """Read-outs by name: the scale they start from and what they make of it, as in ``benchmarks/quality/readouts.py``."""
 

@@ -79,6 +79,12 @@ def neighborhood_pca(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
     return {"neighborhood": near, "cell": _cell_pca(adata, seed)}, {}
 
 
+def linear(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
+    """Read out expression alone: the linear method, see :class:`scjepa.tl.NicheReadout`."""
+    graph, sections = adata.obsp["spatial_connectivities"], adata.obs["section"]
+    return {"neighborhood": scjepa.tl.NicheReadout().fit_transform({"X": adata.X}, graph, sections)}, {}
+
+
 def zscored_pca(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
     """Neighborhood PCA of genes z-scored in each section, see :func:`scjepa.benchmark.section_zscored_pca`."""
     return {"neighborhood": scjepa.benchmark.section_zscored_pca(adata, library_key="section", random_state=seed)}, {}
@@ -104,10 +110,11 @@ METHODS: dict[str, Callable[[AnnData, STJEPAConfig, int], Result]] = {
     "untrained (gene std 1.0)": _untrained(1.0),
     "untrained (gene std 0.02)": _untrained(0.02),
     "pooled input": pooled_input,
+    "linear": linear,
     "neighborhood PCA": neighborhood_pca,
     "z-scored PCA": zscored_pca,
     "Harmony PCA": harmony_pca,
 }
 """Methods by name; all but the first are the controls of every table."""
 
-INDEPENDENT_OF_RECIPE = ("neighborhood PCA", "z-scored PCA", "Harmony PCA")
+INDEPENDENT_OF_RECIPE = ("linear", "neighborhood PCA", "z-scored PCA", "Harmony PCA")

@@ -20,6 +20,8 @@ READOUT_WORDS = {
     "plain": "neighborhood embedding as it is",
     "z30": "neighborhood embedding, z-scored per section, 30 components",
     "hops": "cell embedding, z-scored per section, 20 components, hops 0-3 side by side",
+    "niche": "cell embedding, predictive components, rings and weights chosen from the data",
+    "niche+X": "cell embedding beside expression, predictive components, rings and weights chosen from the data",
 }
 
 

@@ -14,6 +14,9 @@ from anndata import AnnData, read_h5ad
 
 from scjepa import _keys
 from scjepa._core.labels import labels_of
+from scjepa.tl import NicheReadout, aggregate_neighbors, readout
+from scjepa.tl._adata import expression_of, groups_of, record_of
+from scjepa.tl._moments import EXPRESSION
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class DemoOptions:
     out
         Folder for figures and tables.
     preset, max_steps, n_niches, seed
-        As in :class:`scjepa.STJEPA`, its ``train`` and :func:`scjepa.tl.niches`; ``n_niches=None``: as many as there
-        are labels, else Leiden's resolution 1.
+        As in :class:`scjepa.STJEPA`, its ``train`` and ``niches``; ``n_niches=None``: as many as there are labels, else
+        Leiden's resolution 1.
     """
 
     data: Path | None = None
@@ -45,7 +48,8 @@ class DemoOptions:
     seed: int = 0
 
 
-_SCALES = ("neighborhood", "cell")
+_CHOSEN = "chosen"
+"""Column of the table: what the read-out chose from the data, where a row is read by it."""
 
 
 def _column(adata: AnnData, wanted: str | None, default: str, what: str) -> str | None:
@@ -78,7 +82,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     Returns
     -------
     pandas.DataFrame or None
-        Scores of ST-JEPA and the controls, where there are labels.
+        Scores of ST-JEPA and the controls, and what the read-out chose for each, where there are labels.
     """
     import matplotlib
 
@@ -88,7 +92,6 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
         import squidpy as sq
 
     import scjepa
-    from scjepa.tl._adata import groups_of
 
     start = time.perf_counter()
 
@@ -112,18 +115,16 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     say(repr(model))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
-        untrained = {scale: model.get_latent_representation(scale=scale) for scale in _SCALES}
+        untrained = model.get_latent_representation(scale="cell")
     step("training")
     model.train(max_steps=options.max_steps)
     say(str(model.diagnose()))
 
     step("embeddings and niches")
-    adata.obsm[_keys.EMBEDDING] = model.get_latent_representation()
-    adata.obsm[_keys.EMBEDDING_CELL] = model.get_latent_representation(scale="cell")
     known = None if label is None else len(set(labels_of(adata.obs[label])) - {None})
-    n_niches = options.n_niches or known
-    scjepa.tl.niche_readout(adata, by=section)
-    scjepa.tl.niches(adata, _keys.EMBEDDING_NICHE, n_niches=n_niches)
+    model.niches(n_niches=options.n_niches or known, random_state=options.seed)
+    chosen = record_of(adata, _keys.EMBEDDING_NICHE)[_CHOSEN]
+    say(f"read-out: {chosen}")
 
     step("figures")
     scjepa.pl.niches(adata, reference=label, library_key=section, save=options.out / "niches.png")
@@ -132,32 +133,50 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     scjepa.pl.embedding(adata, color=colors, save=options.out / "embedding.png")
     model.save(options.out / "model", overwrite=True)
     adata.obs[[_keys.NICHE]].to_csv(options.out / "niches.csv")
+    (options.out / "readout.txt").write_text(f"{chosen}\n")
     table = None
     if label is not None:
         table = _score(adata, untrained, label, section)
         table.to_csv(options.out / "scores.csv", float_format="%.4f")
         say(f"\nAgreement of Leiden niches with {label!r} (mean over resolutions 0.6-1.4, and at {known} niches):")
-        say(table.round(3).to_string())
+        say(table.drop(columns=_CHOSEN).round(3).to_string())
     step(f"done: {options.out}/ holds " + ", ".join(sorted(path.name for path in options.out.iterdir())))
     return table
 
 
-def _score(adata: AnnData, untrained: dict[str, np.ndarray], label: str, section: str | None) -> pd.DataFrame:
-    """Score ST-JEPA and its controls, each at both read-outs."""
-    from scjepa.benchmark import neighborhood_pca, score_table
-    from scjepa.tl import aggregate_neighbors, readout
+def _score(adata: AnnData, untrained: np.ndarray, label: str, section: str | None) -> pd.DataFrame:
+    """Score ST-JEPA and its controls.
 
-    sections = None if section is None else adata.obs[section]
+    The trained and the untrained encoder are read by the same rule, beside expression and alone; the linear method is
+    expression alone by that rule.
+    """
+    from scjepa.benchmark import score_table
+
+    graph, sections = adata.obsp[f"{_keys.SPATIAL}_connectivities"], groups_of(adata, section)
+    counts, trained = expression_of(adata, None), adata.obsm[_keys.EMBEDDING_CELL]
+    embeddings = {"ST-JEPA": np.asarray(adata.obsm[_keys.EMBEDDING_NICHE])}
+    chosen = {"ST-JEPA": record_of(adata, _keys.EMBEDDING_NICHE)[_CHOSEN]}
+    for name, sources in {
+        "ST-JEPA, embedding alone": {_keys.EMBEDDING_CELL: trained},
+        "linear method": {EXPRESSION: counts},
+        "untrained encoder": {EXPRESSION: counts, "untrained embedding": untrained},
+        "untrained encoder, embedding alone": {"untrained embedding": untrained},
+    }.items():
+        rule = NicheReadout()
+        embeddings[name] = rule.fit_transform(sources, graph, sections)
+        chosen[name] = rule.describe()
+    embeddings |= _simpler(adata, trained, section)
+    return score_table(embeddings, adata.obs[label]).assign(**{_CHOSEN: pd.Series(chosen)})
+
+
+def _simpler(adata: AnnData, trained: np.ndarray, section: str | None) -> dict[str, np.ndarray]:
+    """Return what chooses nothing: components of neighborhood means, and rings of z-scored components of ST-JEPA."""
+    from scjepa.benchmark import neighborhood_pca, section_zscored_pca
+
+    sections = groups_of(adata, section)
+    found = {"neighborhood PCA": neighborhood_pca(adata)}
+    if section is not None and adata.obs[section].nunique() > 1:
+        found["neighborhood PCA, z-scored in sections"] = section_zscored_pca(adata, library_key=section)
+    cells = readout(trained, sections, n_comps=20)
     graph = adata.obsp[f"{_keys.SPATIAL}_connectivities"]
-
-    def rings(cells: np.ndarray) -> np.ndarray:
-        return aggregate_neighbors(readout(cells, sections, n_comps=20), graph, n_hops=3)
-
-    embeddings = {
-        "ST-JEPA, cells and rings": np.asarray(adata.obsm[_keys.EMBEDDING_NICHE]),
-        "ST-JEPA, neighborhoods": readout(adata.obsm[_keys.EMBEDDING], sections),
-        "untrained encoder, cells and rings": rings(untrained["cell"]),
-        "untrained encoder, neighborhoods": readout(untrained["neighborhood"], sections),
-        "neighborhood PCA": readout(neighborhood_pca(adata), sections),
-    }
-    return score_table(embeddings, adata.obs[label])
+    return {**found, "ST-JEPA, former read-out": aggregate_neighbors(cells, graph, n_hops=3)}

@@ -32,6 +32,13 @@ def test_names_groups_functions_and_options_go_together():
     assert names(entries_of(["stjepa", "stjepa", "controls"])) == names(entries_of(["stjepa", "controls"]))
 
 
+def test_the_linear_method_is_a_control():
+    assert ("linear", "same graph", "-") in names(entries_of("controls"))
+    (entry,) = entries_of("linear", options={"linear": {"n_rings": 2}})
+    assert entry.configuration == "n_rings=2"
+    assert not entry.method.seeded
+
+
 def test_options_for_all_calls_are_told_in_the_configuration_save_those_without_influence():
     changes = {"stjepa": {"training": {"max_steps": 5}, "accelerator": "cpu"}}
     (entry,) = entries_of("stjepa", preset="demo", options=changes)

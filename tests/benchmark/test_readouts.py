@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from scjepa.benchmark import READOUTS, MethodResult, Scoring
+from scjepa.benchmark import READOUTS, MethodResult, Scoring, run
 from scjepa.benchmark import _readouts as readouts
 from scjepa.benchmark._harmony import harmony
 from scjepa.benchmark._scoring import score
 from scjepa.benchmark._tasks import make_tasks
 from scjepa.benchmark._units import Columns, read_units
-from scjepa.tl import aggregate_neighbors, readout
+from scjepa.tl import NicheReadout, aggregate_neighbors, readout
 
 
 def task_of(data, kinds="auto"):
@@ -28,7 +30,7 @@ def test_read_outs_are_those_of_the_quality_harness(tissue):
     rng = np.random.default_rng(0)
     near, cells = rng.normal(size=(80, 40)), rng.normal(size=(80, 25))
     scored = score(task, result(embedding=near, cell_embedding=cells), Scoring((1.0,), 1))
-    assert list(scored.embeddings) == ["plain", "z30", "hops"]
+    assert list(scored.embeddings) == ["plain", "z30", "hops", "niche", "niche+X"]
     np.testing.assert_array_equal(scored.embeddings["plain"], near)
     np.testing.assert_array_equal(scored.embeddings["z30"], readout(near, task.sections, n_comps=30))
     rings = aggregate_neighbors(readout(cells, task.sections, n_comps=20), tissue.obsp["spatial_connectivities"], 3)
@@ -52,6 +54,56 @@ def test_aligned_read_outs_give_sections_one_covariance(tissue, other):
     each = readout(cells, task.sections, n_comps=20, align="covariance")
     rings = aggregate_neighbors(each, task.adata.obsp["spatial_connectivities"], 3)
     np.testing.assert_array_equal(scored.embeddings["aligned_hops"], rings)
+
+
+def niche_of(task, align="auto", **sources):
+    """Return the read-out of sources and what it chose."""
+    found = NicheReadout(align=align)
+    graph = task.adata.obsp["spatial_connectivities"]
+    return found.fit_transform(sources, graph, task.sections), found.describe()
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_the_read_out_of_niches_is_that_of_tl_alone_and_beside_expression(tissue):
+    task = task_of({"a": tissue})
+    cells = np.random.default_rng(0).normal(size=(80, 25)) + task.adata.obsm["spatial"][:, :1] / 20
+    found = result(embedding=cells, cell_embedding=cells)
+    scored = score(task, found, Scoring((1.0,), 1, ("plain", "niche", "niche+X", "aligned_niche", "aligned_niche+X")))
+    for name, align in (("niche", "auto"), ("aligned_niche", "covariance")):
+        alone, chosen = niche_of(task, align, embedding=cells)
+        np.testing.assert_array_equal(scored.embeddings[name], alone)
+        assert scored.chosen[name] == chosen.replace("embedding", "cell embedding")
+        beside, _ = niche_of(task, align, X=tissue.X, embedding=cells)
+        np.testing.assert_array_equal(scored.embeddings[f"{name}+X"], beside)
+        assert "components of expression" in scored.chosen[f"{name}+X"]
+    assert "plain" not in scored.chosen
+    assert READOUTS["niche+X"](result(embedding=cells), task) is None
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_expression_across_technologies_is_that_of_the_genes_that_all_measured(tissue, other):
+    task = task_of({"a": tissue, "b": other})
+    cells = np.random.default_rng(0).normal(size=(task.adata.n_obs, 8))
+    values = READOUTS["niche+X"](result(cell_embedding=cells), task)
+    shared = task.adata[:, list(task.shared)]
+    assert shared.n_vars == 5
+    np.testing.assert_array_equal(values, niche_of(task, X=shared.X, cells=cells)[0])
+
+
+@pytest.mark.usefixtures("no_mixing")
+def test_what_the_read_out_of_niches_chose_is_kept_with_the_run_and_what_it_cannot_do_is_a_reason(tissue):
+    tissue.obsm["X_mine"] = np.random.default_rng(0).normal(size=(80, 6))
+    scoring = Scoring((1.0,), 1, ("plain", "niche", "niche+X"))
+    table = run(tissue, label="region", methods=["neighborhood_pca", "linear"], seeds=1, scoring=scoring)
+    infos = dict(zip(table.runs["method"], map(json.loads, table.runs["info"]), strict=True))
+    assert "components of expression" in infos["linear"]["chosen"]
+    assert "readout.niche" not in infos["linear"]
+    assert "components of cell embedding" in infos["neighborhood_pca"]["readout.niche"]
+    assert set(table.table_1().query("method == 'linear'")["readout"]) == {"plain"}
+    scored = score(task_of({"a": tissue}), result(embedding=np.eye(80), cell_embedding=np.ones((80, 3))), scoring)
+    reasons = {row["readout"]: row["reason"] for row in scored.rows if row.get("reason")}
+    assert set(reasons) == {"niche", "niche+X"}
+    assert "None of the 3 features varies" in reasons["niche"]
 
 
 def distance_of_means(values, batches) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from scjepa.cli import UsageError, main
+from scjepa.cli import UsageError, build_parser, main
 from scjepa.cli.benchmark import axes_of
 
 QUICK = ["--tasks", "within", "--seeds", "1", "--leiden-seeds", "1", "--resolutions", "1", "--readouts", "plain"]
@@ -67,6 +67,15 @@ def test_what_the_user_can_mend_is_one_line(done, data, tmp_path, capsys):
     assert not (tmp_path / "o").exists()
     assert main([*command, "--resolutions", "0.5"]) == 1
     assert "made with other options" in capsys.readouterr().err
+
+
+def test_scoring_is_that_of_python_by_default():
+    from scjepa.benchmark import Scoring
+
+    options, python = build_parser().parse_args(["benchmark", "--data", "a.h5ad", "--out", "o"]), Scoring()
+    assert tuple(options.readouts) == python.readouts
+    assert tuple(options.resolutions) == python.resolutions
+    assert options.leiden_seeds == python.leiden_seeds
 
 
 def test_axes_are_read_with_their_types():

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
+
 import pandas as pd
 import pytest
 
@@ -8,7 +11,7 @@ from scjepa.cli import build_parser, main
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Run the demonstration once, short, on a file of two simulated sections."""
+    """Run the demonstration once, short, on a file of two simulated sections; return code, folder and what was told."""
     import scjepa
 
     folder = tmp_path_factory.mktemp("demo")
@@ -16,8 +19,10 @@ def demo(tmp_path_factory):
         folder / "tissue.h5ad"
     )
     out = folder / "out"
-    code = main(["demo", "--data", str(folder / "tissue.h5ad"), "--out", str(out), "--steps", "10"])
-    return code, out
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        code = main(["demo", "--data", str(folder / "tissue.h5ad"), "--out", str(out), "--steps", "10"])
+    return code, out, printed.getvalue()
 
 
 def test_demo_writes_figures_tables_and_a_model_that_loads(demo):
@@ -25,14 +30,17 @@ def test_demo_writes_figures_tables_and_a_model_that_loads(demo):
 
     import scjepa
 
-    code, out = demo
+    code, out, _ = demo
     assert code == 0
     for name in ("niches.png", "training.png", "embedding.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
         assert (out / name).stat().st_size > 10_000
     table = pd.read_csv(out / "scores.csv", index_col="method")
-    methods, readouts = ("ST-JEPA", "untrained encoder"), ("cells and rings", "neighborhoods")
-    assert list(table.index) == [*(f"{m}, {r}" for m in methods for r in readouts), "neighborhood PCA"]
+    assert list(table.index) == [
+        *("ST-JEPA", "ST-JEPA, embedding alone", "linear method"),
+        *("untrained encoder", "untrained encoder, embedding alone"),
+        *("neighborhood PCA", "neighborhood PCA, z-scored in sections", "ST-JEPA, former read-out"),
+    ]
     assert table["nmi"].between(0, 1).all()
     niches = pd.read_csv(out / "niches.csv", index_col=0)
     assert len(niches) == 400
@@ -43,6 +51,38 @@ def test_demo_writes_figures_tables_and_a_model_that_loads(demo):
     assert scjepa.STJEPA.load(out / "model", adata, accelerator="cpu").n_steps_ == 10
 
 
+def test_what_the_read_out_chose_is_told_and_saved_for_each_row_that_it_reads(demo):
+    _, out, printed = demo
+    chosen = pd.read_csv(out / "scores.csv", index_col="method")["chosen"]
+    assert list(chosen.index[chosen.isna()]) == [name for name in chosen.index if "PCA" in name or "former" in name]
+    assert f"read-out: {chosen['ST-JEPA']}\n" in printed
+    assert (out / "readout.txt").read_text() == chosen["ST-JEPA"] + "\n"
+    assert chosen["linear method"].startswith("20 components of expression, ")
+    assert chosen["untrained encoder, embedding alone"].startswith("20 components of untrained embedding, ")
+    for name in ("ST-JEPA", "untrained encoder"):
+        assert "components of expression" in chosen[name] or "left out, too little signal: X" in chosen[name]
+        assert "components of expression" not in chosen[f"{name}, embedding alone"]
+    table = printed[printed.index("Agreement of Leiden niches") :]
+    assert "linear method" in table
+    assert "own weight" not in table
+
+
+def test_the_linear_row_is_the_linear_method_of_python(demo):
+    import anndata as ad
+    import squidpy as sq
+
+    import scjepa
+    from scjepa.benchmark import score_table
+
+    _, out, _ = demo
+    adata = ad.read_h5ad(out.parent / "tissue.h5ad")
+    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    scjepa.tl.niche_readout(adata, "X")
+    expected = score_table({"linear": adata.obsm["X_stjepa_niche"]}, adata.obs["region"])
+    table = pd.read_csv(out / "scores.csv", index_col="method").drop(columns="chosen")
+    assert table.loc["linear method"].to_numpy() == pytest.approx(expected.loc["linear"].to_numpy(), abs=1e-3)
+
+
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert main(["demo", "--data", str(tmp_path / "none.h5ad"), "--out", str(tmp_path / "o")]) == 1
     assert "There is no file" in capsys.readouterr().err
@@ -50,7 +90,7 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(tmp_path, capsys):
 
 
 def test_wrong_columns_are_named(demo, capsys, tmp_path):
-    _, out = demo
+    _, out, _ = demo
     data = str(out.parent / "tissue.h5ad")
     assert main(["demo", "--data", data, "--label", "layer", "--out", str(tmp_path)]) == 1
     err = capsys.readouterr().err

@@ -44,7 +44,7 @@ def execute(task: Task, entry: Entry, seed: int, scoring: Scoring, timeout: floa
     else:
         took = {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds, "peak_gib": result.peak_gib}
         scored.rows = [{**row, **took} for row in scored.rows]
-    return Run(key_of(task, entry, seed), _about(entry, result), scored.rows, _arrays(scored))
+    return Run(key_of(task, entry, seed), _about(entry, result, scored), scored.rows, _arrays(scored))
 
 
 def _result(task: Task, entry: Entry, seed: int, scoring: Scoring, timeout: float | None) -> MethodResult:
@@ -65,14 +65,14 @@ def _result(task: Task, entry: Entry, seed: int, scoring: Scoring, timeout: floa
     return outcome(method, empty, given, arguments, None if method.in_session else find_python(), timeout)
 
 
-def _about(entry: Entry, result: MethodResult) -> dict[str, Any]:
+def _about(entry: Entry, result: MethodResult, scored: Scored) -> dict[str, Any]:
     return {
         "seconds": float(result.seconds),
         "cpu_seconds": float(result.cpu_seconds),
         "peak_gib": float(result.peak_gib),
         "reason": result.error,
         "versions": " ".join(f"{name}={version}" for name, version in result.versions.items()),
-        "info": dict(result.info),
+        "info": {**result.info, **{f"readout.{name}": chosen for name, chosen in scored.chosen.items()}},
         "code": entry.code or source_digest()[:8],
     }
 

@@ -26,7 +26,10 @@ _AREA = 5.0
 _WRAP = 4
 """Panels in a row, where there is one section."""
 
-_FIRST = ("hops", "z30", "plain", OWN, "aligned_hops", "aligned30")
+_FIRST = (
+    *("niche+X", "niche", "hops", "z30", "plain", OWN),
+    *("aligned_niche+X", "aligned_niche", "aligned_hops", "aligned30"),
+)
 
 PREFERRED = (*_FIRST, *(f"{name}{HARMONY}" for name in _FIRST if name != OWN))
 """Which read-out of a method is drawn where there are no labels: the first that it has."""

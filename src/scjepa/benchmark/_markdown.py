@@ -13,8 +13,13 @@ READOUT_WORDS = {
     "plain": "embedding as it is",
     "z30": "embedding, z-scored per section, 30 components",
     "hops": "cell embedding, z-scored per section, 20 components, hops 0-3 side by side",
+    "niche": "cell embedding, predictive components, rings and weights chosen from the data",
+    "niche+X": "cell embedding beside expression, predictive components, rings and weights chosen from the data",
     "aligned30": "embedding, one covariance in all sections, 30 components",
     "aligned_hops": "cell embedding, one covariance in all sections, 20 components, hops 0-3 side by side",
+    "aligned_niche": "cell embedding, one covariance in all sections, predictive components, rings and weights chosen",
+    "aligned_niche+X": "cell embedding beside expression, one covariance in all sections, predictive components, rings "
+    "and weights chosen",
     "own": "the method's own clusters",
 }
 

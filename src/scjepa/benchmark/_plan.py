@@ -20,7 +20,7 @@ OURS = "stjepa"
 
 UNTRAINED = "untrained"
 
-CONTROLS = (UNTRAINED, "pooled_input", "neighborhood_pca", "section_zscored_pca", "harmony_pca")
+CONTROLS = (UNTRAINED, "linear", "pooled_input", "neighborhood_pca", "section_zscored_pca", "harmony_pca")
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "all": tuple(name for name in METHODS if name != "precomputed"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,27 +14,45 @@ from scjepa.benchmark._harmony import harmony
 from scjepa.benchmark._tasks import Task
 from scjepa.benchmark.methods import MethodResult
 from scjepa.metrics._checks import varied_embedding
-from scjepa.tl import aggregate_neighbors, readout
+from scjepa.tl import NicheReadout, aggregate_neighbors, readout
+from scjepa.tl._adata import expression_of
+from scjepa.tl._moments import AUTO, EXPRESSION
 
-Readout = Callable[[MethodResult, Task], np.ndarray | None]
+Tell = Callable[[str], Any]
+"""Is told, in words, what a read-out chose from the data."""
+
+CELLS = "cell embedding"
+"""The source, beside expression, that the read-out for niches is given."""
+
+
+def _nobody(words: str) -> None:
+    """Hear what was chosen, and leave it at that."""
+
+
+class Readout(Protocol):
+    """What makes of a method's result what is clustered."""
+
+    def __call__(self, result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
+        """Return ``(n_cells, n_dims)``, or ``None`` where the method has no such embedding."""
+
 
 HARMONY = "+harmony"
 """Ends the name of a read-out that Harmony follows."""
 
 
-def _plain(result: MethodResult, task: Task) -> np.ndarray | None:
+def _plain(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
     return result.embedding
 
 
 def _components(align: str) -> Readout:
-    def components(result: MethodResult, task: Task) -> np.ndarray | None:
+    def components(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
         return None if result.embedding is None else readout(result.embedding, task.sections, n_comps=30, align=align)
 
     return components
 
 
 def _hops(align: str) -> Readout:
-    def hops(result: MethodResult, task: Task) -> np.ndarray | None:
+    def hops(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
         if result.cell_embedding is None:
             return None
         cells = readout(result.cell_embedding, task.sections, n_comps=20, align=align)
@@ -42,9 +61,25 @@ def _hops(align: str) -> Readout:
     return hops
 
 
+def _niche(expression: bool, align: str) -> Readout:
+    """Return the read-out of :class:`scjepa.tl.NicheReadout`, of the cell embedding alone or beside expression."""
+
+    def niche(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
+        if result.cell_embedding is None:
+            return None
+        sources = {EXPRESSION: expression_of(task.narrow, None)} if expression else {}
+        found = NicheReadout(align=align)
+        graph = task.adata.obsp[f"{_keys.SPATIAL}_connectivities"]
+        values = found.fit_transform({**sources, CELLS: result.cell_embedding}, graph, task.sections)
+        tell(found.describe())
+        return values
+
+    return niche
+
+
 def _harmonized(before: Readout) -> Readout:
-    def harmonized(result: MethodResult, task: Task) -> np.ndarray | None:
-        values = before(result, task)
+    def harmonized(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
+        values = before(result, task, tell)
         if values is None or len(np.unique(task.batches)) < 2:
             return None
         varied_embedding(values)
@@ -57,8 +92,12 @@ _BEFORE: Mapping[str, Readout] = {
     "plain": _plain,
     "z30": _components("scale"),
     "hops": _hops("scale"),
+    "niche": _niche(expression=False, align=AUTO),
+    "niche+X": _niche(expression=True, align=AUTO),
     "aligned30": _components("covariance"),
     "aligned_hops": _hops("covariance"),
+    "aligned_niche": _niche(expression=False, align="covariance"),
+    "aligned_niche+X": _niche(expression=True, align="covariance"),
 }
 
 READOUTS: Mapping[str, Readout] = {
@@ -66,9 +105,10 @@ READOUTS: Mapping[str, Readout] = {
     **{f"{name}{HARMONY}": _harmonized(before) for name, before in _BEFORE.items()},
 }
 """Read-outs by name: the embedding as it is; z-scored in each section, 30 components; that of the cells, z-scored in
-each section, 20 components, beside its means over hops 1 to 3; the latter two with one covariance in all sections as
-well; each of them corrected by Harmony for technologies, or for sections where there is one technology. ``None`` where
-a method has no such embedding, or nothing is to be corrected."""
+each section, 20 components, beside its means over hops 1 to 3; that of the cells by :class:`scjepa.tl.NicheReadout`,
+alone or beside expression; all but the first with one covariance in all sections as well; each of them corrected by
+Harmony for technologies, or for sections where there is one technology. ``None`` where a method has no such embedding,
+or nothing is to be corrected."""
 
 
 def check_readouts(names: Sequence[str]) -> None:

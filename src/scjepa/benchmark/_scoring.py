@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -36,8 +37,9 @@ class Scoring:
     leiden_seeds
         Number of Leiden's seeds.
     readouts
-        Names of read-outs: ``"plain"``, ``"z30"``, ``"hops"``; for several sections also ``"aligned30"`` and
-        ``"aligned_hops"``; any of them followed by ``"+harmony"``, such as ``"hops+harmony"``.
+        Names of read-outs: ``"plain"``, ``"z30"``, ``"hops"``, ``"niche"``, ``"niche+X"``; for several sections also
+        ``"aligned30"``, ``"aligned_hops"``, ``"aligned_niche"`` and ``"aligned_niche+X"``; any of them followed by
+        ``"+harmony"``, such as ``"hops+harmony"``.
     n_neighbors
         Neighbors in the graph of embeddings, the cell included.
     min_share
@@ -47,7 +49,7 @@ class Scoring:
 
     resolutions: Sequence[float] = (0.6, 0.8, 1.0, 1.2, 1.4)
     leiden_seeds: int = 3
-    readouts: Sequence[str] = ("plain", "z30", "hops")
+    readouts: Sequence[str] = ("plain", "z30", "hops", "niche", "niche+X")
     n_neighbors: int = 15
     min_share: float = MIN_SHARE
 
@@ -74,11 +76,14 @@ class Scored:
         ``(n_cells, n_dims)`` by read-out.
     clusters
         ``(n_cells,)`` by read-out, at the number of labels (without labels: at resolution 1), Leiden's first seed.
+    chosen
+        What read-outs chose from the data, in words, by read-out.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
     clusters: dict[str, np.ndarray] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
 
     def add(self, readout: str, metric: str, value: float, **more: Any) -> None:
         """Add a row."""
@@ -101,7 +106,7 @@ def score(task: Task, result: MethodResult, scoring: Scoring, resolutions: Seque
     scored = Scored()
     for name in scoring.readouts if result.embedding is not None else ():
         try:
-            values = READOUTS[name](result, task)
+            values = READOUTS[name](result, task, partial(scored.chosen.__setitem__, name))
             if values is None:
                 continue
             varied_embedding(values)

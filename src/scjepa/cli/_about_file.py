@@ -9,23 +9,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem, sparse_dataset
+from anndata.io import read_elem
 from scipy.spatial import cKDTree
 
 from scjepa import _keys
 from scjepa._config import PRESETS
-from scjepa._core.counts import about_nan, holds_counts
-from scjepa.cli._cells import Cells, Where, X, add_graph, read_cells, refuse_small_sections
-from scjepa.cli._files import H5AD, DataFile, data_files
+from scjepa._core.counts import about_nan
+from scjepa.cli._cells import Cells, Where, add_graph, read_cells, refuse_small_sections
+from scjepa.cli._counts import where_counts_are
+from scjepa.cli._files import DataFile, data_files
 from scjepa.cli._join import join, keys_for, panels_of
 from scjepa.cli._report import lines
 from scjepa.datasets._genes import told, types_of
 from scjepa.tokens.counts import iter_rows, keep_entries, totals_of
 from scjepa.tokens.memory import readable_bytes
 from scjepa.tokens.neighborhoods import build_neighbor_table
-
-RAW = "raw"
-"""Where AnnData keeps what was set aside, often the counts of a file whose X is normalized."""
 
 _LARGEST_LOG = 20.0
 """Data without whole numbers whose largest value is below this looks log-transformed."""
@@ -87,32 +85,6 @@ def _contents(file: DataFile) -> tuple[dict[str, str], list[str]]:
     return facts, mind
 
 
-def _where_counts_are(file: DataFile, layer: str | None) -> str:
-    """Return where in a file raw counts are, and the option or call that takes them."""
-    with file.opened() as group:
-        layers = sorted(group["layers"]) if "layers" in group else []
-        places = {**{name: f"layers/{name}" for name in layers if name != layer}, RAW: f"{RAW}/X"}
-        if layer not in (None, X):
-            places = {X: X, **places}
-        found = [name for name, place in places.items() if place in group and holds_counts(_opened(group[place]))]
-    if not found:
-        return "No layer holds raw counts, nor does 'raw': take the file that these values were made from."
-    if found[0] != RAW:
-        return f"Raw counts are in {'X' if found[0] == X else f'the layer {found[0]!r}'}: --layer {found[0]}."
-    table = "" if file.table is None else ", the table of the SpatialData object"
-    read = "read_h5ad" if file.kind == H5AD else "read_zarr"
-    path = file.path if file.table is None else file.path / "tables" / file.table
-    return (
-        f"Raw counts are in 'raw', as adata.raw{table}. Write them to a file of their own, with obs and obsm, in "
-        f"Python: anndata.{read}({str(path)!r}).raw.to_adata().write_h5ad('{file.name}_raw.h5ad')."
-    )
-
-
-def _opened(element: Any) -> Any:
-    """Return a matrix in a file such that it can be sliced without reading all of it."""
-    return sparse_dataset(element) if hasattr(element, "keys") else element
-
-
 def _counts(cells: Cells, layer: str | None, mind: list[str]) -> str:
     """Tell of the counts: whole numbers or not, depth, cells without any."""
     totals, genes, largest, whole, lowest = [], [], 0.0, True, 0.0
@@ -136,10 +108,10 @@ def _counts(cells: Cells, layer: str | None, mind: list[str]) -> str:
     if unknown.any():
         mind.append(f"{about_nan(int(unknown.sum()), len(unknown))} scjepa fit, given several files, joins them so.")
     if lowest < 0 or not np.isfinite(largest):
-        mind.append(f"Counts are negative or not finite. {_where_counts_are(cells.file, layer)}")
+        mind.append(f"Counts are negative or not finite. {where_counts_are(cells.file, layer)}")
     elif not whole:
         log = " and look log-transformed" if largest < _LARGEST_LOG else ""
-        mind.append(f"The values are no whole numbers{log}. {_where_counts_are(cells.file, layer)}")
+        mind.append(f"The values are no whole numbers{log}. {where_counts_are(cells.file, layer)}")
     kind = "whole numbers" if whole else "no whole numbers"
     return f"{kind} up to {largest:,.4g}; a cell has {np.median(total):,.4g} in {np.median(gene):,.0f} genes (medians)"
 

@@ -118,7 +118,7 @@ def read_cells(file: DataFile, where: Where, *, use_graph: bool = True, use_coun
     with file.opened() as group:
         obs, var = read_elem(group["obs"]), read_elem(group["var"])
         refuse_empty(file, len(obs), len(var) if use_counts else None)
-        counts = read_elem(_matrix(group, where.layer, file)) if use_counts else None
+        counts = read_elem(matrix_of(group, where.layer, file)) if use_counts else None
         place = f"obsm/{where.spatial_key}"
         coordinates = read_elem(group[place]) if place in group else None
         cells = Cells(file, counts, obs.index.astype(str), var.index.astype(str), np.empty((0, 2)))
@@ -143,7 +143,8 @@ def refuse_empty(file: DataFile, n_cells: int, n_genes: int | None) -> None:
         raise ValueError(f"{file.path} has no {what}: the table is there, with 0 {what}. Leave this file out.")
 
 
-def _matrix(group: Any, layer: str | None, file: DataFile) -> Any:
+def matrix_of(group: Any, layer: str | None, file: DataFile) -> Any:
+    """Return the matrix of counts, unread: a layer, or ``X``; one that is not there is a ``ValueError``."""
     layers = sorted(group["layers"]) if "layers" in group else []
     if layer in (None, X):
         if X not in group:

@@ -95,11 +95,13 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--readouts",
         nargs="+",
-        default=["plain", "z30", "hops"],
+        default=["plain", "z30", "hops", "niche", "niche+X"],
         metavar="NAME",
         help="plain: the embedding as it is; z30: z-scored per section, 30 components; hops: that of the cells, "
-        "z-scored per section, beside its means over rings; aligned30 and aligned_hops: the latter two with one "
-        "covariance in all sections; any of them followed by Harmony: hops+harmony (default: plain z30 hops)",
+        "z-scored per section, beside its means over rings; niche: predictive components of that of the cells, rings "
+        "and weights chosen from the data; niche+X: the same beside expression; aligned30, aligned_hops, "
+        "aligned_niche, aligned_niche+X: with one covariance in all sections; any of them followed by Harmony: "
+        "hops+harmony (default: plain z30 hops niche niche+X)",
     )
     _comparison.add_no_figures(group)
 

@@ -38,6 +38,18 @@ def test_neighborhood_pca_is_the_benchmarks(tissue):
     assert "scanpy" in result.versions
 
 
+def test_linear_is_the_read_out_of_expression_alone(tissue):
+    result = run_method("linear", tissue)
+    assert result.error is None
+    scjepa.tl.niche_readout(tissue, "X", by="section")
+    np.testing.assert_array_equal(result.embedding, tissue.obsm["X_stjepa_niche"])
+    assert result.info == {"chosen": tissue.uns["scjepa"]["X_stjepa_niche"]["chosen"]}
+    assert result.cell_embedding is None
+    own = run_method("linear", tissue, options={"n_comps": 3, "n_rings": 2, "own_weight": 0.5, "align": "none"})
+    assert own.embedding.shape == (80, 9)
+    assert "2 rings, own weight 0.50; align 'none'" in own.info["chosen"]
+
+
 def test_section_zscored_pca_is_pca_of_genes_z_scored_in_each_section(tissue):
     result = run_method("section_zscored_pca", tissue, options={"n_comps": 4})
     values = means(tissue)
@@ -122,7 +134,7 @@ def test_a_constant_embedding_passes_and_one_with_nan_does_not(tissue):
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.in_session and method.packages])
 def test_methods_do_not_depend_on_the_order_of_the_cells(tissue, name):
     options = {**SMALL, "training": {"max_steps": 0}} if name == "stjepa" else SMALL
-    if "pca" in name:
+    if "pca" in name or name == "linear":
         options = {"n_comps": 3}
     if name == "stjepa":
         pytest.skip("batches are drawn by cell number, so training is another draw; tests/models has the embedding")

@@ -8,9 +8,29 @@ from anndata import AnnData
 
 from scjepa import _keys
 from scjepa.benchmark import _controls
+from scjepa.tl import NicheReadout
+from scjepa.tl._adata import expression_of, groups_of
+from scjepa.tl._moments import AUTO, EXPRESSION
 
 PCA_KEY, PCA_CELL_KEY = "X_neighborhood_pca", "X_cell_pca"
 """``obsm`` keys under which Harmony is given the components of neighborhoods and of cells."""
+
+
+def linear(
+    adata: AnnData,
+    *,
+    seed: int,
+    n_niches: int | None = None,
+    n_comps: int = 20,
+    n_rings: int | None = None,
+    own_weight: float | None = None,
+    align: str = AUTO,
+) -> dict[str, Any]:
+    """Read out the expression of cells and of the rings around them; see :class:`scjepa.tl.NicheReadout`."""
+    readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
+    graph = adata.obsp[f"{_keys.SPATIAL}_connectivities"]
+    embedding = readout.fit_transform({EXPRESSION: expression_of(adata, None)}, graph, groups_of(adata, _keys.SECTION))
+    return {"embedding": embedding, "info": {"chosen": readout.describe()}}
 
 
 def neighborhood_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> dict[str, Any]:

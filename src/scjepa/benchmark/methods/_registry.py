@@ -74,6 +74,7 @@ class Method:
 _NOTHING = "nothing beside the data"
 _PEERS = "benchmarks/peers/setup.sh (an environment of its own)"
 _SCANPY = ("scjepa", "scanpy", "scikit-learn")
+_LINEAR = ("scjepa", "scikit-learn")
 _MODEL_OPTIONS = ("preset", "tokens", "encoder", "genes")
 
 
@@ -101,6 +102,14 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _NOTHING,
             _ours.untrained,
             options=_MODEL_OPTIONS,
+        ),
+        "linear": Method(
+            "the linear method: predictive components of expression, of a cell and of the rings around it",
+            _NOTHING,
+            _controls.linear,
+            options=("n_comps", "n_rings", "own_weight", "align"),
+            seeded=False,
+            packages=_LINEAR,
         ),
         "pooled_input": Method(
             "mean over a neighborhood of gene vector ⊙ log1p(count), gene vectors at random: the encoder's input",
