@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import squidpy as sq
 from anndata import AnnData
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -31,6 +30,7 @@ from records import append, done
 
 import scjepa
 from scjepa._config import PRESETS, STJEPAConfig, resolve
+from scjepa._squidpy import spatial_graph
 from scjepa.metrics import clustering_scores
 from scjepa.models import _store
 from scjepa.tl import aggregate_neighbors, readout
@@ -76,9 +76,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 def load(name: str) -> AnnData:
     """Return a set by its short name, with a graph of 10 nearest neighbors within sections."""
     adata = scjepa.datasets.load(SETS[name][0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=10, library_key="section")
     return adata
 
 

@@ -5,9 +5,9 @@ import shutil
 import anndata as ad
 import numpy as np
 import pytest
-import squidpy as sq
 
 import scjepa
+from scjepa._squidpy import spatial_graph
 from scjepa.cli import main
 
 
@@ -20,7 +20,7 @@ def test_niches_of_one_file_are_those_of_python(embedded, tmp_path, capsys):
     assert niches(embedded / "a.h5ad", "--n-niches", 3, "--out", out) == 0
     assert capsys.readouterr().out == f"{out}\n"
     adata, expected = ad.read_h5ad(out), ad.read_h5ad(embedded / "a.h5ad")
-    sq.gr.spatial_neighbors(expected, n_neighs=10, coord_type="generic")
+    spatial_graph(expected, n_neighs=10)
     scjepa.tl.niche_readout(expected)
     scjepa.tl.niches(expected, "X_stjepa_niche", n_niches=3)
     np.testing.assert_allclose(adata.obsm["X_stjepa_niche"], expected.obsm["X_stjepa_niche"], atol=1e-5)
@@ -58,7 +58,7 @@ def test_rings_of_several_files_never_mix(embedded, tmp_path):
     widths = {part.obsm["X_stjepa_niche"].shape for part in both}
     assert widths == {alone.shape} == {(80, 20 * 3)}
     expected = ad.concat([ad.read_h5ad(files[0]), ad.read_zarr(files[1])], label="section", index_unique="-")
-    sq.gr.spatial_neighbors(expected, n_neighs=4, coord_type="generic", library_key="section")
+    spatial_graph(expected, n_neighs=4, library_key="section")
     scjepa.tl.niche_readout(expected, by="section", n_hops=2)
     found = np.concatenate([part.obsm["X_stjepa_niche"] for part in both])
     np.testing.assert_allclose(found, expected.obsm["X_stjepa_niche"], atol=1e-4)
