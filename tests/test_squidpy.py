@@ -71,9 +71,10 @@ def test_older_versions_give_the_same_graph(cells, kind, monkeypatch):
 def test_the_call_that_a_message_names_can_be_made(cells):
     spatial_graph(cells, n_neighs=7, library_key="section")
     expected = cells.obsp.pop("spatial_connectivities")
+    cells.obsm["places"] = cells.obsm.pop("spatial")
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
-        exec(graph_call(7, "section", "mine"), {"sq": sq, "adata": cells})
+        exec(graph_call(7, "section", key_added="mine", spatial_key="places"), {"sq": sq, "adata": cells})
     assert (cells.obsp["mine_connectivities"] != expected).nnz == 0
 
 

@@ -47,7 +47,11 @@ def _has(name: str) -> bool:
 
 
 def graph_call(
-    n_neighs: int | EllipsisType = 10, library_key: str | EllipsisType | None = None, key_added: str = "spatial"
+    n_neighs: int | EllipsisType = 10,
+    library_key: str | EllipsisType | None = None,
+    *,
+    key_added: str = "spatial",
+    spatial_key: str = "spatial",
 ) -> str:
     """Return the call that builds a graph of nearest neighbors in the installed squidpy, for a message.
 
@@ -57,8 +61,8 @@ def graph_call(
         Neighbors of each cell; ``...`` leaves the number to the reader.
     library_key
         Column that tells sections apart; ``...`` leaves it to the reader, ``None`` leaves it out.
-    key_added
-        Prefix of the graph's keys; squidpy's own is left out.
+    key_added, spatial_key
+        Prefix of the graph's keys, and the key of the coordinates; squidpy's own is left out.
     """
     by_kind = _has("spatial_neighbors_knn")
     words = ["adata", f"n_neighs={'...' if n_neighs is ... else n_neighs}"]
@@ -66,8 +70,8 @@ def graph_call(
         words.append("coord_type='generic'")
     if library_key is not None:
         words.append(f"library_key={'...' if library_key is ... else repr(library_key)}")
-    if key_added != "spatial":
-        words.append(f"key_added={key_added!r}")
+    keys = {"key_added": key_added, "spatial_key": spatial_key}
+    words += [f"{name}={key!r}" for name, key in keys.items() if key != "spatial"]
     return f"sq.gr.spatial_neighbors{'_knn' if by_kind else ''}({', '.join(words)})"
 
 
