@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.pretrained import shipped
 
 

@@ -28,7 +28,7 @@ FLOORS = [
     "tokens",
     "nn",
 ]
-LOWEST = {"_core", "_keys", "_config", "_cell_config", "_settings", "_spatial", "_squidpy", "_warn"}
+LOWEST = {"_core", "_keys", "_config", "_cell_config", "_settings", "_spatial", "_warn"}
 SIDE_BY_SIDE = {("tl", "metrics"), ("metrics", "tl")}
 """``metrics`` clusters with the graph of ``tl``; neither imports a model."""
 

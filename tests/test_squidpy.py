@@ -17,8 +17,8 @@ import squidpy as sq
 from anndata import AnnData
 
 import scjepa
-from scjepa import _squidpy
-from scjepa._squidpy import calculate_niche, graph_call, spatial_graph
+from scjepa._core import squidpy as _squidpy
+from scjepa._core.squidpy import calculate_niche, graph_call, spatial_graph
 
 KINDS = {
     "knn": {"n_neighs": 4},

@@ -30,7 +30,7 @@ from records import append, done
 
 import scjepa
 from scjepa._config import PRESETS, STJEPAConfig, resolve
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import clustering_scores
 from scjepa.models import _store
 from scjepa.tl import aggregate_neighbors, readout

@@ -5,7 +5,7 @@ from __future__ import annotations
 from anndata import AnnData
 
 from scjepa import datasets
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 
 REAL = ("V1", "osmFISH", "mPFC")
 SIMULATED = ("sim-easy", "sim-medium", "sim-hard")

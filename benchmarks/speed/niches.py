@@ -17,7 +17,7 @@ from data import peak_bytes, reset_peak
 from machine import describe_machine
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 
 
 def main() -> None:

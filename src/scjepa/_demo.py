@@ -14,7 +14,7 @@ from anndata import AnnData, read_h5ad
 
 from scjepa import _keys
 from scjepa._core.labels import labels_of
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 
 
 @dataclass(frozen=True)

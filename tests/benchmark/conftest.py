@@ -14,7 +14,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 
 ARGUMENTS = "import json, os, sys, time\nfrom pathlib import Path\nimport numpy as np\nfolder = Path(sys.argv[-1])\n"
 WRITE = """

@@ -5,7 +5,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import neighborhood_pca, score_table
 
 

@@ -11,7 +11,7 @@ import pytest
 from anndata import AnnData
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import run
 from scjepa.benchmark._tasks import make_tasks
 from scjepa.benchmark._units import Columns, read_units

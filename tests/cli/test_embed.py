@@ -13,7 +13,7 @@ import pytest
 import spatialdata as sd
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.cli import main
 
 CPU = ["--accelerator", "cpu", "--quiet"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.cli import main
 
 SMALL = {"tokens": {"n_tokens": 8, "n_neighbors": 5}, "encoder": {"width": 32, "n_layers": 1, "n_heads": 2}}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.cli import main
 
 

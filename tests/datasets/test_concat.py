@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 
 
 def section(n=30, genes=("A", "B", "C"), seed=0, graph=True, **obs) -> ad.AnnData:

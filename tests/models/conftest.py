@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.models import _store
 
 

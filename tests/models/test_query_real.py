@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 
 pytestmark = pytest.mark.data
 CPU = {"accelerator": "cpu"}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import scjepa
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 

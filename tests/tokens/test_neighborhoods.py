@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.tokens import NeighborTable, build_neighbor_table
 
 KINDS = {

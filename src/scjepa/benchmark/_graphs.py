@@ -10,7 +10,7 @@ from scipy import sparse
 
 from scjepa import _keys
 from scjepa._core.anndata import sparse_of
-from scjepa._squidpy import graph_call, spatial_graph
+from scjepa._core.squidpy import graph_call, spatial_graph
 from scjepa._warn import warn
 from scjepa.tokens.neighborhoods import build_neighbor_table
 

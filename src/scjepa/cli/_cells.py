@@ -15,7 +15,7 @@ from anndata.io import read_elem
 
 from scjepa import _keys
 from scjepa._core.anndata import array_of, text_of
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.cli._files import SPATIALDATA, DataFile
 from scjepa.datasets import table_of
 from scjepa.datasets._genes import types_of

@@ -14,9 +14,9 @@ import anndata as ad
 import pandas as pd
 
 from scjepa._config import unknown_name
+from scjepa._core.squidpy import squidpy
 from scjepa._keys import CELL_TYPE, REGION, SECTION, TECHNOLOGY
 from scjepa._settings import settings
-from scjepa._squidpy import squidpy
 
 if TYPE_CHECKING:
     from anndata import AnnData

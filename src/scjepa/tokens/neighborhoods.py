@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from scjepa._squidpy import graph_call
+from scjepa._core.squidpy import graph_call
 from scjepa._warn import warn
 from scjepa.tokens import cache
 from scjepa.tokens.counts import name_of

@@ -10,7 +10,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._squidpy import spatial_graph
+from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import METHODS, run_method
 
 FEW = {"max_epochs": 6, "epochs": 3}

@@ -69,7 +69,7 @@ def main(adapter: Path, folder: Path) -> None:
     # This folder's files are named as packages are.
     sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).parent.resolve()]
     # Of scjepa adapters have this alone, which needs nothing: how squidpy's functions are called.
-    sys.modules["scjepa_squidpy"] = load(Path(__file__).parents[3] / "_squidpy.py", "scjepa_squidpy")
+    sys.modules["scjepa_squidpy"] = load(Path(__file__).parents[3] / "_core" / "squidpy.py", "scjepa_squidpy")
     module = load(adapter)
     import numpy as np
     from anndata import read_h5ad
