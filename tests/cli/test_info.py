@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import warnings
-
 import anndata as ad
 import numpy as np
 import pytest

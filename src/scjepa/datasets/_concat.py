@@ -20,10 +20,10 @@ from scjepa._core.anndata import (
     sparse_of,
     text_of,
 )
+from scjepa._core.squidpy import graph_call
 from scjepa._warn import warn
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.vocabulary import likely_cause
-from scjepa._core.squidpy import graph_call
 
 if TYPE_CHECKING:
     import pandas as pd
