@@ -1,4 +1,4 @@
-# Every target makes .venv ready first (scripts/setup.sh); only Python 3.11 is needed beforehand.
+# Every target makes .venv ready first (scripts/setup.sh); only Python 3.11, 3.12 or 3.13 is needed beforehand.
 # ARGS goes to the command behind the target: make test ARGS="tests/tokens -x".
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs notebooks lock clean
@@ -27,7 +27,7 @@ docs:  ## the documentation, into docs/_build/html
 notebooks:  ## execute the tutorials in place
 	@bash scripts/notebooks.sh $(ARGS)
 
-lock:  ## write constraints.txt anew from the newest versions
+lock:  ## write the files of pinned versions anew (constraints*.txt)
 	@bash scripts/lock.sh
 
 clean:  ## remove what the other targets made

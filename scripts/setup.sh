@@ -3,8 +3,11 @@
 #
 #   bash scripts/setup.sh [GROUP ...]
 #
-# Calling it again costs nothing until pyproject.toml or constraints.txt change. Settings, all optional:
-#   PYTHON               the interpreter to build .venv from (3.11 or newer); default: python3.11, python3.12, python3
+# Calling it again costs nothing until pyproject.toml or the pinned versions change. Settings, all optional:
+#   PYTHON               the interpreter to build .venv from (3.11 to 3.13); default: python3.11, python3.12, python3.13,
+#                        python3, the first that will do
+#   SCJEPA_CONSTRAINTS   the file of versions to install; default: constraints.txt on Python 3.11, constraints-newest.txt
+#                        on newer ones; constraints-lowest.txt has the lowest that pyproject.toml allows
 #   SCJEPA_TORCH_INDEX   an extra index for PyTorch; without an NVIDIA GPU, https://download.pytorch.org/whl/cpu
 #                        saves gigabytes of CUDA libraries
 set -euo pipefail
@@ -27,7 +30,7 @@ find_python() {
         command -v "$PYTHON" >/dev/null || die "PYTHON=$PYTHON is not a program."
         die "PYTHON=$PYTHON is not a Python 3.11 or newer with the venv module ($("$PYTHON" --version 2>&1 | head -n 1))."
     fi
-    for candidate in python3.11 python3.12 python3; do
+    for candidate in python3.11 python3.12 python3.13 python3; do
         is_usable "$candidate" && { echo "$candidate"; return; }
     done
     if python3.11 --version >/dev/null 2>&1; then
@@ -37,7 +40,7 @@ find_python() {
 }
 
 fingerprint() { # what an installation depends on; the folder too, as .venv cannot be moved
-    { echo "$root"; cat "$root/pyproject.toml" "$root/constraints.txt"; } | "$venv/bin/python" -c \
+    { echo "$root"; cat "$root/pyproject.toml" "$constraints"; } | "$venv/bin/python" -c \
         'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
 }
 
@@ -46,7 +49,7 @@ install() { # WHAT ARGUMENTS...: pip, its output kept in the log and shown only 
     shift
     say "installing $what ..."
     if ! "$venv/bin/python" -m pip install --no-input --disable-pip-version-check --progress-bar off \
-        -c "$root/constraints.txt" "$@" >>"$log" 2>&1; then
+        -c "$constraints" "$@" >>"$log" 2>&1; then
         grep -v -e 'is ignored' -e 'already satisfied' "$log" | tail -n 30 >&2
         die "pip could not install $what; the whole log is $log"
     fi
@@ -59,6 +62,9 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     "$python" -m venv --clear "$venv"
 fi
 
+newest="$("$venv/bin/python" -c 'import sys; print("" if sys.version_info < (3, 12) else "-newest")')"
+constraints="$root/${SCJEPA_CONSTRAINTS:-constraints$newest.txt}"
+[[ -f "$constraints" ]] || die "SCJEPA_CONSTRAINTS=${SCJEPA_CONSTRAINTS:-}: there is no $constraints"
 wanted="$(fingerprint)"
 missing=()
 for group in package "$@"; do

@@ -7,9 +7,9 @@ import json
 import anndata as ad
 import numpy as np
 import pytest
-import squidpy as sq
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 from scjepa.pretrained import shipped
 
 
@@ -23,7 +23,7 @@ def tissue() -> ad.AnnData:
         rng.poisson(0.3, size=(120, len(genes))).astype(np.float32), obsm={"spatial": rng.random((120, 2))}
     )
     adata.var_names = genes
-    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic")
+    spatial_graph(adata, n_neighs=10)
     return adata
 
 

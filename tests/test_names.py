@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import squidpy as sq
 from scipy import sparse
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 from scjepa._keys import as_key, key_in
 
 ODD = ["a/b", "", "_index", ".", "ünï/日本", "x" * 300, "__x", " ", "l1\nl2", "a\\b"]
@@ -43,9 +43,7 @@ def section(seed, n=40, **obs):
     adata = ad.AnnData(counts, obs=pd.DataFrame(obs, index=[f"{seed}-{i}" for i in range(n)]))
     adata.var_names = [f"g{i}" for i in range(8)]
     adata.obsm["spatial"] = rng.random((n, 2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sq.gr.spatial_neighbors(adata, n_neighs=4, coord_type="generic")
+    spatial_graph(adata, n_neighs=4)
     return adata
 
 

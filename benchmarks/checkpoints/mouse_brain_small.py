@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import squidpy as sq
 from anndata import AnnData
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -32,6 +31,7 @@ from records import append, done
 
 import scjepa
 from scjepa._config import PRESETS, STJEPAConfig, resolve
+from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import clustering_scores
 from scjepa.models import _store
 from scjepa.tl import NicheReadout, aggregate_neighbors, readout
@@ -85,9 +85,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 def load(name: str) -> AnnData:
     """Return a set by its short name, with a graph of 10 nearest neighbors within sections."""
     adata = scjepa.datasets.load(SETS[name][0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=10, library_key="section")
     return adata
 
 

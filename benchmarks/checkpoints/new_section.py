@@ -28,7 +28,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import squidpy as sq
 from anndata import AnnData
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -36,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from records import append, commit, done
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 from scjepa._spatial import spatial_blocks
 from scjepa.benchmark import neighborhood_pca, section_zscored_pca
 from scjepa.benchmark._controls import cell_pca
@@ -52,7 +52,7 @@ SCALES = ("cell", "neighborhood")
 
 def with_graph(adata: AnnData) -> AnnData:
     """Write the spatial graph."""
-    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=10, library_key="section")
     return adata
 
 

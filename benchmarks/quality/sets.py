@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
-import squidpy as sq
 from anndata import AnnData
 
 from scjepa import datasets
+from scjepa._core.squidpy import spatial_graph
 
 REAL = ("V1", "osmFISH", "mPFC")
 SIMULATED = ("sim-easy", "sim-medium", "sim-hard")
@@ -53,7 +51,5 @@ def load_labelled(name: str) -> AnnData:
 
 
 def _with_graph(adata: AnnData, n_neighbors: int) -> AnnData:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=n_neighbors, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=n_neighbors, library_key="section")
     return adata

@@ -14,11 +14,11 @@ import time
 import warnings
 from pathlib import Path
 
-import squidpy as sq
 from data import peak_bytes, reset_peak
 from machine import describe_machine
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
         print(f"{part}: {seconds[part]} s", flush=True)
         last = now
 
-    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=10, library_key="section")
     done("graph")
     scjepa.STJEPA.setup_anndata(adata, technology_key="technology", library_key="section")
     model = scjepa.STJEPA(adata, preset="demo")

@@ -14,6 +14,7 @@ from anndata import AnnData, read_h5ad
 
 from scjepa import _keys
 from scjepa._core.labels import labels_of
+from scjepa._core.squidpy import spatial_graph
 from scjepa.tl import NicheReadout, aggregate_neighbors, readout
 from scjepa.tl._adata import expression_of, groups_of, record_of
 from scjepa.tl._moments import EXPRESSION
@@ -87,10 +88,6 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     import matplotlib
 
     matplotlib.use("Agg", force=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is not a valid key!.*")  # from a dependency's docstrings
-        import squidpy as sq
-
     import scjepa
 
     start = time.perf_counter()
@@ -107,9 +104,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> pd.Dat
     step(f"data: {adata.n_obs:,} cells, {adata.n_vars:,} genes" + ("" if options.data else " (simulated tissue)"))
     options.out.mkdir(parents=True, exist_ok=True)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key=section)
+    spatial_graph(adata, n_neighs=10, library_key=section)
     scjepa.STJEPA.setup_anndata(adata, technology_key=technology, library_key=section)
     model = scjepa.STJEPA(adata, preset=options.preset, seed=options.seed)
     say(repr(model))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import stat
 import sys
 import textwrap
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import squidpy as sq
 from anndata import AnnData
 from scipy import sparse
+
+from scjepa._core.squidpy import spatial_graph
 
 ARGUMENTS = "import json, os, sys, time\nfrom pathlib import Path\nimport numpy as np\nfolder = Path(sys.argv[-1])\n"
 WRITE = """
@@ -51,9 +51,7 @@ def _tissue() -> AnnData:
     var = pd.DataFrame(index=[f"Gene{i}" for i in range(n_genes)])
     adata = AnnData(sparse.csr_matrix(counts.astype(np.int32)), obs=obs, var=var)
     adata.obsm["spatial"] = place
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=5, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=5, library_key="section")
     return adata
 
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
-import squidpy as sq
 from anndata import AnnData
 from scipy import sparse
 
+from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import neighborhood_pca, score_table
 
 
@@ -20,9 +18,7 @@ def adata():
     adata = AnnData(sparse.csr_matrix(counts.astype(np.float32)))
     adata.obs["region"] = np.where(left[:, 0], "left", "right")
     adata.obsm["spatial"] = place
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=5, coord_type="generic")
+    spatial_graph(adata, n_neighs=5)
     return adata
 
 

@@ -16,6 +16,7 @@ from scjepa.benchmark._summary import summarize, table_1, table_2, verdicts_of
 from scjepa.metrics import weighted_scores
 
 RUN = {"settings": "same graph", "configuration": "base", "readout": "plain"}
+RUNS = pd.DataFrame({"versions": ["python=3.13.0 scib-metrics=0.6.1", "scib-metrics=0.5.10"]})
 
 
 def rows_of(values: dict, **more) -> list[dict]:
@@ -117,6 +118,15 @@ def test_the_matched_resolution_is_no_cause_of_spread():
     assert table["std_seeds"].iloc[0] == pytest.approx(np.std([0.5, 0.7], ddof=1))
 
 
+def test_the_version_of_ilisi_stands_beside_its_tables_alone(rows):
+    table = table_1(rows)
+    told = "iLISI: scib-metrics 0.5.10 and 0.6.1; values of 0.5 and 0.6 are not compared."
+    assert told in table_1_markdown(table, RUNS).splitlines()
+    assert "scib-metrics" not in table_1_markdown(table.loc[:, ~table.columns.str.startswith("ilisi")], RUNS)
+    older = pd.DataFrame({"versions": ["scanpy=1.11.5"]})
+    assert "iLISI: scib-metrics a version that was not kept;" in table_1_markdown(table, older)
+
+
 def test_what_failed_has_a_row_with_the_reason_in_table_and_text(rows):
     bad = {"data": "a × b", "task": "technologies", "method": "peer", "settings": "tutorial", "configuration": "-"}
     both = tidy(rows.to_dict("records"), [{**bad, "seed": 0, "reason": "No module named peer | try"}])
@@ -124,7 +134,7 @@ def test_what_failed_has_a_row_with_the_reason_in_table_and_text(rows):
     (row,) = table[table["method"] == "peer"].to_dict("records")
     assert row["reason"] == "No module named peer | try"
     assert np.isnan(row["nmi"])
-    text = table_1_markdown(table)
+    text = table_1_markdown(table, RUNS)
     assert "No module named peer \\| try" in text
     assert "**a × b** (technologies), T, 30 cells: embedding as it is" in text
 
@@ -133,7 +143,7 @@ def test_a_reason_that_holds_for_many_is_told_once_with_their_names(rows):
     why = {"data": "a × b", "task": "technologies", "group": "U", "seed": 0, "reason": "No cell has a label."}
     case = {**why, "settings": "own", "configuration": "-"}
     many = [{**case, "method": method, "readout": readout} for method in ("one", "two") for readout in ("plain", "z30")]
-    text = table_1_markdown(table_1(tidy(rows.to_dict("records"), many)))
+    text = table_1_markdown(table_1(tidy(rows.to_dict("records"), many)), RUNS)
     assert text.count("No cell has a label.") == 1
     assert "| a × b | technologies | one, two | own | - | plain, z30 | U | No cell has a label. |" in text
 
@@ -142,7 +152,7 @@ def test_only_failures_still_make_a_table():
     bad = {"data": "a", "task": "within", "method": "peer", "settings": "tutorial", "configuration": "-"}
     table = table_1(tidy([{**bad, "seed": 0, "reason": "missing"}]))
     assert table["reason"].tolist() == ["missing"]
-    assert "missing" in table_1_markdown(table)
+    assert "missing" in table_1_markdown(table, RUNS)
 
 
 def test_table_2_has_the_default_in_every_axis_and_says_how_many_cells_fill_l():
@@ -160,7 +170,7 @@ def test_table_2_has_the_default_in_every_axis_and_says_how_many_cells_fill_l():
     assert table["value"].tolist() == ["16", "64", "0.6"]
     assert table["nmi"].tolist() == [0.5, 0.4, 0.5]
     assert table["share_full"].tolist()[:2] == [17 / 32, 0]
-    text = table_2_markdown(table)
+    text = table_2_markdown(table, RUNS)
     assert "| tokens.n_tokens | 16 (default) | 0.500 |" in text
     assert "cells that fill L" in text
     assert table_2(tidy(one("demo", 0.5)), []).empty
@@ -182,7 +192,7 @@ def test_table_2_tells_each_level_against_the_default_seed_by_seed():
     assert table.loc["0.3", "nmi_change"] == pytest.approx(-0.01)
     assert table.loc["0.3", "nmi_change_std_seeds"] == pytest.approx(np.std([-0.02, 0.0], ddof=1))
     assert np.isnan(table.loc["0.6", "nmi_change"])
-    assert "-0.010 ± 0.014" in table_2_markdown(table.reset_index())
+    assert "-0.010 ± 0.014" in table_2_markdown(table.reset_index(), RUNS)
     assert "nmi_change" not in table_2(tidy(one("demo", {0: 0.5})), levels[:1])
 
 
@@ -199,9 +209,9 @@ def test_table_2_says_which_levels_did_not_train_well():
     rows = tidy(one("demo", 0.5), one("demo, 0.9", 0.4))
     table = table_2(rows, levels, verdicts=verdicts_of(pd.DataFrame(runs)))
     assert table["verdict"].tolist() == ["healthy", "collapsed (1 of 3), shrinking (1 of 3)"]
-    assert table_2_markdown(table).splitlines()[-1].endswith("| collapsed (1 of 3), shrinking (1 of 3) |")
+    assert table_2_markdown(table, RUNS).splitlines()[-1].endswith("| collapsed (1 of 3), shrinking (1 of 3) |")
     well = table_2(rows, levels, verdicts=verdicts_of(pd.DataFrame(runs[:2])))
-    assert "training" not in table_2_markdown(well)
+    assert "training" not in table_2_markdown(well, RUNS)
 
 
 def test_occupancy_counts_cells_that_express_as_many_genes():

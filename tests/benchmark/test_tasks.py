@@ -45,7 +45,7 @@ def test_no_task_holds_a_label_or_anything_it_was_not_asked_for(tissue, other):
             assert list(adata.obs) == ["section", "technology"]
             assert list(adata.obsm) == ["spatial"]
             assert list(adata.uns) == ["spatial_neighbors"]
-            assert list(adata.layers) == []
+            assert set(adata.layers) <= {None}  # which is X, from anndata 0.13 on
             assert "left" not in repr(adata.obs.to_numpy().tolist())
 
 
@@ -123,7 +123,7 @@ def test_labels_that_look_like_missing_ones_are_warned_of(tissue):
     ) as caught:
         task = tasks_of({"a": tissue})["sections", "a"]
     assert task.n_labels == 3
-    assert caught[0].filename == __file__
+    assert {one.filename for one in caught if one.category is UserWarning} == {__file__}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])

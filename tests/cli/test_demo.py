@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 import pandas as pd
 import pytest
 
+from scjepa._core.squidpy import spatial_graph
 from scjepa.cli import build_parser, main
 
 
@@ -44,10 +45,9 @@ def test_demo_writes_figures_tables_and_a_model_that_loads(demo):
     assert table["nmi"].between(0, 1).all()
     niches = pd.read_csv(out / "niches.csv", index_col=0)
     assert len(niches) == 400
-    import squidpy as sq
 
     adata = ad.read_h5ad(out.parent / "tissue.h5ad")
-    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=10, library_key="section")
     assert scjepa.STJEPA.load(out / "model", adata, accelerator="cpu").n_steps_ == 10
 
 

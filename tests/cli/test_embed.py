@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
-import squidpy as sq
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 from scjepa.cli import main
 
 CPU = ["--accelerator", "cpu", "--quiet"]
@@ -24,7 +24,7 @@ def python_embedding(data, model, **how) -> np.ndarray:
     adata = ad.read_h5ad(data / "a.h5ad")
     adata.obs["section"], adata.obs["technology"] = "a", "a"
     adata.obs = adata.obs.astype("category")
-    sq.gr.spatial_neighbors(adata, n_neighs=5, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=5, library_key="section")
     return scjepa.STJEPA.load(model, adata, accelerator="cpu").get_latent_representation(**how)
 
 

@@ -10,9 +10,9 @@ import time
 import anndata as ad
 import numpy as np
 import pytest
-import squidpy as sq
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 from scjepa.cli import main
 
 SMALL = {"tokens": {"n_tokens": 8, "n_neighbors": 5}, "encoder": {"width": 32, "n_layers": 1, "n_heads": 2}}
@@ -46,7 +46,7 @@ def test_fit_does_what_python_does(data, tiny, tmp_path, capsys):
     assert "call model.train()" not in streams.err
 
     adata = ad.read_h5ad(data / "a.h5ad")
-    sq.gr.spatial_neighbors(adata, n_neighs=5, coord_type="generic")
+    spatial_graph(adata, n_neighs=5)
     scjepa.STJEPA.setup_anndata(adata)
     model = scjepa.STJEPA(adata, "demo", **SMALL, seed=3)
     model.train(max_steps=6, batch_size=16, accelerator="cpu", progress_bar=False)

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import warnings
-
 import anndata as ad
 import numpy as np
 import pytest
-import squidpy as sq
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 from scjepa.cli import main
 
 
@@ -137,9 +135,7 @@ def test_what_is_not_there(tmp_path, capsys, name):
 def test_a_graph_that_training_refuses_or_warns_of_is_told(make_tissue, tmp_path, capsys):
     adata = make_tissue(1)
     adata.obs["section"] = np.where(np.arange(80) < 40, "s1", "s2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=4, coord_type="generic")
+    spatial_graph(adata, n_neighs=4)
     adata.write_h5ad(tmp_path / "joined.h5ad")
     assert info(tmp_path / "joined.h5ad") == 0
     told = capsys.readouterr().out

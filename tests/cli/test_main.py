@@ -172,7 +172,7 @@ def test_the_installed_program_runs(tmp_path):
 def test_messages_that_name_python_calls_are_given_the_options_that_there_are(monkeypatch, capsys):
     def run(options):
         warnings.warn("Name raw counts: setup_anndata(adata, layer='counts').", UserWarning, stacklevel=1)
-        raise ValueError("Rebuild it: sq.gr.spatial_neighbors(adata). Or name another: key_added=.")
+        raise ValueError("Rebuild it: sq.gr.spatial_neighbors_knn(adata). Or name another: key_added=.")
 
     def add_options(parser):
         parser.add_argument("--layer")
@@ -182,6 +182,6 @@ def test_messages_that_name_python_calls_are_given_the_options_that_there_are(mo
     assert main(["go"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "scjepa: warning: Name raw counts: setup_anndata(adata, layer='counts'). On the command line: --layer.",
-        "scjepa: Rebuild it: sq.gr.spatial_neighbors(adata). Or name another: key_added=. "
+        "scjepa: Rebuild it: sq.gr.spatial_neighbors_knn(adata). Or name another: key_added=. "
         "On the command line: --rebuild-graph.",
     ]

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-import squidpy as sq
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -27,7 +27,7 @@ def tissue() -> ad.AnnData:
     adata.obs_names, adata.var_names = [f"c{i}" for i in range(N)], [f"Gene{i}" for i in range(16)]
     adata.obsm["spatial"], adata.obsm["X_stjepa"] = PLACES.copy(), VALUES.copy()
     adata.obs["share"] = np.linspace(0, 1, N)
-    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=10, library_key="section")
     return adata
 
 

@@ -6,12 +6,12 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-import squidpy as sq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 
 
 def section(n=30, genes=("A", "B", "C"), seed=0, graph=True, **obs) -> ad.AnnData:
@@ -25,9 +25,7 @@ def section(n=30, genes=("A", "B", "C"), seed=0, graph=True, **obs) -> ad.AnnDat
 
 
 def with_graph(adata, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=4, coord_type="generic", **options)
+    spatial_graph(adata, n_neighs=4, **options)
     return adata
 
 

@@ -5,8 +5,6 @@ import pytest
 
 from scjepa.metrics import ilisi
 
-pytest.importorskip("scib_metrics")
-
 
 def _lisi(points: np.ndarray, batches: np.ndarray, n_neighbors: int) -> np.ndarray:
     """LISI cell by cell: bisect the kernel's width for the perplexity, then the inverse Simpson index."""

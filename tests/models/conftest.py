@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import warnings
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-import squidpy as sq
 from scipy import sparse
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 from scjepa.models import _store
 
 
 def add_graph(adata: ad.AnnData, k: int = 6) -> ad.AnnData:
     """Write the spatial graph as a user would."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=k, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=k, library_key="section")
     return adata
 
 

@@ -7,7 +7,7 @@ import torch
 
 import scjepa
 from scjepa.models import _device
-from scjepa.models._device import check_device, device_of
+from scjepa.models._device import check_device, device_of, one_device
 
 
 @pytest.fixture
@@ -63,3 +63,19 @@ def test_train_and_load_refuse_them(trained, tmp_path, machine):
     model.save(tmp_path / "m")
     with pytest.raises(ValueError, match="accelerator='gpu' asks"):
         scjepa.STJEPA.load(tmp_path / "m", adata, accelerator="gpu")
+
+
+def test_weights_go_to_one_device(machine):
+    assert one_device("auto") == one_device("cpu") == torch.device("cpu")
+    machine(cuda=2)
+    assert one_device("auto") == torch.device("cuda:0")
+    assert one_device("gpu", 1) == one_device("cuda", "1") == torch.device("cuda:1")
+    assert one_device("cpu", 5) == torch.device("cpu")
+    for device in (2, -1, "0,1", [0, 1], True):
+        with pytest.raises(ValueError, match=r"device=.* is not there; it is the index of one of 2 cuda"):
+            one_device("gpu", device)
+    machine(mps=1)
+    assert one_device("auto") == torch.device("cpu")
+    assert one_device("mps") == torch.device("mps:0")
+    with pytest.raises(ValueError, match="asks for a device that torch does not find"):
+        one_device("cuda")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
-import squidpy as sq
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 
 pytestmark = pytest.mark.data
 CPU = {"accelerator": "cpu"}
@@ -20,9 +18,7 @@ def load(data_dir, name, n_cells=400):
     first = adata.obs["section"].astype(str) == str(adata.obs["section"].iloc[0])
     place = np.where(first, np.asarray(adata.obsm["spatial"]).sum(axis=1), np.inf)
     adata = adata[np.sort(np.argsort(place)[:n_cells])].copy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic")
+    spatial_graph(adata, n_neighs=10)
     return adata
 
 

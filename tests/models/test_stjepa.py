@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 
@@ -262,9 +263,7 @@ def test_bad_data_is_refused_with_a_reason(adata, make_model, with_graph):
 
 
 def test_graph_across_sections_is_refused(adata, make_model):
-    import squidpy as sq
-
-    sq.gr.spatial_neighbors(adata, n_neighs=6, coord_type="generic")
+    spatial_graph(adata, n_neighs=6)
     with pytest.raises(ValueError, match="library_key"):
         make_model(adata).get_latent_representation()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 
 import anndata as ad
 import igraph
@@ -14,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from scjepa.tl import _neighbors
-from scjepa.tl._graph import EmbeddingGraph
+from scjepa.tl._graph import FLAVORS, EmbeddingGraph
 
 
 def _blobs(n_blobs: int, n_cells: int = 40, n_dims: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -78,23 +79,26 @@ def test_few_cells_and_cells_at_one_point_give_a_graph_in_one_piece(n_cells, n_s
     assert labels.shape == (n_cells,)
 
 
+@pytest.mark.parametrize("flavor", FLAVORS)
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_shuffling_cells_leaves_graph_and_clusters_the_same(seed):
+def test_shuffling_cells_leaves_graph_and_clusters_the_same(flavor, seed):
     points, _ = _blobs(3, n_cells=20, seed=seed)
     points[:18] = 0
     order = np.random.default_rng(seed).permutation(len(points))
     one, other = EmbeddingGraph(points, 8), EmbeddingGraph(points[order], 8)
-    np.testing.assert_array_equal(other.leiden(1.5).labels, one.leiden(1.5).labels[order])
+    found, shuffled = (graph.leiden(1.5, flavor=flavor).labels for graph in (one, other))
+    np.testing.assert_array_equal(shuffled, found[order])
     # Which of the cells at one point is their hub depends on the order; all other edges are the same.
     lone, moved = np.flatnonzero(points.any(axis=1)), np.flatnonzero(points[order].any(axis=1))
     lone = lone[np.argsort(np.argsort(order)[lone])]
     assert abs(one.connectivities[lone][:, lone] - other.connectivities[moved][:, moved]).max() == 0
 
 
-def test_clusters_are_numbered_by_decreasing_size():
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_clusters_are_numbered_by_decreasing_size(flavor):
     points, truth = _blobs(5)
-    found = EmbeddingGraph(points).match(5)
+    found = EmbeddingGraph(points).match(5, flavor=flavor)
     assert found.n_clusters == 5
     np.testing.assert_array_equal(found.labels, truth)  # blobs were made in that order
 
@@ -159,13 +163,46 @@ def test_a_share_out_of_range_is_refused():
         EmbeddingGraph(_blobs(2)[0]).match(2, min_share=1.0)
 
 
-def test_seeds_repeat_and_other_random_numbers_are_left_alone():
+@pytest.mark.parametrize("resolution", [0.3, 1.0, 2.0])
+def test_flavors_raise_the_same_modularity_and_agree_on_clear_clusters(resolution):
+    clear = EmbeddingGraph(_blobs(6)[0])
+    np.testing.assert_array_equal(clear.leiden(0.3).labels, clear.leiden(0.3, flavor="leidenalg").labels)
+    cloud = EmbeddingGraph(np.random.default_rng(0).normal(size=(300, 3)))
+    graph = igraph.Graph.Weighted_Adjacency(cloud.connectivities, mode="max", attr="weight")
+    reached = {
+        flavor: max(
+            graph.modularity(cloud.leiden(resolution, seed, flavor).labels, weights="weight", resolution=resolution)
+            for seed in range(4)
+        )
+        for flavor in FLAVORS
+    }
+    assert reached["leidenalg"] == pytest.approx(reached["igraph"], rel=0.01)
+
+
+def test_leidenalg_is_scanpys():
+    points = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    graph = EmbeddingGraph(points)
+    holder = ad.AnnData(shape=(300, 0))
+    best = []
+    for seed in range(4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # scanpy's default flavor will be igraph
+            sc.tl.leiden(holder, flavor="leidenalg", n_iterations=2, adjacency=graph.connectivities, random_state=seed)
+        ours = graph.leiden(seed=seed, flavor="leidenalg")
+        best.append((holder.obs["leiden"].nunique(), ours.n_clusters))
+    theirs, ours = zip(*best, strict=True)
+    assert min(theirs) == min(ours)
+
+
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_seeds_repeat_and_other_random_numbers_are_left_alone(flavor):
     points = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     graph = EmbeddingGraph(points)
     random.seed(3)
     expected = igraph.Graph.Erdos_Renyi(n=30, m=60).get_edgelist()
-    first = graph.leiden(2.0, seed=1)
-    np.testing.assert_array_equal(graph.leiden(2.0, seed=1).labels, first.labels)
+    first = graph.leiden(2.0, seed=1, flavor=flavor)
+    np.testing.assert_array_equal(graph.leiden(2.0, seed=np.int64(1), flavor=flavor).labels, first.labels)
+    assert any((graph.leiden(2.0, seed, flavor).labels != first.labels).any() for seed in (2, 3, 4))
     random.seed(3)
     assert igraph.Graph.Erdos_Renyi(n=30, m=60).get_edgelist() == expected
 
@@ -179,3 +216,5 @@ def test_bad_options_are_told():
         graph.leiden(0)
     with pytest.raises(ValueError, match="1 or more"):
         graph.match(0)
+    with pytest.raises(ValueError, match=r"Unknown flavor of Leiden 'leiden'\. Did you mean 'leidenalg'"):
+        graph.leiden(flavor="leiden")

@@ -14,24 +14,25 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
+from scjepa._core.squidpy import spatial_graph
 from scjepa.tokens import NeighborTable, build_neighbor_table
 
 KINDS = {
-    "knn": {"n_neighs": 8, "coord_type": "generic"},
-    "knn, few": {"n_neighs": 3, "coord_type": "generic"},
-    "knn, spectral": {"n_neighs": 6, "coord_type": "generic", "transform": "spectral"},
-    "radius": {"radius": 0.12, "coord_type": "generic"},
-    "ring of radii": {"radius": (0.05, 0.15), "coord_type": "generic"},
-    "delaunay": {"delaunay": True, "coord_type": "generic"},
-    "percentile": {"n_neighs": 8, "coord_type": "generic", "percentile": 80.0},
-    "diagonal": {"n_neighs": 5, "coord_type": "generic", "set_diag": True},
+    "knn": {"n_neighs": 8},
+    "knn, few": {"n_neighs": 3},
+    "knn, spectral": {"n_neighs": 6, "transform": "spectral"},
+    "radius": {"kind": "radius", "radius": 0.12},
+    "ring of radii": {"kind": "radius", "radius": (0.05, 0.15)},
+    "delaunay": {"kind": "delaunay"},
+    "percentile": {"n_neighs": 8, "percentile": 80.0},
+    "diagonal": {"n_neighs": 5, "set_diag": True},
 }
-GRIDS = {"grid": {"n_neighs": 4, "coord_type": "grid"}, "rings": {"n_neighs": 6, "n_rings": 2, "coord_type": "grid"}}
+GRIDS = {"grid": {"kind": "grid", "n_neighs": 4}, "rings": {"kind": "grid", "n_neighs": 6, "n_rings": 2}}
 
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    """Let only what a test catches count: squidpy warns of its own future, and short rows are common here."""
+    """Let only what a test catches count: short rows are common here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -39,13 +40,12 @@ def _quiet():
 
 def graph(coordinates, sections=None, **options):
     """Return connectivities and distances as squidpy writes them."""
-    import squidpy as sq
 
     adata = ad.AnnData(np.zeros((len(coordinates), 1), dtype=np.float32), obsm={"spatial": np.asarray(coordinates)})
     if sections is not None:
         adata.obs["section"] = pd.Categorical(sections)
         options["library_key"] = "section"
-    sq.gr.spatial_neighbors(adata, **options)
+    spatial_graph(adata, **options)
     return adata.obsp["spatial_connectivities"], adata.obsp["spatial_distances"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scjepa import _keys
+from scjepa._core import squidpy
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,14 +33,7 @@ def graph_call(
     n_neighbors
         Neighbors of each cell.
     """
-    options = [f"n_neighs={n_neighbors}", "coord_type='generic'"]
-    if library_key is not None:
-        options.append(f"library_key={library_key!r}")
-    if neighbors_key != _keys.SPATIAL:
-        options.append(f"key_added={neighbors_key!r}")
-    if spatial_key != _keys.SPATIAL:
-        options.append(f"spatial_key={spatial_key!r}")
-    call = f"sq.gr.spatial_neighbors(adata, {', '.join(options)})"
+    call = squidpy.graph_call(n_neighbors, library_key, key_added=neighbors_key, spatial_key=spatial_key)
     first = "" if library_key is None or library_key not in adata.obs else _as_categories(adata, library_key)
     return f"{first}{call}"
 

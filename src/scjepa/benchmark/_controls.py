@@ -64,7 +64,7 @@ def neighborhood_pca(
     Parameters
     ----------
     adata
-        Raw counts and the graph of ``squidpy.gr.spatial_neighbors``; nothing is changed.
+        Raw counts and squidpy's spatial graph; nothing is changed.
     layer
         Layer of raw counts; default: ``X``.
     neighbors_key
@@ -104,7 +104,7 @@ def section_zscored_pca(
     Parameters
     ----------
     adata
-        Raw counts and the graph of ``squidpy.gr.spatial_neighbors``; nothing is changed.
+        Raw counts and squidpy's spatial graph; nothing is changed.
     library_key
         ``obs`` column of each cell's section.
     layer, neighbors_key, n_comps, random_state

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scjepa.benchmark._plan import Entry
-from scjepa.benchmark._scoring import Scored, Scoring, score
+from scjepa.benchmark._scoring import Scored, Scoring, score, scored_with
 from scjepa.benchmark._store import Run, RunKey
 from scjepa.benchmark._tasks import Task
 from scjepa.benchmark.methods import MethodResult
@@ -71,7 +71,7 @@ def _about(entry: Entry, result: MethodResult, scored: Scored) -> dict[str, Any]
         "cpu_seconds": float(result.cpu_seconds),
         "peak_gib": float(result.peak_gib),
         "reason": result.error,
-        "versions": " ".join(f"{name}={version}" for name, version in result.versions.items()),
+        "versions": " ".join(f"{name}={version}" for name, version in {**result.versions, **scored_with()}.items()),
         "info": {**result.info, **{f"readout.{name}": chosen for name, chosen in scored.chosen.items()}},
         "code": entry.code or source_digest()[:8],
     }

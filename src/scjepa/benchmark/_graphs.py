@@ -10,6 +10,7 @@ from scipy import sparse
 
 from scjepa import _keys
 from scjepa._core.anndata import sparse_of
+from scjepa._core.squidpy import graph_call, spatial_graph
 from scjepa._warn import warn
 from scjepa.tokens.neighborhoods import build_neighbor_table
 
@@ -101,13 +102,9 @@ def with_graph(name: str, adata: AnnData) -> AnnData:
     if sizes.min() <= N_NEIGHBORS:
         raise ValueError(
             f"{name!r}: the section {str(sizes.idxmin())!r} has {sizes.min()} cells, too few for {N_NEIGHBORS} "
-            "neighbors each. Leave it out, or compute a graph of fewer: sq.gr.spatial_neighbors(adata, n_neighs=...)."
+            f"neighbors each. Leave it out, or compute a graph of fewer: {graph_call(...)}."
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import squidpy as sq
-
-        sq.gr.spatial_neighbors(adata, n_neighs=N_NEIGHBORS, coord_type="generic", library_key=_keys.SECTION)
+    spatial_graph(adata, n_neighs=N_NEIGHBORS, library_key=_keys.SECTION)
     return adata
 
 
@@ -124,7 +121,7 @@ def of_one_kind(adatas: dict[str, AnnData]) -> None:
         f"{_names(have)} {_have(have)} a spatial graph and {_names(without)} {_have(without)} none. They are of one "
         f"technology and panel and are taken together, so {N_NEIGHBORS} nearest neighbors within each section are used "
         f"for all, and not the graph of {_names(have)}. To use it, compute the same for "
-        f"{_names(without)}: sq.gr.spatial_neighbors(adata, n_neighs=..., coord_type='generic', library_key=...)."
+        f"{_names(without)}: {graph_call(..., ...)}."
     )
 
 

@@ -51,14 +51,20 @@ number of clusters that equals the number of labels (± over seeds). Nothing aft
 """
 
 
+def scib_note(runs: pd.DataFrame) -> str:
+    """Return the sentence that stands beside every table of iLISI: the version of scib-metrics, of each run its own."""
+    found = runs["versions"].astype(str).str.extract(r"scib-metrics=(\S+)")[0].fillna("a version that was not kept")
+    return f"iLISI: scib-metrics {' and '.join(sorted(found.unique()))}; values of 0.5 and 0.6 are not compared.\n"
+
+
 def _readout(name: str) -> str:
     before, plus, _ = name.partition(HARMONY)
     return READOUT_WORDS.get(before, before) + (", then Harmony" if plus else "")
 
 
-def table_1_markdown(table: pd.DataFrame) -> str:
+def table_1_markdown(table: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Return Table 1: for each data, task, technology and read-out a table, and what could not be measured."""
-    parts = [NOTE]
+    parts = [_note(table, runs)]
     scored = table[table["reason"].isna()]
     for (data, task, group, readout), rows in scored.groupby(["data", "task", "group", "readout"], sort=False):
         cells = f", {int(rows['n_cells'].iloc[0]):,} cells" if rows["n_cells"].notna().any() else ""
@@ -68,9 +74,9 @@ def table_1_markdown(table: pd.DataFrame) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def table_2_markdown(table: pd.DataFrame) -> str:
+def table_2_markdown(table: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Return Table 2: for each data, technology, read-out and axis a table."""
-    parts = [NOTE]
+    parts = [_note(table, runs)]
     scored = table[table["reason"].isna()]
     for (data, task, group, readout), rows in scored.groupby(["data", "task", "group", "readout"], sort=False):
         parts.append(f"\n**{data}** ({task}), {group}: {_readout(readout)}\n")
@@ -78,6 +84,11 @@ def table_2_markdown(table: pd.DataFrame) -> str:
         parts.append(_table(rows.assign(value=value), ["axis", "value"]))
     parts.append(_reasons(table))
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _note(table: pd.DataFrame, runs: pd.DataFrame) -> str:
+    of_lisi = [metric for metric in table if str(metric).startswith("ilisi")]
+    return NOTE + (scib_note(runs) if table[of_lisi].notna().to_numpy().any() else "")
 
 
 def _table(rows: pd.DataFrame, names: Sequence[str]) -> str:

@@ -55,7 +55,7 @@ class BenchmarkResults:
 
     def markdown(self) -> str:
         """Return Table 1 as text."""
-        return table_1_markdown(self.table_1())
+        return table_1_markdown(self.table_1(), self.runs)
 
     def figures(self) -> dict[str, Figure]:
         """Return every figure that the results allow, by name."""
@@ -114,11 +114,14 @@ class BenchmarkResults:
             "results.csv": self.rows.to_csv(index=False, float_format="%.5g"),
             "runs.csv": self.runs.to_csv(index=False, float_format="%.5g"),
             "table1.csv": one.to_csv(index=False, float_format="%.6g"),
-            "table1.md": table_1_markdown(one),
+            "table1.md": table_1_markdown(one, self.runs),
         }
         if len(two):
             texts.update(
-                {"table2.csv": two.to_csv(index=False, float_format="%.6g"), "table2.md": table_2_markdown(two)}
+                {
+                    "table2.csv": two.to_csv(index=False, float_format="%.6g"),
+                    "table2.md": table_2_markdown(two, self.runs),
+                }
             )
         return texts
 

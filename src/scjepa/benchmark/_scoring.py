@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from itertools import permutations
 from typing import Any
 
@@ -196,6 +197,11 @@ def _score_continuity(scored: Scored, task: Task, name: str, clusters: Any) -> N
             scored.add(name, metric, getattr(found, metric), group=group, n_cells=found.n_cells)
 
 
+def scored_with() -> dict[str, str]:
+    """Return the package whose iLISI it is, which changed with version 0.6, and its version."""
+    return {"scib-metrics": version("scib-metrics")}
+
+
 def _score_mixing(scored: Scored, task: Task, name: str, values: np.ndarray) -> None:
     """Add how well technologies mix (sections, where there is one technology), and whether labels carry over."""
     across = len(np.unique(task.technologies)) > 1
@@ -207,7 +213,7 @@ def _score_mixing(scored: Scored, task: Task, name: str, values: np.ndarray) -> 
         of = {"group": group, "n_cells": len(values)}
         try:
             scored.add(name, f"{metric}_{what}", measure(values, batches), **of)
-        except (ValueError, ImportError) as error:
+        except ValueError as error:
             scored.add(name, f"{metric}_{what}", float("nan"), reason=_sentence(error), **of)
     labelled = [str(b) for b in np.unique(batches) if task.labelled[batches == b].any()]
     for reference, query in permutations(labelled, 2) if across else ():

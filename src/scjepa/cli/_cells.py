@@ -15,6 +15,7 @@ from anndata.io import read_elem
 
 from scjepa import _keys
 from scjepa._core.anndata import array_of, text_of
+from scjepa._core.squidpy import spatial_graph
 from scjepa.cli._files import SPATIALDATA, DataFile
 from scjepa.datasets import table_of
 from scjepa.datasets._genes import types_of
@@ -255,13 +256,9 @@ def add_graph(cells: Cells, n_neighbors: int, option: str = "--n-neighbors") -> 
         return
     refuse_small_sections(cells, n_neighbors, option)
     sections = _section_names(cells)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import squidpy as sq
-
-        obs = pd.DataFrame({"section": pd.Categorical(sections)}, index=cells.names)
-        adata = AnnData(obs=obs, obsm={_keys.SPATIAL: cells.coordinates})
-        sq.gr.spatial_neighbors(adata, n_neighs=n_neighbors, coord_type="generic", library_key="section")
+    obs = pd.DataFrame({"section": pd.Categorical(sections)}, index=cells.names)
+    adata = AnnData(obs=obs, obsm={_keys.SPATIAL: cells.coordinates})
+    spatial_graph(adata, n_neighs=n_neighbors, library_key="section")
     cells.edges = {part: adata.obsp[f"{_keys.SPATIAL}_{part}"] for part in _PARTS}
     cells.graph_parameters = dict(adata.uns[f"{_keys.SPATIAL}_neighbors"])
 

@@ -20,6 +20,7 @@ from scjepa._core.anndata import (
     sparse_of,
     text_of,
 )
+from scjepa._core.squidpy import graph_call
 from scjepa._warn import warn
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.vocabulary import likely_cause
@@ -211,8 +212,8 @@ def _graph_params(named: Mapping[str, AnnData], neighbors_key: str) -> dict[str,
     if without:
         raise ValueError(
             f"{with_graph[0]!r} has a spatial graph ({', '.join(keys[with_graph[0]])}), {without[0]!r} has "
-            f"{', '.join(keys[without[0]]) or 'none'}. Compute it for each: sq.gr.spatial_neighbors(adata, "
-            "n_neighs=10, coord_type='generic', library_key=...), or for the result, after removing it from all."
+            f"{', '.join(keys[without[0]]) or 'none'}. Compute it for each: "
+            f"{graph_call(library_key=..., key_added=neighbors_key)}, or for the result, after removing it from all."
         )
     stored = [adata.uns.get(f"{neighbors_key}_neighbors", {}) for adata in named.values()]
     params = [dict(entry.get("params", {})) for entry in stored]

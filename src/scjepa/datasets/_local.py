@@ -14,6 +14,7 @@ import anndata as ad
 import pandas as pd
 
 from scjepa._config import unknown_name
+from scjepa._core.squidpy import squidpy
 from scjepa._keys import CELL_TYPE, REGION, SECTION, TECHNOLOGY
 from scjepa._settings import settings
 
@@ -177,9 +178,7 @@ def _listing(files: list[Path], most: int = 20) -> str:
 def _load_public(name: str, path: str | os.PathLike[str] | None) -> AnnData:
     if name not in PUBLIC:
         raise ValueError(unknown_name("data set of squidpy", name, PUBLIC) + " See scjepa.datasets.available().")
-    import squidpy.datasets
-
-    read = getattr(squidpy.datasets, name)
+    read = getattr(squidpy().datasets, name)
     return read() if path is None else read(path=path)
 
 

@@ -46,16 +46,9 @@ def nearest(embedding: np.ndarray, n_neighbors: int, seed: int = 0) -> tuple[np.
 
 def as_scib(indices: np.ndarray, distances: np.ndarray) -> Any:
     """Return the neighbors as scib-metrics takes them."""
-    return scib_metrics().nearest_neighbors.NeighborsResults(indices=indices, distances=distances)
+    from scib_metrics.nearest_neighbors import NeighborsResults
 
-
-def scib_metrics() -> Any:
-    """Return the package scib-metrics, which is optional; say how to get it where it is missing."""
-    try:
-        import scib_metrics
-    except ImportError as error:
-        raise ImportError('This metric needs scib-metrics: pip install "scjepa[metrics]"') from error
-    return scib_metrics
+    return NeighborsResults(indices=indices, distances=distances)
 
 
 def nearest_places(places: np.ndarray, sections: np.ndarray, n_neighbors: int) -> Iterator[tuple[np.ndarray, ...]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from scjepa._keys import UNLABELLED
 from scjepa.metrics._checks import group_codes, varied_embedding
-from scjepa.metrics._nearest import as_scib, nearest, scib_metrics
+from scjepa.metrics._nearest import as_scib, nearest
 from scjepa.metrics.clustering import _labelled, clustering_scores
 
 if TYPE_CHECKING:
@@ -152,12 +152,10 @@ def scib_suite(
     ValueError
         If an embedding has NaN or is constant, lengths differ, a cell has no batch, or there is one batch or one
         label.
-    ImportError
-        If scib-metrics is not installed.
     """
     import pandas as pd
+    import scib_metrics as scib
 
-    scib = scib_metrics()
     of_batch, batch_names = group_codes(batches, len(labels), "batches")
     _, kept = _labelled(labels, ignore)
     values, codes = _labelled_cells(embedding, labels, ignore)

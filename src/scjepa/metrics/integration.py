@@ -10,7 +10,7 @@ import numpy as np
 
 from scjepa._keys import UNLABELLED
 from scjepa.metrics._checks import group_codes, varied_embedding
-from scjepa.metrics._nearest import as_scib, nearest, scib_metrics
+from scjepa.metrics._nearest import as_scib, nearest
 from scjepa.metrics.clustering import _labelled
 from scjepa.tl._readout import canonical_order
 
@@ -60,8 +60,6 @@ def ilisi(
     ValueError
         If the embedding has NaN or is constant, lengths differ, a cell has no batch, there is one batch, there are
         fewer than 10 cells, or no label has two batches.
-    ImportError
-        If scib-metrics is not installed.
     """
     embedding = varied_embedding(embedding)
     codes, names = group_codes(batches, len(embedding), "batches")
@@ -93,6 +91,8 @@ def _lisi(embedding: np.ndarray, batches: np.ndarray, groups: list[np.ndarray], 
 
     Groups with equally many neighbors share a call, for jax compiles anew for every shape.
     """
+    from scib_metrics import lisi_knn
+
     sizes = np.array([min(n_neighbors, len(cells)) for cells in groups])
     lisi: list[np.ndarray] = [np.empty(0)] * len(groups)
     for size in np.unique(sizes):
@@ -102,7 +102,7 @@ def _lisi(embedding: np.ndarray, batches: np.ndarray, groups: list[np.ndarray], 
         indices = np.vstack([part[0] + start for part, start in zip(parts, starts[:-1], strict=True)])
         distances = np.vstack([part[1] for part in parts])
         cells = np.concatenate([groups[i] for i in chosen])
-        found = scib_metrics().lisi_knn(as_scib(indices, distances), batches[cells])
+        found = lisi_knn(as_scib(indices, distances), batches[cells])
         for i, values in zip(chosen, np.split(np.asarray(found), starts[1:-1]), strict=True):
             lisi[i] = values
     return lisi

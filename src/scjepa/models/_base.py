@@ -16,7 +16,6 @@ import torch
 from anndata import AnnData, read_h5ad
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scvi.data import AnnDataManager
-from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
 
 from scjepa._cell_config import CellJEPAConfig
@@ -26,7 +25,7 @@ from scjepa._core.plain import plain
 from scjepa._warn import warn
 from scjepa.models import _store
 from scjepa.models._data import DataKeys, counts_of, fingerprint
-from scjepa.models._device import check_device, device_of
+from scjepa.models._device import check_device, device_of, one_device
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
 from scjepa.models._fields import keys_for
 from scjepa.models._history import extend, frame
@@ -498,8 +497,7 @@ class JEPAModel(BaseModelClass):
         """Return a model on ``adata``, which is registered, from facts and weights; ``source`` names them in errors."""
         model = cls._from_facts(adata, facts)
         model._load_weights(_store.with_both_towers(weights), source)
-        _, _, torch_device = parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)
-        model.to_device(torch_device)
+        model.to_device(one_device(accelerator, device))
         return model
 
     @classmethod

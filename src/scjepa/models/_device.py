@@ -67,3 +67,32 @@ def device_of(accelerator: Any) -> torch.device:
         return torch.device("cpu")
     # Lightning's "auto" takes MPS where there is one, as its "gpu" does.
     return torch.device(next((name for name in _GPUS if name in found), "cpu"))
+
+
+def one_device(accelerator: Any, device: int | str = "auto") -> torch.device:
+    """Return the device that weights go to.
+
+    Parameters
+    ----------
+    accelerator
+        Lightning's name. ``"auto"`` takes the first CUDA device, else the CPU: MPS only where it is asked for.
+    device
+        Index among the devices of this kind, as a number or a word, or ``"auto"``, the first. The CPU is one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such accelerator or device.
+    """
+    check_device(accelerator)
+    found = existing_devices()
+    kind = device_of(accelerator).type
+    if kind == "cpu" or (kind == "mps" and accelerator == "auto"):
+        return torch.device("cpu")
+    index = {"auto": "0"}.get(str(device), str(device))
+    if not index.isdecimal() or int(index) >= found[kind]:
+        raise ValueError(
+            f"device={device!r} is not there; it is the index of one of {found[kind]} {kind}. Pass device='auto' for "
+            "the first."
+        )
+    return torch.device(kind, int(index))

@@ -140,7 +140,7 @@ class PretrainedMixin(ReferenceMixin):
 
         Examples
         --------
-        >>> sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic")
+        >>> sq.gr.spatial_neighbors_knn(adata, n_neighs=10)
         >>> model = scjepa.STJEPA.from_pretrained("mouse-brain-small", adata)
         >>> adata.obsm["X_stjepa"] = model.get_latent_representation()
         """

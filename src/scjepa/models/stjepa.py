@@ -59,7 +59,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
 
     Examples
     --------
-    >>> sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    >>> sq.gr.spatial_neighbors_knn(adata, n_neighs=10, library_key="section")
     >>> scjepa.STJEPA.setup_anndata(adata, library_key="section")
     >>> model = scjepa.STJEPA(adata, preset="demo")
     >>> model.train()
@@ -132,7 +132,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         Parameters
         ----------
         adata
-            Cells × genes, with coordinates and the spatial graph of ``squidpy.gr.spatial_neighbors``.
+            Cells × genes, with coordinates and squidpy's spatial graph.
         layer
             Layer of raw counts; default: ``X``.
         technology_key

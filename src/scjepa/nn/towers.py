@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scjepa._config import STJEPAConfig
 from scjepa.nn.attention import Packing
@@ -104,7 +105,7 @@ class Towers(nn.Module):
         """Move the target encoder: target <- momentum · target + (1 - momentum) · context, in one fused call."""
         target: list[Tensor] = list(self.target.parameters())
         context = [p.detach() for p in self.context.parameters()]
-        torch._foreach_lerp_(target, context, 1.0 - momentum)
+        get_ema_multi_avg_fn(momentum)(target, context, 0)
 
     def parameter_counts(self) -> dict[str, int]:
         """Return exact parameter counts by part; ``total`` has every part, the EMA copy included."""

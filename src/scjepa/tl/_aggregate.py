@@ -119,7 +119,7 @@ def aggregate(
     Parameters
     ----------
     adata
-        Annotated data with ``obsm[use_rep]`` and the graph of ``squidpy.gr.spatial_neighbors``.
+        Annotated data with ``obsm[use_rep]`` and squidpy's spatial graph.
     use_rep
         Key in ``adata.obsm`` of the embedding.
     n_hops

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, triu
 
+from scjepa._config import unknown_name
 from scjepa.tl._adata import as_embedding
 from scjepa.tl._neighbors import neighbor_graph
 from scjepa.tl._readout import canonical_order
@@ -62,11 +63,40 @@ class Partition:
 def _igraph_seed(seed: int) -> Iterator[None]:
     import igraph
 
-    igraph.set_random_number_generator(random.Random(seed))
+    igraph.set_random_number_generator(random.Random(int(seed)))
     try:
         yield
     finally:
         igraph.set_random_number_generator(random)
+
+
+def _by_igraph(graph: Any, resolution: float, seed: int) -> Sequence[int]:
+    with _igraph_seed(seed):
+        clusters = graph.community_leiden(
+            objective_function="modularity",
+            weights="weight",
+            resolution=resolution,
+            n_iterations=_LEIDEN_ITERATIONS,
+        )
+    return clusters.membership
+
+
+def _by_leidenalg(graph: Any, resolution: float, seed: int) -> Sequence[int]:
+    import leidenalg
+
+    clusters = leidenalg.find_partition(
+        graph,
+        leidenalg.RBConfigurationVertexPartition,  # modularity with a resolution
+        weights="weight",
+        resolution_parameter=resolution,
+        n_iterations=_LEIDEN_ITERATIONS,
+        seed=int(seed),
+    )
+    return clusters.membership
+
+
+FLAVORS: dict[str, Callable[[Any, float, int], Sequence[int]]] = {"igraph": _by_igraph, "leidenalg": _by_leidenalg}
+"""Implementations of Leiden, under scanpy's names: cluster of each vertex from a graph, a resolution and a seed."""
 
 
 class EmbeddingGraph:
@@ -106,27 +136,37 @@ class EmbeddingGraph:
         self.distances = distances[rank][:, rank]
         self.connectivities = connectivities[rank][:, rank]
 
-    def leiden(self, resolution: float = 1.0, seed: int = 0) -> Partition:
-        """Cluster at one resolution by modularity, two iterations (scanpy's ``flavor="igraph"``).
+    def leiden(self, resolution: float = 1.0, seed: int = 0, flavor: str = "igraph") -> Partition:
+        """Cluster at one resolution by modularity, two iterations, as scanpy does with the same ``flavor``.
 
         Clusters are numbered by decreasing size, ties by the coordinates of their first cell.
+
+        Parameters
+        ----------
+        resolution
+            More gives more clusters.
+        seed
+            Seed of Leiden's random choices.
+        flavor
+            Implementation: ``"igraph"`` or ``"leidenalg"``. Both raise the same modularity; where clusters are not
+            clear they may end in different ones of about the same value.
+
+        Raises
+        ------
+        ValueError
+            If the resolution is not positive, or there is no such flavor.
         """
+        if flavor not in FLAVORS:
+            raise ValueError(unknown_name("flavor of Leiden", flavor, FLAVORS))
         if not resolution > 0:
             raise ValueError(f"resolution must be positive, found {resolution}.")
         if self._graph.ecount() == 0:
             return Partition(np.zeros(len(self._order), dtype=np.int64), resolution, seed)
-        with _igraph_seed(seed):
-            clusters = self._graph.community_leiden(
-                objective_function="modularity",
-                weights="weight",
-                resolution=resolution,
-                n_iterations=_LEIDEN_ITERATIONS,
-            )
         labels = np.empty(len(self._order), dtype=np.int64)
-        labels[self._order] = _by_size(np.asarray(clusters.membership))
+        labels[self._order] = _by_size(np.asarray(FLAVORS[flavor](self._graph, resolution, seed)))
         return Partition(labels, resolution, seed)
 
-    def match(self, n_clusters: int, seed: int = 0, min_share: float = 0.0) -> Partition:
+    def match(self, n_clusters: int, seed: int = 0, min_share: float = 0.0, flavor: str = "igraph") -> Partition:
         """Search the resolution that gives ``n_clusters``, by bisection, with a few seeds from ``seed`` on.
 
         Neighborhoods overlap, so an embedding of them has knots: a dozen cells whose nearest neighbors are each
@@ -142,6 +182,8 @@ class EmbeddingGraph:
         min_share
             Clusters of a smaller share of the cells, or of less than a tenth of an equal share where that is less, are
             not counted; their cells join the cluster of their nearest cell. 0: every cluster counts.
+        flavor
+            Implementation of Leiden, as for :meth:`leiden`.
 
         Returns
         -------
@@ -159,7 +201,7 @@ class EmbeddingGraph:
         best: Partition | None = None
         low, high = 0.0, None
         for trial in range(seed, seed + _SEEDS_TRIED):
-            found, low, high = self._bisect(n_clusters, trial, low, high, least)
+            found, low, high = self._bisect(n_clusters, trial, low, high, least, flavor)
             if best is None or _misses(found, n_clusters, least) < _misses(best, n_clusters, least):
                 best = found
             if _misses(best, n_clusters, least) == 0:
@@ -201,20 +243,20 @@ class EmbeddingGraph:
         }
 
     def _bisect(
-        self, n_clusters: int, seed: int, low: float, high: float | None, least: float
+        self, n_clusters: int, seed: int, low: float, high: float | None, least: float, flavor: str
     ) -> tuple[Partition, float, float]:
         """Return the nearest partition found with one seed and the bracket in which the number is crossed."""
-        best = self.leiden(1.0 if high is None else high, seed)
+        best = self.leiden(1.0 if high is None else high, seed, flavor)
         while best.counted(least) < n_clusters and best.resolution < _MAX_RESOLUTION:
             low = best.resolution
-            best = self.leiden(2 * low, seed)
+            best = self.leiden(2 * low, seed, flavor)
             if best.sizes[0] < least:  # all are islands: more resolution only makes them smaller
                 break
         high = best.resolution
         for _ in range(_BISECTIONS):
             if best.counted(least) == n_clusters:
                 break
-            found = self.leiden((low + high) / 2, seed)
+            found = self.leiden((low + high) / 2, seed, flavor)
             if found.counted(least) < n_clusters and found.sizes[0] >= least:
                 low = found.resolution
             else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from scjepa import _keys
+from scjepa._core.squidpy import squidpy
 from scjepa.tl._adata import groups_of, niches_of, record, refuse_users
 from scjepa.tl._spatial import section_key_of, spatial_graph_of
 
@@ -52,7 +53,7 @@ def niche_interactions(
     Parameters
     ----------
     adata
-        Annotated data with niches and the graph of ``squidpy.gr.spatial_neighbors``.
+        Annotated data with niches and squidpy's spatial graph.
     niche_key
         Column of ``adata.obs`` with niches. Cells without a niche are left out.
     neighbors_key
@@ -80,7 +81,6 @@ def niche_interactions(
         not write.
     """
     import pandas as pd
-    import squidpy as sq
     from anndata import AnnData
 
     key = _keys.as_key(f"{niche_key}{_keys.ENRICHMENT_SUFFIX}")
@@ -106,7 +106,7 @@ def niche_interactions(
         obsp={"spatial_connectivities": graph[rows][:, rows]},
     )
     with np.errstate(divide="ignore", invalid="ignore"):
-        result = sq.gr.nhood_enrichment(
+        result = squidpy().gr.nhood_enrichment(
             holder,
             "niche",
             library_key="section",

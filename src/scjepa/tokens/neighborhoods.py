@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
+from scjepa._core.squidpy import graph_call
 from scjepa._warn import warn
 from scjepa.tokens import cache
 from scjepa.tokens.counts import name_of
@@ -102,7 +103,7 @@ def build_neighbor_table(
     Parameters
     ----------
     connectivities, distances
-        ``(n_cells, n_cells)`` sparse matrices as :func:`squidpy.gr.spatial_neighbors` writes them to ``obsp``. Either
+        ``(n_cells, n_cells)`` sparse matrices as squidpy writes them to ``obsp``. Either
         may be ``None``. An edge is an entry that either of them has; the diagonal is left out.
     coordinates
         ``(n_cells, 2)`` or ``(n_cells, 3)`` positions, in any unit.
@@ -136,7 +137,7 @@ def build_neighbor_table(
     if distances is not None and _looks_stale(distances, coordinates):
         warn(
             "The distances stored with the spatial graph do not agree with the coordinates: the graph looks stale "
-            "(cells or coordinates changed after it was built). Rerun squidpy.gr.spatial_neighbors(adata)."
+            f"(cells or coordinates changed after it was built). Build it again: {graph_call()}."
         )
     table = NeighborTable(_nearest(graph, coordinates, n_neighbors))
     if table.short > _SHORT_SHARE * table.n_cells:
@@ -172,7 +173,7 @@ def check_coordinates(coordinates: Any, cell_names: Sequence[str] | None = None)
         raise ValueError(
             f"{name_of('Cell', cell_names, cell)} has the coordinates {given[cell].tolist()}, and so for "
             f"{np.count_nonzero(~finite):,} cells in all: coordinates must be finite numbers. Drop cells with NaN or "
-            "infinite coordinates, then rerun squidpy.gr.spatial_neighbors(adata)."
+            f"infinite coordinates, then build the graph: {graph_call()}."
         )
     return numbers
 
@@ -190,14 +191,14 @@ def _read_graph(connectivities: Any, distances: Any, n_cells: int) -> _Graph:
         _pattern(matrix, n_cells) for matrix in (_without_zeros(connectivities), distances) if matrix is not None
     ]
     if not patterns:
-        raise ValueError("There is no spatial graph. Run squidpy.gr.spatial_neighbors(adata, coord_type='generic').")
+        raise ValueError(f"There is no spatial graph. Build it: {graph_call()}.")
     union = patterns[0] + patterns[1] if len(patterns) == 2 else patterns[0]
     loops = np.repeat(np.arange(n_cells, dtype=union.indices.dtype), np.diff(union.indptr)) == union.indices
     ends = np.concatenate([[0], np.cumsum(~loops)])[union.indptr]
     if ends[-1] == 0:
         raise ValueError(
-            f"The spatial graph of {n_cells:,} cells has no edge. Run squidpy.gr.spatial_neighbors(adata, "
-            "coord_type='generic') again, with a larger radius if it is a radius graph."
+            f"The spatial graph of {n_cells:,} cells has no edge. Build it again, with a larger radius if it is a "
+            f"radius graph, or of nearest neighbors: {graph_call()}."
         )
     return _Graph(ends[:-1], np.diff(ends), union.indices[~loops])
 
@@ -217,8 +218,8 @@ def _pattern(matrix: Any, n_cells: int) -> sparse.csr_array:
     """Return the stored entries of ``matrix`` as a boolean CSR matrix in canonical form."""
     if matrix.shape != (n_cells, n_cells):
         raise ValueError(
-            f"The spatial graph has the shape {matrix.shape}, but there are {n_cells:,} cells: it is stale. Rerun "
-            "squidpy.gr.spatial_neighbors(adata)."
+            f"The spatial graph has the shape {matrix.shape}, but there are {n_cells:,} cells: it is stale. "
+            f"Build it again: {graph_call()}."
         )
     matrix = sparse.csr_array(matrix)
     pattern = sparse.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
@@ -240,7 +241,7 @@ def _check_sections(graph: _Graph, sections: np.ndarray, cell_names: Sequence[st
             f"{np.count_nonzero(across):,} edges of the spatial graph join different sections: "
             f"{name_of('cell', cell_names, cell)} (section {str(sections[cell])!r}) and "
             f"{name_of('cell', cell_names, neighbor)} (section {str(sections[neighbor])!r}), for one. Rebuild "
-            "it by section: sq.gr.spatial_neighbors(adata, library_key=..., coord_type='generic')."
+            f"it by section: {graph_call(library_key=...)}."
         )
 
 
@@ -304,5 +305,5 @@ def _short_message(table: NeighborTable, largest: int) -> str:
     return (
         f"{table.short / table.n_cells:.1%} of the cells ({table.short:,} of {table.n_cells:,}) have fewer than {k} "
         f"neighbors in the spatial graph ({reason}). Their neighborhoods are smaller. For {k} neighbors each: "
-        f"sq.gr.spatial_neighbors(adata, n_neighs={k}, coord_type='generic')."
+        f"{graph_call(k)}."
     )

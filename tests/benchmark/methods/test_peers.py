@@ -7,10 +7,10 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-import squidpy as sq
 from anndata import AnnData
 from scipy import sparse
 
+from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import METHODS, run_method
 
 FEW = {"max_epochs": 6, "epochs": 3}
@@ -40,7 +40,7 @@ def _large():
     obs["technology"] = pd.Categorical(["T"] * n)
     var = pd.DataFrame(index=[f"Gene{i}" for i in range(n_genes)])
     adata = AnnData(sparse.csr_matrix(counts.astype(np.int32)), obs=obs, var=var, obsm={"spatial": place})
-    sq.gr.spatial_neighbors(adata, n_neighs=5, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=5, library_key="section")
     return adata
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from scjepa.benchmark._markdown import scib_note
 from scjepa.benchmark.cells._methods import BATCHES, DROPOUT, FINETUNE, ZERO_SHOT, title_of
 from scjepa.benchmark.cells._scoring import BEFORE, CellScoring
 
@@ -82,7 +83,7 @@ def note(scoring: CellScoring) -> str:
     )
 
 
-def markdown(table: pd.DataFrame, differences: pd.DataFrame, scoring: CellScoring) -> str:
+def markdown(table: pd.DataFrame, differences: pd.DataFrame, scoring: CellScoring, runs: pd.DataFrame) -> str:
     """Return the table: a part for each task, paired differences, and what could not be measured."""
     parts = [note(scoring)]
     scored = table[table["reason"].isna()]
@@ -90,7 +91,9 @@ def markdown(table: pd.DataFrame, differences: pd.DataFrame, scoring: CellScorin
         own = scored[scored["task"] == task]
         if len(own):
             cells = f"{int(own['n_cells'].iloc[0]):,} cells"
-            parts += [f"\n**{heading}**: {own['data'].iloc[0]}, {cells}\n", _scores(own, groups, metrics)]
+            parts += [f"\n**{heading}**: {own['data'].iloc[0]}, {cells}\n"]
+            parts += [scib_note(runs[runs["task"] == task])] if task == BATCHES else []
+            parts += [_scores(own, groups, metrics)]
     parts += ["\n**Configurations**\n", _configurations(scored)] if len(scored) else []
     told = differences[~differences["group"].isin(_UNTOLD)]
     told = told[[metric in _TOLD[task] for task, metric in zip(told["task"], told["metric"], strict=True)]]

@@ -75,7 +75,7 @@ class CellBenchmarkResults:
 
     def markdown(self) -> str:
         """Return the table and the differences as text."""
-        return markdown(self.table(), self.differences(), self._scoring)
+        return markdown(self.table(), self.differences(), self._scoring, self.runs)
 
     def figures(self) -> dict[str, Figure]:
         """Return every figure that the results allow, by name: ``umap``, ``umap_batches``, ``avg_bio``, ``dropout``."""

@@ -12,6 +12,7 @@ from typing import Any
 from scjepa import __version__
 from scjepa._keys import UNLABELLED
 from scjepa.benchmark._run import _seeds, told_cost, warn_of_versions
+from scjepa.benchmark._scoring import scored_with
 from scjepa.benchmark._store import Run, RunKey, Store
 from scjepa.benchmark._units import Data
 from scjepa.benchmark.cells._data import read_corpus, read_target
@@ -202,12 +203,13 @@ def execute(bench: Bench, entry: CellEntry, task: str, seed: int, code: str) -> 
         reason = str(failure)
     except Exception as error:  # noqa: BLE001 - one method must not stop the others; its reason goes into its row
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    of_code = {"scjepa": __version__, "source": source_digest()[:8], **scored_with()}
     about = {
         "seconds": found.took.seconds if reason is None else float("nan"),
         "cpu_seconds": found.took.cpu_seconds if reason is None else float("nan"),
         "peak_gib": _memory.peak_gib(),
         "reason": reason,
-        "versions": f"scjepa={__version__} source={source_digest()[:8]}",
+        "versions": " ".join(f"{name}={found}" for name, found in of_code.items()),
         "info": {"about": entry.method.about},
         "code": code,
     }

@@ -50,7 +50,7 @@ def run_method(
     name
         Name in :data:`METHODS`.
     adata
-        Raw counts, coordinates and the graph of ``squidpy.gr.spatial_neighbors``.
+        Raw counts, coordinates and squidpy's spatial graph.
     seed
         Seed of the method.
     settings

@@ -47,9 +47,9 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def load(path: Path) -> Any:
-    """Import the adapter under a name of its own, so that it does not hide the package it calls."""
-    spec = importlib.util.spec_from_file_location(f"scjepa_adapter_{path.stem}", path)
+def load(path: Path, name: str | None = None) -> Any:
+    """Import a file under a name of its own, so that an adapter does not hide the package it calls."""
+    spec = importlib.util.spec_from_file_location(name or f"scjepa_adapter_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
@@ -68,6 +68,8 @@ def main(adapter: Path, folder: Path) -> None:
     """Run the adapter on the folder's input."""
     # This folder's files are named as packages are.
     sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).parent.resolve()]
+    # Of scjepa adapters have this alone, which needs nothing: how squidpy's functions are called.
+    sys.modules["scjepa_squidpy"] = load(Path(__file__).parents[3] / "_core" / "squidpy.py", "scjepa_squidpy")
     module = load(adapter)
     import numpy as np
     from anndata import read_h5ad

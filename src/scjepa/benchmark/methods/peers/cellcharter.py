@@ -5,7 +5,7 @@ from __future__ import annotations
 import cellcharter
 import scanpy as sc
 import scvi
-import squidpy as sq
+from scjepa_squidpy import spatial_graph
 
 PACKAGES = ("cellcharter", "scvi-tools", "squidpy", "torch")
 
@@ -21,7 +21,7 @@ def run(adata, *, seed, settings, n_niches=None, max_epochs=None):
     model.train(max_epochs=max_epochs, early_stopping=True, enable_progress_bar=False)
     adata.obsm["X_scVI"] = model.get_latent_representation()
     if settings == "tutorial":
-        sq.gr.spatial_neighbors(adata, library_key="section", coord_type="generic", delaunay=True, percentile=99)
+        spatial_graph(adata, "delaunay", library_key="section", percentile=99)
     cellcharter.gr.aggregate_neighbors(
         adata, n_layers=HOPS, use_rep="X_scVI", out_key="X_cellcharter", sample_key="section"
     )

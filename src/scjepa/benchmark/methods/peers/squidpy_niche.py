@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import scanpy as sc
-import squidpy as sq
+from scjepa_squidpy import calculate_niche
 
 PACKAGES = ("squidpy", "scanpy", "spatialleiden")
 
@@ -48,8 +48,8 @@ def run(
     sc.pp.pca(adata, n_comps=min(50, min(adata.shape) - 1), random_state=seed)
     info = {"flavor": flavor}
     if flavor == "cellcharter":
-        mixture = {"distance": HOPS, "aggregation": "mean", "use_rep": "X_pca", "random_state": seed}
-        return _result(adata, flavor, {**mixture, "n_components": n_niches or DEFAULT_NICHES}, info)
+        mixture = {"distance": HOPS, "aggregation": "mean", "use_rep": "X_pca"}
+        return _result(adata, flavor, seed, {**mixture, "n_components": n_niches or DEFAULT_NICHES}, info)
     if flavor == "neighborhood":
         groups = _groups(adata, seed, cell_type_key)
         info["groups"] = cell_type_key or f"{adata.obs[groups].nunique()} Leiden clusters of expression"
@@ -58,10 +58,10 @@ def run(
         plain = {"n_neighbors": N_NEIGHBORS}
     else:
         sc.pp.neighbors(adata, random_state=seed)
-        plain = {"random_state": seed}
+        plain = {}
 
     def at(value):
-        return _result(adata, flavor, {**plain, "resolutions": [value]}, info)
+        return _result(adata, flavor, seed, {**plain, "resolutions": [value]}, info)
 
     if resolutions is None:
         return at(resolution)
@@ -93,13 +93,13 @@ def _matched(at, found, n_niches, least):
     return min(found, key=lambda value: abs(number(value) - n_niches))
 
 
-def _result(adata, flavor, arguments, info):
+def _result(adata, flavor, seed, arguments, info):
     """Call the function and take its column of niches away again."""
     before = set(adata.obs)
-    sq.gr.calculate_niche(adata, flavor=flavor, **arguments)
+    calculate_niche(adata, flavor, seed, **arguments)
     (column,) = set(adata.obs) - before
     clusters = adata.obs.pop(column).astype(str).to_numpy()
-    return {"clusters": clusters, "info": {**_plain(arguments), **info}}
+    return {"clusters": clusters, "info": {**_plain(arguments), "seed": seed, **info}}
 
 
 def _plain(arguments):
