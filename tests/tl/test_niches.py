@@ -237,3 +237,16 @@ def test_a_number_of_niches_that_is_no_whole_number_is_refused(wrong):
         scjepa.tl.niches(adata, n_niches=wrong)
     assert "niche" not in adata.obs
     scjepa.tl.niches(adata, n_niches=np.int64(4))
+
+
+def test_both_flavors_find_clear_niches(rng=np.random.default_rng(0)):
+    places = np.repeat(np.eye(3) * 20, 40, axis=0)
+    adata = ad.AnnData(obsm={"X_stjepa": places + rng.normal(size=places.shape)})
+    found = {}
+    for flavor in ("igraph", "leidenalg"):
+        scjepa.tl.niches(adata, n_niches=3, flavor=flavor)
+        found[flavor] = adata.obs["niche"].to_numpy()
+        assert adata.uns["scjepa"]["niche"]["flavor"] == flavor
+    np.testing.assert_array_equal(found["igraph"], found["leidenalg"])
+    with pytest.raises(ValueError, match="flavor"):
+        scjepa.tl.niches(adata, flavor="louvain")

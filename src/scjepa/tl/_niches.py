@@ -28,6 +28,7 @@ def niches(
     key_added: str = _keys.NICHE,
     random_state: int = 0,
     standardize_by: str | None = None,
+    flavor: str = "igraph",
 ) -> None:
     """Cluster an embedding into niches: nearest-neighbor graph, then Leiden.
 
@@ -57,6 +58,9 @@ def niches(
         Column of ``adata.obs`` within whose groups the embedding is z-scored and then reduced to 30 principal
         components first (:func:`readout`): ``"section"`` when sections differ by batch effects. ``None``: the
         embedding is used as it is.
+    flavor
+        Implementation of Leiden, ``"igraph"`` or ``"leidenalg"``, as in :func:`scanpy.tl.leiden`. Both optimize
+        modularity; where clusters are clear they agree, else their random choices fall differently.
 
     Returns
     -------
@@ -89,9 +93,9 @@ def niches(
         embedding = readout(embedding, groups_of(adata, standardize_by))
     graph = EmbeddingGraph(embedding, n_neighbors, random_state)
     if n_niches is None:
-        found = graph.leiden(resolution, random_state)
+        found = graph.leiden(resolution, random_state, flavor)
     else:
-        found = graph.match(n_niches, random_state, min_share)
+        found = graph.match(n_niches, random_state, min_share, flavor)
         _warn_unmatched(found, n_niches)
     _write_niches(adata, key_added, found)
     _write_graph(adata, graph, use_rep, random_state)
@@ -105,6 +109,7 @@ def niches(
         n_niches=found.n_clusters,
         n_neighbors=graph.n_neighbors,
         random_state=found.seed,
+        flavor=flavor,
     )
 
 
