@@ -14,9 +14,8 @@ import numpy as np
 
 from scjepa.tl._adata import embedding_of, groups_of, record_of
 from scjepa.tl._aggregate import aggregate_neighbors
-from scjepa.tl._niche_estimator import EXPRESSION, NicheReadout
+from scjepa.tl._moments import EXPRESSION
 from scjepa.tl._niche_readout import sources_of
-from scjepa.tl._predictive import PredictiveComponents
 from scjepa.tl._readout import principal_axes, readout
 from scjepa.tl._spatial import spatial_graph_of
 
@@ -94,6 +93,8 @@ def _anew(adata: AnnData, by: Any) -> np.ndarray:
 
 def _sources(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step | None:
     """Apply a fitted read-out of several sources, of which this one is another embedding."""
+    from scjepa.tl._niche_estimator import NicheReadout  # loads scikit-learn
+
     fitted = NicheReadout.from_dict(note["fitted"])
     if source not in fitted.sources_:
         return None
@@ -103,6 +104,8 @@ def _sources(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step | No
 
 
 def _components(adata: AnnData, note: Mapping[str, Any]) -> _Step:
+    from scjepa.tl._predictive import PredictiveComponents  # loads scikit-learn
+
     fitted, groups = PredictiveComponents.from_dict(note["fitted"]), _anew(adata, note.get("by"))
     return lambda values: fitted.transform(values, groups)
 
