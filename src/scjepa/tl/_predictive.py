@@ -73,8 +73,8 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         ``(n_components,)`` canonical correlations :math:`\rho`, falling.
     chance_
         The largest correlation to expect where nothing around a cell predicts it: found by dealing the cells out anew
-        over the graph, with a margin of about two standard deviations. With :math:`n` cells and :math:`p` principal components it is somewhat
-        above :math:`2 \sqrt{p / n}` (Wachter 1980), for neighborhoods overlap.
+        over the graph, with a margin of about two standard deviations. With :math:`n` cells and :math:`p` principal
+        components it is somewhat above :math:`2 \sqrt{p / n}` (Wachter 1980), for neighborhoods overlap.
     loadings_
         ``(n_features, n_components)``: weight of each standardized feature in each component.
     means_, scales_
