@@ -83,7 +83,7 @@ def test_what_cannot_be_is_told_before_anything_is_done(tissue):
     for n_niches, error in ((0, ValueError), (601, ValueError), (2.5, TypeError)):
         with pytest.raises(error, match="n_niches must"):
             find_niches(tissue, n_niches=n_niches, key_added="domain")
-    with pytest.raises(TypeError, match="model must be a trained scjepa.STJEPA, or None; found str"):
+    with pytest.raises(TypeError, match=r"model must be a trained scjepa.STJEPA, or None; found str"):
         find_niches(tissue, "base", key_added="domain")
     with pytest.raises(TypeError, match="Expected an AnnData object"):
         find_niches(tissue.X)

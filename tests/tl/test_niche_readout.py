@@ -46,7 +46,7 @@ def tissue(make_layers):
     return _with_embedding(make_layers())
 
 
-# -- what it is --------------------------------------------------------------------------------------------------------
+# -- what it is ------------------------------------------------------------------------------------------------------
 
 
 def test_it_is_weighed_components_beside_those_of_the_rings(tissue):
@@ -109,7 +109,7 @@ def test_planted_layers_are_found(make_layers):
     assert scjepa.metrics.nmi(adata.obs["layer"], adata.obs["niche"]) > 0.8
 
 
-# -- what changes nothing ----------------------------------------------------------------------------------------------
+# -- what changes nothing --------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=10, deadline=None)
@@ -172,7 +172,7 @@ def test_backed_and_lazy_counts_give_the_same(tissue, tmp_path):
         np.testing.assert_allclose(other.obsm[KEY], expected, atol=1e-5)
 
 
-# -- alignment ----------------------------------------------------------------------------------------------------------
+# -- alignment -------------------------------------------------------------------------------------------------------
 
 
 def test_sections_of_one_tissue_are_scaled(make_layers):
@@ -189,7 +189,9 @@ def test_sections_that_differ_in_what_they_are_are_centered_and_the_user_is_told
     moved = adata.X.toarray()
     moved[600:] = np.roll(moved[600:], 20, axis=1)  # other genes tell the layers there
     adata.X = sparse.csr_matrix(moved)
-    with pytest.warns(UserWarning, match=r"adata.obs\['section'\] differ in what they consist of.*align='none'") as told:
+    with pytest.warns(
+        UserWarning, match=r"adata.obs\['section'\] differ in what they consist of.*align='none'"
+    ) as told:
         niche_readout(adata, "X")
     assert [one.filename for one in told] == [__file__]
     fitted = niche_readout_of(adata)
@@ -222,7 +224,7 @@ def test_similarity_is_of_large_sections_alone():
     assert section_similarity(scores, np.repeat([0, 1], [350, 50])) == 1.0
 
 
-# -- what is wrong --------------------------------------------------------------------------------------------------------
+# -- what is wrong ---------------------------------------------------------------------------------------------------
 
 
 def test_noise_is_told(tissue, make_graph):
@@ -320,5 +322,5 @@ def test_without_counts_the_embedding_alone_is_read(tissue):
     niche_readout(adata)
     assert niche_readout_of(adata).sources_ == ["X_stjepa_cell"]
     del adata.obsm["X_stjepa_cell"]
-    with pytest.raises(ValueError, match="adata.X is empty"):
+    with pytest.raises(ValueError, match=r"adata.X is empty"):
         niche_readout(adata, "X")

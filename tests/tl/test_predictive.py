@@ -1,4 +1,4 @@
-"""Predictive components: what they are, that nothing but the data matters to them, and data that has nothing to give."""
+"""Predictive components: what they are, what changes nothing, and data that has nothing to give."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_cells_without_neighbors_take_no_part_and_do_not_count(make_graph):
     assert found.correlations_[0] < found.chance_
 
 
-# -- what changes nothing ----------------------------------------------------------------------------------------------
+# -- what changes nothing --------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=12, deadline=None)
@@ -222,7 +222,7 @@ def test_a_section_named_all_is_not_all_of_several(tissue):
     np.testing.assert_array_equal(found.transform(tissue.X), found.transform(tissue.X, ["new"] * 600))
 
 
-# -- containers ----------------------------------------------------------------------------------------------------------
+# -- containers ------------------------------------------------------------------------------------------------------
 
 
 def test_counts_may_be_dense_of_any_sparse_form_lazy_or_on_disk(tissue, fitted, tmp_path):
@@ -273,7 +273,7 @@ def test_an_embedding_far_from_zero_keeps_its_digits(make_graph):
     np.testing.assert_allclose(near.correlations_, far.correlations_, atol=1e-4)
 
 
-# -- bad input -----------------------------------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------------------------
 
 
 def test_constant_genes_are_nothing_and_of_others_nothing_changes(tissue, fitted):
@@ -379,7 +379,7 @@ def test_wrong_data_is_told(tissue, fitted):
             PredictiveComponents(target_sum=SUM).fit(counts, _edges(tissue))
 
 
-# -- of AnnData ----------------------------------------------------------------------------------------------------------
+# -- of AnnData ------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_written_and_read_again(tissue, tmp_path, snapshot):
