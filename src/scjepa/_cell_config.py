@@ -5,11 +5,12 @@ The same style, and the same overriding, as :mod:`scjepa._config`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from scjepa._config import Idle, TrainConfig, _one_of, _override, _positive, _within, unknown_name, warn_of_idle
+from scjepa._config import TrainConfig, _one_of, _override, _positive, _within, unknown_name
+from scjepa._core.idle import IDLE_OF_CELLS, warn_of_idle
 from scjepa._core.plain import take_plain
 
 
@@ -430,46 +431,6 @@ CELL_PRESETS: dict[str, CellJEPAConfig] = {
 """``demo`` for a laptop, ``base`` to begin with, ``paper`` the paper's model; ``modules``: gene modules as tokens."""
 
 
-def _idle_objective(part: str, objective: Callable[[CellJEPAConfig], CellObjectiveConfig]) -> tuple[Idle, ...]:
-    """Return the options of an objective that do nothing where a weight is 0, or the other form is taken."""
-
-    def alone(config: CellJEPAConfig) -> bool:
-        return config.tokens.unit == "gene" and objective(config).jepa_weight == 0
-
-    of_jepa = ("jepa_distance", "predictor", "target_view", "target_norm", "variance_weight", "covariance_weight")
-    of_contrast = ("contrast", "temperature", "similarity", "self_pairs")
-    return (
-        (part, of_jepa, alone, f"{part}.jepa_weight is 0"),
-        (part, of_contrast, lambda c: objective(c).contrast_weight == 0, f"{part}.contrast_weight is 0"),
-        (
-            part,
-            ("temperature",),
-            lambda c: objective(c).contrast_weight > 0 and objective(c).contrast != "supervised",
-            f"{part}.contrast is not 'supervised'",
-        ),
-        (
-            part,
-            ("similarity",),
-            lambda c: objective(c).contrast_weight > 0 and objective(c).contrast == "supervised",
-            f"{part}.contrast is 'supervised'",
-        ),
-    )
-
-
-_IDLE: tuple[Idle, ...] = (
-    *_idle_objective("objective", lambda c: c.objective),
-    *_idle_objective("finetuning.objective", lambda c: c.finetuning.objective),
-    *_idle_objective("perturbation.objective", lambda c: c.perturbation.objective),
-    ("training", ("decay",), lambda c: c.training.schedule != "steps", "training.schedule is not 'steps'"),
-    (
-        "training",
-        ("final_learning_rate",),
-        lambda c: c.training.schedule == "steps",
-        "training.schedule is 'steps'",
-    ),
-)
-
-
 def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJEPAConfig:
     """Return the configuration of ``preset`` with the given parts overridden.
 
@@ -494,5 +455,5 @@ def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJE
         raise ValueError(unknown_name("preset", preset, CELL_PRESETS))
     changes = {name: part for name, part in parts.items() if part is not None}
     resolved = _override(config, changes)
-    warn_of_idle(resolved, changes, _IDLE)
+    warn_of_idle(resolved, changes, IDLE_OF_CELLS)
     return resolved

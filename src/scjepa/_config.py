@@ -6,14 +6,14 @@ A preset is a starting point: each part can be overridden by a mapping or by a d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
+from scjepa._core.idle import IDLE, warn_of_idle
 from scjepa._core.plain import take_plain
-from scjepa._warn import warn
 
 
 def _number(owner: object, name: str) -> Any:
@@ -450,60 +450,6 @@ different); ``paper_ablation`` and ``paper`` the paper's models. ``demo`` and ``
 shorter and a longer time."""
 
 
-_OF_LEJEPA = ("n_views", "sigreg_share", "adversarial_weight")
-"""Options of an objective that ``"lejepa"`` alone reads; ``sigreg_projections`` may be read by either."""
-
-_READ_BY_LEJEPA = ("name", "sigreg_projections", *_OF_LEJEPA)
-_NOT_LEJEPA = tuple(f.name for f in fields(ObjectiveConfig) if f.name not in _READ_BY_LEJEPA)
-
-Idle = tuple[str, tuple[str, ...], Callable[[Any], bool], str]
-"""Options that do nothing: their part, their names, in which configurations, and why."""
-
-_IDLE: tuple[Idle, ...] = (
-    ("objective", _NOT_LEJEPA, lambda c: c.objective.name == "lejepa", "objective.name is 'lejepa'"),
-    ("masking", ("n_masks", "query_fraction"), lambda c: c.objective.name == "lejepa", "objective.name is 'lejepa'"),
-    ("objective", _OF_LEJEPA, lambda c: c.objective.name == "ijepa", "objective.name is 'ijepa'"),
-    (
-        "objective",
-        ("sigreg_projections",),
-        lambda c: c.objective.name == "ijepa" and c.objective.sigreg_weight == 0,
-        "objective.sigreg_weight is 0",
-    ),
-    ("objective", ("nearby_steps",), lambda c: c.objective.nearby_weight == 0, "objective.nearby_weight is 0"),
-    ("objective", ("cell_weight",), lambda c: c.tokens.summed, "tokens.tokenizer is 'neighborhood'"),
-    ("encoder", ("n_bins",), lambda c: c.encoder.value != "bins", "encoder.value is not 'bins'"),
-    ("masking", ("metatoken_dropout",), lambda c: not c.encoder.metatoken, "encoder.metatoken is False"),
-)
-
-
-def warn_of_idle(config: Any, changes: Mapping[str, Any], idle: Sequence[Idle]) -> None:
-    """Warn of options that a call names and that do nothing in what comes of it.
-
-    Parameters
-    ----------
-    config
-        The configuration with the changes.
-    changes
-        Changes by part; those that are mappings name options.
-    idle
-        Options that do nothing.
-    """
-    for part, names, when, why in idle:
-        owner, _, inner = part.partition(".")
-        change = changes.get(owner)
-        change = change.get(inner) if inner and isinstance(change, Mapping) else change
-        named = [name for name in names if isinstance(change, Mapping) and name in change]
-        off = [name for name in named if getattr(_part(config, part), name) != 0]  # 0 says that nothing is meant
-        if off and when(config):
-            warn(f"{', '.join(f'{part}.{name}' for name in off)} does nothing here, for {why}.")
-
-
-def _part(config: Any, name: str) -> Any:
-    for step in name.split("."):
-        config = getattr(config, step)
-    return config
-
-
 def unknown_name(kind: str, name: object, known: Any) -> str:
     """Return the sentence of an error about a name that is not known, with the nearest that is."""
     known = sorted(map(str, known))
@@ -562,5 +508,5 @@ def resolve(preset: str | STJEPAConfig = "base", **parts: Any) -> STJEPAConfig:
         parts["objective"] = {"name": parts["objective"]}
     changes = {name: part for name, part in parts.items() if part is not None}
     resolved = _override(config, changes)
-    warn_of_idle(resolved, changes, _IDLE)
+    warn_of_idle(resolved, changes, IDLE)
     return resolved

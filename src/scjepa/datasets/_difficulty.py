@@ -66,10 +66,10 @@ class Difficulty:
     gradient: float
 
     def __post_init__(self) -> None:
-        take_plain(self)
         for name in self.__dataclass_fields__:
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"Difficulty.{name} must be a number of at least 0, found {getattr(self, name)!r}.")
+        take_plain(self)
         _within(self, 0.0, 1.0, "niche_genes", "opposed", "background", "capture")
         _positive(self, "capture")
 
