@@ -9,40 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from numbers import Real
 from typing import Any
 
+from scjepa._core.checks import number, one_of, positive, within
 from scjepa._core.idle import IDLE, warn_of_idle
 from scjepa._core.plain import take_plain
-
-
-def _number(owner: object, name: str) -> Any:
-    """Return the value of an option that is one number."""
-    value = getattr(owner, name)
-    if not isinstance(value, Real):
-        raise TypeError(f"{type(owner).__name__}.{name} must be a number, found {value!r}.")
-    return value
-
-
-def _positive(owner: object, *names: str) -> None:
-    for name in names:
-        value = _number(owner, name)
-        if isinstance(value, bool) or not value > 0:
-            raise ValueError(f"{type(owner).__name__}.{name} must be positive, found {value!r}.")
-
-
-def _within(owner: object, low: float, high: float, *names: str) -> None:
-    for name in names:
-        value = _number(owner, name)
-        if not low <= value <= high:
-            raise ValueError(f"{type(owner).__name__}.{name} must lie in [{low}, {high}], found {value!r}.")
-
-
-def _one_of(owner: object, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(owner, name)
-    if value not in choices:
-        raise ValueError(f"{type(owner).__name__}.{name} must be one of {', '.join(choices)}; found {value!r}.")
-
 
 _SIGNED = ("pearson_residuals", "seurat_v3")
 """Normalizations that give fewer counts than expected a negative value."""
@@ -80,9 +51,9 @@ class TokenConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _positive(self, "n_tokens", "n_neighbors")
-        _one_of(self, "ties", ("order", "shared"))
-        _one_of(self, "tokenizer", ("graph", "neighborhood"))
+        positive(self, "n_tokens", "n_neighbors")
+        one_of(self, "ties", ("order", "shared"))
+        one_of(self, "tokenizer", ("graph", "neighborhood"))
 
     @property
     def summed(self) -> bool:
@@ -158,9 +129,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std", "n_bins")
-        _within(self, 0.0, 1.0, "dropout")
-        _one_of(self, "value_scale", ("log1p", "identity"))
+        positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std", "n_bins")
+        within(self, 0.0, 1.0, "dropout")
+        one_of(self, "value_scale", ("log1p", "identity"))
         if self.width % self.n_heads:
             raise ValueError(
                 f"EncoderConfig.width ({self.width}) must be a multiple of n_heads ({self.n_heads}); "
@@ -197,12 +168,12 @@ class MaskingConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        if not 0 < _number(self, "ratio") < 1:
+        if not 0 < number(self, "ratio") < 1:
             raise ValueError(f"MaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
-        if not 0 < _number(self, "query_fraction") <= 1:
+        if not 0 < number(self, "query_fraction") <= 1:
             raise ValueError(f"MaskingConfig.query_fraction must lie in (0, 1], found {self.query_fraction!r}.")
-        _positive(self, "n_masks")
-        _within(self, 0.0, 1.0, "metatoken_dropout")
+        positive(self, "n_masks")
+        within(self, 0.0, 1.0, "metatoken_dropout")
 
 
 _PREDICTED = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
@@ -282,15 +253,15 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _positive(self, "predictor_layers", "sigreg_projections")
-        _within(self, 0.0, 1.0, "sigreg_share")
+        positive(self, "predictor_layers", "sigreg_projections")
+        within(self, 0.0, 1.0, "sigreg_share")
         if self.n_views < 2:
             raise ValueError(f"ObjectiveConfig.n_views must be 2 or more, found {self.n_views!r}.")
-        _one_of(self, "query", ("gene", "rank"))
-        _one_of(self, "target_view", ("all", "masked"))
-        _one_of(self, "target_norm", ("layer", "none"))
-        _positive(self, "nearby_steps")
-        _one_of(self, "pooled", ("predicted", "agreed"))
+        one_of(self, "query", ("gene", "rank"))
+        one_of(self, "target_view", ("all", "masked"))
+        one_of(self, "target_norm", ("layer", "none"))
+        positive(self, "nearby_steps")
+        one_of(self, "pooled", ("predicted", "agreed"))
         for name in (*_PREDICTED, "variance_weight", "covariance_weight", "sigreg_weight", "adversarial_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"ObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
@@ -357,11 +328,11 @@ class TrainConfig:
             raise ValueError("TrainConfig needs max_steps or max_epochs.")
         for name in ("max_steps", "max_epochs", "clip"):
             if getattr(self, name) is not None:
-                _positive(self, name)
-        _one_of(self, "batches", ("section", "mixed"))
-        _positive(self, "batch_size", "learning_rate")
-        _within(self, 0.0, 1.0, "warmup", "ema_start", "ema_end")
-        _within(self, 0.0, 0.5, "validation_size")
+                positive(self, name)
+        one_of(self, "batches", ("section", "mixed"))
+        positive(self, "batch_size", "learning_rate")
+        within(self, 0.0, 1.0, "warmup", "ema_start", "ema_end")
+        within(self, 0.0, 0.5, "validation_size")
         if self.weight_decay < 0 or self.final_weight_decay < 0 or self.final_learning_rate < 0:
             raise ValueError("TrainConfig: weight decay and final learning rate must not be negative.")
 

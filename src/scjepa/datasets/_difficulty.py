@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scjepa._config import _positive, _within, unknown_name
+from scjepa._config import unknown_name
+from scjepa._core.checks import positive, within
 from scjepa._core.plain import take_plain
 from scjepa._keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
 
@@ -70,8 +71,8 @@ class Difficulty:
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"Difficulty.{name} must be a number of at least 0, found {getattr(self, name)!r}.")
         take_plain(self)
-        _within(self, 0.0, 1.0, "niche_genes", "opposed", "background", "capture")
-        _positive(self, "capture")
+        within(self, 0.0, 1.0, "niche_genes", "opposed", "background", "capture")
+        positive(self, "capture")
 
 
 DIFFICULTIES: Mapping[str, Difficulty] = MappingProxyType(

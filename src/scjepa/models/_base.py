@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -29,15 +28,13 @@ from scjepa.models._device import check_device, device_of
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
 from scjepa.models._fields import keys_for
 from scjepa.models._history import extend, frame
-from scjepa.models._run_options import changed, check_effects, check_trainer_arguments
+from scjepa.models._run_options import changed, check_effects, check_trainer_arguments, marks_of
 from scjepa.models._setups import SET_UPS, whole
 from scjepa.nn import Towers
 from scjepa.tokens.batches import TableSource, TokenSource
-from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
 from scjepa.training.history import History
-from scjepa.training.state import MAY_DIFFER, flat
 
 
 @dataclass(frozen=True)
@@ -307,7 +304,7 @@ class JEPAModel(BaseModelClass):
             monitor,
             seed=self.seed,
             sections=task.sections,
-            marks=partial(self._marks, task, config),
+            marks=lambda: marks_of(self.vocabulary, self.seed, task, config, self._options_of_run()),
             steps_before=self.n_steps_,
         )
         try:
@@ -326,19 +323,6 @@ class JEPAModel(BaseModelClass):
         """Return what is to be trained, and on which cells."""
         data = self._own_tables()
         return Task(self.module, self._source_of(data), data.sections, *self._split(data, validation_size, validation))
-
-    def _marks(self, task: Task, config: TrainConfig) -> dict[str, Any]:
-        """Return what is trained on what, for checkpoints: digests of the data, and options by name."""
-        training = {name: value for name, value in asdict(config).items() if name not in MAY_DIFFER}
-        sections = np.empty(0) if task.sections is None else task.sections
-        return {
-            "genes": digest(self.vocabulary.names),
-            "cells or counts": digest(*task.source.arrays()),
-            "labels": digest(*task.source.other_arrays()),
-            "training cells": digest(task.train_cells, task.held_out, sections),
-            "seed": self.seed,
-            **flat({**self._options_of_run(), "training": training}),
-        }
 
     def _options_of_run(self) -> dict[str, Any]:
         """Return the options that a run depends on, those of its optimization left out."""

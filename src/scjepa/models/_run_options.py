@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 
 from scjepa._config import TrainConfig, unknown_name
+from scjepa.tokens.cache import digest
+from scjepa.tokens.vocabulary import Vocabulary
+from scjepa.training.state import MAY_DIFFER, flat
 
 
 def changed(
@@ -51,3 +55,29 @@ def check_trainer_arguments(arguments: Mapping[str, Any], options: set[str]) -> 
     for name in arguments:
         if name not in known:
             raise TypeError(unknown_name("argument of train()", name, known | options))
+
+
+def marks_of(
+    vocabulary: Vocabulary, seed: int, task: Any, config: TrainConfig, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what is trained on what, for checkpoints: digests of the data, and options by name.
+
+    Parameters
+    ----------
+    task
+        A :class:`~scjepa.models._base.Task`.
+    config
+        Optimization.
+    options
+        What else the run depends on, by part and name.
+    """
+    training = {name: value for name, value in asdict(config).items() if name not in MAY_DIFFER}
+    sections = np.empty(0) if task.sections is None else task.sections
+    return {
+        "genes": digest(vocabulary.names),
+        "cells or counts": digest(*task.source.arrays()),
+        "labels": digest(*task.source.other_arrays()),
+        "training cells": digest(task.train_cells, task.held_out, sections),
+        "seed": seed,
+        **flat({**options, "training": training}),
+    }
