@@ -8,6 +8,7 @@ import pytest
 from scjepa import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, TrainConfig
 from scjepa._cell_config import resolve_cells
 from scjepa._config import resolve
+from scjepa._core.idle import OF_IJEPA, OF_LEJEPA
 
 
 def test_presets_hold_the_papers_values():
@@ -139,3 +140,9 @@ def test_options_with_an_effect_and_those_set_to_0_are_not_told():
         resolve_cells("base", objective={"jepa_weight": 0}, training={"schedule": "steps", "decay": 0.5})
         for name in PRESETS:
             resolve(name, training={"max_steps": 3})
+
+
+def test_every_option_of_an_objective_is_read_by_the_one_or_the_other():
+    both = {"name", "sigreg_projections"}
+    assert {*OF_LEJEPA, *OF_IJEPA} | both == set(ObjectiveConfig.__dataclass_fields__)
+    assert not {*OF_LEJEPA} & {*OF_IJEPA}

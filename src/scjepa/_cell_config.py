@@ -5,11 +5,13 @@ The same style, and the same overriding, as :mod:`scjepa._config`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from scjepa._config import Idle, TrainConfig, _one_of, _override, _positive, _within, unknown_name, warn_of_idle
+from scjepa._config import TrainConfig, _override, unknown_name
+from scjepa._core.checks import one_of, positive, within
+from scjepa._core.idle import IDLE_OF_CELLS, warn_of_idle
 from scjepa._core.plain import take_plain
 
 
@@ -42,11 +44,11 @@ class CellTokenConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _positive(self, "n_tokens")
+        positive(self, "n_tokens")
         if self.n_embedded is not None:
-            _positive(self, "n_embedded")
-        _one_of(self, "unit", ("gene", "module"))
-        _one_of(self, "kept", ("top", "spread"))
+            positive(self, "n_embedded")
+        one_of(self, "unit", ("gene", "module"))
+        one_of(self, "kept", ("top", "spread"))
         if not 2 <= self.n_bins <= 2**16:
             raise ValueError(f"CellTokenConfig.n_bins must lie in [2, 65536], found {self.n_bins!r}.")
 
@@ -88,9 +90,9 @@ class CellEncoderConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std")
-        _within(self, 0.0, 1.0, "dropout")
-        _one_of(self, "cls", ("learned", "mean"))
+        positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std")
+        within(self, 0.0, 1.0, "dropout")
+        one_of(self, "cls", ("learned", "mean"))
         if self.width % self.n_heads:
             raise ValueError(
                 f"CellEncoderConfig.width ({self.width}) must be a multiple of n_heads ({self.n_heads}); "
@@ -203,13 +205,13 @@ class CellObjectiveConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _one_of(self, "contrast", ("supervised", "original", "scgpt"))
-        _one_of(self, "target_view", ("all", "masked"))
-        _one_of(self, "target_norm", ("none", "batch"))
-        _one_of(self, "jepa_distance", ("cosine", "squared"))
-        _one_of(self, "predictor", ("mlp", "none"))
-        _positive(self, "temperature")
-        _within(self, -1.0, 1.0, "similarity")
+        one_of(self, "contrast", ("supervised", "original", "scgpt"))
+        one_of(self, "target_view", ("all", "masked"))
+        one_of(self, "target_norm", ("none", "batch"))
+        one_of(self, "jepa_distance", ("cosine", "squared"))
+        one_of(self, "predictor", ("mlp", "none"))
+        positive(self, "temperature")
+        within(self, -1.0, 1.0, "similarity")
         for name in (*_CELL_WEIGHTS, "variance_weight", "covariance_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"CellObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
@@ -244,8 +246,8 @@ class CellTrainConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of(self, "optimizer", ("adamw", "adam"))
-        _one_of(self, "schedule", ("cosine", "steps"))
+        one_of(self, "optimizer", ("adamw", "adam"))
+        one_of(self, "schedule", ("cosine", "steps"))
         if not 0 < self.decay <= 1:
             raise ValueError(f"CellTrainConfig.decay must lie in (0, 1], found {self.decay!r}.")
 
@@ -318,7 +320,7 @@ class PerturbationConfig:
             )
         if self.objective.reconstruction_weight <= 0:
             raise ValueError("PerturbationConfig.objective.reconstruction_weight must be positive.")
-        _positive(self, "n_tokens")
+        positive(self, "n_tokens")
         if self.delta_weight < 0:
             raise ValueError(f"PerturbationConfig.delta_weight must not be negative, found {self.delta_weight!r}.")
 
@@ -430,46 +432,6 @@ CELL_PRESETS: dict[str, CellJEPAConfig] = {
 """``demo`` for a laptop, ``base`` to begin with, ``paper`` the paper's model; ``modules``: gene modules as tokens."""
 
 
-def _idle_objective(part: str, objective: Callable[[CellJEPAConfig], CellObjectiveConfig]) -> tuple[Idle, ...]:
-    """Return the options of an objective that do nothing where a weight is 0, or the other form is taken."""
-
-    def alone(config: CellJEPAConfig) -> bool:
-        return config.tokens.unit == "gene" and objective(config).jepa_weight == 0
-
-    of_jepa = ("jepa_distance", "predictor", "target_view", "target_norm", "variance_weight", "covariance_weight")
-    of_contrast = ("contrast", "temperature", "similarity", "self_pairs")
-    return (
-        (part, of_jepa, alone, f"{part}.jepa_weight is 0"),
-        (part, of_contrast, lambda c: objective(c).contrast_weight == 0, f"{part}.contrast_weight is 0"),
-        (
-            part,
-            ("temperature",),
-            lambda c: objective(c).contrast_weight > 0 and objective(c).contrast != "supervised",
-            f"{part}.contrast is not 'supervised'",
-        ),
-        (
-            part,
-            ("similarity",),
-            lambda c: objective(c).contrast_weight > 0 and objective(c).contrast == "supervised",
-            f"{part}.contrast is 'supervised'",
-        ),
-    )
-
-
-_IDLE: tuple[Idle, ...] = (
-    *_idle_objective("objective", lambda c: c.objective),
-    *_idle_objective("finetuning.objective", lambda c: c.finetuning.objective),
-    *_idle_objective("perturbation.objective", lambda c: c.perturbation.objective),
-    ("training", ("decay",), lambda c: c.training.schedule != "steps", "training.schedule is not 'steps'"),
-    (
-        "training",
-        ("final_learning_rate",),
-        lambda c: c.training.schedule == "steps",
-        "training.schedule is 'steps'",
-    ),
-)
-
-
 def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJEPAConfig:
     """Return the configuration of ``preset`` with the given parts overridden.
 
@@ -494,5 +456,5 @@ def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJE
         raise ValueError(unknown_name("preset", preset, CELL_PRESETS))
     changes = {name: part for name, part in parts.items() if part is not None}
     resolved = _override(config, changes)
-    warn_of_idle(resolved, changes, _IDLE)
+    warn_of_idle(resolved, changes, IDLE_OF_CELLS)
     return resolved

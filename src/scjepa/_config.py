@@ -6,43 +6,14 @@ A preset is a starting point: each part can be overridden by a mapping or by a d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from numbers import Real
 from typing import Any
 
+from scjepa._core.checks import number, one_of, positive, within
+from scjepa._core.idle import IDLE, warn_of_idle
 from scjepa._core.plain import take_plain
-from scjepa._warn import warn
-
-
-def _number(owner: object, name: str) -> Any:
-    """Return the value of an option that is one number."""
-    value = getattr(owner, name)
-    if not isinstance(value, Real):
-        raise TypeError(f"{type(owner).__name__}.{name} must be a number, found {value!r}.")
-    return value
-
-
-def _positive(owner: object, *names: str) -> None:
-    for name in names:
-        value = _number(owner, name)
-        if isinstance(value, bool) or not value > 0:
-            raise ValueError(f"{type(owner).__name__}.{name} must be positive, found {value!r}.")
-
-
-def _within(owner: object, low: float, high: float, *names: str) -> None:
-    for name in names:
-        value = _number(owner, name)
-        if not low <= value <= high:
-            raise ValueError(f"{type(owner).__name__}.{name} must lie in [{low}, {high}], found {value!r}.")
-
-
-def _one_of(owner: object, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(owner, name)
-    if value not in choices:
-        raise ValueError(f"{type(owner).__name__}.{name} must be one of {', '.join(choices)}; found {value!r}.")
-
 
 _SIGNED = ("pearson_residuals", "seurat_v3")
 """Normalizations that give fewer counts than expected a negative value."""
@@ -80,9 +51,9 @@ class TokenConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _positive(self, "n_tokens", "n_neighbors")
-        _one_of(self, "ties", ("order", "shared"))
-        _one_of(self, "tokenizer", ("graph", "neighborhood"))
+        positive(self, "n_tokens", "n_neighbors")
+        one_of(self, "ties", ("order", "shared"))
+        one_of(self, "tokenizer", ("graph", "neighborhood"))
 
     @property
     def summed(self) -> bool:
@@ -158,9 +129,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std", "n_bins")
-        _within(self, 0.0, 1.0, "dropout")
-        _one_of(self, "value_scale", ("log1p", "identity"))
+        positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std", "n_bins")
+        within(self, 0.0, 1.0, "dropout")
+        one_of(self, "value_scale", ("log1p", "identity"))
         if self.width % self.n_heads:
             raise ValueError(
                 f"EncoderConfig.width ({self.width}) must be a multiple of n_heads ({self.n_heads}); "
@@ -197,12 +168,12 @@ class MaskingConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        if not 0 < _number(self, "ratio") < 1:
+        if not 0 < number(self, "ratio") < 1:
             raise ValueError(f"MaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
-        if not 0 < _number(self, "query_fraction") <= 1:
+        if not 0 < number(self, "query_fraction") <= 1:
             raise ValueError(f"MaskingConfig.query_fraction must lie in (0, 1], found {self.query_fraction!r}.")
-        _positive(self, "n_masks")
-        _within(self, 0.0, 1.0, "metatoken_dropout")
+        positive(self, "n_masks")
+        within(self, 0.0, 1.0, "metatoken_dropout")
 
 
 _PREDICTED = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
@@ -282,15 +253,15 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _positive(self, "predictor_layers", "sigreg_projections")
-        _within(self, 0.0, 1.0, "sigreg_share")
+        positive(self, "predictor_layers", "sigreg_projections")
+        within(self, 0.0, 1.0, "sigreg_share")
         if self.n_views < 2:
             raise ValueError(f"ObjectiveConfig.n_views must be 2 or more, found {self.n_views!r}.")
-        _one_of(self, "query", ("gene", "rank"))
-        _one_of(self, "target_view", ("all", "masked"))
-        _one_of(self, "target_norm", ("layer", "none"))
-        _positive(self, "nearby_steps")
-        _one_of(self, "pooled", ("predicted", "agreed"))
+        one_of(self, "query", ("gene", "rank"))
+        one_of(self, "target_view", ("all", "masked"))
+        one_of(self, "target_norm", ("layer", "none"))
+        positive(self, "nearby_steps")
+        one_of(self, "pooled", ("predicted", "agreed"))
         for name in (*_PREDICTED, "variance_weight", "covariance_weight", "sigreg_weight", "adversarial_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"ObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
@@ -357,11 +328,11 @@ class TrainConfig:
             raise ValueError("TrainConfig needs max_steps or max_epochs.")
         for name in ("max_steps", "max_epochs", "clip"):
             if getattr(self, name) is not None:
-                _positive(self, name)
-        _one_of(self, "batches", ("section", "mixed"))
-        _positive(self, "batch_size", "learning_rate")
-        _within(self, 0.0, 1.0, "warmup", "ema_start", "ema_end")
-        _within(self, 0.0, 0.5, "validation_size")
+                positive(self, name)
+        one_of(self, "batches", ("section", "mixed"))
+        positive(self, "batch_size", "learning_rate")
+        within(self, 0.0, 1.0, "warmup", "ema_start", "ema_end")
+        within(self, 0.0, 0.5, "validation_size")
         if self.weight_decay < 0 or self.final_weight_decay < 0 or self.final_learning_rate < 0:
             raise ValueError("TrainConfig: weight decay and final learning rate must not be negative.")
 
@@ -450,60 +421,6 @@ different); ``paper_ablation`` and ``paper`` the paper's models. ``demo`` and ``
 shorter and a longer time."""
 
 
-_OF_LEJEPA = ("n_views", "sigreg_share", "adversarial_weight")
-"""Options of an objective that ``"lejepa"`` alone reads; ``sigreg_projections`` may be read by either."""
-
-_READ_BY_LEJEPA = ("name", "sigreg_projections", *_OF_LEJEPA)
-_NOT_LEJEPA = tuple(f.name for f in fields(ObjectiveConfig) if f.name not in _READ_BY_LEJEPA)
-
-Idle = tuple[str, tuple[str, ...], Callable[[Any], bool], str]
-"""Options that do nothing: their part, their names, in which configurations, and why."""
-
-_IDLE: tuple[Idle, ...] = (
-    ("objective", _NOT_LEJEPA, lambda c: c.objective.name == "lejepa", "objective.name is 'lejepa'"),
-    ("masking", ("n_masks", "query_fraction"), lambda c: c.objective.name == "lejepa", "objective.name is 'lejepa'"),
-    ("objective", _OF_LEJEPA, lambda c: c.objective.name == "ijepa", "objective.name is 'ijepa'"),
-    (
-        "objective",
-        ("sigreg_projections",),
-        lambda c: c.objective.name == "ijepa" and c.objective.sigreg_weight == 0,
-        "objective.sigreg_weight is 0",
-    ),
-    ("objective", ("nearby_steps",), lambda c: c.objective.nearby_weight == 0, "objective.nearby_weight is 0"),
-    ("objective", ("cell_weight",), lambda c: c.tokens.summed, "tokens.tokenizer is 'neighborhood'"),
-    ("encoder", ("n_bins",), lambda c: c.encoder.value != "bins", "encoder.value is not 'bins'"),
-    ("masking", ("metatoken_dropout",), lambda c: not c.encoder.metatoken, "encoder.metatoken is False"),
-)
-
-
-def warn_of_idle(config: Any, changes: Mapping[str, Any], idle: Sequence[Idle]) -> None:
-    """Warn of options that a call names and that do nothing in what comes of it.
-
-    Parameters
-    ----------
-    config
-        The configuration with the changes.
-    changes
-        Changes by part; those that are mappings name options.
-    idle
-        Options that do nothing.
-    """
-    for part, names, when, why in idle:
-        owner, _, inner = part.partition(".")
-        change = changes.get(owner)
-        change = change.get(inner) if inner and isinstance(change, Mapping) else change
-        named = [name for name in names if isinstance(change, Mapping) and name in change]
-        off = [name for name in named if getattr(_part(config, part), name) != 0]  # 0 says that nothing is meant
-        if off and when(config):
-            warn(f"{', '.join(f'{part}.{name}' for name in off)} does nothing here, for {why}.")
-
-
-def _part(config: Any, name: str) -> Any:
-    for step in name.split("."):
-        config = getattr(config, step)
-    return config
-
-
 def unknown_name(kind: str, name: object, known: Any) -> str:
     """Return the sentence of an error about a name that is not known, with the nearest that is."""
     known = sorted(map(str, known))
@@ -562,5 +479,5 @@ def resolve(preset: str | STJEPAConfig = "base", **parts: Any) -> STJEPAConfig:
         parts["objective"] = {"name": parts["objective"]}
     changes = {name: part for name, part in parts.items() if part is not None}
     resolved = _override(config, changes)
-    warn_of_idle(resolved, changes, _IDLE)
+    warn_of_idle(resolved, changes, IDLE)
     return resolved

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scjepa._config import _positive, _within, unknown_name
+from scjepa._config import unknown_name
+from scjepa._core.checks import positive, within
 from scjepa._core.plain import take_plain
 from scjepa._keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
 
@@ -66,12 +67,12 @@ class Difficulty:
     gradient: float
 
     def __post_init__(self) -> None:
-        take_plain(self)
         for name in self.__dataclass_fields__:
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"Difficulty.{name} must be a number of at least 0, found {getattr(self, name)!r}.")
-        _within(self, 0.0, 1.0, "niche_genes", "opposed", "background", "capture")
-        _positive(self, "capture")
+        take_plain(self)
+        within(self, 0.0, 1.0, "niche_genes", "opposed", "background", "capture")
+        positive(self, "capture")
 
 
 DIFFICULTIES: Mapping[str, Difficulty] = MappingProxyType(

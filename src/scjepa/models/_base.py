@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -19,7 +17,7 @@ from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 
 from scjepa._cell_config import CellJEPAConfig
-from scjepa._config import STJEPAConfig, TrainConfig, unknown_name
+from scjepa._config import STJEPAConfig, TrainConfig
 from scjepa._core.anndata import require_anndata
 from scjepa._core.plain import plain
 from scjepa._warn import warn
@@ -29,14 +27,13 @@ from scjepa.models._device import check_device, device_of, one_device
 from scjepa.models._estimate import Estimate, check_memory, estimate, training_bytes
 from scjepa.models._fields import keys_for
 from scjepa.models._history import extend, frame
+from scjepa.models._run_options import changed, check_effects, check_trainer_arguments, marks_of
 from scjepa.models._setups import SET_UPS, whole
 from scjepa.nn import Towers
 from scjepa.tokens.batches import TableSource, TokenSource
-from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
 from scjepa.training.history import History
-from scjepa.training.state import MAY_DIFFER, flat
 
 
 @dataclass(frozen=True)
@@ -268,11 +265,11 @@ class JEPAModel(BaseModelClass):
         """Train as ``base`` says, where the further arguments, those of :meth:`train`, do not say otherwise."""
         check_device(accelerator, plain(devices, arrays=True))
         self._check_trainable()
-        config = _changed(base, max_epochs, max_steps, batch_size, validation_size, plan_kwargs)
+        config = changed(base, max_epochs, max_steps, batch_size, validation_size, plan_kwargs)
         trainer_kwargs, devices = plain(trainer_kwargs), plain(devices, arrays=True)
         option_names = {f.name for f in fields(RunOptions)}
         chosen = {name: trainer_kwargs.pop(name) for name in list(trainer_kwargs) if name in option_names}
-        _check_effects(chosen, early_stopping, checkpoint_dir)
+        check_effects(chosen, early_stopping, checkpoint_dir)
         options = RunOptions(
             accelerator=accelerator,
             devices=devices,
@@ -281,7 +278,7 @@ class JEPAModel(BaseModelClass):
             ckpt_path=ckpt_path,
             **chosen,
         )
-        _check_trainer_arguments(trainer_kwargs, option_names)
+        check_trainer_arguments(trainer_kwargs, option_names)
         if early_stopping and config.validation_size == 0:
             raise ValueError("early_stopping needs held-out cells: pass validation_size=0.1 or so.")
         if validation is not None and config.validation_size == 0:
@@ -306,7 +303,7 @@ class JEPAModel(BaseModelClass):
             monitor,
             seed=self.seed,
             sections=task.sections,
-            marks=partial(self._marks, task, config),
+            marks=lambda: marks_of(self.vocabulary, self.seed, task, config, self._options_of_run()),
             steps_before=self.n_steps_,
         )
         try:
@@ -325,19 +322,6 @@ class JEPAModel(BaseModelClass):
         """Return what is to be trained, and on which cells."""
         data = self._own_tables()
         return Task(self.module, self._source_of(data), data.sections, *self._split(data, validation_size, validation))
-
-    def _marks(self, task: Task, config: TrainConfig) -> dict[str, Any]:
-        """Return what is trained on what, for checkpoints: digests of the data, and options by name."""
-        training = {name: value for name, value in asdict(config).items() if name not in MAY_DIFFER}
-        sections = np.empty(0) if task.sections is None else task.sections
-        return {
-            "genes": digest(self.vocabulary.names),
-            "cells or counts": digest(*task.source.arrays()),
-            "labels": digest(*task.source.other_arrays()),
-            "training cells": digest(task.train_cells, task.held_out, sections),
-            "seed": self.seed,
-            **flat({**self._options_of_run(), "training": training}),
-        }
 
     def _options_of_run(self) -> dict[str, Any]:
         """Return the options that a run depends on, those of its optimization left out."""
@@ -511,43 +495,3 @@ class JEPAModel(BaseModelClass):
         self.history_ = {
             name: frame(name, entry["step"], entry["value"]) for name, entry in facts["history"].items()
         } or None
-
-
-def _changed(
-    base: TrainConfig,
-    max_epochs: int | None,
-    max_steps: int | None,
-    batch_size: int | None,
-    validation_size: float | None,
-    plan_kwargs: Mapping[str, Any] | None,
-) -> TrainConfig:
-    """Return the configuration of a run with what the call asks for."""
-    changes = dict(plan_kwargs or {})
-    known = [f.name for f in fields(base)]
-    for name in changes:
-        if name not in known:
-            raise ValueError(unknown_name("option in plan_kwargs", name, known))
-    if max_epochs is not None:
-        changes.update(max_epochs=max_epochs, max_steps=max_steps)
-    elif max_steps is not None:
-        changes.update(max_steps=max_steps)
-    for name, value in (("batch_size", batch_size), ("validation_size", validation_size)):
-        if value is not None:
-            changes[name] = value
-    return replace(base, **changes)
-
-
-def _check_effects(chosen: Mapping[str, Any], early_stopping: bool, checkpoint_dir: str | Path | None) -> None:
-    """Refuse options that nothing would look at."""
-    if "patience" in chosen and not early_stopping:
-        raise ValueError("patience is that of early_stopping: pass early_stopping=True, or leave patience out.")
-    if "checkpoint_every" in chosen and checkpoint_dir is None:
-        raise ValueError("checkpoint_every needs checkpoint_dir=..., the folder to keep the state of training in.")
-
-
-def _check_trainer_arguments(arguments: Mapping[str, Any], options: set[str]) -> None:
-    """Refuse an unknown trainer argument by name, before anything is computed."""
-    known = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
-    for name in arguments:
-        if name not in known:
-            raise TypeError(unknown_name("argument of train()", name, known | options))

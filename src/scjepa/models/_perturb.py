@@ -16,7 +16,7 @@ from anndata import AnnData
 
 from scjepa._cell_config import CellJEPAConfig
 from scjepa._warn import warn
-from scjepa.models._base import JEPAModel, Task, _changed
+from scjepa.models._base import JEPAModel, Task
 from scjepa.models._cells import fields_of
 from scjepa.models._history import extend
 from scjepa.models._perturb_data import (
@@ -27,6 +27,7 @@ from scjepa.models._perturb_data import (
     outside_of,
     split_of,
 )
+from scjepa.models._run_options import changed
 from scjepa.models._store import load_weights
 from scjepa.nn import CellTowers, PerturbationTowers, float32_default
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition
@@ -103,7 +104,7 @@ class PerturbationMixin(JEPAModel):
         if self.config.tokens.unit != "gene":
             raise ValueError("Perturbations are of genes: train_perturbation needs a model with genes as tokens.")
         asked = (options.get(name) for name in ("max_steps", "batch_size", "validation_size", "plan_kwargs"))
-        size = _changed(self.config.perturbation.training, max_epochs, *asked).validation_size
+        size = changed(self.config.perturbation.training, max_epochs, *asked).validation_size
         conditions = Conditions.of_adata(self.adata, condition_key)
         chosen = split_of(split, conditions)
         if chosen.validation and options.get("validation_size") is not None:

@@ -18,7 +18,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from tqdm.auto import tqdm
 
-from scjepa._config import TrainConfig, _positive
+from scjepa._config import TrainConfig
+from scjepa._core.checks import positive
 from scjepa._core.plain import take_plain
 from scjepa._warn import warn
 from scjepa.nn.precision import float32_default
@@ -110,9 +111,9 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        _positive(self, "patience", "checkpoint_every")
+        positive(self, "patience", "checkpoint_every")
         if self.monitor_every is not None:
-            _positive(self, "monitor_every")
+            positive(self, "monitor_every")
 
 
 def usable_precision(precision: str, accelerator: str) -> str:
