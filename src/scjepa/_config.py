@@ -47,7 +47,7 @@ def _one_of(owner: object, name: str, choices: tuple[str, ...]) -> None:
 AUTO = "auto"
 """The value of an option that is decided from the data when a model is made."""
 
-_SIGNED = ("pearson_residuals", "seurat_v3", "spatial_excess")
+_SIGNED = ("pearson_residuals", "seurat_v3")
 """Normalizations that give fewer counts than expected a negative value."""
 
 
@@ -70,7 +70,7 @@ class TokenConfig:
     ranks
         Normalization that orders a cell's genes, a name in :data:`scjepa.tokens.NORMALIZATIONS`. ``"auto"``, in the
         presets ``"demo"`` and ``"base"``: decided from the data once, when the model is made: ``"counts"`` on a
-        targeted panel, ``"spatial_excess"`` where counts are a poor guide, that is where cells have 2,000 genes or
+        targeted panel, ``"spatial_ratio"`` where counts are a poor guide, that is where cells have 2,000 genes or
         more, or the top 16 by count spread over the genes as fewer than 1 in 20 of them would in equal parts.
     left_out
         Kinds of features that never become tokens and are no part of a cell's total, by their names: any of

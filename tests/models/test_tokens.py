@@ -68,8 +68,10 @@ def test_a_transcriptome_is_ranked_by_what_tells_of_places(whole, caplog):
     with caplog.at_level("INFO", logger="scjepa"):
         model = model_of(whole.copy())
     tokens = model.config.tokens
-    assert (tokens.ranks, tokens.left_out) == ("spatial_excess", ("mitochondrial", "ribosomal"))
-    words = "ranked by spatial excess; left out: 10 mitochondrial, 30 ribosomal"
+    assert (tokens.ranks, tokens.left_out) == ("spatial_ratio", ("mitochondrial", "ribosomal"))
+    words = (
+        "ranked by count over the gene's mean × what the gene tells of places; left out: 10 mitochondrial, 30 ribosomal"
+    )
     assert words in caplog.text
     assert words in str(model)
     assert not genes_of(model).intersection(HOUSE)
@@ -102,7 +104,7 @@ def test_the_choice_is_saved_and_taken_to_other_data(whole, tmp_path):
     loaded = scjepa.STJEPA.load(tmp_path / "model", whole.copy())
     assert loaded.config == model.config
     np.testing.assert_array_equal(
-        loaded.normalizations.to_arrays()["spatial_excess"], model.normalizations.to_arrays()["spatial_excess"]
+        loaded.normalizations.to_arrays()["spatial_ratio"], model.normalizations.to_arrays()["spatial_ratio"]
     )
     few = with_graph(whole[:60, ::-1].copy())
     there = model.get_latent_representation(whole.copy(), scale="cell")
@@ -110,7 +112,7 @@ def test_the_choice_is_saved_and_taken_to_other_data(whole, tmp_path):
     query = scjepa.STJEPA.load_query_data(with_graph(transcriptome(seed=1, n_genes=2300)), model)
     assert query.config == model.config
     known = len(model.vocabulary)
-    kept, own = (m.normalizations.to_arrays()["spatial_excess"] for m in (model, query))
+    kept, own = (m.normalizations.to_arrays()["spatial_ratio"] for m in (model, query))
     np.testing.assert_array_equal(own[:, :known, 1], np.broadcast_to(kept[0, :, 1], own[:, :known, 1].shape))
 
 

@@ -49,7 +49,7 @@ def test_ubiquitous_genes_and_whole_transcriptomes_are_seen():
     assert not sparse_counts.few
     assert not sparse_counts.same
     for counts in (counts_of(600, ubiquitous=16), counts_of(MANY + 500)):
-        assert chosen(counts, names(counts.shape[1])).ranks == "spatial_excess"
+        assert chosen(counts, names(counts.shape[1])).ranks == "spatial_ratio"
 
 
 def test_few_genes_share_tokens_as_they_must():
@@ -67,7 +67,8 @@ def test_kinds_are_left_out_where_they_are():
     config = chosen(counts_of(len(whole)), whole)
     assert config.left_out == ("control probe", "mitochondrial", "ribosomal")
     assert np.flatnonzero(left_out(config, whole)).tolist() == [MANY + 97, MANY + 98, MANY + 99]
-    assert told(config, whole) == "ranked by spatial excess; left out: 1 control probe, 1 mitochondrial, 1 ribosomal"
+    assert told(config, whole).startswith("ranked by count over the gene's mean")
+    assert told(config, whole).endswith("; left out: 1 control probe, 1 mitochondrial, 1 ribosomal")
 
 
 def test_what_is_said_is_done():

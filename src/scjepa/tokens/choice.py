@@ -148,9 +148,9 @@ def choose(config: TokenConfig, names: Sequence[str], spread: Callable[[np.ndarr
 
     Control probes and antibodies are left out wherever names tell them. Ranked by count, the genes of a targeted panel
     spread over the panel. Of a whole transcriptome few of thousands fill all cells (:attr:`TokenSpread.few`), or, where
-    cells have few counts, whatever they happen to have. There (:attr:`TokenSpread.poor`) genes are ranked by how far a
-    count exceeds what is expected, weighted by what the gene tells of surroundings
-    (:class:`scjepa.tokens.residuals.SpatialExcess`), and mitochondrial and ribosomal genes are left out.
+    cells have few counts, whatever they happen to have. There (:attr:`TokenSpread.poor`) genes are ranked by the count
+    over the gene's mean, weighted by what the gene tells of surroundings
+    (:class:`scjepa.tokens.normalize.SpatialRatio`), and mitochondrial and ribosomal genes are left out.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def choose(config: TokenConfig, names: Sequence[str], spread: Callable[[np.ndarr
     out = never_or_asked
     if config.left_out == AUTO and GENE in present:
         out = (*never, *(kind for kind in UBIQUITOUS if kind in present))
-    return replace(plain, ranks="spatial_excess" if config.ranks == AUTO else config.ranks, left_out=out)
+    return replace(plain, ranks="spatial_ratio" if config.ranks == AUTO else config.ranks, left_out=out)
 
 
 def left_out(config: TokenConfig, names: Sequence[str]) -> np.ndarray:
@@ -187,12 +187,15 @@ def left_out(config: TokenConfig, names: Sequence[str]) -> np.ndarray:
     return np.isin(kinds_of(names).astype(str), config.left_out)
 
 
+_WORDS = {"counts": "count", "spatial_ratio": "count over the gene's mean × what the gene tells of places"}
+
+
 def told(config: TokenConfig, names: Sequence[str]) -> str:
     """Return in words what ranks a cell's genes and how many features are left out."""
     kinds = kinds_of(names)
     counted = [(kind, int((kinds == kind).sum())) for kind in config.left_out]
     parts = ", ".join(f"{n:,} {kind}" for kind, n in counted if n)
-    ranks = {"counts": "count", "spatial_excess": "spatial excess"}.get(config.ranks, config.ranks)
+    ranks = _WORDS.get(config.ranks, config.ranks)
     return f"ranked by {ranks}" + (f"; left out: {parts}" if parts else "")
 
 

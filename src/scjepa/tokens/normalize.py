@@ -17,7 +17,7 @@ from scipy import sparse
 from scjepa._config import TokenConfig, unknown_name
 from scjepa._core.counts import Advice
 from scjepa.tokens.counts import CHUNK_SIZE, CountReader, rows_of, totals_of
-from scjepa.tokens.residuals import PearsonResiduals, SeuratV3, SpatialExcess
+from scjepa.tokens.residuals import PearsonResiduals, SeuratV3
 
 
 class Normalization(Protocol):
@@ -160,13 +160,40 @@ class NonzeroMean:
         return (counts.data / self.statistics[groups[rows_of(counts)], counts.indices]).astype(np.float32)
 
 
+class SpatialRatio(NonzeroMean):
+    """Count over the gene's mean, as :class:`NonzeroMean`, times how far the gene agrees between neighbors.
+
+    What is high for its gene, of genes that tell of a cell's surroundings: a gene that every cell has in plenty does
+    not fill the ranks of all cells, and neither does one that is rare and lies anywhere. The weight of a gene is that
+    of :func:`scjepa.tokens.gene_weights`, one for all technologies.
+    """
+
+    common = (1,)
+    statistics: np.ndarray
+    """``(n_groups + 1, n_genes, 2)``: means, and weights."""
+
+    def finish(self) -> None:
+        """Take the means; weights are 1 so far."""
+        super().finish()
+        self.statistics = np.stack([self.statistics, np.ones_like(self.statistics)], axis=2)
+
+    def weigh(self, weights: np.ndarray) -> None:
+        """Take up the weights of genes, ``(n_genes,)``."""
+        self.statistics[:, :, 1] = weights
+
+    def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
+        """Return the weighted ratios as float32."""
+        mean, weight = self.statistics[groups[rows_of(counts)], counts.indices].T
+        return (weight * (counts.data / mean)).astype(np.float32)
+
+
 NORMALIZATIONS: dict[str, type[Normalization]] = {
     "counts": Counts,
     "shifted_log": ShiftedLog,
     "nonzero_mean": NonzeroMean,
     "pearson_residuals": PearsonResiduals,
     "seurat_v3": SeuratV3,
-    "spatial_excess": SpatialExcess,
+    "spatial_ratio": SpatialRatio,
 }
 """Normalizations by name, for :class:`scjepa._config.TokenConfig`'s ``values`` and ``ranks``."""
 

@@ -72,7 +72,9 @@ class PearsonResiduals(_GeneSums):
     def finish(self) -> None:
         """Divide, with the gene's share in all technologies where its own has no count."""
         (sums,), cells = self._taken()
-        shares = _shares(sums)
+        total = np.maximum(sums.sum(axis=1, keepdims=True), 1.0)
+        overall = np.where(sums[-1] > 0, sums[-1], 1.0) / total[-1]
+        shares = np.where(sums > 0, sums / total, overall)
         self.statistics = np.stack([shares, np.broadcast_to(_limits(cells), shares.shape)], axis=2)
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
@@ -120,48 +122,6 @@ class SeuratV3(_GeneSums):
         """Return the standardized counts as float32."""
         mean, spread, limit = self.statistics[groups[rows_of(counts)], counts.indices].T
         return np.minimum((counts.data - mean) / spread, limit).astype(np.float32)
-
-
-class SpatialExcess(_GeneSums):
-    """How surprising a count is, times how far the gene agrees between neighbors: what tells of a cell's surroundings.
-
-    Surprise is the signed root of the deviance of a Poisson count, ``sign(x - m) · sqrt(2 (x log(x / m) - x + m))``,
-    whose expectation m is the cell's total times the gene's share of all counts of the technology, as in
-    :class:`PearsonResiduals`. The weight of a gene is that of :func:`scjepa.tokens.gene_weights`, one for all
-    technologies. So a gene that every cell has in plenty does not fill the ranks of all cells, and neither does one
-    that is rare and says nothing of where the cell lies.
-    """
-
-    needs_fit = True
-    common = (1,)
-    statistics: np.ndarray
-    """``(n_groups + 1, n_genes, 2)``: shares, and weights."""
-
-    def finish(self) -> None:
-        """Divide, with the gene's share in all technologies where its own has no count; weights are 1 so far."""
-        (sums,), _ = self._taken()
-        shares = _shares(sums)
-        self.statistics = np.stack([shares, np.ones_like(shares)], axis=2)
-
-    def weigh(self, weights: np.ndarray) -> None:
-        """Take up the weights of genes, ``(n_genes,)``."""
-        self.statistics[:, :, 1] = weights
-
-    def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
-        """Return the weighted roots of the deviance as float32."""
-        rows = rows_of(counts)
-        share, weight = self.statistics[groups[rows], counts.indices].T
-        expected = totals_of(counts)[rows] * share
-        excess = counts.data - expected
-        deviance = 2 * np.maximum(counts.data * np.log(counts.data / expected) - excess, 0.0)
-        return (weight * np.sign(excess) * np.sqrt(deviance)).astype(np.float32)
-
-
-def _shares(sums: np.ndarray) -> np.ndarray:
-    """Return each gene's share of the counts of each technology and, last, of all: ``(n_groups + 1, n_genes)``."""
-    total = np.maximum(sums.sum(axis=1, keepdims=True), 1.0)
-    overall = np.where(sums[-1] > 0, sums[-1], 1.0) / total[-1]
-    return np.where(sums > 0, sums / total, overall)
 
 
 def trend(x: np.ndarray, y: np.ndarray, span: float = SPAN) -> np.ndarray:

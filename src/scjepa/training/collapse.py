@@ -200,7 +200,7 @@ _ADVICE_OF_CELLS = {
 
 def same_tokens_advice(config: TokenConfig) -> str:
     """Return what to try where the tokens of all cells are nearly the same genes; never what is set."""
-    if config.ranks != "spatial_excess":
+    if config.ranks != "spatial_ratio":
         return "let the data choose the tokens: STJEPA(adata, tokens={'ranks': 'auto', 'left_out': 'auto'})"
     return f"give cells more tokens: STJEPA(adata, tokens={{'n_tokens': {4 * config.n_tokens}}})"
 
