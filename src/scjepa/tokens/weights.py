@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from scjepa.tokens.counts import as_csr, offsets_of, rows_of, shape_of, totals_of
+from scjepa.tokens.counts import as_csr, iter_rows, offsets_of, rows_of, shape_of, totals_of
 from scjepa.tokens.neighborhoods import NeighborTable
 
 _BLOCK = 8192
@@ -122,26 +122,35 @@ def _values(
     counts: Any, gene_ids: np.ndarray, n_vocabulary: int, neighbors: NeighborTable
 ) -> Iterator[tuple[np.ndarray, sparse.csr_array, sparse.csr_array, np.ndarray]]:
     """Yield cells that have counts and a neighbor that has: which, their values, and the mean and number of these."""
-    in_memory = sparse.issparse(counts)
-    counts = counts.tocsr() if in_memory else counts
-    n_cells, n_genes = shape_of(counts)
-    size = min(_BLOCK, max(1, _LARGEST_READ // max(1, n_genes * (neighbors.n_neighbors + 1))))
     gene_ids = np.asarray(gene_ids, dtype=np.int64)
+    n_cells, n_genes = shape_of(counts)
+    whole = _whole(counts, gene_ids, n_vocabulary) if sparse.issparse(counts) else None
+    size = _BLOCK
+    if whole is None:
+        size = min(_BLOCK, max(1, _LARGEST_READ // max(1, n_genes * (neighbors.n_neighbors + 1))))
     for first in range(0, n_cells, size):
         own = np.arange(first, min(first + size, n_cells))
         near = neighbors.index[own]
-        read = np.unique(np.concatenate([own, near[near >= 0]]))
-        rows = _logarithms(as_csr(counts[read]), gene_ids, n_vocabulary)
+        if whole is None:
+            read = np.unique(np.concatenate([own, near[near >= 0]]))
+            rows = _logarithms(as_csr(counts[read]), gene_ids, n_vocabulary)
+            at, place = np.searchsorted(read, own), np.searchsorted(read, near.clip(min=0))
+        else:
+            rows, at, place = whole, own, near.clip(min=0)
         counted = np.diff(rows.indptr) > 0
-        place = np.searchsorted(read, near.clip(min=0))
         present = (near >= 0) & counted[place]
-        at = np.searchsorted(read, own)
         kept = counted[at] & present.any(axis=1)
         present, place, at = present[kept], place[kept], at[kept]
         n_near = present.sum(axis=1)
-        shape = (len(at), len(read))
+        shape = (len(at), rows.shape[0])
         mean = sparse.csr_array((np.repeat(1 / n_near, n_near), place[present], offsets_of(n_near)), shape=shape)
         yield own[kept], rows[at], sparse.csr_array(mean @ rows), n_near
+
+
+def _whole(counts: Any, gene_ids: np.ndarray, n_vocabulary: int) -> sparse.csr_array:
+    """Return the logarithms of all cells whose counts are in memory: computed once, not with each block."""
+    parts = [_logarithms(rows, gene_ids, n_vocabulary) for _, rows in iter_rows(counts)]
+    return parts[0] if len(parts) == 1 else sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
 def _logarithms(rows: sparse.csr_array, gene_ids: np.ndarray, n_vocabulary: int) -> sparse.csr_array:
@@ -152,6 +161,6 @@ def _logarithms(rows: sparse.csr_array, gene_ids: np.ndarray, n_vocabulary: int)
     shape = (rows.shape[0], n_vocabulary)
     known_rows = sparse.csr_array((rows.data[known].astype(np.float64), ids[known], indptr), shape=shape)
     scale = _DEPTH / np.maximum(totals_of(known_rows), 1e-300)
-    known_rows.data = np.log1p(known_rows.data * scale[rows_of(known_rows)])
+    known_rows.data = np.log1p(known_rows.data * scale[rows_of(known_rows)]).astype(np.float32)
     known_rows.sort_indices()
     return known_rows
