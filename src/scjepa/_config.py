@@ -15,8 +15,15 @@ from scjepa._core.checks import number, one_of, positive, within
 from scjepa._core.idle import IDLE, warn_of_idle
 from scjepa._core.plain import take_plain
 
+AUTO = "auto"
+"""The value of an option that is decided from the data when a model is made."""
+
 _SIGNED = ("pearson_residuals", "seurat_v3")
 """Normalizations that give fewer counts than expected a negative value."""
+
+
+_LEAVABLE = ("mitochondrial", "ribosomal", "control probe", "antibody")
+"""Kinds of features that can be left out (:mod:`scjepa.tokens.features`)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,14 @@ class TokenConfig:
     values
         Normalization of the value each token carries, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
     ranks
-        Normalization that orders a cell's genes, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
+        Normalization that orders a cell's genes, a name in :data:`scjepa.tokens.NORMALIZATIONS`. ``"auto"``, in the
+        presets ``"demo"`` and ``"base"``: decided from the data once, when the model is made: ``"counts"`` on a
+        targeted panel, ``"spatial_ratio"`` where counts are a poor guide, that is where cells have 2,000 genes or
+        more, or the top 16 by count spread over the genes as fewer than 1 in 20 of them would in equal parts.
+    left_out
+        Kinds of features that never become tokens and are no part of a cell's total, by their names: any of
+        ``"mitochondrial"``, ``"ribosomal"``, ``"control probe"`` and ``"antibody"``. ``"auto"``: control probes and
+        antibodies, and where counts are a poor guide mitochondrial and ribosomal genes as well.
     ties
         ``"order"``: each token has a rank of its own, ties broken by vocabulary id. ``"shared"``: equal values of
         a cell share one rank code (the first of their positions).
@@ -48,9 +62,16 @@ class TokenConfig:
     ranks: str = "counts"
     ties: str = "order"
     tokenizer: str = "graph"
+    left_out: tuple[str, ...] | str = ()
 
     def __post_init__(self) -> None:
         take_plain(self)
+        if self.left_out != AUTO:
+            kinds = (self.left_out,) if isinstance(self.left_out, str) else tuple(self.left_out)
+            for kind in kinds:
+                if kind not in _LEAVABLE:
+                    raise ValueError(unknown_name("kind in TokenConfig.left_out", kind, (*_LEAVABLE, AUTO)))
+            object.__setattr__(self, "left_out", kinds)
         positive(self, "n_tokens", "n_neighbors")
         one_of(self, "ties", ("order", "shared"))
         one_of(self, "tokenizer", ("graph", "neighborhood"))
@@ -397,7 +418,7 @@ _PAPER_TRAINING = TrainConfig(
 )
 
 _SMALL = STJEPAConfig(
-    tokens=TokenConfig(n_tokens=16),
+    tokens=TokenConfig(n_tokens=16, ranks=AUTO, left_out=AUTO),
     encoder=EncoderConfig(width=64, n_layers=2, n_heads=4),
     masking=MaskingConfig(query_fraction=0.25),
 )
@@ -407,7 +428,7 @@ PRESETS: dict[str, STJEPAConfig] = {
     "base": replace(_SMALL, training=TrainConfig(max_steps=600)),
     "technologies": replace(
         _SMALL,
-        tokens=replace(_SMALL.tokens, values="nonzero_mean"),
+        tokens=TokenConfig(n_tokens=16, values="nonzero_mean"),
         training=TrainConfig(max_steps=600),
     ),
     "paper_ablation": STJEPAConfig(

@@ -116,7 +116,7 @@ def test_a_model(model, capsys):
     report = capsys.readouterr().out
     assert line(report, "trained") == "6 steps"
     assert line(report, "genes").startswith("30, such as gene_001")
-    assert line(report, "tokens") == "top 8 genes of a cell and its 5 nearest neighbors"
+    assert line(report, "tokens") == "top 8 genes of a cell and its 5 nearest neighbors, ranked by count"
     assert "a: 25 of 30 genes" in report
     assert "b: 25 of 30 genes" in report
     assert line(report, "diagnosis").startswith("Training looks ")

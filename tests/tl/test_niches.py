@@ -239,7 +239,8 @@ def test_a_number_of_niches_that_is_no_whole_number_is_refused(wrong):
     scjepa.tl.niches(adata, n_niches=np.int64(4))
 
 
-def test_both_flavors_find_clear_niches(rng=np.random.default_rng(0)):
+def test_both_flavors_find_clear_niches():
+    rng = np.random.default_rng(0)
     places = np.repeat(np.eye(3) * 20, 40, axis=0)
     adata = ad.AnnData(obsm={"X_stjepa": places + rng.normal(size=places.shape)})
     found = {}

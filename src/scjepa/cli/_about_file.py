@@ -20,7 +20,9 @@ from scjepa.cli._counts import where_counts_are
 from scjepa.cli._files import DataFile, data_files
 from scjepa.cli._join import join, keys_for, panels_of
 from scjepa.cli._report import lines
-from scjepa.datasets._genes import told, types_of
+from scjepa.datasets._genes import told as told_of_no_genes
+from scjepa.datasets._genes import types_of
+from scjepa.tokens.choice import choose, count_spread, same_by_count, told
 from scjepa.tokens.counts import iter_rows, keep_entries, totals_of
 from scjepa.tokens.memory import readable_bytes
 from scjepa.tokens.neighborhoods import build_neighbor_table
@@ -42,7 +44,11 @@ def about_file(path: Path, options: argparse.Namespace) -> str:
     if cells is None and (options.model or options.preset):
         raise ValueError(mind[-1])
     if cells is not None:
-        facts |= {"counts": _counts(cells, where.layer, mind), "coordinates": _coordinates(cells, where, mind)}
+        facts |= {
+            "counts": _counts(cells, where.layer, mind),
+            "tokens": _tokens(cells, mind),
+            "coordinates": _coordinates(cells, where, mind),
+        }
         facts |= {
             "sections": _names(cells.sections),
             "technologies": _technologies(cells, where),
@@ -70,7 +76,7 @@ def _contents(file: DataFile) -> tuple[dict[str, str], list[str]]:
     if not var.index.is_unique:
         twice = var.index[var.index.duplicated()][0]
         mind.append(f"Gene names are not unique, such as {twice!r}: adata.var_names_make_unique().")
-    strangers = told(var.index, types_of(var))
+    strangers = told_of_no_genes(var.index, types_of(var))
     if strangers:
         mind.append(strangers)
     niches = [key for key, note in notes.items() if note.get("slot") == "obs" and key in obs]
@@ -114,6 +120,19 @@ def _counts(cells: Cells, layer: str | None, mind: list[str]) -> str:
         mind.append(f"The values are no whole numbers{log}. {where_counts_are(cells.file, layer)}")
     kind = "whole numbers" if whole else "no whole numbers"
     return f"{kind} up to {largest:,.4g}; a cell has {np.median(total):,.4g} in {np.median(gene):,.0f} genes (medians)"
+
+
+def _tokens(cells: Cells, mind: list[str]) -> str:
+    """Tell which genes of a cell the presets ``demo`` and ``base`` make tokens of, and why."""
+    try:
+        spread = count_spread(cells.counts)
+    except (TypeError, ValueError):  # the counts' own line tells
+        return ""
+    sentence = same_by_count(spread)
+    if sentence:
+        mind.append(sentence)
+    chosen = choose(PRESETS["base"].tokens, cells.genes, lambda without: count_spread(cells.counts, without))
+    return f"{told(chosen, cells.genes)} (presets demo and base)\nby count, {spread}"
 
 
 def _coordinates(cells: Cells, where: Where, mind: list[str]) -> str:

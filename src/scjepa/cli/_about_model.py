@@ -13,6 +13,7 @@ from scjepa.cli._models import SavedModel
 from scjepa.cli._report import lines
 from scjepa.nn import SpatialJEPA
 from scjepa.tokens import Panels, Vocabulary
+from scjepa.tokens.choice import told
 from scjepa.tokens.memory import readable_bytes
 from scjepa.training import diagnose
 
@@ -39,12 +40,12 @@ def about_model(name: str | Path) -> str:
             "genes": f"{len(vocabulary):,}, such as {', '.join(vocabulary.names[:5])}",
             "panels": panels.describe(vocabulary).split("\n", 1)[1].replace("\n  ", "\n").strip(),
             "reads": keys,
-            "tokens": f"top {tokens.n_tokens} genes of a cell and its {tokens.n_neighbors} nearest neighbors",
+            "tokens": f"{tokens}, {told(tokens, vocabulary.names)}",
             "encoder": f"{encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads; "
             f"value {encoder.value!r}, objective {config.objective.name!r}",
             "weights": f"{counts['encoder']:,} in the encoder, {counts['total']:,} in all",
             "seed": str(facts["seed"]),
-            "diagnosis": str(diagnose(history, encoder.width)),
+            "diagnosis": str(diagnose(history, encoder.width, config=config)),
             "trained on": "\n".join(map(_row, card.get("data", ()))),
             "scores": "\n".join(map(_row, card.get("scores", ()))),
             "not for": str(card.get("limitations", "")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,6 +32,7 @@ from scjepa.models._run_options import changed, check_effects, check_trainer_arg
 from scjepa.models._setups import SET_UPS, whole
 from scjepa.nn import Towers
 from scjepa.tokens.batches import TableSource, TokenSource
+from scjepa.tokens.choice import SAME_BY_COUNT, TokenSpread
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training import Diagnosis, JEPATrainingPlan, RunOptions, diagnose, hold_out, run
 from scjepa.training.history import History
@@ -366,10 +368,14 @@ class JEPAModel(BaseModelClass):
         -------
         Diagnosis
             ``print(model.diagnose())`` reads well; ``.verdict`` is ``"healthy"``, ``"shrinking"``,
-            ``"not learning"``, ``"collapsed"`` or ``"untrained"``.
+            ``"not learning"``, ``"collapsed"``, ``"same tokens"`` or ``"untrained"``.
         """
         history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
-        return diagnose(history, self.config.encoder.width, self._embeds)
+        return diagnose(history, self.config.encoder.width, self._embeds, self.config, self._token_spread())
+
+    def _token_spread(self) -> TokenSpread | None:
+        """Return over how many genes the tokens of the model's cells spread, where cells have top genes for tokens."""
+        return None
 
     def _warn_if_untrained(self) -> None:
         if not self.is_trained_:
@@ -460,8 +466,15 @@ class JEPAModel(BaseModelClass):
                 )
             adata = read_h5ad(path)
         require_anndata(adata)
-        cls.setup_anndata(adata, **cls._setup_for(adata, facts["setup"]))
+        cls._set_up(adata, cls._setup_for(adata, facts["setup"]))
         return cls._assemble(adata, facts, weights, str(dir_path), accelerator, device)
+
+    @classmethod
+    def _set_up(cls, adata: AnnData, setup: Mapping[str, Any]) -> None:
+        """Register data for a model that is there: how its cells become tokens is decided."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=SAME_BY_COUNT)
+            cls.setup_anndata(adata, **setup)
 
     @classmethod
     def _setup_for(cls, adata: AnnData, setup: Mapping[str, Any]) -> dict[str, Any]:

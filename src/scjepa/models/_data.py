@@ -17,16 +17,23 @@ from scjepa._config import TokenConfig
 from scjepa._core.anndata import array_of, flags_of, missing_key, sparse_of, text_of
 from scjepa._core.anndata import counts_of as counts_in
 from scjepa._core.counts import advice_on
+from scjepa._warn import warn
 from scjepa.models._cache import counts_digest, graph_digest, through_cache
 from scjepa.tokens.cache import digest
 from scjepa.tokens.cells import TokenTable, build_token_table
+from scjepa.tokens.choice import TokenSpread, choose, count_spread, is_auto, left_out, same_by_count, told
+from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, check_coordinates
-from scjepa.tokens.normalize import FittedNormalizations, fit_normalizations, get_normalization
+from scjepa.tokens.normalize import FittedNormalizations, fit_normalizations, get_normalization, takes_weights
 from scjepa.tokens.places import neighbor_places
 from scjepa.tokens.sums import SummedCounts
 from scjepa.tokens.vocabulary import Panels, Vocabulary
+from scjepa.tokens.weights import gene_weights
 
 logger = logging.getLogger("scjepa")
+
+_LOOKED_AT = 2000
+"""Cells that are looked at when data is set up, at most."""
 
 ONE = "unnamed"
 """Name of the technology, or section, where the user named none."""
@@ -131,6 +138,46 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     return Panels(technologies, measured, inferred=False)
 
 
+def ids_of(adata: AnnData, vocabulary: Vocabulary, config: TokenConfig) -> np.ndarray:
+    """Return the vocabulary id of each gene, -1 for one that the model does not know or leaves out."""
+    return np.where(left_out(config, adata.var_names), -1, vocabulary.ids(adata.var_names))
+
+
+def chosen_tokens(adata: AnnData, keys: DataKeys, config: TokenConfig) -> TokenConfig:
+    """Return ``config`` with what is ``"auto"`` decided from ``adata``, and tell of it."""
+    if not is_auto(config):
+        return config
+    seen: list[TokenSpread] = []
+
+    def spread(without: np.ndarray) -> TokenSpread:
+        told_by = {"cell_names": adata.obs_names, "gene_names": adata.var_names, "advice": advice_on(adata, keys.layer)}
+        seen.append(count_spread(counts_of(adata, keys), without, **told_by))
+        return seen[-1]
+
+    chosen = choose(config, adata.var_names, spread)
+    logger.info("Tokens %s. By count, %s.", told(chosen, adata.var_names), seen[-1])
+    return chosen
+
+
+def warn_of_same_tokens(adata: AnnData, keys: DataKeys) -> None:
+    """Warn where the top genes by count are nearly the same in all cells; some of the cells tell."""
+    try:
+        sentence = same_by_count(count_spread(counts_of(adata, keys), n_cells=_LOOKED_AT))
+    except (TypeError, ValueError):  # what is wrong with the counts is told where all of them are read
+        return
+    if sentence:
+        warn(sentence)
+
+
+def n_measured(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary, config: TokenConfig) -> int:
+    """Return the number of genes that may be tokens and that some cell has."""
+    ids = ids_of(adata, vocabulary, config)
+    found = np.zeros(len(ids), dtype=bool)
+    for _, rows in iter_rows(counts_of(adata, keys)):
+        found[rows.indices] = True
+    return int((found & (ids >= 0)).sum())
+
+
 def normalizations_of(
     adata: AnnData, keys: DataKeys, vocabulary: Vocabulary, technologies: tuple[str, ...], config: TokenConfig
 ) -> FittedNormalizations:
@@ -139,11 +186,14 @@ def normalizations_of(
     They belong to the model: every table of it is made with them, its own, a query's and one of few genes alike. Where
     neighborhoods are summed they are learned from the sums.
     """
-    learned = any(get_normalization(name).needs_fit for name in (config.values, config.ranks))
-    neighbors = _neighbors_of(adata, keys, config.n_neighbors) if config.summed and learned else None
-    return fit_normalizations(
-        _expression_of(adata, keys, neighbors),
-        vocabulary.ids(adata.var_names),
+    names = (config.values, config.ranks)
+    weighed = any(map(takes_weights, names))
+    summed = config.summed and any(get_normalization(name).needs_fit for name in names)
+    neighbors = _neighbors_of(adata, keys, config.n_neighbors) if summed or weighed else None
+    ids = ids_of(adata, vocabulary, config)
+    fitted = fit_normalizations(
+        _expression_of(adata, keys, neighbors if summed else None),
+        ids,
         len(vocabulary),
         config,
         groups=codes_of(names_of(adata, keys.technology_key), technologies),
@@ -152,6 +202,9 @@ def normalizations_of(
         gene_names=adata.var_names,
         advice=advice_on(adata, keys.layer),
     )
+    if weighed and neighbors is not None:  # of the cells' own counts: sums of neighbors agree whatever they are of
+        fitted.weigh(gene_weights(counts_of(adata, keys), ids, len(vocabulary), neighbors, _sections_of(adata, keys)))
+    return fitted
 
 
 def tables_of(
@@ -183,7 +236,7 @@ def tables_of(
         Whether the model reads where neighbors lie.
     """
     codes = codes_of(names_of(adata, keys.technology_key), technologies)
-    ids = vocabulary.ids(adata.var_names)
+    ids = ids_of(adata, vocabulary, config)
     neighbors = _neighbors_of(adata, keys, config.n_neighbors)
     added = neighbors if config.summed and not alone else None
 

@@ -88,7 +88,7 @@ class ReferenceMixin(JEPAModel):
         facts, weights, source = cls._facts_of(reference_model)
         keys = cls._query_keys(adata, facts["setup"])
         alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names", columns=adata.var)
-        cls.setup_anndata(adata, **keys.to_dict())
+        cls._set_up(adata, keys.to_dict())
         if seed is not None:
             facts["seed"] = seed_of(seed)
         reference = Reference.of(facts, freeze)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,32 @@ from scjepa._core.anndata import require_anndata
 from scjepa._core.plain import seed_of
 from scjepa._warn import warn
 from scjepa.datasets._genes import warn_of_no_genes
-from scjepa.models._base import JEPAModel
+from scjepa.models._base import JEPAModel, Task
 from scjepa.models._coverage import CoverageMixin
-from scjepa.models._data import CellData, DataKeys, normalizations_of, panels_of, tables_of
+from scjepa.models._data import (
+    CellData,
+    DataKeys,
+    chosen_tokens,
+    n_measured,
+    normalizations_of,
+    panels_of,
+    tables_of,
+    warn_of_same_tokens,
+)
 from scjepa.models._fields import fields_of, refuse_unknown, validate
 from scjepa.models._latent import LatentMixin
 from scjepa.models._pretrained import PretrainedMixin
 from scjepa.nn import SpatialJEPA
+from scjepa.tokens.choice import TokenSpread, told
 from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
+from scjepa.training.collapse import same_tokens_advice
 
 logger = logging.getLogger("scjepa")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
@@ -90,7 +106,9 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         if panels.inferred:
             logger.info("Panels inferred from the counts. %s", panels.describe(vocabulary))
         _warn_of_strangers(panels, vocabulary)
-        normalizations = normalizations_of(adata, self.keys, vocabulary, panels.technologies, config.tokens)
+        about = (adata, self.keys, vocabulary, panels.technologies)
+        config = replace(config, tokens=chosen_tokens(adata, self.keys, config.tokens))
+        normalizations = normalizations_of(*about, config.tokens)
         self._build(config, vocabulary, panels, normalizations, seed)
         self.init_params_ = self._get_init_params(locals())
 
@@ -155,6 +173,11 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             If a key does not exist; the message names what does and the next call.
         ValueError
             If the data cannot be used: a view, duplicate gene names, missing section names, wrong shapes.
+
+        Warns
+        -----
+        UserWarning
+            If the top genes by count are nearly the same in all cells.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         refuse_unknown(cls.setup_anndata, kwargs)
@@ -165,6 +188,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         manager = AnnDataManager(fields=fields_of(keys), setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
+        warn_of_same_tokens(adata, keys)
 
     def _checked(self, adata: AnnData) -> AnnData:
         require_anndata(adata)
@@ -201,6 +225,20 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
     def _options_of_run(self) -> dict[str, Any]:
         return {**self._options_of_reference(), **super()._options_of_run()}
 
+    def _token_spread(self) -> TokenSpread:
+        n_genes = n_measured(self.adata, self.keys, self.vocabulary, self.config.tokens)
+        return TokenSpread.of(self._own_tables().tokens, n_genes)
+
+    def _task(self, validation_size: float, validation: str | None) -> Task:
+        task = super()._task(validation_size, validation)
+        spread = self._token_spread()
+        if spread.same:
+            warn(
+                f"The tokens of all cells are nearly the same genes: {spread}. Niches can hardly be told from them. "
+                f"{_sentence(same_tokens_advice(self.config.tokens))}"
+            )
+        return task
+
     def _table_of_card(self, facts: Mapping[str, Any], dtype: str) -> dict[str, Any]:
         table = super()._table_of_card(facts, dtype)
         first = {name: table.pop(name) for name in ("class", "genes")}
@@ -220,7 +258,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
                 f"STJEPA, {state}",
                 f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}, "
                 f"{sections} section(s), technologies: {', '.join(self.panels.technologies)}",
-                f"  tokens    {tokens}",
+                f"  tokens    {tokens}, {told(tokens, self.vocabulary.names)}",
                 f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
                 f"value {encoder.value!r}; objective {self.config.objective.name!r}",
                 f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "

@@ -20,6 +20,7 @@ from scjepa.tokens.normalize import (
 from scjepa.tokens.places import neighbor_places
 from scjepa.tokens.sums import SummedCounts
 from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
+from scjepa.tokens.weights import gene_weights
 
 __all__ = [
     "NORMALIZATIONS",
@@ -39,6 +40,7 @@ __all__ = [
     "build_neighbor_table",
     "build_token_table",
     "fit_normalizations",
+    "gene_weights",
     "get_normalization",
     "neighbor_places",
 ]

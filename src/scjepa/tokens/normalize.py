@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from scipy import sparse
@@ -47,6 +47,21 @@ class Normalization(Protocol):
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
         """Return the normalized values of the entries of ``counts``, float32, aligned with ``counts.data``."""
+
+
+class Weighed(Protocol):
+    """What a normalization that takes weights of genes can do besides; until it has some, all weigh the same."""
+
+    common: tuple[int, ...]
+    """Numbers on the third axis of its statistics that are a gene's own, the same in all technologies."""
+
+    def weigh(self, weights: np.ndarray) -> None:
+        """Take up the weights of genes, ``(n_genes,)`` float64."""
+
+
+def takes_weights(name: str) -> bool:
+    """Return whether a normalization is a :class:`Weighed` one."""
+    return hasattr(NORMALIZATIONS.get(name), "weigh")
 
 
 class Counts:
@@ -145,12 +160,40 @@ class NonzeroMean:
         return (counts.data / self.statistics[groups[rows_of(counts)], counts.indices]).astype(np.float32)
 
 
+class SpatialRatio(NonzeroMean):
+    """Count over the gene's mean, as :class:`NonzeroMean`, times how far the gene agrees between neighbors.
+
+    What is high for its gene, of genes that tell of a cell's surroundings: a gene that every cell has in plenty does
+    not fill the ranks of all cells, and neither does one that is rare and lies anywhere. The weight of a gene is that
+    of :func:`scjepa.tokens.gene_weights`, one for all technologies.
+    """
+
+    common = (1,)
+    statistics: np.ndarray
+    """``(n_groups + 1, n_genes, 2)``: means, and weights."""
+
+    def finish(self) -> None:
+        """Take the means; weights are 1 so far."""
+        super().finish()
+        self.statistics = np.stack([self.statistics, np.ones_like(self.statistics)], axis=2)
+
+    def weigh(self, weights: np.ndarray) -> None:
+        """Take up the weights of genes, ``(n_genes,)``."""
+        self.statistics[:, :, 1] = weights
+
+    def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
+        """Return the weighted ratios as float32."""
+        mean, weight = self.statistics[groups[rows_of(counts)], counts.indices].T
+        return (weight * (counts.data / mean)).astype(np.float32)
+
+
 NORMALIZATIONS: dict[str, type[Normalization]] = {
     "counts": Counts,
     "shifted_log": ShiftedLog,
     "nonzero_mean": NonzeroMean,
     "pearson_residuals": PearsonResiduals,
     "seurat_v3": SeuratV3,
+    "spatial_ratio": SpatialRatio,
 }
 """Normalizations by name, for :class:`scjepa._config.TokenConfig`'s ``values`` and ``ranks``."""
 
@@ -199,6 +242,12 @@ class FittedNormalizations:
         for learner in learners:
             learner.finish()
         return cls(by_name, reader.n_vocabulary, reader.n_groups)
+
+    def weigh(self, weights: np.ndarray) -> None:
+        """Give the weights of genes, ``(n_genes,)``, to the normalizations that take them; in place."""
+        for name, each in self.by_name.items():
+            if takes_weights(name):
+                cast(Weighed, each).weigh(weights)
 
     def require(self, names: Iterable[str], n_genes: int, n_groups: int) -> None:
         """Refuse to be used for other normalizations, another vocabulary or other technologies.
@@ -265,6 +314,8 @@ class FittedNormalizations:
                     known = slice(0, self.n_genes)
                     taken = use[:, known].reshape(*old.shape[:2], *[1] * (old.ndim - 2))
                     new[:, known] = np.where(taken, new[:, known], old)
+                    for number in cast(Weighed, each).common if takes_weights(name) else ():
+                        new[:, known, number] = old[..., number]
                 each.statistics = new
         return FittedNormalizations(by_name, further.n_genes, further.n_groups)
 

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from scjepa._config import TokenConfig
+from scjepa.tokens.choice import TokenSpread
 
 COLLAPSED_RANK = 0.10
 """Effective rank below this share of the width counts as collapse."""
@@ -76,6 +80,9 @@ def gene_mean_loss(targets: Tensor, genes: Tensor, folds: Tensor, n_genes: int) 
     return (targets[known] - means).abs().mean(), known
 
 
+_FIRST = {"untrained": "The model is not trained.", "same tokens": "The cells look alike to the model."}
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """A verdict on a training run.
@@ -83,7 +90,8 @@ class Diagnosis:
     Attributes
     ----------
     verdict
-        ``"healthy"``, ``"shrinking"``, ``"not learning"``, ``"collapsed"`` or ``"untrained"``.
+        ``"healthy"``, ``"shrinking"``, ``"not learning"``, ``"collapsed"``, ``"same tokens"`` (whatever was learned, it
+        was learned of genes that all cells share) or ``"untrained"``.
     evidence
         The figures it rests on, one sentence each.
     advice
@@ -95,48 +103,86 @@ class Diagnosis:
     advice: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"Training looks {self.verdict}." if self.verdict != "untrained" else "The model is not trained."]
+        lines = [_FIRST.get(self.verdict, f"Training looks {self.verdict}.")]
         lines += [f"  - {sentence}" for sentence in self.evidence]
         if self.advice:
             lines += ["What to try:", *(f"  {i}. {text}" for i, text in enumerate(self.advice, start=1))]
         return "\n".join(lines)
 
 
-_ADVICE = {
+@dataclass(frozen=True)
+class _Advice:
+    """What to try, and the settings from which on that is done already: the part and name of each, and its value."""
+
+    text: str
+    done: tuple[tuple[str, str, float], ...] = ()
+
+    def is_done(self, config: Any) -> bool:
+        """Return whether a model's configuration has all the settings; without one nothing is known to be done."""
+        return bool(self.done) and all(_set_to(config, *setting) for setting in self.done)
+
+
+def _set_to(config: Any, part: str, name: str, least: float) -> bool:
+    """Return whether an option is set to ``least`` or more; of several values the smallest counts."""
+    value = getattr(getattr(config, part, None), name, None)
+    if value is None:
+        return False
+    return min(value) >= least if isinstance(value, tuple) else value >= least
+
+
+_GUARDS = ("variance_weight", "covariance_weight")
+_SLOWER = _Advice("lower the learning rate by three, plan_kwargs={'learning_rate': ...}")
+_SLOWER_OR_EMA = _Advice(_SLOWER.text + ", or start the EMA lower for a short run")
+_SHORTER = _Advice("train for fewer steps, or lower the learning rate")
+
+_ADVICE: dict[str, tuple[_Advice, ...]] = {
     "collapsed": (
-        "turn on the guards: objective={'variance_weight': 1.0, 'covariance_weight': 1.0}",
-        "lower the learning rate by three, plan_kwargs={'learning_rate': ...}, or start the EMA lower for a short run",
-        "masking={'ratio': 0.6}: a low mask ratio makes the task too easy",
+        _Advice(
+            "turn on the guards: objective={'variance_weight': 1.0, 'covariance_weight': 1.0}",
+            tuple(("objective", guard, 1.0) for guard in _GUARDS),
+        ),
+        _SLOWER_OR_EMA,
+        _Advice("masking={'ratio': 0.6}: a low mask ratio makes the task too easy", (("masking", "ratio", 0.6),)),
     ),
     "shrinking": (
-        "add or raise the guards: objective={'variance_weight': 1.0, 'covariance_weight': 4.0}",
-        "train for fewer steps, or lower the learning rate",
+        _Advice(
+            "add or raise the guards: objective={'variance_weight': 1.0, 'covariance_weight': 4.0}",
+            (("objective", "variance_weight", 1.0), ("objective", "covariance_weight", 4.0)),
+        ),
+        _SHORTER,
     ),
     "not learning": (
-        "train longer, or raise the learning rate by three",
-        "check that cells have tokens: np.ravel((adata.X > 0).sum(axis=1)) counts the genes that each expresses",
+        _Advice("train longer, or raise the learning rate by three"),
+        _Advice(
+            "check that cells have tokens: np.ravel((adata.X > 0).sum(axis=1)) counts the genes that each expresses"
+        ),
     ),
 }
 
-
 # On V1 more of SIGReg keeps more dimensions and loses niches, 0.1 NMI at 0.2 (docs/results.md): it comes last.
-_MORE_SIGREG = (
-    "give SIGReg a larger share, objective={'sigreg_share': 0.2}: more dimensions, but score the niches again"
+_MORE_SIGREG = _Advice(
+    "give SIGReg a larger share, objective={'sigreg_share': 0.2}: more dimensions, but score the niches again",
+    (("objective", "sigreg_share", 0.2),),
 )
 _ADVICE_OF_VIEWS = {
     **_ADVICE,
     "collapsed": (
-        "score the niches first: SIGReg works behind the projector, and few dimensions before it may hold them all",
-        "lower the learning rate by three, plan_kwargs={'learning_rate': ...}",
-        "take larger batches, train(batch_size=128): SIGReg compares a batch with a Gaussian",
+        _Advice(
+            "score the niches first: SIGReg works behind the projector, and few dimensions before may hold them all"
+        ),
+        _SLOWER,
+        _Advice(
+            "take larger batches, train(batch_size=128): SIGReg compares a batch with a Gaussian",
+            (("training", "batch_size", 128),),
+        ),
         _MORE_SIGREG,
     ),
-    "shrinking": ("train for fewer steps, or lower the learning rate", _MORE_SIGREG),
+    "shrinking": (_SHORTER, _MORE_SIGREG),
 }
 """Of runs that compare views and have no teacher."""
 
 
-_CELL_GUARDS = (
+_CELL_GUARDS = _Advice(
     "turn on the guards, or raise them, up to the size of what they guard: objective={'variance_weight': ..., "
     "'covariance_weight': ...}; model.config.objective has the weights of this run"
 )
@@ -144,16 +190,29 @@ _ADVICE_OF_CELLS = {
     **_ADVICE,
     "collapsed": (
         _CELL_GUARDS,
-        "lower the learning rate by three, plan_kwargs={'learning_rate': ...}, or start the EMA lower for a short run",
-        "masking={'ratio': 0.5}: a low mask ratio makes the task too easy",
+        _SLOWER_OR_EMA,
+        _Advice("masking={'ratio': 0.5}: a low mask ratio makes the task too easy", (("masking", "ratio", 0.5),)),
     ),
-    "shrinking": (_CELL_GUARDS, "train for fewer steps, or lower the learning rate"),
+    "shrinking": (_CELL_GUARDS, _SHORTER),
 }
 """Of dissociated cells, whose presets have guards of other sizes, and no SIGReg."""
 
 
-def diagnose(history: Mapping[str, Sequence[float]], width: int, of: str = "neighborhoods") -> Diagnosis:
-    """Judge a run by its monitor.
+def same_tokens_advice(config: TokenConfig) -> str:
+    """Return what to try where the tokens of all cells are nearly the same genes; never what is set."""
+    if config.ranks != "spatial_ratio":
+        return "let the data choose the tokens: STJEPA(adata, tokens={'ranks': 'auto', 'left_out': 'auto'})"
+    return f"give cells more tokens: STJEPA(adata, tokens={{'n_tokens': {4 * config.n_tokens}}})"
+
+
+def diagnose(
+    history: Mapping[str, Sequence[float]],
+    width: int,
+    of: str = "neighborhoods",
+    config: Any = None,
+    tokens: TokenSpread | None = None,
+) -> Diagnosis:
+    """Judge a run by what its cells' tokens are, first, and by its monitor.
 
     Parameters
     ----------
@@ -164,17 +223,24 @@ def diagnose(history: Mapping[str, Sequence[float]], width: int, of: str = "neig
         Embedding width.
     of
         What was embedded, in the plural.
+    config
+        The model's configuration, so that nothing is advised that is set already.
+    tokens
+        Over how many genes the tokens of the model's cells spread.
 
     Returns
     -------
     Diagnosis
         Verdict, evidence and advice; ``str()`` of it reads well.
     """
+    same = tokens is not None and tokens.same
+    found = (f"the tokens of all cells are nearly the same genes: {tokens}",) if same else ()
+    advised = (same_tokens_advice(config.tokens),) if same and config is not None else ()
     ranks = list(history.get("effective_rank", ()))
     if not ranks:
-        return Diagnosis("untrained", ("No monitor values were recorded.",), ("call model.train()",))
+        return Diagnosis("untrained", (*found, "No monitor values were recorded."), (*advised, "call model.train()"))
     rank, first = ranks[-1], ranks[0]
-    evidence = [f"effective rank {rank:.1f} of {width} dimensions ({first:.1f} before training)"]
+    evidence = [*found, f"effective rank {rank:.1f} of {width} dimensions ({first:.1f} before training)"]
     cosine = next(iter(list(history.get("mean_cosine", ()))[-1:]), None)
     ratios = {name: float(values[-1]) for name in RATIOS if (values := list(history.get(name, ())))}
     if cosine is not None:
@@ -192,4 +258,5 @@ def diagnose(history: Mapping[str, Sequence[float]], width: int, of: str = "neig
     advice = _ADVICE_OF_VIEWS if set(ratios) == {"views_ratio"} else _ADVICE
     if of == "cells":
         advice = _ADVICE_OF_CELLS
-    return Diagnosis(verdict, tuple(evidence), advice.get(verdict, ()))
+    further = tuple(each.text for each in advice.get(verdict, ()) if not each.is_done(config))
+    return Diagnosis("same tokens" if same else verdict, tuple(evidence), (*advised, *further))
