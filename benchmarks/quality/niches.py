@@ -42,6 +42,19 @@ CHOOSING = ("V1", "mPFC", "DLPFC-151673", "DLPFC-151675")
 REPORTED = ("osmFISH", "osmFISH-second", "smFISH", "DLPFC-151674", "DLPFC-151676", "HER2", "bulb")
 RESULTS = Path(__file__).parent / "results" / "niches.csv"
 CACHE = Path.home() / ".cache" / "scjepa" / "quality"
+SHOWN = {
+    "base and expression": "**ST-JEPA** (`base`), default",
+    "linear, by the rule": "**linear method**",
+    "base alone": "`base` alone",
+    "base alone, read-out of before": "`base`, read-out of before",
+    "untrained and expression": "untrained and expression",
+    "untrained alone": "untrained alone",
+    "untrained alone, read-out of before": "untrained, read-out of before",
+    "neighborhood PCA": "neighborhood PCA",
+    "cellcharter, as it is": "CellCharter",
+    "banksy, as it is": "Banksy",
+}
+"""Methods of the table; every row is in the csv."""
 RESOLUTIONS, LEIDEN_SEEDS = (0.6, 1.0, 1.4), 3
 
 
@@ -111,9 +124,9 @@ def embeddings_of(name: str, adata: AnnData, seed: int, cache: Path) -> dict[str
         return {key: kept[key] for key in ("cell", "untrained")}
 
 
-def peers(adata: AnnData, seed: int) -> Iterator[tuple[str, np.ndarray, str]]:
+def peers(adata: AnnData, seed: int, names: list[str]) -> Iterator[tuple[str, np.ndarray, str]]:
     """Yield each peer at the settings of its tutorial, its embedding as it is and z-scored within sections."""
-    for name in ("cellcharter", "banksy"):
+    for name in names:
         result = run_method(name, adata.copy(), seed=seed, settings="tutorial", library_key="section", timeout=2400)
         if result.embedding is None:
             print(name, result.reason, flush=True)
@@ -122,12 +135,12 @@ def peers(adata: AnnData, seed: int) -> Iterator[tuple[str, np.ndarray, str]]:
         yield f"{name}, z-scored", scjepa.tl.readout(result.embedding, adata.obs["section"], n_comps=30), ""
 
 
-def run(names: list[str], what: str, seeds: int, cache: Path) -> None:
+def run(names: list[str], what: str, seeds: int, cache: Path, peer: list[str]) -> None:
     """Make the rows of ``what`` that are not there."""
     for name in names:
         adata = None
         for seed in range(seeds):
-            key = {"set": name, "part": what, "seed": seed}
+            key = {"set": name, "part": "-".join([what, *(peer if what == "peers" else ())]), "seed": seed}
             if done(RESULTS, key):
                 continue
             adata = load_labelled(name) if adata is None else adata
@@ -136,7 +149,7 @@ def run(names: list[str], what: str, seeds: int, cache: Path) -> None:
             elif what == "base":
                 found = network(adata, embeddings_of(name.removesuffix("-second"), adata, seed, cache))
             else:
-                found = peers(adata, seed)
+                found = peers(adata, seed, peer)
             rows = [
                 {**key, "method": method, **scores(embedding, adata), "chosen": chosen, "commit": commit()}
                 for method, embedding, chosen in found
@@ -147,24 +160,29 @@ def run(names: list[str], what: str, seeds: int, cache: Path) -> None:
 
 
 def table() -> None:
-    """Write the means over seeds, a row a method and a column a set, and the mean over the sets that did not choose."""
+    """Write the means over seeds, a row a set and a column a method, and the mean over the sets that did not choose."""
     rows = pd.read_csv(RESULTS)
-    mean = rows.groupby(["method", "set"])[["nmi", "nmi_matched"]].mean()
-    text = (mean["nmi"].map("{:.3f}".format) + " / " + mean["nmi_matched"].map("{:.3f}".format)).unstack()
-    names = [name for name in (*CHOOSING, *REPORTED) if name in text]
-    text = text[names].fillna("")
-    own = [name for name in names if name in REPORTED]
-    over = mean.loc[mean.index.get_level_values("set").isin(own)].groupby("method").agg(["mean", "size"])
-    text["mean of those that did not choose"] = [
-        f"{row['nmi', 'mean']:.3f} / {row['nmi_matched', 'mean']:.3f}" if row["nmi", "size"] == len(own) else ""
-        for _, row in over.reindex(text.index).iterrows()
-    ]
-    lines = ["| method | " + " | ".join(text.columns) + " |", "|---" * (len(text.columns) + 1) + "|"]
-    lines += [
-        f"| {method} | " + " | ".join(row) + " |" for method, row in zip(text.index, text.to_numpy(), strict=True)
-    ]
+    found = rows.groupby(["set", "method"])[["nmi", "nmi_matched"]].mean()
+    sets = [name for name in (*CHOOSING, *REPORTED) if name in found.index.get_level_values("set")]
+    lines = ["| set | " + " | ".join(SHOWN.values()) + " |", "|---" * (len(SHOWN) + 1) + "|"]
+    for name in sets:
+        chose = " (chose)" if name in CHOOSING else ""
+        lines.append(f"| {name}{chose} | " + " | ".join(_pair(found, [name], method) for method in SHOWN) + " |")
+    own = [name for name in sets if name in REPORTED]
+    means = " | ".join(_pair(found, own, method) for method in SHOWN)
+    lines.append(f"| **mean of those that did not choose** | {means} |")
     RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
+
+
+def _pair(found: pd.DataFrame, names: list[str], method: str) -> str:
+    """Return the mean scores over sets, with the number of sets where a method lacks some."""
+    there = [found.loc[(name, method)] for name in names if (name, method) in found.index]
+    if not there:
+        return ""
+    fixed, matched = (float(np.mean([row[column] for row in there])) for column in ("nmi", "nmi_matched"))
+    lacks = f" ({len(there)} sets)" if len(there) < len(names) else ""
+    return f"{fixed:.3f} / {matched:.3f}{lacks}"
 
 
 if __name__ == "__main__":
@@ -172,10 +190,11 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("linear", "base", "peers", "table"))
     parser.add_argument("--sets", nargs="+", default=[*CHOOSING, *REPORTED])
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--peers", nargs="+", default=["cellcharter", "banksy"])
     parser.add_argument("--cache", type=Path, default=CACHE)
     options = parser.parse_args()
     os.environ.setdefault("MPLBACKEND", "Agg")
     if options.what == "table":
         table()
     else:
-        run(options.sets, options.what, options.seeds, options.cache)
+        run(options.sets, options.what, options.seeds, options.cache, options.peers)

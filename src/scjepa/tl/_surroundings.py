@@ -12,6 +12,9 @@ MAX_RINGS = 3
 _CELLS = 65_536
 """Cells whose products are added up at one time."""
 
+_RIDGE = 1e-3
+"""Ridge of a regression, as a share of the mean variance."""
+
 _TOLERANCE = 0.02
 """A nearer ring is preferred to one that is more reliable by less than this share."""
 
@@ -84,6 +87,44 @@ def weigh(rings: np.ndarray, joined: np.ndarray, n_rings: int | None = None, own
     if own_weight is not None:
         weights[0] = own_weight
     return Blocks(reliability, n_rings, weights, float(total))
+
+
+def predicted_share(blocks: np.ndarray, target: np.ndarray, joined: np.ndarray) -> float:
+    """Return the share of the variance of ``target`` that a linear map of ``blocks`` predicts, for few cells corrected.
+
+    Parameters
+    ----------
+    blocks
+        ``(n_blocks, n_cells, n_components)``: what predicts.
+    target
+        ``(n_cells, n_dims)``: what is predicted.
+    joined
+        ``(n_cells,)`` bool, the cells that take part.
+
+    Returns
+    -------
+    float
+        1 less the error over the variance, both per degree of freedom; 0 for a target that does not vary.
+    """
+    width = blocks.shape[0] * blocks.shape[2]
+    total = np.zeros(width + target.shape[1])
+    product = np.zeros((len(total), len(total)))
+    size = int(joined.sum())
+    for start in range(0, len(target), _CELLS):
+        rows = joined[start : start + _CELLS]
+        parts = [*blocks[:, start : start + _CELLS][:, rows], target[start : start + _CELLS][rows]]
+        both = np.hstack(parts).astype(np.float64)
+        total += both.sum(axis=0)
+        product += both.T @ both
+    covariance = product / size - np.outer(total / size, total / size)
+    within, across = covariance[:width, :width], covariance[:width, width:]
+    variance = np.trace(covariance[width:, width:])
+    if not variance > 0:
+        return 0.0
+    ridge = max(_RIDGE * np.trace(within) / width, np.finfo(np.float64).tiny)
+    explained = np.trace(across.T @ np.linalg.solve(within + ridge * np.eye(width), across))
+    freedom = (size - 1) / max(size - width - 1, 1)
+    return float(1 - (1 - explained / variance) * freedom)
 
 
 def _moments(rings: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
