@@ -71,7 +71,7 @@ def test_what_the_user_can_mend_is_one_line(done, files, tmp_path, capsys):
     _, _, command = done
     start = ["benchmark-cells", "--target", str(files / "c0.h5ad"), "--label", "type", "--out", str(tmp_path / "o")]
     for more, code, message in (
-        (["--label", "typ"], 1, "has no label obs['typ']"),
+        (["--label", "typ"], 1, "obs['typ'] does not exist"),
         (["--methods", "cellj"], 1, "Did you mean 'celljepa'"),
         (["--tasks", "batches"], 1, "--batch COLUMN"),
         (["--tasks", "zeroshot"], 2, "invalid choice"),
