@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -82,15 +83,27 @@ intersphinx_mapping = (
     else {}
 )
 
+
+def _source_url() -> str:
+    """Return the address of the repository, which pyproject.toml says."""
+    return tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+
+
 html_theme = "sphinx_book_theme"
 html_title = "scjepa"
 html_static_path = ["_static"]
 html_css_files = ["scjepa.css"]
 html_theme_options = {
     "navbar_persistent": [],  # the sidebar has the search
+    "path_to_docs": "docs",
+    "repository_branch": "main",
+    "repository_url": _source_url(),
     "show_toc_level": 2,
     "use_download_button": False,
+    "use_edit_page_button": True,
     "use_fullscreen_button": False,
+    "use_issues_button": True,
+    "use_repository_button": True,
 }
 
 # Of the extension's own making, once for each function.

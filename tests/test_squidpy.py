@@ -156,4 +156,4 @@ def test_no_file_calls_squidpys_passing_names():
         if path.suffix in (".py", ".md", ".ipynb") and path not in own and "_build" not in path.parts
         if any(call in path.read_text() for call in calls)
     ]
-    assert found == ["docs/faq.md"]  # which tells owners of an older version
+    assert set(found) <= {"docs/faq.md"}  # which tells owners of an older version

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any, NoReturn
 
 from scjepa import __version__
@@ -39,6 +40,21 @@ _IN_PYTHON = {
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
 
 
+class _Versions(argparse.Action):
+    """Print the versions of scjepa, of what it stands on, and of the system."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        """Import what scjepa stands on, for only what is imported is listed, and print."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in ("anndata", "scanpy", "scib_metrics", "scvi", "squidpy", "torch"):
+                import_module(name)
+        from session_info2 import session_info
+
+        print(repr(session_info(dependencies=True)).replace("\t", " "))
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -47,6 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="scjepa COMMAND --help tells the options of a command, with examples.",
     )
     parser.add_argument("--version", action="version", version=f"scjepa {__version__}")
+    parser.add_argument(
+        "--versions", action=_Versions, nargs=0, help="show the versions of all packages, for a report of a problem"
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         own = subparsers.add_parser(
