@@ -23,7 +23,7 @@ _ERRORS = 3.0
 _CHANCE_PAIRS = 2.0
 """Pairs of neighbors that both have a gene, as chance makes them even of a gene that few cells have."""
 _LEAST = 1e-3
-"""Weight of a gene that tells nothing, as a share of the largest: such genes come last, by surprise alone."""
+"""Weight of a rare gene that tells nothing, as a share of the largest; that of one in all cells is next to 0."""
 _DIGITS = 6
 """Decimals kept, so that the order in which cells are added up is not seen."""
 
@@ -35,13 +35,15 @@ def gene_weights(
     neighbors: NeighborTable,
     sections: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return how much each gene tells of a cell's surroundings: 0.001 (nothing) to 1 (the most of all genes).
+    """Return how much each gene tells of a cell's surroundings: from 0.001 (nothing) to 1 (the most of all genes).
 
     Of each gene Moran's autocorrelation I is taken, the covariance of a cell's value with the mean value of its
     neighbors over the variance, of log1p counts scaled to 10,000 a cell and centered within each section. From it goes
     what chance can make: three standard errors, ``3 sqrt(2 / (n k))`` for n cells of k neighbors, and the part of two
     pairs of neighbors, ``4 / (k m)``, for a gene that m cells have. What is left is the weight, as a share of the
-    largest. No labels are asked for, and cells count once each, whatever their order.
+    largest. Where nothing is left it is 0.001 times the share of cells that lack the gene: genes that tell nothing come
+    last, and of them those that all cells have. No labels are asked for, and cells count once each, whatever their
+    order.
 
     Parameters
     ----------
@@ -115,7 +117,8 @@ class _Sums:
         left = np.maximum(moran - chance, 0.0)
         if not left.max() > 0:
             return np.ones_like(left)
-        return np.maximum(left / left.max(), _LEAST).round(_DIGITS)
+        rare = 1 - self._expressing / max(self._cells.sum(), 1.0)
+        return np.maximum(left / left.max(), _LEAST * rare).round(_DIGITS).clip(min=10.0**-_DIGITS)
 
 
 def _values(
