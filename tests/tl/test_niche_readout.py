@@ -79,7 +79,8 @@ def test_sources_stand_side_by_side_with_one_variance_and_a_poor_one_is_left_out
     niche_readout(adata, n_comps=3, n_rings=1)
     fitted = niche_readout_of(adata)
     assert (fitted.sources_, fitted.left_out_) == (["X"], ["X_stjepa_cell"])
-    assert "left out, predicts ring 2 less well than expression: X_stjepa_cell (0.0" in adata.uns["scjepa"][KEY]["chosen"]
+    why = "left out, predicts ring 2 less well than expression: X_stjepa_cell (0.0"
+    assert why in adata.uns["scjepa"][KEY]["chosen"]
     # What was left out need not be there later.
     fitted.transform({"X": adata.X}, _edges(adata))
 

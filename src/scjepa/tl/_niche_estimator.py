@@ -27,8 +27,8 @@ _FEWEST_CELLS = 100
 """Cells that a section must have for its covariance to be told."""
 
 _AS_WELL = 0.95
-"""An embedding is read beside the expression where it predicts ring 2 as well as the expression does, but for 5%: on the
-sets that the rule was found on, embeddings at 0.89 to 0.93 of it cost agreement, and one at 1.00 gained some."""
+"""An embedding is read beside the expression where it predicts ring 2 as well as the expression does, but for 5%: on
+the sets that the rule was found on, embeddings at 0.89 to 0.93 of it cost agreement, and one at 1.00 gained some."""
 
 
 class NicheReadout(Kept, BaseEstimator):
