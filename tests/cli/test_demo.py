@@ -69,14 +69,12 @@ def test_what_the_read_out_chose_is_told_and_saved_for_each_row_that_it_reads(de
 
 def test_the_linear_row_is_the_linear_method_of_python(demo):
     import anndata as ad
-    import squidpy as sq
-
     import scjepa
     from scjepa.benchmark import score_table
 
     _, out, _ = demo
     adata = ad.read_h5ad(out.parent / "tissue.h5ad")
-    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic", library_key="section")
+    spatial_graph(adata, n_neighs=10, library_key="section")
     scjepa.tl.niche_readout(adata, "X")
     expected = score_table({"linear": adata.obsm["X_stjepa_niche"]}, adata.obs["region"])
     table = pd.read_csv(out / "scores.csv", index_col="method").drop(columns="chosen")
