@@ -1,6 +1,7 @@
 """Which genes of a cell become tokens: candidates on panels and on whole transcriptomes.
 
-What came (no prediction was written down before; 0.003 by count and 0.91 by gene means were known of a like simulation):
+What came (no prediction was written down before; of a like simulation 0.003 by count and 0.91 by gene means were
+known):
 
 1. By count, tokens of whole transcriptomes give nothing.
 2. By a gene's own mean or by residuals deep spots give domains, shallow cells nothing: rare genes fill the tokens.
