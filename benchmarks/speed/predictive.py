@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import time
 import warnings
 from pathlib import Path
@@ -106,6 +107,7 @@ def main() -> None:
     logging.getLogger("scjepa").setLevel(logging.WARNING)
     scjepa.tl.NicheReadout()  # scikit-learn is loaded once, by whatever comes first
     report: dict[str, Any] = {"machine": describe_machine("numpy", "scipy", "scikit-learn", "anndata")}
+    report["load_before"] = round(os.getloadavg()[0], 1)  # far above 0: others computed too, and CPU seconds tell more
     if arguments.data is not None:
         report["visual_cortex"] = measured(visual_cortex(arguments.data))
         print(report["visual_cortex"], flush=True)
