@@ -69,6 +69,7 @@ def test_what_the_read_out_chose_is_told_and_saved_for_each_row_that_it_reads(de
 
 def test_the_linear_row_is_the_linear_method_of_python(demo):
     import anndata as ad
+
     import scjepa
     from scjepa.benchmark import score_table
 
