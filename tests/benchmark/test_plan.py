@@ -129,9 +129,9 @@ def test_the_default_is_a_level_of_every_axis_named_or_not():
 
 
 def test_a_grid_is_an_axis_of_several_options():
-    axes = {("tokens.values", "tokens.ranks"): [("counts", "counts"), ("shifted_log", "counts")]}
+    axes = {("tokens.values", "tokens.ranks"): [("counts", "auto"), ("shifted_log", "counts")]}
     entries, levels = ablation(entries_of("stjepa", preset="demo"), axes)
-    assert [level.value for level in levels] == ["counts × counts", "shifted_log × counts"]
+    assert [level.value for level in levels] == ["counts × auto", "shifted_log × counts"]
     assert levels[0].default
     assert entries[1].options["tokens"] == {"values": "shifted_log", "ranks": "counts"}
 
