@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import squidpy as sq
 from anndata import AnnData
 from scipy import sparse
+
+from scjepa._core.squidpy import spatial_graph
 
 UBIQUITOUS = {"MT-ND": (13, 0.25), "RPL": (80, 0.13), "HK": (60, 0.15)}
 """Ubiquitous genes by the beginning of their names: how many, and their share of all counts."""
@@ -80,7 +81,7 @@ def transcriptome(
     )
     order = rng.permutation(np.flatnonzero(np.asarray(X.sum(axis=0)).ravel() > 0))
     adata = AnnData(X[:, order], obs=obs, var=pd.DataFrame(index=names[order]), obsm={"spatial": place})
-    sq.gr.spatial_neighbors(adata, n_neighs=10 if n_types else 6, coord_type="generic")
+    spatial_graph(adata, n_neighs=10 if n_types else 6)
     return adata
 
 

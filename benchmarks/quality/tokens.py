@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import squidpy as sq
 from anndata import AnnData
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
@@ -38,6 +37,7 @@ from spots import transcriptome
 import scjepa
 from scjepa import datasets
 from scjepa._config import TokenConfig
+from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import nmi
 from scjepa.tl import PredictiveComponents, aggregate_neighbors, readout
 from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph
@@ -136,7 +136,7 @@ def load(name: str) -> AnnData:
     k = 6 if name.startswith("DLPFC") else 10
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        sq.gr.spatial_neighbors(adata, n_neighs=k, coord_type="generic", library_key="section")
+        spatial_graph(adata, n_neighs=k, library_key="section")
     return adata
 
 

@@ -73,10 +73,10 @@ def simulated(n_cells: int, n_genes: int, per_cell: int) -> ad.AnnData:
 
 def visual_cortex(folder: Path) -> ad.AnnData:
     """Return the section with the graph of ten nearest neighbors."""
-    import squidpy as sq
+    from scjepa._core.squidpy import spatial_graph
 
     adata = ad.read_h5ad(folder / "spatial" / "starmap_visual_cortex.h5ad")
-    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic")
+    spatial_graph(adata, n_neighs=10)
     return adata
 
 

@@ -166,7 +166,7 @@ def test_read_outs_of_readers_are_taken_as_they_are_and_embeddings_are_read_out(
 
 def test_masks_of_another_scale_model_or_state_are_refused(trained, fresh, make_model):
     model, adata = trained
-    adata = _with_niches(model, fresh(adata), *READ_OUTS["documented"])
+    adata = _with_niches(model, fresh(adata), *READ_OUTS["embedding alone"])
     for masked in (
         model.get_masked_representations(adata, scale="neighborhood"),
         model.get_masked_representations(adata, encoder="context"),
@@ -181,10 +181,14 @@ def test_masks_of_another_scale_model_or_state_are_refused(trained, fresh, make_
         scjepa.tl.niche_confidence(adata, list(model.get_masked_representations(adata, scale="cell", n_masks=1)))
 
 
-def test_niches_of_counts_alone_say_what_to_do(trained, fresh):
+def test_niches_of_counts_alone_are_looked_at_in_the_embedding(trained, fresh):
     model, adata = trained
     adata = _with_niches(model, fresh(adata), lambda adata: scjepa.tl.niche_readout(adata, "X"), "X_stjepa_niche")
-    with pytest.raises(ValueError, match=r"read from counts and no embedding.*niche_readout\(adata, 'X_stjepa_cell'\)"):
+    with pytest.warns(UserWarning, match=r"read from counts and no embedding.*X_stjepa_cell"):
+        scjepa.tl.niche_confidence(adata, model.get_masked_representations(adata))
+    assert adata.obs["niche_confidence"].between(0, 1).all()
+    del adata.obsm["X_stjepa_cell"], adata.obsm["X_stjepa"]
+    with pytest.raises(ValueError, match=r"no embedding.*model\.niches\(adata\)"):
         scjepa.tl.niche_confidence(adata, model.get_masked_representations(adata))
 
 

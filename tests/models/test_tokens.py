@@ -10,11 +10,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-import squidpy as sq
 from scipy import sparse
 
 import scjepa
 from scjepa._config import PRESETS, resolve
+from scjepa._core.squidpy import spatial_graph
 from scjepa.tokens.choice import TokenSpread
 
 SMALL = {
@@ -43,7 +43,7 @@ def transcriptome(n: int = 200, n_genes: int = 2200, seed: int = 0, prefix: str 
 def with_graph(adata: ad.AnnData) -> ad.AnnData:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic")
+        spatial_graph(adata, n_neighs=10)
     return adata
 
 

@@ -93,9 +93,10 @@ def test_what_cannot_be_is_told_before_anything_is_done(tissue):
 @pytest.mark.data
 def test_the_layers_of_visual_cortex_are_found_in_a_second(data_dir):
     import anndata as ad
-    import squidpy as sq
+
+    from scjepa._core.squidpy import spatial_graph
 
     adata = ad.read_h5ad(data_dir / "spatial" / "starmap_visual_cortex.h5ad")
-    sq.gr.spatial_neighbors(adata, n_neighs=10, coord_type="generic")
+    spatial_graph(adata, n_neighs=10)
     find_niches(adata, n_niches=7)
     assert scjepa.metrics.nmi(adata.obs["region"], adata.obs["niche"]) > 0.7

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from scjepa import _keys
+from scjepa._warn import warn
 from scjepa.tl._adata import as_embedding, embedding_of, groups_of, niches_of, record, record_of, refuse_users
 from scjepa.tl._neighbors import neighbor_search
 from scjepa.tl._replay import Way, check_way, reads_expression_alone, scores_in, ways_to
@@ -99,7 +100,8 @@ def niche_confidence(
     refuse_users(adata, "obs", key_added)
     codes = niches_of(adata, niche_key).codes
     noted = record_of(adata, niche_key)
-    use_rep = use_rep or noted.get("use_rep", _keys.EMBEDDING)
+    if use_rep is None:
+        use_rep = _space_of(adata, noted.get("use_rep", _keys.EMBEDDING))
     standardize_by = standardize_by or noted.get("standardize_by")
     embedding = embedding_of(adata, use_rep)
     voters = np.flatnonzero(codes >= 0)
@@ -156,13 +158,30 @@ def _placed(adata: AnnData, masked: Any, use_rep: str) -> tuple[Iterator[np.ndar
     return chain([first], arrays), next((way for way in ways if adata.obsm[way.base].shape == shape), ways[0])
 
 
-def _not_of_the_model(adata: AnnData, use_rep: str, bases: list[str]) -> str:
-    if reads_expression_alone(adata, use_rep):
-        return (
+def _space_of(adata: AnnData, use_rep: str) -> str:
+    """Return the key of what is compared: what niches were found in, or the embedding where that was of counts alone.
+
+    Raises
+    ------
+    ValueError
+        If niches are of counts alone, and no embedding of a model is there.
+    """
+    if not reads_expression_alone(adata, use_rep):
+        return use_rep
+    there = [key for key in (_keys.EMBEDDING_CELL, _keys.EMBEDDING) if key in adata.obsm]
+    if not there:
+        raise ValueError(
             f"The niches were found in adata.obsm[{use_rep!r}], which was read from counts and no embedding: hiding "
-            "tokens from a model says nothing of them. Find them with the model's: "
-            "scjepa.tl.niche_readout(adata, 'X_stjepa_cell'), then scjepa.tl.niches(adata, 'X_stjepa_niche')."
+            "tokens from a model says nothing of them. Embed the cells first: model.niches(adata)."
         )
+    warn(
+        f"The niches were found in adata.obsm[{use_rep!r}], which was read from counts and no embedding. Their "
+        f"confidence tells how firmly they hold in the model's adata.obsm[{there[0]!r}]."
+    )
+    return there[0]
+
+
+def _not_of_the_model(adata: AnnData, use_rep: str, bases: list[str]) -> str:
     where = " or ".join(f"adata.obsm[{base!r}]" for base in bases)
     return (
         f"{where} is not what this model gives for these cells now, at any scale that was asked for. Embed again, make "
