@@ -47,6 +47,8 @@ def own_members(class_name: str, names: Sequence[str]) -> list[str]:
 def _defined_by_scjepa(owner: type, name: str) -> bool:
     for base in owner.__mro__:
         if name in vars(base):
+            if type(vars(base)[name]).__module__.startswith("sklearn"):  # set_fit_request and its like, put there by it
+                return False
             return base.__module__.startswith("scjepa") and bool(inspect.getdoc(getattr(owner, name)))
     return False
 
