@@ -40,8 +40,8 @@ class TokenConfig:
         Normalization of the value each token carries, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
     ranks
         Normalization that orders a cell's genes, a name in :data:`scjepa.tokens.NORMALIZATIONS`. ``"auto"``, in the
-        presets ``"demo"`` and ``"base"``: decided from the data once, when the model is made: ``"counts"`` on a
-        targeted panel, ``"spatial_ratio"`` where counts are a poor guide, that is where cells have 2,000 genes or
+        presets ``"demo"``, ``"base"`` and ``"technologies"``: decided from the data once, when the model is made:
+        ``"counts"`` on a targeted panel, ``"spatial_ratio"`` where counts are a poor guide, that is where cells have 2,000 genes or
         more, or the top 16 by count spread over the genes as fewer than 1 in 20 of them would in equal parts.
     left_out
         Kinds of features that never become tokens and are no part of a cell's total, by their names: any of
@@ -428,7 +428,7 @@ PRESETS: dict[str, STJEPAConfig] = {
     "base": replace(_SMALL, training=TrainConfig(max_steps=600)),
     "technologies": replace(
         _SMALL,
-        tokens=TokenConfig(n_tokens=16, values="nonzero_mean"),
+        tokens=replace(_SMALL.tokens, values="nonzero_mean"),
         training=TrainConfig(max_steps=600),
     ),
     "paper_ablation": STJEPAConfig(

@@ -91,11 +91,12 @@ def test_without_names_the_ranks_do_it_alone(whole):
     assert shown.mean() > 0.7
 
 
-def test_a_panel_stays_as_it_was(adata):
-    model = model_of(adata)
-    plain = model_of(adata.copy(), tokens={"ranks": "counts", "left_out": ()})
+@pytest.mark.parametrize("preset", ["demo", "base", "technologies"])
+def test_a_panel_stays_as_it_was(adata, preset):
+    model = model_of(adata, preset)
+    plain = model_of(adata.copy(), preset, tokens={"ranks": "counts", "left_out": ()})
     assert model.config == plain.config
-    assert model.normalizations.to_arrays() == {}
+    assert list(model.normalizations.to_arrays()) == ([] if preset != "technologies" else ["nonzero_mean"])
 
 
 def test_the_choice_is_saved_and_taken_to_other_data(whole, tmp_path):
@@ -186,7 +187,8 @@ def test_what_is_published_is_frozen():
     }
     for preset in ("paper", "paper_ablation"):
         assert dataclasses.asdict(PRESETS[preset].tokens) == plain
-    assert dataclasses.asdict(PRESETS["technologies"].tokens) == {**plain, "n_tokens": 16, "values": "nonzero_mean"}
+    technologies = dataclasses.replace(PRESETS["technologies"].tokens, ranks="counts", left_out=())  # as on any panel
+    assert dataclasses.asdict(technologies) == {**plain, "n_tokens": 16, "values": "nonzero_mean"}
     first = resolve("paper", objective="lejepa")
     assert dataclasses.asdict(first.tokens) == plain
     assert first.objective.sigreg_share == 0.05

@@ -123,7 +123,7 @@ def _counts(cells: Cells, layer: str | None, mind: list[str]) -> str:
 
 
 def _tokens(cells: Cells, mind: list[str]) -> str:
-    """Tell which genes of a cell the presets ``demo`` and ``base`` make tokens of, and why."""
+    """Tell which genes of a cell the presets but the paper's make tokens of, and why."""
     try:
         spread = count_spread(cells.counts)
     except (TypeError, ValueError):  # the counts' own line tells
@@ -132,7 +132,7 @@ def _tokens(cells: Cells, mind: list[str]) -> str:
     if sentence:
         mind.append(sentence)
     chosen = choose(PRESETS["base"].tokens, cells.genes, lambda without: count_spread(cells.counts, without))
-    return f"{told(chosen, cells.genes)} (presets demo and base)\nby count, {spread}"
+    return f"{told(chosen, cells.genes)} (presets demo, base and technologies)\nby count, {spread}"
 
 
 def _coordinates(cells: Cells, where: Where, mind: list[str]) -> str:

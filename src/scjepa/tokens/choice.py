@@ -209,6 +209,6 @@ def same_by_count(spread: TokenSpread) -> str | None:
         return None
     return (
         f"{SAME_BY_COUNT}, the top {PROBED} genes of all cells are nearly the same: {spread}. Niches can hardly be "
-        "told from them. The presets 'demo' and 'base' rank genes otherwise here; with others pass "
+        "told from them. The presets but the paper's rank genes otherwise here; with those pass "
         "tokens={'ranks': 'auto', 'left_out': 'auto'}."
     )
