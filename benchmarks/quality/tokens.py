@@ -9,9 +9,9 @@ known):
    of them is weighted. Trained, count over mean is ahead of the root of the deviance on DLPFC 151673 and 151675 (0.02
    to 0.03), and counts times the weight are behind.
 4. On panels weighted ranks are level with counts; counts stay there.
-5. ``demo``, rings, mean of two seeds: ahead of counts on DLPFC 151673 (0.58 / 0.58 against 0.55 / 0.54), level on 151675
-   (0.56 / 0.57 and 0.55 / 0.57), behind on 151674 (0.53 / 0.51 and 0.57 / 0.54). By the default read-out, one seed,
-   level on all three. Thirty-two tokens instead of sixteen do not help.
+5. ``demo``, rings, mean of two seeds: ahead of counts on DLPFC 151673 (0.58 / 0.58 against 0.55 / 0.54), level on
+   151675 (0.56 / 0.57 and 0.55 / 0.57), behind on 151674 (0.53 / 0.51 and 0.57 / 0.54). By the default read-out, one
+   seed, level on all three. Thirty-two tokens instead of sixteen do not help.
 
 The rule was chosen on V1, mPFC, DLPFC 151673 and 151675 and simulations; 151674 took no part.
 

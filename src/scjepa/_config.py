@@ -41,8 +41,9 @@ class TokenConfig:
     ranks
         Normalization that orders a cell's genes, a name in :data:`scjepa.tokens.NORMALIZATIONS`. ``"auto"``, in the
         presets ``"demo"``, ``"base"`` and ``"technologies"``: decided from the data once, when the model is made:
-        ``"counts"`` on a targeted panel, ``"spatial_ratio"`` where counts are a poor guide, that is where cells have 2,000 genes or
-        more, or the top 16 by count spread over the genes as fewer than 1 in 20 of them would in equal parts.
+        ``"counts"`` on a targeted panel, ``"spatial_ratio"`` where counts are a poor guide, that is where cells have
+        2,000 genes or more, or the top 16 by count spread over the genes as fewer than 1 in 20 of them would in equal
+        parts.
     left_out
         Kinds of features that never become tokens and are no part of a cell's total, by their names: any of
         ``"mitochondrial"``, ``"ribosomal"``, ``"control probe"`` and ``"antibody"``. ``"auto"``: control probes and
