@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from scjepa import CELL_PRESETS, CellJEPAConfig
-from scjepa.nn import CellTowers, ModuleTowers
+from scjepa.celljepa import CellTowers, ModuleTowers
 
 N_GENES = 13_714
 """Genes of pbmc3k."""

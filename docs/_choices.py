@@ -9,7 +9,8 @@ from pathlib import Path
 import _speed
 
 from scjepa import PRESETS
-from scjepa.nn import MASKING_SCHEMES, OBJECTIVES, RANK_ENCODERS, SEGMENT_ENCODERS, VALUE_ENCODERS
+from scjepa.stjepa import MASKING_SCHEMES, OBJECTIVES, RANK_ENCODERS, SEGMENT_ENCODERS
+from scjepa.nn import VALUE_ENCODERS
 from scjepa.tokens import NORMALIZATIONS
 
 QUALITY = Path(__file__).parents[1] / "benchmarks" / "quality" / "results"

@@ -16,7 +16,7 @@ import _speed
 import torch
 
 from scjepa import PRESETS, STJEPAConfig
-from scjepa.nn import SpatialJEPA
+from scjepa.stjepa import SpatialJEPA
 
 N_GENES, N_TECHNOLOGIES = 1669, 2
 """Vocabulary and technologies of the model in the paper: what its 23.7M parameters have to be compared with."""

@@ -6,9 +6,9 @@ import warnings
 import pytest
 
 from scjepa import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, TrainConfig
-from scjepa._cell_config import resolve_cells
-from scjepa._config import resolve
 from scjepa._core.idle import OF_IJEPA, OF_LEJEPA
+from scjepa.celljepa.config import resolve_cells
+from scjepa.stjepa.config import resolve
 
 
 def test_presets_hold_the_papers_values():

@@ -12,8 +12,8 @@ import pytest
 from scipy import sparse
 
 import scjepa
+from scjepa._core.keys import as_key, key_in
 from scjepa._core.squidpy import spatial_graph
-from scjepa._keys import as_key, key_in
 
 ODD = ["a/b", "", "_index", ".", "ünï/日本", "x" * 300, "__x", " ", "l1\nl2", "a\\b"]
 

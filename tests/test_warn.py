@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import scjepa
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 
 SOURCE = Path(scjepa.__file__).parent
 
@@ -62,7 +62,7 @@ def test_names_that_begin_alike_are_not_passed_over():
 
 
 def test_code_that_is_all_the_packages_still_warns():
-    program = "import warnings\nfrom scjepa._warn import warn\nwarn('look here')"
+    program = "import warnings\nfrom scjepa._core.warn import warn\nwarn('look here')"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         exec(compile(program, "run.py", "exec"), {"__name__": "__main__"})

@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from records import append, done
 
 import scjepa
-from scjepa._config import PRESETS, STJEPAConfig, resolve
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import clustering_scores
-from scjepa.models import _store
+from scjepa.models import store as _store
+from scjepa.stjepa.config import PRESETS, STJEPAConfig, resolve
 from scjepa.tl import NicheReadout, aggregate_neighbors, readout
 
 NAME = "mouse-brain-small"

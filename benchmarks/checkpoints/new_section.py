@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from records import append, commit, done
 
 import scjepa
+from scjepa._core.blocks import spatial_blocks
 from scjepa._core.squidpy import spatial_graph
-from scjepa._spatial import spatial_blocks
 from scjepa.benchmark import neighborhood_pca, section_zscored_pca
 from scjepa.benchmark._controls import cell_pca
 from scjepa.metrics import block_probe, neighbor_agreement

@@ -29,9 +29,9 @@ from sets import REAL, SETS, load_set
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
-from scjepa._config import STJEPAConfig
 from scjepa.metrics import ari, block_folds, nmi
-from scjepa.nn import pool
+from scjepa.stjepa import pool
+from scjepa.stjepa.config import STJEPAConfig
 from scjepa.tl import aggregate_neighbors
 from scjepa.training.plan import parameter_groups
 from scjepa.training.schedules import learning_rate

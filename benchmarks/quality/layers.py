@@ -33,7 +33,8 @@ from sklearn.linear_model import Ridge
 
 from scjepa import STJEPA
 from scjepa.metrics import block_probe, nmi
-from scjepa.nn import Packing, draw_mask, pool
+from scjepa.nn import Packing
+from scjepa.stjepa import draw_mask, pool
 from scjepa.tl._graph import EmbeddingGraph
 
 FEWEST = 10

@@ -13,7 +13,7 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 import scjepa
-from scjepa._config import STJEPAConfig
+from scjepa.stjepa.config import STJEPAConfig
 
 Result = tuple[dict[str, np.ndarray], dict]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scjepa._config import PRESETS, STJEPAConfig, resolve
+from scjepa.stjepa.config import PRESETS, STJEPAConfig, resolve
 
 TOKENS_ONLY = {
     "cell_weight": 0.0,

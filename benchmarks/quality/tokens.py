@@ -39,9 +39,9 @@ from spots import transcriptome
 
 import scjepa
 from scjepa import datasets
-from scjepa._config import TokenConfig
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import nmi
+from scjepa.stjepa.config import TokenConfig
 from scjepa.tl import PredictiveComponents, aggregate_neighbors, readout
 from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph
 from scjepa.tokens import (

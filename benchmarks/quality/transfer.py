@@ -27,8 +27,8 @@ from run import RESULTS, append, commit, done
 from sets import load_set
 
 import scjepa
-from scjepa._config import STJEPAConfig
 from scjepa.metrics import ilisi, label_transfer
+from scjepa.stjepa.config import STJEPAConfig
 
 LABELS = "region_harmonised"
 KEYS = {"technology_key": "technology", "library_key": "section", "panel_key": "panel"}

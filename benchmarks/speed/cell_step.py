@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from machine import describe_machine
 from torch import Tensor, nn
 
-from scjepa._cell_config import resolve_cells
-from scjepa.nn import CellBatch, CellTowers, hide
+from scjepa.celljepa import CellBatch, CellTowers, hide
+from scjepa.celljepa.config import resolve_cells
 
 N_GENES, N_POSITIONS, RATIO = 2000, 600, 0.15
 

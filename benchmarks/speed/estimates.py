@@ -33,7 +33,7 @@ def measure(preset: str, n_cells: int, batch_size: int, n_steps: int, what: str)
     from data import peak_bytes, random_tissue, reset_peak
 
     import scjepa
-    from scjepa.models._estimate import embedding_bytes
+    from scjepa.models.estimate import embedding_bytes
 
     warnings.simplefilter("ignore")
     tiny = scjepa.STJEPA(random_tissue(200), "demo")

@@ -24,8 +24,8 @@ from machine import describe_machine
 from reference import PaddedBatch, reference_loss
 from step import N_GENES, half_empty_batch
 
-from scjepa._config import STJEPAConfig, resolve
-from scjepa.nn import Batch, SpatialJEPA, draw_mask, pool
+from scjepa.stjepa import Batch, SpatialJEPA, draw_mask, pool
+from scjepa.stjepa.config import STJEPAConfig, resolve
 
 DEVICE = "cuda"
 

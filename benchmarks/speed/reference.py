@@ -1,9 +1,9 @@
 """The frozen reference of the step benchmark: padded, one attention call with a boolean key mask, everything computed.
 
-It runs on the weights of a :class:`scjepa.nn.SpatialJEPA`, so losses and gradients can be compared with those of the
-package. It is how the model would be written at first: every neighborhood is padded to its full number of positions;
-the context encoder computes masked positions and padding too and only hides them as keys; the value MLP runs at every
-position; the predictor computes every position. Do not speed it up: it is what speed-ups are measured against.
+It runs on the weights of a :class:`scjepa.stjepa.SpatialJEPA`, so losses and gradients can be compared with those of
+the package. It is how the model would be written at first: every neighborhood is padded to its full number of
+positions; the context encoder computes masked positions and padding too and only hides them as keys; the value MLP runs
+at every position; the predictor computes every position. Do not speed it up: it is what speed-ups are measured against.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa.nn import Batch, SpatialJEPA
+from scjepa.stjepa import Batch, SpatialJEPA
 
 
 class PaddedBatch:

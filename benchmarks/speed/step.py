@@ -21,8 +21,8 @@ import torch
 from machine import describe_machine
 from reference import PaddedBatch, reference_loss
 
-from scjepa._config import STJEPAConfig, resolve
-from scjepa.nn import Batch, SpatialJEPA, draw_mask
+from scjepa.stjepa import Batch, SpatialJEPA, draw_mask
+from scjepa.stjepa.config import STJEPAConfig, resolve
 
 N_GENES = 1000
 

@@ -22,7 +22,7 @@ from machine import describe_machine
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from scjepa._config import TokenConfig
+from scjepa.stjepa.config import TokenConfig
 from scjepa.tokens import build_neighbor_table, build_token_table
 
 

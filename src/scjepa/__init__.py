@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from scjepa._settings import settings
+from scjepa._core.settings import settings
 
 __version__ = "0.1.0"
 
@@ -47,11 +47,11 @@ _CELL_CONFIGURATION = (
     "PerturbationConfig",
 )
 _OBJECTS = {
-    "CellJEPA": "scjepa.models",
-    "STJEPA": "scjepa.models",
+    "CellJEPA": "scjepa.celljepa",
+    "STJEPA": "scjepa.stjepa",
     **dict.fromkeys(("concat", "table_of"), "scjepa.datasets"),
-    **dict.fromkeys(_CONFIGURATION, "scjepa._config"),
-    **dict.fromkeys(_CELL_CONFIGURATION, "scjepa._cell_config"),
+    **dict.fromkeys(_CONFIGURATION, "scjepa.stjepa.config"),
+    **dict.fromkeys(_CELL_CONFIGURATION, "scjepa.celljepa.config"),
 }
 
 __all__ = [
@@ -92,7 +92,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from scjepa import benchmark, datasets, metrics, models, nn, perturbation, pl, pretrained, tl, tokens, training
-    from scjepa._cell_config import (
+    from scjepa.celljepa.config import (
         CELL_PRESETS,
         CellEncoderConfig,
         CellJEPAConfig,
@@ -103,17 +103,11 @@ if TYPE_CHECKING:
         FinetuneConfig,
         PerturbationConfig,
     )
-    from scjepa._config import (
-        PRESETS,
-        EncoderConfig,
-        MaskingConfig,
-        ObjectiveConfig,
-        STJEPAConfig,
-        TokenConfig,
-        TrainConfig,
-    )
+    from scjepa.celljepa.model import CellJEPA
     from scjepa.datasets import concat, table_of
-    from scjepa.models import STJEPA, CellJEPA
+    from scjepa.stjepa.config import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig
+    from scjepa.stjepa.model import STJEPA
+    from scjepa.training.config import TrainConfig
 
 
 def __getattr__(name: str) -> Any:

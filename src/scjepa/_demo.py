@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData, read_h5ad
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
+from scjepa._core.columns import expression_of, groups_of, record_of
 from scjepa._core.labels import labels_of
 from scjepa._core.squidpy import spatial_graph
 from scjepa.tl import NicheReadout, aggregate_neighbors, readout
-from scjepa.tl._adata import expression_of, groups_of, record_of
 from scjepa.tl._moments import EXPRESSION
 
 

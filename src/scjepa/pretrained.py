@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scjepa._config import unknown_name
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa.tokens.vocabulary import Vocabulary
 

@@ -18,12 +18,12 @@ from scjepa import (
     TokenConfig,
     TrainConfig,
 )
-from scjepa._cell_config import resolve_cells
-from scjepa._config import resolve
 from scjepa._core.plain import plain, seed_of, whole
 from scjepa.benchmark import CellScoring, CellTraining, Scoring
+from scjepa.celljepa.config import resolve_cells
 from scjepa.perturbation import PerturbationSplit
 from scjepa.pretrained import Card
+from scjepa.stjepa.config import resolve
 from scjepa.training import RunOptions
 
 

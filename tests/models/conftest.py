@@ -12,7 +12,7 @@ from scipy import sparse
 
 import scjepa
 from scjepa._core.squidpy import spatial_graph
-from scjepa.models import _store
+from scjepa.models import store as _store
 
 
 def add_graph(adata: ad.AnnData, k: int = 6) -> ad.AnnData:

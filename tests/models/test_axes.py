@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import scjepa
-from scjepa._config import STJEPAConfig, resolve
-from scjepa.nn import MASKING_SCHEMES
+from scjepa.stjepa import MASKING_SCHEMES
+from scjepa.stjepa.config import STJEPAConfig, resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:Genes the model does not know", "ignore:This model is not trained")
 QUIET = {"accelerator": "cpu", "progress_bar": False}

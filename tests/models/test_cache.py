@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 
 import scjepa
-from scjepa.models._cache import counts_digest
+from scjepa.models.cache import counts_digest
 from scjepa.tokens import counts as counts_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")

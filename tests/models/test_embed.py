@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from scjepa.models import _embed
-from scjepa.nn import towers
-from scjepa.tokens import TokenSource
+from scjepa.models import embed as _embed
+from scjepa.stjepa import TokenSource
+from scjepa.stjepa import module as towers
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 
@@ -109,7 +109,7 @@ class Killed(BaseException):
 
 def kill_after(n, monkeypatch):
     """Let the run die in its ``n``-th batch."""
-    from scjepa.nn import pool
+    from scjepa.stjepa import pool
 
     calls = []
 

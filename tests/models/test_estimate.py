@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from scjepa import TrainConfig
-from scjepa.models import _estimate
-from scjepa.models._estimate import Estimate, check_memory, count_steps, readable_seconds
+from scjepa.models import estimate as _estimate
+from scjepa.models.estimate import Estimate, check_memory, count_steps, readable_seconds
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import scjepa
-from scjepa.models._masked import visible
-from scjepa.models.stjepa import STJEPA
+from scjepa.stjepa.masked import visible
+from scjepa.stjepa.model import STJEPA
 
 
 def _stack(model, adata=None, **how):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import scjepa
-from scjepa.models import _embed, _latent
+from scjepa.models import embed as _embed
+from scjepa.stjepa import latent as _latent
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 
@@ -17,13 +18,13 @@ WRITTEN = {"X_stjepa", "X_stjepa_cell", "X_stjepa_niche"}
 def passes(monkeypatch):
     """Return what grows by the number of cells of each batch that goes through the encoder."""
     seen = []
-    plain = scjepa.nn.SpatialJEPA.forward
+    plain = scjepa.stjepa.SpatialJEPA.forward
 
     def forward(self, batch, *args, **options):
         seen.append(batch.n_sequences)
         return plain(self, batch, *args, **options)
 
-    monkeypatch.setattr(scjepa.nn.SpatialJEPA, "forward", forward)
+    monkeypatch.setattr(scjepa.stjepa.SpatialJEPA, "forward", forward)
     return seen
 
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import scjepa
-from scjepa.models import _store
+from scjepa.models import store as _store
 from scjepa.tokens import build_token_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import scjepa
-from scjepa.models import _store
+from scjepa.models import store as _store
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_existing_folders_are_not_replaced_unasked(trained, folder, tmp_path):
 def test_a_failed_save_leaves_the_old_model(trained, folder, monkeypatch):
     model, _ = trained
     before = (folder / "model.json").read_bytes()
-    monkeypatch.setattr("scjepa.models._store.json.dumps", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("scjepa.models.store.json.dumps", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.save(folder, overwrite=True)
     assert (folder / "model.json").read_bytes() == before

@@ -13,8 +13,8 @@ import pytest
 from scipy import sparse
 
 import scjepa
-from scjepa._config import PRESETS, resolve
 from scjepa._core.squidpy import spatial_graph
+from scjepa.stjepa.config import PRESETS, resolve
 from scjepa.tokens.choice import TokenSpread
 
 SMALL = {

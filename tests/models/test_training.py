@@ -285,7 +285,7 @@ def test_numpys_scalars_train_and_are_saved(adata, make_model, tmp_path):
 
 
 def test_one_device_is_the_default(adata, make_model, monkeypatch):
-    from scjepa.models import _base
+    from scjepa.models import base as _base
 
     asked = []
     run = _base.run
@@ -310,7 +310,7 @@ def test_a_reference_without_a_cost_is_refused(trained):
 def test_weights_of_another_precision_are_read_as_float32(adata, make_model, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from scjepa.models import _store
+    from scjepa.models import store as _store
 
     model = make_model(adata)
     model.save(tmp_path / "model")

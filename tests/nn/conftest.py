@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from scjepa._config import resolve
-from scjepa.nn import Batch, SpatialJEPA
+from scjepa.stjepa import Batch, SpatialJEPA
+from scjepa.stjepa.config import resolve
 
 N_GENES, N_NEIGHBORS, N_TOKENS = 30, 4, 8
 

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scjepa._config import EncoderConfig
-from scjepa.nn import SEGMENT_ENCODERS, VALUE_ENCODERS
+from scjepa.nn import VALUE_ENCODERS
 from scjepa.nn.embedding import signed_log1p
+from scjepa.stjepa import SEGMENT_ENCODERS
+from scjepa.stjepa.config import EncoderConfig
 
 
 @pytest.mark.parametrize("n_bins", [20, 50, 100])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from scjepa.nn import TechnologyAdversary, draw_mask, pool, sigreg
-from scjepa.nn.objectives._terms import standardize_over_batch
+from scjepa.nn import sigreg
+from scjepa.nn.terms import standardize_over_batch
+from scjepa.stjepa import TechnologyAdversary, draw_mask, pool
 
 V1 = {"name": "lejepa"}
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scjepa.nn import MASKING_SCHEMES, draw_mask
+from scjepa.stjepa import MASKING_SCHEMES, draw_mask
 
 
 def _per_block(batch, mask):

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scjepa._config import PRESETS, resolve
-from scjepa.nn import MASKING_SCHEMES, OBJECTIVES, SpatialJEPA, pool
-from scjepa.nn.embedding import RANK_ENCODERS, VALUE_ENCODERS, sinusoids
-from scjepa.nn.masking import draw_mask
-from scjepa.nn.objectives._terms import covariance_loss, standardize_over_batch, variance_loss
+from scjepa.nn.embedding import VALUE_ENCODERS
+from scjepa.stjepa.embedding import RANK_ENCODERS, sinusoids
+from scjepa.nn.terms import covariance_loss, standardize_over_batch, variance_loss
+from scjepa.stjepa import MASKING_SCHEMES, OBJECTIVES, SpatialJEPA, pool
+from scjepa.stjepa.config import PRESETS, resolve
+from scjepa.stjepa.masking import draw_mask
 
 PAPER = {"cell_weight": 0.0, "neighborhood_weight": 0.0, "variance_weight": 0.0, "covariance_weight": 0.0}
 
@@ -54,7 +55,7 @@ def test_loss_and_gradients_do_not_depend_on_the_attention_backend(make_model, m
 
 def test_masked_values_do_not_reach_the_prediction(make_model, make_batch):
     """Changing the counts of masked tokens changes targets, never predictions (the paper's loss)."""
-    from scjepa.nn import draw_mask
+    from scjepa.stjepa import draw_mask
 
     model, batch = make_model(objective=PAPER), make_batch()
     masked = draw_mask(batch, "stratified", 0.6, _rng(1))
@@ -67,7 +68,7 @@ def test_masked_values_do_not_reach_the_prediction(make_model, make_batch):
 
 
 def test_rank_queries_do_not_know_the_gene(make_model, make_batch):
-    from scjepa.nn import draw_mask
+    from scjepa.stjepa import draw_mask
 
     batch = make_batch()
     masked = draw_mask(batch, "stratified", 0.6, _rng(1))
@@ -89,7 +90,7 @@ def test_targets_are_layer_normed_unless_switched_off(make_model, make_batch):
 
 def test_literal_target_view_encodes_the_masked_tokens_alone(make_model, make_batch):
     """In the ``masked`` view, visible counts cannot reach the targets; in the ``all`` view they do."""
-    from scjepa.nn import draw_mask
+    from scjepa.stjepa import draw_mask
 
     batch = make_batch()
     masked = draw_mask(batch, "stratified", 0.6, _rng(1))

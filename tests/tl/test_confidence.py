@@ -8,7 +8,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 import scjepa
-from scjepa.tl import _neighbors, aggregate_neighbors, niche_confidence, readout
+from scjepa._core import neighbors as _neighbors
+from scjepa.tl import aggregate_neighbors, niche_confidence, readout
 from scjepa.tl._replay import scores_in
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
-from scjepa.tl import _neighbors
+from scjepa._core import neighbors as _neighbors
 from scjepa.tl._graph import FLAVORS, EmbeddingGraph
 
 

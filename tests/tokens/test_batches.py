@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from scjepa._config import TokenConfig
-from scjepa.tokens import Batch, NeighborTable, TokenSource, TokenTable, build_token_table
+from scjepa.stjepa import Batch, TokenSource
+from scjepa.stjepa.config import TokenConfig
+from scjepa.tokens import NeighborTable, TokenTable, build_token_table
 
 FIELDS = ("sequences", "segments", "genes", "values", "ranks")
 
@@ -209,7 +210,7 @@ def test_large_counts_arrive_as_they_are(largest, dtype):
 
 @pytest.mark.parametrize(("free", "resident"), [(10**9, True), (100, False), (None, True)])
 def test_tables_move_to_a_device_only_if_they_fit(monkeypatch, free, resident):
-    monkeypatch.setattr("scjepa.tokens.batches.available_memory", lambda device: free)
+    monkeypatch.setattr("scjepa.stjepa.source.available_memory", lambda device: free)
     source = TokenSource(*small()).to("meta")
     assert source.resident is resident
     assert source.device.type == "meta"
@@ -217,7 +218,7 @@ def test_tables_move_to_a_device_only_if_they_fit(monkeypatch, free, resident):
 
 
 def test_batches_of_tables_that_stay_behind_are_moved(monkeypatch):
-    monkeypatch.setattr("scjepa.tokens.batches.available_memory", lambda device: 0)
+    monkeypatch.setattr("scjepa.stjepa.source.available_memory", lambda device: 0)
     here = gather(*small(), [0, 2], True)
     there = TokenSource(*small(), "meta").batch(torch.tensor([0, 2]), True)
     for name in (*FIELDS, "technologies"):
@@ -281,8 +282,8 @@ def test_walks_follow_the_neighbors_and_never_leave_their_section():
 
 
 def test_gathered_batches_pair_each_cell_with_one_a_few_steps_away():
-    from scjepa._config import resolve
-    from scjepa.nn import SpatialJEPA
+    from scjepa.stjepa import SpatialJEPA
+    from scjepa.stjepa.config import resolve
 
     n = 30
     index = np.stack([(np.arange(n) + 1) % n, (np.arange(n) - 1) % n], axis=1).astype(np.int32)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scjepa._config import TokenConfig
+from scjepa.stjepa.config import TokenConfig
 from scjepa.tokens import NeighborTable, TokenTable, build_token_table
 from scjepa.tokens.cache import DESCRIPTION, FORMAT, digest
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scjepa.tokens import CellSource, build_expression_table
+from scjepa.celljepa import CellSource, build_expression_table
 
 N_GENES, LIMIT = 60, 12
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from scjepa._config import TokenConfig
+from scjepa.stjepa.config import TokenConfig
 from scjepa.tokens import NORMALIZATIONS, TokenTable, Vocabulary, build_token_table, get_normalization
 
 FORMS = {
@@ -320,7 +320,7 @@ def test_tables_need_neither_anndata_nor_torch():
 def test_batches_are_exported_when_asked_for():
     import scjepa.tokens
 
-    assert scjepa.tokens.TokenSource.__module__ == "scjepa.tokens.batches"
+    assert scjepa.stjepa.TokenSource.__module__ == "scjepa.stjepa.source"
     assert {"Batch", "TokenTable"} <= set(dir(scjepa.tokens))
     with pytest.raises(AttributeError, match="no attribute 'Batches'"):
         _ = scjepa.tokens.Batches

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scjepa._config import TokenConfig
+from scjepa.stjepa.config import TokenConfig
 from scjepa.tokens import build_token_table
 from scjepa.tokens.choice import MANY, TokenSpread, choose, count_spread, left_out, told
 

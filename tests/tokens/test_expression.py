@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from scjepa.tokens import build_expression_table
-from scjepa.tokens.expression import quantile_bins
+from scjepa.celljepa import build_expression_table
+from scjepa.celljepa.expression import quantile_bins
 
 
 def _counts(n=12, n_genes=40, seed=0):

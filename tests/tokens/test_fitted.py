@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from scjepa._config import TokenConfig
+from scjepa.stjepa.config import TokenConfig
 from scjepa.tokens import NORMALIZATIONS, build_token_table, fit_normalizations
 
 NAMES = list(NORMALIZATIONS)

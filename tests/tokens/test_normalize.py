@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scjepa._config import TokenConfig
+from scjepa.stjepa.config import TokenConfig
 from scjepa.tokens import NORMALIZATIONS, FittedNormalizations, fit_normalizations, get_normalization
 
 COUNTS = np.array([[4, 0, 2, 0], [0, 0, 0, 0], [1, 3, 0, 0], [0, 6, 6, 0], [2, 0, 0, 0]])

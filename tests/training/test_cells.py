@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scjepa.training import hold_out_cells
+from scjepa.celljepa import hold_out_cells
 
 
 def test_random_cells_are_held_out_and_the_split_repeats():

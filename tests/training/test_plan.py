@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from scjepa._config import resolve
-from scjepa.nn import SpatialJEPA
+from scjepa.stjepa import SpatialJEPA
+from scjepa.stjepa.config import resolve
 from scjepa.training import parameter_groups
 
 
@@ -27,7 +27,7 @@ def test_weight_decay_is_for_matrices_alone():
 
 def test_every_trained_parameter_gets_a_gradient():
     """A parameter that never gets one would be dead weight in every table of counts."""
-    from scjepa.nn import Batch
+    from scjepa.stjepa import Batch
 
     model = SpatialJEPA(6, 2, resolve("demo", tokens={"n_tokens": 4, "n_neighbors": 2}, encoder={"value": "mlp"}))
     genes = torch.arange(24) % 6

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.instruments import how_to_read
 
 if TYPE_CHECKING:

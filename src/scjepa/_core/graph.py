@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core import squidpy
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 
 Idle = tuple[str, tuple[str, ...], Callable[[Any], bool], str]
 """Options that do nothing: their part, their names, in which configurations, and why."""

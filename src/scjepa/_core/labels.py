@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scjepa._core.anndata import text_of
-from scjepa._keys import UNLABELLED
-from scjepa._warn import warn
+from scjepa._core.keys import UNLABELLED
+from scjepa._core.warn import warn
 
 if TYPE_CHECKING:
     import pandas as pd

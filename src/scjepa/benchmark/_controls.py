@@ -6,7 +6,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.anndata import counts_of, missing_key, require_anndata, sparse_of
 from scjepa._core.graph import graph_call
 from scjepa.tokens.counts import read_counts
@@ -122,8 +122,8 @@ def section_zscored_pca(
     ValueError
         If a cell has no section.
     """
+    from scjepa._core.columns import groups_of
     from scjepa.tl import readout
-    from scjepa.tl._adata import groups_of
 
     sections = groups_of(adata, library_key)
     means = _neighborhood_means(adata, layer, neighbors_key)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa.benchmark._readouts import HARMONY
 from scjepa.benchmark._scoring import OWN
 from scjepa.benchmark._store import RunKey, Store

@@ -8,10 +8,10 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.anndata import sparse_of
 from scjepa._core.squidpy import graph_call, spatial_graph
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 from scjepa.tokens.neighborhoods import build_neighbor_table
 
 N_NEIGHBORS = 10

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 from scjepa.perturbation import CONTROL, condition_name, parse_condition
 from scjepa.perturbation._names import named_otherwise
 

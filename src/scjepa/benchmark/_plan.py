@@ -9,12 +9,13 @@ from typing import Any
 
 from anndata import AnnData
 
-from scjepa._config import STJEPAConfig, resolve, unknown_name
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 from scjepa.benchmark._code import code_of
 from scjepa.benchmark._given import part_of
 from scjepa.benchmark.methods import METHODS, Method
+from scjepa.stjepa.config import STJEPAConfig, resolve
 
 OURS = "stjepa"
 

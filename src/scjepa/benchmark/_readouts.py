@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scjepa import _keys
-from scjepa._config import unknown_name
+from scjepa._core import keys as _keys
+from scjepa._core.columns import expression_of
+from scjepa._core.options import unknown_name
 from scjepa.benchmark._harmony import harmony
 from scjepa.benchmark._tasks import Task
 from scjepa.benchmark.methods import MethodResult
 from scjepa.metrics._checks import varied_embedding
 from scjepa.tl import NicheReadout, aggregate_neighbors, readout
-from scjepa.tl._adata import expression_of
 from scjepa.tl._moments import AUTO, EXPRESSION
 
 Tell = Callable[[str], Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 from scjepa.benchmark._execute import execute, key_of
 from scjepa.benchmark._plan import Axes, Entry, Methods, ablation, entries_of
 from scjepa.benchmark._results import BenchmarkResults

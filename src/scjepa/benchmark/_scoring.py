@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.plain import take_plain
 from scjepa.benchmark._readouts import READOUTS, check_readouts
 from scjepa.benchmark._tasks import Task

@@ -10,8 +10,8 @@ from itertools import combinations
 import numpy as np
 from anndata import AnnData
 
-from scjepa import _keys
-from scjepa._config import unknown_name
+from scjepa._core import keys as _keys
+from scjepa._core.options import unknown_name
 from scjepa.benchmark._units import Unit, has_label, joined
 from scjepa.benchmark.methods._inputs import digest, prepare
 from scjepa.tokens.vocabulary import likely_cause

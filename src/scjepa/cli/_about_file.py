@@ -12,8 +12,7 @@ import pandas as pd
 from anndata.io import read_elem
 from scipy.spatial import cKDTree
 
-from scjepa import _keys
-from scjepa._config import PRESETS
+from scjepa._core import keys as _keys
 from scjepa._core.counts import about_nan
 from scjepa.cli._cells import Cells, Where, add_graph, read_cells, refuse_small_sections
 from scjepa.cli._counts import where_counts_are
@@ -22,6 +21,7 @@ from scjepa.cli._join import join, keys_for, panels_of
 from scjepa.cli._report import lines
 from scjepa.datasets._genes import told as told_of_no_genes
 from scjepa.datasets._genes import types_of
+from scjepa.stjepa.config import PRESETS
 from scjepa.tokens.choice import choose, count_spread, same_by_count, told
 from scjepa.tokens.counts import iter_rows, keep_entries, totals_of
 from scjepa.tokens.memory import readable_bytes
@@ -229,7 +229,7 @@ def _without_title(report: Any) -> str:
 
 def _estimate(cells: Cells, where: Where, options: argparse.Namespace) -> str:
     """Tell what training would take."""
-    from scjepa.models import STJEPA
+    from scjepa.stjepa.model import STJEPA
 
     add_graph(cells, PRESETS[options.preset].tokens.n_neighbors)
     keys = keys_for([cells], where)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from scjepa._config import STJEPAConfig
 from scjepa.cli._models import SavedModel
 from scjepa.cli._report import lines
-from scjepa.nn import SpatialJEPA
+from scjepa.stjepa.config import STJEPAConfig
+from scjepa.stjepa.module import SpatialJEPA
 from scjepa.tokens import Panels, Vocabulary
 from scjepa.tokens.choice import told
 from scjepa.tokens.memory import readable_bytes

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem, read_h5ad, read_zarr, write_elem
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa.cli._files import H5AD, SPATIALDATA, DataFile, opened
 from scjepa.cli._outputs import drafted, is_input, kind_at, remove, replace
 

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from anndata.io import read_elem
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.anndata import array_of, text_of
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cli._files import SPATIALDATA, DataFile

@@ -14,7 +14,7 @@ from anndata import AnnData
 from anndata.io import read_elem
 from scipy import sparse
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.anndata import array_of, joined_notes
 from scjepa.cli._cells import Cells, Where, X, add_graph, read_cells, refuse_empty, sections_of
 from scjepa.cli._counts import holds_raw_counts, places_of_counts, where_counts_are

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scjepa._config import unknown_name
 from scjepa._core.instruments import RawOutput, raw_output
+from scjepa._core.options import unknown_name
 
 
 class ForeignFileError(ValueError):

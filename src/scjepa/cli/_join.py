@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa.cli._cells import Cells, Where, X
 from scjepa.datasets import concat
 
 if TYPE_CHECKING:
-    from scjepa.models._data import DataKeys
+    from scjepa.stjepa.data import DataKeys
 
 
 def as_anndata(cells: Cells, keys: DataKeys) -> AnnData:
@@ -86,7 +86,7 @@ def _together(cells: Sequence[Cells], keys: DataKeys) -> AnnData:
 
 def keys_for(cells: Sequence[Cells], where: Where) -> DataKeys:
     """Return the keys of a model of these cells: sections and technologies where files say, or are several."""
-    from scjepa.models._data import DataKeys
+    from scjepa.stjepa.data import DataKeys
 
     many = len(cells) > 1
     library = where.library_key or _keys.SECTION

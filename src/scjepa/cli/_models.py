@@ -12,10 +12,10 @@ from anndata import AnnData
 from scjepa.cli._cells import Where, add_graph, read_cells
 from scjepa.cli._files import DataFile
 from scjepa.cli._join import as_anndata
-from scjepa.models import STJEPA
-from scjepa.models._data import DataKeys
-from scjepa.models._store import read_model
+from scjepa.models.store import read_model
 from scjepa.pretrained import locate
+from scjepa.stjepa.data import DataKeys
+from scjepa.stjepa.model import STJEPA
 
 
 class SavedModel:

@@ -10,9 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from scjepa import _keys
-from scjepa._config import STJEPAConfig, resolve, unknown_name
+from scjepa._core import keys as _keys
+from scjepa._core.options import unknown_name
 from scjepa.cli._command import UsageError
+from scjepa.stjepa.config import STJEPAConfig, resolve
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 

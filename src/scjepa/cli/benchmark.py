@@ -10,11 +10,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from scjepa._config import PRESETS, STJEPAConfig, unknown_name
+from scjepa._core.options import unknown_name
 from scjepa.cli import _comparison
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import ACCELERATORS, add_table, positive, value_of
 from scjepa.cli._progress import Progress, stopped_with
+from scjepa.stjepa.config import PRESETS, STJEPAConfig
 
 TASKS = ("auto", "within", "sections", "technologies")
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from scjepa._cell_config import CELL_PRESETS, CellJEPAConfig
+from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig
 from scjepa.cli import _comparison
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import add_accelerator, add_table, changes_of, positive

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scjepa._config import PRESETS
 from scjepa.cli._command import Command
 from scjepa.cli._options import positive
 from scjepa.cli._progress import stopped_with
+from scjepa.stjepa.config import PRESETS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

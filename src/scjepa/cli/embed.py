@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import add_accelerator, add_files, add_where
 from scjepa.cli._progress import Progress, written

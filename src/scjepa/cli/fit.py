@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scjepa._config import PRESETS, STJEPAConfig
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import add_accelerator, add_files, add_where, changes_of, configuration, positive
 from scjepa.cli._progress import Progress, stopped_with, written
+from scjepa.stjepa.config import PRESETS, STJEPAConfig
 
 if TYPE_CHECKING:
     from scjepa.cli._cells import Cells, Where
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
 
     from scjepa.cli._cells import Where
     from scjepa.cli._join import join, keys_for
-    from scjepa.models import STJEPA
+    from scjepa.stjepa.model import STJEPA
 
     progress = Progress(options)
     config = _config(options)
@@ -175,7 +175,7 @@ def _read(options: argparse.Namespace, where: Where, n_neighbors: int, progress:
 
 def _mark(cells: Cells) -> str:
     """Return a checksum of the cells of a file: what a state of training must have been made from."""
-    from scjepa.models._cache import counts_digest, graph_digest
+    from scjepa.models.cache import counts_digest, graph_digest
     from scjepa.tokens.cache import digest
 
     parts = [list(cells.names), list(cells.genes), cells.coordinates, counts_digest(cells.counts)]

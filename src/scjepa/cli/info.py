@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scjepa._config import PRESETS
 from scjepa._core.instruments import raw_output
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._files import SUFFIXES
 from scjepa.cli._options import add_accelerator, add_where
 from scjepa.cli._report import lines
+from scjepa.stjepa.config import PRESETS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

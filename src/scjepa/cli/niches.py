@@ -6,7 +6,7 @@ import argparse
 import warnings
 from pathlib import Path
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa.cli._command import Command, UsageError
 from scjepa.cli._options import add_files, add_table, positive
 from scjepa.cli._progress import Progress, written

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.anndata import (
     array_of,
     counts_of,
@@ -21,7 +21,7 @@ from scjepa._core.anndata import (
     text_of,
 )
 from scjepa._core.squidpy import graph_call
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.vocabulary import likely_cause
 

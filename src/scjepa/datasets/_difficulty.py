@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scjepa._config import unknown_name
 from scjepa._core.checks import positive, within
+from scjepa._core.keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import take_plain
-from scjepa._keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
 
 if TYPE_CHECKING:
     from anndata import AnnData

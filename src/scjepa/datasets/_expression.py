@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scjepa._keys import as_key
+from scjepa._core.keys import as_key
 from scjepa.datasets._random import Stream, generator
 from scjepa.datasets._spec import TechnologySpec, TissueSpec
 from scjepa.datasets._tissue import Cells, SmoothField

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scjepa._core.anndata import text_of
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 from scjepa.tokens.features import ANTIBODY, CONTROL, kinds_of
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import pandas as pd
 
-from scjepa._config import unknown_name
+from scjepa._core.keys import CELL_TYPE, REGION, SECTION, TECHNOLOGY
+from scjepa._core.options import unknown_name
+from scjepa._core.settings import settings
 from scjepa._core.squidpy import squidpy
-from scjepa._keys import CELL_TYPE, REGION, SECTION, TECHNOLOGY
-from scjepa._settings import settings
 
 if TYPE_CHECKING:
     from anndata import AnnData

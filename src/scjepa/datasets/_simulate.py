@@ -11,8 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._config import unknown_name
-from scjepa._keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
+from scjepa._core.keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
+from scjepa._core.options import unknown_name
 from scjepa.datasets._difficulty import Difficulty, resolve_difficulty
 from scjepa.datasets._expression import ROLES, Program, draw_panels, regroup, sample_section, stack_counts
 from scjepa.datasets._spec import (

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from scjepa import _keys
-from scjepa._config import unknown_name
+from scjepa._core import keys as _keys
 from scjepa._core.instruments import how_to_read
+from scjepa._core.options import unknown_name
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

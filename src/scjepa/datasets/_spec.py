@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scjepa._core.checks import positive, within
+from scjepa._core.keys import as_key
 from scjepa._core.plain import take_plain, whole
-from scjepa._keys import as_key
 from scjepa.datasets._difficulty import Difficulty
 
 MEASURED = "measured"

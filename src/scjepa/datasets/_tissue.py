@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from scjepa._keys import CELL_TYPE, REGION, SECTION
+from scjepa._core.keys import CELL_TYPE, REGION, SECTION
 from scjepa.datasets._random import Stream, generator
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from scjepa._core.anndata import refuse_adata
-from scjepa.tl._adata import as_embedding
+from scjepa._core.columns import as_embedding
 
 
 def varied_embedding(values: Any, n_cells: int | None = None, what: str = "the embedding") -> np.ndarray:

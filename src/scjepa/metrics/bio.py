@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scjepa._keys import UNLABELLED
+from scjepa._core.keys import UNLABELLED
 from scjepa.metrics._checks import group_codes, varied_embedding
 from scjepa.metrics._nearest import as_scib, nearest
 from scjepa.metrics.clustering import _labelled, clustering_scores
@@ -194,7 +194,7 @@ def scib_suite(
 
 def _labelled_cells(embedding: Any, labels: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return embedding and label codes of the labelled cells; fewer than two labels, or as many as cells, raise."""
-    from scjepa.tl._adata import as_embedding
+    from scjepa._core.columns import as_embedding
 
     values = as_embedding(embedding)
     if len(labels) != len(values):

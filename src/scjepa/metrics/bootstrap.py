@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scjepa._keys import UNLABELLED
-from scjepa._spatial import spatial_blocks
+from scjepa._core.blocks import spatial_blocks
+from scjepa._core.keys import UNLABELLED
 from scjepa.metrics._checks import tissue
 from scjepa.metrics.clustering import _labelled, _paired
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scjepa._core.anndata import refuse_adata
+from scjepa._core.keys import UNLABELLED
 from scjepa._core.labels import warn_of_words
-from scjepa._keys import UNLABELLED
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from scjepa._keys import UNLABELLED
+from scjepa._core.keys import UNLABELLED
 from scjepa.metrics.clustering import clustering_scores
 
 if TYPE_CHECKING:

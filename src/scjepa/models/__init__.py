@@ -1,8 +1,7 @@
-"""Models: AnnData in, AnnData out."""
+"""The engine that all models share: training, embedding, saving and loading. It imports no model."""
 
 from __future__ import annotations
 
-from scjepa.models.celljepa import CellJEPA
-from scjepa.models.stjepa import STJEPA
+from scjepa.models.base import JEPAModel, Task
 
-__all__ = ["STJEPA", "CellJEPA"]
+__all__ = ["JEPAModel", "Task"]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scjepa._config import unknown_name
+from scjepa._core.options import unknown_name
 
 
 class Layout(Protocol):

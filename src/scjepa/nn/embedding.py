@@ -1,128 +1,16 @@
-"""Token embedding: gene identity and value, rank, and segment (Section 2.2 of the paper).
+"""Value encoders: how a gene and its value combine to a token's content (Section 2.2 of the paper).
 
-Each axis is a small registry of small classes with the same call; a new one is a class and a line in its table.
+A registry of small classes with the same call; a new one is a class and a line in its table.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from scjepa._config import EncoderConfig, unknown_name
-from scjepa.nn.batch import Batch
-
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-RANK_BASE = 10_000.0
-SEGMENT_BASE = 100.0
-"""Rank and segment have bases of their own: with one base PE(3) + PE(5) would equal PE(5) + PE(3)."""
-PLACE_BASE = 100.0
-"""The longest wave of a place's code over the shortest."""
-
-
-def sinusoids(n_positions: int, width: int, base: float) -> Tensor:
-    """Return the fixed sinusoidal code of positions 0..n-1, ``(n_positions, width)`` float32."""
-    position = torch.arange(n_positions, dtype=torch.float64)[:, None]
-    frequency = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(base) / width))
-    code = torch.empty(n_positions, width, dtype=torch.float64)
-    code[:, 0::2] = torch.sin(position * frequency)
-    code[:, 1::2] = torch.cos(position * frequency)
-    return code.float()
-
-
-class Sinusoidal(nn.Module):
-    """A fixed table of sinusoidal codes."""
-
-    base = RANK_BASE
-    table: Tensor
-
-    def __init__(self, n_positions: int, width: int):
-        super().__init__()
-        # Follows from the configuration, so it is not saved.
-        self.register_buffer("table", sinusoids(n_positions, width, self.base), persistent=False)
-
-    def forward(self, positions: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return codes ``(tokens, width)`` of integer positions."""
-        return self.table[positions]
-
-
-class SinusoidalSegment(Sinusoidal):
-    """Sinusoidal codes of segments, with their own base."""
-
-    base = SEGMENT_BASE
-
-
-class Learned(nn.Module):
-    """A learned vector for each position."""
-
-    def __init__(self, n_positions: int, width: int):
-        super().__init__()
-        self.table = nn.Embedding(n_positions, width)
-        nn.init.normal_(self.table.weight, std=0.02)
-
-    def forward(self, positions: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return codes ``(tokens, width)`` of integer positions."""
-        return self.table(positions)
-
-
-class NoPosition(nn.Module):
-    """No code at all: the axis switched off."""
-
-    def __init__(self, n_positions: int, width: int):
-        super().__init__()
-        self.width = width
-
-    def forward(self, positions: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return zeros that broadcast over the tokens, ``(1, width)``."""
-        return torch.zeros(1, self.width, device=positions.device)
-
-
-class Coordinate(nn.Module):
-    """Sinusoids of the place of a token's cell, seen from the index cell, in place of a code of its segment.
-
-    Waves of different lengths run over the tissue, from twice the median neighbor distance to a hundred times that,
-    each in a direction of its own. The code of a place is their sines and cosines there: it tells direction and
-    distance, is the same in all sections whatever their unit, and changes when tissue is turned.
-    """
-
-    waves: Tensor
-
-    def __init__(self, n_positions: int, width: int):
-        super().__init__()
-        number = torch.arange(width // 2, dtype=torch.float64)
-        golden = math.pi * (3.0 - math.sqrt(5.0))  # directions that never repeat and leave no gap
-        height = (2.0 * ((number * 0.754877666246693) % 1.0) - 1.0)[None]  # of a third coordinate, where there is one
-        flat = torch.stack([torch.cos(golden * number), torch.sin(golden * number)])
-        frequency = math.pi * PLACE_BASE ** (-number / max(width // 2 - 1, 1))
-        # Follows from the configuration, so it is not saved.
-        self.register_buffer("waves", (torch.cat([flat, height]) * frequency).float(), persistent=False)
-
-    def forward(self, positions: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return codes ``(tokens, width)`` of ``places``, ``(tokens, 3)``."""
-        if places is None:
-            raise ValueError(
-                "encoder={'segment': 'coordinate'} needs the places of the cells, and this batch has none: give "
-                "TokenSource(..., places=neighbor_places(...))."
-            )
-        angles = places @ self.waves
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-RANK_ENCODERS: dict[str, type[nn.Module]] = {"sinusoidal": Sinusoidal, "learned": Learned, "none": NoPosition}
-"""Rank encoders: ``(n_positions, width)`` -> module of rank codes."""
-
-SEGMENT_ENCODERS: dict[str, type[nn.Module]] = {
-    "sinusoidal": SinusoidalSegment,
-    "coordinate": Coordinate,
-    "learned": Learned,
-    "none": NoPosition,
-}
-"""Encoders of the segment: ``(n_positions, width)`` -> module of segment codes."""
 
 
 def _each_distinct(values: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
@@ -140,9 +28,9 @@ class ValueEncoder(nn.Module):
         super().__init__()
 
     @classmethod
-    def of(cls, config: EncoderConfig) -> Self:
-        """Return the encoder that a configuration asks for."""
-        return cls(config.width)
+    def of(cls, width: int, n_bins: int) -> Self:
+        """Return the encoder of that width; ``n_bins`` is for those that have bins."""
+        return cls(width)
 
 
 class ValueMLP(ValueEncoder):
@@ -171,9 +59,9 @@ class ValueBins(ValueEncoder):
         self.bins = nn.Embedding(n_bins, width)
 
     @classmethod
-    def of(cls, config: EncoderConfig) -> Self:
-        """Return the encoder with the configuration's number of bins."""
-        return cls(config.width, config.n_bins)
+    def of(cls, width: int, n_bins: int) -> Self:
+        """Return the encoder with that number of bins."""
+        return cls(width, n_bins)
 
     def weights(self, values: Tensor) -> Tensor:
         """Return the weights of the bins, ``(n, n_bins)``, for values ``(n, 1)``; each row sums to 1."""
@@ -213,68 +101,3 @@ VALUE_ENCODERS: dict[str, type[ValueEncoder]] = {
 def signed_log1p(values: Tensor) -> Tensor:
     """Return log(1 + |value|) with the value's sign: for normalized values, which may be negative."""
     return values.abs().log1p().copysign(values)
-
-
-def _from_registry(kind: str, registry: dict[str, type[ModuleT]], name: str) -> type[ModuleT]:
-    if name not in registry:
-        raise ValueError(unknown_name(kind, name, registry))
-    return registry[name]
-
-
-class TokenEmbedding(nn.Module):
-    """Packed tokens -> vectors: content (gene and value) + weight · (rank + segment).
-
-    Parameters
-    ----------
-    n_genes
-        Size of the vocabulary.
-    n_technologies
-        Technology tokens.
-    n_ranks
-        Largest number of tokens of a cell, L.
-    n_segments
-        k + 1; one more code is kept for the metatoken.
-    config
-        The options.
-    signed
-        Whether values can be negative.
-    """
-
-    def __init__(
-        self,
-        n_genes: int,
-        n_technologies: int,
-        n_ranks: int,
-        n_segments: int,
-        config: EncoderConfig,
-        signed: bool = False,
-    ):
-        super().__init__()
-        width = config.width
-        self.gene = nn.Embedding(n_genes, width)
-        self.technology = nn.Embedding(n_technologies, width)
-        nn.init.normal_(self.gene.weight, std=config.gene_std)
-        nn.init.normal_(self.technology.weight, std=config.gene_std)
-        self.value = _from_registry("value encoder", VALUE_ENCODERS, config.value).of(config)
-        self.rank = _from_registry("rank encoder", RANK_ENCODERS, config.rank)(n_ranks, width)
-        self.segment = _from_registry("segment encoder", SEGMENT_ENCODERS, config.segment)(n_segments + 1, width)
-        self.position_weight = config.position_weight
-        self._log = signed_log1p if signed else torch.log1p
-        self._log_values = config.value_scale == "log1p"
-
-    def position(self, ranks: Tensor, segments: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return what a token's place is worth, ``(tokens, width)``."""
-        return self.position_weight * (self.rank(ranks) + self.segment(segments, places))
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Embed a batch, ``(tokens, width)``; metatokens carry technology and segment alone."""
-        values = self._log(batch.values) if self._log_values else batch.values
-        place = self.position(batch.ranks, batch.segments, batch.places)
-        content = self.value(self.gene(batch.genes), values) + place
-        rows = batch.is_metatoken.nonzero()[:, 0]
-        if not len(rows):
-            return content
-        technology = self.technology(batch.technologies[batch.sequences[rows]])
-        seen_from = None if batch.places is None else batch.places[rows]
-        place = self.position_weight * self.segment(batch.segments[rows], seen_from)
-        return content.index_copy(0, rows, (technology + place).to(content.dtype))

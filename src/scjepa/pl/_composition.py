@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from scjepa import _keys
-from scjepa._keys import UNLABELLED
+from scjepa._core import keys as _keys
+from scjepa._core.keys import UNLABELLED
 from scjepa.pl._figure import finish, panels
 from scjepa.pl._labels import Labels, outer_legend
 from scjepa.tl._composition import niche_composition

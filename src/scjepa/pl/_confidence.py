@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.anndata import require_anndata
+from scjepa._core.columns import column_of
 from scjepa.pl._labels import Labels
 from scjepa.pl._numbers import Numbers
 from scjepa.pl._tissue import Layer, MapOptions, draw_map
-from scjepa.tl._adata import column_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -14,8 +14,8 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import is_color_like, to_rgba_array
 from matplotlib.lines import Line2D
 
-from scjepa._keys import UNLABELLED
-from scjepa.tl._adata import categories_of
+from scjepa._core.columns import categories_of
+from scjepa._core.keys import UNLABELLED
 from scjepa.tl._compare import best_matching, contingency
 from scjepa.tl._palette import MISSING, palette, spare_colors
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from scjepa import _keys
-from scjepa._config import unknown_name
+from scjepa._core import keys as _keys
+from scjepa._core.columns import record_of
+from scjepa._core.options import unknown_name
 from scjepa.pl._figure import finish
 from scjepa.pl._labels import Labels
 from scjepa.pl._matrix import color_marks
-from scjepa.tl._adata import record_of
 from scjepa.tl._markers import normalized
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa.pl._labels import Labels
 from scjepa.pl._tissue import MapOptions, draw_map
 

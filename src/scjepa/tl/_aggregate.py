@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix, identity
 
-from scjepa import _keys
-from scjepa.tl._adata import as_embedding, embedding_of, record, refuse_users
+from scjepa._core import keys as _keys
+from scjepa._core.columns import as_embedding, embedding_of, record, refuse_users
 from scjepa.tl._spatial import edges_of, section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:

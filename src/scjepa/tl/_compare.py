@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from scjepa.tl._adata import niches_of
+from scjepa._core.columns import niches_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,7 @@ def compare_niches(adata: AnnData, a: str, b: str) -> NicheComparison:
     """
     import pandas as pd
 
-    from scjepa.metrics.clustering import ari, nmi  # whose floor reads tl
+    from scjepa.metrics.clustering import ari, nmi
 
     first, second = niches_of(adata, a), niches_of(adata, b)
     both = (first.codes >= 0) & (second.codes >= 0)

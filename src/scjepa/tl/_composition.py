@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from scjepa import _keys
-from scjepa.tl._adata import categories_of, niches_of
+from scjepa._core import keys as _keys
+from scjepa._core.columns import categories_of, niches_of
 from scjepa.tl._compare import contingency
 
 if TYPE_CHECKING:

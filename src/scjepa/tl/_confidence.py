@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from scjepa import _keys
-from scjepa._warn import warn
-from scjepa.tl._adata import as_embedding, embedding_of, groups_of, niches_of, record, record_of, refuse_users
-from scjepa.tl._neighbors import neighbor_search
+from scjepa._core import keys as _keys
+from scjepa._core.columns import as_embedding, embedding_of, groups_of, niches_of, record, record_of, refuse_users
+from scjepa._core.neighbors import neighbor_search
+from scjepa._core.warn import warn
 from scjepa.tl._replay import Way, check_way, reads_expression_alone, scores_in, ways_to
 
 if TYPE_CHECKING:

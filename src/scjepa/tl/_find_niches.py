@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa.tl._moments import AUTO, EXPRESSION
 from scjepa.tl._niche_readout import niche_readout
 from scjepa.tl._niches import check_request, niches

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, triu
 
-from scjepa._config import unknown_name
-from scjepa.tl._adata import as_embedding
-from scjepa.tl._neighbors import neighbor_graph
+from scjepa._core.columns import as_embedding
+from scjepa._core.neighbors import neighbor_graph
+from scjepa._core.options import unknown_name
 from scjepa.tl._readout import canonical_order
 
 _LEIDEN_ITERATIONS = 2

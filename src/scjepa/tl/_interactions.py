@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
+from scjepa._core.columns import groups_of, niches_of, record, refuse_users
 from scjepa._core.squidpy import squidpy
-from scjepa.tl._adata import groups_of, niches_of, record, refuse_users
 from scjepa.tl._spatial import section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.anndata import counts_of
+from scjepa._core.columns import niches_of, record, refuse_users
 from scjepa._core.counts import advice_on
-from scjepa._warn import warn
-from scjepa.tl._adata import niches_of, record, refuse_users
+from scjepa._core.warn import warn
 from scjepa.tokens.counts import CountCheck, read_counts
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._core.anndata import refuse_adata
-from scjepa.tl._adata import as_embedding
+from scjepa._core.columns import as_embedding
 from scjepa.tokens.counts import CountCheck, iter_rows, shape_of
 
 TARGET_SUM = 1e4

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from scjepa._config import unknown_name
+from scjepa._core.options import unknown_name
 from scjepa.tl._aggregate import hops_of
 from scjepa.tl._kept import Kept
 from scjepa.tl._moments import ALIGNMENTS, AUTO, EXPRESSION, TARGET_SUM, Features

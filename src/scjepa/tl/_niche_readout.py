@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.anndata import require_anndata
-from scjepa._warn import warn
-from scjepa.tl._adata import embedding_of, expression_of, groups_of, record, record_of, refuse_users
+from scjepa._core.columns import embedding_of, expression_of, groups_of, record, record_of, refuse_users
+from scjepa._core.warn import warn
 from scjepa.tl._moments import AUTO, EXPRESSION
 from scjepa.tl._spatial import section_key_of, spatial_graph_of
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scjepa import _keys
-from scjepa._warn import warn
-from scjepa.tl._adata import embedding_of, groups_of, record, record_of, refuse_users
+from scjepa._core import keys as _keys
+from scjepa._core.columns import embedding_of, groups_of, record, record_of, refuse_users
+from scjepa._core.warn import warn
 from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa.tl._palette import palette
 from scjepa.tl._readout import readout

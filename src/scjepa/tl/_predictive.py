@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from scjepa._config import unknown_name
+from scjepa._core.options import unknown_name
 from scjepa.tl._aggregate import iter_hops
 from scjepa.tl._groups import factorized
 from scjepa.tl._kept import Kept

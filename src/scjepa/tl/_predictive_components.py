@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scjepa import _keys
-from scjepa.tl._adata import embedding_of, expression_of, groups_of, record, record_of, refuse_users
+from scjepa._core import keys as _keys
+from scjepa._core.columns import embedding_of, expression_of, groups_of, record, record_of, refuse_users
 from scjepa.tl._moments import TARGET_SUM
 from scjepa.tl._spatial import section_key_of, spatial_graph_of
 

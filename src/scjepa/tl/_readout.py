@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scjepa._config import unknown_name
-from scjepa.tl._adata import as_embedding, embedding_of, groups_of, record, refuse_users
+from scjepa._core.columns import as_embedding, embedding_of, groups_of, record, refuse_users
+from scjepa._core.options import unknown_name
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scjepa.tl._adata import embedding_of, groups_of, record_of
+from scjepa._core.columns import embedding_of, groups_of, record_of
 from scjepa.tl._aggregate import aggregate_neighbors
 from scjepa.tl._moments import EXPRESSION
 from scjepa.tl._niche_readout import sources_of
@@ -93,7 +93,7 @@ def _anew(adata: AnnData, by: Any) -> np.ndarray:
 
 def _sources(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step | None:
     """Apply a fitted read-out of several sources, of which this one is another embedding."""
-    from scjepa.tl._niche_estimator import NicheReadout  # loads scikit-learn
+    from scjepa.tl._niche_estimator import NicheReadout
 
     fitted = NicheReadout.from_dict(note["fitted"])
     if source not in fitted.sources_:
@@ -104,7 +104,7 @@ def _sources(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step | No
 
 
 def _components(adata: AnnData, note: Mapping[str, Any]) -> _Step:
-    from scjepa.tl._predictive import PredictiveComponents  # loads scikit-learn
+    from scjepa.tl._predictive import PredictiveComponents
 
     fitted, groups = PredictiveComponents.from_dict(note["fitted"]), _anew(adata, note.get("by"))
     return lambda values: fitted.transform(values, groups)

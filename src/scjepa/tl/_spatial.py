@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa._core.anndata import missing_key, sparse_of
+from scjepa._core.columns import groups_of
 from scjepa._core.graph import graph_call
-from scjepa.tl._adata import groups_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

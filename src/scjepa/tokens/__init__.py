@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scjepa.tokens.cells import TokenTable, build_token_table
-from scjepa.tokens.expression import build_expression_table
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
 from scjepa.tokens.normalize import (
     NORMALIZATIONS,
@@ -19,24 +17,21 @@ from scjepa.tokens.normalize import (
 )
 from scjepa.tokens.places import neighbor_places
 from scjepa.tokens.sums import SummedCounts
+from scjepa.tokens.table import TokenTable, build_token_table
 from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
 from scjepa.tokens.weights import gene_weights
 
 __all__ = [
     "NORMALIZATIONS",
     "Alignment",
-    "Batch",
-    "CellSource",
     "FittedNormalizations",
     "NeighborTable",
     "Normalization",
     "Panels",
     "SummedCounts",
     "TableSource",
-    "TokenSource",
     "TokenTable",
     "Vocabulary",
-    "build_expression_table",
     "build_neighbor_table",
     "build_token_table",
     "fit_normalizations",
@@ -46,19 +41,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from scjepa.tokens.batches import Batch, TableSource, TokenSource
-    from scjepa.tokens.cell_batches import CellSource
+    from scjepa.tokens.source import TableSource
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Batch", "TableSource", "TokenSource"):
-        from scjepa.tokens import batches
+    if name == "TableSource":
+        from scjepa.tokens.source import TableSource
 
-        return getattr(batches, name)
-    if name == "CellSource":
-        from scjepa.tokens.cell_batches import CellSource
-
-        return CellSource
+        return TableSource
     raise AttributeError(f"module 'scjepa.tokens' has no attribute {name!r}")
 
 

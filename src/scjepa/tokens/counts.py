@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._core.counts import NAN, OTHER, Advice, usual_advice
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 
 CHUNK_SIZE = 65536
 """Cells read at once, unless told otherwise."""

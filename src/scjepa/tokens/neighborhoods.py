@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._core.squidpy import graph_call
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 from scjepa.tokens import cache
 from scjepa.tokens.counts import name_of
 

@@ -14,8 +14,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 from scipy import sparse
 
-from scjepa._config import TokenConfig, unknown_name
 from scjepa._core.counts import Advice
+from scjepa._core.options import unknown_name
+from scjepa.tokens.config import TokenConfig
 from scjepa.tokens.counts import CHUNK_SIZE, CountReader, rows_of, totals_of
 from scjepa.tokens.residuals import PearsonResiduals, SeuratV3
 
@@ -195,7 +196,7 @@ NORMALIZATIONS: dict[str, type[Normalization]] = {
     "seurat_v3": SeuratV3,
     "spatial_ratio": SpatialRatio,
 }
-"""Normalizations by name, for :class:`scjepa._config.TokenConfig`'s ``values`` and ``ranks``."""
+"""Normalizations by name, for :class:`scjepa.stjepa.config.TokenConfig`'s ``values`` and ``ranks``."""
 
 
 def get_normalization(name: str) -> Normalization:

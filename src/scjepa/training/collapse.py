@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scjepa._config import TokenConfig
 from scjepa.tokens.choice import TokenSpread
+from scjepa.tokens.config import TokenConfig
 
 COLLAPSED_RANK = 0.10
 """Effective rank below this share of the width counts as collapse."""

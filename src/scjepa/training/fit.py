@@ -18,11 +18,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from tqdm.auto import tqdm
 
-from scjepa._config import TrainConfig
 from scjepa._core.checks import positive
 from scjepa._core.plain import take_plain
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 from scjepa.nn.precision import float32_default
+from scjepa.training.config import TrainConfig
 from scjepa.training.history import History
 from scjepa.training.plan import JEPATrainingPlan
 

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa._config import TrainConfig
-from scjepa.nn.objectives import ObjectiveOutput
-from scjepa.nn.towers import Towers
-from scjepa.tokens.batches import TableSource
+from scjepa.nn.jepa import Towers
+from scjepa.nn.losses import ObjectiveOutput
+from scjepa.tokens.source import TableSource
 from scjepa.training import schedules
 from scjepa.training.collapse import effective_rank, gene_mean_loss, mean_cosine
+from scjepa.training.config import TrainConfig
 from scjepa.training.history import History
 from scjepa.training.sampling import DROPOUT, MASK, MONITOR, BatchSchedule, Positions, derive_seed, generator
 from scjepa.training.state import MARKS, check_marks
@@ -47,7 +47,7 @@ class JEPATrainingPlan(pl.LightningModule):
     Parameters
     ----------
     module
-        The model: :class:`~scjepa.nn.SpatialJEPA` or :class:`~scjepa.nn.CellTowers`.
+        The model: :class:`~scjepa.stjepa.SpatialJEPA` or :class:`~scjepa.celljepa.CellTowers`.
     source
         Token tables; moved to the device of training.
     config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scjepa._warn import warn
+from scjepa._core.warn import warn
 
 MARKS = "scjepa_marks"
 """Entry of a checkpoint that says what was trained on what, by name."""

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa.benchmark import METHODS, run_method
-from scjepa.models import STJEPA
+from scjepa.stjepa import STJEPA
 
 SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scjepa._cell_config import CellJEPAConfig, resolve_cells
-from scjepa.nn import CellBatch, CellTowers
+from scjepa.celljepa import CellBatch, CellTowers
+from scjepa.celljepa.config import CellJEPAConfig, resolve_cells
 
 N_GENES = 30
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scjepa.nn import VALUE_ENCODERS, hide
+from scjepa.celljepa import hide
+from scjepa.nn import VALUE_ENCODERS
 
 
 def _hidden(batch, seed=0, ratio=0.4):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scjepa.nn import generate
+from scjepa.celljepa import generate
 from scjepa.training import parameter_groups
 
 

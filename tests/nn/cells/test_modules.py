@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scjepa._cell_config import resolve_cells
-from scjepa.nn import CellBatch, ModuleTowers, hide_modules
-from scjepa.nn.objectives._terms import standardize_over_batch
+from scjepa.celljepa import CellBatch, ModuleTowers, hide_modules
+from scjepa.celljepa.config import resolve_cells
+from scjepa.nn.terms import standardize_over_batch
 
 MODULES = [[0, 1, 2, 3], [3, 4, 5], [6, 7, 8, 9, 10], [11, 12, 13]]  # gene 3 is of two, 14 to 29 of none
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scjepa._cell_config import CellObjectiveConfig
-from scjepa.nn import CONTRASTS, hide
-from scjepa.nn.cells._contrast import contrast
+from scjepa.celljepa import CONTRASTS, hide
+from scjepa.celljepa.config import CellObjectiveConfig
+from scjepa.celljepa.contrast import contrast
 
 OFF = {"reconstruction_weight": 0.0, "jepa_weight": 0.0}
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scjepa._cell_config import CellJEPAConfig, resolve_cells
-from scjepa.nn import CellBatch, PerturbationTowers, PerturbedBatch
-from scjepa.nn.cells._encoder import CellEmbedding
-from scjepa.nn.cells._perturbation import PerturbedEmbedding, relative_error
+from scjepa.celljepa import CellBatch, PerturbationTowers, PerturbedBatch
+from scjepa.celljepa.config import CellJEPAConfig, resolve_cells
+from scjepa.celljepa.encoder import CellEmbedding
+from scjepa.celljepa.perturb.module import PerturbedEmbedding, relative_error
 
 N_GENES, N_OUTSIDE = 30, 2
 

@@ -23,7 +23,7 @@ from scjepa.benchmark.cells._scoring import PLAIN, CellScoring
 from scjepa.benchmark.methods._result import _checked_embedding
 
 if TYPE_CHECKING:
-    from scjepa.models import CellJEPA
+    from scjepa.celljepa.model import CellJEPA
 
 
 @dataclass

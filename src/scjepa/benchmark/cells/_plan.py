@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scjepa._cell_config import CELL_PRESETS, CellJEPAConfig, resolve_cells
-from scjepa._config import unknown_name
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa.benchmark._plan import _word, code_of, warn_of_options
 from scjepa.benchmark.cells._methods import (
@@ -29,6 +28,7 @@ from scjepa.benchmark.cells._methods import (
     CellMethod,
 )
 from scjepa.benchmark.cells._training import CellTraining
+from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 
 Methods = str | Sequence[str] | Mapping[str, Any]
 """A name, several, or a mapping from names to one's own function, or to options of a method of that name."""

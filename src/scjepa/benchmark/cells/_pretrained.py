@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from scjepa._cell_config import resolve_cells
 from scjepa.benchmark._files import whole
 from scjepa.benchmark.cells._baselines import Embed
 from scjepa.benchmark.cells._data import LABEL, Corpus, without_labels
 from scjepa.benchmark.cells._methods import UNTRAINED
 from scjepa.benchmark.cells._plan import CellEntry, checksum, chosen
 from scjepa.benchmark.cells._scoring import CellScoring
+from scjepa.celljepa.config import resolve_cells
 
 if TYPE_CHECKING:
-    from scjepa.models import CellJEPA
+    from scjepa.celljepa.model import CellJEPA
 
 _MODULE = "module"
 """``var`` column of co-expression modules."""
@@ -62,7 +62,7 @@ class Pretraining:
         if entry.settings == UNTRAINED:
             with quiet():
                 return Taken(self._build(entry, corpus, seed))
-        from scjepa.models import CellJEPA
+        from scjepa.celljepa.model import CellJEPA
 
         folder = self._folder(entry, corpus, seed)
         took = folder.with_name(f"{folder.name}.json")
@@ -74,7 +74,7 @@ class Pretraining:
 
     def on_cells(self, entry: CellEntry, corpus: Corpus, seed: int, cells: AnnData) -> CellJEPA:
         """Return the model of a method with other cells, and their labels, as its data: what fine-tuning needs."""
-        from scjepa.models import CellJEPA
+        from scjepa.celljepa.model import CellJEPA
 
         self.folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self.folder, prefix=".") as folder, quiet():
@@ -93,7 +93,7 @@ class Pretraining:
         return self.folder / f"{entry.name}.seed{seed}.{checksum(about)}"
 
     def _build(self, entry: CellEntry, corpus: Corpus, seed: int) -> CellJEPA:
-        from scjepa.models import CellJEPA
+        from scjepa.celljepa.model import CellJEPA
         from scjepa.tl import gene_modules
 
         if entry.config is None:

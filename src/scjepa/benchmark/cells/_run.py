@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from scjepa import __version__
-from scjepa._keys import UNLABELLED
+from scjepa._core.keys import UNLABELLED
 from scjepa.benchmark._run import _seeds, told_cost, warn_of_versions
 from scjepa.benchmark._scoring import scored_with
 from scjepa.benchmark._store import Run, RunKey, Store

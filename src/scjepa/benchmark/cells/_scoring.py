@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa._config import unknown_name
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import take_plain
 from scjepa.metrics import average_bio
 from scjepa.metrics.bio import RESOLUTIONS

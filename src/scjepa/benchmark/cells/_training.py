@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scjepa._cell_config import CellJEPAConfig, resolve_cells
 from scjepa._core.plain import take_plain
+from scjepa.celljepa.config import CellJEPAConfig, resolve_cells
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 from anndata import AnnData
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
+from scjepa._core.columns import expression_of, groups_of
 from scjepa.benchmark import _controls
 from scjepa.tl import NicheReadout
-from scjepa.tl._adata import expression_of, groups_of
 from scjepa.tl._moments import AUTO, EXPRESSION
 
 PCA_KEY, PCA_CELL_KEY = "X_neighborhood_pca", "X_cell_pca"

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from scjepa import _keys
+from scjepa._core import keys as _keys
 from scjepa.benchmark.methods._result import MethodError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from scjepa.models import STJEPA
+    from scjepa.stjepa.model import STJEPA
 
 
 def _model(adata: AnnData, seed: int, preset: Any, parts: Mapping[str, Any]) -> STJEPA:
-    from scjepa.models import STJEPA
+    from scjepa.stjepa.model import STJEPA
 
     panel = _keys.PANEL if _keys.PANEL in adata.varm else None
     STJEPA.setup_anndata(adata, technology_key=_keys.TECHNOLOGY, library_key=_keys.SECTION, panel_key=panel)

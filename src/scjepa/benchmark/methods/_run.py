@@ -13,8 +13,8 @@ from typing import Any
 
 from anndata import AnnData
 
-from scjepa import _keys
-from scjepa._config import unknown_name
+from scjepa._core import keys as _keys
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa.benchmark.methods import _cache, _memory
 from scjepa.benchmark.methods._inputs import digest, prepare, restore, with_counts

@@ -1,0 +1,216 @@
+"""AnnData of dissociated cells in, expression tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of
+from scjepa._core.counts import advice_on
+from scjepa._core.labels import labels_of, warn_of_words
+from scjepa.celljepa.expression import build_expression_table
+from scjepa.models.cache import counts_digest, through_cache
+from scjepa.stjepa.data import codes_of, counts_mark, names_of
+from scjepa.stjepa.fields import LabelField, PanelField, _NamedField, require_places
+from scjepa.tokens.cache import digest
+from scjepa.tokens.counts import iter_rows
+from scjepa.tokens.table import TokenTable
+from scjepa.tokens.vocabulary import Vocabulary
+
+BATCH, LABELS = "batch", "labels"
+"""Registry keys."""
+
+
+@dataclass(frozen=True)
+class CellKeys:
+    """Where in an AnnData object Cell-JEPA finds what it reads; the arguments of ``setup_anndata``."""
+
+    layer: str | None = None
+    batch_key: str | None = None
+    labels_key: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def for_query(cls, adata: AnnData, registered: CellKeys | None, usual: CellKeys) -> CellKeys:
+        """Return where to look in an AnnData object that a model was not made from.
+
+        Parameters
+        ----------
+        registered
+            What the user said of this object with ``setup_anndata``; it wins.
+        usual
+            The keys of the model's own data.
+        """
+        require_anndata(adata)
+        if registered is None:
+            require_places(adata, usual)
+        return (registered or usual).present(adata)
+
+    @classmethod
+    def to_load(cls, adata: AnnData, registered: CellKeys | None, saved: CellKeys) -> CellKeys:
+        """Return where to look in the data that a saved model is loaded on, as models of neighborhoods do."""
+        if registered is not None and saved.layer is not None and saved.layer not in adata.layers:
+            saved = replace(saved, layer=registered.layer)
+        return cls.for_query(adata, None, saved)
+
+    def present(self, adata: AnnData) -> CellKeys:
+        """Return the keys without those columns of ``obs`` that ``adata`` has not: a query needs neither."""
+        has = {name: key for name, key in self.to_dict().items() if name == "layer" or key in adata.obs}
+        return CellKeys(**has)
+
+
+@dataclass(frozen=True)
+class CellTables:
+    """The tables of one AnnData object.
+
+    Attributes
+    ----------
+    tokens
+        All expressed genes of every cell.
+    labels
+        ``(n_cells,)`` int64 codes, -1 for cells without a label.
+    label_names
+        Names in the order of their codes, sorted.
+    sections
+        ``(n_cells,)`` int64 codes of the batches.
+    """
+
+    tokens: TokenTable
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    sections: np.ndarray
+
+
+class LabelsField(_NamedField):
+    """A column of ``obs`` with what a cell is; cells may be without."""
+
+    def __init__(self, key: str | None):
+        super().__init__(LABELS, "obs", key)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no column was named."""
+        return self.attr_key is None
+
+    def _state(self, adata: AnnData) -> dict:
+        if self.attr_key not in adata.obs:
+            then = "Name the column that holds each cell's label, or leave it out."
+            raise missing_key("obs", self.attr_key, adata.obs.columns, then)
+        labels = labels_of(adata.obs[self.attr_key])
+        return {"categories": sorted(set(labels[labels != None]))}  # noqa: E711 - of each element
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Warn of words that may mean "no label", and return what is to be remembered."""
+        state = super().register_field(adata)
+        warn_of_words(labels_of(adata.obs[self.attr_key]), "label", self.attr_key)
+        return state
+
+
+def fields_of(keys: CellKeys) -> list[_NamedField]:
+    """Return what is registered of an AnnData object, in the order in which it is checked."""
+    return [PanelField(keys.layer), LabelField(BATCH, keys.batch_key), LabelsField(keys.labels_key)]
+
+
+def label_codes_of(adata: AnnData, key: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return each cell's label code, -1 where it has none, and the names of the codes."""
+    if key is None:
+        return np.full(adata.n_obs, -1, dtype=np.int64), ()
+    labels = labels_of(adata.obs[key])
+    has = labels != None  # noqa: E711 - of each element
+    known = tuple(sorted(set(labels[has])))
+    codes = np.full(adata.n_obs, -1, dtype=np.int64)
+    codes[has] = codes_of(labels[has], known)
+    return codes, known
+
+
+GeneTable: TypeAlias = "str | Mapping[str, str] | pd.Series"
+
+
+def converted_names(adata: AnnData, table: GeneTable | None) -> np.ndarray:
+    """Return the gene names of ``adata`` as the model calls them.
+
+    Parameters
+    ----------
+    table
+        From the data's names to the model's: a mapping or a Series, or the name of a column of ``adata.var``; names
+        that it has not stay as they are. ``None``: all stay.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If no name is in the table.
+    """
+    names = np.asarray(adata.var_names, dtype=object)
+    if table is None:
+        return names
+    if isinstance(table, str):
+        if table not in adata.var:
+            raise missing_key("var", table, adata.var.columns, "Name a column of gene names, or pass a mapping.")
+        column = adata.var[table]
+        return np.where(column.notna().to_numpy(), column.astype(str).to_numpy(dtype=object), names)
+    known = {str(old): str(new) for old, new in table.items() if isinstance(new, str) and new}
+    if not any(name in known for name in names):
+        raise ValueError(
+            f"No gene of the data ({', '.join(map(repr, names[:3]))}, ...) is in gene_table "
+            f"({', '.join(map(repr, list(known)[:3]))}, ...), which is to lead from the data's names to the model's."
+        )
+    return np.array([known.get(name, name) for name in names], dtype=object)
+
+
+def _summed(counts: Any, names: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Return counts and names with the columns of one name added up."""
+    distinct, place = np.unique(names.astype(str), return_inverse=True)
+    if len(distinct) == len(names):
+        return counts, names
+    sums = sparse.csr_array((np.ones(len(names), np.int64), (np.arange(len(names)), place)))
+    return sparse.vstack([rows @ sums for _, rows in iter_rows(counts)]).tocsr(), distinct.astype(object)
+
+
+def tables_of(
+    adata: AnnData, keys: CellKeys, vocabulary: Vocabulary, n_bins: int, gene_table: GeneTable | None = None
+) -> CellTables:
+    """Tokenize the cells of ``adata``, its genes aligned by name.
+
+    Where ``gene_table`` leads from several genes of the data to one of the model, their counts are added up.
+    """
+    names = converted_names(adata, gene_table)
+    counts = counts_of(adata, keys.layer)
+    if gene_table is not None:
+        counts, names = _summed(counts, names)
+    ids = vocabulary.ids(list(names))
+
+    def build() -> TokenTable:
+        how: dict[str, Any] = {"cell_names": adata.obs_names, "gene_names": names}
+        how["advice"] = advice_on(adata, keys.layer)
+        return build_expression_table(counts, ids, len(vocabulary), n_bins, **how)
+
+    def marks() -> dict[str, str]:
+        return {
+            "vocabulary": digest(vocabulary.names),
+            "options": f"quantile bins={n_bins}",
+            "genes": digest(ids),
+            "counts": counts_digest(counts),
+        }
+
+    labels, label_names = label_codes_of(adata, keys.labels_key)
+    batches = names_of(adata, keys.batch_key)
+    sections = codes_of(batches, tuple(sorted(set(batches))))
+    return CellTables(through_cache(TokenTable, marks, build), labels, label_names, sections)
+
+
+def fingerprint(adata: AnnData, keys: CellKeys) -> tuple:
+    """Return a checksum of what the tables are made from, so that changed counts or labels are noticed."""
+    keyed = (keys.batch_key, keys.labels_key)
+    marks = (None if key is None else digest(text_of(adata.obs[key])) for key in keyed)
+    return adata.shape, digest(list(adata.var_names)), counts_mark(adata, keys.layer), *marks

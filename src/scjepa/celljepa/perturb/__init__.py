@@ -1,0 +1,1 @@
+"""Cell-JEPA on screens: what a cell would express after a perturbation."""

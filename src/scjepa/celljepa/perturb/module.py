@@ -1,0 +1,241 @@
+"""Predicting perturbed cells from control cells: perturbed genes are marked among a control cell's tokens."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scjepa.celljepa.batch import CellBatch
+from scjepa.celljepa.config import CellJEPAConfig, PerturbationConfig
+from scjepa.celljepa.contrast import contrast
+from scjepa.celljepa.distances import as_target, cosine_distance
+from scjepa.celljepa.encoder import CellEmbedding, CellEncoder
+from scjepa.celljepa.heads import ValueHead
+from scjepa.nn.embedding import ValueProduct
+from scjepa.nn.jepa import Towers
+from scjepa.nn.losses import ObjectiveOutput
+from scjepa.nn.terms import PooledHead
+
+_LEAST_CHANGE = 1e-8
+"""Sum of squared changes below which a condition counts as without change."""
+
+
+@dataclass(frozen=True)
+class PerturbedBatch(CellBatch):
+    """Control cells whose perturbed genes are marked, and, for training, the perturbed cells they are to become.
+
+    ``genes`` and ``values`` are those of control cells, genes of count 0 (bin 0) among them; ids from the size of the
+    vocabulary on are perturbed genes outside it. ``labels`` are conditions.
+
+    Attributes
+    ----------
+    perturbed
+        ``(T,)`` bool: the token's gene is perturbed.
+    expression
+        ``(T,)`` float32 log-normalized expression of the gene in the perturbed cell; ``None`` when predicting.
+    change
+        ``(T,)`` float32 mean change of the gene from control in the cell's condition; ``None`` when predicting.
+    truth_genes, truth_values, truth_sequences
+        Tokens of the perturbed cells; ``None`` when predicting.
+    """
+
+    perturbed: Tensor
+    expression: Tensor | None = None
+    change: Tensor | None = None
+    truth_genes: Tensor | None = None
+    truth_values: Tensor | None = None
+    truth_sequences: Tensor | None = None
+
+    @property
+    def truth(self) -> CellBatch:
+        """The perturbed cells."""
+        if self.truth_genes is None or self.truth_values is None or self.truth_sequences is None:
+            raise ValueError("This batch is one to predict: it has no perturbed cells.")
+        return CellBatch(self.truth_genes, self.truth_values, self.truth_sequences, self.labels)
+
+    def select(self, keep: Tensor) -> PerturbedBatch:
+        """Return the batch of the tokens ``keep``; perturbed cells stay whole."""
+        names = ("genes", "values", "sequences", "perturbed", "expression", "change")
+        columns: dict[str, Any] = {name: getattr(self, name) for name in names}
+        chosen: dict[str, Any] = {name: None if x is None else x[keep] for name, x in columns.items()}
+        return replace(self, **chosen)
+
+
+class PerturbedEmbedding(CellEmbedding):
+    """The embedding of a pretrained encoder, a vector that marks perturbed genes, and genes outside the vocabulary.
+
+    Where value and gene are multiplied (``value="bound"``) twice the gene's vector is added: the panel's genes are
+    tokens whether the cell expresses them or not, and times 0 they would all be one. So are genes outside, times -1.
+
+    Parameters
+    ----------
+    pretrained
+        Embedding to begin with; it is copied.
+    n_outside
+        Perturbed genes outside the vocabulary. Their tokens carry no value, for none was measured, and their vectors
+        are learned from conditions alone.
+    config
+        The model's configuration.
+    """
+
+    def __init__(self, pretrained: CellEmbedding, n_outside: int, config: CellJEPAConfig):
+        n_genes = pretrained.gene.num_embeddings
+        super().__init__(n_genes + n_outside, config)
+        self.n_genes = n_genes
+        with torch.no_grad():
+            self.gene.weight[: self.n_genes] = pretrained.gene.weight
+            self.cls.copy_(pretrained.cls)
+        self.value.load_state_dict(pretrained.value.state_dict())
+        # As large as the vector of a gene: the tokens it marks are few among hundreds and are to be found.
+        self.perturbation = nn.Parameter(torch.randn(config.encoder.width) * config.encoder.gene_std)
+
+    def forward(self, batch: CellBatch, hidden: Tensor | None = None) -> Tensor:
+        """Embed the genes of a batch, ``(T, width)``; ``hidden`` are further ones of unseen value."""
+        outside = batch.genes >= self.n_genes
+        content = super().forward(batch, outside if hidden is None else outside | hidden)
+        if isinstance(self.value, ValueProduct):
+            content = content + 2 * self.gene(batch.genes)
+        if isinstance(batch, PerturbedBatch):
+            content = content + batch.perturbed[:, None] * self.perturbation
+        return content
+
+
+class PerturbationObjective(nn.Module):
+    """Heads and loss of training on perturbations.
+
+    loss = w_reconstruction · MSE(expression) + w_jepa · (1 - cos(predictor(<cls>), teacher's <cls> of the perturbed
+    cell)) + w_contrast · ECS(<cls>, conditions) + w_delta · the error of the change.
+
+    The last, of ``delta_aware``, is the mean over the perturbed cells of the batch of
+    sum_g (d'_g - d_g)² / sum_g d_g²: d' is the predicted expression minus control's mean, d the mean change of the
+    cell's condition, over the genes of the cell's tokens. It is 1 where no change is predicted and 0 where it is right,
+    whether the condition changes much or little.
+
+    Parameters
+    ----------
+    config
+        The model's configuration.
+    delta_aware
+        Whether the change has a loss of its own.
+    control
+        ``(n_genes,)`` mean expression of control.
+    """
+
+    control: Tensor
+
+    def __init__(self, config: CellJEPAConfig, delta_aware: bool, control: Tensor):
+        super().__init__()
+        self.config: PerturbationConfig = config.perturbation
+        self.delta_aware = delta_aware
+        self.register_buffer("control", control.float())
+        value = ValueHead(config.encoder.width, 1)
+        for parameter in value.mlp[-1].parameters():
+            nn.init.zeros_(parameter)
+        self.heads = nn.ModuleDict({"value": value})
+        if self.config.objective.jepa_weight > 0:
+            self.heads["predictor"] = PooledHead(config.encoder.width)
+
+    def expression(self, genes: Tensor, tokens: Tensor) -> Tensor:
+        """Return predicted expression, ``(T,)``, of genes of the vocabulary with these token vectors."""
+        values = self.heads["value"](tokens)
+        return values + self.control[genes] if self.config.from_control else values
+
+    def forward(self, context: CellEncoder, target: CellEncoder, batch: PerturbedBatch) -> ObjectiveOutput:
+        """Return the loss of a batch."""
+        config = self.config.objective
+        if batch.expression is None or batch.change is None:
+            raise ValueError("This batch is one to predict: it has no perturbed cells.")
+        cells, tokens = context(batch, genes=True)
+        cells = cells.float()
+        known = batch.genes < len(self.control)
+        genes, wanted = batch.genes[known], batch.expression[known]
+        found = self.expression(genes, tokens[known])
+        terms = {"reconstruction": F.mse_loss(found, wanted)}
+        if config.jepa_weight > 0:
+            with torch.no_grad():
+                whole = as_target(target(batch.truth)[0], config)
+            terms["jepa"] = cosine_distance(self.heads["predictor"](cells).float(), whole)
+        if config.contrast_weight > 0:
+            terms["contrast"] = contrast(cells, batch.labels, config)
+        output = ObjectiveOutput(loss=cells.sum() * 0.0)
+        for name, term in terms.items():
+            output.loss = output.loss + getattr(config, f"{name}_weight") * term
+        if self.delta_aware:
+            change = found - self.control[genes]
+            terms["delta"] = relative_error(change, batch.change[known], batch.sequences[known], batch.n_sequences)
+            output.loss = output.loss + self.config.delta_weight * terms["delta"]
+        output.terms = {f"{name}_loss": term.detach() for name, term in terms.items()}
+        output.predictions, output.targets, output.genes = found.detach()[:, None], wanted[:, None], genes
+        return output
+
+
+def relative_error(found: Tensor, wanted: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+    """Return the mean over rows of sum (found - wanted)² / sum wanted²; rows where nothing is wanted are left out."""
+    zeros = found.new_zeros(n_rows)
+    error = zeros.index_add(0, rows, (found - wanted).square())
+    size = zeros.index_add(0, rows, wanted.square())
+    changes = size > _LEAST_CHANGE
+    if not changes.any():
+        return found.sum() * 0.0
+    return (error[changes] / size[changes]).mean()
+
+
+class PerturbationTowers(Towers):
+    """What predicts perturbed cells: an encoder, a frozen teacher, and the heads. Both begin as a pretrained encoder.
+
+    Parameters
+    ----------
+    pretrained
+        The encoder to begin with; it is copied and stays as it is.
+    n_outside
+        Perturbed genes outside the vocabulary.
+    config
+        The model's configuration.
+    control
+        ``(n_genes,)`` mean expression of control.
+    delta_aware
+        Whether the change has a loss of its own.
+    """
+
+    config: CellJEPAConfig
+    context: CellEncoder
+    target: CellEncoder
+    objective: PerturbationObjective
+
+    def __init__(
+        self, pretrained: CellEncoder, n_outside: int, config: CellJEPAConfig, control: Tensor, delta_aware: bool
+    ):
+        super().__init__()
+        self.config = config
+        self.context = copy.deepcopy(pretrained).requires_grad_(True)
+        self.context.embedding = PerturbedEmbedding(pretrained.embedding, n_outside, config)
+        self.objective = PerturbationObjective(config, delta_aware, control)
+        self.target = copy.deepcopy(pretrained).requires_grad_(False).eval()
+
+    def update_target(self, momentum: float) -> None:
+        """Do nothing: the teacher is frozen."""
+
+    def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> PerturbedBatch:
+        """Return control cells that are to become ``cells``."""
+        return source.pairs(cells, generator)
+
+    def loss(self, batch: PerturbedBatch, generator: torch.Generator | None = None) -> ObjectiveOutput:
+        """Return the training loss of a batch."""
+        return self.objective(self.context, self.target, batch)
+
+    def predict(self, batch: PerturbedBatch) -> Tensor:
+        """Return predicted expression of each token's gene, ``(T,)`` float32; 0 for genes outside the vocabulary."""
+        known = batch.genes < len(self.objective.control)
+        tokens = self.context(batch, genes=True)[1]
+        found = torch.zeros(batch.n_tokens, device=tokens.device)
+        found[known] = self.objective.expression(batch.genes[known], tokens[known])
+        return found
+
+    def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
+        """Return the ``<cls>`` of cells as they are, ``(B, width)`` float32: what the monitor reads."""
+        return self.tower(encoder)(batch)[0].float()

@@ -1,0 +1,107 @@
+"""Cells as packed batches of gene tokens: drawn for training, chosen by a rule for embedding."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scjepa.celljepa.batch import CellBatch
+from scjepa.nn.groups import rank_in_group
+from scjepa.tokens.source import TableSource, move_batch
+from scjepa.tokens.table import TokenTable
+
+
+class CellSource(TableSource):
+    """The expression table of cells, ready to be gathered into batches on a device.
+
+    Parameters
+    ----------
+    table
+        All expressed genes of every cell, by (-count, vocabulary id).
+    n_tokens
+        Genes of a cell in a batch, at most, where they are drawn.
+    kept
+        Which are kept where nothing is drawn: ``"top"`` or ``"spread"``, as in :class:`scjepa.CellTokenConfig`. Either
+        depends on the cell and the vocabulary alone.
+    labels
+        ``(n_cells,)`` integer label codes, -1 for none; default: none has one.
+    device
+        Where the batches are wanted.
+    n_embedded
+        Genes of a cell at most where nothing is drawn; default: ``n_tokens``.
+    """
+
+    _TABLES = (*TableSource._TABLES, "_labels", "_order")
+    _NOT_EMBEDDED = ("_labels",)
+
+    def __init__(
+        self,
+        table: TokenTable,
+        n_tokens: int,
+        kept: str = "top",
+        labels: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
+        n_embedded: int | None = None,
+    ):
+        super().__init__(table)
+        codes = np.full(table.n_cells, -1) if labels is None else np.asarray(labels)
+        if len(codes) != table.n_cells:
+            raise ValueError(f"There are {table.n_cells} cells and {len(codes)} labels.")
+        self.n_tokens = n_tokens
+        self.n_embedded = n_tokens if n_embedded is None else n_embedded
+        self._labels = torch.from_numpy(codes.astype(np.int64))
+        self._order = torch.from_numpy(_mixed(table.n_vocabulary)) if kept == "spread" else None
+        self.to(device)
+
+    def sequence_lengths(self, cells: Tensor | None = None, training: bool = False) -> Tensor:
+        """``(n,)`` int64 tokens of ``cells`` (default: all) in a batch, ``<cls>`` included."""
+        lengths = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
+        return lengths.clamp_max(self.n_tokens if training else self.n_embedded) + 1
+
+    def arrays(self) -> list[np.ndarray]:
+        """Return what embeddings depend on: the tables, and how many genes of a cell are kept."""
+        return [*super().arrays(), np.array([self.n_embedded])]
+
+    def batch(self, cells: Tensor, generator: torch.Generator | None = None) -> CellBatch:
+        """Gather the genes of ``cells``.
+
+        Parameters
+        ----------
+        cells
+            ``(B,)`` int64.
+        generator
+            Draws the genes of cells that have more than ``n_tokens``, uniformly; on the device of the batches.
+            Default: they are chosen by rule, the same whatever the batch.
+        """
+        here, most = self.table_device, self.n_embedded if generator is None else self.n_tokens
+        cells = cells.to(here)
+        starts, lengths = self._offsets[cells], self._offsets[cells + 1] - self._offsets[cells]
+        if generator is None and self._order is None:
+            lengths = lengths.clamp_max(most)  # the table's order is the rule
+        rows = torch.repeat_interleave(torch.arange(len(cells), device=here), lengths)
+        within = torch.arange(len(rows), device=here) - (lengths.cumsum(0) - lengths)[rows]
+        tokens = starts[rows] + within
+        if bool((lengths > most).any()):
+            if generator is not None:
+                keys = torch.rand(len(rows), device=generator.device, generator=generator).to(here)
+            else:
+                keys = cast(Tensor, self._order)[self._genes[tokens].long()]
+            kept = rank_in_group(rows, keys) < most
+            tokens, rows = tokens[kept], rows[kept]
+        batch = CellBatch(self._genes[tokens].long(), self._values_of(tokens), rows, self._labels[cells])
+        return batch if self.resident else move_batch(batch, self.device)
+
+
+def _mixed(n: int) -> np.ndarray:
+    """Return a pseudo-random int64 key of each of the numbers 0..n-1: no two alike, and that of a number is fixed.
+
+    The mixing steps are those of the generator splitmix64, each of which is one to one.
+    """
+    with np.errstate(over="ignore"):
+        x = (np.arange(n, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return (x ^ (x >> np.uint64(31))).view(np.int64)

@@ -1,0 +1,325 @@
+"""What a run will need before it is started: memory from a small batch, time from a short probe."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scjepa._core.warn import warn
+from scjepa.celljepa.config import CellJEPAConfig
+from scjepa.models.embed import AUTO, bytes_per_token, token_budget
+from scjepa.nn import Towers
+from scjepa.stjepa.config import STJEPAConfig
+from scjepa.tokens.memory import available_memory, readable_bytes
+from scjepa.tokens.source import TableSource, move_batch
+from scjepa.training import parameter_groups
+from scjepa.training.config import TrainConfig
+
+TOLERANCE = 1.3
+"""Factor within which peaks of memory are told."""
+
+_PROBE_SECONDS = 5.0
+_PROBE_FLOPS = 1e10
+"""Arithmetic of the first, smallest measurement: a second on a slow core."""
+
+_STEP_OVERHEAD = 0.003
+"""Seconds that the trainer's own work takes a step."""
+
+_MONITOR_CELLS, _MONITOR_PASSES = 512, 3.6
+"""Cells the monitor reads at most, and what one reading of a cell costs in passes of the encoder."""
+
+_HEAP = {"cpu": 1.4}
+"""What a device's allocator holds beside live tensors: after some steps glibc's heap has holes; measured."""
+
+_SETTLED = {"cpu": 160 * 2**20}
+"""What a process holds once it has trained for some steps, whatever the model and the batch; measured."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What training a model and embedding its cells will take. ``str()`` of it reads well.
+
+    Peaks are what is needed beyond the process as it is (the interpreter, libraries, your AnnData), the model's weights
+    and tables included; they are meant to be within 30% of the truth, times within a factor of 2. A peak of a few tens
+    of MiB can come to less than that, for processes keep and reuse memory.
+
+    Attributes
+    ----------
+    n_cells
+        Cells of the data.
+    device
+        Where the model is.
+    parameters
+        Exact numbers of parameters by part: ``"encoder"``, ``"encoder_without_genes"``, ``"objective"``, ``"trained"``
+        (encoder and objective) and ``"total"`` (with the EMA copy).
+    table_bytes
+        Exact size of the token and neighbor tables.
+    training_bytes, embedding_bytes
+        Peaks of training, and of embedding with ``batch_size="auto"``, the result not counted.
+    result_bytes
+        Exact size of the embeddings.
+    n_steps
+        Optimizer steps of training as configured.
+    training_seconds, embedding_seconds
+        Times of training as configured, and of embedding all cells.
+    available_bytes
+        Memory that the device has left now; ``None`` where that is not known.
+    """
+
+    n_cells: int
+    device: str
+    parameters: dict[str, int]
+    table_bytes: int
+    training_bytes: int
+    embedding_bytes: int
+    result_bytes: int
+    n_steps: int
+    training_seconds: float
+    embedding_seconds: float
+    available_bytes: int | None
+
+    def __str__(self) -> str:
+        n = self.parameters
+        free = "not known" if self.available_bytes is None else readable_bytes(self.available_bytes)
+        return "\n".join(
+            [
+                f"Estimate for {self.n_cells:,} cells on {self.device}",
+                f"  parameters  {n['encoder']:,} in the encoder, {n['trained']:,} trained, {n['total']:,} with the EMA "
+                "copy",
+                f"  tables      {readable_bytes(self.table_bytes)}",
+                f"  training    {self.n_steps:,} steps, about {readable_seconds(self.training_seconds)}; "
+                f"{readable_bytes(self.training_bytes)} at the peak",
+                f"  embedding   about {readable_seconds(self.embedding_seconds)}; "
+                f"{readable_bytes(self.embedding_bytes)} at the peak, and {readable_bytes(self.result_bytes)} for the "
+                "result",
+                f"  free        {free}",
+            ]
+        )
+
+
+def readable_seconds(seconds: float) -> str:
+    """Return a time in words: ``"3.5 min"``."""
+    if seconds < 1:
+        return "1 s"
+    for unit, size, limit in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} s" if unit == "s" else f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 86_400:.1f} days"
+
+
+def estimate(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> Estimate:
+    """Estimate memory and time; takes at most about five seconds.
+
+    Works on a copy of ``module`` and on random streams of its own: neither weights nor the user's random state change.
+    """
+    lengths = source.sequence_lengths().cpu().numpy()
+    trained_on = float(source.sequence_lengths(training=True).double().mean())
+    step_seconds, token_seconds = _probe(module, source, config, trained_on, seed)
+    n_steps = count_steps(config, source.n_cells)
+    monitored = _MONITOR_PASSES * _count_monitored(config, n_steps, source.n_cells) * float(lengths.mean())
+    return Estimate(
+        n_cells=source.n_cells,
+        device=str(source.device),
+        parameters=module.parameter_counts(),
+        table_bytes=source.nbytes,
+        training_bytes=training_bytes(module, source, config, seed),
+        embedding_bytes=embedding_bytes(module, source),
+        result_bytes=4 * source.n_cells * module.config.encoder.width,
+        n_steps=n_steps,
+        training_seconds=n_steps * (step_seconds + _STEP_OVERHEAD) + monitored * token_seconds,
+        embedding_seconds=float(lengths.sum()) * token_seconds,
+        available_bytes=available_memory(source.device),
+    )
+
+
+def count_steps(config: TrainConfig, n_cells: int) -> int:
+    """Return the optimizer steps of a run on ``n_cells``, of which some are held out."""
+    n_train = max(1, round(n_cells * (1 - config.validation_size)))
+    per_epoch = max(1, n_train // config.batch_size)
+    by_epochs = None if config.max_epochs is None else config.max_epochs * per_epoch
+    return min(n for n in (config.max_steps, by_epochs) if n is not None)
+
+
+def _count_monitored(config: TrainConfig, n_steps: int, n_cells: int) -> int:
+    """Return how many cells the monitor reads in a run, each as often as it is read."""
+    readings = 1 + n_steps // max(10, n_steps // 15)
+    return readings * min(_MONITOR_CELLS, round(n_cells * (config.validation_size or 1.0)))
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+def training_bytes(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
+    """Return the bytes of training at its peak: tables, weights, gradients, moments and activations.
+
+    Activations are counted on a small batch, by what autograd keeps for its way back, and scaled to the largest batch
+    that is to be expected.
+    """
+    counts = module.parameter_counts()
+    state = 4 * counts["total"] + 12 * counts["trained"]
+    batch = _batch(module, source, _light(module), seed)
+    kept = _kept_by_autograd(_twin(module), batch, seed) / max(batch.n_tokens, 1)
+    activations = _largest_batch(source, config) * (kept + _way_back(module.config))
+    kind = source.device.type
+    return int(_SETTLED.get(kind, 0) + source.nbytes + state + _HEAP.get(kind, 1.0) * activations)
+
+
+def _largest_batch(source: TableSource, config: TrainConfig) -> float:
+    """Return the tokens of the largest batch to be expected: the mean and three standard deviations."""
+    lengths = source.sequence_lengths(training=True).double() + 1
+    size = min(config.batch_size, source.n_cells)
+    spread = float(lengths.std(correction=0)) * 3 * size**0.5
+    return min(size * float(lengths.mean()) + spread, size * float(lengths.max()))
+
+
+def _way_back(config: STJEPAConfig | CellJEPAConfig) -> float:
+    """Return the bytes a token needs beside what autograd keeps: gradients within a block, and the batch itself."""
+    return 4 * config.encoder.width * (2 + config.encoder.mlp_ratio) + 8 * 12
+
+
+def _kept_by_autograd(twin: Towers, batch: Any, seed: int) -> int:
+    """Return the bytes of all tensors that the loss of ``batch`` keeps, those of the weights left out."""
+    weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        # Not x itself: a step that keeps its own result would hold on to itself, and never be freed.
+        return x.detach()
+
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        loss = _loss(twin, batch, seed)
+    del loss  # until here it holds on to what is counted
+    return sum(kept.values())
+
+
+def embedding_bytes(module: Towers, source: TableSource, batch_size: int | str = AUTO) -> int:
+    """Return the bytes of embedding at its peak: tables, weights and the activations of a batch."""
+    lengths = source.sequence_lengths()
+    if batch_size == AUTO:
+        tokens = max(min(token_budget(module.config, source.device), int(lengths.sum())), int(lengths.max()))
+    else:
+        tokens = int(lengths.topk(min(int(batch_size), len(lengths))).values.sum())
+    return source.nbytes + 4 * module.parameter_counts()["total"] + tokens * bytes_per_token(module.config)
+
+
+def check_memory(needed: int, device: torch.device, what: str, then: str) -> None:
+    """Refuse, or warn of, what does not fit in the memory that ``device`` has left.
+
+    Parameters
+    ----------
+    needed
+        Bytes, as estimated.
+    what, then
+        What needs them, and what to do about it.
+
+    Raises
+    ------
+    ValueError
+        If more is needed on CPU than is free, the tolerance of the estimate granted.
+
+    Warns
+    -----
+    UserWarning
+        If it is more than is free, but within the tolerance; and on other devices, where mixed precision and another
+        allocator make the estimate an upper bound, in any case.
+    """
+    free = available_memory(device)
+    if free is None or needed <= free:
+        return
+    text = (
+        f"{what} needs about {readable_bytes(needed)} of memory, and {device} has {readable_bytes(free)} left. {then} "
+        "model.estimate() tells what is needed."
+    )
+    if device.type == "cpu" and needed > TOLERANCE * free:
+        raise ValueError(text)
+    warn(text)
+
+
+# -- time -------------------------------------------------------------------------------------------------------------
+
+
+def _twin(module: Towers) -> Towers:
+    """Return a copy in training mode, to do as one likes with."""
+    return copy.deepcopy(module).train()
+
+
+def _light(module: Towers) -> int:
+    """Return a number of tokens that the smallest machine trains on at once without being kept waiting."""
+    return max(64, int(_PROBE_FLOPS / (6 * module.parameter_counts()["encoder_without_genes"])))
+
+
+def _batch(module: Towers, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Any:
+    """Return sequences of about ``n_tokens`` tokens: two or more, thinned out if they have more."""
+    rng, device = np.random.default_rng(seed), next(module.parameters()).device
+    sample = rng.integers(0, source.n_cells, 1024)
+    mean = float(source.sequence_lengths(torch.from_numpy(sample).to(source.table_device)).double().mean())
+    n = int(np.clip(round(n_tokens / max(mean, 1)), 2, max(2, source.n_cells)))
+    cells = torch.from_numpy(rng.choice(source.n_cells, min(n, source.n_cells), replace=False))
+    batch = move_batch(module.gather(source, cells) if training else source.batch(cells), device)
+    if batch.n_tokens <= 1.5 * n_tokens:
+        return batch
+    return batch.select(torch.from_numpy(np.sort(rng.choice(batch.n_tokens, int(n_tokens), replace=False))).to(device))
+
+
+def _loss(twin: Towers, batch: Any, seed: int) -> Tensor:
+    device = batch.genes.device
+    half = device.type == "cuda" and twin.config.training.precision.startswith("bf16")
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+        return twin.loss(batch, torch.Generator(device=device).manual_seed(seed)).loss
+
+
+def _timed(device: torch.device, call: Callable[[], object]) -> float:
+    """Return the seconds that ``call`` takes."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _probe(
+    module: Towers, source: TableSource, config: TrainConfig, mean_length: float, seed: int
+) -> tuple[float, float]:
+    """Return the seconds of a training step and those of embedding one token."""
+    begin = time.perf_counter()
+    twin, device = _twin(module), next(module.parameters()).device
+    optimizer = torch.optim.AdamW(parameter_groups(twin), lr=0.0, fused=device.type in ("cpu", "cuda"))
+    step_tokens = min(config.batch_size, source.n_cells) * mean_length
+
+    def learn(n_tokens: float) -> tuple[float, float]:
+        """Return the seconds of the loss and its gradients a token, and those of the optimizer."""
+        batch = _batch(module, source, n_tokens, seed)
+        per_token = _timed(device, lambda: _loss(twin, batch, seed).backward()) / max(batch.n_tokens, 1)
+        return per_token, _timed(device, lambda: (optimizer.step(), optimizer.zero_grad(), twin.update_target(0.0)))
+
+    def embed(n_tokens: float) -> float:
+        """Return the seconds of embedding a token."""
+        batch = _batch(module, source, n_tokens, seed, training=False)
+        with torch.inference_mode():
+            return _timed(device, lambda: twin.embed(batch)) / max(batch.n_tokens, 1)
+
+    def repeat(call: Callable[[float], Any], n_tokens: float, until: float) -> list[Any]:
+        """Return what up to five calls give; the last of them begins before ``until``, a share of the time."""
+        results = [call(n_tokens)]
+        while len(results) < 5 and time.perf_counter() - begin < until * _PROBE_SECONDS:
+            results.append(call(n_tokens))
+        return results
+
+    with torch.random.fork_rng():
+        small = _light(module)
+        learn(small), embed(small)  # the first time of everything takes longer
+        per_token, most = learn(small)[0], token_budget(module.config, device)
+        learned = repeat(learn, np.clip(0.1 * _PROBE_SECONDS / per_token, min(small, step_tokens), step_tokens), 0.5)
+        embedded = repeat(embed, np.clip(0.2 * _PROBE_SECONDS / per_token, min(small, most), most), 0.75)
+    per_token, per_update = np.median(np.array(learned), axis=0)
+    return float(per_token * step_tokens + per_update), float(np.median(embedded))

@@ -1,0 +1,149 @@
+"""The I-JEPA objective of ST-JEPA (v2 of the paper), with pooled objectives and guards beside it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scjepa.nn.losses import ObjectiveOutput
+from scjepa.nn.sigreg import sigreg
+from scjepa.nn.terms import PooledHead, covariance_loss, mean_target_loss, pooled_loss, variance_loss
+from scjepa.stjepa.batch import Batch
+from scjepa.stjepa.config import STJEPAConfig
+from scjepa.stjepa.masking import draw_mask
+from scjepa.stjepa.pooling import POOLING, pool
+from scjepa.stjepa.predictor import Predictor
+
+_POOLED_AS = {"nearby": "neighborhood"}
+"""Pooled objectives whose scale has another name."""
+
+
+class IJEPA(nn.Module):
+    """Predict the target encoder's representations of masked tokens from the visible ones (Equations 1-3).
+
+    loss = w_token · L1(predictor(context(visible)), norm(target(all)) at masked tokens)
+    + Σ over scales w_scale · smooth L1(head(pool(context(visible))), standardized pool(target(all)))
+    + w_nearby · the same for the neighborhood of the batch's partner, a few steps away (with ``pooled="agreed"``, all
+    three are the squared difference of pool(context(visible)) itself from pool(target(all)))
+    + w_variance · variance hinge + w_covariance · covariance + w_sigreg · SIGReg, on the pooled context embeddings.
+
+    The paper's own loss is the first term; the others are off in the ``paper`` presets.
+    """
+
+    has_teacher = True
+
+    def __init__(self, config: STJEPAConfig, n_technologies: int = 1):
+        super().__init__()
+        self.config = config.objective
+        self.uses_partners = self.config.nearby_weight > 0
+        self.masking = config.masking
+        self.metatoken = config.encoder.metatoken
+        self.predictor = Predictor(config.encoder, config.objective)
+        self.weights = {
+            "cell": self.config.cell_weight,
+            "neighborhood": self.config.neighborhood_weight,
+            "nearby": self.config.nearby_weight,
+        }
+        if config.tokens.summed:  # nobody's tokens are told apart, so the cell would be the neighborhood once more
+            del self.weights["cell"]
+        predicted = [name for name, weight in self.weights.items() if weight > 0]
+        self.agreed = self.config.pooled == "agreed"
+        width = config.encoder.width
+        self.heads = nn.ModuleDict({name: nn.Identity() if self.agreed else PooledHead(width) for name in predicted})
+
+    def forward(
+        self, context: nn.Module, target: nn.Module, batch: Batch, generator: torch.Generator | None = None
+    ) -> ObjectiveOutput:
+        """Return the loss of ``batch``; masks are drawn from ``generator``."""
+        repeated = batch.repeat(self.masking.n_masks)
+        masked = draw_mask(repeated, self.masking.scheme, self.masking.ratio, generator)
+        targets, pooled_targets = self._targets(target, batch, repeated, masked)
+        queried = self._queried(masked, generator)
+        visible = repeated.select((~masked).nonzero()[:, 0])
+        encoded = context(visible)
+
+        terms: dict[str, Tensor] = {}
+        output = ObjectiveOutput(loss=encoded.sum() * 0.0, terms=terms)
+        if self.config.token_weight > 0 and len(queried):
+            queries = repeated.select(queried)
+            prediction = self.predictor(encoded, visible, queries, context.embedding)
+            wanted = targets(queried)
+            terms["token_loss"] = F.l1_loss(prediction.float(), wanted)
+            output.loss = output.loss + self.config.token_weight * terms["token_loss"]
+            output.predictions, output.targets, output.genes = prediction.detach(), wanted, queries.genes
+        pooled = self._add_pooled(output, encoded, visible, pooled_targets)
+        if self.config.sigreg_weight > 0:
+            n_projections = self.config.sigreg_projections
+            terms["sigreg_loss"] = torch.stack([sigreg(x, n_projections, generator) for x in pooled]).mean()
+            output.loss = output.loss + self.config.sigreg_weight * terms["sigreg_loss"]
+        output.terms = {name: value.detach() for name, value in terms.items()}
+        return output
+
+    @torch.no_grad()
+    def _targets(self, target: nn.Module, batch: Batch, repeated: Batch, masked: Tensor):
+        """Return a function from token rows of ``repeated`` to targets, and pooled targets by scale.
+
+        With the view ``"all"`` the masks of a batch share one pass of the target encoder.
+        """
+        if self.config.target_view == "all":
+            encoded, seen = target(batch), batch
+            lookup = torch.arange(repeated.n_tokens, device=masked.device) % batch.n_tokens
+        else:
+            rows = (masked | repeated.is_metatoken).nonzero()[:, 0]
+            seen = repeated.select(rows)
+            encoded = target(seen)
+            lookup = torch.zeros(repeated.n_tokens, dtype=torch.long, device=masked.device)
+            lookup[rows] = torch.arange(len(rows), device=masked.device)
+        times = repeated.n_sequences // seen.n_sequences
+        scales = {_POOLED_AS.get(name, name) for name in self.heads}
+        pooled = {scale: pool(encoded.float(), seen, scale).repeat(times, 1) for scale in scales}
+
+        def at(rows: Tensor) -> Tensor:
+            wanted = encoded[lookup[rows]].float()
+            return F.layer_norm(wanted, wanted.shape[-1:]) if self.config.target_norm == "layer" else wanted
+
+        return at, pooled
+
+    def _queried(self, masked: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the sorted rows of the masked tokens that the predictor is asked for."""
+        rows = masked.nonzero()[:, 0]
+        if self.masking.query_fraction == 1.0 or not len(rows):
+            return rows
+        n_kept = max(1, round(self.masking.query_fraction * len(rows)))
+        keys = torch.rand(len(rows), device=rows.device, generator=generator)
+        return rows[keys.topk(n_kept, largest=False).indices.sort().values]
+
+    def _compared(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of pooled vectors, and that of the mean target."""
+        if self.agreed:
+            return F.mse_loss(prediction, target), (target - target.mean(0)).pow(2).mean().clamp_min(1e-12)
+        return pooled_loss(prediction, target), mean_target_loss(target)
+
+    def _add_pooled(
+        self, output: ObjectiveOutput, encoded: Tensor, visible: Batch, wanted: dict[str, Tensor]
+    ) -> list[Tensor]:
+        """Add the pooled objectives and the guards of moments; return the pooled context embeddings."""
+        guarded = self.config.variance_weight > 0 or self.config.covariance_weight > 0
+        also = {"neighborhood"} if guarded or self.config.sigreg_weight > 0 else set()
+        scales = {_POOLED_AS.get(name, name) for name in self.heads} | also
+        pooled = {scale: pool(encoded.float(), visible, scale) for scale in POOLING if scale in scales}
+        for name, head in self.heads.items():
+            scale = _POOLED_AS.get(name, name)
+            targets = wanted[scale]
+            if name == "nearby":
+                if visible.partners is None:  # the monitor's batches have none
+                    continue
+                targets = targets[visible.partners]
+            term, of_mean = self._compared(head(pooled[scale]), targets)
+            output.terms[f"{name}_loss"] = term
+            output.ratios[name] = term.detach() / of_mean
+            output.loss = output.loss + self.weights[name] * term
+        vectors = list(pooled.values())
+        if not guarded:
+            return vectors
+        variance = torch.stack([variance_loss(x) for x in vectors]).mean()
+        covariance = torch.stack([covariance_loss(x) for x in vectors]).mean()
+        output.terms.update(variance_loss=variance, covariance_loss=covariance)
+        output.loss = output.loss + self.config.variance_weight * variance + self.config.covariance_weight * covariance
+        return vectors

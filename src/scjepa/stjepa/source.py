@@ -1,0 +1,150 @@
+"""Neighborhoods as packed batches of tokens: index cells -> gather neighbors -> gather tokens.
+
+All on one device and without a loop over cells: a batch holds real tokens only, one sequence after the other, never
+padding. The loader of a training run therefore has nothing to do but name the cells.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scjepa.stjepa.batch import Batch
+from scjepa.tokens.neighborhoods import NeighborTable
+from scjepa.tokens.source import TableSource, move_batch
+from scjepa.tokens.table import TokenTable
+
+
+class TokenSource(TableSource):
+    """The token and neighbor tables, ready to be gathered into batches of neighborhoods on a device.
+
+    Tables that take no more than half of the device's free memory are moved there; see :class:`TableSource`.
+
+    Parameters
+    ----------
+    table
+        Tokens of every cell.
+    neighbors
+        Nearest neighbors of every cell.
+    technologies
+        ``(n_cells,)`` integer technology codes.
+    device
+        Where the batches are wanted.
+    summed
+        Whether the tokens are those of summed counts (:class:`scjepa.tokens.SummedCounts`): each neighborhood is then
+        the tokens of its index cell alone, and neighbors say only where walks go.
+    places
+        ``(n_cells, n_neighbors, 3)`` float32 places of the neighbors (:func:`scjepa.tokens.neighbor_places`), which
+        then travel with the tokens; ``None``: they do not.
+    """
+
+    _TABLES = (*TableSource._TABLES, "_neighbors", "_technologies")
+    _NOT_EMBEDDED = ("_technologies",)
+
+    def __init__(
+        self,
+        table: TokenTable,
+        neighbors: NeighborTable,
+        technologies: np.ndarray,
+        device: torch.device | str = "cpu",
+        *,
+        summed: bool = False,
+        places: np.ndarray | None = None,
+    ):
+        if not table.n_cells == neighbors.n_cells == len(technologies):
+            raise ValueError(
+                f"Tables disagree about the number of cells: tokens {table.n_cells}, neighbors {neighbors.n_cells}, "
+                f"technologies {len(technologies)}."
+            )
+        super().__init__(table)
+        self.n_neighbors = neighbors.n_neighbors
+        self.summed = summed
+        self._places = None
+        if places is not None:
+            self._places = torch.from_numpy(places)
+            self._TABLES = (*self._TABLES, "_places")
+        self._neighbors = torch.from_numpy(neighbors.index)
+        self._technologies = torch.from_numpy(np.asarray(technologies, dtype=np.int64))
+        self.to(device)
+
+    def sequence_lengths(self, cells: Tensor | None = None, training: bool = False) -> Tensor:
+        """``(n,)`` int64 tokens of the neighborhoods of ``cells`` (default: all), metatoken not counted."""
+        return self.neighborhood_lengths(cells)
+
+    def neighborhood_lengths(self, cells: Tensor | None = None) -> Tensor:
+        """``(n,)`` int64 tokens of the neighborhoods of ``cells`` (default: all), metatoken not counted."""
+        own = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
+        if self.summed:
+            return own
+        near = self._neighbors if cells is None else self._neighbors[cells]
+        near = near.long()
+        starts = near.clamp_min(0)
+        within = torch.where(near >= 0, self._offsets[starts + 1] - self._offsets[starts], 0)
+        return own + within.sum(1)
+
+    def walk(self, cells: Tensor, n_steps: int, generator: torch.Generator) -> Tensor:
+        """Return where a random walk over the neighbors, ``n_steps`` long, ends from each of ``cells``, ``(B,)`` int64.
+
+        A cell without neighbors stays where it is; a walk never leaves its section, as no neighbor does.
+        """
+        cells = cells.to(self.table_device)
+        for _ in range(n_steps):
+            near = self._neighbors[cells].long()
+            n_near = (near >= 0).sum(1)  # neighbors come first, absent ones (-1) last
+            draw = torch.rand(len(cells), generator=generator, device=generator.device).to(near.device)
+            step = near.gather(1, (draw * n_near).long()[:, None])[:, 0]
+            cells = torch.where(n_near > 0, step, cells)
+        return cells
+
+    def batch(self, cells: Tensor, metatoken: Tensor | bool = False) -> Batch:
+        """Gather the neighborhoods of ``cells``.
+
+        Parameters
+        ----------
+        cells
+            ``(B,)`` int64 index cells.
+        metatoken
+            Whether each sequence ends with its technology token: one bool, or ``(B,)`` bool.
+        """
+        here = self.table_device
+        cells = cells.to(here)
+        members = cells[:, None]
+        if not self.summed:
+            members = torch.cat([members, self._neighbors[cells].long()], dim=1)
+        present = members >= 0
+        members = members.clamp_min(0)
+        starts = self._offsets[members]
+        lengths = torch.where(present, self._offsets[members + 1] - starts, 0)
+        with_metatoken = torch.as_tensor(metatoken, device=here).expand(len(cells))
+        starts = torch.cat([starts, torch.zeros_like(starts[:, :1])], dim=1)
+        lengths = torch.cat([lengths, with_metatoken.long()[:, None]], dim=1)
+
+        n_blocks = members.shape[1] + 1
+        flat = lengths.reshape(-1)
+        block = torch.repeat_interleave(torch.arange(flat.numel(), device=here), flat)
+        within = torch.arange(len(block), device=here) - (flat.cumsum(0) - flat)[block]
+        segments = block % n_blocks
+        meta = segments == n_blocks - 1
+        source = starts.reshape(-1)[block] + within
+        values = self._values_of(source)
+        ranks = within if self._ranks is None else self._ranks[source].long()
+        batch = Batch(
+            genes=self._genes[source].long().masked_fill(meta, 0),
+            values=values.masked_fill(meta, 0.0),
+            ranks=ranks.masked_fill(meta, 0),
+            segments=segments,
+            sequences=block // n_blocks,
+            technologies=self._technologies[cells],
+            n_segments=n_blocks - 1,
+            places=None if self._places is None else self._places_of(cells)[block],
+        )
+        return batch if self.resident else move_batch(batch, self._device)
+
+    def _places_of(self, cells: Tensor) -> Tensor:
+        """Return the place of each segment of each neighborhood, ``(B * (k + 2), 3)``; 0 for index and metatoken."""
+        near = cast(Tensor, self._places)[cells]
+        origin = torch.zeros_like(near[:, :1])
+        return torch.cat([origin, origin] if self.summed else [origin, near, origin], dim=1).flatten(0, 1)

@@ -1,0 +1,87 @@
+"""Options of tokens: which genes of a cell, in which order and with which values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scjepa._core.checks import one_of, positive
+from scjepa._core.options import AUTO, unknown_name
+from scjepa._core.plain import take_plain
+
+_SIGNED = ("pearson_residuals", "seurat_v3")
+"""Normalizations that give fewer counts than expected a negative value."""
+
+
+_LEAVABLE = ("mitochondrial", "ribosomal", "control probe", "antibody")
+"""Kinds of features that can be left out (:mod:`scjepa.tokens.features`)."""
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """How a cell and its neighborhood become tokens (Section 2.1 of the paper).
+
+    Parameters
+    ----------
+    n_tokens
+        Genes kept per cell, the paper's L: the top non-zero genes by (-rank value, vocabulary id).
+    n_neighbors
+        Nearest neighbors beside the index cell, the paper's k.
+    values
+        Normalization of the value each token carries, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
+    ranks
+        Normalization that orders a cell's genes, a name in :data:`scjepa.tokens.NORMALIZATIONS`. ``"auto"``, in the
+        presets ``"demo"``, ``"base"`` and ``"technologies"``: decided from the data once, when the model is made:
+        ``"counts"`` on a targeted panel, ``"spatial_ratio"`` where counts are a poor guide, that is where cells have
+        2,000 genes or more, or the top 16 by count spread over the genes as fewer than 1 in 20 of them would in equal
+        parts.
+    left_out
+        Kinds of features that never become tokens and are no part of a cell's total, by their names: any of
+        ``"mitochondrial"``, ``"ribosomal"``, ``"control probe"`` and ``"antibody"``. ``"auto"``: control probes and
+        antibodies, and where counts are a poor guide mitochondrial and ribosomal genes as well.
+    ties
+        ``"order"``: each token has a rank of its own, ties broken by vocabulary id. ``"shared"``: equal values of
+        a cell share one rank code (the first of their positions).
+    tokenizer
+        ``"graph"``: the index cell and each neighbor are segments of their own. ``"neighborhood"``: the raw counts of
+        the index cell and its neighbors are added up, normalized as one cell's would be, and the top ``n_tokens`` genes
+        of the sum are the only segment. The cell scale is then the cell's own counts, a neighborhood of one.
+    """
+
+    n_tokens: int = 64
+    n_neighbors: int = 10
+    values: str = "counts"
+    ranks: str = "counts"
+    ties: str = "order"
+    tokenizer: str = "graph"
+    left_out: tuple[str, ...] | str = ()
+
+    def __post_init__(self) -> None:
+        take_plain(self)
+        if self.left_out != AUTO:
+            kinds = (self.left_out,) if isinstance(self.left_out, str) else tuple(self.left_out)
+            for kind in kinds:
+                if kind not in _LEAVABLE:
+                    raise ValueError(unknown_name("kind in TokenConfig.left_out", kind, (*_LEAVABLE, AUTO)))
+            object.__setattr__(self, "left_out", kinds)
+        positive(self, "n_tokens", "n_neighbors")
+        one_of(self, "ties", ("order", "shared"))
+        one_of(self, "tokenizer", ("graph", "neighborhood"))
+
+    @property
+    def summed(self) -> bool:
+        """Whether a neighborhood is one segment, its summed counts."""
+        return self.tokenizer == "neighborhood"
+
+    @property
+    def signed_values(self) -> bool:
+        """Whether a token's value can be negative."""
+        return self.values in _SIGNED
+
+    @property
+    def n_segments(self) -> int:
+        """Segments of a neighborhood: k + 1, or one where counts are summed."""
+        return 1 if self.summed else self.n_neighbors + 1
+
+    def __str__(self) -> str:
+        counts = "the summed counts of " if self.summed else ""
+        return f"top {self.n_tokens} genes of {counts}a cell and its {self.n_neighbors} nearest neighbors"
