@@ -108,7 +108,7 @@ def test_every_public_name_exists_and_is_documented():
 
 def test_files_stay_small():
     sizes = {p.relative_to(SOURCE): len(p.read_text().splitlines()) for p in SOURCE.rglob("*.py")}
-    assert {p: n for p, n in sizes.items() if n > 600} == {}
+    assert {p: n for p, n in sizes.items() if n > 800} == {}
 
 
 def test_user_errors_are_never_asserts():

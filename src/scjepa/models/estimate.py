@@ -6,17 +6,14 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scjepa._core.warn import warn
-from scjepa.celljepa.config import CellJEPAConfig
-from scjepa.models.embed import AUTO, bytes_per_token, token_budget
 from scjepa.nn import Towers
-from scjepa.stjepa.config import STJEPAConfig
 from scjepa.tokens.memory import available_memory, readable_bytes
 from scjepa.tokens.source import TableSource, move_batch
 from scjepa.training import parameter_groups
@@ -24,6 +21,18 @@ from scjepa.training.config import TrainConfig
 
 TOLERANCE = 1.3
 """Factor within which peaks of memory are told."""
+
+_ROUGHLY = 1.5
+"""The same of the peak of training that is told without a measurement."""
+
+AUTO = "auto"
+"""``batch_size`` that bounds the tokens of a batch, and with them its memory, rather than its cells."""
+
+_AUTO_BYTES = {"cpu": 2**24, "cuda": 2**32, "mps": 2**30}
+"""Activations of an automatic batch at most: on CPU they are to stay near the caches (2^27 takes 1.3 times as long)."""
+
+_AUTO_SHARE = 0.25
+"""Share of the free memory that activations of an automatic batch take at most."""
 
 _PROBE_SECONDS = 5.0
 _PROBE_FLOPS = 1e10
@@ -38,8 +47,27 @@ _MONITOR_CELLS, _MONITOR_PASSES = 512, 3.6
 _HEAP = {"cpu": 1.4}
 """What a device's allocator holds beside live tensors: after some steps glibc's heap has holes; measured."""
 
+_KEPT, _KEPT_OUTSIDE = 10.0, 8.0
+"""Vectors of a token kept for the way back: in a block, beside its MLP's hidden layers, and outside; measured."""
+
 _SETTLED = {"cpu": 160 * 2**20}
 """What a process holds once it has trained for some steps, whatever the model and the batch; measured."""
+
+
+class EncoderSizes(Protocol):
+    """What memory depends on of an encoder's configuration."""
+
+    @property
+    def width(self) -> int:
+        """Width of a token."""
+
+    @property
+    def n_layers(self) -> int:
+        """Blocks of the transformer."""
+
+    @property
+    def mlp_ratio(self) -> float:
+        """Width of the MLP's hidden layer, in widths of a token."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +157,7 @@ def estimate(module: Towers, source: TableSource, config: TrainConfig, seed: int
         device=str(source.device),
         parameters=module.parameter_counts(),
         table_bytes=source.nbytes,
-        training_bytes=training_bytes(module, source, config, seed),
+        training_bytes=measured_training_bytes(module, source, config, seed),
         embedding_bytes=embedding_bytes(module, source),
         result_bytes=4 * source.n_cells * module.config.encoder.width,
         n_steps=n_steps,
@@ -156,18 +184,49 @@ def _count_monitored(config: TrainConfig, n_steps: int, n_cells: int) -> int:
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
-def training_bytes(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
-    """Return the bytes of training at its peak: tables, weights, gradients, moments and activations.
+def bytes_per_token(encoder: EncoderSizes) -> int:
+    """Return the bytes that one token of a batch needs at most at one time while it is embedded.
 
-    Activations are counted on a small batch, by what autograd keeps for its way back, and scaled to the largest batch
-    that is to be expected.
+    These are the two hidden layers of a block's MLP, before and after the activation, and measured beside them about
+    8.5 times the token's vector, all in float32 (the tokens as they came, as they are and normed; queries, keys and
+    values, laid out by sequence); and the columns of the batch.
     """
-    counts = module.parameter_counts()
-    state = 4 * counts["total"] + 12 * counts["trained"]
+    return int(4 * encoder.width * (8.5 + 2 * encoder.mlp_ratio)) + 8 * 12
+
+
+def token_budget(encoder: EncoderSizes, device: torch.device) -> int:
+    """Return the tokens of an automatic batch on ``device``."""
+    limit = _AUTO_BYTES.get(device.type, _AUTO_BYTES["cpu"])
+    free = available_memory(device)
+    if free is not None:
+        limit = min(limit, int(_AUTO_SHARE * free))
+    return max(1, limit // bytes_per_token(encoder))
+
+
+def training_bytes(module: Towers, source: TableSource, config: TrainConfig) -> int:
+    """Return the bytes of training at its peak, from sizes alone: tables, weights, gradients, moments, activations.
+
+    Of a token a block keeps its input, normed input, queries, keys, values, output of attention and the two hidden
+    layers of its MLP for the way back. How many tokens pass through how many blocks is ``module.passes``.
+    """
+    encoder = module.config.encoder
+    kept = 4 * encoder.width * module.passes * (encoder.n_layers * (_KEPT + 2 * encoder.mlp_ratio) + _KEPT_OUTSIDE)
+    return _training_bytes(module, source, config, kept)
+
+
+def measured_training_bytes(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
+    """Return the same from what autograd keeps of a small batch for its way back, scaled to the largest batch."""
     batch = _batch(module, source, _light(module), seed)
-    kept = _kept_by_autograd(_twin(module), batch, seed) / max(batch.n_tokens, 1)
-    activations = _largest_batch(source, config) * (kept + _way_back(module.config))
-    kind = source.device.type
+    return _training_bytes(
+        module, source, config, _kept_by_autograd(_twin(module), batch, seed) / max(batch.n_tokens, 1)
+    )
+
+
+def _training_bytes(module: Towers, source: TableSource, config: TrainConfig, kept: float) -> int:
+    """Return the bytes of training where ``kept`` bytes of a token are kept for the way back."""
+    counts, kind = module.parameter_counts(), source.device.type
+    activations = _largest_batch(source, config) * (kept + _way_back(module.config.encoder))
+    state = 4 * counts["total"] + 12 * counts["trained"]
     return int(_SETTLED.get(kind, 0) + source.nbytes + state + _HEAP.get(kind, 1.0) * activations)
 
 
@@ -179,9 +238,9 @@ def _largest_batch(source: TableSource, config: TrainConfig) -> float:
     return min(size * float(lengths.mean()) + spread, size * float(lengths.max()))
 
 
-def _way_back(config: STJEPAConfig | CellJEPAConfig) -> float:
+def _way_back(encoder: EncoderSizes) -> float:
     """Return the bytes a token needs beside what autograd keeps: gradients within a block, and the batch itself."""
-    return 4 * config.encoder.width * (2 + config.encoder.mlp_ratio) + 8 * 12
+    return 4 * encoder.width * (2 + encoder.mlp_ratio) + 8 * 12
 
 
 def _kept_by_autograd(twin: Towers, batch: Any, seed: int) -> int:
@@ -206,13 +265,24 @@ def embedding_bytes(module: Towers, source: TableSource, batch_size: int | str =
     """Return the bytes of embedding at its peak: tables, weights and the activations of a batch."""
     lengths = source.sequence_lengths()
     if batch_size == AUTO:
-        tokens = max(min(token_budget(module.config, source.device), int(lengths.sum())), int(lengths.max()))
+        tokens = max(min(token_budget(module.config.encoder, source.device), int(lengths.sum())), int(lengths.max()))
     else:
         tokens = int(lengths.topk(min(int(batch_size), len(lengths))).values.sum())
-    return source.nbytes + 4 * module.parameter_counts()["total"] + tokens * bytes_per_token(module.config)
+    return source.nbytes + 4 * module.parameter_counts()["total"] + tokens * bytes_per_token(module.config.encoder)
 
 
-def check_memory(needed: int, device: torch.device, what: str, then: str) -> None:
+def check_training_memory(module: Towers, source: TableSource, config: TrainConfig, device: torch.device) -> None:
+    """Refuse, or warn of, a run that the memory of ``device`` will not hold."""
+    check_memory(
+        training_bytes(module, source, config),
+        device,
+        f"Training with batch_size={config.batch_size}",
+        f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset.",
+        _ROUGHLY,
+    )
+
+
+def check_memory(needed: int, device: torch.device, what: str, then: str, tolerance: float = TOLERANCE) -> None:
     """Refuse, or warn of, what does not fit in the memory that ``device`` has left.
 
     Parameters
@@ -221,6 +291,8 @@ def check_memory(needed: int, device: torch.device, what: str, then: str) -> Non
         Bytes, as estimated.
     what, then
         What needs them, and what to do about it.
+    tolerance
+        Factor within which ``needed`` is known.
 
     Raises
     ------
@@ -240,7 +312,7 @@ def check_memory(needed: int, device: torch.device, what: str, then: str) -> Non
         f"{what} needs about {readable_bytes(needed)} of memory, and {device} has {readable_bytes(free)} left. {then} "
         "model.estimate() tells what is needed."
     )
-    if device.type == "cpu" and needed > TOLERANCE * free:
+    if device.type == "cpu" and needed > tolerance * free:
         raise ValueError(text)
     warn(text)
 
@@ -318,7 +390,7 @@ def _probe(
     with torch.random.fork_rng():
         small = _light(module)
         learn(small), embed(small)  # the first time of everything takes longer
-        per_token, most = learn(small)[0], token_budget(module.config, device)
+        per_token, most = learn(small)[0], token_budget(module.config.encoder, device)
         learned = repeat(learn, np.clip(0.1 * _PROBE_SECONDS / per_token, min(small, step_tokens), step_tokens), 0.5)
         embedded = repeat(embed, np.clip(0.2 * _PROBE_SECONDS / per_token, min(small, most), most), 0.75)
     per_token, per_update = np.median(np.array(learned), axis=0)

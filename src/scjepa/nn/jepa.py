@@ -67,6 +67,11 @@ class Towers(nn.Module):
         context = [p.detach() for p in self.context.parameters()]
         get_ema_multi_avg_fn(momentum)(target, context, 0)
 
+    @property
+    def passes(self) -> float:
+        """How often a token of a batch passes the encoder that is trained; of a predictor's blocks their share."""
+        return 1.0
+
     def parameter_counts(self) -> dict[str, int]:
         """Return exact parameter counts by part; ``total`` has every part, the EMA copy included."""
         counts: dict[str, Any] = {

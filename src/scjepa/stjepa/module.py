@@ -78,6 +78,11 @@ class SpatialJEPA(Towers):
         """Return contextual token vectors ``(T, width)`` of the ``"target"`` or the ``"context"`` encoder."""
         return self.tower(encoder)(batch)
 
+    @property
+    def passes(self) -> float:
+        """How often a token of a batch passes what is trained; see the objective."""
+        return float(self.objective.passes)
+
     def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> Batch:
         """Return the neighborhoods of ``cells`` with their metatokens.
 

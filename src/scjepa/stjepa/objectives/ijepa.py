@@ -40,6 +40,9 @@ class IJEPA(nn.Module):
         self.masking = config.masking
         self.metatoken = config.encoder.metatoken
         self.predictor = Predictor(config.encoder, config.objective)
+        seen, asked = 1 - self.masking.ratio, self.masking.ratio * self.masking.query_fraction
+        by_predictor = self.config.predictor_layers / config.encoder.n_layers * (seen + asked)
+        self.passes = self.masking.n_masks * (seen + (by_predictor if self.config.token_weight > 0 else 0.0))
         self.weights = {
             "cell": self.config.cell_weight,
             "neighborhood": self.config.neighborhood_weight,

@@ -59,6 +59,7 @@ class LeJEPA(nn.Module):
         super().__init__()
         self.config = config.objective
         self.masking = config.masking
+        self.passes = self.config.n_views * (1 - self.masking.ratio)
         self.projector = PooledHead(config.encoder.width)
         self.adversary = None
         if self.config.adversarial_weight > 0:
