@@ -423,8 +423,8 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         Parameters
         ----------
         adata
-            Other data, or a list or a mapping of such; genes are aligned by name, those the model does not know are left
-            out with a warning, and it needs neither labels nor batches. Default: the model's own.
+            Other data, or a list or a mapping of such; genes are aligned by name, those the model does not know are
+            left out with a warning, and it needs neither labels nor batches. Default: the model's own.
         scale
             How a cell becomes one vector: ``"cls"`` (the paper's) or ``"genes"`` (the mean of its genes' vectors).
         encoder

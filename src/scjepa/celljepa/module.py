@@ -38,6 +38,7 @@ class CellTowers(Towers):
     context: CellEncoder
     target: CellEncoder
     objective: CellObjective
+    passes = 1.4  # hidden genes, too, look at visible ones: measured
 
     def __init__(self, n_genes: int, config: CellJEPAConfig):
         super().__init__()
@@ -69,7 +70,7 @@ class CellTowers(Towers):
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""
         if scale not in CELL_POOLING:
-            raise ValueError(unknown_name("pooling", scale, CELL_POOLING))
+            raise ValueError(unknown_name("scale", scale, CELL_POOLING))
         cells, genes = self.tower(encoder)(batch, genes=scale == "genes")
         if scale == "genes":
             return mean_by_group(genes.float(), batch.sequences, batch.n_sequences)

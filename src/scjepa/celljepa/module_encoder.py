@@ -211,6 +211,7 @@ class ModuleTowers(CellTowers):
     context: ModuleEncoder  # type: ignore[assignment]
     target: ModuleEncoder  # type: ignore[assignment]
     objective: ModuleObjective  # type: ignore[assignment]
+    passes = 0.08  # genes become a few modules before the encoder's blocks: measured
 
     def __init__(self, n_genes: int, config: CellJEPAConfig, modules: Sequence[Sequence[int]]):
         Towers.__init__(self)
@@ -222,7 +223,7 @@ class ModuleTowers(CellTowers):
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""
         if scale not in CELL_POOLING:
-            raise ValueError(unknown_name("pooling", scale, CELL_POOLING))
+            raise ValueError(unknown_name("scale", scale, CELL_POOLING))
         cells, modules = self.tower(encoder)(batch)
         vectors = modules.mean(1) if scale == "genes" else cells
         return vectors.float() * (batch.lengths > 0)[:, None]

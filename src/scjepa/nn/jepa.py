@@ -28,6 +28,8 @@ class Towers(nn.Module):
     objective: nn.Module
     has_teacher: bool = True
     """Whether the target encoder follows by EMA; else it is a copy of the one encoder, up to date after each step."""
+    passes: float = 1.0
+    """How often a token of a batch passes the encoder that is trained; of a predictor's blocks their share."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let what a subclass makes and computes be float32, whatever torch's default is."""
@@ -66,11 +68,6 @@ class Towers(nn.Module):
         target: list[Tensor] = list(self.target.parameters())
         context = [p.detach() for p in self.context.parameters()]
         get_ema_multi_avg_fn(momentum)(target, context, 0)
-
-    @property
-    def passes(self) -> float:
-        """How often a token of a batch passes the encoder that is trained; of a predictor's blocks their share."""
-        return 1.0
 
     def parameter_counts(self) -> dict[str, int]:
         """Return exact parameter counts by part; ``total`` has every part, the EMA copy included."""

@@ -71,17 +71,12 @@ class SpatialJEPA(Towers):
         self.config = config
         self.context = NeighborhoodEncoder(n_genes, n_technologies, config)
         self.objective = build_objective(config, n_technologies)
-        self.has_teacher = self.objective.has_teacher
+        self.has_teacher, self.passes = self.objective.has_teacher, self.objective.passes
         self.target = copy.deepcopy(self.context).requires_grad_(False).eval()
 
     def forward(self, batch: Batch, encoder: str = "target") -> Tensor:
         """Return contextual token vectors ``(T, width)`` of the ``"target"`` or the ``"context"`` encoder."""
         return self.tower(encoder)(batch)
-
-    @property
-    def passes(self) -> float:
-        """How often a token of a batch passes what is trained; see the objective."""
-        return float(self.objective.passes)
 
     def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> Batch:
         """Return the neighborhoods of ``cells`` with their metatokens.
