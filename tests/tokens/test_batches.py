@@ -210,7 +210,7 @@ def test_large_counts_arrive_as_they_are(largest, dtype):
 
 @pytest.mark.parametrize(("free", "resident"), [(10**9, True), (100, False), (None, True)])
 def test_tables_move_to_a_device_only_if_they_fit(monkeypatch, free, resident):
-    monkeypatch.setattr("scjepa.stjepa.source.available_memory", lambda device: free)
+    monkeypatch.setattr("scjepa.tokens.source.available_memory", lambda device: free)
     source = TokenSource(*small()).to("meta")
     assert source.resident is resident
     assert source.device.type == "meta"
@@ -218,7 +218,7 @@ def test_tables_move_to_a_device_only_if_they_fit(monkeypatch, free, resident):
 
 
 def test_batches_of_tables_that_stay_behind_are_moved(monkeypatch):
-    monkeypatch.setattr("scjepa.stjepa.source.available_memory", lambda device: 0)
+    monkeypatch.setattr("scjepa.tokens.source.available_memory", lambda device: 0)
     here = gather(*small(), [0, 2], True)
     there = TokenSource(*small(), "meta").batch(torch.tensor([0, 2]), True)
     for name in (*FIELDS, "technologies"):

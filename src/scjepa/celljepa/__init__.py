@@ -26,7 +26,7 @@ _HOMES = {
     **dict.fromkeys(("CONTRASTS",), "scjepa.celljepa.contrast"),
     **dict.fromkeys(("CellEncoder",), "scjepa.celljepa.encoder"),
     **dict.fromkeys(("build_expression_table",), "scjepa.celljepa.expression"),
-    **dict.fromkeys(("generate", "with_unknown"), "scjepa.celljepa.generate"),
+    **dict.fromkeys(("generate", "with_unknown"), "scjepa.celljepa.generation"),
     **dict.fromkeys(("hide",), "scjepa.celljepa.masking"),
     **dict.fromkeys(("CELL_POOLING", "CellTowers"), "scjepa.celljepa.module"),
     **dict.fromkeys(("ModuleObjective", "ModuleTowers", "hide_modules"), "scjepa.celljepa.module_encoder"),
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from scjepa.celljepa.contrast import CONTRASTS
     from scjepa.celljepa.encoder import CellEncoder
     from scjepa.celljepa.expression import build_expression_table
-    from scjepa.celljepa.generate import generate, with_unknown
+    from scjepa.celljepa.generation import generate, with_unknown
     from scjepa.celljepa.masking import hide
     from scjepa.celljepa.model import CellJEPA
     from scjepa.celljepa.module import CELL_POOLING, CellTowers

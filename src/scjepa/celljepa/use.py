@@ -16,7 +16,7 @@ from scjepa._core.warn import warn
 from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.celljepa.data import CellTables, GeneTable
 from scjepa.celljepa.gene_modules import GeneModules
-from scjepa.celljepa.generate import generate, with_unknown
+from scjepa.celljepa.generation import generate, with_unknown
 from scjepa.celljepa.labels import LabelReference
 from scjepa.celljepa.module import CELL_POOLING, CellTowers
 from scjepa.celljepa.source import CellSource
