@@ -282,7 +282,7 @@ def test_walks_follow_the_neighbors_and_never_leave_their_section():
 
 
 def test_gathered_batches_pair_each_cell_with_one_a_few_steps_away():
-    from scjepa.stjepa import SpatialJEPA
+    from scjepa.stjepa import STJEPAModule
     from scjepa.stjepa.config import resolve
 
     n = 30
@@ -290,7 +290,7 @@ def test_gathered_batches_pair_each_cell_with_one_a_few_steps_away():
     table = one_gene_cells(np.arange(n, dtype=np.int16))
     source = TokenSource(table, NeighborTable(index), np.zeros(n, dtype=np.int64))
     config = resolve("demo", objective={"nearby_weight": 1.0, "nearby_steps": 2}, tokens={"n_neighbors": 2})
-    batch = SpatialJEPA(n, 1, config).gather(source, torch.arange(10), torch.Generator().manual_seed(0))
+    batch = STJEPAModule(n, 1, config).gather(source, torch.arange(10), torch.Generator().manual_seed(0))
     own = batch.genes[batch.segments == 0]  # cell i has gene i
     assert torch.equal(own[:5], torch.arange(5))
     assert torch.equal(batch.partners, torch.arange(10).roll(5))
