@@ -41,11 +41,11 @@ import scjepa
 from scjepa import datasets
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import nmi
-from scjepa.stjepa.config import TokenConfig
 from scjepa.tl import PredictiveComponents, aggregate_neighbors, readout
 from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph
 from scjepa.tokens import (
     NORMALIZATIONS,
+    TokenConfig,
     TokenTable,
     build_neighbor_table,
     build_token_table,

@@ -22,8 +22,7 @@ from machine import describe_machine
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import build_neighbor_table, build_token_table
+from scjepa.tokens import TokenConfig, build_neighbor_table, build_token_table
 
 
 def resident_bytes() -> int:

@@ -26,7 +26,8 @@ def about_model(name: str | Path) -> str:
     vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
     card = facts.get("card") or {}
     with torch.device("meta"):  # counted without a number being drawn
-        counts = STJEPAModule(len(vocabulary), len(panels.technologies), config).parameter_counts()
+        module = STJEPAModule(len(vocabulary), len(panels.technologies), config)
+    counts = module.parameter_counts()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     keys = ", ".join(f"{name}={value!r}" for name, value in saved.keys.to_dict().items() if value is not None)
     history = {name: list(entry["value"]) for name, entry in facts["history"].items()}
@@ -45,7 +46,7 @@ def about_model(name: str | Path) -> str:
             f"value {encoder.value!r}, objective {config.objective.name!r}",
             "weights": f"{counts['encoder']:,} in the encoder, {counts['total']:,} in all",
             "seed": str(facts["seed"]),
-            "diagnosis": str(diagnose(history, encoder.width, config=config)),
+            "diagnosis": str(diagnose(history, encoder.width, config=config, objective=module.objective)),
             "trained on": "\n".join(map(_row, card.get("data", ()))),
             "scores": "\n".join(map(_row, card.get("scores", ()))),
             "not for": str(card.get("limitations", "")),

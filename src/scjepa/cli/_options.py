@@ -6,12 +6,11 @@ import argparse
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from scjepa._core import keys as _keys
-from scjepa._core.options import unknown_name
+from scjepa._core.options import Config, unknown_name
 from scjepa.cli._command import UsageError
 from scjepa.stjepa.config import STJEPAConfig, resolve
 
@@ -95,7 +94,7 @@ def configuration(preset: str, changes: Sequence[str]) -> STJEPAConfig:
         raise UsageError(f"--set: {error}") from error
 
 
-def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str, dict[str, Any]]:
+def changes_of(changes: Sequence[str], config: type[Config] = STJEPAConfig) -> dict[str, dict[str, Any]]:
     """Return changes such as ``"encoder.n_layers=3"`` by part and option.
 
     Parameters
@@ -109,7 +108,7 @@ def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str,
         If a part or option is not known, or a value is not of its type.
     """
     parts: dict[str, dict[str, Any]] = {}
-    types_of_parts = typing.get_type_hints(config)
+    types_of_parts = config.option_types()
     for change in changes:
         name, equals, text = change.partition("=")
         part, dot, option = name.strip().partition(".")
@@ -117,10 +116,10 @@ def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str,
             raise UsageError(f"--set takes PART.OPTION=VALUE, such as encoder.n_layers=3; found {change!r}.")
         if part not in types_of_parts:
             raise UsageError(f"--set {change}: {unknown_name('part', part, types_of_parts)}")
-        known = {f.name for f in fields(types_of_parts[part])}
+        known = types_of_parts[part].option_types()
         if option not in known:
             raise UsageError(f"--set {change}: {unknown_name(f'option of {part!r}', option, known)}")
-        hint = typing.get_type_hints(types_of_parts[part])[option]
+        hint = known[option]
         try:
             parts.setdefault(part, {})[option] = value_of(text.strip(), hint)
         except ValueError as error:
