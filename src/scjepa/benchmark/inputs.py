@@ -21,6 +21,7 @@ from scjepa._core.counts import advice_on
 from scjepa._core.graph import graph_call
 from scjepa._core.instruments import how_to_read, raw_output
 from scjepa._core.labels import warn_of_words
+from scjepa._core.squidpy import graph_call as squidpy_call
 from scjepa._core.squidpy import spatial_graph
 from scjepa._core.warn import warn
 from scjepa.datasets._local import DESCRIBED
@@ -392,7 +393,7 @@ def with_graph(name: str, adata: AnnData) -> AnnData:
     if sizes.min() <= N_NEIGHBORS:
         raise ValueError(
             f"{name!r}: the section {str(sizes.idxmin())!r} has {sizes.min()} cells, too few for {N_NEIGHBORS} "
-            f"neighbors each. Leave it out, or compute a graph of fewer: {graph_call(...)}."
+            f"neighbors each. Leave it out, or compute a graph of fewer: {squidpy_call(...)}."
         )
     spatial_graph(adata, n_neighs=N_NEIGHBORS, library_key=_keys.SECTION)
     return adata
@@ -413,5 +414,5 @@ def of_one_kind(adatas: dict[str, AnnData]) -> None:
         f"{listed[True]} {verb[True]} a spatial graph and {listed[False]} {verb[False]} none. They are of one "
         f"technology and panel and are taken together, so {N_NEIGHBORS} nearest neighbors within each section are used "
         f"for all, and not the graph of {listed[True]}. To use it, compute the same for "
-        f"{listed[False]}: {graph_call(..., ...)}."
+        f"{listed[False]}: {squidpy_call(..., ...)}."
     )

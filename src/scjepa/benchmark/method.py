@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -415,8 +416,11 @@ def code_of(function: Function) -> str:
     str
         :data:`UNKNOWN` where the source is not at hand or a value cannot be compared, such as a fitted model.
     """
+    own = function
+    while isinstance(own, functools.partial):
+        own = own.func
     try:
-        words = list(_words_of(function, getattr(function, "__module__", ""), set()))
+        words = list(_words_of(function, getattr(own, "__module__", ""), set()))
     except (_UnknownError, OSError, TypeError, RecursionError):
         return UNKNOWN
     return hashlib.sha256("\n".join(words).encode(errors="backslashreplace")).hexdigest()[:8]
@@ -433,15 +437,17 @@ def _words_of(value: Any, module: str, seen: set[Any]) -> Iterator[str]:
         parts = value
     elif isinstance(value, dict):
         parts = [part for item in value.items() for part in item]
-    elif inspect.ismodule(value) or inspect.isbuiltin(value):
-        yield value.__name__
-    elif isinstance(value, np.ufunc):
+    elif inspect.ismodule(value):
         yield value.__name__
     elif inspect.isfunction(value) or inspect.isclass(value):
         yield f"{value.__module__}.{value.__qualname__}"
         if value not in seen and value.__module__ != "builtins":
             seen.add(value)
             parts = (*_source_of(value), *_around(value, module))
+    elif getattr(sys.modules.get(str(getattr(value, "__module__", ""))), getattr(value, "__name__", ""), None) is value:
+        yield f"{value.__module__}.{value.__name__}"  # a compiled function
+    elif isinstance(value, np.ufunc):
+        yield value.__name__
     else:
         raise _UnknownError(type(value))
     for part in parts:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from scjepa.benchmark import METHODS
-from scjepa.benchmark.methods._process import ADAPTERS, find_python, run_in_process
-from scjepa.benchmark.methods._result import MethodError
+from scjepa.benchmark.method import MethodError
+from scjepa.benchmark.process import ADAPTERS, find_python, run_in_process
 
 
 def call(adapter, adata, **arguments):
@@ -64,7 +64,7 @@ def test_a_package_that_is_missing_is_told_with_the_way_to_it(tissue, adapter):
 KILLED = """
 import sys
 from anndata import read_h5ad
-from scjepa.benchmark.methods._process import run_in_process
+from scjepa.benchmark.process import run_in_process
 adata = read_h5ad(sys.argv[1])
 run_in_process(sys.argv[2], adata, {"seed": 0}, python=sys.executable)
 """

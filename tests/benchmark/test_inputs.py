@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from scjepa.benchmark.methods._inputs import digest, prepare, restore, with_counts
+from scjepa.benchmark.inputs import digest, prepare, restore, with_counts
 
 
 @settings(deadline=None, max_examples=30)
