@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scjepa.cli.cells import add_graph, join, names_for, read_cells
+from scjepa.cli.cells import Names, add_graph, join, read_cells
 from scjepa.cli.io import data_files
 from scjepa.cli.options import KINDS, Where
 
@@ -31,7 +31,7 @@ def write(folder, name: str, genes: str, n: int = 12, sections=None, technologie
 
 def joined(*paths, where: Where | None = None, k: int = 3):
     where = where or Where()
-    files, names = data_files(paths), names_for(KINDS["stjepa"], where)
+    files, names = data_files(paths), Names.of(KINDS["stjepa"], where)
     cells = [read_cells(file, where, names) for file in files]
     for file, part in zip(files, cells, strict=True):
         add_graph(part, file, names, k)
@@ -134,7 +134,7 @@ def test_a_graph_in_the_file_is_used(tmp_path):
     _, _, cells = joined(write(tmp_path, "one", "ab", obsp=graph))
     assert (cells[0].obsp["spatial_connectivities"] != ring).nnz == 0
     file = data_files([tmp_path / "one.h5ad"])[0]
-    assert not read_cells(file, Where(), names_for(KINDS["stjepa"], Where()), use_graph=False).obsp
+    assert not read_cells(file, Where(), Names.of(KINDS["stjepa"], Where()), use_graph=False).obsp
 
 
 @pytest.mark.parametrize(

@@ -151,11 +151,11 @@ def _columns(options: argparse.Namespace) -> tuple[str, str]:
 def _with_reference(saved: SavedModel, options: argparse.Namespace, progress: shared.Progress) -> Any:
     """Return the model on the labelled cells; genes that it does not know are left out."""
     import scjepa
-    from scjepa.cli.cells import join, names_for, read_cells
+    from scjepa.cli.cells import Names, join, read_cells
     from scjepa.cli.io import data_files
 
     where = shared.Where(layer=options.layer or saved.keys.layer, labels_key=options.labels_key)
-    names = names_for(saved.kind, where)
+    names = Names.of(saved.kind, where)
     files = data_files(options.reference)
     adata, keys = join(files, [read_cells(file, where, names) for file in files], names)
     known = adata.var_names.isin(saved.facts["vocabulary"])

@@ -6,10 +6,10 @@ import argparse
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -28,12 +28,6 @@ from scjepa.datasets import concat, table_of
 from scjepa.datasets._genes import types_of
 from scjepa.pretrained import MODEL_FILE, locate
 
-if TYPE_CHECKING:
-    from scjepa.celljepa.data import CellKeys
-    from scjepa.stjepa.data import DataKeys
-
-    Keys: TypeAlias = DataKeys | CellKeys
-
 X, RAW = "X", "raw"
 """``--layer`` that names the matrix itself; and where AnnData keeps what was set aside, often the counts."""
 
@@ -43,6 +37,8 @@ PANELS = (_keys.PANEL, "measured")
 PARTS = ("connectivities", "distances")
 """Matrices of a spatial graph, as squidpy calls them."""
 
+_COLUMNS = ("technology_key", "library_key", "batch_key", "labels_key")
+
 _USUAL = {"library_key": (_keys.SECTION,), "technology_key": (_keys.TECHNOLOGY,)}
 """Columns that are taken where none is named."""
 
@@ -50,18 +46,38 @@ _USUAL = {"library_key": (_keys.SECTION,), "technology_key": (_keys.TECHNOLOGY,)
 # -- one file ------------------------------------------------------------------------------------------------------
 
 
-def names_for(kind: Kind, where: Where) -> Keys:
-    """Return what things are called in the cells that are read for a new model."""
-    layer = None if where.layer == X else where.layer
-    if kind.model == "CellJEPA":
-        from scjepa.celljepa.data import CellKeys
+@dataclass(frozen=True)
+class Names:
+    """What things are called in cells that were read, as ``setup_anndata`` is told; ``None``: they are not there."""
 
-        return CellKeys(layer, where.batch_key or "batch", where.labels_key)
-    from scjepa.stjepa.data import DataKeys
+    layer: str | None = None
+    technology_key: str | None = None
+    library_key: str | None = None
+    spatial_key: str | None = None
+    neighbors_key: str | None = None
+    panel_key: str | None = None
+    batch_key: str | None = None
+    labels_key: str | None = None
 
-    columns = (where.technology_key or _keys.TECHNOLOGY, where.library_key or _keys.SECTION)
-    places = (where.spatial_key or _keys.SPATIAL, where.neighbors_key or _keys.SPATIAL)
-    return DataKeys(layer, *columns, *places, _keys.PANEL)
+    @classmethod
+    def of(cls, kind: Kind, where: Where) -> Names:
+        """Return the names in cells that are read for a new model."""
+        layer = None if where.layer == X else where.layer
+        if kind.model == "CellJEPA":
+            return cls(layer, batch_key=where.batch_key or "batch", labels_key=where.labels_key)
+        columns = (where.technology_key or _keys.TECHNOLOGY, where.library_key or _keys.SECTION)
+        return cls(
+            layer, *columns, where.spatial_key or _keys.SPATIAL, where.neighbors_key or _keys.SPATIAL, _keys.PANEL
+        )
+
+    def to_dict(self) -> dict[str, str]:
+        """Return those that there are: arguments of ``setup_anndata``."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of ``obs``."""
+        return {name: value for name, value in self.to_dict().items() if name in _COLUMNS}
 
 
 def read_parts(file: DataFile, layer: str | None, paths: Sequence[str], *, use_counts: bool = True) -> AnnData:
@@ -85,7 +101,7 @@ def read_parts(file: DataFile, layer: str | None, paths: Sequence[str], *, use_c
 
 
 def read_cells(
-    file: DataFile, where: Where, names: Keys, *, use_graph: bool = True, use_counts: bool = True
+    file: DataFile, where: Where, names: Names, *, use_graph: bool = True, use_counts: bool = True
 ) -> AnnData:
     """Read what a model needs of a file; layers, embeddings and what else it holds stay where they are.
 
@@ -108,7 +124,7 @@ def read_cells(
         has.
     """
     spatial, graph = where.spatial_key or _keys.SPATIAL, where.neighbors_key or _keys.SPATIAL
-    has_places = hasattr(names, "spatial_key")
+    has_places = names.spatial_key is not None
     paths = [f"obsm/{spatial}", f"uns/{graph}_neighbors", *(f"varm/{key}" for key in PANELS)] if has_places else []
     paths += [f"obsp/{graph}_{part}" for part in PARTS] if has_places and use_graph else []
     found = read_parts(file, where.layer, [*paths, "uns/spatialdata_attrs"], use_counts=use_counts)
@@ -119,7 +135,7 @@ def read_cells(
         var=pd.DataFrame({} if types is None else {types.name: types.array}, index=found.var_names),
         layers={names.layer: found.X} if names.layer and use_counts else {},
     )
-    for part, name in _columns(names).items():
+    for part, name in names.columns.items():
         column = column_of(found, file, part, getattr(where, part))
         if column is not None:
             cells.obs[name] = column
@@ -128,14 +144,7 @@ def read_cells(
     return cells
 
 
-def _columns(names: Keys) -> dict[str, str]:
-    """Return the columns of cells by what they are."""
-    parts = ("library_key", "technology_key", "batch_key", "labels_key")
-    given = {part: getattr(names, part, None) for part in parts}
-    return {part: name for part, name in given.items() if name is not None}
-
-
-def _add_places(cells: AnnData, found: AnnData, file: DataFile, spatial: str, graph: str, names: Any) -> None:
+def _add_places(cells: AnnData, found: AnnData, file: DataFile, spatial: str, graph: str, names: Names) -> None:
     """Add coordinates, the spatial graph and the table of panels to cells."""
     stored = found.obsm[spatial] if spatial in found.obsm else _computed_coordinates(file, spatial)
     cells.obsm[names.spatial_key] = _checked_coordinates(array_of(stored), file, spatial, cells.obs_names)
@@ -240,12 +249,12 @@ def _checked_coordinates(place: np.ndarray, file: DataFile, spatial_key: str, ce
 # -- the spatial graph ---------------------------------------------------------------------------------------------
 
 
-def has_graph(cells: AnnData, names: Any) -> bool:
+def has_graph(cells: AnnData, names: Names) -> bool:
     """Return whether cells have a spatial graph."""
     return any(f"{names.neighbors_key}_{part}" in cells.obsp for part in PARTS)
 
 
-def add_graph(cells: AnnData, file: DataFile, names: Any, n_neighbors: int, option: str = "--n-neighbors") -> None:
+def add_graph(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, option: str = "--n-neighbors") -> None:
     """Build the graph of nearest neighbors within each section with squidpy, where the cells have none.
 
     Parameters
@@ -269,7 +278,7 @@ def add_graph(cells: AnnData, file: DataFile, names: Any, n_neighbors: int, opti
 
 
 def refuse_small_sections(
-    cells: AnnData, file: DataFile, names: Any, n_neighbors: int, option: str = "--n-neighbors"
+    cells: AnnData, file: DataFile, names: Names, n_neighbors: int, option: str = "--n-neighbors"
 ) -> None:
     """Raise if a section has too few cells for a graph of ``n_neighbors`` neighbors each."""
     sections = cells.obs[names.library_key] if names.library_key in cells.obs else [file.name] * cells.n_obs
@@ -330,7 +339,7 @@ def _on_disk(element: Any) -> Any:
 # -- several files -------------------------------------------------------------------------------------------------
 
 
-def join(files: Sequence[DataFile], cells: Sequence[AnnData], names: Keys) -> tuple[AnnData, Keys]:
+def join(files: Sequence[DataFile], cells: Sequence[AnnData], names: Names) -> tuple[AnnData, Names]:
     """Return the cells of all files together, and where in them a model is to look.
 
     Of one file, what it does not say is not looked for; of several, each is a section and a technology (or a batch) of
@@ -343,12 +352,11 @@ def join(files: Sequence[DataFile], cells: Sequence[AnnData], names: Keys) -> tu
     """
     if len(cells) == 1:
         (one,) = cells
-        absent = {part: None for part, name in _columns(names).items() if name not in one.obs}
-        if getattr(names, "panel_key", None) not in one.varm:
-            absent |= {"panel_key": None} if hasattr(names, "panel_key") else {}
+        absent = {part: None for part, name in names.columns.items() if name not in one.obs}
+        absent |= {} if names.panel_key in one.varm else {"panel_key": None}
         return one, replace(names, **absent)
     named = {file.name: part for file, part in zip(files, cells, strict=True)}
-    if not hasattr(names, "spatial_key"):
+    if names.spatial_key is None:
         return _joined_cells(named, names), names
     if len({part.obsm[names.spatial_key].shape[1] for part in cells}) > 1:
         raise ValueError("Some files have coordinates of two columns and some of three. Take files of one kind.")
@@ -358,13 +366,13 @@ def join(files: Sequence[DataFile], cells: Sequence[AnnData], names: Keys) -> tu
     return whole, names
 
 
-def together(named: Mapping[str, AnnData], names: Any) -> AnnData:
+def together(named: Mapping[str, AnnData], names: Names) -> AnnData:
     """Return cells in tissue together, counts in ``X``, as :func:`scjepa.concat` does."""
     keys = {name: getattr(names, name) for name in ("layer", "technology_key", "panel_key", "spatial_key")}
     return concat(named, section_key=names.library_key, neighbors_key=names.neighbors_key, **keys)
 
 
-def _joined_cells(named: Mapping[str, AnnData], names: Any) -> AnnData:
+def _joined_cells(named: Mapping[str, AnnData], names: Names) -> AnnData:
     """Return dissociated cells together; a gene that a file has not was not seen in its cells."""
     for name, part in named.items():
         if not part.var_names.is_unique:
@@ -380,7 +388,7 @@ def _joined_cells(named: Mapping[str, AnnData], names: Any) -> AnnData:
     cells = [cell for part in named.values() for cell in part.obs_names]
     apart = "-" if len(set(cells)) < len(cells) else None
     whole = ad.concat(named, join="outer", merge="unique", fill_value=0, index_unique=apart)
-    for name in _columns(names).values():
+    for name in names.columns.values():
         whole.obs[name] = whole.obs[name].astype("category")
     return whole
 
@@ -412,11 +420,10 @@ class SavedModel:
             raise ValueError(f"{self.path / MODEL_FILE} is damaged, or none of scjepa's: {error!r}.") from error
 
     @cached_property
-    def keys(self) -> Keys:
+    def keys(self) -> Names:
         """Where the model finds what it reads."""
-        known = names_for(self.kind, Where())
-        setup = self.facts["setup"]
-        return type(known)(**{part.name: setup[part.name] for part in fields(known) if part.name in setup})
+        known = {part.name for part in fields(Names)}
+        return Names(**{name: value for name, value in self.facts["setup"].items() if name in known})
 
     @property
     def n_neighbors(self) -> int:
@@ -432,13 +439,13 @@ class SavedModel:
         keys = self.keys
         with file.opened() as group:
             columns = set(group["obs"].attrs["column-order"])
-        own = {name: key for name, key in keys.to_dict().items() if name not in _columns(keys) or key in columns}
+        own = {name: key for name, key in keys.to_dict().items() if name not in _COLUMNS or key in columns}
         given = {part.name: getattr(options, part.name, None) or own.get(part.name) for part in fields(Where)}
         use_graph = not getattr(options, "rebuild_graph", False)
         cells = read_cells(file, Where(**given), keys, use_graph=use_graph)
         if self.n_neighbors:
             add_graph(cells, file, keys, self.n_neighbors)
-            for name in _columns(keys).values():
+            for name in keys.columns.values():
                 if name not in cells.obs:
                     cells.obs[name] = pd.Categorical([file.name] * cells.n_obs)
         return cells

@@ -29,7 +29,7 @@ from scjepa.cli.options import Folder, Positive
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from scjepa.cli.cells import Keys, SavedModel
+    from scjepa.cli.cells import Names, SavedModel
 
 RUN_FILE, STATE_FILE, END_FILE = "run.json", "last.ckpt", "finished.json"
 """What is trained in a folder of states, the state, and where the model of a run that has ended is."""
@@ -205,13 +205,13 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 def _read(
     options: argparse.Namespace, kind: shared.Kind, config: Any, progress: shared.Progress
-) -> tuple[AnnData, Keys, list[Any]]:
+) -> tuple[AnnData, Names, list[Any]]:
     """Return the cells of all files, with graphs, where a model is to look, and what tells each file's cells apart."""
-    from scjepa.cli.cells import NoCoordinatesError, add_graph, has_graph, join, names_for, read_cells
+    from scjepa.cli.cells import Names, NoCoordinatesError, add_graph, has_graph, join, read_cells
     from scjepa.cli.io import data_files
 
     files, where = data_files(options.files, options.table), shared.Where.of(options)
-    names = names_for(kind, where)
+    names = Names.of(kind, where)
     cells, marks = [], []
     for file in files:
         try:
@@ -246,7 +246,7 @@ def _mark(cells: AnnData) -> str:
 
 
 def _made(
-    options: argparse.Namespace, saved: SavedModel | None, kind: shared.Kind, config: Any, adata: AnnData, keys: Keys
+    options: argparse.Namespace, saved: SavedModel | None, kind: shared.Kind, config: Any, adata: AnnData, keys: Names
 ) -> Any:
     """Return the model that is to be trained."""
     import scjepa

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from scjepa.cli.cells import SavedModel
+    from scjepa.cli.cells import Names, SavedModel
     from scjepa.cli.io import DataFile
 
 _LARGEST_LOG = 20.0
@@ -118,7 +118,7 @@ def _about_model(name: Path) -> str:
     card, genes = facts.get("card") or {}, facts["vocabulary"]
     with torch.device("meta"):  # counted without a number being drawn
         counts = _module(facts, config).parameter_counts()
-    keys = ", ".join(f"{name}={value!r}" for name, value in saved.keys.to_dict().items() if value is not None)
+    keys = ", ".join(f"{name}={value!r}" for name, value in saved.keys.to_dict().items())
     history = {name: list(entry["value"]) for name, entry in facts["history"].items()}
     trained = f"{facts['n_steps']:,} steps" if facts["is_trained"] else "no: its weights are random"
     encoder = config.encoder
@@ -147,23 +147,23 @@ def _module(facts: Mapping[str, Any], config: Any) -> Any:
     """Return the module that a saved model has."""
     n_genes = len(facts["vocabulary"])
     if facts["model"] == "STJEPA":
-        from scjepa.stjepa.module import SpatialJEPA
+        from scjepa.stjepa.module import STJEPAModule
 
-        return SpatialJEPA(n_genes, len(facts["panels"]["technologies"]), config)
+        return STJEPAModule(n_genes, len(facts["panels"]["technologies"]), config)
     if "modules" not in facts:
-        from scjepa.celljepa.module import CellTowers
+        from scjepa.celljepa.module import CellJEPAModule
 
-        return CellTowers(n_genes, config)
+        return CellJEPAModule(n_genes, config)
     from scjepa.celljepa.gene_modules import GeneModules
-    from scjepa.celljepa.module_encoder import ModuleTowers
+    from scjepa.celljepa.module_encoder import GeneModuleJEPAModule
 
-    return ModuleTowers(n_genes, config, GeneModules.from_saved(facts["modules"]).genes)
+    return GeneModuleJEPAModule(n_genes, config, GeneModules.from_saved(facts["modules"]).genes)
 
 
 def _of_kind(facts: Mapping[str, Any], config: Any) -> dict[str, str]:
     """Return what only models of one kind have: panels, labels, and what their tokens are."""
     from scjepa.tokens import Panels, Vocabulary
-    from scjepa.tokens.choice import told
+    from scjepa.tokens.choice import describe_tokens
 
     tokens = config.tokens
     if facts["model"] == "STJEPA":
@@ -171,7 +171,7 @@ def _of_kind(facts: Mapping[str, Any], config: Any) -> dict[str, str]:
         panels = Panels.from_dict(facts["panels"]).describe(vocabulary)
         return {
             "panels": panels.split("\n", 1)[1].replace("\n  ", "\n").strip(),
-            "tokens": f"{tokens}, {told(tokens, vocabulary.names)}",
+            "tokens": f"{tokens}, {describe_tokens(tokens, vocabulary.names)}",
             "objective": config.objective.name,
         }
     modules = f", in {len(facts['modules']['names'])} modules" if "modules" in facts else ""
@@ -194,7 +194,7 @@ def _row(row: Mapping[str, Any]) -> str:
 
 def _about_file(path: Path, options: argparse.Namespace) -> str:
     """Return a report of a file of cells."""
-    from scjepa.cli.cells import NoCoordinatesError, SavedModel, names_for, read_cells
+    from scjepa.cli.cells import Names, NoCoordinatesError, SavedModel, read_cells
     from scjepa.cli.io import data_files
 
     (file,) = data_files([path], options.table)
@@ -202,7 +202,7 @@ def _about_file(path: Path, options: argparse.Namespace) -> str:
     kind = saved.kind if saved else shared.KINDS[options.model or "stjepa"]
     asked, where, mind = bool(options.model or options.preset), shared.Where.of(options), list[str]()
     facts = _contents(file, mind)
-    names = replace(names_for(shared.KINDS["stjepa"], where), layer=None)  # the layer becomes X
+    names = replace(Names.of(shared.KINDS["stjepa"], where), layer=None)  # the layer becomes X
     cells = None
     try:
         cells = read_cells(file, where, names, use_graph=not options.rebuild_graph)
@@ -210,7 +210,7 @@ def _about_file(path: Path, options: argparse.Namespace) -> str:
         if asked and kind.model == "STJEPA":
             raise
         mind.append(f"{error} Dissociated cells have none: scjepa fit --model celljepa.")
-        names = names_for(shared.KINDS["celljepa"], shared.Where())
+        names = Names.of(shared.KINDS["celljepa"], shared.Where())
         cells = read_cells(file, where, names)
     except ValueError as error:
         if asked:
@@ -218,7 +218,7 @@ def _about_file(path: Path, options: argparse.Namespace) -> str:
         mind.append(str(error))
     if cells is not None:
         facts["counts"] = _counts(cells, file, where.layer, mind)
-        if hasattr(names, "spatial_key"):
+        if names.spatial_key is not None:
             preset = options.preset if kind.model == "STJEPA" else None
             n_neighbors = (saved and saved.n_neighbors) or shared.PRESETS[preset or "base"].tokens.n_neighbors
             facts |= _of_tissue(cells, file, names, n_neighbors, mind)
@@ -294,7 +294,7 @@ def _counts(cells: AnnData, file: DataFile, layer: str | None, mind: list[str]) 
     return f"{kind} up to {largest:,.4g}; a cell has {np.median(total):,.4g} in {np.median(gene):,.0f} genes (medians)"
 
 
-def _of_tissue(cells: AnnData, file: DataFile, names: Any, n_neighbors: int, mind: list[str]) -> dict[str, str]:
+def _of_tissue(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, mind: list[str]) -> dict[str, str]:
     """Return what ST-JEPA looks at besides counts: tokens, coordinates, sections, technologies and the graph."""
     sections, technologies = cells.obs.get(names.library_key), cells.obs.get(names.technology_key)
     return {
@@ -308,7 +308,7 @@ def _of_tissue(cells: AnnData, file: DataFile, names: Any, n_neighbors: int, min
 
 def _tokens(cells: AnnData, mind: list[str]) -> str:
     """Tell which genes of a cell the presets but the paper's make tokens of, and why."""
-    from scjepa.tokens.choice import choose, count_spread, same_by_count, told
+    from scjepa.tokens.choice import choose, count_spread, describe_tokens, same_by_count
 
     try:
         spread = count_spread(cells.X)
@@ -317,10 +317,10 @@ def _tokens(cells: AnnData, mind: list[str]) -> str:
     mind += [sentence for sentence in [same_by_count(spread)] if sentence]
     tokens = shared.PRESETS["base"].tokens
     chosen = choose(tokens, cells.var_names, lambda without: count_spread(cells.X, without))
-    return f"{told(chosen, cells.var_names)} (presets demo, base and technologies)\nby count, {spread}"
+    return f"{describe_tokens(chosen, cells.var_names)} (presets demo, base and technologies)\nby count, {spread}"
 
 
-def _coordinates(cells: AnnData, names: Any, sections: pd.Series | None, mind: list[str]) -> str:
+def _coordinates(cells: AnnData, names: Names, sections: pd.Series | None, mind: list[str]) -> str:
     import numpy as np
     from scipy.spatial import cKDTree
 
@@ -342,7 +342,7 @@ def _names(column: pd.Series | None) -> str:
     return f"obs[{column.name!r}], {len(sizes)}: {shown}{', ...' if len(sizes) > _SHOWN else ''}"
 
 
-def _panels(cells: AnnData, file: DataFile, names: Any, technologies: pd.Series | None) -> str:
+def _panels(cells: AnnData, file: DataFile, names: Names, technologies: pd.Series | None) -> str:
     """Tell, where there are several technologies, of the genes that each measured."""
     if technologies is None or technologies.nunique() < 2 or not cells.var_names.is_unique:
         return ""
@@ -354,7 +354,7 @@ def _panels(cells: AnnData, file: DataFile, names: Any, technologies: pd.Series 
     return f"\n{each}; {int(panels.all(axis=1).sum()):,} in all"
 
 
-def _graph(cells: AnnData, file: DataFile, names: Any, n_neighbors: int, mind: list[str]) -> str:
+def _graph(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, mind: list[str]) -> str:
     """Tell of the spatial graph, and what training would say of it."""
     import numpy as np
 
@@ -403,7 +403,7 @@ def _against_model(saved: SavedModel, file: DataFile, options: argparse.Namespac
         return {"coverage": str(error)}
 
 
-def _estimate(kind: shared.Kind, cells: AnnData, file: DataFile, names: Any, options: argparse.Namespace) -> str:
+def _estimate(kind: shared.Kind, cells: AnnData, file: DataFile, names: Names, options: argparse.Namespace) -> str:
     """Tell what training would take."""
     import scjepa
     from scjepa.cli.cells import add_graph, join

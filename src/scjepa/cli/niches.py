@@ -420,10 +420,10 @@ def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -
 
 def _placed(file: DataFile, options: argparse.Namespace, use_counts: bool) -> AnnData:
     """Return coordinates for the map, and the spatial graph for rings; counts where they are read out."""
-    from scjepa.cli.cells import PARTS, NoCoordinatesError, add_graph, names_for, read_cells
+    from scjepa.cli.cells import PARTS, Names, NoCoordinatesError, add_graph, read_cells
 
     rings, where = options.readout == NICHE, shared.Where.of(options)
-    names = names_for(shared.KINDS["stjepa"], shared.Where())
+    names = Names.of(shared.KINDS["stjepa"], shared.Where())
     try:
         cells = read_cells(file, where, names, use_graph=rings and not options.rebuild_graph, use_counts=use_counts)
     except NoCoordinatesError as error:
