@@ -1,4 +1,4 @@
-"""The parser of the command line, and what becomes of a run: its exit code, its warnings, its interruption."""
+"""The subcommands and their parser, and what becomes of a run: its exit code, its warnings, its interruption."""
 
 from __future__ import annotations
 
@@ -19,23 +19,18 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from scjepa import __version__
-from scjepa.cli._command import UsageError
-from scjepa.cli._registry import COMMANDS
+from scjepa._core.squidpy import graph_call
+from scjepa.cli import annotate, benchmark, benchmark_cells, demo, embed, fit, info, niches
+from scjepa.cli.options import Command, UsageError
 
 OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141, 143
 """Exit codes. Anything that is none of these is a fault of the program, and comes with a traceback."""
 
-_IN_PYTHON = {
-    "gr.spatial_neighbors": "--rebuild-graph",
-    "layer=": "--layer",
-    "library_key=": "--library-key",
-    "technology_key=": "--technology-key",
-    "spatial_key=": "--spatial-key",
-    "key_added=": "--key",
-    "batch_size=": "--batch-size",
-    "load_query_data": "--genes all",
-}
-"""What messages for who types Python call for, and the options that do the same here."""
+COMMANDS: tuple[Command, ...] = (
+    *(info.COMMAND, fit.COMMAND, embed.COMMAND, niches.COMMAND, annotate.COMMAND),
+    *(benchmark.COMMAND, benchmark_cells.COMMAND, demo.COMMAND),
+)
+"""The subcommands, in the order of ``scjepa --help``. A new one is a new file and a word here."""
 
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
 
@@ -59,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="scjepa",
-        description="Joint-embedding predictive models for spatial transcriptomics: files in, files out.",
+        description="Joint-embedding predictive models for tissue and single cells: files in, files out.",
         epilog="scjepa COMMAND --help tells the options of a command, with examples.",
     )
     parser.add_argument("--version", action="version", version=f"scjepa {__version__}")
@@ -149,15 +144,23 @@ def _no_such_option(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> 
     return f"there is no {word!r}.{hint} {parser.prog} --help tells the options."
 
 
-def _options_of(parser: argparse.ArgumentParser) -> list[str]:
-    return re.findall(r"--[a-z][a-z-]*", parser.format_help())
+def _options_of(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Return the options that ``--help`` tells, and what each is called in Python."""
+    shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+    return {option: a.dest for a in shown for option in a.option_strings if option.startswith("--")}
 
 
 def _with_options(text: str, parser: argparse.ArgumentParser) -> str:
-    """Add to a message that names Python calls the options of the command that do the same."""
-    there = set(_options_of(parser))
-    here = [option for call, option in _IN_PYTHON.items() if call in text and option.split()[0] in there]
-    missing = [option for option in here if option not in text]
+    """Add to a message for who types Python the options of the command of the same name as arguments that it names.
+
+    An argument is told by its sign, ``layer=``, and the call that builds a graph by the name that messages have from
+    :func:`graph_call`, so that no message need be worded in any way.
+    """
+    there = _options_of(parser)
+    here = [option for option, name in there.items() if re.search(rf"\b{name}=", text)]
+    if graph_call().partition("(")[0] in text and "--rebuild-graph" in there:
+        here.append("--rebuild-graph")
+    missing = [option for option in dict.fromkeys(here) if option not in text]
     return f"{text} On the command line: {', '.join(missing)}." if missing else text
 
 

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scjepa.cli._command import UsageError
-from scjepa.cli._options import positive
-from scjepa.cli._progress import Progress, written
+from scjepa.cli.options import Progress, UsageError, positive, written
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from scjepa.cli._files import DataFile
+    from scjepa.cli.io import DataFile
 
 
 STOPPED = "runs that had ended are kept, and the same command goes on with the others"
@@ -121,7 +119,7 @@ def read(file: DataFile, name: str, progress: Progress) -> AnnData:
 def _read(file: DataFile) -> AnnData:
     import anndata as ad
 
-    from scjepa.cli._files import H5AD, SPATIALDATA
+    from scjepa.cli.io import H5AD, SPATIALDATA
 
     if file.kind == H5AD:
         return ad.read_h5ad(file.path)
