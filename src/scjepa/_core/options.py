@@ -47,31 +47,23 @@ class Registry(MutableMapping[str, T]):
     kind
         What the things are, for errors.
     entries
-        The things, or what ``load`` makes them from when they are first asked for.
-    load
-        Makes a thing of an entry. Default: an entry is the thing itself.
+        The things.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, Any], load: Callable[[Any], T] | None = None):
+    def __init__(self, kind: str, entries: Mapping[str, T]):
         self.kind = kind
         self._entries = dict(entries)
-        self._load = load
-        self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._loaded:
-            if name not in self._entries:
-                raise UnknownNameError(unknown_name(self.kind, name, self._entries))
-            entry = self._entries[name]
-            self._loaded[name] = entry if self._load is None else self._load(entry)
-        return self._loaded[name]
+        if name not in self._entries:
+            raise UnknownNameError(unknown_name(self.kind, name, self._entries))
+        return self._entries[name]
 
     def __setitem__(self, name: str, thing: T) -> None:
-        self._entries[name] = self._loaded[name] = thing
+        self._entries[name] = thing
 
     def __delitem__(self, name: str) -> None:
         del self._entries[name]
-        self._loaded.pop(name, None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -81,7 +73,7 @@ class Registry(MutableMapping[str, T]):
 
 
 def imported(entry: str) -> Any:
-    """Return what ``"package.module:Name"`` names: the ``load`` of a registry whose entries are slow to import."""
+    """Return what ``"package.module:Name"`` names."""
     module, _, name = entry.partition(":")
     return getattr(import_module(module), name)
 
@@ -139,6 +131,15 @@ class Config:
         """Return the types of the options by name."""
         hints = typing.get_type_hints(cls)
         return {each.name: hints[each.name] for each in fields(cast(Any, cls))}
+
+    @classmethod
+    def option_paths(cls) -> list[str]:
+        """Return the names of the options, those of parts as ``"part.option"``."""
+        found = []
+        for name, kind in cls.option_types().items():
+            inner = kind.option_paths() if isinstance(kind, type) and issubclass(kind, Config) else None
+            found += [name] if inner is None else [f"{name}.{path}" for path in inner]
+        return found
 
 
 def resolve_preset(preset: str | ConfigT, presets: Mapping[str, ConfigT], parts: Mapping[str, object]) -> ConfigT:

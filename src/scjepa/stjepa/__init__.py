@@ -8,14 +8,23 @@ from scjepa._core.lazy import lazy
 
 if TYPE_CHECKING:
     from scjepa.stjepa.batch import Batch
-    from scjepa.stjepa.config import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig
+    from scjepa.stjepa.config import (
+        OBJECTIVES,
+        PRESETS,
+        EncoderConfig,
+        IJEPAConfig,
+        LeJEPAConfig,
+        MaskingConfig,
+        ObjectiveConfig,
+        STJEPAConfig,
+    )
     from scjepa.stjepa.embedding import RANK_ENCODERS, SEGMENT_ENCODERS, TokenEmbedding
     from scjepa.stjepa.masking import MASKING_SCHEMES, draw_mask
     from scjepa.stjepa.model import STJEPA
     from scjepa.stjepa.module import NeighborhoodEncoder, STJEPAModule
-    from scjepa.stjepa.objectives import OBJECTIVES, NeighborhoodObjective
-    from scjepa.stjepa.objectives.ijepa import IJEPA, IJEPAConfig
-    from scjepa.stjepa.objectives.lejepa import LeJEPA, LeJEPAConfig, TechnologyAdversary
+    from scjepa.stjepa.objectives import NeighborhoodObjective
+    from scjepa.stjepa.objectives.ijepa import IJEPA
+    from scjepa.stjepa.objectives.lejepa import LeJEPA, TechnologyAdversary
     from scjepa.stjepa.pooling import POOLING, pool
     from scjepa.stjepa.predictor import Predictor
     from scjepa.stjepa.source import TokenSource

@@ -7,15 +7,17 @@ A preset is a starting point: each part can be overridden by a mapping or by a d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from scjepa._core.checks import POSITIVE, above, between, one_of, within
-from scjepa._core.options import AUTO, Config, Registry, option, resolve_preset
+from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, above, at_least, between, one_of, within
+from scjepa._core.options import AUTO, Config, Registry, imported, option, resolve_preset
 from scjepa.nn.config import TransformerConfig
-from scjepa.stjepa.objectives import OBJECTIVES
 from scjepa.tokens.config import TokenConfig
 from scjepa.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from scjepa.stjepa.objectives.base import NeighborhoodObjective
 
 
 def _has_no_bins(own: EncoderConfig, config: STJEPAConfig) -> bool:
@@ -133,6 +135,8 @@ class ObjectiveConfig(Config):
         (:class:`~scjepa.stjepa.LeJEPAConfig`); with another name, options begin at that objective's defaults.
     """
 
+    objective: ClassVar[str | type[NeighborhoodObjective]] = ""
+    """The objective that reads these options: its class, or where that is (``"module:Class"``), for it needs torch."""
     ignores: ClassVar[tuple[str, ...]] = ()
     """Options of :class:`MaskingConfig` that it does not read."""
 
@@ -149,11 +153,11 @@ class ObjectiveConfig(Config):
         if not isinstance(options, Mapping):
             return super().changed(options)
         name = options.get("name", self.name)
-        own = self if name == self.name else OBJECTIVES[name].options()
+        own = self if name == self.name else OBJECTIVES[name]()
         others = [other for other in OBJECTIVES if other != name]
         for option_name in set(options) - {each.name for each in fields(own)}:
             for other in others:
-                if option_name in OBJECTIVES[other].options.option_types():
+                if option_name in OBJECTIVES[other].option_types():
                     raise ValueError(f"{option_name} is an option of the objective {other!r}, not of {name!r}.")
         return super(ObjectiveConfig, own).changed({n: value for n, value in options.items() if n != "name"})
 
@@ -162,7 +166,137 @@ class ObjectiveConfig(Config):
         """Return the types of the options by name; of the base those of all objectives."""
         if cls is not ObjectiveConfig:
             return super().option_types()
-        return {name: kind for each in OBJECTIVES.values() for name, kind in each.options.option_types().items()}
+        return {name: kind for each in OBJECTIVES.values() for name, kind in each.option_types().items()}
+
+    @classmethod
+    def objective_class(cls) -> type[NeighborhoodObjective]:
+        """Return the objective that reads these options."""
+        found: type[NeighborhoodObjective] = (
+            imported(cls.objective) if isinstance(cls.objective, str) else cls.objective
+        )
+        return found
+
+
+_PREDICTED = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
+"""Weights of what is predicted."""
+
+_POOLED_AS = {"nearby": "neighborhood"}
+"""Pooled objectives whose scale has another name."""
+
+
+@dataclass(frozen=True)
+class IJEPAConfig(ObjectiveConfig):
+    """Options of ``"ijepa"`` (v2 of the paper): predict what a target encoder makes of masked tokens (Equations 1-3).
+
+    Parameters
+    ----------
+    predictor_layers
+        Transformer blocks of the predictor, of the encoder's width.
+    query
+        What a mask token knows of its gene: ``"gene"`` (identity, segment and rank) or ``"rank"`` (segment and rank).
+    target_view
+        ``"all"``: the target encoder sees the whole neighborhood and its outputs at masked tokens are gathered
+        (I-JEPA); ``"masked"``: it sees the masked tokens alone (the paper's Equation 2 taken literally).
+    target_norm
+        ``"layer"``: targets pass a layer norm without parameters; ``"none"``.
+    token_weight
+        Weight of the token objective: L1 at masked tokens (the paper's loss).
+    cell_weight, neighborhood_weight
+        Weights of the pooled objectives: from the visible tokens predict the target encoder's pooled index cell and
+        pooled neighborhood (smooth L1, targets standardized over the batch). 0 in the paper. Where counts are summed
+        (``tokenizer="neighborhood"``) no index cell is told apart, and ``cell_weight`` has no part.
+    nearby_weight
+        Weight of a further pooled objective: predict the target encoder's pooled neighborhood of another cell, where a
+        random walk of ``nearby_steps`` over the neighbors ends. What two places share is their niche. 0 in the paper.
+    nearby_steps
+        Steps of that walk.
+    pooled
+        How the pooled objectives compare: ``"predicted"``, an MLP of the student's pooled vector with the target, as
+        above; ``"agreed"``, the student's pooled vector itself with the target as it is, by the mean squared
+        difference. What places cannot agree in is then driven out of the embedding, and the guards below keep the rest
+        from collapsing.
+    variance_weight, covariance_weight
+        Guards against collapse on pooled context embeddings: a hinge on the standard deviation of each dimension,
+        and squared off-diagonal covariance (VICReg). 0 in the paper.
+    sigreg_weight
+        Weight of a further guard beside ``ijepa``: SIGReg of the pooled context embeddings, the distance from an
+        isotropic Gaussian of standard deviation 1.
+    sigreg_projections
+        Random directions along which SIGReg looks, drawn anew at each step.
+    """
+
+    objective = "scjepa.stjepa.objectives.ijepa:IJEPA"
+
+    name: str = field(default="ijepa", init=False)
+    predictor_layers: int = option(1, POSITIVE)
+    query: str = option("gene", one_of("gene", "rank"))
+    target_view: str = option("all", one_of("all", "masked"))
+    target_norm: str = option("layer", one_of("layer", "none"))
+    token_weight: float = option(1.0, NOT_NEGATIVE)
+    cell_weight: float = option(
+        1.0, NOT_NEGATIVE, idle=("tokens.tokenizer is 'neighborhood'", lambda own, config: config.tokens.summed)
+    )
+    neighborhood_weight: float = option(1.0, NOT_NEGATIVE)
+    nearby_weight: float = option(1.0, NOT_NEGATIVE)
+    nearby_steps: int = option(
+        3, POSITIVE, idle=("objective.nearby_weight is 0", lambda own, config: own.nearby_weight == 0)
+    )
+    pooled: str = option("predicted", one_of("predicted", "agreed"))
+    variance_weight: float = option(1.0, NOT_NEGATIVE)
+    covariance_weight: float = option(1.0, NOT_NEGATIVE)
+    sigreg_weight: float = option(0.0, NOT_NEGATIVE)
+    sigreg_projections: int = option(
+        256, POSITIVE, idle=("objective.sigreg_weight is 0", lambda own, config: own.sigreg_weight == 0)
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.predicts:
+            raise ValueError(f"IJEPAConfig predicts nothing: make one of {', '.join(_PREDICTED)} positive.")
+
+    @property
+    def predicts(self) -> list[str]:
+        """Names of the weights that are not 0, of what is predicted."""
+        return [name for name in _PREDICTED if getattr(self, name) > 0]
+
+    def check_tokens(self, tokens: TokenConfig) -> None:
+        """Raise where only the index cell is predicted and the tokens do not tell it apart."""
+        if tokens.summed and self.predicts == ["cell_weight"]:
+            raise ValueError(
+                f"IJEPAConfig.cell_weight alone predicts the index cell, and {tokens.apart}: pass "
+                "objective={'neighborhood_weight': 1.0}."
+            )
+
+
+@dataclass(frozen=True)
+class LeJEPAConfig(ObjectiveConfig):
+    """Options of ``"lejepa"`` (v1 of the paper): embeddings of several maskings shall agree and be Gaussian.
+
+    Parameters
+    ----------
+    sigreg_projections
+        Random directions along which SIGReg looks, drawn anew at each step.
+    n_views
+        Maskings of a neighborhood that are compared, with the scheme and the ratio of :class:`MaskingConfig`.
+    sigreg_share
+        LeJEPA's λ: the loss is (1 - λ) · invariance + λ · SIGReg.
+    adversarial_weight
+        Weight of the reversed gradient of a classifier of technologies; 0: no classifier. It needs
+        technologies in one batch: ``training={"batches": "mixed"}``.
+    """
+
+    objective = "scjepa.stjepa.objectives.lejepa:LeJEPA"
+    ignores = ("n_masks", "query_fraction")
+
+    name: str = field(default="lejepa", init=False)
+    sigreg_projections: int = option(256, POSITIVE)
+    n_views: int = option(2, at_least(2))
+    sigreg_share: float = option(0.05, within(0.0, 1.0))
+    adversarial_weight: float = option(0.1, NOT_NEGATIVE)
+
+
+OBJECTIVES: Registry[type[ObjectiveConfig]] = Registry("objective", {"ijepa": IJEPAConfig, "lejepa": LeJEPAConfig})
+"""Options of the objectives by name; each says which class reads them (:attr:`ObjectiveConfig.objective`)."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +306,7 @@ class STJEPAConfig(Config):
     tokens: TokenConfig = field(default_factory=TokenConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
-    objective: ObjectiveConfig = field(default_factory=lambda: OBJECTIVES["ijepa"].options())
+    objective: ObjectiveConfig = field(default_factory=IJEPAConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -195,48 +329,44 @@ class STJEPAConfig(Config):
         """Build a configuration from what :meth:`to_dict` gave."""
         objective = values.get("objective", {})
         if {"token_weight", "n_views"} <= set(objective):  # saved when one dataclass had the options of all objectives
-            known = OBJECTIVES[objective["name"]].options.option_types()
+            known = OBJECTIVES[objective["name"]].option_types()
             objective = {name: value for name, value in objective.items() if name in known}
         return super().from_dict({**values, "objective": objective})
 
 
-def _small(**training: int) -> STJEPAConfig:
-    return STJEPAConfig(
-        tokens=TokenConfig(n_tokens=16, ranks=AUTO, left_out=AUTO),
-        encoder=EncoderConfig(width=64, n_layers=2, n_heads=4),
-        masking=MaskingConfig(query_fraction=0.25),
-        training=TrainConfig(**training),
-    )
+_PAPER_ENCODER = EncoderConfig(width=768, n_layers=5, n_heads=8, value="mlp", position_weight=1.0, gene_std=0.02)
+_PAPER_OBJECTIVE = IJEPAConfig(
+    cell_weight=0.0, neighborhood_weight=0.0, nearby_weight=0.0, variance_weight=0.0, covariance_weight=0.0
+)
+_PAPER_TRAINING = TrainConfig(
+    max_steps=None,
+    max_epochs=800,
+    batch_size=256,
+    batches="mixed",
+    learning_rate=6e-5,
+    ema_start=0.995,
+    warmup=0.05,
+    precision="bf16-mixed",
+)
 
-
-def _paper(n_layers: int) -> STJEPAConfig:
-    off = ("cell_weight", "neighborhood_weight", "nearby_weight", "variance_weight", "covariance_weight")
-    return STJEPAConfig(
-        encoder=EncoderConfig(width=768, n_layers=n_layers, n_heads=8, value="mlp", position_weight=1.0, gene_std=0.02),
-        objective=OBJECTIVES["ijepa"].options().changed(dict.fromkeys(off, 0.0)),
-        training=TrainConfig(
-            max_steps=None,
-            max_epochs=800,
-            batch_size=256,
-            batches="mixed",
-            learning_rate=6e-5,
-            ema_start=0.995,
-            warmup=0.05,
-            precision="bf16-mixed",
-        ),
-    )
-
+_SMALL = STJEPAConfig(
+    tokens=TokenConfig(n_tokens=16, ranks=AUTO, left_out=AUTO),
+    encoder=EncoderConfig(width=64, n_layers=2, n_heads=4),
+    masking=MaskingConfig(query_fraction=0.25),
+    training=TrainConfig(max_steps=600),
+)
 
 PRESETS: Registry[STJEPAConfig] = Registry(
     "preset",
     {
-        "demo": lambda: _small(max_steps=450),
-        "base": lambda: _small(max_steps=600),
-        "technologies": lambda: _small(max_steps=600).changed({"tokens": {"values": "nonzero_mean"}}),
-        "paper_ablation": lambda: _paper(n_layers=3),
-        "paper": lambda: _paper(n_layers=5),
+        "demo": _SMALL.changed({"training": {"max_steps": 450}}),
+        "base": _SMALL,
+        "technologies": _SMALL.changed({"tokens": {"values": "nonzero_mean"}}),
+        "paper_ablation": STJEPAConfig(
+            encoder=replace(_PAPER_ENCODER, n_layers=3), objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING
+        ),
+        "paper": STJEPAConfig(encoder=_PAPER_ENCODER, objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING),
     },
-    load=lambda make: make(),
 )
 """``demo`` for a first look; ``base`` the recipe that docs/results.md measures; ``technologies`` the same for sections
 of several technologies (counts relative to the gene's mean in its technology, so that one that counts deeper looks no

@@ -14,7 +14,7 @@ from scjepa.nn.jepa import JEPAModule
 from scjepa.stjepa.batch import Batch
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.embedding import TokenEmbedding
-from scjepa.stjepa.objectives import OBJECTIVES, NeighborhoodObjective
+from scjepa.stjepa.objectives.base import NeighborhoodObjective
 from scjepa.stjepa.pooling import pool
 from scjepa.stjepa.source import TokenSource
 
@@ -62,7 +62,7 @@ class STJEPAModule(JEPAModule[TokenSource, Batch]):
 
     def __init__(self, n_genes: int, n_technologies: int, config: STJEPAConfig):
         context = NeighborhoodEncoder(n_genes, n_technologies, config)
-        super().__init__(config, context, OBJECTIVES[config.objective.name](config, n_technologies))
+        super().__init__(config, context, config.objective.objective_class()(config, n_technologies))
 
     def forward(self, batch: Batch, encoder: str = "target") -> Tensor:
         """Return contextual token vectors ``(T, width)`` of the ``"target"`` or the ``"context"`` encoder."""

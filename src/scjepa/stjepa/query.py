@@ -18,7 +18,6 @@ from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.data import DataKeys, codes_of, counts_of, names_of, normalizations_of, panels_of
 from scjepa.stjepa.fields import keys_for, keys_to_load
 from scjepa.stjepa.module import STJEPAModule
-from scjepa.stjepa.objectives import OBJECTIVES
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.fitted import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
@@ -169,7 +168,7 @@ def extended(
     new_genes = genes.names[len(vocabulary) :]
     rows = rows_like([weights[name] for name in gene_tables], new_genes, facts["seed"])
     weights |= dict(zip(gene_tables, rows, strict=True))
-    own = (f"objective.{name}" for name in OBJECTIVES[config.objective.name].technology_tables)
+    own = (f"objective.{name}" for name in config.objective.objective_class().technology_tables)
     technology_tables += [name for name in own if name in weights]
     n_new = len(all_panels.technologies) - len(panels.technologies)
     rows = rows_of_mean([weights[name] for name in technology_tables], n_new)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 
 from scjepa.nn.objective import Objective, ObjectiveOutput
 from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.config import ObjectiveConfig, STJEPAConfig
+from scjepa.stjepa.config import STJEPAConfig
 
 
 class NeighborhoodObjective(Objective):
@@ -22,9 +21,6 @@ class NeighborhoodObjective(Objective):
     n_technologies
         Technologies that the model knows.
     """
-
-    options: ClassVar[type[ObjectiveConfig]]
-    """Dataclass of the options it reads."""
 
     def __init__(self, config: STJEPAConfig, n_technologies: int = 1):
         super().__init__()

@@ -2,112 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, one_of
-from scjepa._core.options import option
 from scjepa.nn.losses import PooledHead, covariance_loss, mean_target_loss, pooled_loss, sigreg, variance_loss
 from scjepa.nn.objective import TOKENS, ObjectiveOutput, Ratio
 from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.config import ObjectiveConfig, STJEPAConfig
+from scjepa.stjepa.config import IJEPAConfig, STJEPAConfig
 from scjepa.stjepa.masking import draw_mask
 from scjepa.stjepa.objectives.base import NeighborhoodObjective
 from scjepa.stjepa.pooling import POOLING, pool
 from scjepa.stjepa.predictor import Predictor
-from scjepa.tokens.config import TokenConfig
-
-_PREDICTED = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
-"""Weights of what is predicted."""
-
-_POOLED_AS = {"nearby": "neighborhood"}
-"""Pooled objectives whose scale has another name."""
-
-
-@dataclass(frozen=True)
-class IJEPAConfig(ObjectiveConfig):
-    """Options of ``"ijepa"`` (v2 of the paper): predict what a target encoder makes of masked tokens (Equations 1-3).
-
-    Parameters
-    ----------
-    predictor_layers
-        Transformer blocks of the predictor, of the encoder's width.
-    query
-        What a mask token knows of its gene: ``"gene"`` (identity, segment and rank) or ``"rank"`` (segment and rank).
-    target_view
-        ``"all"``: the target encoder sees the whole neighborhood and its outputs at masked tokens are gathered
-        (I-JEPA); ``"masked"``: it sees the masked tokens alone (the paper's Equation 2 taken literally).
-    target_norm
-        ``"layer"``: targets pass a layer norm without parameters; ``"none"``.
-    token_weight
-        Weight of the token objective: L1 at masked tokens (the paper's loss).
-    cell_weight, neighborhood_weight
-        Weights of the pooled objectives: from the visible tokens predict the target encoder's pooled index cell and
-        pooled neighborhood (smooth L1, targets standardized over the batch). 0 in the paper. Where counts are summed
-        (``tokenizer="neighborhood"``) no index cell is told apart, and ``cell_weight`` has no part.
-    nearby_weight
-        Weight of a further pooled objective: predict the target encoder's pooled neighborhood of another cell, where a
-        random walk of ``nearby_steps`` over the neighbors ends. What two places share is their niche. 0 in the paper.
-    nearby_steps
-        Steps of that walk.
-    pooled
-        How the pooled objectives compare: ``"predicted"``, an MLP of the student's pooled vector with the target, as
-        above; ``"agreed"``, the student's pooled vector itself with the target as it is, by the mean squared
-        difference. What places cannot agree in is then driven out of the embedding, and the guards below keep the rest
-        from collapsing.
-    variance_weight, covariance_weight
-        Guards against collapse on pooled context embeddings: a hinge on the standard deviation of each dimension,
-        and squared off-diagonal covariance (VICReg). 0 in the paper.
-    sigreg_weight
-        Weight of a further guard beside ``ijepa``: SIGReg of the pooled context embeddings, the distance from an
-        isotropic Gaussian of standard deviation 1.
-    sigreg_projections
-        Random directions along which SIGReg looks, drawn anew at each step.
-    """
-
-    name: str = field(default="ijepa", init=False)
-    predictor_layers: int = option(1, POSITIVE)
-    query: str = option("gene", one_of("gene", "rank"))
-    target_view: str = option("all", one_of("all", "masked"))
-    target_norm: str = option("layer", one_of("layer", "none"))
-    token_weight: float = option(1.0, NOT_NEGATIVE)
-    cell_weight: float = option(
-        1.0, NOT_NEGATIVE, idle=("tokens.tokenizer is 'neighborhood'", lambda own, config: config.tokens.summed)
-    )
-    neighborhood_weight: float = option(1.0, NOT_NEGATIVE)
-    nearby_weight: float = option(1.0, NOT_NEGATIVE)
-    nearby_steps: int = option(
-        3, POSITIVE, idle=("objective.nearby_weight is 0", lambda own, config: own.nearby_weight == 0)
-    )
-    pooled: str = option("predicted", one_of("predicted", "agreed"))
-    variance_weight: float = option(1.0, NOT_NEGATIVE)
-    covariance_weight: float = option(1.0, NOT_NEGATIVE)
-    sigreg_weight: float = option(0.0, NOT_NEGATIVE)
-    sigreg_projections: int = option(
-        256, POSITIVE, idle=("objective.sigreg_weight is 0", lambda own, config: own.sigreg_weight == 0)
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.predicts:
-            raise ValueError(f"IJEPAConfig predicts nothing: make one of {', '.join(_PREDICTED)} positive.")
-
-    @property
-    def predicts(self) -> list[str]:
-        """Names of the weights that are not 0, of what is predicted."""
-        return [name for name in _PREDICTED if getattr(self, name) > 0]
-
-    def check_tokens(self, tokens: TokenConfig) -> None:
-        """Raise where only the index cell is predicted and the tokens do not tell it apart."""
-        if tokens.summed and self.predicts == ["cell_weight"]:
-            raise ValueError(
-                f"IJEPAConfig.cell_weight alone predicts the index cell, and {tokens.apart}: pass "
-                "objective={'neighborhood_weight': 1.0}."
-            )
 
 
 class IJEPA(NeighborhoodObjective):
@@ -122,7 +30,6 @@ class IJEPA(NeighborhoodObjective):
     The paper's own loss is the first term; the others are off in the ``paper`` presets.
     """
 
-    options = IJEPAConfig
     ratios: ClassVar = {
         "loss": TOKENS,
         "cell": Ratio("loss at cells {:.2f} times that of predicting the mean cell", "cells"),

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, at_least, within
-from scjepa._core.options import option
 from scjepa.nn.losses import PooledHead, sigreg, standardize_over_batch
 from scjepa.nn.objective import ADVICE, SHORTER, SLOWER, VIEWS, Advice, ObjectiveOutput
 from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.config import ObjectiveConfig, STJEPAConfig
+from scjepa.stjepa.config import LeJEPAConfig, STJEPAConfig
 from scjepa.stjepa.masking import draw_mask
 from scjepa.stjepa.objectives.base import NeighborhoodObjective
 from scjepa.stjepa.pooling import pool
@@ -24,32 +21,6 @@ _MORE_SIGREG = Advice(
     "give SIGReg a larger share, objective={'sigreg_share': 0.2}: more dimensions, but score the niches again",
     (("objective", "sigreg_share", 0.2),),
 )
-
-
-@dataclass(frozen=True)
-class LeJEPAConfig(ObjectiveConfig):
-    """Options of ``"lejepa"`` (v1 of the paper): embeddings of several maskings shall agree and be Gaussian.
-
-    Parameters
-    ----------
-    sigreg_projections
-        Random directions along which SIGReg looks, drawn anew at each step.
-    n_views
-        Maskings of a neighborhood that are compared, with the scheme and the ratio of :class:`MaskingConfig`.
-    sigreg_share
-        LeJEPA's λ: the loss is (1 - λ) · invariance + λ · SIGReg.
-    adversarial_weight
-        Weight of the reversed gradient of a classifier of technologies; 0: no classifier. It needs
-        technologies in one batch: ``training={"batches": "mixed"}``.
-    """
-
-    ignores = ("n_masks", "query_fraction")
-
-    name: str = field(default="lejepa", init=False)
-    sigreg_projections: int = option(256, POSITIVE)
-    n_views: int = option(2, at_least(2))
-    sigreg_share: float = option(0.05, within(0.0, 1.0))
-    adversarial_weight: float = option(0.1, NOT_NEGATIVE)
 
 
 class TechnologyAdversary(nn.Module):
@@ -89,7 +60,6 @@ class LeJEPA(NeighborhoodObjective):
     date after each step.
     """
 
-    options = LeJEPAConfig
     has_teacher = False
     technology_tables = ("adversary.technology.weight",)
     ratios: ClassVar = {"views": VIEWS}
