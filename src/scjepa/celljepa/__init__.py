@@ -79,33 +79,14 @@ __getattr__, __dir__ = lazy(
         ),
         "encoder": ("CellEncoder",),
         "expression": ("build_expression_table",),
-        "generation": (
-            "generate",
-            "with_unknown",
-        ),
+        "generation": ("generate", "with_unknown"),
         "losses": ("CONTRASTS",),
         "model": ("CellJEPA",),
-        "module": (
-            "CELL_POOLING",
-            "CellJEPAModule",
-        ),
-        "module_encoder": (
-            "GeneModuleJEPAModule",
-            "ModuleObjective",
-            "hide_modules",
-        ),
-        "objective": (
-            "CellObjective",
-            "hide",
-        ),
-        "perturb.module": (
-            "PerturbationJEPAModule",
-            "PerturbedBatch",
-        ),
+        "module": ("CELL_POOLING", "CellJEPAModule"),
+        "module_encoder": ("GeneModuleJEPAModule", "ModuleObjective", "hide_modules"),
+        "objective": ("CellObjective", "hide"),
+        "perturb.module": ("PerturbationJEPAModule", "PerturbedBatch"),
         "source": ("CellSource",),
-        "training": (
-            "CellTrainingPlan",
-            "hold_out_cells",
-        ),
+        "training": ("CellTrainingPlan", "hold_out_cells"),
     },
 )

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from scjepa.stjepa.masking import MASKING_SCHEMES, draw_mask
     from scjepa.stjepa.model import STJEPA
     from scjepa.stjepa.module import NeighborhoodEncoder, STJEPAModule
-    from scjepa.stjepa.objectives import NeighborhoodObjective
-    from scjepa.stjepa.objectives.ijepa import IJEPA
-    from scjepa.stjepa.objectives.lejepa import LeJEPA, TechnologyAdversary
+    from scjepa.stjepa.objectives import IJEPA, LeJEPA, NeighborhoodObjective, TechnologyAdversary
     from scjepa.stjepa.pooling import POOLING, pool
     from scjepa.stjepa.predictor import Predictor
     from scjepa.stjepa.source import TokenSource
@@ -62,43 +60,21 @@ __getattr__, __dir__ = lazy(
     {
         "batch": ("Batch",),
         "config": (
+            "OBJECTIVES",
             "PRESETS",
             "EncoderConfig",
+            "IJEPAConfig",
+            "LeJEPAConfig",
             "MaskingConfig",
             "ObjectiveConfig",
             "STJEPAConfig",
         ),
-        "embedding": (
-            "RANK_ENCODERS",
-            "SEGMENT_ENCODERS",
-            "TokenEmbedding",
-        ),
-        "masking": (
-            "MASKING_SCHEMES",
-            "draw_mask",
-        ),
+        "embedding": ("RANK_ENCODERS", "SEGMENT_ENCODERS", "TokenEmbedding"),
+        "masking": ("MASKING_SCHEMES", "draw_mask"),
         "model": ("STJEPA",),
-        "module": (
-            "NeighborhoodEncoder",
-            "STJEPAModule",
-        ),
-        "objectives": (
-            "OBJECTIVES",
-            "NeighborhoodObjective",
-        ),
-        "objectives.ijepa": (
-            "IJEPA",
-            "IJEPAConfig",
-        ),
-        "objectives.lejepa": (
-            "LeJEPA",
-            "LeJEPAConfig",
-            "TechnologyAdversary",
-        ),
-        "pooling": (
-            "POOLING",
-            "pool",
-        ),
+        "module": ("NeighborhoodEncoder", "STJEPAModule"),
+        "objectives": ("IJEPA", "LeJEPA", "NeighborhoodObjective", "TechnologyAdversary"),
+        "pooling": ("POOLING", "pool"),
         "predictor": ("Predictor",),
         "source": ("TokenSource",),
     },

@@ -135,7 +135,7 @@ class ObjectiveConfig(Config):
         (:class:`~scjepa.stjepa.LeJEPAConfig`); with another name, options begin at that objective's defaults.
     """
 
-    objective: ClassVar[str | type[NeighborhoodObjective]] = ""
+    objective: ClassVar[str | type] = ""
     """The objective that reads these options: its class, or where that is (``"module:Class"``), for it needs torch."""
     ignores: ClassVar[tuple[str, ...]] = ()
     """Options of :class:`MaskingConfig` that it does not read."""
@@ -179,9 +179,6 @@ class ObjectiveConfig(Config):
 
 _PREDICTED = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
 """Weights of what is predicted."""
-
-_POOLED_AS = {"nearby": "neighborhood"}
-"""Pooled objectives whose scale has another name."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from scjepa.stjepa.objectives.base import NeighborhoodObjective
 from scjepa.stjepa.pooling import POOLING, pool
 from scjepa.stjepa.predictor import Predictor
 
+_POOLED_AS = {"nearby": "neighborhood"}
+"""Pooled objectives whose scale has another name."""
+
 
 class IJEPA(NeighborhoodObjective):
     """Predict the target encoder's representations of masked tokens from the visible ones (Equations 1-3).
