@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import NORMALIZATIONS, TokenTable, Vocabulary, build_token_table, get_normalization
+from scjepa.tokens import NORMALIZATIONS, TokenConfig, TokenTable, Vocabulary, build_token_table
 
 FORMS = {
     "dense": np.array,
@@ -35,7 +34,7 @@ def reference(counts, ids, n_vocabulary, config, groups=None, n_groups=1):
     matrix = sparse.csr_array(aligned)
 
     def normalized(name):
-        normalization = get_normalization(name)
+        normalization = NORMALIZATIONS[name]()
         normalization.start(n_vocabulary, n_groups)
         normalization.observe(matrix, groups)
         normalization.finish()
@@ -320,8 +319,8 @@ def test_tables_need_neither_anndata_nor_torch():
 def test_batches_are_exported_when_asked_for():
     import scjepa.tokens
 
-    assert scjepa.stjepa.TokenSource.__module__ == "scjepa.stjepa.source"
-    assert {"Batch", "TokenTable"} <= set(dir(scjepa.tokens))
+    assert scjepa.tokens.TableSource.__module__ == "scjepa.tokens.source"
+    assert {"TableSource", "TokenTable"} <= set(dir(scjepa.tokens))
     with pytest.raises(AttributeError, match="no attribute 'Batches'"):
         _ = scjepa.tokens.Batches
 

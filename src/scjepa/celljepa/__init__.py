@@ -2,70 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    **dict.fromkeys(("CellJEPA",), "scjepa.celljepa.model"),
-    **dict.fromkeys(("CellBatch",), "scjepa.celljepa.batch"),
-    **dict.fromkeys(("CellSource",), "scjepa.celljepa.source"),
-    **dict.fromkeys(
-        (
-            "CELL_PRESETS",
-            "CellEncoderConfig",
-            "CellJEPAConfig",
-            "CellMaskingConfig",
-            "CellObjectiveConfig",
-            "CellTokenConfig",
-            "CellTrainConfig",
-            "FinetuneConfig",
-            "PerturbationConfig",
-        ),
-        "scjepa.celljepa.config",
-    ),
-    **dict.fromkeys(("CONTRASTS",), "scjepa.celljepa.contrast"),
-    **dict.fromkeys(("CellEncoder",), "scjepa.celljepa.encoder"),
-    **dict.fromkeys(("build_expression_table",), "scjepa.celljepa.expression"),
-    **dict.fromkeys(("generate", "with_unknown"), "scjepa.celljepa.generate"),
-    **dict.fromkeys(("hide",), "scjepa.celljepa.masking"),
-    **dict.fromkeys(("CELL_POOLING", "CellTowers"), "scjepa.celljepa.module"),
-    **dict.fromkeys(("ModuleObjective", "ModuleTowers", "hide_modules"), "scjepa.celljepa.module_encoder"),
-    **dict.fromkeys(("CellObjective",), "scjepa.celljepa.objective"),
-    **dict.fromkeys(("PerturbationTowers", "PerturbedBatch"), "scjepa.celljepa.perturb.module"),
-    **dict.fromkeys(("CellTrainingPlan", "hold_out_cells"), "scjepa.celljepa.training"),
-}
-"""Public names and the modules that hold them; each is loaded on first use."""
-
-__all__ = [
-    "CELL_POOLING",
-    "CELL_PRESETS",
-    "CONTRASTS",
-    "CellBatch",
-    "CellEncoder",
-    "CellEncoderConfig",
-    "CellJEPA",
-    "CellJEPAConfig",
-    "CellMaskingConfig",
-    "CellObjective",
-    "CellObjectiveConfig",
-    "CellSource",
-    "CellTokenConfig",
-    "CellTowers",
-    "CellTrainConfig",
-    "CellTrainingPlan",
-    "FinetuneConfig",
-    "ModuleObjective",
-    "ModuleTowers",
-    "PerturbationConfig",
-    "PerturbationTowers",
-    "PerturbedBatch",
-    "build_expression_table",
-    "generate",
-    "hide",
-    "hide_modules",
-    "hold_out_cells",
-    "with_unknown",
-]
+from scjepa._core.lazy import lazy
 
 if TYPE_CHECKING:
     from scjepa.celljepa.batch import CellBatch
@@ -80,25 +19,74 @@ if TYPE_CHECKING:
         FinetuneConfig,
         PerturbationConfig,
     )
-    from scjepa.celljepa.contrast import CONTRASTS
     from scjepa.celljepa.encoder import CellEncoder
     from scjepa.celljepa.expression import build_expression_table
-    from scjepa.celljepa.generate import generate, with_unknown
-    from scjepa.celljepa.masking import hide
+    from scjepa.celljepa.generation import generate, with_unknown
+    from scjepa.celljepa.losses import CONTRASTS
     from scjepa.celljepa.model import CellJEPA
-    from scjepa.celljepa.module import CELL_POOLING, CellTowers
-    from scjepa.celljepa.module_encoder import ModuleObjective, ModuleTowers, hide_modules
-    from scjepa.celljepa.objective import CellObjective
-    from scjepa.celljepa.perturb.module import PerturbationTowers, PerturbedBatch
+    from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
+    from scjepa.celljepa.module_encoder import GeneModuleJEPAModule, ModuleObjective, hide_modules
+    from scjepa.celljepa.objective import CellObjective, hide
+    from scjepa.celljepa.perturb.module import PerturbationJEPAModule, PerturbedBatch
     from scjepa.celljepa.source import CellSource
     from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 
+__all__ = [
+    "CELL_POOLING",
+    "CELL_PRESETS",
+    "CONTRASTS",
+    "CellBatch",
+    "CellEncoder",
+    "CellEncoderConfig",
+    "CellJEPA",
+    "CellJEPAConfig",
+    "CellJEPAModule",
+    "CellMaskingConfig",
+    "CellObjective",
+    "CellObjectiveConfig",
+    "CellSource",
+    "CellTokenConfig",
+    "CellTrainConfig",
+    "CellTrainingPlan",
+    "FinetuneConfig",
+    "GeneModuleJEPAModule",
+    "ModuleObjective",
+    "PerturbationConfig",
+    "PerturbationJEPAModule",
+    "PerturbedBatch",
+    "build_expression_table",
+    "generate",
+    "hide",
+    "hide_modules",
+    "hold_out_cells",
+    "with_unknown",
+]
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "batch": ("CellBatch",),
+        "config": (
+            "CELL_PRESETS",
+            "CellEncoderConfig",
+            "CellJEPAConfig",
+            "CellMaskingConfig",
+            "CellObjectiveConfig",
+            "CellTokenConfig",
+            "CellTrainConfig",
+            "FinetuneConfig",
+            "PerturbationConfig",
+        ),
+        "encoder": ("CellEncoder",),
+        "expression": ("build_expression_table",),
+        "generation": ("generate", "with_unknown"),
+        "losses": ("CONTRASTS",),
+        "model": ("CellJEPA",),
+        "module": ("CELL_POOLING", "CellJEPAModule"),
+        "module_encoder": ("GeneModuleJEPAModule", "ModuleObjective", "hide_modules"),
+        "objective": ("CellObjective", "hide"),
+        "perturb.module": ("PerturbationJEPAModule", "PerturbedBatch"),
+        "source": ("CellSource",),
+        "training": ("CellTrainingPlan", "hold_out_cells"),
+    },
+)

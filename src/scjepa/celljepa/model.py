@@ -16,7 +16,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 
 from scjepa._core.anndata import require_anndata
-from scjepa._core.options import from_registry
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
 from scjepa.celljepa import labels
@@ -33,9 +33,9 @@ from scjepa.celljepa.config import (
 )
 from scjepa.celljepa.data import CellKeys, CellTables, GeneTable, converted_names, tables_of
 from scjepa.celljepa.gene_modules import GeneModules, ModuleSource, modules_for
-from scjepa.celljepa.generate import generate, with_unknown
-from scjepa.celljepa.module import CELL_POOLING, CellTowers
-from scjepa.celljepa.module_encoder import ModuleTowers
+from scjepa.celljepa.generation import generate, with_unknown
+from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
+from scjepa.celljepa.module_encoder import GeneModuleJEPAModule
 from scjepa.celljepa.perturb import model as perturb
 from scjepa.celljepa.perturb.data import PerturbationRun
 from scjepa.celljepa.source import CellSource
@@ -89,7 +89,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
     """
 
     config: CellJEPAConfig
-    module: CellTowers | ModuleTowers
+    module: CellJEPAModule | GeneModuleJEPAModule
     modules: GeneModules | None
     perturbation_: PerturbationRun | None = None
     """The last run of :meth:`train_perturbation`: its split, its conditions and its curves."""
@@ -130,9 +130,9 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if modules is None:
-                self.module = CellTowers(len(vocabulary), config).eval()
+                self.module = CellJEPAModule(len(vocabulary), config).eval()
             else:
-                self.module = ModuleTowers(len(vocabulary), config, modules.genes).eval()
+                self.module = GeneModuleJEPAModule(len(vocabulary), config, modules.genes).eval()
         self._model_summary_string = self.summary()
 
     # -- data ---------------------------------------------------------------------------------------------------
@@ -483,9 +483,10 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         out: Out = None,
     ) -> np.ndarray:
         """Return the embeddings of the cells of ``adata``, whose tables ``data`` may be at hand."""
-        from_registry("scale", dict.fromkeys(CELL_POOLING), scale)
+        if scale not in CELL_POOLING:
+            raise ValueError(unknown_name("scale", scale, CELL_POOLING))
         check_batch_size(batch_size)
-        self.module.tower(encoder)
+        self.module.encoder(encoder)
         self._warn_if_untrained()
         source = self._cells_of(adata, data, genes, gene_names, n_tokens=n_tokens, kept=kept)
         return embed_to(out, self.module, source, scale=scale, encoder=encoder, batch_size=batch_size)
@@ -821,7 +822,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             model._labelled = labels.Labelled(reference)
         if "perturbation" in facts:
             run = model.perturbation_ = PerturbationRun.from_dict(facts["perturbation"])
-            model._further = {perturb.PREFIX: perturb.restored_towers(model, run)}
+            model._further = {perturb.PREFIX: perturb.restored_module(model, run)}
         if weights.keys() - model._weights().keys():  # fine-tuning has heads that pretraining need not have
             model._begin("finetuning")
             model._begin("pretraining")

@@ -407,7 +407,8 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             ``"not learning"``, ``"collapsed"``, ``"same tokens"`` or ``"untrained"``.
         """
         history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
-        return diagnose(history, self.config.encoder.width, self._embeds, self.config, self._token_spread())
+        spread, objective = self._token_spread(), self.module.objective
+        return diagnose(history, self.config.encoder.width, self._embeds, self.config, spread, objective)
 
     def _token_spread(self) -> TokenSpread | None:
         """Return over how many genes the tokens of the model's cells spread, where cells have top genes for tokens."""
@@ -544,7 +545,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         device: torch.device,
     ) -> Self:
         """Return a model on ``adata``, which is registered, from facts and weights; ``source`` names them in errors."""
-        weights = _store.with_both_towers(weights)
+        weights = _store.with_both_encoders(weights)
         model = cls.from_facts(adata, facts, weights)
         for prefix, module in model._further.items():
             own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}

@@ -15,7 +15,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from scjepa.models.estimate import AUTO, check_memory, embedding_bytes, token_budget
-from scjepa.nn import Towers
+from scjepa.nn import JEPAModule
 from scjepa.tokens.cache import digest
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.source import TableSource
@@ -75,7 +75,7 @@ def batches(
 
 
 def chunks(
-    source: TableSource, module: Towers, batch_size: int | str, first: int = 0
+    source: TableSource, module: JEPAModule, batch_size: int | str, first: int = 0
 ) -> Iterator[tuple[int, Iterator[tuple[np.ndarray, Any]]]]:
     """Yield for each chunk of cells from ``first`` on where it ends, and its cells and batches."""
     budget = token_budget(module.config.encoder, source.device)
@@ -86,7 +86,7 @@ def chunks(
 
 @torch.inference_mode()
 def embed(
-    module: Towers,
+    module: JEPAModule,
     source: TableSource,
     out: np.ndarray,
     embed_batch: Callable[[Any], Tensor],
@@ -119,7 +119,7 @@ def embed(
 
 def embed_to(
     out: Out,
-    module: Towers,
+    module: JEPAModule,
     source: TableSource,
     *,
     scale: str,
@@ -156,7 +156,7 @@ def embed_to(
     return embedding
 
 
-def check_embedding_memory(module: Towers, source: TableSource, batch_size: int | str, result_bytes: int) -> None:
+def check_embedding_memory(module: JEPAModule, source: TableSource, batch_size: int | str, result_bytes: int) -> None:
     """Refuse what memory will not hold: a large result, or a large batch."""
     check_memory(
         result_bytes,
@@ -204,13 +204,13 @@ _NO_MATTER = ("attention", "dropout")
 """Options of encoders that embeddings do not depend on."""
 
 
-def fingerprint(module: Towers, encoder: str, source: TableSource, scale: str) -> dict[str, str]:
+def fingerprint(module: JEPAModule, encoder: str, source: TableSource, scale: str) -> dict[str, str]:
     """Return what embeddings depend on: the encoder's weights and options, the tables and the scale.
 
     Options, for encoders of as many heads or of another code of ranks have weights of the same shapes, which begin the
     same.
     """
-    state = module.tower(encoder).state_dict()
+    state = module.encoder(encoder).state_dict()
     weights = (part for name, w in state.items() for part in (name, w.cpu().numpy()))
     options = {name: value for name, value in asdict(module.config.encoder).items() if name not in _NO_MATTER}
     return {"weights": digest(*weights), "options": digest(options), "data": digest(*source.arrays()), "scale": scale}

@@ -6,14 +6,15 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scjepa._core.warn import warn
-from scjepa.nn import Towers
+from scjepa.nn import JEPAModule
+from scjepa.nn.config import TransformerConfig
 from scjepa.tokens.memory import available_memory, readable_bytes
 from scjepa.tokens.source import TableSource, move_batch
 from scjepa.training import parameter_groups
@@ -52,26 +53,6 @@ _KEPT, _KEPT_OUTSIDE = 6.0, 2.0
 
 _SETTLED = {"cpu": 160 * 2**20}
 """What a process holds once it has trained for some steps, whatever the model and the batch; measured."""
-
-
-class EncoderSizes(Protocol):
-    """What memory depends on of an encoder's configuration."""
-
-    @property
-    def width(self) -> int:
-        """Width of a token."""
-
-    @property
-    def n_layers(self) -> int:
-        """Blocks of the transformer."""
-
-    @property
-    def dropout(self) -> float:
-        """Share of values that dropout sets to 0 in training."""
-
-    @property
-    def mlp_ratio(self) -> float:
-        """Width of the MLP's hidden layer, in widths of a token."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +127,7 @@ def readable_seconds(seconds: float) -> str:
     return f"{seconds / 86_400:.1f} days"
 
 
-def estimate(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> Estimate:
+def estimate(module: JEPAModule, source: TableSource, config: TrainConfig, seed: int = 0) -> Estimate:
     """Estimate memory and time; takes at most about five seconds.
 
     Works on a copy of ``module`` and on random streams of its own: neither weights nor the user's random state change.
@@ -188,7 +169,7 @@ def _count_monitored(config: TrainConfig, n_steps: int, n_cells: int) -> int:
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
-def bytes_per_token(encoder: EncoderSizes) -> int:
+def bytes_per_token(encoder: TransformerConfig) -> int:
     """Return the bytes that one token of a batch needs at most at one time while it is embedded.
 
     These are the two hidden layers of a block's MLP, before and after the activation, and measured beside them about
@@ -198,7 +179,7 @@ def bytes_per_token(encoder: EncoderSizes) -> int:
     return int(4 * encoder.width * (8.5 + 2 * encoder.mlp_ratio)) + 8 * 12
 
 
-def token_budget(encoder: EncoderSizes, device: torch.device) -> int:
+def token_budget(encoder: TransformerConfig, device: torch.device) -> int:
     """Return the tokens of an automatic batch on ``device``."""
     limit = _AUTO_BYTES.get(device.type, _AUTO_BYTES["cpu"])
     free = available_memory(device)
@@ -207,25 +188,25 @@ def token_budget(encoder: EncoderSizes, device: torch.device) -> int:
     return max(1, limit // bytes_per_token(encoder))
 
 
-def training_bytes(module: Towers, source: TableSource, config: TrainConfig) -> int:
+def training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig) -> int:
     """Return the bytes of training at its peak, from sizes alone: tables, weights, gradients, moments, activations."""
     return _training_bytes(module, source, config, kept_bytes(module))
 
 
-def kept_bytes(module: Towers) -> float:
+def kept_bytes(module: JEPAModule) -> float:
     """Return the bytes that one token of a batch keeps for the way back, within a factor of 1.6 of what is measured.
 
     Of a token a block keeps its input, normed input, queries, keys, values, output of attention and the two hidden
-    layers of its MLP for the way back. How many tokens pass through how many blocks is ``module.passes``.
+    layers of its MLP for the way back. How many tokens pass through how many blocks is ``module.objective.passes``.
     """
     encoder = module.config.encoder
     ratio = encoder.mlp_ratio
     dropped = 3 + ratio if encoder.dropout > 0 else 0.0  # what dropout made of three outputs and the hidden layer
     vectors = encoder.n_layers * (_KEPT + 2 * ratio + dropped) + _KEPT_OUTSIDE
-    return 4 * encoder.width * module.passes * vectors
+    return 4 * encoder.width * module.objective.passes * vectors
 
 
-def measured_training_bytes(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
+def measured_training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
     """Return the same from what autograd keeps of a small batch for its way back, scaled to the largest batch."""
     batch = _batch(module, source, _light(module), seed)
     return _training_bytes(
@@ -233,7 +214,7 @@ def measured_training_bytes(module: Towers, source: TableSource, config: TrainCo
     )
 
 
-def _training_bytes(module: Towers, source: TableSource, config: TrainConfig, kept: float) -> int:
+def _training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, kept: float) -> int:
     """Return the bytes of training where ``kept`` bytes of a token are kept for the way back."""
     counts, kind = module.parameter_counts(), source.device.type
     activations = _largest_batch(source, config) * (kept + _way_back(module.config.encoder))
@@ -249,12 +230,12 @@ def _largest_batch(source: TableSource, config: TrainConfig) -> float:
     return min(size * float(lengths.mean()) + spread, size * float(lengths.max()))
 
 
-def _way_back(encoder: EncoderSizes) -> float:
+def _way_back(encoder: TransformerConfig) -> float:
     """Return the bytes a token needs beside what autograd keeps: gradients within a block, and the batch itself."""
     return 4 * encoder.width * (2 + encoder.mlp_ratio) + 8 * 12
 
 
-def _kept_by_autograd(twin: Towers, batch: Any, seed: int) -> int:
+def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int) -> int:
     """Return the bytes of all tensors that the loss of ``batch`` keeps, those of the weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
     kept: dict[int, int] = {}
@@ -272,7 +253,7 @@ def _kept_by_autograd(twin: Towers, batch: Any, seed: int) -> int:
     return sum(kept.values())
 
 
-def embedding_bytes(module: Towers, source: TableSource, batch_size: int | str = AUTO) -> int:
+def embedding_bytes(module: JEPAModule, source: TableSource, batch_size: int | str = AUTO) -> int:
     """Return the bytes of embedding at its peak: tables, weights and the activations of a batch."""
     lengths = source.sequence_lengths()
     if batch_size == AUTO:
@@ -282,7 +263,7 @@ def embedding_bytes(module: Towers, source: TableSource, batch_size: int | str =
     return source.nbytes + 4 * module.parameter_counts()["total"] + tokens * bytes_per_token(module.config.encoder)
 
 
-def check_training_memory(module: Towers, source: TableSource, config: TrainConfig, device: torch.device) -> None:
+def check_training_memory(module: JEPAModule, source: TableSource, config: TrainConfig, device: torch.device) -> None:
     """Refuse, or warn of, a run that the memory of ``device`` will not hold."""
     check_memory(
         training_bytes(module, source, config),
@@ -331,17 +312,17 @@ def check_memory(needed: int, device: torch.device, what: str, then: str, tolera
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
-def _twin(module: Towers) -> Towers:
+def _twin(module: JEPAModule) -> JEPAModule:
     """Return a copy in training mode, to do as one likes with."""
     return copy.deepcopy(module).train()
 
 
-def _light(module: Towers) -> int:
+def _light(module: JEPAModule) -> int:
     """Return a number of tokens that the smallest machine trains on at once without being kept waiting."""
     return max(64, int(_PROBE_FLOPS / (6 * module.parameter_counts()["encoder_without_genes"])))
 
 
-def _batch(module: Towers, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Any:
+def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Any:
     """Return sequences of about ``n_tokens`` tokens: two or more, thinned out if they have more."""
     rng, device = np.random.default_rng(seed), next(module.parameters()).device
     sample = rng.integers(0, source.n_cells, 1024)
@@ -354,7 +335,7 @@ def _batch(module: Towers, source: TableSource, n_tokens: float, seed: int, trai
     return batch.select(torch.from_numpy(np.sort(rng.choice(batch.n_tokens, int(n_tokens), replace=False))).to(device))
 
 
-def _loss(twin: Towers, batch: Any, seed: int) -> Tensor:
+def _loss(twin: JEPAModule, batch: Any, seed: int) -> Tensor:
     device = batch.genes.device
     half = device.type == "cuda" and twin.config.training.precision.startswith("bf16")
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
@@ -371,7 +352,7 @@ def _timed(device: torch.device, call: Callable[[], object]) -> float:
 
 
 def _probe(
-    module: Towers, source: TableSource, config: TrainConfig, mean_length: float, seed: int
+    module: JEPAModule, source: TableSource, config: TrainConfig, mean_length: float, seed: int
 ) -> tuple[float, float]:
     """Return the seconds of a training step and those of embedding one token."""
     begin = time.perf_counter()

@@ -15,7 +15,7 @@ import torch
 
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
-from scjepa.nn import Towers
+from scjepa.nn import JEPAModule
 from scjepa.tokens.cache import digest
 from scjepa.tokens.source import TableSource
 from scjepa.training import JEPATrainingPlan, RunOptions, TrainConfig
@@ -46,7 +46,7 @@ class Task:
         The training plan.
     """
 
-    module: Towers
+    module: JEPAModule
     source: TableSource
     train_cells: np.ndarray
     held_out: np.ndarray

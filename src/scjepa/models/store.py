@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa.pretrained import MODEL_FILE, README_FILE, WEIGHTS_FILE, Card
-from scjepa.training.collapse import RATIOS
+from scjepa.training.collapse import RATIO
 
 if TYPE_CHECKING:
     from scjepa.models.base import JEPAModel
@@ -181,7 +181,7 @@ def copied(model: JEPAModel) -> tuple[Facts, Weights]:
     return copy.deepcopy(model.facts()), weights
 
 
-def with_both_towers(weights: Mapping[str, Tensor]) -> Weights:
+def with_both_encoders(weights: Mapping[str, Tensor]) -> Weights:
     """Return weights with a context encoder; a checkpoint keeps the target encoder alone, and training begins there."""
     if any(name.startswith("context.") for name in weights):
         return dict(weights)
@@ -206,7 +206,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], folder: str |
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
-_KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss", *RATIOS)
+_KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss")
 """The monitor's readings, so that a checkpoint can be diagnosed; the curves of every step stay behind."""
 
 
@@ -226,7 +226,8 @@ def write_checkpoint(
     card = card if card.created else replace(card, created=date.today().isoformat())
     facts = {name: value for name, value in model.facts().items() if name not in model._kept_home}
     facts["card"] = card.to_dict()
-    facts["history"] = {name: facts["history"][name] for name in _KEPT_HISTORY if name in facts["history"]}
+    history = facts["history"].items()
+    facts["history"] = {name: curve for name, curve in history if name in _KEPT_HISTORY or name.endswith(RATIO)}
     state = model.module.state_dict().items()
     weights = {name: _stored(name, w, _DTYPES[dtype]) for name, w in state if not name.startswith("context.")}
     readme = card.to_markdown(type(model).__name__, _table_of_card(model, facts, dtype))

@@ -13,14 +13,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from scjepa._core import keys as _keys
-from scjepa._core.options import from_registry
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
 from scjepa.models.embed import CHUNK, Out, check_batch_size, check_embedding_memory, chunks, embed_to, why_empty
 from scjepa.models.setup import known_ids
 from scjepa.stjepa.batch import Batch
 from scjepa.stjepa.masked import MaskedRepresentations, check_masks
-from scjepa.stjepa.module import SpatialJEPA
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.pooling import POOLING, pool
 from scjepa.stjepa.source import TokenSource
 
@@ -61,14 +60,14 @@ def latent(
 def _check(model: STJEPA, encoder: str, batch_size: int | str, *scales: str) -> None:
     """Refuse options of embedding that are not known, and warn where the model is not trained."""
     for scale in scales:
-        from_registry("scale", POOLING, scale)
+        _ = POOLING[scale]
     check_batch_size(batch_size)
-    model.module.tower(encoder)
+    model.module.encoder(encoder)
     model._warn_if_untrained()
 
 
-def _pooled_input(module: SpatialJEPA, encoder: str, scale: str, batch: Batch) -> Tensor:
-    return pool(module.tower(encoder).embedding(batch).float(), batch, scale)
+def _pooled_input(module: STJEPAModule, encoder: str, scale: str, batch: Batch) -> Tensor:
+    return pool(module.encoder(encoder).embedding(batch).float(), batch, scale)
 
 
 def source_at(model: STJEPA, adata: AnnData | None, ids: np.ndarray | None, scale: str) -> TokenSource:
@@ -136,7 +135,7 @@ class GeneMeans:
 
 @torch.inference_mode()
 def embed_scales(
-    module: SpatialJEPA,
+    module: STJEPAModule,
     source: TokenSource,
     scales: Sequence[str],
     n_genes: int,

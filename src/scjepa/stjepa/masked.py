@@ -13,7 +13,7 @@ from scjepa.models.embed import AUTO, chunks
 from scjepa.nn import float32_default
 from scjepa.nn.groups import rank_in_group
 from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.module import SpatialJEPA
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.pooling import pool
 from scjepa.stjepa.source import TokenSource
 
@@ -45,7 +45,7 @@ class MaskedRepresentations:
         Arguments of :func:`embed_masked` beside the scale.
     """
 
-    def __init__(self, module: SpatialJEPA, source: Callable[[str], TokenSource], scales: Sequence[str], **how: Any):
+    def __init__(self, module: STJEPAModule, source: Callable[[str], TokenSource], scales: Sequence[str], **how: Any):
         self._module, self._source, self._scales, self._how = module, source, scales, how
         self._arrays: Iterator[np.ndarray] | None = None
 
@@ -82,7 +82,7 @@ class MaskedRepresentations:
 
 
 def embed_masked(
-    module: SpatialJEPA,
+    module: STJEPAModule,
     source: TokenSource,
     *,
     n_masks: int,

@@ -38,14 +38,14 @@ from scjepa.stjepa.data import (
     warn_of_same_tokens,
 )
 from scjepa.stjepa.masked import MaskedRepresentations
-from scjepa.stjepa.module import SpatialJEPA
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.query import check_trainable, extended
 from scjepa.stjepa.source import TokenSource
 from scjepa.tl import niche_readout, niches
 from scjepa.tl._niche_readout import check_readout
 from scjepa.tl._niches import check_request
-from scjepa.tokens.choice import TokenSpread, told
-from scjepa.tokens.normalize import FittedNormalizations
+from scjepa.tokens.choice import TokenSpread, describe_tokens
+from scjepa.tokens.fitted import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
 from scjepa.training import hold_out
 from scjepa.training.collapse import same_tokens_advice
@@ -83,7 +83,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
     """
 
     config: STJEPAConfig
-    module: SpatialJEPA
+    module: STJEPAModule
     panels: Panels
     normalizations: FittedNormalizations
 
@@ -129,7 +129,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         self.panels, self.normalizations = panels, normalizations
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.module = SpatialJEPA(len(vocabulary), len(panels.technologies), config).eval()
+            self.module = STJEPAModule(len(vocabulary), len(panels.technologies), config).eval()
         self._model_summary_string = self.summary()
 
     # -- data ---------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         if adata is not self.adata:
             alignment = self.vocabulary.align(adata.var_names, source="adata.var_names", columns=adata.var)
             self._warn_of_unknown(alignment, "query = ")
-        technologies, places = self.panels.technologies, self.config.encoder.segment == "coordinate"
+        technologies, places = self.panels.technologies, self.config.encoder.needs_places
         about = (keys, self.vocabulary, technologies, self.config.tokens, self.normalizations, genes)
         return tables_of(adata, *about, alone=alone, with_places=places)
 
@@ -583,7 +583,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
                 f"STJEPA, {state}",
                 f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}, "
                 f"{sections} section(s), technologies: {', '.join(self.panels.technologies)}",
-                f"  tokens    {tokens}, {told(tokens, self.vocabulary.names)}",
+                f"  tokens    {tokens}, {describe_tokens(tokens, self.vocabulary.names)}",
                 f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
                 f"value {encoder.value!r}; objective {self.config.objective.name!r}",
                 f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "

@@ -15,7 +15,7 @@ from scjepa.models.store import Facts, Weights
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.data import DataKeys, normalizations_of, panels_of
 from scjepa.tokens.counts import iter_rows
-from scjepa.tokens.normalize import FittedNormalizations
+from scjepa.tokens.fitted import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
 if TYPE_CHECKING:
@@ -25,17 +25,14 @@ _ENOUGH_CELLS = 100
 """Cells with counts from which on a new technology is normalized with statistics of its own."""
 
 _GENES, _TECHNOLOGIES = "embedding.gene.weight", "embedding.technology.weight"
-_TOWERS = ("context.", "target.")
-_ADVERSARY = "objective.adversary.technology.weight"
-"""A row for each technology in the classifier of the objective ``"lejepa"``."""
+_ENCODERS = ("context.", "target.")
 
 
 def check_trainable(model: STJEPA) -> None:
     """Refuse to train on technologies that have no token, or where nothing may change."""
-    metatoken, objective = model.config.encoder.metatoken, model.config.objective
-    told_apart = objective.name == "lejepa" and objective.adversarial_weight > 0
+    metatoken = model.config.encoder.metatoken
     unknown = set(names_of(model.adata, model.keys.technology_key)).difference(model.panels.technologies)
-    if unknown and (metatoken or told_apart):
+    if unknown and (metatoken or model.module.objective.needs_technology):
         raise ValueError(
             f"The model does not know the technology {min(unknown)!r} (known: "
             f"{', '.join(model.panels.technologies)}), so it cannot train on it. Make it known: "
@@ -66,11 +63,12 @@ def extended(facts: Facts, weights: Weights, adata: AnnData, keys: DataKeys) -> 
         learned = learned.extended(further, all_panels.measured & enough[:, None])
 
     weights = dict(weights)
-    gene_tables, technology_tables = ([f"{tower}{name}" for tower in _TOWERS] for name in (_GENES, _TECHNOLOGIES))
+    gene_tables, technology_tables = ([f"{encoder}{name}" for encoder in _ENCODERS] for name in (_GENES, _TECHNOLOGIES))
     new_genes = genes.names[len(vocabulary) :]
     rows = rows_like([weights[name] for name in gene_tables], new_genes, facts["seed"])
     weights |= dict(zip(gene_tables, rows, strict=True))
-    technology_tables += [name for name in (_ADVERSARY,) if name in weights]
+    own = (f"objective.{name}" for name in config.objective.objective_class().technology_tables)
+    technology_tables += [name for name in own if name in weights]
     n_new = len(all_panels.technologies) - len(panels.technologies)
     rows = rows_of_mean([weights[name] for name in technology_tables], n_new)
     weights |= dict(zip(technology_tables, rows, strict=True))

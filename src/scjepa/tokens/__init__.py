@@ -5,21 +5,20 @@ No AnnData on this floor, and torch only where a batch is asked for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table
-from scjepa.tokens.normalize import (
-    NORMALIZATIONS,
-    FittedNormalizations,
-    Normalization,
-    fit_normalizations,
-    get_normalization,
-)
-from scjepa.tokens.places import neighbor_places
-from scjepa.tokens.sums import SummedCounts
-from scjepa.tokens.table import TokenTable, build_token_table
-from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
-from scjepa.tokens.weights import gene_weights
+from scjepa._core.lazy import lazy
+
+if TYPE_CHECKING:
+    from scjepa.tokens.config import TokenConfig, TokenRule
+    from scjepa.tokens.fitted import FittedNormalizations, fit_normalizations
+    from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, neighbor_places
+    from scjepa.tokens.normalize import NORMALIZATIONS, Normalization
+    from scjepa.tokens.source import TableSource
+    from scjepa.tokens.sums import SummedCounts
+    from scjepa.tokens.table import TokenTable, build_token_table
+    from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
+    from scjepa.tokens.weights import gene_weights
 
 __all__ = [
     "NORMALIZATIONS",
@@ -30,27 +29,28 @@ __all__ = [
     "Panels",
     "SummedCounts",
     "TableSource",
+    "TokenConfig",
+    "TokenRule",
     "TokenTable",
     "Vocabulary",
     "build_neighbor_table",
     "build_token_table",
     "fit_normalizations",
     "gene_weights",
-    "get_normalization",
     "neighbor_places",
 ]
 
-if TYPE_CHECKING:
-    from scjepa.tokens.source import TableSource
-
-
-def __getattr__(name: str) -> Any:
-    if name == "TableSource":
-        from scjepa.tokens.source import TableSource
-
-        return TableSource
-    raise AttributeError(f"module 'scjepa.tokens' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "config": ("TokenConfig", "TokenRule"),
+        "fitted": ("FittedNormalizations", "fit_normalizations"),
+        "neighborhoods": ("NeighborTable", "build_neighbor_table", "neighbor_places"),
+        "normalize": ("NORMALIZATIONS", "Normalization"),
+        "source": ("TableSource",),
+        "sums": ("SummedCounts",),
+        "table": ("TokenTable", "build_token_table"),
+        "vocabulary": ("Alignment", "Panels", "Vocabulary"),
+        "weights": ("gene_weights",),
+    },
+)

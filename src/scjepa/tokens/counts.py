@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 from scipy import sparse
 
 from scjepa._core.counts import NAN, OTHER, Advice, usual_advice
 from scjepa._core.warn import warn
+
+
+class CountMatrix(Protocol):
+    """Counts, cells × genes: what scipy, numpy, AnnData's backed matrices, zarr and Dask have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Cells and genes."""
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> object:
+        """Return some cells."""
+
 
 CHUNK_SIZE = 65536
 """Cells read at once, unless told otherwise."""
@@ -21,7 +34,7 @@ _LARGEST_LOG = 20.0
 """Data without whole numbers whose largest value is below this looks log-transformed: e^20 counts do not occur."""
 
 
-def iter_rows(counts: Any, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[int, sparse.csr_array]]:
+def iter_rows(counts: CountMatrix, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[int, sparse.csr_array]]:
     """Read a matrix of counts from top to bottom, some rows at a time, whatever holds it.
 
     Parameters
@@ -52,14 +65,18 @@ def iter_rows(counts: Any, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[int, 
         yield start, as_csr(counts[start : min(start + step, n_cells)])
 
 
-def as_csr(rows: Any) -> sparse.csr_array:
+def as_csr(rows: object) -> sparse.csr_array:
     """Return some rows of counts, in memory or to be computed, as CSR in canonical form without stored zeros."""
     rows = rows.compute() if hasattr(rows, "compute") else rows
     return _canonical(rows) if sparse.issparse(rows) else _from_dense(np.asarray(rows))
 
 
 def read_counts(
-    counts: Any, *, cells: np.ndarray | None = None, dtype: Any = None, check: CountCheck | None = None
+    counts: CountMatrix,
+    *,
+    cells: np.ndarray | None = None,
+    dtype: DTypeLike | None = None,
+    check: CountCheck | None = None,
 ) -> sparse.csr_matrix:
     """Read a matrix of counts into memory, as :func:`iter_rows` does.
 
@@ -94,7 +111,7 @@ def read_counts(
     return sparse.csr_matrix((whole.data, whole.indices, whole.indptr), shape=whole.shape, copy=len(parts) == 1)
 
 
-def shape_of(counts: Any) -> tuple[int, int]:
+def shape_of(counts: object) -> tuple[int, int]:
     """Return the number of cells and genes of a matrix of counts, or say that it is none."""
     shape = getattr(counts, "shape", None)
     if shape is None or len(shape) != 2:
@@ -102,7 +119,7 @@ def shape_of(counts: Any) -> tuple[int, int]:
     return shape
 
 
-def _canonical(rows: Any) -> sparse.csr_array:
+def _canonical(rows: sparse.sparray) -> sparse.csr_array:
     """Return sparse ``rows`` as CSR in canonical form without stored zeros; a copy where that takes a change."""
     _require_numbers(rows.dtype)
     rows = sparse.csr_array(rows)
@@ -131,7 +148,7 @@ def _require_numbers(dtype: np.dtype) -> None:
         raise TypeError(f"Counts must be real numbers, found dtype {dtype}. Pass raw counts, e.g. layer='counts'.")
 
 
-def check_codes(codes: Any, n_cells: int, n_groups: int, what: str, *, unknown: bool = False) -> np.ndarray:
+def check_codes(codes: ArrayLike, n_cells: int, n_groups: int, what: str, *, unknown: bool = False) -> np.ndarray:
     """Return ``codes`` as int64 after checking that each of ``n_cells`` cells has one in ``0..n_groups-1``.
 
     Parameters
@@ -264,7 +281,7 @@ class CountReader:
 
     def __init__(
         self,
-        counts: Any,
+        counts: CountMatrix,
         gene_ids: np.ndarray,
         n_vocabulary: int,
         groups: np.ndarray | None = None,

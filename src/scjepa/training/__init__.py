@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from scjepa.training.collapse import Diagnosis, diagnose, effective_rank, mean_cosine
-from scjepa.training.config import TrainConfig
-from scjepa.training.fit import RunOptions, run
-from scjepa.training.history import History
-from scjepa.training.plan import JEPATrainingPlan, parameter_groups
-from scjepa.training.sampling import BatchSchedule, hold_out, spatial_blocks
+from typing import TYPE_CHECKING
+
+from scjepa._core.lazy import lazy
+
+if TYPE_CHECKING:
+    from scjepa.training.collapse import Diagnosis, diagnose, effective_rank, mean_cosine
+    from scjepa.training.config import TrainConfig
+    from scjepa.training.fit import RunOptions, run
+    from scjepa.training.history import History
+    from scjepa.training.plan import JEPATrainingPlan, parameter_groups
+    from scjepa.training.sampling import BatchSchedule, hold_out, spatial_blocks
 
 __all__ = [
     "BatchSchedule",
@@ -24,3 +29,15 @@ __all__ = [
     "run",
     "spatial_blocks",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "collapse": ("Diagnosis", "diagnose", "effective_rank", "mean_cosine"),
+        "config": ("TrainConfig",),
+        "fit": ("RunOptions", "run"),
+        "history": ("History",),
+        "plan": ("JEPATrainingPlan", "parameter_groups"),
+        "sampling": ("BatchSchedule", "hold_out", "spatial_blocks"),
+    },
+)

@@ -16,7 +16,7 @@ from anndata import AnnData
 
 from scjepa._core.warn import warn
 from scjepa.celljepa.perturb.data import PerturbationRun, Screen, changes_of, gene_ids_of, outside_of, split_of
-from scjepa.celljepa.perturb.module import PerturbationTowers
+from scjepa.celljepa.perturb.module import PerturbationJEPAModule
 from scjepa.celljepa.perturb.source import PerturbedSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.models.run import Run, Task, extended_curves
@@ -85,7 +85,7 @@ def perturbation_task(
     control = torch.from_numpy(means[conditions.control].astype(np.float32))
     of_held = screen.means(conditions.codes, held, len(conditions.names))
     changes = changes_of(np.where(means.any(axis=1, keepdims=True), means, of_held), conditions)
-    towers = new_towers(model, len(extra), control, delta_aware)
+    module = new_module(model, len(extra), control, delta_aware)
     source = PerturbedSource(
         screen.tokens,
         screen.expression,
@@ -108,25 +108,25 @@ def perturbation_task(
     )
 
     def keep(trainer: pl.Trainer, history: History) -> None:
-        model._further = {PREFIX: towers}
+        model._further = {PREFIX: module}
         model.perturbation_ = replace(about, n_steps=trainer.global_step, history=extended_curves(None, history, 0))
 
     options = model._options_of_run("perturbation", model.config.perturbation)
-    return Task(towers, source, train, held, None, keep, options, CellTrainingPlan)
+    return Task(module, source, train, held, None, keep, options, CellTrainingPlan)
 
 
-def new_towers(model: CellJEPA, n_outside: int, control: torch.Tensor, delta_aware: bool) -> PerturbationTowers:
-    """Return towers that begin as the encoder that embeds; what they have beside it comes from the seed."""
+def new_module(model: CellJEPA, n_outside: int, control: torch.Tensor, delta_aware: bool) -> PerturbationJEPAModule:
+    """Return a module that begins as the encoder that embeds; what it has beside it comes from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(model.seed + 2)
         pretrained = copy.deepcopy(model.module.target).cpu()
-        towers = PerturbationTowers(pretrained, n_outside, model.config, control, delta_aware)
-    return towers.to(model.device).eval()
+        module = PerturbationJEPAModule(pretrained, n_outside, model.config, control, delta_aware)
+    return module.to(model.device).eval()
 
 
-def restored_towers(model: CellJEPA, run: PerturbationRun) -> PerturbationTowers:
-    """Return towers of the sizes that a saved run has."""
-    return new_towers(model, len(run.outside), torch.zeros(len(model.vocabulary)), run.delta_aware)
+def restored_module(model: CellJEPA, run: PerturbationRun) -> PerturbationJEPAModule:
+    """Return a module of the sizes that a saved run has."""
+    return new_module(model, len(run.outside), torch.zeros(len(model.vocabulary)), run.delta_aware)
 
 
 def predict_perturbation(
@@ -138,8 +138,8 @@ def predict_perturbation(
     batch_size: int,
 ) -> AnnData:
     """Return predicted expression, as :meth:`scjepa.CellJEPA.predict_perturbation` says."""
-    run, towers = model.perturbation_, model._further.get(PREFIX)
-    if run is None or not isinstance(towers, PerturbationTowers):
+    run, module = model.perturbation_, model._further.get(PREFIX)
+    if run is None or not isinstance(module, PerturbationJEPAModule):
         raise ValueError("The model was not trained on perturbations. Call model.train_perturbation() first.")
     if not len(conditions) or isinstance(conditions, str):
         raise ValueError(f"conditions must be a list such as ['A', 'A+B'], found {conditions!r}.")
@@ -170,9 +170,9 @@ def predict_perturbation(
     )
     profiles, controls_of = [], []
     known = screen.matrix[drawn][:, panel].toarray()
-    usual = towers.objective.control.cpu().numpy()[panel]
+    usual = module.objective.control.cpu().numpy()[panel]
     for row in ids:
-        found = _predict(towers, source, drawn, row[row >= 0], batch_size)[:, panel]
+        found = _predict(module, source, drawn, row[row >= 0], batch_size)[:, panel]
         profiles.append(found if n_cells else found.mean(axis=0, keepdims=True, dtype=np.float64))
         controls_of.append(known if n_cells else usual[None, :])
     repeats = n_cells or 1
@@ -258,7 +258,7 @@ def without_perturbation(facts: Facts, weights: Weights) -> tuple[Facts, Weights
 @torch.inference_mode()
 @float32_default()
 def _predict(
-    towers: PerturbationTowers, source: PerturbedSource, cells: np.ndarray, perturbed: np.ndarray, batch_size: int
+    module: PerturbationJEPAModule, source: PerturbedSource, cells: np.ndarray, perturbed: np.ndarray, batch_size: int
 ) -> np.ndarray:
     """Return ``(n_cells, n_vocabulary)`` predicted expression; genes that were not measured are 0."""
     marks, n = torch.from_numpy(perturbed), source.n_vocabulary
@@ -268,7 +268,7 @@ def _predict(
         inside[group.cpu()] = True
         for start in range(0, len(cells), batch_size):
             batch = source.to_predict(torch.from_numpy(cells[start : start + batch_size]), marks, group)
-            found, genes, rows = (x.cpu() for x in (towers.predict(batch), batch.genes, batch.sequences))
+            found, genes, rows = (x.cpu() for x in (module.predict(batch), batch.genes, batch.sequences))
             kept = inside[genes.clamp_max(n)]  # a perturbed gene is in every group and belongs to one
             out[start + rows[kept], genes[kept]] = found[kept]
     return out.numpy()
