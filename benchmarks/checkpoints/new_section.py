@@ -40,7 +40,7 @@ from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import neighborhood_pca, section_zscored_pca
 from scjepa.benchmark._controls import cell_pca
 from scjepa.metrics import block_probe, neighbor_agreement
-from scjepa.tl import aggregate_neighbors, readout
+from scjepa.tl import aggregate, standardize
 
 RESULTS = Path(__file__).parent / "results"
 HYPOTHALAMUS = "merfish_hypothalamus_4sections_unlabelled"
@@ -117,10 +117,14 @@ def readouts(values: np.ndarray, what: str, v1: AnnData, new: AnnData) -> dict[s
     """Return both sections' read-outs by name: each section z-scored by itself, components of both together."""
     sections = np.repeat([0, 1], [v1.n_obs, new.n_obs])
     if what.startswith("cell"):
-        cells = np.split(readout(values, sections, 20), [v1.n_obs])
+        cells = np.split(standardize(values, groups=sections, n_comps=20), [v1.n_obs])
         pairs = zip(cells, (v1, new), strict=True)
-        return {"hops": [aggregate_neighbors(one, adata.obsp["spatial_connectivities"], 3) for one, adata in pairs]}
-    return {"plain": np.split(values, [v1.n_obs]), "z30": np.split(readout(values, sections), [v1.n_obs])}
+        return {
+            "hops": [
+                aggregate(one, connectivities=adata.obsp["spatial_connectivities"], n_hops=3) for one, adata in pairs
+            ]
+        }
+    return {"plain": np.split(values, [v1.n_obs]), "z30": np.split(standardize(values, groups=sections), [v1.n_obs])}
 
 
 def vote(reference: np.ndarray, labels: np.ndarray, query: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from sets import REAL, SETS, load_set
 
 from scjepa.benchmark import METHODS, MethodResult, run_method
 from scjepa.metrics import ari, clustering_scores, nmi
-from scjepa.tl import readout
+from scjepa.tl import standardize
 
 RESULTS = Path(__file__).parent / "results"
 KEY = ["set", "method", "settings", "seed"]
@@ -59,7 +59,7 @@ def scores_of_embedding(result: MethodResult, adata: AnnData) -> pd.DataFrame:
     tables = []
     for name, shown in (
         ("plain", result.embedding),
-        ("z30", readout(result.embedding, adata.obs["section"], n_comps=30)),
+        ("z30", standardize(result.embedding, groups=adata.obs["section"], n_comps=30)),
     ):
         scores = clustering_scores(shown, adata.obs["region"], resolutions=RESOLUTIONS, seeds=LEIDEN_SEEDS)
         tables.append(scores.rename(columns={"seed": "leiden_seed"}).assign(readout=name))

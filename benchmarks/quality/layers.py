@@ -35,7 +35,7 @@ from scjepa import STJEPA
 from scjepa.metrics import block_probe, nmi
 from scjepa.nn import Packing
 from scjepa.stjepa import draw_mask, pool
-from scjepa.tl._graph import EmbeddingGraph
+from scjepa._core.leiden import EmbeddingGraph
 
 FEWEST = 10
 """Tokens of a gene from which on its mean and regression are asked."""

@@ -32,7 +32,7 @@ from records import append, commit, done
 from sets import REAL, SETS, load_set
 
 from scjepa.metrics import ari, nmi
-from scjepa.tl._graph import EmbeddingGraph
+from scjepa._core.leiden import EmbeddingGraph
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path.home() / ".cache" / "scjepa" / "quality"

@@ -42,8 +42,8 @@ from scjepa import datasets
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import nmi
 from scjepa.stjepa.config import TokenConfig
-from scjepa.tl import PredictiveComponents, aggregate_neighbors, readout
-from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph
+from scjepa.tl import PredictiveComponents, aggregate, standardize
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa.tokens import (
     NORMALIZATIONS,
     TokenTable,
@@ -160,7 +160,7 @@ def predictive_rings(values: np.ndarray, adata: AnnData) -> tuple[np.ndarray, fl
     graph = adata.obsp["spatial_connectivities"]
     components = PredictiveComponents()
     found = components.fit_transform(values.astype(np.float32), graph, adata.obs["section"].to_numpy())
-    return aggregate_neighbors(found, graph, n_hops=3), float(components.correlations_.sum())
+    return aggregate(found, connectivities=graph, n_hops=3), float(components.correlations_.sum())
 
 
 def bag(table: TokenTable) -> np.ndarray:
@@ -204,7 +204,11 @@ def train(name: str, rule: str, preset: str, n_tokens: int, seed: int) -> None:
     model.train(accelerator="cpu", progress_bar=False)
     embedding = model.get_latent_representation(scale="cell")
     section = adata.obs["section"].to_numpy()
-    rings = aggregate_neighbors(readout(embedding, section, 20), adata.obsp["spatial_connectivities"], n_hops=3)
+    rings = aggregate(
+        standardize(embedding, groups=section, n_comps=20),
+        connectivities=adata.obsp["spatial_connectivities"],
+        n_hops=3,
+    )
     predictive, predictability = predictive_rings(embedding, adata)
     adata.obsm["X_stjepa_cell"] = embedding
     scjepa.tl.niche_readout(adata)

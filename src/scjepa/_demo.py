@@ -13,11 +13,9 @@ import pandas as pd
 from anndata import AnnData, read_h5ad
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import expression_of, groups_of, record_of
-from scjepa._core.labels import labels_of
+from scjepa._core.anndata import groups_of, labels_of, record_of
 from scjepa._core.squidpy import spatial_graph
-from scjepa.tl import NicheReadout, aggregate_neighbors, readout
-from scjepa.tl._moments import EXPRESSION
+from scjepa.tl import NicheReadout, aggregate, standardize
 
 
 @dataclass(frozen=True)
@@ -148,13 +146,13 @@ def _score(adata: AnnData, untrained: np.ndarray, label: str, section: str | Non
     from scjepa.benchmark import score_table
 
     graph, sections = adata.obsp[f"{_keys.SPATIAL}_connectivities"], groups_of(adata, section)
-    counts, trained = expression_of(adata, None), adata.obsm[_keys.EMBEDDING_CELL]
+    counts, trained = adata, adata.obsm[_keys.EMBEDDING_CELL]
     embeddings = {"ST-JEPA": np.asarray(adata.obsm[_keys.EMBEDDING_NICHE])}
     chosen = {"ST-JEPA": record_of(adata, _keys.EMBEDDING_NICHE)[_CHOSEN]}
     for name, sources in {
         "ST-JEPA, embedding alone": {_keys.EMBEDDING_CELL: trained},
-        "linear method": {EXPRESSION: counts},
-        "untrained encoder": {EXPRESSION: counts, "untrained embedding": untrained},
+        "linear method": {_keys.EXPRESSION: counts},
+        "untrained encoder": {_keys.EXPRESSION: counts, "untrained embedding": untrained},
         "untrained encoder, embedding alone": {"untrained embedding": untrained},
     }.items():
         rule = NicheReadout()
@@ -172,6 +170,6 @@ def _simpler(adata: AnnData, trained: np.ndarray, section: str | None) -> dict[s
     found = {"neighborhood PCA": neighborhood_pca(adata)}
     if section is not None and adata.obs[section].nunique() > 1:
         found["neighborhood PCA, z-scored in sections"] = section_zscored_pca(adata, library_key=section)
-    cells = readout(trained, sections, n_comps=20)
+    cells = standardize(trained, groups=sections, n_comps=20)
     graph = adata.obsp[f"{_keys.SPATIAL}_connectivities"]
-    return {**found, "ST-JEPA, former read-out": aggregate_neighbors(cells, graph, n_hops=3)}
+    return {**found, "ST-JEPA, former read-out": aggregate(cells, connectivities=graph, n_hops=3)}

@@ -13,7 +13,7 @@ from scjepa.benchmark._harmony import harmony
 from scjepa.benchmark._scoring import score
 from scjepa.benchmark._tasks import make_tasks
 from scjepa.benchmark._units import Columns, read_units
-from scjepa.tl import NicheReadout, aggregate_neighbors, readout
+from scjepa.tl import NicheReadout, aggregate, standardize
 
 
 def task_of(data, kinds="auto"):
@@ -32,8 +32,12 @@ def test_read_outs_are_those_of_the_quality_harness(tissue):
     scored = score(task, result(embedding=near, cell_embedding=cells), Scoring((1.0,), 1))
     assert list(scored.embeddings) == ["plain", "z30", "hops", "niche", "niche+X"]
     np.testing.assert_array_equal(scored.embeddings["plain"], near)
-    np.testing.assert_array_equal(scored.embeddings["z30"], readout(near, task.sections, n_comps=30))
-    rings = aggregate_neighbors(readout(cells, task.sections, n_comps=20), tissue.obsp["spatial_connectivities"], 3)
+    np.testing.assert_array_equal(scored.embeddings["z30"], standardize(near, groups=task.sections, n_comps=30))
+    rings = aggregate(
+        standardize(cells, groups=task.sections, n_comps=20),
+        connectivities=tissue.obsp["spatial_connectivities"],
+        n_hops=3,
+    )
     np.testing.assert_array_equal(scored.embeddings["hops"], rings)
     scored = score(task, result(embedding=near), Scoring((1.0,), 1))
     assert list(scored.embeddings) == ["plain", "z30"]
@@ -48,11 +52,11 @@ def test_aligned_read_outs_give_sections_one_covariance(tissue, other):
     names = ("z30", "aligned30", "aligned_hops")
     scored = score(task, result(embedding=both, cell_embedding=cells), Scoring((1.0,), 1, names))
     assert list(scored.embeddings) == list(names)
-    aligned = readout(both, task.sections, n_comps=30, align="covariance")
+    aligned = standardize(both, groups=task.sections, n_comps=30, align="covariance")
     np.testing.assert_array_equal(scored.embeddings["aligned30"], aligned)
     assert not np.allclose(scored.embeddings["aligned30"], scored.embeddings["z30"])
-    each = readout(cells, task.sections, n_comps=20, align="covariance")
-    rings = aggregate_neighbors(each, task.adata.obsp["spatial_connectivities"], 3)
+    each = standardize(cells, groups=task.sections, n_comps=20, align="covariance")
+    rings = aggregate(each, connectivities=task.adata.obsp["spatial_connectivities"], n_hops=3)
     np.testing.assert_array_equal(scored.embeddings["aligned_hops"], rings)
 
 

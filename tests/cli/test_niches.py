@@ -76,7 +76,7 @@ def test_rings_of_several_files_never_mix(embedded, tmp_path):
     both = [ad.read_h5ad(tmp_path / "both" / "a.h5ad"), ad.read_zarr(tmp_path / "both" / "b.zarr")]
     expected = ad.concat([ad.read_h5ad(files[0]), ad.read_zarr(files[1])], label="section", index_unique="-")
     with_graph(expected, 4, library_key="section")
-    scjepa.tl.niche_readout(expected, "X_stjepa_cell", by="section", n_rings=2, own_weight=0.5)
+    scjepa.tl.niche_readout(expected, "X_stjepa_cell", library_key="section", n_rings=2, own_weight=0.5)
     found = np.concatenate([part.obsm["X_stjepa_niche"] for part in both])
     np.testing.assert_allclose(found, expected.obsm["X_stjepa_niche"], atol=1e-4)
     assert [chosen_in(part) for part in both] == [chosen_in(expected)] * 2
@@ -213,8 +213,9 @@ def test_standardizing_by_no_column_aligns_nothing(embedded, tmp_path):
 
 
 def test_options_of_niches_are_those_of_python():
+    from scjepa._core.options import AUTO
     from scjepa.cli import niches as command
-    from scjepa.tl._moments import ALIGNMENTS, AUTO
+    from scjepa.tl._covariance import ALIGNMENTS
     from scjepa.tl._surroundings import MAX_RINGS
 
     assert command.ALIGNMENTS == (AUTO, *ALIGNMENTS)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from scjepa.nn.embedding import VALUE_ENCODERS
-from scjepa.stjepa.embedding import RANK_ENCODERS, sinusoids
 from scjepa.nn.terms import covariance_loss, standardize_over_batch, variance_loss
 from scjepa.stjepa import MASKING_SCHEMES, OBJECTIVES, SpatialJEPA, pool
 from scjepa.stjepa.config import PRESETS, resolve
+from scjepa.stjepa.embedding import RANK_ENCODERS, sinusoids
 from scjepa.stjepa.masking import draw_mask
 
 PAPER = {"cell_weight": 0.0, "neighborhood_weight": 0.0, "variance_weight": 0.0, "covariance_weight": 0.0}

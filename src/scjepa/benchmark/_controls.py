@@ -122,9 +122,9 @@ def section_zscored_pca(
     ValueError
         If a cell has no section.
     """
-    from scjepa._core.columns import groups_of
-    from scjepa.tl import readout
+    from scjepa._core.anndata import groups_of
+    from scjepa.tl import standardize
 
     sections = groups_of(adata, library_key)
     means = _neighborhood_means(adata, layer, neighbors_key)
-    return _components(readout(means, sections, n_comps=None), n_comps, random_state)
+    return _components(standardize(means, groups=sections, n_comps=None), n_comps, random_state)

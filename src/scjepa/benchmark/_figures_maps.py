@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
+from scjepa._core.palette import palette
 from scjepa.benchmark._readouts import HARMONY
 from scjepa.benchmark._scoring import OWN
 from scjepa.benchmark._store import RunKey, Store
@@ -18,7 +19,6 @@ from scjepa.metrics import nmi
 from scjepa.pl._embedding import _make_umap
 from scjepa.pl._figure import bare, finish, panels, point_size
 from scjepa.pl._labels import Labels
-from scjepa.tl._palette import palette
 
 _AREA = 5.0
 """Area of a panel in square inches."""

@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from scjepa._core.palette import SAFE, palette
 from scjepa.benchmark._markdown import HEADINGS
 from scjepa.benchmark._occupancy import LENGTHS, expressed_genes
 from scjepa.benchmark._tasks import Task
 from scjepa.pl._figure import finish, panels
-from scjepa.tl._palette import SAFE, palette
 
 _MARKERS = "os^Dv<>Ph"
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from scjepa._core import keys as _keys
+from scjepa._core.arrays import varied_embedding
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa._core.plain import take_plain
 from scjepa.benchmark._readouts import READOUTS, check_readouts
 from scjepa.benchmark._tasks import Task
 from scjepa.benchmark.methods import MethodResult
 from scjepa.metrics import ari, ilisi, label_transfer, mmd, niche_continuity, nmi
-from scjepa.metrics._checks import varied_embedding
-from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph, Partition
 
 ALL = "all"
 """Group of all cells of a task."""

@@ -14,11 +14,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, text_of
+from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, text_of, warn_of_words
 from scjepa._core.counts import advice_on
 from scjepa._core.instruments import how_to_read, raw_output
 from scjepa._core.keys import UNLABELLED
-from scjepa._core.labels import warn_of_words
 from scjepa.benchmark._graphs import check_graph, complete_graph, graph_of, of_one_kind, with_graph
 from scjepa.benchmark.methods._inputs import column_of, coordinates_of
 from scjepa.datasets import concat

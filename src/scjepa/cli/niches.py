@@ -161,7 +161,7 @@ def run(options: argparse.Namespace) -> None:
         chosen = {"n_rings": options.rings, "own_weight": options.own_weight, "align": options.align}
         with warnings.catch_warnings():  # told of the file, and not of what was read from it
             warnings.filterwarnings("ignore", message=".*the values are not whole numbers")
-            scjepa.tl.niche_readout(adata, sources, by=by, **chosen)
+            scjepa.tl.niche_readout(adata, sources, library_key=by, **chosen)
         what = "linear method" if sources == [EXPRESSION] else "read-out"
         progress.step(f"{what}: {adata.uns[_keys.UNS][_keys.EMBEDDING_NICHE]['chosen']}")
         rep, by = _keys.EMBEDDING_NICHE, None

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import column_of, embedding_of, record, record_of, refuse_users
+from scjepa._core.anndata import column_of, embedding_of, record, record_of, refuse_users
+from scjepa._core.arrays import principal_components
+from scjepa._core.leiden import EmbeddingGraph
 from scjepa._core.options import unknown_name
 from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
 from scjepa.pl._labels import Labels, scatter
 from scjepa.pl._numbers import VIRIDIS
-from scjepa.tl._graph import EmbeddingGraph
-from scjepa.tl._readout import principal_components
 
 if TYPE_CHECKING:
     from anndata import AnnData

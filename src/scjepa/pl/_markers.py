@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import record_of
+from scjepa._core.anndata import record_of
 from scjepa._core.options import unknown_name
 from scjepa.pl._figure import finish
 from scjepa.pl._labels import Labels

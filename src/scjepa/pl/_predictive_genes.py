@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import as_embedding
+from scjepa._core.anndata import as_embedding
 from scjepa._core.options import unknown_name
 from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
 from scjepa.pl._numbers import Numbers

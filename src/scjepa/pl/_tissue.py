@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scjepa._core.anndata import array_of, missing_key, text_of
-from scjepa._core.columns import groups_of
+from scjepa._core.anndata import array_of, groups_of, missing_key, text_of
+from scjepa._core.graph import section_key_of
 from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
-from scjepa.tl._spatial import section_key_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

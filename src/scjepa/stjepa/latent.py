@@ -277,7 +277,7 @@ class LatentMixin(JEPAModel):
         check_readout(own, use_rep, align, made=(_keys.EMBEDDING, _keys.EMBEDDING_CELL))
         self._embed_all(own, encoder, batch_size, progress_bar)
         niche_readout(
-            own, use_rep, layer=keys.layer, by=keys.library_key, align=align, neighbors_key=keys.neighbors_key
+            own, use_rep, layer=keys.layer, library_key=keys.library_key, align=align, neighbors_key=keys.neighbors_key
         )
         find: dict[str, Any] = {"n_niches": n_niches, "resolution": resolution, "random_state": random_state}
         niches(own, _keys.EMBEDDING_NICHE, key_added=key_added, **find)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scjepa._core import keys as _keys
-from scjepa.tl._moments import AUTO, EXPRESSION
+from scjepa._core.options import AUTO
 from scjepa.tl._niche_readout import niche_readout
 from scjepa.tl._niches import check_request, niches
 
@@ -83,8 +83,9 @@ def find_niches(
     """
     check_request(adata, n_niches, key_added)
     if model is None:
-        readout = EXPRESSION if use_rep is None else use_rep
-        niche_readout(adata, readout, layer=layer, by=library_key, align=align, neighbors_key=neighbors_key)
+        readout = _keys.EXPRESSION if use_rep is None else use_rep
+        where = {"library_key": library_key, "neighbors_key": neighbors_key}
+        niche_readout(adata, readout, layer=layer, align=align, **where)
         options: dict[str, Any] = {"n_niches": n_niches, "resolution": resolution, "random_state": random_state}
         niches(adata, _keys.EMBEDDING_NICHE, key_added=key_added, **options)
         return

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scjepa._core.anndata import counts_of, require_anndata
-from scjepa._core.counts import advice_on
-from scjepa.tokens.counts import CountCheck, read_counts
+from scjepa._core.counts import check_of, read_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -75,7 +74,7 @@ def gene_modules(
     require_anndata(adata)
     counts = counts_of(adata, layer)
     _check_enough(n_modules, min(n_genes, adata.n_vars), adata.n_obs)
-    check = CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
+    check = check_of(adata, layer)
     data = ad.AnnData(read_counts(counts, dtype=np.float32, check=check), var=pd.DataFrame(index=adata.var_names))
     sc.pp.normalize_total(data, target_sum=1e4)
     sc.pp.log1p(data)

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of
-from scjepa._core.columns import niches_of, record, refuse_users
-from scjepa._core.counts import advice_on
+from scjepa._core.anndata import counts_of, niches_of, record, refuse_users
+from scjepa._core.counts import check_of, read_counts
 from scjepa._core.warn import warn
-from scjepa.tokens.counts import CountCheck, read_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,8 +157,7 @@ def normalized(adata: AnnData, niche_key: str, layer: str | None) -> AnnData:
 
     found = niches_of(adata, niche_key)
     cells = found.codes >= 0
-    check = CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
-    counts = read_counts(counts_of(adata, layer), cells=cells, dtype=np.float32, check=check)
+    counts = read_counts(counts_of(adata, layer), cells=cells, dtype=np.float32, check=check_of(adata, layer))
     holder = AnnData(counts, var=pd.DataFrame(index=adata.var_names.astype(str)))
     holder.obs[niche_key] = found[cells]
     sc.pp.normalize_total(holder)

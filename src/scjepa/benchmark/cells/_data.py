@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scjepa._core.anndata import missing_key, text_of
-from scjepa._core.labels import warn_of_words
+from scjepa._core.anndata import missing_key, text_of, warn_of_words
 from scjepa.benchmark._tasks import hash_of
 from scjepa.benchmark._units import Data, _named
 from scjepa.benchmark.methods._inputs import digest

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from scjepa._core.palette import SAFE, palette
 from scjepa.benchmark._figures_maps import as_labels
 from scjepa.benchmark.cells._data import TargetCells
 from scjepa.benchmark.cells._markdown import HEADINGS
@@ -18,7 +19,6 @@ from scjepa.benchmark.cells._methods import BATCHES, DROPOUT, FITTED, ZERO_SHOT,
 from scjepa.benchmark.cells._scoring import PLAIN
 from scjepa.pl._embedding import _make_umap
 from scjepa.pl._figure import bare, finish, panels, point_size
-from scjepa.tl._palette import SAFE, palette
 
 Embeddings = Mapping[tuple[str, str], np.ndarray]
 """By method and read-out."""

@@ -7,10 +7,10 @@ from typing import Any
 from anndata import AnnData
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import expression_of, groups_of
+from scjepa._core.anndata import groups_of
+from scjepa._core.options import AUTO
 from scjepa.benchmark import _controls
 from scjepa.tl import NicheReadout
-from scjepa.tl._moments import AUTO, EXPRESSION
 
 PCA_KEY, PCA_CELL_KEY = "X_neighborhood_pca", "X_cell_pca"
 """``obsm`` keys under which Harmony is given the components of neighborhoods and of cells."""
@@ -29,7 +29,7 @@ def linear(
     """Read out the expression of cells and of the rings around them; see :class:`scjepa.tl.NicheReadout`."""
     readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     graph = adata.obsp[f"{_keys.SPATIAL}_connectivities"]
-    embedding = readout.fit_transform({EXPRESSION: expression_of(adata, None)}, graph, groups_of(adata, _keys.SECTION))
+    embedding = readout.fit_transform({_keys.EXPRESSION: adata}, graph, groups_of(adata, _keys.SECTION))
     return {"embedding": embedding, "info": {"chosen": readout.describe()}}
 
 

@@ -12,9 +12,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, sparse_of, text_of
+from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, sparse_of, text_of, warn_of_words
 from scjepa._core.graph import graph_call
-from scjepa._core.labels import warn_of_words
 from scjepa.tokens.counts import read_counts
 from scjepa.tokens.neighborhoods import check_coordinates
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, triu
 
-from scjepa._core.columns import as_embedding
+from scjepa._core.anndata import as_embedding
+from scjepa._core.arrays import canonical_order
 from scjepa._core.neighbors import neighbor_graph
 from scjepa._core.options import unknown_name
-from scjepa.tl._readout import canonical_order
 
 _LEIDEN_ITERATIONS = 2
 _MAX_RESOLUTION = 4096.0
