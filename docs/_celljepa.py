@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from scjepa import CELL_PRESETS, CellJEPAConfig
-from scjepa.celljepa import CellTowers, ModuleTowers
+from scjepa.celljepa import CellJEPAModule, GeneModuleJEPAModule
 
 N_GENES = 13_714
 """Genes of pbmc3k."""
@@ -16,9 +16,9 @@ N_MODULES = 50
 
 def _counts(config: CellJEPAConfig) -> dict[str, int]:
     if config.tokens.unit == "module":
-        return ModuleTowers(N_GENES, config, [range(3)] * N_MODULES).parameter_counts()
+        return GeneModuleJEPAModule(N_GENES, config, [range(3)] * N_MODULES).parameter_counts()
     with torch.device("meta"):  # counted without a number being drawn
-        return CellTowers(N_GENES, config).parameter_counts()
+        return CellJEPAModule(N_GENES, config).parameter_counts()
 
 
 def _millions(n: int) -> str:

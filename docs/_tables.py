@@ -16,7 +16,7 @@ import _speed
 import torch
 
 from scjepa import PRESETS, STJEPAConfig
-from scjepa.stjepa import SpatialJEPA
+from scjepa.stjepa import STJEPAModule
 
 N_GENES, N_TECHNOLOGIES = 1669, 2
 """Vocabulary and technologies of the model in the paper: what its 23.7M parameters have to be compared with."""
@@ -60,7 +60,7 @@ def _markdown(rows: Mapping[str, Sequence[str]], header: Sequence[str]) -> str:
 
 def _counts(config: STJEPAConfig) -> dict[str, int]:
     with torch.device("meta"):  # counted without a number being drawn
-        return SpatialJEPA(N_GENES, N_TECHNOLOGIES, config).parameter_counts()
+        return STJEPAModule(N_GENES, N_TECHNOLOGIES, config).parameter_counts()
 
 
 def _millions(n: int) -> str:

@@ -199,7 +199,7 @@ def main() -> None:
         facts, weights = _store.read_model(options.weights, "STJEPA")
         if facts["vocabulary"] != list(model.vocabulary.names):
             parser.error(f"{options.weights} was trained on other genes than those of {', '.join(names)}.")
-        model._load_weights(_store.with_both_towers(weights), str(options.weights))
+        model._load_weights(_store.with_both_encoders(weights), str(options.weights))
         model._restore(facts)
     if options.score:
         score(model, "trained", key, options.leiden_seeds, options.results)

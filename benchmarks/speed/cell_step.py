@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from machine import describe_machine
 from torch import Tensor, nn
 
-from scjepa.celljepa import CellBatch, CellTowers, hide
+from scjepa.celljepa import CellBatch, CellJEPAModule, hide
 from scjepa.celljepa.config import resolve_cells
 
 N_GENES, N_POSITIONS, RATIO = 2000, 600, 0.15
@@ -67,7 +67,7 @@ def _encode(encoder: nn.Module, batch: CellBatch, hidden: Tensor | None) -> tupl
     return encoder.transformer.norm(x), column
 
 
-def padded_loss(model: CellTowers, batch: CellBatch, hidden: Tensor) -> Tensor:
+def padded_loss(model: CellJEPAModule, batch: CellBatch, hidden: Tensor) -> Tensor:
     """Return the loss of the preset ``paper``."""
     tokens, column = _encode(model.context, batch, hidden)
     with torch.no_grad():
@@ -78,11 +78,11 @@ def padded_loss(model: CellTowers, batch: CellBatch, hidden: Tensor) -> Tensor:
     return F.mse_loss(values, batch.values[hidden]) + 1000 * distance.mean()
 
 
-def make_model(options: argparse.Namespace) -> tuple[CellTowers, torch.optim.Optimizer]:
+def make_model(options: argparse.Namespace) -> tuple[CellJEPAModule, torch.optim.Optimizer]:
     """Return a seeded model and its optimizer."""
     torch.manual_seed(0)
     size = {"width": options.width, "n_layers": options.layers, "n_heads": options.heads, "dropout": 0.0}
-    model = CellTowers(N_GENES, resolve_cells("paper", encoder=size, masking={"ratio": RATIO}))
+    model = CellJEPAModule(N_GENES, resolve_cells("paper", encoder=size, masking={"ratio": RATIO}))
     return model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
 
 
@@ -105,7 +105,7 @@ def agreement(options: argparse.Namespace) -> dict[str, float]:
     return {"loss": abs(float((packed - padded).detach() / padded.detach())), "gradients": worst}
 
 
-def timed(step: Callable[[], Tensor], model: CellTowers, optimizer: torch.optim.Optimizer) -> float:
+def timed(step: Callable[[], Tensor], model: CellJEPAModule, optimizer: torch.optim.Optimizer) -> float:
     """Return the processor seconds of one whole step."""
     start = time.process_time()
     loss = step()

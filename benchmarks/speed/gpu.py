@@ -24,7 +24,7 @@ from machine import describe_machine
 from reference import PaddedBatch, reference_loss
 from step import N_GENES, half_empty_batch
 
-from scjepa.stjepa import Batch, SpatialJEPA, draw_mask, pool
+from scjepa.stjepa import Batch, STJEPAModule, draw_mask, pool
 from scjepa.stjepa.config import STJEPAConfig, resolve
 
 DEVICE = "cuda"
@@ -35,9 +35,9 @@ def on_device(batch: Batch) -> Batch:
     return replace(batch, **{name: getattr(batch, name).to(DEVICE) for name in names})
 
 
-def make_model(config: STJEPAConfig) -> SpatialJEPA:
+def make_model(config: STJEPAConfig) -> STJEPAModule:
     torch.manual_seed(0)
-    return SpatialJEPA(N_GENES, 1, config).to(DEVICE)
+    return STJEPAModule(N_GENES, 1, config).to(DEVICE)
 
 
 def paper(backend: str) -> STJEPAConfig:
@@ -58,7 +58,7 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def loss_of(model: SpatialJEPA, batch: Batch, half: bool) -> torch.Tensor:
+def loss_of(model: STJEPAModule, batch: Batch, half: bool) -> torch.Tensor:
     with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=half):
         return model.loss(batch, torch.Generator(DEVICE).manual_seed(0)).loss
 
@@ -126,18 +126,18 @@ def train_rates(batch: Batch, repeats: int) -> dict[str, float]:
         model = make_model(config)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
 
-        def reference(model: SpatialJEPA = model) -> torch.Tensor:
+        def reference(model: STJEPAModule = model) -> torch.Tensor:
             masked = draw_mask(batch, "stratified", 0.6, torch.Generator(DEVICE).manual_seed(0))
             with torch.device(DEVICE), torch.autocast(DEVICE, dtype=torch.bfloat16):
                 return reference_loss(model, PaddedBatch(batch, masked, n_positions))
 
-        def packed(model: SpatialJEPA = model) -> torch.Tensor:
+        def packed(model: STJEPAModule = model) -> torch.Tensor:
             return loss_of(model, batch, half=True)
 
         loss = packed if name == "packed" else reference
 
         def step(
-            model: SpatialJEPA = model, optimizer: torch.optim.Optimizer = optimizer, loss: Callable = loss
+            model: STJEPAModule = model, optimizer: torch.optim.Optimizer = optimizer, loss: Callable = loss
         ) -> None:
             optimizer.zero_grad()
             loss().backward()

@@ -1,6 +1,6 @@
 """The frozen reference of the step benchmark: padded, one attention call with a boolean key mask, everything computed.
 
-It runs on the weights of a :class:`scjepa.stjepa.SpatialJEPA`, so losses and gradients can be compared with those of
+It runs on the weights of a :class:`scjepa.stjepa.STJEPAModule`, so losses and gradients can be compared with those of
 the package. It is how the model would be written at first: every neighborhood is padded to its full number of
 positions; the context encoder computes masked positions and padding too and only hides them as keys; the value MLP runs
 at every position; the predictor computes every position. Do not speed it up: it is what speed-ups are measured against.
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa.stjepa import Batch, SpatialJEPA
+from scjepa.stjepa import Batch, STJEPAModule
 
 
 class PaddedBatch:
@@ -64,7 +64,7 @@ def _embed(embedding: nn.Module, padded: PaddedBatch) -> Tensor:
     return content + embedding.position(padded.ranks, padded.segments)
 
 
-def reference_loss(model: SpatialJEPA, padded: PaddedBatch) -> Tensor:
+def reference_loss(model: STJEPAModule, padded: PaddedBatch) -> Tensor:
     """Return the paper's loss: L1 at masked tokens between predictions and layer-normed targets."""
     with torch.no_grad():
         targets = _transform(model.target.transformer, _embed(model.target.embedding, padded), padded.real)

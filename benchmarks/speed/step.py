@@ -21,7 +21,7 @@ import torch
 from machine import describe_machine
 from reference import PaddedBatch, reference_loss
 
-from scjepa.stjepa import Batch, SpatialJEPA, draw_mask
+from scjepa.stjepa import Batch, STJEPAModule, draw_mask
 from scjepa.stjepa.config import STJEPAConfig, resolve
 
 N_GENES = 1000
@@ -55,14 +55,14 @@ def half_empty_batch(n_sequences: int, n_tokens: int, n_segments: int, seed: int
     )
 
 
-def make_model(config: STJEPAConfig) -> tuple[SpatialJEPA, torch.optim.Optimizer]:
+def make_model(config: STJEPAConfig) -> tuple[STJEPAModule, torch.optim.Optimizer]:
     """Return a seeded model and its optimizer (the same fused AdamW for both sides)."""
     torch.manual_seed(0)
-    model = SpatialJEPA(N_GENES, 1, config)
+    model = STJEPAModule(N_GENES, 1, config)
     return model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
 
 
-def timed(step: Callable[[], torch.Tensor], model: SpatialJEPA, optimizer: torch.optim.Optimizer) -> float:
+def timed(step: Callable[[], torch.Tensor], model: STJEPAModule, optimizer: torch.optim.Optimizer) -> float:
     """Return the processor seconds of one whole step."""
     start = time.process_time()
     loss = step()
@@ -113,7 +113,7 @@ def compare(options: argparse.Namespace) -> dict:
                 masked = draw_mask(batch, "stratified", 0.6, torch.Generator().manual_seed(pair))
                 return reference_loss(reference, PaddedBatch(batch, masked, n_positions))
 
-            def packed_step(batch: Batch = batch, pair: int = pair, model: SpatialJEPA = model) -> torch.Tensor:
+            def packed_step(batch: Batch = batch, pair: int = pair, model: STJEPAModule = model) -> torch.Tensor:
                 return model.loss(batch, torch.Generator().manual_seed(pair)).loss
 
             theirs.append(timed(reference_step, reference, reference_optimizer))

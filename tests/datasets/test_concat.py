@@ -174,7 +174,7 @@ def test_genes_that_differ_in_case_only_are_warned_of():
     with pytest.warns(UserWarning, match=r"3 genes of 'b' differ .* in case only, such as 'GENE2' from 'Gene2' of 'a'"):
         scjepa.concat({"a": section(genes=symbols), "b": section(genes=upper)})
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         scjepa.concat({"a": section(genes="aAb"), "b": section(genes="aAb")})
 
 

@@ -74,5 +74,5 @@ def test_a_new_model_tells_of_them_and_a_loaded_one_does_not(tmp_path):
         model = scjepa.CellJEPA(adata, preset="demo")
     model.save(tmp_path / "model")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         scjepa.CellJEPA.load(tmp_path / "model", adata)

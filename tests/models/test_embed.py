@@ -10,7 +10,7 @@ import torch
 
 from scjepa.models import embed as _embed
 from scjepa.stjepa import TokenSource
-from scjepa.stjepa import module as towers
+from scjepa.stjepa import module as stjepa_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 
@@ -99,7 +99,7 @@ def test_a_path_is_written_whole_and_found_done(trained, tmp_path, small_chunks,
     assert isinstance(out, np.memmap)
     np.testing.assert_array_equal(out, reference)
     assert sorted(p.name for p in path.parent.iterdir()) == ["latent.npy", "latent.npy.json"]
-    monkeypatch.setattr(towers, "pool", None)  # nothing is computed again
+    monkeypatch.setattr(stjepa_module, "pool", None)  # nothing is computed again
     np.testing.assert_array_equal(model.get_latent_representation(out=str(path)), reference)
 
 
@@ -119,7 +119,7 @@ def kill_after(n, monkeypatch):
             raise Killed
         return pool(*args)
 
-    monkeypatch.setattr(towers, "pool", dying)
+    monkeypatch.setattr(stjepa_module, "pool", dying)
     return calls
 
 

@@ -18,13 +18,13 @@ WRITTEN = {"X_stjepa", "X_stjepa_cell", "X_stjepa_niche"}
 def passes(monkeypatch):
     """Return what grows by the number of cells of each batch that goes through the encoder."""
     seen = []
-    plain = scjepa.stjepa.SpatialJEPA.forward
+    plain = scjepa.stjepa.STJEPAModule.forward
 
     def forward(self, batch, *args, **options):
         seen.append(batch.n_sequences)
         return plain(self, batch, *args, **options)
 
-    monkeypatch.setattr(scjepa.stjepa.SpatialJEPA, "forward", forward)
+    monkeypatch.setattr(scjepa.stjepa.STJEPAModule, "forward", forward)
     return seen
 
 

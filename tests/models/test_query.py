@@ -41,8 +41,8 @@ def query_of(adata: ad.AnnData) -> ad.AnnData:
     return renamed(adata, Gene03="New1", Gene07="New2", technology="Visible")
 
 
-def tokens_of(model: scjepa.STJEPA, tower: str = "target") -> torch.Tensor:
-    return model.module.tower(tower).embedding.gene.weight.detach()
+def tokens_of(model: scjepa.STJEPA, encoder: str = "target") -> torch.Tensor:
+    return model.module.encoder(encoder).embedding.gene.weight.detach()
 
 
 # -- zero-shot ----------------------------------------------------------------------------------------------------
@@ -95,10 +95,10 @@ def test_new_genes_do_not_change_old_rows_or_each_other(trained):
     both = scjepa.STJEPA.load_query_data(query_of(adata), model, **CPU)
     one = scjepa.STJEPA.load_query_data(renamed(adata, Gene07="New2"), model, **CPU)
     assert both.vocabulary.names == (*model.vocabulary.names, "New1", "New2")
-    for tower in ("target", "context"):
-        assert torch.equal(tokens_of(both, tower)[:n], tokens_of(model, tower))
-        assert torch.equal(tokens_of(both, tower)[n + 1], tokens_of(one, tower)[n])
-        assert torch.isfinite(tokens_of(both, tower)).all()
+    for encoder in ("target", "context"):
+        assert torch.equal(tokens_of(both, encoder)[:n], tokens_of(model, encoder))
+        assert torch.equal(tokens_of(both, encoder)[n + 1], tokens_of(one, encoder)[n])
+        assert torch.isfinite(tokens_of(both, encoder)).all()
     assert not torch.allclose(tokens_of(both)[n], tokens_of(both)[n + 1])
 
 

@@ -153,7 +153,7 @@ def test_setting_up_warns_of_top_genes_that_all_cells_share(whole, adata):
     with pytest.warns(UserWarning, match="top 16 genes of all cells are nearly the same"):
         scjepa.STJEPA.setup_anndata(whole.copy())
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         scjepa.STJEPA.setup_anndata(adata)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scjepa.stjepa import Batch, SpatialJEPA
+from scjepa.stjepa import Batch, STJEPAModule
 from scjepa.stjepa.config import resolve
 
 N_GENES, N_NEIGHBORS, N_TOKENS = 30, 4, 8
@@ -57,10 +57,10 @@ def small_config(**parts):
     return resolve(base, **parts)
 
 
-def small_model(seed: int = 0, **parts) -> SpatialJEPA:
+def small_model(seed: int = 0, **parts) -> STJEPAModule:
     """Return a small model with seeded weights."""
     torch.manual_seed(seed)
-    return SpatialJEPA(N_GENES, 2, small_config(**parts))
+    return STJEPAModule(N_GENES, 2, small_config(**parts))
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from scjepa.nn import VALUE_ENCODERS
 from scjepa.nn.embedding import signed_log1p
 from scjepa.stjepa import SEGMENT_ENCODERS
-from scjepa.stjepa.config import EncoderConfig
 
 
 @pytest.mark.parametrize("n_bins", [20, 50, 100])
 def test_bins_are_mixtures_that_depend_on_the_value_alone(n_bins):
     torch.manual_seed(0)
-    encoder = VALUE_ENCODERS["bins"].of(EncoderConfig(width=16, n_bins=n_bins))
+    encoder = VALUE_ENCODERS["bins"].of(width=16, n_bins=n_bins)
     assert encoder.bins.weight.shape == (n_bins, 16)
     values = torch.randint(0, 9, (400,)).float()
     gene = torch.randn(400, 16)

@@ -8,7 +8,7 @@ import torch
 
 from scjepa.nn.embedding import VALUE_ENCODERS
 from scjepa.nn.terms import covariance_loss, standardize_over_batch, variance_loss
-from scjepa.stjepa import MASKING_SCHEMES, OBJECTIVES, SpatialJEPA, pool
+from scjepa.stjepa import MASKING_SCHEMES, OBJECTIVES, STJEPAModule, pool
 from scjepa.stjepa.config import PRESETS, resolve
 from scjepa.stjepa.embedding import RANK_ENCODERS, sinusoids
 from scjepa.stjepa.masking import draw_mask
@@ -182,8 +182,8 @@ def test_guards_know_collapse_from_health():
 def test_parameter_counts_are_those_of_the_paper_guide():
     """One block at D = 768 has 7.088M parameters; the 5-layer encoder with 1,669 genes 37.0M."""
     with torch.device("meta"):
-        model = SpatialJEPA(1669, 2, PRESETS["paper"])
-        ablation = SpatialJEPA(1669, 2, PRESETS["paper_ablation"])
+        model = STJEPAModule(1669, 2, PRESETS["paper"])
+        ablation = STJEPAModule(1669, 2, PRESETS["paper_ablation"])
     block = sum(p.numel() for p in model.context.transformer.blocks[0].parameters())
     assert block == 7_087_872
     assert abs(model.parameter_counts()["encoder"] / 1e6 - 37.0) < 0.1
@@ -192,9 +192,9 @@ def test_parameter_counts_are_those_of_the_paper_guide():
 
 def test_unknown_objective_and_encoder_names_are_told():
     with pytest.raises(ValueError, match="Did you mean 'ijepa'"):
-        SpatialJEPA(5, 1, resolve("demo", objective={"name": "ijep"}))
+        STJEPAModule(5, 1, resolve("demo", objective={"name": "ijep"}))
     with pytest.raises(ValueError, match="Unknown value encoder"):
-        SpatialJEPA(5, 1, resolve("demo", encoder={"value": "nope"}))
+        STJEPAModule(5, 1, resolve("demo", encoder={"value": "nope"}))
     assert "ijepa" in OBJECTIVES
 
 

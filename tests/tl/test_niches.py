@@ -121,7 +121,7 @@ def test_a_number_out_of_reach_is_told():
 def test_a_number_in_reach_gives_no_warning():
     adata = _only_section(_adata())
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         scjepa.tl.niches(adata, n_niches=6)
     assert adata.obs["niche"].nunique() == 6
 

@@ -210,7 +210,7 @@ def test_large_counts_arrive_as_they_are(largest, dtype):
 
 @pytest.mark.parametrize(("free", "resident"), [(10**9, True), (100, False), (None, True)])
 def test_tables_move_to_a_device_only_if_they_fit(monkeypatch, free, resident):
-    monkeypatch.setattr("scjepa.stjepa.source.available_memory", lambda device: free)
+    monkeypatch.setattr("scjepa.tokens.source.available_memory", lambda device: free)
     source = TokenSource(*small()).to("meta")
     assert source.resident is resident
     assert source.device.type == "meta"
@@ -218,7 +218,7 @@ def test_tables_move_to_a_device_only_if_they_fit(monkeypatch, free, resident):
 
 
 def test_batches_of_tables_that_stay_behind_are_moved(monkeypatch):
-    monkeypatch.setattr("scjepa.stjepa.source.available_memory", lambda device: 0)
+    monkeypatch.setattr("scjepa.tokens.source.available_memory", lambda device: 0)
     here = gather(*small(), [0, 2], True)
     there = TokenSource(*small(), "meta").batch(torch.tensor([0, 2]), True)
     for name in (*FIELDS, "technologies"):
@@ -282,7 +282,7 @@ def test_walks_follow_the_neighbors_and_never_leave_their_section():
 
 
 def test_gathered_batches_pair_each_cell_with_one_a_few_steps_away():
-    from scjepa.stjepa import SpatialJEPA
+    from scjepa.stjepa import STJEPAModule
     from scjepa.stjepa.config import resolve
 
     n = 30
@@ -290,7 +290,7 @@ def test_gathered_batches_pair_each_cell_with_one_a_few_steps_away():
     table = one_gene_cells(np.arange(n, dtype=np.int16))
     source = TokenSource(table, NeighborTable(index), np.zeros(n, dtype=np.int64))
     config = resolve("demo", objective={"nearby_weight": 1.0, "nearby_steps": 2}, tokens={"n_neighbors": 2})
-    batch = SpatialJEPA(n, 1, config).gather(source, torch.arange(10), torch.Generator().manual_seed(0))
+    batch = STJEPAModule(n, 1, config).gather(source, torch.arange(10), torch.Generator().manual_seed(0))
     own = batch.genes[batch.segments == 0]  # cell i has gene i
     assert torch.equal(own[:5], torch.arange(5))
     assert torch.equal(batch.partners, torch.arange(10).roll(5))

@@ -320,8 +320,8 @@ def test_tables_need_neither_anndata_nor_torch():
 def test_batches_are_exported_when_asked_for():
     import scjepa.tokens
 
-    assert scjepa.stjepa.TokenSource.__module__ == "scjepa.stjepa.source"
-    assert {"Batch", "TokenTable"} <= set(dir(scjepa.tokens))
+    assert scjepa.tokens.TableSource.__module__ == "scjepa.tokens.source"
+    assert {"TableSource", "TokenTable"} <= set(dir(scjepa.tokens))
     with pytest.raises(AttributeError, match="no attribute 'Batches'"):
         _ = scjepa.tokens.Batches
 

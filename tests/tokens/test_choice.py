@@ -5,7 +5,7 @@ import pytest
 
 from scjepa.stjepa.config import TokenConfig
 from scjepa.tokens import build_token_table
-from scjepa.tokens.choice import MANY, TokenSpread, choose, count_spread, left_out, told
+from scjepa.tokens.choice import MANY, TokenSpread, choose, count_spread, describe_tokens, left_out
 
 AUTO = TokenConfig(n_tokens=16, ranks="auto", left_out="auto")
 
@@ -67,8 +67,8 @@ def test_kinds_are_left_out_where_they_are():
     config = chosen(counts_of(len(whole)), whole)
     assert config.left_out == ("control probe", "mitochondrial", "ribosomal")
     assert np.flatnonzero(left_out(config, whole)).tolist() == [MANY + 97, MANY + 98, MANY + 99]
-    assert told(config, whole).startswith("ranked by count over the gene's mean")
-    assert told(config, whole).endswith("; left out: 1 control probe, 1 mitochondrial, 1 ribosomal")
+    assert describe_tokens(config, whole).startswith("ranked by count over the gene's mean")
+    assert describe_tokens(config, whole).endswith("; left out: 1 control probe, 1 mitochondrial, 1 ribosomal")
 
 
 def test_what_is_said_is_done():

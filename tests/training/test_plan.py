@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from scjepa.stjepa import SpatialJEPA
+from scjepa.stjepa import STJEPAModule
 from scjepa.stjepa.config import resolve
 from scjepa.training import parameter_groups
 
 
 def test_weight_decay_is_for_matrices_alone():
-    model = SpatialJEPA(50, 2, resolve("demo", encoder={"value": "mlp", "rank": "learned"}))
+    model = STJEPAModule(50, 2, resolve("demo", encoder={"value": "mlp", "rank": "learned"}))
     decayed, kept = parameter_groups(model)
     names = {id(p): n for n, p in model.named_parameters()}
     assert decayed["decays"]
@@ -29,7 +29,7 @@ def test_every_trained_parameter_gets_a_gradient():
     """A parameter that never gets one would be dead weight in every table of counts."""
     from scjepa.stjepa import Batch
 
-    model = SpatialJEPA(6, 2, resolve("demo", tokens={"n_tokens": 4, "n_neighbors": 2}, encoder={"value": "mlp"}))
+    model = STJEPAModule(6, 2, resolve("demo", tokens={"n_tokens": 4, "n_neighbors": 2}, encoder={"value": "mlp"}))
     genes = torch.arange(24) % 6
     segments = torch.tensor([0, 0, 0, 1, 1, 1, 2, 3]).repeat(3)
     batch = Batch(

@@ -26,12 +26,12 @@ _HOMES = {
     **dict.fromkeys(("CONTRASTS",), "scjepa.celljepa.contrast"),
     **dict.fromkeys(("CellEncoder",), "scjepa.celljepa.encoder"),
     **dict.fromkeys(("build_expression_table",), "scjepa.celljepa.expression"),
-    **dict.fromkeys(("generate", "with_unknown"), "scjepa.celljepa.generate"),
+    **dict.fromkeys(("generate", "with_unknown"), "scjepa.celljepa.generation"),
     **dict.fromkeys(("hide",), "scjepa.celljepa.masking"),
-    **dict.fromkeys(("CELL_POOLING", "CellTowers"), "scjepa.celljepa.module"),
-    **dict.fromkeys(("ModuleObjective", "ModuleTowers", "hide_modules"), "scjepa.celljepa.module_encoder"),
+    **dict.fromkeys(("CELL_POOLING", "CellJEPAModule"), "scjepa.celljepa.module"),
+    **dict.fromkeys(("ModuleObjective", "GeneModuleJEPAModule", "hide_modules"), "scjepa.celljepa.module_encoder"),
     **dict.fromkeys(("CellObjective",), "scjepa.celljepa.objective"),
-    **dict.fromkeys(("PerturbationTowers", "PerturbedBatch"), "scjepa.celljepa.perturb.module"),
+    **dict.fromkeys(("PerturbationJEPAModule", "PerturbedBatch"), "scjepa.celljepa.perturb.module"),
     **dict.fromkeys(("CellTrainingPlan", "hold_out_cells"), "scjepa.celljepa.training"),
 }
 """Public names and the modules that hold them; each is loaded on first use."""
@@ -45,19 +45,19 @@ __all__ = [
     "CellEncoderConfig",
     "CellJEPA",
     "CellJEPAConfig",
+    "CellJEPAModule",
     "CellMaskingConfig",
     "CellObjective",
     "CellObjectiveConfig",
     "CellSource",
     "CellTokenConfig",
-    "CellTowers",
     "CellTrainConfig",
     "CellTrainingPlan",
     "FinetuneConfig",
+    "GeneModuleJEPAModule",
     "ModuleObjective",
-    "ModuleTowers",
     "PerturbationConfig",
-    "PerturbationTowers",
+    "PerturbationJEPAModule",
     "PerturbedBatch",
     "build_expression_table",
     "generate",
@@ -83,13 +83,13 @@ if TYPE_CHECKING:
     from scjepa.celljepa.contrast import CONTRASTS
     from scjepa.celljepa.encoder import CellEncoder
     from scjepa.celljepa.expression import build_expression_table
-    from scjepa.celljepa.generate import generate, with_unknown
+    from scjepa.celljepa.generation import generate, with_unknown
     from scjepa.celljepa.masking import hide
     from scjepa.celljepa.model import CellJEPA
-    from scjepa.celljepa.module import CELL_POOLING, CellTowers
-    from scjepa.celljepa.module_encoder import ModuleObjective, ModuleTowers, hide_modules
+    from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
+    from scjepa.celljepa.module_encoder import GeneModuleJEPAModule, ModuleObjective, hide_modules
     from scjepa.celljepa.objective import CellObjective
-    from scjepa.celljepa.perturb.module import PerturbationTowers, PerturbedBatch
+    from scjepa.celljepa.perturb.module import PerturbationJEPAModule, PerturbedBatch
     from scjepa.celljepa.source import CellSource
     from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 

@@ -27,8 +27,8 @@ from scjepa.celljepa.config import (
 from scjepa.celljepa.data import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
 from scjepa.celljepa.gene_modules import GeneModules, ModuleSource
 from scjepa.celljepa.labels import LabelReference
-from scjepa.celljepa.module import CellTowers
-from scjepa.celljepa.module_encoder import ModuleTowers
+from scjepa.celljepa.module import CellJEPAModule
+from scjepa.celljepa.module_encoder import GeneModuleJEPAModule
 from scjepa.celljepa.perturb.model import PerturbationMixin, without_perturbation
 from scjepa.celljepa.query import CellQueryMixin
 from scjepa.celljepa.source import CellSource
@@ -114,9 +114,9 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if modules is None:
-                self.module = CellTowers(len(vocabulary), config).eval()
+                self.module = CellJEPAModule(len(vocabulary), config).eval()
             else:
-                self.module = ModuleTowers(len(vocabulary), config, modules.genes).eval()
+                self.module = GeneModuleJEPAModule(len(vocabulary), config, modules.genes).eval()
         self._model_summary_string = self.summary()
 
     # -- data ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.celljepa.encoder import CellEncoder
 from scjepa.celljepa.objective import CellObjective
 from scjepa.nn.groups import mean_by_group
-from scjepa.nn.jepa import Towers
+from scjepa.nn.jepa import JEPAModule
 from scjepa.nn.losses import ObjectiveOutput
 
 CELL_POOLING = ("cls", "genes")
@@ -23,7 +23,7 @@ CELL_POOLING = ("cls", "genes")
 STAGES = ("pretraining", "finetuning")
 
 
-class CellTowers(Towers):
+class CellJEPAModule(JEPAModule):
     """Student (``context``), EMA teacher (``target``) and objective of Cell-JEPA.
 
     Parameters
@@ -56,7 +56,7 @@ class CellTowers(Towers):
 
     def forward(self, batch: CellBatch, encoder: str = "target") -> tuple[Tensor, Tensor]:
         """Return ``<cls>``, ``(B, width)``, and gene vectors, ``(T, width)``, of an encoder that sees all values."""
-        return self.tower(encoder)(batch, genes=True)
+        return self.encoder(encoder)(batch, genes=True)
 
     def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> CellBatch:
         """Return the tokens of ``cells``; with ``generator`` long cells' genes are drawn, else chosen by rule."""
@@ -70,7 +70,7 @@ class CellTowers(Towers):
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""
         if scale not in CELL_POOLING:
             raise ValueError(unknown_name("pooling", scale, CELL_POOLING))
-        cells, genes = self.tower(encoder)(batch, genes=scale == "genes")
+        cells, genes = self.encoder(encoder)(batch, genes=scale == "genes")
         if scale == "genes":
             return mean_by_group(genes.float(), batch.sequences, batch.n_sequences)
         return cells.float() * (batch.lengths > 0)[:, None]

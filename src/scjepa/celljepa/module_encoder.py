@@ -15,9 +15,9 @@ from scjepa.celljepa.config import CellJEPAConfig, CellMaskingConfig, CellObject
 from scjepa.celljepa.contrast import contrast
 from scjepa.celljepa.distances import as_target
 from scjepa.celljepa.encoder import CellEncoder
-from scjepa.celljepa.module import CELL_POOLING, CellTowers
+from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
 from scjepa.nn.attention import Packing
-from scjepa.nn.jepa import Towers
+from scjepa.nn.jepa import JEPAModule
 from scjepa.nn.losses import ObjectiveOutput
 from scjepa.nn.terms import covariance_loss, variance_loss
 
@@ -195,8 +195,8 @@ class ModuleObjective(nn.Module):
         return output
 
 
-class ModuleTowers(CellTowers):
-    """Student, EMA teacher and objective with gene modules as tokens; all else is that of :class:`CellTowers`.
+class GeneModuleJEPAModule(CellJEPAModule):
+    """Student, EMA teacher and objective with gene modules as tokens; all else is that of :class:`CellJEPAModule`.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ class ModuleTowers(CellTowers):
     objective: ModuleObjective  # type: ignore[assignment]
 
     def __init__(self, n_genes: int, config: CellJEPAConfig, modules: Sequence[Sequence[int]]):
-        Towers.__init__(self)
+        JEPAModule.__init__(self)
         self.config = config
         self.context = ModuleEncoder(n_genes, config, modules)
         self.objective = ModuleObjective(config, len(modules))
@@ -223,6 +223,6 @@ class ModuleTowers(CellTowers):
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""
         if scale not in CELL_POOLING:
             raise ValueError(unknown_name("pooling", scale, CELL_POOLING))
-        cells, modules = self.tower(encoder)(batch)
+        cells, modules = self.encoder(encoder)(batch)
         vectors = modules.mean(1) if scale == "genes" else cells
         return vectors.float() * (batch.lengths > 0)[:, None]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.celljepa.data import CellKeys
-from scjepa.celljepa.module import CellTowers
+from scjepa.celljepa.module import CellJEPAModule
 from scjepa.celljepa.perturb.model import without_perturbation
 from scjepa.models.base import JEPAModel
 from scjepa.models.reference import ReferenceMixin
@@ -25,7 +25,7 @@ class CellQueryMixin(ReferenceMixin):
     """``load_query_data``, and what a query model has to be careful about."""
 
     config: CellJEPAConfig
-    module: CellTowers
+    module: CellJEPAModule
 
     @classmethod
     def load_query_data(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from scjepa.celljepa.config import CellTrainConfig
-from scjepa.celljepa.module import CellTowers
+from scjepa.celljepa.module import CellJEPAModule
 from scjepa.training.plan import JEPATrainingPlan, parameter_groups
 from scjepa.training.sampling import MONITOR, ORDER, derive_seed, generator
 
@@ -28,7 +28,9 @@ class CellTrainingPlan(JEPATrainingPlan):
 
     def _monitor_batches(self, cells: torch.Tensor, batch_idx: int) -> tuple[Any, Any]:
         """Draw as many genes of a cell as training does, the same at every reading: all of them would cost more."""
-        if not isinstance(self.module, CellTowers):  # what predicts perturbations is measured on control cells by rule
+        if not isinstance(
+            self.module, CellJEPAModule
+        ):  # what predicts perturbations is measured on control cells by rule
             return super()._monitor_batches(cells, batch_idx)
         batch = self.module.gather(self.source, cells, generator(self.device, self.seed, MONITOR, batch_idx, 1))
         return batch, batch

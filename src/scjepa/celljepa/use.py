@@ -16,9 +16,9 @@ from scjepa._core.warn import warn
 from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.celljepa.data import CellTables, GeneTable
 from scjepa.celljepa.gene_modules import GeneModules
-from scjepa.celljepa.generate import generate, with_unknown
+from scjepa.celljepa.generation import generate, with_unknown
 from scjepa.celljepa.labels import LabelReference
-from scjepa.celljepa.module import CELL_POOLING, CellTowers
+from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
 from scjepa.celljepa.source import CellSource
 from scjepa.models.base import JEPAModel
 from scjepa.models.embed import AUTO, check_batch_size
@@ -36,7 +36,7 @@ class CellUseMixin(JEPAModel):
     """``get_latent_representation``, ``predict_labels`` and ``predict_expression``."""
 
     config: CellJEPAConfig
-    module: CellTowers
+    module: CellJEPAModule
     vocabulary: Vocabulary
     modules: GeneModules | None
     is_finetuned_: bool
@@ -91,7 +91,7 @@ class CellUseMixin(JEPAModel):
         if pooling not in CELL_POOLING:
             raise ValueError(unknown_name("pooling", pooling, CELL_POOLING))
         check_batch_size(batch_size)
-        self.module.tower(encoder)
+        self.module.encoder(encoder)
         self._warn_if_untrained()
         adata = self.adata if adata is None else adata
         source = self._source_for(adata, gene_table)

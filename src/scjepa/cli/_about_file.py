@@ -22,7 +22,7 @@ from scjepa.cli._report import lines
 from scjepa.datasets._genes import told as told_of_no_genes
 from scjepa.datasets._genes import types_of
 from scjepa.stjepa.config import PRESETS
-from scjepa.tokens.choice import choose, count_spread, same_by_count, told
+from scjepa.tokens.choice import choose, count_spread, describe_tokens, same_by_count
 from scjepa.tokens.counts import iter_rows, keep_entries, totals_of
 from scjepa.tokens.memory import readable_bytes
 from scjepa.tokens.neighborhoods import build_neighbor_table
@@ -132,7 +132,7 @@ def _tokens(cells: Cells, mind: list[str]) -> str:
     if sentence:
         mind.append(sentence)
     chosen = choose(PRESETS["base"].tokens, cells.genes, lambda without: count_spread(cells.counts, without))
-    return f"{told(chosen, cells.genes)} (presets demo, base and technologies)\nby count, {spread}"
+    return f"{describe_tokens(chosen, cells.genes)} (presets demo, base and technologies)\nby count, {spread}"
 
 
 def _coordinates(cells: Cells, where: Where, mind: list[str]) -> str:

@@ -11,9 +11,9 @@ import torch
 from scjepa.cli._models import SavedModel
 from scjepa.cli._report import lines
 from scjepa.stjepa.config import STJEPAConfig
-from scjepa.stjepa.module import SpatialJEPA
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.tokens import Panels, Vocabulary
-from scjepa.tokens.choice import told
+from scjepa.tokens.choice import describe_tokens
 from scjepa.tokens.memory import readable_bytes
 from scjepa.training import diagnose
 
@@ -26,7 +26,7 @@ def about_model(name: str | Path) -> str:
     vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
     card = facts.get("card") or {}
     with torch.device("meta"):  # counted without a number being drawn
-        counts = SpatialJEPA(len(vocabulary), len(panels.technologies), config).parameter_counts()
+        counts = STJEPAModule(len(vocabulary), len(panels.technologies), config).parameter_counts()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     keys = ", ".join(f"{name}={value!r}" for name, value in saved.keys.to_dict().items() if value is not None)
     history = {name: list(entry["value"]) for name, entry in facts["history"].items()}
@@ -40,7 +40,7 @@ def about_model(name: str | Path) -> str:
             "genes": f"{len(vocabulary):,}, such as {', '.join(vocabulary.names[:5])}",
             "panels": panels.describe(vocabulary).split("\n", 1)[1].replace("\n  ", "\n").strip(),
             "reads": keys,
-            "tokens": f"{tokens}, {told(tokens, vocabulary.names)}",
+            "tokens": f"{tokens}, {describe_tokens(tokens, vocabulary.names)}",
             "encoder": f"{encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads; "
             f"value {encoder.value!r}, objective {config.objective.name!r}",
             "weights": f"{counts['encoder']:,} in the encoder, {counts['total']:,} in all",

@@ -27,7 +27,7 @@ from scjepa.models.estimate import Estimate, check_memory, estimate, training_by
 from scjepa.models.history import extend, frame
 from scjepa.models.run_options import changed, check_effects, check_trainer_arguments, marks_of
 from scjepa.models.setups import SET_UPS, whole
-from scjepa.nn import Towers
+from scjepa.nn import JEPAModule
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.data import DataKeys, counts_of, fingerprint
 from scjepa.stjepa.fields import keys_for
@@ -44,7 +44,7 @@ from scjepa.training.history import History
 class Task:
     """What a run trains: a module on a source of batches, section codes, and the cells to train on and held out."""
 
-    module: Towers
+    module: JEPAModule
     source: TableSource
     sections: np.ndarray | None
     train_cells: np.ndarray
@@ -495,7 +495,7 @@ class JEPAModel(BaseModelClass):
     ):
         """Return a model on ``adata``, which is registered, from facts and weights; ``source`` names them in errors."""
         model = cls._from_facts(adata, facts)
-        model._load_weights(_store.with_both_towers(weights), source)
+        model._load_weights(_store.with_both_encoders(weights), source)
         model.to_device(one_device(accelerator, device))
         return model
 

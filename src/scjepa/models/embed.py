@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from scjepa.celljepa.config import CellJEPAConfig
-from scjepa.nn import Towers
+from scjepa.nn import JEPAModule
 from scjepa.stjepa.batch import Batch
 from scjepa.stjepa.config import STJEPAConfig
-from scjepa.stjepa.module import SpatialJEPA
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.pooling import pool
 from scjepa.stjepa.source import TokenSource
 from scjepa.tokens.memory import available_memory
@@ -89,7 +89,7 @@ def batches(
 
 @torch.inference_mode()
 def embed(
-    module: Towers,
+    module: JEPAModule,
     source: TableSource,
     out: np.ndarray,
     *,
@@ -150,7 +150,7 @@ class GeneMeans:
 
 @torch.inference_mode()
 def embed_genes(
-    module: SpatialJEPA, source: TokenSource, n_genes: int, encoder: str, batch_size: int | str = AUTO
+    module: STJEPAModule, source: TokenSource, n_genes: int, encoder: str, batch_size: int | str = AUTO
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean contextual vector of each gene over the index cells that express it, and in how many it is.
 
@@ -169,7 +169,7 @@ def embed_genes(
 
 @torch.inference_mode()
 def embed_scales(
-    module: SpatialJEPA,
+    module: STJEPAModule,
     source: TokenSource,
     scales: Sequence[str],
     n_genes: int,

@@ -11,13 +11,13 @@ import torch
 from scjepa.models.embed import embed
 from scjepa.models.estimate import check_memory, embedding_bytes
 from scjepa.models.output import LatentFile, check_array, fingerprint
-from scjepa.nn import Towers
+from scjepa.nn import JEPAModule
 from scjepa.tokens.source import TableSource
 
 
 def embed_to(
     out: np.ndarray | str | Path | None,
-    module: Towers,
+    module: JEPAModule,
     source: TableSource,
     *,
     scale: str,
@@ -46,7 +46,7 @@ def embed_to(
     return embedding
 
 
-def check_embedding_memory(module: Towers, source: TableSource, batch_size: int | str, result_bytes: int) -> None:
+def check_embedding_memory(module: JEPAModule, source: TableSource, batch_size: int | str, result_bytes: int) -> None:
     """Refuse what memory will not hold: a large result, or a large batch."""
     check_memory(
         result_bytes,

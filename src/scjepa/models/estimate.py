@@ -15,7 +15,7 @@ from torch import Tensor
 from scjepa._core.warn import warn
 from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.models.embed import AUTO, bytes_per_token, token_budget
-from scjepa.nn import Towers
+from scjepa.nn import JEPAModule
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.tokens.memory import available_memory, readable_bytes
 from scjepa.tokens.source import TableSource, move_batch
@@ -114,7 +114,7 @@ def readable_seconds(seconds: float) -> str:
     return f"{seconds / 86_400:.1f} days"
 
 
-def estimate(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> Estimate:
+def estimate(module: JEPAModule, source: TableSource, config: TrainConfig, seed: int = 0) -> Estimate:
     """Estimate memory and time; takes at most about five seconds.
 
     Works on a copy of ``module`` and on random streams of its own: neither weights nor the user's random state change.
@@ -156,7 +156,7 @@ def _count_monitored(config: TrainConfig, n_steps: int, n_cells: int) -> int:
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
-def training_bytes(module: Towers, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
+def training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
     """Return the bytes of training at its peak: tables, weights, gradients, moments and activations.
 
     Activations are counted on a small batch, by what autograd keeps for its way back, and scaled to the largest batch
@@ -184,7 +184,7 @@ def _way_back(config: STJEPAConfig | CellJEPAConfig) -> float:
     return 4 * config.encoder.width * (2 + config.encoder.mlp_ratio) + 8 * 12
 
 
-def _kept_by_autograd(twin: Towers, batch: Any, seed: int) -> int:
+def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int) -> int:
     """Return the bytes of all tensors that the loss of ``batch`` keeps, those of the weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
     kept: dict[int, int] = {}
@@ -202,7 +202,7 @@ def _kept_by_autograd(twin: Towers, batch: Any, seed: int) -> int:
     return sum(kept.values())
 
 
-def embedding_bytes(module: Towers, source: TableSource, batch_size: int | str = AUTO) -> int:
+def embedding_bytes(module: JEPAModule, source: TableSource, batch_size: int | str = AUTO) -> int:
     """Return the bytes of embedding at its peak: tables, weights and the activations of a batch."""
     lengths = source.sequence_lengths()
     if batch_size == AUTO:
@@ -248,17 +248,17 @@ def check_memory(needed: int, device: torch.device, what: str, then: str) -> Non
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
-def _twin(module: Towers) -> Towers:
+def _twin(module: JEPAModule) -> JEPAModule:
     """Return a copy in training mode, to do as one likes with."""
     return copy.deepcopy(module).train()
 
 
-def _light(module: Towers) -> int:
+def _light(module: JEPAModule) -> int:
     """Return a number of tokens that the smallest machine trains on at once without being kept waiting."""
     return max(64, int(_PROBE_FLOPS / (6 * module.parameter_counts()["encoder_without_genes"])))
 
 
-def _batch(module: Towers, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Any:
+def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Any:
     """Return sequences of about ``n_tokens`` tokens: two or more, thinned out if they have more."""
     rng, device = np.random.default_rng(seed), next(module.parameters()).device
     sample = rng.integers(0, source.n_cells, 1024)
@@ -271,7 +271,7 @@ def _batch(module: Towers, source: TableSource, n_tokens: float, seed: int, trai
     return batch.select(torch.from_numpy(np.sort(rng.choice(batch.n_tokens, int(n_tokens), replace=False))).to(device))
 
 
-def _loss(twin: Towers, batch: Any, seed: int) -> Tensor:
+def _loss(twin: JEPAModule, batch: Any, seed: int) -> Tensor:
     device = batch.genes.device
     half = device.type == "cuda" and twin.config.training.precision.startswith("bf16")
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
@@ -288,7 +288,7 @@ def _timed(device: torch.device, call: Callable[[], object]) -> float:
 
 
 def _probe(
-    module: Towers, source: TableSource, config: TrainConfig, mean_length: float, seed: int
+    module: JEPAModule, source: TableSource, config: TrainConfig, mean_length: float, seed: int
 ) -> tuple[float, float]:
     """Return the seconds of a training step and those of embedding one token."""
     begin = time.perf_counter()

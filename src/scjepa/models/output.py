@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa.nn import Towers
+from scjepa.nn import JEPAModule
 from scjepa.tokens.cache import digest
 from scjepa.tokens.source import TableSource
 
@@ -18,13 +18,13 @@ _NO_MATTER = ("attention", "dropout")
 """Options of encoders that embeddings do not depend on."""
 
 
-def fingerprint(module: Towers, encoder: str, source: TableSource, scale: str) -> dict[str, str]:
+def fingerprint(module: JEPAModule, encoder: str, source: TableSource, scale: str) -> dict[str, str]:
     """Return what embeddings depend on: the encoder's weights and options, the tables and the scale.
 
     Options, for encoders of as many heads or of another code of ranks have weights of the same shapes, which begin the
     same.
     """
-    state = module.tower(encoder).state_dict()
+    state = module.encoder(encoder).state_dict()
     weights = (part for name, w in state.items() for part in (name, w.cpu().numpy()))
     options = {name: value for name, value in asdict(module.config.encoder).items() if name not in _NO_MATTER}
     return {

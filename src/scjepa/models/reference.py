@@ -120,7 +120,7 @@ class ReferenceMixin(JEPAModel):
         if isinstance(model, str | os.PathLike):
             folder = pretrained.locate(model)
             facts, weights = _store.read_model(folder, cls.__name__)
-            return facts, _store.with_both_towers(weights), str(folder)
+            return facts, _store.with_both_encoders(weights), str(folder)
         if not isinstance(model, cls):
             raise TypeError(
                 f"reference_model must be a {cls.__name__} model, a folder or the name of a checkpoint, found "

@@ -160,7 +160,7 @@ def _read_facts(file: Path, model_name: str) -> dict[str, Any]:
     return facts
 
 
-def with_both_towers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_both_encoders(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights with a context encoder; a checkpoint keeps the target encoder alone, and training begins there."""
     if any(name.startswith("context.") for name in weights):
         return dict(weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scjepa.nn.attention import ATTENTION_BACKENDS, Packing, attend, choose_backend
 from scjepa.nn.embedding import VALUE_ENCODERS
 from scjepa.nn.encoder import Transformer
-from scjepa.nn.jepa import Towers
+from scjepa.nn.jepa import JEPAModule
 from scjepa.nn.losses import ObjectiveOutput
 from scjepa.nn.masked import MaskedPacking
 from scjepa.nn.precision import float32_default
@@ -14,10 +14,10 @@ from scjepa.nn.sigreg import sigreg
 __all__ = [
     "ATTENTION_BACKENDS",
     "VALUE_ENCODERS",
+    "JEPAModule",
     "MaskedPacking",
     "ObjectiveOutput",
     "Packing",
-    "Towers",
     "Transformer",
     "attend",
     "choose_backend",

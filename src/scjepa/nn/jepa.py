@@ -12,10 +12,10 @@ from scjepa.nn.losses import ObjectiveOutput
 from scjepa.nn.precision import float32_default
 
 _COMPUTES = ("__init__", "begin", "forward", "gather", "loss", "embed", "predict")
-"""Methods of towers that make tensors."""
+"""Methods that make tensors."""
 
 
-class Towers(nn.Module):
+class JEPAModule(nn.Module):
     """A context encoder, a target encoder that follows it by EMA, and an objective: what every JEPA consists of.
 
     A subclass builds them and says what its batches are (:meth:`gather`), what their loss is (:meth:`loss`) and how a
@@ -54,7 +54,7 @@ class Towers(nn.Module):
         self.target.eval()
         return self
 
-    def tower(self, encoder: str) -> Any:
+    def encoder(self, encoder: str) -> Any:
         """Return the encoder of that name, ``"target"`` or ``"context"``."""
         if encoder not in ("target", "context"):
             raise ValueError(f"encoder must be 'target' or 'context', found {encoder!r}.")

@@ -15,7 +15,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("RANK_ENCODERS", "SEGMENT_ENCODERS", "TokenEmbedding"), "scjepa.stjepa.embedding"),
     **dict.fromkeys(("MASKING_SCHEMES", "draw_mask"), "scjepa.stjepa.masking"),
-    **dict.fromkeys(("NeighborhoodEncoder", "SpatialJEPA"), "scjepa.stjepa.module"),
+    **dict.fromkeys(("NeighborhoodEncoder", "STJEPAModule"), "scjepa.stjepa.module"),
     **dict.fromkeys(("IJEPA", "LeJEPA", "OBJECTIVES", "TechnologyAdversary"), "scjepa.stjepa.objectives"),
     **dict.fromkeys(("POOLING", "pool"), "scjepa.stjepa.pooling"),
     **dict.fromkeys(("Predictor",), "scjepa.stjepa.predictor"),
@@ -39,7 +39,7 @@ __all__ = [
     "ObjectiveConfig",
     "Predictor",
     "STJEPAConfig",
-    "SpatialJEPA",
+    "STJEPAModule",
     "TechnologyAdversary",
     "TokenConfig",
     "TokenEmbedding",
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from scjepa.stjepa.embedding import RANK_ENCODERS, SEGMENT_ENCODERS, TokenEmbedding
     from scjepa.stjepa.masking import MASKING_SCHEMES, draw_mask
     from scjepa.stjepa.model import STJEPA
-    from scjepa.stjepa.module import NeighborhoodEncoder, SpatialJEPA
+    from scjepa.stjepa.module import NeighborhoodEncoder, STJEPAModule
     from scjepa.stjepa.objectives import IJEPA, OBJECTIVES, LeJEPA, TechnologyAdversary
     from scjepa.stjepa.pooling import POOLING, pool
     from scjepa.stjepa.predictor import Predictor

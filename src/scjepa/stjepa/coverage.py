@@ -13,7 +13,7 @@ from scjepa.models.embed import AUTO, batches, token_budget
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.data import counts_of
 from scjepa.stjepa.fields import validate
-from scjepa.stjepa.module import SpatialJEPA
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.query import QueryMixin
 from scjepa.stjepa.source import TokenSource
 from scjepa.tokens.counts import iter_rows
@@ -150,7 +150,7 @@ class CoverageMixin(QueryMixin):
     """``coverage``."""
 
     config: STJEPAConfig
-    module: SpatialJEPA
+    module: STJEPAModule
     vocabulary: Vocabulary
 
     def coverage(

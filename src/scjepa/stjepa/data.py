@@ -19,7 +19,7 @@ from scjepa._core.counts import advice_on
 from scjepa._core.warn import warn
 from scjepa.models.cache import counts_digest, graph_digest, through_cache
 from scjepa.tokens.cache import digest
-from scjepa.tokens.choice import TokenSpread, choose, count_spread, is_auto, left_out, same_by_count, told
+from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count
 from scjepa.tokens.config import TokenConfig
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, check_coordinates
@@ -155,7 +155,7 @@ def chosen_tokens(adata: AnnData, keys: DataKeys, config: TokenConfig) -> TokenC
         return seen[-1]
 
     chosen = choose(config, adata.var_names, spread)
-    logger.info("Tokens %s. By count, %s.", told(chosen, adata.var_names), seen[-1])
+    logger.info("Tokens %s. By count, %s.", describe_tokens(chosen, adata.var_names), seen[-1])
     return chosen
 
 

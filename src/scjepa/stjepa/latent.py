@@ -21,7 +21,7 @@ from scjepa.models.embedded import check_embedding_memory, embed_to
 from scjepa.models.empty import why_empty
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.masked import MaskedRepresentations, check_masks
-from scjepa.stjepa.module import SpatialJEPA
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.pooling import POOLING
 from scjepa.stjepa.source import TokenSource
 from scjepa.tl import niche_readout, niches
@@ -40,7 +40,7 @@ class LatentMixin(JEPAModel):
     """What a model of neighborhoods gives back: embeddings of cells, neighborhoods and genes."""
 
     config: STJEPAConfig
-    module: SpatialJEPA
+    module: STJEPAModule
     vocabulary: Vocabulary
     panels: Panels
 
@@ -111,7 +111,7 @@ class LatentMixin(JEPAModel):
         if scale not in POOLING:
             raise ValueError(unknown_name("scale", scale, POOLING))
         check_batch_size(batch_size)
-        self.module.tower(encoder)
+        self.module.encoder(encoder)
         self._warn_if_untrained()
         source = self._source(adata, self._gene_ids(genes), scale)
         self._warn_of_empty(source, scale, adata, genes)
@@ -165,7 +165,7 @@ class LatentMixin(JEPAModel):
         if scale is not None and scale not in POOLING:
             raise ValueError(unknown_name("scale", scale, POOLING))
         check_batch_size(batch_size)
-        self.module.tower(encoder)
+        self.module.encoder(encoder)
         self._warn_if_untrained()
         gene_ids = self._gene_ids(genes)
         scales = (scale,) if scale is not None else (NEIGHBORHOOD, *(name for name in POOLING if name != NEIGHBORHOOD))
@@ -197,7 +197,7 @@ class LatentMixin(JEPAModel):
             ``(n_vars, n_latent)`` float32 in the order of ``adata.var_names``, ready for ``adata.varm``. Genes that are
             among no cell's top tokens are NaN, and a warning tells how many.
         """
-        self.module.tower(encoder)
+        self.module.encoder(encoder)
         check_batch_size(batch_size)
         self._warn_if_untrained()
         means, sizes = embed_genes(self.module, self._source(None), len(self.vocabulary), encoder, batch_size)
@@ -285,7 +285,7 @@ class LatentMixin(JEPAModel):
     def _embed_all(self, adata: AnnData, encoder: str, batch_size: int | str, progress_bar: bool) -> None:
         """Write the embeddings of neighborhoods, cells and genes, of one pass where one will do."""
         check_batch_size(batch_size)
-        self.module.tower(encoder)
+        self.module.encoder(encoder)
         self._warn_if_untrained()
         source = self._source(adata)
         # Where a neighborhood's counts are summed no cells are told apart: a cell is a neighborhood of its own counts.

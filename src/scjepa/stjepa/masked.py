@@ -13,7 +13,7 @@ from scjepa.models.embed import AUTO, CHUNK, batches, token_budget
 from scjepa.nn import float32_default
 from scjepa.nn.groups import rank_in_group
 from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.module import SpatialJEPA
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.pooling import pool
 from scjepa.stjepa.source import TokenSource
 
@@ -47,7 +47,7 @@ class MaskedRepresentations:
 
     def __init__(
         self,
-        module: SpatialJEPA,
+        module: STJEPAModule,
         source: Callable[[str], TokenSource],
         scales: Sequence[str],
         **how: Any,
@@ -88,7 +88,7 @@ class MaskedRepresentations:
 
 
 def embed_masked(
-    module: SpatialJEPA,
+    module: STJEPAModule,
     source: TokenSource,
     *,
     n_masks: int,

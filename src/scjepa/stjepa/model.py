@@ -33,8 +33,8 @@ from scjepa.stjepa.data import (
 )
 from scjepa.stjepa.fields import fields_of, refuse_unknown, validate
 from scjepa.stjepa.latent import LatentMixin
-from scjepa.stjepa.module import SpatialJEPA
-from scjepa.tokens.choice import TokenSpread, told
+from scjepa.stjepa.module import STJEPAModule
+from scjepa.tokens.choice import TokenSpread, describe_tokens
 from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
 from scjepa.training.collapse import same_tokens_advice
@@ -119,7 +119,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         self._cached = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.module = SpatialJEPA(len(vocabulary), len(panels.technologies), config).eval()
+            self.module = STJEPAModule(len(vocabulary), len(panels.technologies), config).eval()
         self._model_summary_string = self.summary()
 
     # -- data ---------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
                 f"STJEPA, {state}",
                 f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}, "
                 f"{sections} section(s), technologies: {', '.join(self.panels.technologies)}",
-                f"  tokens    {tokens}, {told(tokens, self.vocabulary.names)}",
+                f"  tokens    {tokens}, {describe_tokens(tokens, self.vocabulary.names)}",
                 f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
                 f"value {encoder.value!r}; objective {self.config.objective.name!r}",
                 f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "

@@ -1,4 +1,4 @@
-"""The encoder of neighborhoods, and the twin towers of every JEPA: a context encoder and an EMA target encoder."""
+"""The encoder of neighborhoods, and ST-JEPA as a torch module: a context encoder, its EMA target and the objective."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scjepa.nn.attention import Packing
 from scjepa.nn.encoder import Transformer
-from scjepa.nn.jepa import Towers
+from scjepa.nn.jepa import JEPAModule
 from scjepa.nn.losses import ObjectiveOutput
 from scjepa.stjepa.batch import Batch
 from scjepa.stjepa.config import STJEPAConfig
@@ -51,7 +51,7 @@ class NeighborhoodEncoder(nn.Module):
         return self.transformer(self.embedding(batch), Packing(batch.lengths))
 
 
-class SpatialJEPA(Towers):
+class STJEPAModule(JEPAModule):
     """ST-JEPA as a plain torch module: context encoder, EMA target encoder, and the objective with its predictor.
 
     Parameters
@@ -76,7 +76,7 @@ class SpatialJEPA(Towers):
 
     def forward(self, batch: Batch, encoder: str = "target") -> Tensor:
         """Return contextual token vectors ``(T, width)`` of the ``"target"`` or the ``"context"`` encoder."""
-        return self.tower(encoder)(batch)
+        return self.encoder(encoder)(batch)
 
     def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> Batch:
         """Return the neighborhoods of ``cells`` with their metatokens.

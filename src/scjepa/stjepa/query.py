@@ -17,7 +17,7 @@ from scjepa.models.rows import rows_like, rows_of_mean, train_new_rows_only
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.data import DataKeys, codes_of, counts_of, names_of, normalizations_of, panels_of
 from scjepa.stjepa.fields import keys_for, keys_to_load
-from scjepa.stjepa.module import SpatialJEPA
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
@@ -26,7 +26,7 @@ _ENOUGH_CELLS = 100
 """Cells with counts from which on a new technology is normalized with statistics of its own."""
 
 _GENES, _TECHNOLOGIES = "embedding.gene.weight", "embedding.technology.weight"
-_TOWERS = ("context.", "target.")
+_ENCODERS = ("context.", "target.")
 _ADVERSARY = "objective.adversary.technology.weight"
 """A row for each technology in the classifier of the objective ``"lejepa"``."""
 
@@ -35,7 +35,7 @@ class QueryMixin(ReferenceMixin):
     """``load_query_data``, and what a query model has to be careful about."""
 
     config: STJEPAConfig
-    module: SpatialJEPA
+    module: STJEPAModule
     panels: Panels
 
     @classmethod
@@ -167,7 +167,7 @@ def extended(
         learned = learned.extended(further, all_panels.measured & enough[:, None])
 
     weights = dict(weights)
-    gene_tables, technology_tables = ([f"{tower}{name}" for tower in _TOWERS] for name in (_GENES, _TECHNOLOGIES))
+    gene_tables, technology_tables = ([f"{encoder}{name}" for encoder in _ENCODERS] for name in (_GENES, _TECHNOLOGIES))
     new_genes = genes.names[len(vocabulary) :]
     rows = rows_like([weights[name] for name in gene_tables], new_genes, facts["seed"])
     weights |= dict(zip(gene_tables, rows, strict=True))

@@ -191,7 +191,7 @@ def left_out(config: TokenConfig, names: Sequence[str]) -> np.ndarray:
 _WORDS = {"counts": "count", "spatial_ratio": "count over the gene's mean × what the gene tells of places"}
 
 
-def told(config: TokenConfig, names: Sequence[str]) -> str:
+def describe_tokens(config: TokenConfig, names: Sequence[str]) -> str:
     """Return in words what ranks a cell's genes and how many features are left out."""
     kinds = kinds_of(names)
     counted = [(kind, int((kinds == kind).sum())) for kind in config.left_out]

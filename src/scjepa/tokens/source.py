@@ -41,10 +41,10 @@ class TableSource:
     def __init__(self, table: TokenTable):
         self.n_cells = table.n_cells
         # Not every device indexes uint16, so whole numbers travel as the bits of int16.
-        self._whole = table.values.dtype == np.uint16
+        self._is_uint16 = table.values.dtype == np.uint16
         self._offsets = torch.from_numpy(table.offsets)
         self._genes = torch.from_numpy(table.genes)
-        self._values = torch.from_numpy(table.values.view(np.int16) if self._whole else table.values)
+        self._values = torch.from_numpy(table.values.view(np.int16) if self._is_uint16 else table.values)
         self._ranks = None if table.ranks is None else torch.from_numpy(table.ranks)
 
     @property
@@ -105,7 +105,7 @@ class TableSource:
     def _values_of(self, tokens: Tensor) -> Tensor:
         """Return the values of ``tokens`` as float32."""
         values = self._values[tokens]
-        return (values.int() & 0xFFFF).float() if self._whole else values
+        return (values.int() & 0xFFFF).float() if self._is_uint16 else values
 
 
 def move_batch(batch: BatchT, device: torch.device) -> BatchT:

@@ -127,7 +127,7 @@ def _values(
     """Yield cells that have counts and a neighbor that has: which, their values, and the mean and number of these."""
     gene_ids = np.asarray(gene_ids, dtype=np.int64)
     n_cells, n_genes = shape_of(counts)
-    whole = _whole(counts, gene_ids, n_vocabulary) if sparse.issparse(counts) else None
+    whole = _all_logarithms(counts, gene_ids, n_vocabulary) if sparse.issparse(counts) else None
     size = _BLOCK
     if whole is None:
         size = min(_BLOCK, max(1, _LARGEST_READ // max(1, n_genes * (neighbors.n_neighbors + 1))))
@@ -150,7 +150,7 @@ def _values(
         yield own[kept], rows[at], sparse.csr_array(mean @ rows), n_near
 
 
-def _whole(counts: Any, gene_ids: np.ndarray, n_vocabulary: int) -> sparse.csr_array:
+def _all_logarithms(counts: Any, gene_ids: np.ndarray, n_vocabulary: int) -> sparse.csr_array:
     """Return the logarithms of all cells whose counts are in memory: computed once, not with each block."""
     parts = [_logarithms(rows, gene_ids, n_vocabulary) for _, rows in iter_rows(counts)]
     return parts[0] if len(parts) == 1 else sparse.csr_array(sparse.vstack(parts, format="csr"))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa.nn.jepa import Towers
+from scjepa.nn.jepa import JEPAModule
 from scjepa.nn.losses import ObjectiveOutput
 from scjepa.tokens.source import TableSource
 from scjepa.training import schedules
@@ -47,7 +47,7 @@ class JEPATrainingPlan(pl.LightningModule):
     Parameters
     ----------
     module
-        The model: :class:`~scjepa.stjepa.SpatialJEPA` or :class:`~scjepa.celljepa.CellTowers`.
+        The model: :class:`~scjepa.stjepa.STJEPAModule` or :class:`~scjepa.celljepa.CellJEPAModule`.
     source
         Token tables; moved to the device of training.
     config
@@ -68,7 +68,7 @@ class JEPATrainingPlan(pl.LightningModule):
 
     def __init__(
         self,
-        module: Towers,
+        module: JEPAModule,
         source: TableSource,
         config: TrainConfig,
         train_cells: np.ndarray,
@@ -195,7 +195,7 @@ class JEPATrainingPlan(pl.LightningModule):
         cells = self.monitor_cells[batch_idx * self.config.batch_size :][: self.config.batch_size]
         batch, plain = self._monitor_batches(cells, batch_idx)
         output = self.module.loss(batch, generator(self.device, self.seed, MONITOR, batch_idx))
-        student, teacher = (self.module.embed(plain, name) for name in _TOWERS)
+        student, teacher = (self.module.embed(plain, name) for name in _ENCODERS)
         kept = sum(o.targets.numel() for o, *_ in self._monitored if o.targets is not None)
         if kept > _RATIO_BUDGET:
             output.predictions = output.targets = output.genes = None
@@ -268,4 +268,4 @@ class JEPATrainingPlan(pl.LightningModule):
         self._ratios = {name: list(total) for name, total in checkpoint.get("scjepa_ratios", {}).items()}
 
 
-_TOWERS = ("context", "target")
+_ENCODERS = ("context", "target")

@@ -58,13 +58,14 @@ def check_marks(checkpoint: Mapping[str, Any], own: Mapping[str, Any], name: str
         return
     differ = [mark for mark in own if kept.get(mark) != own[mark]]
     if differ:
+        differences = "; ".join(_difference(mark, kept, own) for mark in differ[:5])
         raise ValueError(
-            f"{name} is the state of another training: {'; '.join(_told(mark, kept, own) for mark in differ[:5])}. "
+            f"{name} is the state of another training: {differences}. "
             "Name another checkpoint_dir for this one, or leave ckpt_path out to begin anew."
         )
 
 
-def _told(mark: str, kept: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+def _difference(mark: str, kept: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     if mark in DIGESTS:
         return f"its {mark} are not those of this data"
     return f"its {mark} is {kept.get(mark)!r}, here it is {own[mark]!r}"

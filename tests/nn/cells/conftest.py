@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scjepa.celljepa import CellBatch, CellTowers
+from scjepa.celljepa import CellBatch, CellJEPAModule
 from scjepa.celljepa.config import CellJEPAConfig, resolve_cells
 
 N_GENES = 30
@@ -29,10 +29,10 @@ def cell_config(**parts) -> CellJEPAConfig:
     return resolve_cells(base, **parts)
 
 
-def small_towers(seed: int = 0, **parts) -> CellTowers:
+def small_module(seed: int = 0, **parts) -> CellJEPAModule:
     """Return a small model with seeded weights."""
     torch.manual_seed(seed)
-    return CellTowers(N_GENES, cell_config(**parts))
+    return CellJEPAModule(N_GENES, cell_config(**parts))
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +42,6 @@ def make_cells():
 
 
 @pytest.fixture(scope="session")
-def make_towers():
-    """Return :func:`small_towers`."""
-    return small_towers
+def make_module():
+    """Return :func:`small_module`."""
+    return small_module

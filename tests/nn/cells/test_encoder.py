@@ -14,8 +14,8 @@ def _hidden(batch, seed=0, ratio=0.4):
 
 
 @pytest.mark.parametrize("cls", ["learned", "mean"])
-def test_cls_does_not_know_of_hidden_genes_but_of_visible_ones(make_cells, make_towers, cls):
-    batch, encoder = make_cells(), make_towers(encoder={"cls": cls}).context
+def test_cls_does_not_know_of_hidden_genes_but_of_visible_ones(make_cells, make_module, cls):
+    batch, encoder = make_cells(), make_module(encoder={"cls": cls}).context
     hidden = _hidden(batch)
     cells, _ = encoder(batch, hidden)
     values, genes = batch.values.clone(), batch.genes.clone()
@@ -32,8 +32,8 @@ def test_cls_does_not_know_of_hidden_genes_but_of_visible_ones(make_cells, make_
         assert not torch.allclose(other[row], cells[row])
 
 
-def test_a_hidden_gene_knows_its_identity_and_the_visible_ones_and_no_value_of_a_hidden_one(make_cells, make_towers):
-    batch, encoder = make_cells(), make_towers().context
+def test_a_hidden_gene_knows_its_identity_and_the_visible_ones_and_no_value_of_a_hidden_one(make_cells, make_module):
+    batch, encoder = make_cells(), make_module().context
     hidden = _hidden(batch)
     _, tokens = encoder(batch, hidden)
     rows = batch.sequences[hidden]
@@ -48,8 +48,8 @@ def test_a_hidden_gene_knows_its_identity_and_the_visible_ones_and_no_value_of_a
     assert torch.equal(after[1:], tokens[1:])
 
 
-def test_cls_begins_as_the_mean_of_the_visible_tokens_if_asked_to(make_cells, make_towers):
-    batch, encoder = make_cells(), make_towers(encoder={"cls": "mean", "value": "bound", "gene_std": 0.03}).context
+def test_cls_begins_as_the_mean_of_the_visible_tokens_if_asked_to(make_cells, make_module):
+    batch, encoder = make_cells(), make_module(encoder={"cls": "mean", "value": "bound", "gene_std": 0.03}).context
     hidden = _hidden(batch)
     for block in encoder.transformer.blocks:  # nothing is added: what <cls> begins as is what comes out
         for linear in block.adds_to_residual():
@@ -68,22 +68,22 @@ def test_cls_begins_as_the_mean_of_the_visible_tokens_if_asked_to(make_cells, ma
 
 @pytest.mark.parametrize("cls", ["learned", "mean"])
 @pytest.mark.parametrize("value", list(VALUE_ENCODERS))
-def test_cells_do_not_depend_on_each_other_or_on_the_order_of_genes(make_cells, make_towers, value, cls):
-    batch, towers = make_cells(), make_towers(encoder={"value": value, "cls": cls})
-    together = towers.embed(batch)
+def test_cells_do_not_depend_on_each_other_or_on_the_order_of_genes(make_cells, make_module, value, cls):
+    batch, module = make_cells(), make_module(encoder={"value": value, "cls": cls})
+    together = module.embed(batch)
     for row in range(batch.n_sequences):
         own = batch.sequences == row
         alone = replace(
             batch.select(own), sequences=torch.zeros(int(own.sum()), dtype=torch.long), labels=torch.zeros(1)
         )
-        torch.testing.assert_close(towers.embed(alone)[0], together[row], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(module.embed(alone)[0], together[row], rtol=1e-4, atol=1e-5)
     order = torch.randperm(batch.n_tokens, generator=torch.Generator().manual_seed(1))
     order = order[torch.argsort(batch.sequences[order], stable=True)]
-    torch.testing.assert_close(towers.embed(batch.select(order)), together, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module.embed(batch.select(order)), together, rtol=1e-4, atol=1e-5)
 
 
-def test_visible_genes_are_what_the_last_block_gives_where_all_is_computed(make_cells, make_towers):
-    batch, encoder = make_cells(), make_towers().context
+def test_visible_genes_are_what_the_last_block_gives_where_all_is_computed(make_cells, make_module):
+    batch, encoder = make_cells(), make_module().context
     hidden = _hidden(batch)
     cells, tokens = encoder(batch, hidden)
     all_cells, all_tokens = encoder(batch, hidden, genes=True)
@@ -92,20 +92,20 @@ def test_visible_genes_are_what_the_last_block_gives_where_all_is_computed(make_
     torch.testing.assert_close(all_tokens[int((~hidden).sum()) :], tokens)
 
 
-def test_pooling_and_cells_without_genes(make_cells, make_towers):
-    batch, towers = make_cells(), make_towers()
-    cls, genes = towers.embed(batch), towers.embed(batch, scale="genes")
+def test_pooling_and_cells_without_genes(make_cells, make_module):
+    batch, module = make_cells(), make_module()
+    cls, genes = module.embed(batch), module.embed(batch, scale="genes")
     assert cls.shape == genes.shape == (5, 32)
     assert (cls[2] == 0).all()
     assert (genes[2] == 0).all()
-    tokens = towers(batch)[1]
+    tokens = module(batch)[1]
     torch.testing.assert_close(genes[3], tokens[batch.sequences == 3].mean(0))
     with pytest.raises(ValueError, match="Did you mean 'genes'"):
-        towers.embed(batch, scale="gene")
+        module.embed(batch, scale="gene")
 
 
-def test_a_prompt_stands_in_the_place_of_cls(make_cells, make_towers):
-    batch, encoder = make_cells(), make_towers().context
+def test_a_prompt_stands_in_the_place_of_cls(make_cells, make_module):
+    batch, encoder = make_cells(), make_module().context
     everything = torch.ones(batch.n_tokens, dtype=torch.bool)
     own = encoder.embedding.cls.expand(5, -1)
     torch.testing.assert_close(encoder(batch, everything, own)[1], encoder(batch, everything)[1])

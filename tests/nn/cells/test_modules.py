@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scjepa.celljepa import CellBatch, ModuleTowers, hide_modules
+from scjepa.celljepa import CellBatch, GeneModuleJEPAModule, hide_modules
 from scjepa.celljepa.config import resolve_cells
 from scjepa.nn.terms import standardize_over_batch
 
 MODULES = [[0, 1, 2, 3], [3, 4, 5], [6, 7, 8, 9, 10], [11, 12, 13]]  # gene 3 is of two, 14 to 29 of none
 
 
-def _towers(**parts):
+def _module(**parts):
     base = resolve_cells("modules", encoder={"width": 16, "n_layers": 1, "n_heads": 2})
     torch.manual_seed(0)
-    return ModuleTowers(30, resolve_cells(base, **parts), MODULES)
+    return GeneModuleJEPAModule(30, resolve_cells(base, **parts), MODULES)
 
 
 def _batch(genes, values, sequences, n=2):
@@ -23,7 +23,7 @@ def _batch(genes, values, sequences, n=2):
 
 
 def test_a_module_s_token_is_the_sum_of_its_expressed_genes_and_its_own_vector():
-    encoder = _towers().context
+    encoder = _module().context
     batch = _batch([1, 3, 20, 6, 3], [10.0, 50.0, 7.0, 5.0, 20.0], [0, 0, 0, 1, 1])
     tokens = encoder.tokens(batch)
     gene, own = encoder.embedding.gene.weight, encoder.module.weight
@@ -34,21 +34,21 @@ def test_a_module_s_token_is_the_sum_of_its_expressed_genes_and_its_own_vector()
 
 
 def test_the_student_cannot_see_a_hidden_module_s_genes_even_where_another_module_has_them():
-    towers = _towers()
+    module = _module()
     hidden = torch.tensor([[True, False, False, False]] * 2)
-    one = towers.context(_batch([1, 3, 4, 6], [10.0, 50.0, 7.0, 5.0], [0, 0, 0, 1]), hidden)[0]
-    same = towers.context(_batch([2, 3, 4, 6], [40.0, 9.0, 7.0, 5.0], [0, 0, 0, 1]), hidden)[0]
-    other = towers.context(_batch([1, 3, 4, 6], [10.0, 50.0, 30.0, 5.0], [0, 0, 0, 1]), hidden)[0]
+    one = module.context(_batch([1, 3, 4, 6], [10.0, 50.0, 7.0, 5.0], [0, 0, 0, 1]), hidden)[0]
+    same = module.context(_batch([2, 3, 4, 6], [40.0, 9.0, 7.0, 5.0], [0, 0, 0, 1]), hidden)[0]
+    other = module.context(_batch([1, 3, 4, 6], [10.0, 50.0, 30.0, 5.0], [0, 0, 0, 1]), hidden)[0]
     torch.testing.assert_close(one, same)
     assert not torch.allclose(one[0], other[0])
 
 
 def test_genes_of_no_module_and_their_order_do_not_matter():
-    towers = _towers()
-    one = towers.embed(_batch([1, 20, 6], [10.0, 3.0, 5.0], [0, 0, 1]))
-    other = towers.embed(_batch([25, 1, 6], [33.0, 10.0, 5.0], [0, 0, 1]))
+    module = _module()
+    one = module.embed(_batch([1, 20, 6], [10.0, 3.0, 5.0], [0, 0, 1]))
+    other = module.embed(_batch([25, 1, 6], [33.0, 10.0, 5.0], [0, 0, 1]))
     torch.testing.assert_close(one, other)
-    assert towers.embed(_batch([1], [5.0], [0]))[1].abs().sum() == 0
+    assert module.embed(_batch([1], [5.0], [0]))[1].abs().sum() == 0
 
 
 @pytest.mark.parametrize("ratio", [0.01, 0.5, 0.99])
@@ -62,31 +62,31 @@ def test_so_many_modules_are_hidden_in_each_cell(ratio):
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_the_loss_is_the_squared_distance_written_out(make_cells, norm):
     off = {"variance_weight": 0.0, "covariance_weight": 0.0}
-    towers, batch = _towers(objective={**off, "target_norm": norm}), make_cells()
-    output = towers.loss(batch, torch.Generator().manual_seed(3))
+    module, batch = _module(objective={**off, "target_norm": norm}), make_cells()
+    output = module.loss(batch, torch.Generator().manual_seed(3))
     hidden = hide_modules(5, 4, (0.5,), torch.device("cpu"), torch.Generator().manual_seed(3))
-    wanted = towers.target(batch)[1]
+    wanted = module.target(batch)[1]
     wanted = standardize_over_batch(wanted) if norm == "batch" else wanted
-    cells = towers.context(batch, hidden)[0]
+    cells = module.context(batch, hidden)[0]
     total, count = 0.0, 0
     for row in range(5):
-        for module in range(4):
-            if hidden[row, module]:
-                guess = towers.objective.heads["module"](cells[row : row + 1], torch.tensor([module]))
-                total, count = total + ((guess[0] - wanted[row, module]) ** 2).mean(), count + 1
+        for number in range(4):
+            if hidden[row, number]:
+                guess = module.objective.heads["module"](cells[row : row + 1], torch.tensor([number]))
+                total, count = total + ((guess[0] - wanted[row, number]) ** 2).mean(), count + 1
     torch.testing.assert_close(output.loss, total / count)
     assert set(output.terms) == {"module_loss"}
 
 
 def test_the_student_learns_and_the_teacher_gets_no_gradient(make_cells):
-    towers = _towers()
-    towers.train()
-    towers.loss(make_cells(), torch.Generator().manual_seed(0)).loss.backward()
-    assert all(p.grad is None for p in towers.target.parameters())
-    assert towers.context.module.weight.grad.abs().sum() > 0
-    assert towers.context.embedding.gene.weight.grad[14:].abs().sum() == 0
-    towers.begin("finetuning")
-    assert "contrast_loss" in towers.loss(make_cells()).terms
+    module = _module()
+    module.train()
+    module.loss(make_cells(), torch.Generator().manual_seed(0)).loss.backward()
+    assert all(p.grad is None for p in module.target.parameters())
+    assert module.context.module.weight.grad.abs().sum() > 0
+    assert module.context.embedding.gene.weight.grad[14:].abs().sum() == 0
+    module.begin("finetuning")
+    assert "contrast_loss" in module.loss(make_cells()).terms
 
 
 def test_parts_that_need_the_other_kind_of_token_are_refused():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scjepa.celljepa import CellBatch, PerturbationTowers, PerturbedBatch
+from scjepa.celljepa import CellBatch, PerturbationJEPAModule, PerturbedBatch
 from scjepa.celljepa.config import CellJEPAConfig, resolve_cells
 from scjepa.celljepa.encoder import CellEmbedding
 from scjepa.celljepa.perturb.module import PerturbedEmbedding, relative_error
@@ -21,11 +21,11 @@ def control():
 
 
 @pytest.fixture
-def towers(make_towers, control):
+def module(make_module, control):
     """Return what begins as a small pretrained encoder."""
-    pretrained = make_towers()
+    pretrained = make_module()
     torch.manual_seed(1)
-    return PerturbationTowers(pretrained.target, N_OUTSIDE, pretrained.config, control, delta_aware=True)
+    return PerturbationJEPAModule(pretrained.target, N_OUTSIDE, pretrained.config, control, delta_aware=True)
 
 
 @pytest.fixture
@@ -51,83 +51,83 @@ def batch(make_cells):
     )
 
 
-def test_at_first_no_change_is_predicted(towers, batch, control):
-    found = towers.predict(batch)
+def test_at_first_no_change_is_predicted(module, batch, control):
+    found = module.predict(batch)
     known = batch.genes < N_GENES
     assert torch.equal(found[known], control[batch.genes[known]])
     assert found[~known].tolist() == [0.0]
 
 
-def test_predicting_from_nothing_knows_no_control(make_towers, batch, control):
-    pretrained = make_towers(perturbation={"from_control": False})
-    towers = PerturbationTowers(pretrained.target, N_OUTSIDE, pretrained.config, control, delta_aware=False)
-    assert not towers.predict(batch).any()
+def test_predicting_from_nothing_knows_no_control(make_module, batch, control):
+    pretrained = make_module(perturbation={"from_control": False})
+    module = PerturbationJEPAModule(pretrained.target, N_OUTSIDE, pretrained.config, control, delta_aware=False)
+    assert not module.predict(batch).any()
 
 
-def _trained(towers, batch):
-    optimizer = torch.optim.Adam([p for p in towers.parameters() if p.requires_grad], lr=1e-2)
+def _trained(module, batch):
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(5):
         optimizer.zero_grad()
-        towers.loss(batch).loss.backward()
+        module.loss(batch).loss.backward()
         optimizer.step()
-        towers.update_target(0.5)
-    return towers.eval()
+        module.update_target(0.5)
+    return module.eval()
 
 
-def test_the_teacher_is_frozen_and_the_pretrained_encoder_untouched(make_towers, batch, control):
-    pretrained = make_towers()
+def test_the_teacher_is_frozen_and_the_pretrained_encoder_untouched(make_module, batch, control):
+    pretrained = make_module()
     before = {name: tensor.clone() for name, tensor in pretrained.state_dict().items()}
-    towers = PerturbationTowers(pretrained.target, N_OUTSIDE, pretrained.config, control, delta_aware=True)
-    teacher = {name: tensor.clone() for name, tensor in towers.target.state_dict().items()}
-    _trained(towers, batch)
+    module = PerturbationJEPAModule(pretrained.target, N_OUTSIDE, pretrained.config, control, delta_aware=True)
+    teacher = {name: tensor.clone() for name, tensor in module.target.state_dict().items()}
+    _trained(module, batch)
     assert all(torch.equal(tensor, before[name]) for name, tensor in pretrained.state_dict().items())
-    assert all(torch.equal(tensor, teacher[name]) for name, tensor in towers.target.state_dict().items())
-    assert all(p.grad is None for p in towers.target.parameters())
-    assert not torch.equal(towers.context.embedding.gene.weight[:N_GENES], teacher["embedding.gene.weight"])
+    assert all(torch.equal(tensor, teacher[name]) for name, tensor in module.target.state_dict().items())
+    assert all(p.grad is None for p in module.target.parameters())
+    assert not torch.equal(module.context.embedding.gene.weight[:N_GENES], teacher["embedding.gene.weight"])
 
 
-def test_which_gene_is_marked_decides(towers, batch):
-    _trained(towers, batch)
-    found = towers.predict(batch)
+def test_which_gene_is_marked_decides(module, batch):
+    _trained(module, batch)
+    found = module.predict(batch)
     moved = batch.perturbed.clone()
     moved[[0, 1]] = moved[[1, 0]]
-    other = towers.predict(replace(batch, perturbed=moved))
+    other = module.predict(replace(batch, perturbed=moved))
     assert not torch.allclose(found[:10], other[:10])
     assert torch.allclose(found[10:], other[10:], atol=1e-6)  # the other cells' business
 
 
-def test_a_gene_outside_the_vocabulary_has_no_value_and_an_identity(towers, batch):
-    _trained(towers, batch)
-    found = towers.predict(batch)
+def test_a_gene_outside_the_vocabulary_has_no_value_and_an_identity(module, batch):
+    _trained(module, batch)
+    found = module.predict(batch)
     values, genes = batch.values.clone(), batch.genes.clone()
     values[20] = 50.0 if values[20] < 25 else 1.0
-    assert torch.equal(towers.predict(replace(batch, values=values)), found)
+    assert torch.equal(module.predict(replace(batch, values=values)), found)
     genes[20] = N_GENES
-    assert not torch.allclose(towers.predict(replace(batch, genes=genes))[21:], found[21:])
+    assert not torch.allclose(module.predict(replace(batch, genes=genes))[21:], found[21:])
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms(towers, batch):
-    output = towers.loss(batch)
+def test_the_loss_is_the_weighted_sum_of_its_terms(module, batch):
+    output = module.loss(batch)
     weights = {"reconstruction": 1.0, "jepa": 1.0, "contrast": 0.8, "delta": 1.0}
     assert set(output.terms) == {f"{name}_loss" for name in weights}
     total = sum(weight * output.terms[f"{name}_loss"] for name, weight in weights.items())
     torch.testing.assert_close(output.loss.detach(), total)
     known = batch.genes < N_GENES
-    expected = (towers.predict(batch) - batch.expression)[known].square().mean()
+    expected = (module.predict(batch) - batch.expression)[known].square().mean()
     torch.testing.assert_close(output.terms["reconstruction_loss"], expected.detach())
     torch.testing.assert_close(output.terms["delta_loss"], torch.tensor(1.0))  # no change is predicted
 
 
-def test_without_the_teacher_and_without_the_change_they_are_not_computed(make_towers, batch, control):
-    pretrained = make_towers(perturbation={"objective": {"jepa_weight": 0.0}})
-    towers = PerturbationTowers(pretrained.target, N_OUTSIDE, pretrained.config, control, delta_aware=False)
-    towers.target = None
-    assert set(towers.loss(batch).terms) == {"reconstruction_loss", "contrast_loss"}
+def test_without_the_teacher_and_without_the_change_they_are_not_computed(make_module, batch, control):
+    pretrained = make_module(perturbation={"objective": {"jepa_weight": 0.0}})
+    module = PerturbationJEPAModule(pretrained.target, N_OUTSIDE, pretrained.config, control, delta_aware=False)
+    module.target = None
+    assert set(module.loss(batch).terms) == {"reconstruction_loss", "contrast_loss"}
 
 
-def test_a_batch_to_predict_has_no_loss(towers, batch):
+def test_a_batch_to_predict_has_no_loss(module, batch):
     with pytest.raises(ValueError, match="one to predict"):
-        towers.loss(replace(batch, expression=None))
+        module.loss(replace(batch, expression=None))
     with pytest.raises(ValueError, match="one to predict"):
         _ = replace(batch, truth_genes=None).truth
 
@@ -168,9 +168,9 @@ def test_the_error_of_the_change_is_relative_to_the_change(lengths, seed, factor
         ({"delta_weight": -1.0}, "must not be negative"),
     ],
 )
-def test_options_that_have_no_meaning_here_are_refused(make_towers, options, message):
+def test_options_that_have_no_meaning_here_are_refused(make_module, options, message):
     with pytest.raises(ValueError, match=message):
-        make_towers(perturbation=options)
+        make_module(perturbation=options)
 
 
 def test_genes_without_a_count_keep_their_identity_where_values_multiply():

@@ -17,9 +17,9 @@ from anndata import AnnData
 from scjepa._core.warn import warn
 from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.celljepa.data import fields_of
-from scjepa.celljepa.module import CellTowers
+from scjepa.celljepa.module import CellJEPAModule
 from scjepa.celljepa.perturb.data import PerturbationRun, Screen, changes_of, gene_ids_of, outside_of, split_of
-from scjepa.celljepa.perturb.module import PerturbationTowers
+from scjepa.celljepa.perturb.module import PerturbationJEPAModule
 from scjepa.celljepa.perturb.source import PerturbedSource
 from scjepa.celljepa.training import hold_out_cells
 from scjepa.models.base import JEPAModel, Task
@@ -39,11 +39,11 @@ class PerturbationMixin(JEPAModel):
     """``train_perturbation`` and ``predict_perturbation``."""
 
     config: CellJEPAConfig
-    module: CellTowers
+    module: CellJEPAModule
     vocabulary: Vocabulary
     perturbation_: PerturbationRun | None = None
     """The last run of :meth:`train_perturbation`: its split, its conditions and its curves."""
-    _perturbed: PerturbationTowers | None = None
+    _perturbed: PerturbationJEPAModule | None = None
     _perturbation_task: tuple[Task, PerturbationRun] | None = None
 
     def train_perturbation(
@@ -130,7 +130,7 @@ class PerturbationMixin(JEPAModel):
         control = torch.from_numpy(means[conditions.control].astype(np.float32))
         of_held = screen.means(conditions.codes, held, len(conditions.names))
         changes = changes_of(np.where(means.any(axis=1, keepdims=True), means, of_held), conditions)
-        towers = self._new_towers(len(extra), control, delta_aware)
+        module = self._new_module(len(extra), control, delta_aware)
         source = PerturbedSource(
             screen.tokens,
             screen.expression,
@@ -151,16 +151,16 @@ class PerturbationMixin(JEPAModel):
             target_sum=screen.target_sum,
             delta_aware=delta_aware,
         )
-        with self._training(Task(towers, source, None, train, held), run):
+        with self._training(Task(module, source, None, train, held), run):
             JEPAModel._fit(self, self.config.perturbation.training, max_epochs, **options)
 
-    def _new_towers(self, n_outside: int, control: torch.Tensor, delta_aware: bool) -> PerturbationTowers:
-        """Return towers that begin as the encoder that embeds; what they have beside it comes from the seed."""
+    def _new_module(self, n_outside: int, control: torch.Tensor, delta_aware: bool) -> PerturbationJEPAModule:
+        """Return a module that begins as the encoder that embeds; what it has beside it comes from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 2)
             pretrained = copy.deepcopy(self.module.target).cpu()
-            towers = PerturbationTowers(pretrained, n_outside, self.config, control, delta_aware)
-        return towers.to(self.device).eval()
+            module = PerturbationJEPAModule(pretrained, n_outside, self.config, control, delta_aware)
+        return module.to(self.device).eval()
 
     @contextmanager
     def _training(self, task: Task, run: PerturbationRun) -> Iterator[None]:
@@ -184,8 +184,8 @@ class PerturbationMixin(JEPAModel):
             return
         task, run = self._perturbation_task
         self.trainer = trainer
-        towers: Any = task.module
-        self._perturbed = towers.to(trainer.strategy.root_device)
+        module: Any = task.module
+        self._perturbed = module.to(trainer.strategy.root_device)
         self.module.to(trainer.strategy.root_device)
         self.perturbation_ = replace(run, n_steps=trainer.global_step, history=extend(None, history, 0))
 
@@ -237,8 +237,8 @@ class PerturbationMixin(JEPAModel):
         UserWarning
             If a gene outside the panel was perturbed in no condition trained on: its vector says nothing.
         """
-        run, towers = self.perturbation_, self._perturbed
-        if run is None or towers is None:
+        run, module = self.perturbation_, self._perturbed
+        if run is None or module is None:
             raise ValueError("The model was not trained on perturbations. Call model.train_perturbation() first.")
         if not len(conditions) or isinstance(conditions, str):
             raise ValueError(f"conditions must be a list such as ['A', 'A+B'], found {conditions!r}.")
@@ -269,9 +269,9 @@ class PerturbationMixin(JEPAModel):
         )
         profiles, controls_of = [], []
         known = screen.matrix[drawn][:, panel].toarray()
-        usual = towers.objective.control.cpu().numpy()[panel]
+        usual = module.objective.control.cpu().numpy()[panel]
         for row in ids:
-            found = _predict(towers, source, drawn, row[row >= 0], batch_size)[:, panel]
+            found = _predict(module, source, drawn, row[row >= 0], batch_size)[:, panel]
             profiles.append(found if n_cells else found.mean(axis=0, keepdims=True, dtype=np.float64))
             controls_of.append(known if n_cells else usual[None, :])
         repeats = n_cells or 1
@@ -359,7 +359,7 @@ class PerturbationMixin(JEPAModel):
         super()._restore(facts)
         if "perturbation" in facts:
             run = self.perturbation_ = PerturbationRun.from_dict(facts["perturbation"])
-            self._perturbed = self._new_towers(len(run.outside), torch.zeros(len(self.vocabulary)), run.delta_aware)
+            self._perturbed = self._new_module(len(run.outside), torch.zeros(len(self.vocabulary)), run.delta_aware)
 
 
 def _why_outside(
@@ -387,7 +387,7 @@ def without_perturbation(
 @torch.inference_mode()
 @float32_default()
 def _predict(
-    towers: PerturbationTowers, source: PerturbedSource, cells: np.ndarray, perturbed: np.ndarray, batch_size: int
+    module: PerturbationJEPAModule, source: PerturbedSource, cells: np.ndarray, perturbed: np.ndarray, batch_size: int
 ) -> np.ndarray:
     """Return ``(n_cells, n_vocabulary)`` predicted expression; genes that were not measured are 0."""
     marks, n = torch.from_numpy(perturbed), source.n_vocabulary
@@ -397,7 +397,7 @@ def _predict(
         inside[group.cpu()] = True
         for start in range(0, len(cells), batch_size):
             batch = source.to_predict(torch.from_numpy(cells[start : start + batch_size]), marks, group)
-            found, genes, rows = (x.cpu() for x in (towers.predict(batch), batch.genes, batch.sequences))
+            found, genes, rows = (x.cpu() for x in (module.predict(batch), batch.genes, batch.sequences))
             kept = inside[genes.clamp_max(n)]  # a perturbed gene is in every group and belongs to one
             out[start + rows[kept], genes[kept]] = found[kept]
     return out.numpy()

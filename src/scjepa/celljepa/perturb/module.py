@@ -17,7 +17,7 @@ from scjepa.celljepa.distances import as_target, cosine_distance
 from scjepa.celljepa.encoder import CellEmbedding, CellEncoder
 from scjepa.celljepa.heads import ValueHead
 from scjepa.nn.embedding import ValueProduct
-from scjepa.nn.jepa import Towers
+from scjepa.nn.jepa import JEPAModule
 from scjepa.nn.losses import ObjectiveOutput
 from scjepa.nn.terms import PooledHead
 
@@ -185,7 +185,7 @@ def relative_error(found: Tensor, wanted: Tensor, rows: Tensor, n_rows: int) -> 
     return (error[changes] / size[changes]).mean()
 
 
-class PerturbationTowers(Towers):
+class PerturbationJEPAModule(JEPAModule):
     """What predicts perturbed cells: an encoder, a frozen teacher, and the heads. Both begin as a pretrained encoder.
 
     Parameters
@@ -238,4 +238,4 @@ class PerturbationTowers(Towers):
 
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return the ``<cls>`` of cells as they are, ``(B, width)`` float32: what the monitor reads."""
-        return self.tower(encoder)(batch)[0].float()
+        return self.encoder(encoder)(batch)[0].float()
