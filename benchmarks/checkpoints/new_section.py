@@ -147,7 +147,7 @@ def query_embeddings(model: scjepa.STJEPA, v1: AnnData, new: AnnData, shared: li
 
 def query(seed: int, steps: int, preset: str) -> pd.DataFrame:
     """Carry layers of V1 to osmFISH by a model that was trained on V1 alone."""
-    v1, new = (with_graph(scjepa.datasets.load(name)) for name in ("V1", "osmFISH"))
+    v1, new = (with_graph(scjepa.datasets.load(SETS[name][0])) for name in ("V1", "osmFISH"))
     shared = [gene for gene in v1.var_names if gene in set(new.var_names)]
     labels, truth = (adata.obs["region_harmonised"].astype(str).to_numpy() for adata in (v1, new))
     scored = np.isin(truth, np.setdiff1d(labels, ["unlabelled"]))

@@ -33,10 +33,10 @@ from records import append, commit, done
 from sets import load_labelled
 
 import scjepa
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa.benchmark import neighborhood_pca
 from scjepa.benchmark.methods import run_method
 from scjepa.metrics import ari, nmi
-from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 
 CHOOSING = ("V1", "mPFC", "DLPFC-151673", "DLPFC-151675")
 REPORTED = ("osmFISH", "osmFISH-second", "smFISH", "DLPFC-151674", "DLPFC-151676", "HER2", "bulb")

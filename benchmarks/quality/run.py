@@ -31,8 +31,8 @@ from recipes import RECIPES
 from records import append, commit, done
 from sets import REAL, SETS, load_set
 
-from scjepa.metrics import ari, nmi
 from scjepa._core.leiden import EmbeddingGraph
+from scjepa.metrics import ari, nmi
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path.home() / ".cache" / "scjepa" / "quality"

@@ -35,15 +35,16 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
+from sets import FILES
 from spots import transcriptome
 
 import scjepa
 from scjepa import datasets
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import nmi
 from scjepa.stjepa.config import TokenConfig
 from scjepa.tl import PredictiveComponents, aggregate, standardize
-from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa.tokens import (
     NORMALIZATIONS,
     TokenTable,
@@ -135,7 +136,7 @@ def load(name: str) -> AnnData:
         adata = adata[adata.obs["section"].astype(str).str.contains(section)].copy()
         adata.obs["section"] = adata.obs["section"].cat.remove_unused_categories()
     else:
-        adata = datasets.load(name)
+        adata = datasets.load(FILES.get(name, name))
     k = 6 if name.startswith("DLPFC") else 10
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

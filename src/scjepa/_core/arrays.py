@@ -105,3 +105,10 @@ def positive(axes: np.ndarray) -> np.ndarray:
     """Return axes (columns) whose loading of largest size is positive."""
     largest = np.abs(axes).argmax(axis=0)
     return axes * np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1.0, 1.0)
+
+
+def first_components(values: np.ndarray) -> np.ndarray:
+    """Return two principal components; the second of an embedding of one dimension is 0."""
+    centered = (values - values.mean(axis=0)).astype(np.float64)
+    found = principal_components(centered, 2)
+    return np.pad(found, [(0, 0), (0, 2 - found.shape[1])])

@@ -155,7 +155,7 @@ def _require_numbers(dtype: np.dtype) -> None:
         raise TypeError(f"Counts must be real numbers, found dtype {dtype}. Pass raw counts, e.g. layer='counts'.")
 
 
-def log_normalized(counts: Any, target_sum: float, sizes: np.ndarray | None = None) -> sparse.csr_array:
+def log_normalized(counts: Any, target_sum: float | None, sizes: np.ndarray | None = None) -> sparse.csr_array:
     """Return log(1 + count / size · target_sum) of counts in CSR, float32; a cell of size 0 stays 0.
 
     Parameters
@@ -163,15 +163,39 @@ def log_normalized(counts: Any, target_sum: float, sizes: np.ndarray | None = No
     counts
         Cells × genes, CSR; not changed.
     target_sum
-        Size to which cells are scaled.
+        Size to which cells are scaled; ``None``: the median of those of cells that have counts.
     sizes
         ``(n_cells,)`` size of each cell; ``None``: its sum of counts.
     """
     if sizes is None:
         sizes = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    if target_sum is None:
+        target_sum = float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0
     scale = np.divide(target_sum, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
     values = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr)))
     return sparse.csr_array((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
+
+
+def log_normalized_cells(
+    adata: AnnData, layer: str | None, target_sum: float | None = None, cells: np.ndarray | None = None
+) -> AnnData:
+    """Return a new AnnData with :func:`log_normalized` counts in ``X``, checked, and the names of the genes.
+
+    Parameters
+    ----------
+    layer
+        Layer of raw counts; ``None``: ``X``.
+    target_sum
+        Size to which cells are scaled; ``None``: the median.
+    cells
+        ``(n_cells,)`` bool, which to keep; ``None``: all.
+    """
+    import pandas as pd
+    from anndata import AnnData
+
+    counts = read_counts(counts_of(adata, layer), cells=cells, check=check_of(adata, layer))
+    values = sparse.csr_matrix(log_normalized(counts, target_sum))
+    return AnnData(values, var=pd.DataFrame(index=adata.var_names.astype(str)))
 
 
 # -- checks --------------------------------------------------------------------------------------------------------

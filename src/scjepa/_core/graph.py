@@ -135,7 +135,8 @@ def refuse_across(
     graph, call
         What the graph is called, and the call that builds it by section.
     """
-    across = np.flatnonzero(sections[row] != sections[col])
+    codes = np.unique(sections, return_inverse=True)[1].astype(np.int32)
+    across = np.flatnonzero(codes[row] != codes[col])
     if len(across):
         one, other = (int(cells[across[0]]) for cells in (row, col))
         raise ValueError(

@@ -10,15 +10,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
+from scjepa._core.leiden import umap_of
 from scjepa._core.palette import palette
 from scjepa.benchmark._readouts import HARMONY
 from scjepa.benchmark._scoring import OWN
 from scjepa.benchmark._store import RunKey, Store
 from scjepa.benchmark._tasks import Task
 from scjepa.metrics import nmi
-from scjepa.pl._embedding import _make_umap
-from scjepa.pl._figure import bare, finish, panels, point_size
-from scjepa.pl._labels import Labels
+from scjepa.pl.figure import bare, finish, panels, point_size
+from scjepa.pl.labels import Labels
 
 _AREA = 5.0
 """Area of a panel in square inches."""
@@ -157,7 +157,7 @@ def umaps(task: Task, found: Sequence[Found], seed: int = 0) -> Figure | None:
     figure, grid = panels(len(colorings), len(shown), size, size + 0.3)
     order = np.random.default_rng(seed).permutation(len(task.labels))
     for column, one in enumerate(shown):
-        xy = _make_umap(np.asarray(one.embedding), 15, seed)
+        xy = umap_of(np.asarray(one.embedding), 15, seed)
         for row, labels in enumerate(colorings):
             ax = grid[row, column]
             labels.draw(ax, xy, order, min(point_size(xy, size, size), 12.0))

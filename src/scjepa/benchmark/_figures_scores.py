@@ -13,7 +13,7 @@ from scjepa._core.palette import SAFE, palette
 from scjepa.benchmark._markdown import HEADINGS
 from scjepa.benchmark._occupancy import LENGTHS, expressed_genes
 from scjepa.benchmark._tasks import Task
-from scjepa.pl._figure import finish, panels
+from scjepa.pl.figure import finish, panels
 
 _MARKERS = "os^Dv<>Ph"
 

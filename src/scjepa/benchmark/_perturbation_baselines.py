@@ -12,7 +12,7 @@ import pandas as pd
 
 from scjepa._core.warn import warn
 from scjepa.perturbation import CONTROL, condition_name, parse_condition
-from scjepa.perturbation._names import named_otherwise
+from scjepa.perturbation.names import named_otherwise
 
 
 def _genes_of(condition: str, panel: pd.Index) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ from scjepa._core.keys import UNLABELLED
 from scjepa.benchmark._graphs import check_graph, complete_graph, graph_of, of_one_kind, with_graph
 from scjepa.benchmark.methods._inputs import column_of, coordinates_of
 from scjepa.datasets import concat
-from scjepa.datasets._local import DESCRIBED
 from scjepa.tokens.counts import CountCheck, read_counts
 from scjepa.tokens.vocabulary import check_names
 
@@ -142,7 +141,7 @@ def _named(data: Data) -> dict[str, AnnData]:
 def _name_of(one: Any, position: int) -> str:
     if isinstance(one, str | PathLike):
         stem = Path(one).stem
-        return (DESCRIBED[stem].short if stem in DESCRIBED else "") or stem
+        return stem
     return f"data {position + 1}"
 
 

@@ -14,13 +14,13 @@ from scipy.spatial import cKDTree
 
 from scjepa._core import keys as _keys
 from scjepa._core.counts import about_nan
+from scjepa._core.features import about_features as told_of_no_genes
+from scjepa._core.features import types_of
 from scjepa.cli._cells import Cells, Where, add_graph, read_cells, refuse_small_sections
 from scjepa.cli._counts import where_counts_are
 from scjepa.cli._files import DataFile, data_files
 from scjepa.cli._join import join, keys_for, panels_of
 from scjepa.cli._report import lines
-from scjepa.datasets._genes import told as told_of_no_genes
-from scjepa.datasets._genes import types_of
 from scjepa.stjepa.config import PRESETS
 from scjepa.tokens.choice import choose, count_spread, describe_tokens, same_by_count
 from scjepa.tokens.counts import iter_rows, keep_entries, totals_of

@@ -15,10 +15,10 @@ from anndata.io import read_elem
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import array_of, text_of
+from scjepa._core.features import types_of
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cli._files import SPATIALDATA, DataFile
 from scjepa.datasets import table_of
-from scjepa.datasets._genes import types_of
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -150,10 +150,8 @@ def _named(methods: Sequence[str]) -> set[str]:
 
 
 def _name(file: Any) -> str:
-    """Return the short name of a data set that the project describes, else the file's own."""
-    from scjepa.datasets._local import DESCRIBED
-
-    return (DESCRIBED[file.name].short if file.name in DESCRIBED else "") or file.name
+    """Return the name of a file of cells."""
+    return str(file.name)
 
 
 def axes_of(ablate: Sequence[str], grids: Sequence[Sequence[str]]) -> dict[Any, list[Any]]:

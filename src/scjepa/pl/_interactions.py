@@ -15,9 +15,9 @@ from scjepa._core.anndata import niches_of, record_of, require_anndata
 from scjepa._core.matching import border_shares
 from scjepa._core.options import unknown_name
 from scjepa._core.palette import MISSING
-from scjepa.pl._figure import finish
-from scjepa.pl._labels import Labels
 from scjepa.pl._matrix import heat_map
+from scjepa.pl.figure import finish
+from scjepa.pl.labels import Labels
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from scjepa._core.palette import MISSING
-from scjepa.pl._labels import scatter
+from scjepa.pl.labels import scatter
 
 VIRIDIS = colormaps["viridis"].with_extremes(bad=MISSING)
 """Dark to light, also for color-blind readers and in print; cells without a number are gray."""

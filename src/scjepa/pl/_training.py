@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from scjepa.pl._figure import finish, grid_shape, panels
+from scjepa.pl.figure import finish, grid_shape, panels
 
 _PANEL = (3.2, 2.4)
 """Width and height of a panel in inches."""

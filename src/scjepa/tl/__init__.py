@@ -10,7 +10,7 @@ from scjepa.tl._aggregate import aggregate
 from scjepa.tl._compare import NicheComparison, compare_niches
 from scjepa.tl._composition import Composition, niche_composition
 from scjepa.tl._confidence import niche_confidence
-from scjepa.tl._find_niches import find_niches
+from scjepa.tl._find_niches import check_niches, find_niches
 from scjepa.tl._gene_modules import gene_modules
 from scjepa.tl._interactions import Interactions, niche_interactions
 from scjepa.tl._markers import niche_markers
@@ -32,6 +32,7 @@ __all__ = [
     "NicheReadout",
     "PredictiveComponents",
     "aggregate",
+    "check_niches",
     "compare_niches",
     "find_niches",
     "gene_modules",

@@ -13,7 +13,7 @@ from scipy import sparse
 from scjepa._core.anndata import as_embedding, counts_of, refuse_adata, require_anndata
 from scjepa._core.arrays import group_codes, positive
 from scjepa._core.counts import TARGET_SUM, CountCheck, check_of, iter_rows, log_normalized, shape_of
-from scjepa.tokens.features import TRANSCRIPTS, kinds_of
+from scjepa._core.features import TRANSCRIPTS, kinds_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -144,24 +144,8 @@ def niche_readout_of(adata: AnnData, key: str = _keys.EMBEDDING_NICHE) -> NicheR
     return NicheReadout.from_dict(noted)
 
 
-def check_readout(adata: AnnData, use_rep: str | Sequence[str] | None, align: str, made: Sequence[str]) -> None:
-    """Raise where :func:`niche_readout` could not be called once the embeddings ``made`` are there.
-
-    Raises
-    ------
-    KeyError, ValueError
-        As :func:`niche_readout`.
-    """
-    from scjepa.tl._niche_estimator import NicheReadout
-
-    refuse_users(adata, "obsm", _keys.EMBEDDING_NICHE)
-    NicheReadout(align=align).check_options()
-    for name in _names(use_rep) if use_rep is not None else ():
-        if name != _keys.EXPRESSION and name not in made:
-            embedding_of(adata, name)
-
-
-def _names(use_rep: str | Sequence[str]) -> list[str]:
+def names_in(use_rep: str | Sequence[str]) -> list[str]:
+    """Return the sources that are named, each once."""
     names = [use_rep] if isinstance(use_rep, str) else list(dict.fromkeys(use_rep))
     if not names:
         raise ValueError("use_rep names nothing: 'X' for the counts, a key of adata.obsm, or several of these.")
@@ -176,7 +160,7 @@ def sources_of(adata: AnnData, use_rep: str | Sequence[str] | None, layer: str |
         without_counts = there and layer is None and adata.X is None
         names = [_keys.EXPRESSION] * (not without_counts) + [_keys.EMBEDDING_CELL] * there
     else:
-        names = _names(use_rep)
+        names = names_in(use_rep)
     return {
         name: Features.of_counts(adata, layer) if name == _keys.EXPRESSION else embedding_of(adata, name)
         for name in names

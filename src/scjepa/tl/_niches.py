@@ -80,7 +80,7 @@ def niches(
         If a cell has a NaN in the embedding, there are fewer cells than niches, an option is out of its range, or
         ``adata.obs`` has a column ``key_added`` that scjepa did not write or whose niches were renamed.
     """
-    check_request(adata, n_niches, key_added)
+    refuse_niches(adata, n_niches, key_added)
     if use_rep is None:
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
     embedding = embedding_of(adata, use_rep)
@@ -105,7 +105,7 @@ def niches(
     )
 
 
-def check_request(adata: AnnData, n_niches: int | None, key: str) -> None:
+def refuse_niches(adata: AnnData, n_niches: int | None, key: str) -> None:
     """Raise where niches could not be found or written: at once, before anything long is done.
 
     Raises

@@ -13,7 +13,7 @@ _SIGNED = ("pearson_residuals", "seurat_v3")
 
 
 _LEAVABLE = ("mitochondrial", "ribosomal", "control probe", "antibody")
-"""Kinds of features that can be left out (:mod:`scjepa.tokens.features`)."""
+"""Kinds of features that can be left out (:mod:`scjepa._core.features`)."""
 
 
 @dataclass(frozen=True)

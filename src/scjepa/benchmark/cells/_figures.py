@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from scjepa._core.leiden import umap_of
 from scjepa._core.palette import SAFE, palette
 from scjepa.benchmark._figures_maps import as_labels
 from scjepa.benchmark.cells._data import TargetCells
 from scjepa.benchmark.cells._markdown import HEADINGS
 from scjepa.benchmark.cells._methods import BATCHES, DROPOUT, FITTED, ZERO_SHOT, place_of, title_of
 from scjepa.benchmark.cells._scoring import PLAIN
-from scjepa.pl._embedding import _make_umap
-from scjepa.pl._figure import bare, finish, panels, point_size
+from scjepa.pl.figure import bare, finish, panels, point_size
 
 Embeddings = Mapping[tuple[str, str], np.ndarray]
 """By method and read-out."""
@@ -93,7 +93,7 @@ def umaps(
     order = np.random.default_rng(seed).permutation(len(target.labels))
     for number, (method, key) in enumerate(first.items()):
         block, column = divmod(number, n_cols)
-        xy = _make_umap(np.asarray(embeddings[key]), 15, seed)
+        xy = umap_of(np.asarray(embeddings[key]), 15, seed)
         for row, labels in enumerate(colorings):
             ax = grid[block * len(colorings) + row, column]
             labels.draw(ax, xy, order, min(point_size(xy, _SIZE, _SIZE), 8.0))

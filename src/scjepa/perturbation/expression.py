@@ -9,7 +9,7 @@ from scipy import sparse
 
 from scjepa._core.anndata import counts_of, missing_key, require_anndata
 from scjepa._core.counts import check_of, iter_rows
-from scjepa._core.counts import log_normalized as log_scaled_rows
+from scjepa._core.counts import log_normalized as log_normalized_rows
 
 
 def cell_sizes(adata: AnnData, layer: str | None = None, size_key: str | None = None) -> np.ndarray:
@@ -113,6 +113,6 @@ def log_normalized(
     parts, check = [], check_of(adata, layer)
     for start, rows in iter_rows(counts):
         check.see(rows, start)
-        parts.append(log_scaled_rows(rows, total, sizes[start : start + rows.shape[0]]))
+        parts.append(log_normalized_rows(rows, total, sizes[start : start + rows.shape[0]]))
     check.tell()
     return sparse.vstack(parts).tocsr() if len(parts) > 1 else parts[0]
