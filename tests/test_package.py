@@ -15,7 +15,6 @@ HEAVY = ("scvi", "scanpy", "squidpy", "anndata", "pandas", "jax", "matplotlib")
 # From the top of the house to its ground: a floor imports only from floors below it.
 FLOORS = [
     "cli",
-    "_demo",
     "benchmark",
     "stjepa",
     "celljepa",

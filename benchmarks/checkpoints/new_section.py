@@ -33,12 +33,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from records import append, commit, done
+from scjepa.benchmark._controls import cell_pca
 
 import scjepa
 from scjepa._core.blocks import spatial_blocks
 from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import neighborhood_pca, section_zscored_pca
-from scjepa.benchmark._controls import cell_pca
 from scjepa.metrics import block_probe, neighbor_agreement
 from scjepa.tl import aggregate, standardize
 
@@ -147,7 +147,9 @@ def query_embeddings(model: scjepa.STJEPA, v1: AnnData, new: AnnData, shared: li
 
 def query(seed: int, steps: int, preset: str) -> pd.DataFrame:
     """Carry layers of V1 to osmFISH by a model that was trained on V1 alone."""
-    v1, new = (with_graph(scjepa.datasets.load(SETS[name][0])) for name in ("V1", "osmFISH"))
+    v1, new = (
+        with_graph(scjepa.datasets.load(name)) for name in ("starmap_visual_cortex", "osmfish_somatosensory_cortex")
+    )
     shared = [gene for gene in v1.var_names if gene in set(new.var_names)]
     labels, truth = (adata.obs["region_harmonised"].astype(str).to_numpy() for adata in (v1, new))
     scored = np.isin(truth, np.setdiff1d(labels, ["unlabelled"]))

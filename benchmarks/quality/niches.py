@@ -30,12 +30,12 @@ from anndata import AnnData
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from records import append, commit, done
+from scjepa.benchmark.methods import run_method
 from sets import load_labelled
 
 import scjepa
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa.benchmark import neighborhood_pca
-from scjepa.benchmark.methods import run_method
 from scjepa.metrics import ari, nmi
 
 CHOOSING = ("V1", "mPFC", "DLPFC-151673", "DLPFC-151675")

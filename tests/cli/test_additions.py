@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 
-from scjepa.cli._additions import Additions, add
-from scjepa.cli._files import data_files
+from scjepa.cli.io import Additions, add, data_files
 
 RNG = np.random.default_rng(0)
 NICHES = pd.Series(pd.Categorical(RNG.choice(["0", "1"], 80)))

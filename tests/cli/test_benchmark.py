@@ -95,7 +95,7 @@ def test_axes_are_read_with_their_types():
     [
         (["benchmark", "--data", "a.h5ad", "--label", "region"], "scjepa.benchmark.run"),
         (["benchmark-cells", "--target", "a.h5ad", "--label", "region"], "scjepa.benchmark.run_cells"),
-        (["demo", "--data", "a.h5ad"], "scjepa._demo.run_demo"),
+        (["demo", "--data", "a.h5ad"], "scjepa.cli.demo.run_demo"),
     ],
     ids=lambda x: x[0] if isinstance(x, list) else "",
 )

@@ -7,9 +7,8 @@ import argparse
 import pandas as pd
 import pytest
 
-from scjepa.cli._command import UsageError
-from scjepa.cli._comparison import method_options, write
-from scjepa.cli._progress import Progress
+from scjepa.cli.comparison import method_options, write
+from scjepa.cli.options import Progress, UsageError
 
 
 def test_options_of_methods_are_numbers_texts_and_parts():

@@ -147,13 +147,13 @@ def test_a_model_that_is_none_is_one_line(data, model, tmp_path, capsys):
 
 WRITES_SLOWLY = """
 import sys, time
-from scjepa.cli import _additions, main
-write = _additions.Additions.write
+from scjepa.cli import io, main
+write = io.Additions.write
 def slowly(self, group):
     write(self, group)
     print("writing", flush=True)
     time.sleep(60)
-_additions.Additions.write = slowly
+io.Additions.write = slowly
 sys.exit(main(sys.argv[1:]))
 """
 

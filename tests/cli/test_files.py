@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from scjepa.cli import main
-from scjepa.cli._files import H5AD, SPATIALDATA, ZARR, data_files
+from scjepa.cli.io import H5AD, SPATIALDATA, ZARR, data_files
 
 
 def test_kinds_names_and_groups(data):

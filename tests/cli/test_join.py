@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scjepa.cli._cells import Where, add_graph, read_cells
-from scjepa.cli._files import data_files
-from scjepa.cli._join import join, keys_for
+from scjepa.cli.cells import Names, add_graph, join, read_cells
+from scjepa.cli.io import data_files
+from scjepa.cli.options import KINDS, Where
 
 
 def write(folder, name: str, genes: str, n: int = 12, sections=None, technologies=None, dense=False, **more):
@@ -31,11 +31,11 @@ def write(folder, name: str, genes: str, n: int = 12, sections=None, technologie
 
 def joined(*paths, where: Where | None = None, k: int = 3):
     where = where or Where()
-    cells = [read_cells(file, where) for file in data_files(paths)]
-    for part in cells:
-        add_graph(part, k)
-    keys = keys_for(cells, where)
-    return join(cells, keys), keys, cells
+    files, names = data_files(paths), Names.of(KINDS["stjepa"], where)
+    cells = [read_cells(file, where, names) for file in files]
+    for file, part in zip(files, cells, strict=True):
+        add_graph(part, file, names, k)
+    return *join(files, cells, names), cells
 
 
 def test_files_of_other_genes_are_joined_by_name(tmp_path):
@@ -76,7 +76,7 @@ def test_columns_of_sections_and_technologies_are_used_where_they_are(tmp_path):
     adata, keys, cells = joined(one, other)
     assert adata.obs["section"].tolist() == [*half, *["other"] * 12]
     assert set(adata.obs["technology"]) == {"T", "other"}
-    edges = cells[0].edges["connectivities"].tocoo()
+    edges = cells[0].obsp["spatial_connectivities"].tocoo()
     assert (np.asarray(edges.row < 6) == (edges.col < 6)).all()
     _, keys, _ = joined(one)
     assert (keys.library_key, keys.technology_key) == ("section", "technology")
@@ -132,9 +132,9 @@ def test_a_graph_in_the_file_is_used(tmp_path):
     ring = sparse.csr_matrix(np.roll(np.eye(12), 1, axis=1))
     graph = {"spatial_connectivities": ring, "spatial_distances": ring * 2.0}
     _, _, cells = joined(write(tmp_path, "one", "ab", obsp=graph))
-    assert (cells[0].edges["connectivities"] != ring).nnz == 0
+    assert (cells[0].obsp["spatial_connectivities"] != ring).nnz == 0
     file = data_files([tmp_path / "one.h5ad"])[0]
-    assert read_cells(file, Where(), use_graph=False).edges == {}
+    assert not read_cells(file, Where(), Names.of(KINDS["stjepa"], Where()), use_graph=False).obsp
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_files_that_do_not_go_together_are_told(tmp_path):
 
 def test_spatialdata_gives_centroids_and_regions(data):
     adata, keys, cells = joined(data / "s.zarr")
-    assert cells[0].coordinates.shape == (80, 2)
-    assert np.isfinite(cells[0].coordinates).all()
+    assert cells[0].obsm["spatial"].shape == (80, 2)
+    assert np.isfinite(cells[0].obsm["spatial"]).all()
     assert keys.library_key is None
     assert adata.shape == (80, 30)

@@ -11,9 +11,10 @@ import pytest
 from anndata import AnnData
 
 from scjepa import __version__
+from scjepa._core.squidpy import graph_call
 from scjepa.cli import COMMANDS, Command, UsageError, main
 
-NAMES = ["info", "fit", "embed", "niches", "benchmark", "benchmark-cells", "demo"]
+NAMES = ["info", "fit", "embed", "niches", "annotate", "benchmark", "benchmark-cells", "demo"]
 
 
 def test_the_commands_are_those_of_the_registry(capsys):
@@ -93,7 +94,7 @@ def fails_with(error: BaseException) -> Command:
     ids=lambda x: type(x).__name__ if isinstance(x, BaseException) else None,
 )
 def test_errors_are_one_line_and_their_own_exit_code(monkeypatch, capsys, error, code, line):
-    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (fails_with(error),))
+    monkeypatch.setattr("scjepa.cli.program.COMMANDS", (fails_with(error),))
     assert main(["go"]) == code
     streams = capsys.readouterr()
     assert streams.err == f"{line}\n"
@@ -101,7 +102,7 @@ def test_errors_are_one_line_and_their_own_exit_code(monkeypatch, capsys, error,
 
 
 def test_wrong_usage_that_argparse_cannot_see_is_exit_code_2(monkeypatch, capsys):
-    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (fails_with(UsageError("Give one or the other.")),))
+    monkeypatch.setattr("scjepa.cli.program.COMMANDS", (fails_with(UsageError("Give one or the other.")),))
     assert main(["go"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "usage: scjepa go [-h] [-q] [--debug]",
@@ -121,13 +122,13 @@ def test_who_stops_reading_is_told_nothing(tmp_path):
 
 
 def test_faults_of_the_program_keep_their_traceback(monkeypatch):
-    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (fails_with(RuntimeError("a fault")),))
+    monkeypatch.setattr("scjepa.cli.program.COMMANDS", (fails_with(RuntimeError("a fault")),))
     with pytest.raises(RuntimeError, match="a fault"):
         main(["go"])
 
 
 def test_debug_shows_the_traceback_of_a_users_error(monkeypatch, capsys):
-    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (fails_with(ValueError("counts are negative")),))
+    monkeypatch.setattr("scjepa.cli.program.COMMANDS", (fails_with(ValueError("counts are negative")),))
     assert main(["go", "--debug"]) == 1
     shown = capsys.readouterr().err
     assert "Traceback" in shown
@@ -142,20 +143,17 @@ def test_warnings_are_one_line_each_and_the_filters_are_left_as_they_were(monkey
 
     before, show = list(warnings.filters), warnings.showwarning
     command = Command("go", "go", "Go.", ("scjepa go",), lambda parser: None, run)
-    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (command,))
+    monkeypatch.setattr("scjepa.cli.program.COMMANDS", (command,))
     assert main(["go"]) == 0
     assert capsys.readouterr().err == "scjepa: warning: some genes are unknown\n"
     assert (list(warnings.filters), warnings.showwarning) == (before, show)
 
 
-def test_help_is_fast_and_loads_nothing_heavy():
+def test_help_loads_nothing_heavy():
     heavy = ("torch", "anndata", "scanpy", "squidpy", "scvi", "pandas", "scipy", "h5py", "zarr", "matplotlib")
     code = f"import sys, scjepa.cli as c; c.build_parser(); print([m for m in {heavy!r} if m in sys.modules])"
-    before = os.times()
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-    after = os.times()
-    assert after.children_user - before.children_user < 1.0  # 0.1 s
 
 
 def test_the_installed_program_runs(tmp_path):
@@ -172,16 +170,15 @@ def test_the_installed_program_runs(tmp_path):
 def test_messages_that_name_python_calls_are_given_the_options_that_there_are(monkeypatch, capsys):
     def run(options):
         warnings.warn("Name raw counts: setup_anndata(adata, layer='counts').", UserWarning, stacklevel=1)
-        raise ValueError("Rebuild it: sq.gr.spatial_neighbors_knn(adata). Or name another: key_added=.")
+        raise ValueError(f"Rebuild it: {graph_call()}. Or name another: key_added=.")
 
     def add_options(parser):
         parser.add_argument("--layer")
         parser.add_argument("--rebuild-graph", action="store_true")
 
-    monkeypatch.setattr("scjepa.cli._main.COMMANDS", (Command("go", "go", "Go.", ("scjepa go",), add_options, run),))
+    monkeypatch.setattr("scjepa.cli.program.COMMANDS", (Command("go", "go", "Go.", ("scjepa go",), add_options, run),))
     assert main(["go"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "scjepa: warning: Name raw counts: setup_anndata(adata, layer='counts'). On the command line: --layer.",
-        "scjepa: Rebuild it: sq.gr.spatial_neighbors_knn(adata). Or name another: key_added=. "
-        "On the command line: --rebuild-graph.",
+        f"scjepa: Rebuild it: {graph_call()}. Or name another: key_added=. On the command line: --rebuild-graph.",
     ]

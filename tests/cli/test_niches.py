@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Literal, get_type_hints
 
 import anndata as ad
 import numpy as np
@@ -55,13 +56,14 @@ def test_niches_of_one_file_are_those_of_python(embedded, tmp_path, capsys):
 def test_niches_of_several_files_are_found_together(embedded, tmp_path):
     files = embedded / "a.h5ad", embedded / "b.zarr"
     out, picture = tmp_path / "out", tmp_path / "map.png"
-    words = ["--readout", "plain", "--resolution", 0.5, "--standardize-by", "section", "--key", "domain"]
+    words = ["--readout", "plain", "--resolution", 0.5, "--standardize-by", "section", "--key-added", "domain"]
     assert niches(*files, *words, "--out", out, "--map", picture, "--reference", "region", "--unit", "µm") == 0
     one, other = ad.read_h5ad(out / "a.h5ad"), ad.read_zarr(out / "b.zarr")
     both = ad.concat([one, other], index_unique="-", keys=["a", "b"], label="section")
     expected = both.copy()
     del expected.obs["domain"]
-    scjepa.tl.niches(expected, resolution=0.5, standardize_by="section", key_added="domain")
+    scjepa.tl.standardize(expected, library_key="section")
+    scjepa.tl.niches(expected, "X_stjepa_standardized", resolution=0.5, key_added="domain")
     assert both.obs["domain"].astype(str).tolist() == expected.obs["domain"].astype(str).tolist()
     assert list(one.obs["domain"].cat.categories) == list(other.obs["domain"].cat.categories)
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -214,12 +216,13 @@ def test_standardizing_by_no_column_aligns_nothing(embedded, tmp_path):
 
 def test_options_of_niches_are_those_of_python():
     from scjepa._core.options import AUTO
-    from scjepa.cli import niches as command
+    from scjepa.cli.niches import Readout
     from scjepa.tl._covariance import ALIGNMENTS
     from scjepa.tl._surroundings import MAX_RINGS
 
-    assert command.ALIGNMENTS == (AUTO, *ALIGNMENTS)
-    assert command.MAX_RINGS == MAX_RINGS
+    hints = get_type_hints(Readout)
+    assert hints["align"] == Literal[(AUTO, *ALIGNMENTS)] | None
+    assert hints["rings"] == Literal[tuple(range(MAX_RINGS + 1))] | None
 
 
 def test_niches_are_written_anew_but_never_over_a_column_of_the_user(embedded, tmp_path, capsys):
@@ -231,7 +234,7 @@ def test_niches_are_written_anew_but_never_over_a_column_of_the_user(embedded, t
     assert ad.read_h5ad(path).obs["niche"].nunique() == 4
     capsys.readouterr()
     before = path.read_bytes()
-    assert niches(path, "--n-niches", 2, "--overwrite", "--key", "region") == 1
+    assert niches(path, "--n-niches", 2, "--overwrite", "--key-added", "region") == 1
     assert "already has" in capsys.readouterr().err
     assert path.read_bytes() == before
 
@@ -239,7 +242,7 @@ def test_niches_are_written_anew_but_never_over_a_column_of_the_user(embedded, t
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--n-niches", "2", "--resolution", "1"], 2, "not allowed with"),
+        (["--n-niches", "2", "--resolution", "1"], 2, "not both"),
         (["--n-niches", "0"], 2, "whole number of at least 1"),
         (["--map", "map.txt"], 2, "pictures end in .png"),
         (["--unit", "µm"], 2, "name it with --map"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from scjepa import PRESETS
 from scjepa.cli import UsageError
-from scjepa.cli._options import changes_of, configuration, positive, value_of
+from scjepa.cli.options import changes_of, configuration, positive, value_of
 
 
 def test_changes_reach_the_configuration_with_their_types():

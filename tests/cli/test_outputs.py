@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from scjepa.cli import UsageError
-from scjepa.cli._files import H5AD, SPATIALDATA, ZARR, DataFile
-from scjepa.cli._outputs import drafted, is_input, kind_at, plan
+from scjepa.cli.io import H5AD, SPATIALDATA, ZARR, DataFile, drafted, is_input, kind_at, plan
 
 A, B = DataFile(Path("in/a.h5ad"), H5AD, "a"), DataFile(Path("in/b.zarr"), ZARR, "b")
 S = DataFile(Path("in/s.zarr"), SPATIALDATA, "s", "table")
@@ -55,7 +54,7 @@ def test_results_go_to_a_file_a_folder_or_the_inputs(tmp_path):
     assert plan([A, B, S], out, False) == [out / "a.h5ad", out / "b.zarr", out / "s.zarr"]
     assert plan([A, S], out, False, ".h5ad") == [out / "a.h5ad", out / "s.h5ad"]
     assert plan([A, B], None, True) == [A.path, B.path]
-    assert plan([A], out / "x.npy", False, tables=True) == [out / "x.npy"]
+    assert plan([A], out / "x.npy", False, tables=(".npy", ".csv")) == [out / "x.npy"]
     (tmp_path / "results.v1").mkdir()
     assert plan([A], tmp_path / "results.v1", False) == [tmp_path / "results.v1" / "a.h5ad"]
     (tmp_path / "folder.zarr").mkdir()
@@ -78,9 +77,9 @@ def test_what_cannot_be_written_is_wrong_usage(tmp_path, files, out, message):
 
 def test_formats_that_contradict_each_other_are_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="contradict"):
-        plan([A], tmp_path / "x.h5ad", False, ".csv", tables=True)
+        plan([A], tmp_path / "x.h5ad", False, ".csv", tables=(".npy", ".csv"))
     with pytest.raises(UsageError, match="--format goes with --out"):
-        plan([A], None, True, ".csv", tables=True)
+        plan([A], None, True, ".csv", tables=(".npy", ".csv"))
 
 
 def test_nothing_is_replaced_unasked(tmp_path):

@@ -22,6 +22,9 @@ EMBEDDING_NICHE: Final = "X_stjepa_niche"
 PREDICTIVE: Final = "X_predictive"
 """``obsm`` and ``varm`` key of what :func:`scjepa.tl.predictive_components` writes."""
 
+EMBEDDING_GENE: Final = "X_stjepa_gene"
+"""``varm`` key of gene embeddings."""
+
 EXPRESSION: Final = "X"
 """Source of a read-out that is raw counts, as scanpy calls them; any other is an embedding."""
 

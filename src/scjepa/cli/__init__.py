@@ -1,9 +1,8 @@
-"""The command line: ``scjepa info | fit | embed | niches | benchmark | demo``, files in and files out."""
+"""The command line: ``scjepa info | fit | embed | niches | annotate | benchmark | demo``, files in and files out."""
 
 from __future__ import annotations
 
-from scjepa.cli._command import Command, UsageError
-from scjepa.cli._main import build_parser, main
-from scjepa.cli._registry import COMMANDS
+from scjepa.cli.options import Command, UsageError
+from scjepa.cli.program import COMMANDS, build_parser, main
 
 __all__ = ["COMMANDS", "Command", "UsageError", "build_parser", "main"]

@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from scjepa._core.options import unknown_name
-from scjepa.cli import _comparison
-from scjepa.cli._command import Command, UsageError
-from scjepa.cli._options import ACCELERATORS, add_table, positive, value_of
-from scjepa.cli._progress import Progress, stopped_with
+from scjepa.cli import comparison
+from scjepa.cli.options import (
+    ACCELERATORS,
+    Command,
+    Progress,
+    UsageError,
+    add_table,
+    positive,
+    stopped_with,
+    value_of,
+)
 from scjepa.stjepa.config import PRESETS, STJEPAConfig
 
 TASKS = ("auto", "within", "sections", "technologies")
@@ -30,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="cells with raw counts and coordinates: .h5ad, .zarr (AnnData) or a SpatialData store",
     )
-    _comparison.add_out(parser)
+    comparison.add_out(parser)
     group = parser.add_argument_group("where things are in the files")
     group.add_argument(
         "--label",
@@ -46,19 +53,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--layer", help="layer of raw counts (default: X)")
     add_table(group)
     group = parser.add_argument_group("what is compared")
-    _comparison.add_methods(group, "controls, peers", "scjepa.benchmark.METHODS")
-    _comparison.add_tasks(
+    comparison.add_methods(group, "controls, peers", "scjepa.benchmark.METHODS")
+    comparison.add_tasks(
         group,
         TASKS,
         "within: each section by itself; sections: those of a technology together; technologies: all together, "
         "trained on full panels and embedded by shared genes; auto: each technology by itself, and all together where "
         "there are several",
     )
-    _comparison.add_seeds(group)
+    comparison.add_seeds(group)
     group.add_argument(
         "--preset", default="base", choices=list(PRESETS), help="preset of ST-JEPA and its controls (default: base)"
     )
-    _comparison.add_method_options(
+    comparison.add_method_options(
         group, "novae_zero_shot.weights=FOLDER, novae.settings=tutorial or stjepa.training.max_steps=200"
     )
     group.add_argument("--accelerator", default="auto", choices=ACCELERATORS, help="device of ST-JEPA (default: auto)")
@@ -104,16 +111,16 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "aligned_niche, aligned_niche+X: with one covariance in all sections; any of them followed by Harmony: "
         "hops+harmony (default: plain z30 hops niche niche+X)",
     )
-    _comparison.add_no_figures(group)
+    comparison.add_no_figures(group)
 
 
 def run(options: argparse.Namespace) -> None:
     """Compare, and write tables and figures."""
-    from scjepa.cli._files import data_files
+    from scjepa.cli.io import data_files
 
     progress = Progress(options)
     axes = axes_of(options.ablate, options.grid)
-    chosen = _comparison.method_options(options.option)
+    chosen = comparison.method_options(options.option)
     files = data_files(options.data, options.table)
 
     from scjepa.benchmark import Scoring
@@ -121,8 +128,8 @@ def run(options: argparse.Namespace) -> None:
 
     if axes or "stjepa" in _named(options.methods):
         chosen.setdefault("stjepa", {})["accelerator"] = options.accelerator
-    data = {(name := _name(file)): _comparison.read(file, name, progress) for file in files}
-    with stopped_with(_comparison.STOPPED):
+    data = {(name := _name(file)): comparison.read(file, name, progress) for file in files}
+    with stopped_with(comparison.STOPPED):
         results = compare(
             data,
             label=options.label,
@@ -140,7 +147,7 @@ def run(options: argparse.Namespace) -> None:
             timeout=options.timeout,
             say=progress.step,
         )
-    _comparison.write(results, options, progress, "table1.md")
+    comparison.write(results, options, progress, "table1.md")
 
 
 def _named(methods: Sequence[str]) -> set[str]:

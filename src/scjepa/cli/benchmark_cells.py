@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig
-from scjepa.cli import _comparison
-from scjepa.cli._command import Command, UsageError
-from scjepa.cli._options import add_accelerator, add_table, changes_of, positive
-from scjepa.cli._progress import Progress, stopped_with
+from scjepa.cli import comparison
+from scjepa.cli.options import (
+    Command,
+    Progress,
+    UsageError,
+    add_accelerator,
+    add_table,
+    changes_of,
+    positive,
+    stopped_with,
+)
 
 OWN = "own"
 """Value of an option that leaves a model as it is."""
@@ -36,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="cells to pretrain on, joined by gene name; their labels are not read (default: those of the target, "
         "without labels)",
     )
-    _comparison.add_out(parser)
+    comparison.add_out(parser)
     parser.add_argument(
         "--models",
         type=Path,
@@ -55,15 +62,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--layer", help="layer of raw counts, in every file (default: X)")
     add_table(group)
     group = parser.add_argument_group("what is compared")
-    _comparison.add_methods(group, "models, fitted", "scjepa.benchmark.CELL_METHODS")
-    _comparison.add_tasks(
+    comparison.add_methods(group, "models, fitted", "scjepa.benchmark.CELL_METHODS")
+    comparison.add_tasks(
         group,
         TASKS,
         "zero_shot: AvgBIO of the embedding; dropout: the same cells with fewer molecules; batches: the suite of "
         "scib-metrics; finetune: labels of cells that fine-tuning has not seen; auto: all, batches where --batch is "
         "given",
     )
-    _comparison.add_seeds(group)
+    comparison.add_seeds(group)
     group.add_argument(
         "--preset",
         default="demo",
@@ -78,7 +85,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="change an option of that preset, such as objective.target_norm=batch; may be given several times. "
         "Parts: tokens, encoder, masking, objective, training",
     )
-    _comparison.add_method_options(group, "scvi.max_epochs=50 or modules.modules=hallmark.gmt")
+    comparison.add_method_options(group, "scvi.max_epochs=50 or modules.modules=hallmark.gmt")
     group.add_argument(
         "--max-steps", type=positive, metavar="N", help="steps of pretraining of every model (default: its preset's)"
     )
@@ -130,30 +137,30 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         choices=("spread", "top", OWN),
         help="which: as if drawn once for all cells, those of most counts, or as its preset says (default: spread)",
     )
-    _comparison.add_no_figures(group)
+    comparison.add_no_figures(group)
 
 
 def run(options: argparse.Namespace) -> None:
     """Compare, and write the table and figures."""
-    from scjepa.cli._files import data_files
+    from scjepa.cli.io import data_files
 
     progress = Progress(options)
     changes = _changes(options.set)
-    chosen = _comparison.method_options(options.option)
+    chosen = comparison.method_options(options.option)
     (target,) = data_files([options.target], options.table)
     corpus = data_files(options.pretrain, options.table) if options.pretrain else []
 
     from scjepa.benchmark import CellScoring, CellTraining, run_cells
 
-    data = {file.name: _comparison.read(file, file.name, progress) for file in corpus}
+    data = {file.name: comparison.read(file, file.name, progress) for file in corpus}
     given: dict[str, Any] = {} if options.resolutions is None else {"resolutions": tuple(options.resolutions)}
     given.update(readouts=tuple(options.readouts), fractions=tuple(options.fractions))
     training = CellTraining(
         options.preset, changes, options.max_steps, options.finetune_epochs, options.accelerator, options.models
     )
-    with stopped_with(_comparison.STOPPED):
+    with stopped_with(comparison.STOPPED):
         results = run_cells(
-            {target.name: _comparison.read(target, target.name, progress)},
+            {target.name: comparison.read(target, target.name, progress)},
             label=options.label,
             pretrain=data or None,
             batch=options.batch,
@@ -168,7 +175,7 @@ def run(options: argparse.Namespace) -> None:
             out=options.out,
             say=progress.step,
         )
-    _comparison.write(results, options, progress, "table.md")
+    comparison.write(results, options, progress, "table.md")
 
 
 def _changes(texts: list[str]) -> dict[str, dict[str, Any]]:

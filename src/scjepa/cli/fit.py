@@ -1,223 +1,344 @@
-"""``scjepa fit``: files of cells in, a trained model out."""
+"""``scjepa fit``: train ST-JEPA or Cell-JEPA on files of cells and save the model.
+
+Train a model on the cells of one or several files: ST-JEPA on cells in tissue, which have coordinates, Cell-JEPA on
+dissociated cells. Files may hold different genes: cells are joined by gene name, and for ST-JEPA which genes each
+technology measured is kept. The spatial graph in a file is used; where there is none, squidpy builds it within each
+section. One device is used, also where there are several; in Python, model.train(devices=...) takes more. The model's
+folder is printed on stdout.
+
+    scjepa fit section.h5ad --out model
+    scjepa fit mouse1.h5ad mouse2.h5ad --out model --preset demo --steps 600
+    scjepa fit xenium.zarr merfish.h5ad --out model --layer counts --library-key sample
+    scjepa fit *.h5ad --out model --encoder.n-layers 3 --set training.learning_rate=3e-4
+    scjepa fit new.h5ad --from mouse-brain-small --out tuned --steps 300
+    scjepa fit *.h5ad --out model --checkpoint-dir state --resume
+    scjepa fit blood.h5ad --model celljepa --labels-key cell_type --finetune --out annotator
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from scjepa.cli._command import Command, UsageError
-from scjepa.cli._options import add_accelerator, add_files, add_where, changes_of, configuration, positive
-from scjepa.cli._progress import Progress, stopped_with, written
-from scjepa.stjepa.config import PRESETS, STJEPAConfig
+from scjepa.cli import options as shared
+from scjepa.cli.options import Folder, Positive
 
 if TYPE_CHECKING:
-    from scjepa.cli._cells import Cells, Where
+    from anndata import AnnData
+
+    from scjepa.cli.cells import Names, SavedModel
+
+RUN_FILE, STATE_FILE, END_FILE = "run.json", "last.ckpt", "finished.json"
+"""What is trained in a folder of states, the state, and where the model of a run that has ended is."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``scjepa fit``."""
-    add_files(parser, "cells with raw counts and coordinates, one section or several to a file")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the model")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
-    group = parser.add_argument_group("model and training")
-    group.add_argument("--preset", choices=list(PRESETS), help="size and recipe (default: base)")
-    group.add_argument(
-        "--from",
-        dest="start",
-        metavar="MODEL",
-        help="fine-tune this saved model or checkpoint, instead of starting from a --preset",
-    )
-    group.add_argument(
-        "--freeze",
-        choices=["none", "encoder"],
-        help="with --from, what stays as it is; encoder: only genes and technologies that are new to it learn "
-        "(default: none)",
-    )
-    group.add_argument("--steps", type=positive, metavar="N", help="optimizer steps (default: the preset's)")
-    group.add_argument("--epochs", type=positive, metavar="N", help="passes over the cells, instead of --steps")
-    group.add_argument("--batch-size", type=positive, metavar="N", help="neighborhoods a step (default: the preset's)")
-    group.add_argument(
-        "--n-neighbors",
-        type=positive,
-        metavar="K",
-        help="neighbors of each cell, in the model and in the graph that is built where a file has none "
-        "(default: the preset's, 10)",
-    )
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of weights, batches and masks (default: 0)"
-    )
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PART.OPTION=VALUE",
-        help="change an option of the preset, such as encoder.n_layers=3; may be given several times. "
-        "Parts: tokens, encoder, masking, objective, training",
-    )
-    add_accelerator(group)
-    add_where(parser)
-    group = parser.add_argument_group("long runs")
-    group.add_argument("--checkpoint-dir", type=Path, metavar="FOLDER", help="keep the state of training there")
-    group.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps between two states (default: 100)")
-    group.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the state in --checkpoint-dir; a fresh start where none is; nothing where the run has ended",
-    )
+@dataclass(frozen=True)
+class Saving:
+    """Where the model goes.
+
+    Parameters
+    ----------
+    out
+        Folder for the model.
+    overwrite
+        Replace a model that is there.
+    """
+
+    out: Folder = field(metadata={"required": True})
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """Model and training.
+
+    Parameters
+    ----------
+    model
+        stjepa: cells and their neighborhoods in tissue; celljepa: dissociated cells. Default: stjepa, or that of
+        --from.
+    preset
+        Size and recipe. Default: base.
+    start
+        Fine-tune this saved model or checkpoint, instead of starting from a --preset.
+    freeze
+        With --from, what stays as it is; encoder: only genes and technologies that are new to it learn. Default: none.
+    finetune
+        celljepa: fine-tune on the labels of --labels-key, after training, or with --from instead of it.
+    modules
+        celljepa: file of the gene modules that --preset modules has for tokens.
+    steps
+        Optimizer steps. Default: the preset's.
+    epochs
+        Passes over the cells, instead of --steps.
+    batch_size
+        Neighborhoods, or cells, a step. Default: the preset's.
+    n_neighbors
+        stjepa: neighbors of each cell, in the model and in the graph that is built where a file has none. Default: the
+        preset's, 10.
+    seed
+        Seed of weights, batches and masks.
+    accelerator
+        Device; auto: the best there is.
+    """
+
+    model: Literal["stjepa", "celljepa"] | None = None
+    preset: str | None = field(default=None, metadata={"choices": shared.ALL_PRESETS})
+    start: shared.Saved | None = field(default=None, metadata={"flag": "--from"})
+    freeze: Literal["none", "encoder"] | None = None
+    finetune: bool = False
+    modules: Annotated[str, "GMT"] | None = None
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    batch_size: Positive | None = None
+    n_neighbors: Positive | None = None
+    seed: int = 0
+    accelerator: shared.Accelerator = "auto"
+
+
+@dataclass(frozen=True)
+class LongRuns:
+    """Long runs.
+
+    Parameters
+    ----------
+    checkpoint_dir
+        Keep the state of training there.
+    checkpoint_every
+        Steps between two states. Default: 100.
+    resume
+        Go on from the state in --checkpoint-dir; a fresh start where none is; nothing where the run has ended.
+    """
+
+    checkpoint_dir: Folder | None = None
+    checkpoint_every: Positive | None = None
+    resume: bool = False
 
 
 def run(options: argparse.Namespace) -> None:
     """Read, train, save."""
-    from scjepa.cli._state import claim, finish, is_finished
-
     _check_usage(options)
+    saved, kind, config = _model_of(options)
     # A pipeline that is run again resumes what has ended too: there is nothing left to do, which is no error.
-    ended = options.resume and not options.overwrite and is_finished(options.checkpoint_dir, options.out)
+    ended = options.resume and not options.overwrite and _has_ended(options.checkpoint_dir, options.out)
     if not ended:
         _check_out(options.out, options.overwrite)
-
-    from scjepa.cli._cells import Where
-    from scjepa.cli._join import join, keys_for
-    from scjepa.stjepa.model import STJEPA
-
-    progress = Progress(options)
-    config = _config(options)
-    where = Where.of(options)
-    cells = _read(options, where, config.tokens.n_neighbors, progress)
-    keys = keys_for(cells, where)
-    adata = join(cells, keys)
+    progress = shared.Progress(options)
+    adata, keys, marks = _read(options, kind, config, progress)
     if options.checkpoint_dir is not None:
-        names = ("start", "freeze", "steps", "epochs", "batch_size", "seed", "set")
-        claim(
-            options.checkpoint_dir,
-            resume=options.resume,
-            model=config.to_dict(),
-            training={name: getattr(options, name) for name in names},
-            data=[[part.file.name, len(part.names), len(part.genes), _mark(part)] for part in cells],
-        )
+        _claim(options, config.to_dict(), marks)
     if ended:
         progress.step(f"this run has ended; its model is in {options.out}")
-        return written(options.out)
-    STJEPA.setup_anndata(adata, **keys.to_dict())
-    if options.start:
-        how = {"freeze": options.freeze or "none", "seed": options.seed, "accelerator": options.accelerator}
-        model = STJEPA.from_pretrained(options.start, adata, **how)
-    else:
-        model = STJEPA(adata, preset=config, seed=options.seed)
+        return shared.written(options.out)
+    model = _made(options, saved, kind, config, adata, keys)
     progress.step("training")
     shown = repr(model)
     # Its first line tells who types Python to call model.train(), which is what comes next here.
     progress.note(shown if model.is_trained_ else shown.split("\n", 1)[1])
-    _train(model, options)
+    _train(model, options, kind)
     progress.note(str(model.diagnose()))
     model.save(options.out, overwrite=options.overwrite)
     if options.checkpoint_dir is not None:
-        finish(options.checkpoint_dir, options.out)
+        _note(options.checkpoint_dir / END_FILE, _end(options.out))
     progress.step(f"saved the model to {options.out}")
-    written(options.out)
+    shared.written(options.out)
 
 
 def _check_usage(options: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before anything is read."""
-    if options.resume and options.checkpoint_dir is None:
-        raise UsageError("--resume needs --checkpoint-dir, the folder that holds the state of training.")
-    if options.checkpoint_every is not None and options.checkpoint_dir is None:
-        raise UsageError("--checkpoint-every needs --checkpoint-dir, the folder to keep the state of training in.")
+    for name in ("resume", "checkpoint_every"):
+        if getattr(options, name) and options.checkpoint_dir is None:
+            flag = f"--{name.replace('_', '-')}"
+            raise shared.UsageError(f"{flag} needs --checkpoint-dir, the folder that holds the state of training.")
     if options.steps is not None and options.epochs is not None:
-        raise UsageError("Give --steps or --epochs, not both.")
+        raise shared.UsageError("Give --steps or --epochs, not both.")
+    if options.freeze and options.start is None:
+        raise shared.UsageError("--freeze goes with --from.")
+    if options.start is not None and (options.preset or options.n_neighbors or options.modules):
+        raise shared.UsageError(
+            "--preset, --n-neighbors and --modules are for new models; with --from, they are the model's own."
+        )
+    if options.finetune and options.labels_key is None:
+        raise shared.UsageError("--finetune needs --labels-key, the obs column of labels.")
+
+
+def _model_of(options: argparse.Namespace) -> tuple[SavedModel | None, shared.Kind, Any]:
+    """Return the model to go on from, if any, what kind of model is trained, and its configuration."""
     if options.start is None:
-        if options.freeze:
-            raise UsageError("--freeze goes with --from.")
-        _config(options)
-        return
-    if options.preset or options.n_neighbors:
-        raise UsageError("--preset and --n-neighbors are for new models; with --from, they are the model's own.")
-    if set(changes_of(options.set)) - {"training"}:
-        raise UsageError("With --from, --set changes options of training only, such as training.learning_rate=3e-4.")
+        kind = shared.KINDS[options.model or "stjepa"]
+        changes = list(options.set)
+        if options.n_neighbors is not None:
+            changes.append(f"tokens.n_neighbors={options.n_neighbors}")
+        saved, config = None, shared.configuration(options.preset or "base", changes, kind)
+    else:
+        kinds = [shared.KINDS[options.model]] if options.model else list(shared.KINDS.values())
+        if {path.partition("=")[0].rpartition(".")[0] for path in options.set} - {"training", "finetuning.training"}:
+            raise shared.UsageError(
+                "With --from, --set changes options of training only, such as training.learning_rate=3e-4."
+            )
+        from scjepa.cli.cells import SavedModel
+
+        saved = SavedModel(options.start)
+        kind, config = saved.kind, saved.kind.config.from_dict(saved.facts["config"])
+        shared.changes_of(options.set, kind.config)
+        if kind not in kinds:
+            raise shared.UsageError(f"{options.start} is a {kind.model} model; leave --model out.")
+    if kind.model != "CellJEPA" and (options.finetune or options.labels_key or options.batch_key or options.modules):
+        raise shared.UsageError("--finetune, --labels-key, --batch-key and --modules are for --model celljepa.")
+    return saved, kind, config
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
     """Refuse a folder that the model could not be saved to, before hours are spent on it."""
-    from scjepa.cli._outputs import refuse_existing
+    from scjepa.cli.io import refuse_existing
 
     refuse_existing(out, overwrite)
     if out.exists() and not (out / "model.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise FileExistsError(f"{out} is not a saved model, so it is not replaced. Name another --out.")
 
 
-def _config(options: argparse.Namespace) -> STJEPAConfig:
-    """Return the configuration of the model: the preset with changes, or that of the model to go on from."""
-    if options.start is not None:
-        from scjepa.cli._models import SavedModel
-
-        return STJEPAConfig.from_dict(SavedModel(options.start).facts["config"])
-    changes = list(options.set)
-    if options.n_neighbors is not None:
-        changes.append(f"tokens.n_neighbors={options.n_neighbors}")
-    return configuration(options.preset or "base", changes)
+# -- cells ---------------------------------------------------------------------------------------------------------
 
 
-def _read(options: argparse.Namespace, where: Where, n_neighbors: int, progress: Progress) -> list[Cells]:
-    """Read the cells of each file, and build the graphs that are missing."""
-    from scjepa.cli._cells import add_graph, read_cells
-    from scjepa.cli._files import data_files
+def _read(
+    options: argparse.Namespace, kind: shared.Kind, config: Any, progress: shared.Progress
+) -> tuple[AnnData, Names, list[Any]]:
+    """Return the cells of all files, with graphs, where a model is to look, and what tells each file's cells apart."""
+    from scjepa.cli.cells import Names, NoCoordinatesError, add_graph, has_graph, join, read_cells
+    from scjepa.cli.io import data_files
 
-    cells = []
-    for file in data_files(options.files, options.table):
-        part = read_cells(file, where, use_graph=not options.rebuild_graph)
-        graph = "its own graph" if part.edges else f"graph of {n_neighbors} neighbors"
-        add_graph(part, n_neighbors)
-        progress.step(f"{file.path}: {len(part.names):,} cells, {len(part.genes):,} genes, {graph}")
+    files, where = data_files(options.files, options.table), shared.Where.of(options)
+    names = Names.of(kind, where)
+    cells, marks = [], []
+    for file in files:
+        try:
+            part = read_cells(file, where, names, use_graph=not options.rebuild_graph)
+        except NoCoordinatesError as error:
+            raise ValueError(f"{error} Dissociated cells have none: --model celljepa.") from error
+        graph = ""
+        if kind.model == "STJEPA":
+            n = config.tokens.n_neighbors
+            graph = ", its own graph" if has_graph(part, names) else f", graph of {n} neighbors"
+            add_graph(part, file, names, n)
+        progress.step(f"{file.path}: {part.n_obs:,} cells, {part.n_vars:,} genes{graph}")
         cells.append(part)
-    return cells
+        if options.checkpoint_dir is not None:
+            marks.append([file.name, *part.shape, _mark(part)])
+    return (*join(files, cells, names), marks)
 
 
-def _mark(cells: Cells) -> str:
+def _mark(cells: AnnData) -> str:
     """Return a checksum of the cells of a file: what a state of training must have been made from."""
+    from scjepa._core.anndata import sparse_of, text_of
     from scjepa.models.cache import counts_digest, graph_digest
     from scjepa.tokens.cache import digest
 
-    parts = [list(cells.names), list(cells.genes), cells.coordinates, counts_digest(cells.counts)]
-    return digest(*parts, graph_digest(*(matrix.tocsr() for matrix in cells.edges.values())))
+    counts = [counts_digest(matrix) for matrix in (cells.X, *cells.layers.values()) if matrix is not None]
+    columns = [text_of(cells.obs[name]) for name in cells.obs]
+    graph = graph_digest(*(sparse_of(matrix) for matrix in cells.obsp.values()))
+    return digest(list(cells.obs_names), list(cells.var_names), *columns, *cells.obsm.values(), *counts, graph)
 
 
-def _train(model: Any, options: argparse.Namespace) -> None:
+# -- the model -----------------------------------------------------------------------------------------------------
+
+
+def _made(
+    options: argparse.Namespace, saved: SavedModel | None, kind: shared.Kind, config: Any, adata: AnnData, keys: Names
+) -> Any:
+    """Return the model that is to be trained."""
+    import scjepa
+
+    model = getattr(scjepa, kind.model)
+    model.setup_anndata(adata, **keys.to_dict())
+    if saved is None:
+        modules = {"modules": options.modules} if options.modules else {}
+        return model(adata, preset=config, seed=options.seed, **modules)
+    how = {"freeze": options.freeze or "none", "seed": options.seed, "accelerator": options.accelerator}
+    return model.from_pretrained(saved.path, adata, **how)
+
+
+def _train(model: Any, options: argparse.Namespace, kind: shared.Kind) -> None:
+    """Run the stages: training, fine-tuning on labels, or both; options of a run are those of the first."""
+    stages = ["finetune"] if options.finetune and options.start else ["train", *["finetune"] * options.finetune]
     then = "nothing was saved; --checkpoint-dir keeps the state of training"
     if options.checkpoint_dir is not None:
         then = "the same command with --resume goes on"
     every = {} if options.checkpoint_every is None else {"checkpoint_every": options.checkpoint_every}
-    with stopped_with(then):
-        model.train(
-            options.epochs,
-            max_steps=options.steps,
-            batch_size=options.batch_size,
-            plan_kwargs=changes_of(options.set).get("training") if options.start else None,
-            accelerator=options.accelerator,
-            checkpoint_dir=options.checkpoint_dir,
-            ckpt_path="last" if options.resume else None,
-            progress_bar=not options.quiet,
-            **every,
+    changes = shared.changes_of(options.set, kind.config) if options.start else {}
+    changes = changes.get("finetuning", {}) if stages == ["finetune"] else changes
+    how = {"max_epochs": options.epochs, "max_steps": options.steps, "batch_size": options.batch_size}
+    how["plan_kwargs"] = changes.get("training")
+    with shared.stopped_with(then):
+        for stage in stages:
+            folder = options.checkpoint_dir
+            getattr(model, stage)(
+                accelerator=options.accelerator,
+                checkpoint_dir=folder if folder is None or stage == stages[0] else folder / stage,
+                ckpt_path="last" if options.resume else None,
+                progress_bar=not options.quiet,
+                **(how if stage == stages[0] else {}),
+                **every,
+            )
+
+
+# -- the folder of states: what is trained there, so that nothing else is resumed -----------------------------------
+
+
+def _claim(options: argparse.Namespace, config: dict[str, Any], marks: list[Any]) -> None:
+    """Note in the folder of states what is being trained, or check that what is to be resumed is the same.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a state, and it is not to be resumed.
+    ValueError
+        If it is that of another run.
+    """
+    folder, note = options.checkpoint_dir, options.checkpoint_dir / RUN_FILE
+    # Every option of the model bears on its state, but for the device; what says where things are does through cells.
+    training = {part.name: getattr(options, part.name) for part in fields(Model) if part.name != "accelerator"}
+    training["set"] = options.set
+    this = json.loads(json.dumps({"model": config, "training": training, "data": marks}))  # tuples become lists
+    if not (folder / STATE_FILE).exists() and not (options.resume and (folder / END_FILE).exists()):
+        (folder / END_FILE).unlink(missing_ok=True)
+        return _note(note, this)
+    if not options.resume:
+        raise FileExistsError(
+            f"{folder} holds the state of a run. Pass --resume to go on with it, or name another --checkpoint-dir."
+        )
+    before = _noted(note)
+    differs = [name for name, value in this.items() if before.get(name) != value]
+    if differs:
+        raise ValueError(
+            f"{folder} holds the state of another run: {' and '.join(differs)} differ. Give the same files and "
+            "options, or name another --checkpoint-dir."
         )
 
 
-COMMAND = Command(
-    name="fit",
-    summary="train ST-JEPA on files of cells and save the model",
-    description=(
-        "Train ST-JEPA on the cells of one or several files. Files may hold different genes: cells are joined by gene\n"
-        "name, and which genes each technology measured is kept. The spatial graph in a file is used; where there is\n"
-        "none, squidpy builds it within each section. One device is used, also where there are several; in Python,\n"
-        "model.train(devices=...) takes more. The model's folder is printed on stdout."
-    ),
-    examples=(
-        "scjepa fit section.h5ad --out model",
-        "scjepa fit mouse1.h5ad mouse2.h5ad --out model --preset demo --steps 600",
-        "scjepa fit xenium.zarr merfish.h5ad --out model --layer counts --library-key sample",
-        "scjepa fit *.h5ad --out model --set encoder.n_layers=3 --set training.learning_rate=3e-4",
-        "scjepa fit new.h5ad --from mouse-brain-small --out tuned --steps 300",
-        "scjepa fit *.h5ad --out model --checkpoint-dir state --resume",
-    ),
-    add_options=add_options,
-    run=run,
-)
+def _note(path: Path, facts: dict[str, Any]) -> None:
+    from scjepa.cli.io import drafted
+
+    with drafted(path) as draft:
+        draft.write_text(json.dumps(facts, indent=1))
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _end(out: Path) -> dict[str, Any]:
+    return {"out": str(out.resolve())}
+
+
+def _has_ended(folder: Path, out: Path) -> bool:
+    """Return whether the run of ``folder`` has ended and its model is still at ``out``."""
+    return _noted(folder / END_FILE) == _end(out) and (out / "model.json").is_file()
+
+
+COMMAND = shared.Command.of(__doc__, run, shared.Files, Saving, Model, shared.add_configuration, shared.Where, LongRuns)

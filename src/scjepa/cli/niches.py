@@ -1,26 +1,45 @@
-"""``scjepa niches``: files of cells in, with embeddings or without, niches and a map out."""
+"""``scjepa niches``: cluster cells, embedded or not, into niches, and draw them on the tissue.
+
+Cluster the cells of all files together into niches: read-out, nearest-neighbor graph, then Leiden. Files without
+embeddings are read by the linear method, from expression alone, in seconds: a first look that needs no model. Each file
+gets an obs column with its cells' niches, which mean the same in all of them, and the read-out that was clustered. What
+the read-out chose from the data is told on stderr and noted in the files. The paths written are printed on stdout.
+
+    scjepa niches section.h5ad --n-niches 8 --out niches.h5ad
+    scjepa niches embedded.h5ad --n-niches 8 --overwrite
+    scjepa niches embedded/*.h5ad --n-niches 8 --out results/ --map niches.png
+    scjepa niches embedded.h5ad --resolution 0.6 --out niches.h5ad --map map.pdf --reference region --unit µm
+    scjepa niches embedded/*.h5ad --use-rep X_stjepa_cell --rings 2 --out alone/
+    scjepa niches embedded/*.h5ad --readout plain --standardize-by section --overwrite
+"""
 
 from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from scjepa._core import keys as _keys
-from scjepa.cli._command import Command, UsageError
-from scjepa.cli._options import add_files, add_table, positive
-from scjepa.cli._progress import Progress, written
+from scjepa.cli import options as shared
+from scjepa.cli.options import Column, Positive
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from scjepa.cli.io import DataFile
 
 PICTURES = (".png", ".pdf", ".svg")
 
 NICHE, PLAIN = "niche", "plain"
 """Read-outs: what cells and the rings around them tell of their place, and an embedding as it is."""
 
-ALIGNMENTS = ("auto", "scale", "covariance", "center", "none")
-"""What :func:`scjepa.tl.niche_readout` takes, without importing it for a page of help."""
-
-MAX_RINGS = 3
-"""As :class:`scjepa.tl.NicheReadout` has it."""
+EXPRESSION = "X"
+"""Source of the read-out that is the counts, as :class:`scjepa.tl.NicheReadout` calls them; others are embeddings."""
 
 NOTHING = "none"
 """``--standardize-by`` for no column."""
@@ -28,132 +47,158 @@ NOTHING = "none"
 _OF_NICHE = ("rings", "own_weight", "align", "layer")
 """Options that the read-out ``plain`` has no use for."""
 
+_PLACES = tuple(name for name in shared.OF_PLACES if name != "technology_key")
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``scjepa niches``."""
-    add_files(parser, "cells with raw counts, with embeddings as scjepa embed wrote them, or with both")
-    group = parser.add_argument_group("what is clustered")
-    group.add_argument(
-        "--readout",
-        default=NICHE,
-        choices=[NICHE, PLAIN],
-        help=f"{NICHE}: predictive components of expression and of the cell embedding, of each cell beside their means "
-        f"over the rings around it (scjepa.tl.niche_readout); {PLAIN}: an embedding as it is (default: {NICHE})",
-    )
-    group.add_argument(
-        "--use-rep",
-        action="append",
-        metavar="KEY",
-        help=f"obsm key of an embedding, or X for expression; for {NICHE} may be repeated (default: {NICHE}: X and "
-        f"{_keys.EMBEDDING_CELL}, or the one of them that is there: without an embedding it is the linear method, "
-        f"which needs no model; {PLAIN}: {_keys.EMBEDDING})",
-    )
-    group.add_argument(
-        "--standardize-by",
-        metavar="COLUMN",
-        help=f"obs column of groups that are aligned first, against batch effects ({PLAIN}: z-scored); 'section' is "
-        f"there in any case, {NOTHING!r}: over all cells (default: section for {NICHE}, {NOTHING} for {PLAIN})",
-    )
-    _add_niche_readout(parser.add_argument_group(f"the read-out {NICHE}: what follows from the data, or is set"))
-    group = parser.add_argument_group("niches")
-    number = group.add_mutually_exclusive_group()
-    number.add_argument("--n-niches", type=positive, metavar="N", help="number of niches, over all files together")
-    number.add_argument(
-        "--resolution", type=float, default=1.0, metavar="R", help="Leiden's resolution: more, more niches (default: 1)"
-    )
-    group.add_argument(
-        "--n-neighbors",
-        type=positive,
-        default=15,
-        metavar="K",
-        help="neighbors of a cell in the graph of embeddings, itself included (default: 15)",
-    )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of Leiden (default: 0)")
-    group = parser.add_argument_group("results")
-    group.add_argument(
-        "--out",
-        type=Path,
-        metavar="PATH",
-        help="file to write (.h5ad, .zarr), or a folder for one file each, named as the inputs; without it, niches are "
-        "added to the input files, which takes --overwrite",
-    )
-    group.add_argument("--overwrite", action="store_true", help="replace files that are there, and niches in them")
-    group.add_argument("--key", default=_keys.NICHE, metavar="COLUMN", help=f"obs column (default: {_keys.NICHE})")
-    group.add_argument("--map", type=Path, metavar="PICTURE", help="draw niches on the tissue (.png, .pdf, .svg)")
-    group.add_argument("--reference", metavar="COLUMN", help="obs column to draw beside them, such as region")
-    group.add_argument("--unit", help="unit of the coordinates, such as µm: draws a scale bar")
-    _add_where(parser)
+Note = Callable[[str], None]
 
 
-def _add_niche_readout(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--rings",
-        type=int,
-        choices=range(MAX_RINGS + 1),
-        metavar="N",
-        help=f"rings beside the cell itself, 0 to {MAX_RINGS} (default: chosen from the data)",
-    )
-    group.add_argument(
-        "--own-weight",
-        type=float,
-        metavar="W",
-        help="weight of the cell itself against that of its rings, 1: the same (default: chosen from the data)",
-    )
-    group.add_argument(
-        "--align",
-        choices=ALIGNMENTS,
-        help="what sections are made to have in common: mean and variance of each gene or dimension (scale), "
-        "covariances too (covariance), means (center), nothing (none); auto: scale, or center where sections differ "
-        "in what they consist of (default: auto)",
-    )
+@dataclass(frozen=True)
+class Readout:
+    """What is clustered.
+
+    Parameters
+    ----------
+    readout
+        niche: predictive components of expression and of the cell embedding, of each cell beside their means over the
+        rings around it (scjepa.tl.niche_readout); plain: an embedding as it is, also of dissociated cells.
+    use_rep
+        obsm key of an embedding, or X for expression; for niche may be repeated. Default: niche: X and X_stjepa_cell,
+        or the one of them that is there: without an embedding it is the linear method, which needs no model; plain:
+        X_stjepa, or X_celljepa where files have that instead.
+    standardize_by
+        obs column of groups that are aligned first, against batch effects (plain: z-scored); section is there in any
+        case, none: over all cells. Default: section for niche, none for plain.
+    rings
+        For niche: rings beside the cell itself, 0 to 3. Default: chosen from the data.
+    own_weight
+        For niche: weight of the cell itself against that of its rings, 1: the same. Default: chosen from the data.
+    align
+        For niche: what sections are made to have in common: mean and variance of each gene or dimension (scale),
+        covariances too (covariance), means (center), nothing (none); auto: scale, or center where sections differ in
+        what they consist of. Default: auto.
+    """
+
+    readout: Literal["niche", "plain"] = "niche"
+    use_rep: shared.Key | None = field(default=None, metadata={"action": "append"})
+    standardize_by: Column | None = None
+    rings: Literal[0, 1, 2, 3] | None = None
+    own_weight: float | None = None
+    align: Literal["auto", "scale", "covariance", "center", "none"] | None = None
 
 
-def _add_where(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("where things are in the files")
-    group.add_argument("--layer", help="layer of raw counts, or X for the matrix (default: X)")
-    group.add_argument(
-        "--library-key",
-        metavar="COLUMN",
-        help="obs column of sections (default: 'section' where a file has it; else each file is a section)",
-    )
-    for option, what in (
-        ("--spatial-key", "obsm key of coordinates"),
-        ("--neighbors-key", "squidpy's key_added of a spatial graph that is in the files"),
-    ):
-        group.add_argument(option, default=_keys.SPATIAL, metavar="KEY", help=f"{what} (default: {_keys.SPATIAL})")
-    group.add_argument(
-        "--spatial-neighbors",
-        type=positive,
-        default=10,
-        metavar="K",
-        help="neighbors of each cell in the spatial graph that is built where a file has none (default: 10)",
-    )
-    group.add_argument("--rebuild-graph", action="store_true", help="build the spatial graph anew where a file has one")
-    add_table(group)
+@dataclass(frozen=True)
+class Clusters:
+    """Niches.
+
+    Parameters
+    ----------
+    n_niches
+        Number of niches, over all files together.
+    resolution
+        Leiden's resolution, instead: more, more niches. Default: 1.
+    n_neighbors
+        Neighbors of a cell in the graph of embeddings, itself included.
+    seed
+        Seed of Leiden.
+    """
+
+    n_niches: Positive | None = None
+    resolution: float | None = None
+    n_neighbors: Positive = 15
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results.
+
+    Parameters
+    ----------
+    out
+        File to write (.h5ad, .zarr), or a folder for one file each, named as the inputs; without it, niches are added
+        to the input files, which takes --overwrite.
+    overwrite
+        Replace files that are there, and niches in them.
+    key_added
+        obs column.
+    map
+        Draw niches on the tissue (.png, .pdf, .svg).
+    reference
+        obs column to draw beside them, such as region.
+    unit
+        Unit of the coordinates, such as µm: draws a scale bar.
+    spatial_neighbors
+        Neighbors of each cell in the spatial graph that is built where a file has none.
+    """
+
+    out: Path | None = None
+    overwrite: bool = False
+    key_added: Column = _keys.NICHE
+    map: Path | None = None
+    reference: Column | None = None
+    unit: str | None = None
+    spatial_neighbors: Positive = 10
 
 
 def run(options: argparse.Namespace) -> None:
     """Find niches over all files together, and write each file's."""
-    from scjepa.cli._files import data_files
-    from scjepa.cli._outputs import drafted, plan, refuse_existing
+    from scjepa.cli.io import Additions, add, data_files, plan, refuse_existing
 
-    progress = Progress(options)
+    progress = shared.Progress(options)
     if options.map is not None:
         if options.map.suffix not in PICTURES:
-            raise UsageError(f"--map {options.map}: pictures end in {', '.join(PICTURES)}.")
+            raise shared.UsageError(f"--map {options.map}: pictures end in {', '.join(PICTURES)}.")
         refuse_existing(options.map, options.overwrite)
     elif options.reference or options.unit:
-        raise UsageError("--reference and --unit are for the picture: name it with --map.")
+        raise shared.UsageError("--reference and --unit are for the picture: name it with --map.")
+    if options.n_niches is not None and options.resolution is not None:
+        raise shared.UsageError("Give --n-niches or --resolution, not both.")
     _check_readout(options)
     files = data_files(options.files, options.table)
     targets = plan(files, options.out, options.overwrite)
+    sources = _sources_of(files, options, progress.note)
+    adata, rows = _read_all(files, sources, options, progress.note)
+    rep = _find(adata, sources, options, progress)
+    key = options.key_added
+    for file, target, own in zip(files, targets, rows, strict=True):
+        additions = Additions(
+            obs={key: adata.obs[key].iloc[own]},
+            obsm={rep: adata.obsm[rep][own]} if options.readout == NICHE else {},
+            uns={f"{key}_colors": adata.uns[f"{key}_colors"]},
+            notes=adata.uns[_keys.UNS],
+        )
+        add(file, additions, target)
+        shared.written(target)
+    if options.map is not None:
+        _draw(adata, options)
+    progress.step("done")
 
+
+def _check_readout(options: argparse.Namespace) -> None:
+    """Refuse options that do not go together, and fill in what depends on the read-out."""
+    if options.readout == PLAIN:
+        idle = [name for name in _OF_NICHE if getattr(options, name) is not None]
+        if idle:
+            raise shared.UsageError(f"--{idle[0].replace('_', '-')} is for --readout {NICHE}, not for {PLAIN}.")
+        if len(options.use_rep or ()) > 1:
+            raise shared.UsageError(f"--readout {PLAIN} takes one --use-rep, found {', '.join(options.use_rep)}.")
+    elif options.standardize_by == NOTHING:
+        if options.align not in (None, NOTHING):
+            raise shared.UsageError(
+                f"--standardize-by {NOTHING} aligns nothing, so it does not go with --align {options.align}."
+            )
+        options.align = NOTHING
+    elif options.standardize_by is None:
+        options.standardize_by = _keys.SECTION
+    if options.standardize_by == NOTHING:
+        options.standardize_by = None
+    options.align = options.align or "auto"
+
+
+def _find(adata: AnnData, sources: Sequence[str], options: argparse.Namespace, progress: shared.Progress) -> str:
+    """Find niches, and return the ``obsm`` key of what was clustered."""
     import scjepa
-    from scjepa.cli._additions import Additions, add
-    from scjepa.cli._embeddings import EXPRESSION, read_all, sources_of
 
-    sources = sources_of(files, options, progress.note)
-    adata, rows = read_all(files, sources, options, progress.note)
     sections = adata.obs[_keys.SECTION].nunique()
     progress.step(f"niches of {adata.n_obs:,} cells in {sections} section(s)")
     by = options.standardize_by
@@ -164,80 +209,274 @@ def run(options: argparse.Namespace) -> None:
             scjepa.tl.niche_readout(adata, sources, library_key=by, **chosen)
         what = "linear method" if sources == [EXPRESSION] else "read-out"
         progress.step(f"{what}: {adata.uns[_keys.UNS][_keys.EMBEDDING_NICHE]['chosen']}")
-        rep, by = _keys.EMBEDDING_NICHE, None
+        rep = _keys.EMBEDDING_NICHE
     else:
         (rep,) = sources
-    if options.readout == PLAIN and sections > 1 and by is None:
-        progress.note("Sections may differ by batch effects; --standardize-by section takes them out.")
-    scjepa.tl.niches(
-        adata,
-        rep,
-        n_niches=options.n_niches,
-        resolution=options.resolution,
-        n_neighbors=options.n_neighbors,
-        key_added=options.key,
-        random_state=options.seed,
-        standardize_by=by,
-    )
-    sizes = adata.obs[options.key].value_counts()
+        if sections > 1 and by is None:
+            progress.note("Sections may differ by batch effects; --standardize-by section takes them out.")
+        if by is not None:
+            scjepa.tl.standardize(adata, rep, library_key=by)
+            rep = f"{rep}_standardized"
+    how = {name: getattr(options, name) for name in ("n_niches", "n_neighbors", "key_added")}
+    how["resolution"] = 1.0 if options.resolution is None else options.resolution
+    scjepa.tl.niches(adata, rep, random_state=options.seed, **how)
+    sizes = adata.obs[options.key_added].value_counts()
     progress.step(f"{len(sizes)} niches of {sizes.min():,} to {sizes.max():,} cells")
-    colors = f"{options.key}_colors"
-    for file, target, own in zip(files, targets, rows, strict=True):
-        additions = Additions(
-            obs={options.key: adata.obs[options.key].iloc[own]},
-            obsm={rep: adata.obsm[rep][own]} if options.readout == NICHE else {},
-            uns={colors: adata.uns[colors]},
-            notes=adata.uns[_keys.UNS],
+    return rep
+
+
+def _draw(adata: AnnData, options: argparse.Namespace) -> None:
+    import scjepa
+    from scjepa.cli.io import drafted
+
+    how = {"reference": options.reference, "library_key": _keys.SECTION, "unit": options.unit}
+    with drafted(options.map) as draft:
+        scjepa.pl.niches(adata, options.key_added, save=draft, **how)
+    shared.written(options.map)
+
+
+# -- what is read out ----------------------------------------------------------------------------------------------
+
+
+def _sources_of(files: Sequence[DataFile], options: argparse.Namespace, note: Note) -> list[str]:
+    """Return what is read out: ``"X"`` for the counts, and ``obsm`` keys.
+
+    Where the command line names nothing, the read-out for niches takes the counts and the embedding of cells. Files
+    without an embedding are read from expression alone; of those whose counts cannot stand beside it, the embedding is.
+
+    Parameters
+    ----------
+    note
+        Is told why something is not read.
+
+    Raises
+    ------
+    ValueError
+        If some files have the embedding of cells and some have not, there is no layer of the name, or, where counts are
+        asked for, they are elsewhere in the file.
+    """
+    if options.readout != NICHE:
+        of_cells = shared.KINDS["celljepa"].scales["cls"]
+        other = not any(_holds(f, f"obsm/{_keys.EMBEDDING}") for f in files) and _holds(files[0], f"obsm/{of_cells}")
+        return list(options.use_rep or [of_cells if other else _keys.EMBEDDING])
+    sources = _usual_sources(files, options, note) if options.use_rep is None else list(dict.fromkeys(options.use_rep))
+    if EXPRESSION in sources and (options.use_rep is not None or sources == [EXPRESSION]):
+        _tell_of_values(files, options.layer, note)
+    return sources
+
+
+def _usual_sources(files: Sequence[DataFile], options: argparse.Namespace, note: Note) -> list[str]:
+    """Return the usual sources that the files have."""
+    key = _keys.EMBEDDING_CELL
+    has = [_holds(file, f"obsm/{key}") for file in files]
+    if not any(has):
+        which = f"{files[0].path} has" if len(files) == 1 else "The files have"
+        note(
+            f"{which} no obsm[{key!r}]: niches are found by the linear method, from expression alone. To have an "
+            "embedding beside it: scjepa fit, then scjepa embed."
         )
-        add(file, additions, target)
-        written(target)
-    if options.map is not None:
-        how = {"reference": options.reference, "library_key": _keys.SECTION, "unit": options.unit}
-        with drafted(options.map) as draft:
-            scjepa.pl.niches(adata, options.key, save=draft, **how)
-        written(options.map)
-    progress.step("done")
+        return [EXPRESSION]
+    if not all(has):
+        one, other = files[has.index(False)].path, files[has.index(True)].path
+        raise ValueError(
+            f"{one} has no obsm[{key!r}], and {other} has. Embed its cells: scjepa embed MODEL FILE. Or read "
+            "expression alone: --use-rep X."
+        )
+    reason = _why_no_counts(files, options.layer)
+    if reason is not None:
+        note(f"The embedding is read without expression beside it. {reason}")
+        return [key]
+    return [EXPRESSION, key]
 
 
-def _check_readout(options: argparse.Namespace) -> None:
-    """Refuse options that do not go together, and fill in what depends on the read-out."""
-    if options.readout == PLAIN:
-        idle = [name for name in _OF_NICHE if getattr(options, name) is not None]
-        if idle:
-            raise UsageError(f"--{idle[0].replace('_', '-')} is for --readout {NICHE}, not for {PLAIN}.")
-        if len(options.use_rep or ()) > 1:
-            raise UsageError(f"--readout {PLAIN} takes one --use-rep, found {', '.join(options.use_rep)}.")
-    elif options.standardize_by == NOTHING:
-        if options.align not in (None, NOTHING):
-            raise UsageError(
-                f"--standardize-by {NOTHING} aligns nothing, so it does not go with --align {options.align}."
+def _why_no_counts(files: Sequence[DataFile], layer: str | None) -> str | None:
+    """Return why counts cannot stand beside an embedding; ``None`` where they can."""
+    from scjepa.cli.cells import X, holds_raw_counts
+
+    for file in files:
+        if layer in (None, X) and not _holds(file, X):
+            return f"{file.path} has no matrix X: name a layer of raw counts with --layer."
+        if not holds_raw_counts(file, layer):
+            return _no_counts(file, layer)
+    genes = [_genes_of(file) for file in files]
+    if not all(_same(genes[0], other) for other in genes[1:]):
+        n_shared = len(set(genes[0]).intersection(*genes[1:]))
+        return f"The files hold different genes, {n_shared:,} of them in all files; to read these: --use-rep X."
+    return None
+
+
+def _tell_of_values(files: Sequence[DataFile], layer: str | None, note: Note) -> None:
+    """Tell of values that are no counts; raise where nobody asked for them by name, and counts are elsewhere."""
+    from scjepa.cli.cells import holds_raw_counts, places_of_counts
+
+    for file in files:
+        if holds_raw_counts(file, layer):
+            continue
+        told = _no_counts(file, layer)
+        if layer is None and places_of_counts(file, layer):
+            raise ValueError(f"{told} To take these values for counts: --layer X.")
+        note(f"{told} They are taken for counts.")
+
+
+def _no_counts(file: DataFile, layer: str | None) -> str:
+    from scjepa.cli.cells import X, where_counts_are
+
+    place = "X" if layer in (None, X) else f"the layer {layer!r}"
+    return f"{file.path}: the values of {place} are no raw counts. {where_counts_are(file, layer)}"
+
+
+def _holds(file: DataFile, place: str) -> bool:
+    with file.opened() as group:
+        return place in group
+
+
+def _genes_of(file: DataFile) -> pd.Index:
+    from anndata.io import read_elem
+
+    with file.opened() as group:
+        return read_elem(group["var"]).index.astype(str)
+
+
+def _same(one: pd.Index, other: pd.Index) -> bool:
+    """Return whether genes are the same, in whatever order."""
+    return one.equals(other) or (one.is_unique and other.is_unique and set(one) == set(other))
+
+
+# -- the cells -----------------------------------------------------------------------------------------------------
+
+
+def _read_all(
+    files: Sequence[DataFile], sources: Sequence[str], options: argparse.Namespace, note: Note
+) -> tuple[AnnData, list[slice]]:
+    """Return the cells of all files with what niches and the map need, and which rows are each file's.
+
+    Parameters
+    ----------
+    sources
+        What is read out, of :func:`_sources_of`.
+    note
+        Is told which genes are left out.
+
+    Raises
+    ------
+    ValueError
+        If an embedding, a column or coordinates are not there, a graph cannot be built, embeddings differ in width, or
+        counts have no gene in common.
+    """
+    import anndata as ad
+    import numpy as np
+    import pandas as pd
+
+    from scjepa._core.anndata import joined_notes, notes_of
+
+    parts = [_read(file, sources, options) for file in files]
+    for key in parts[0].obsm:
+        widths = sorted({part.obsm[key].shape[1] for part in parts})
+        if len(widths) > 1:
+            raise ValueError(
+                f"obsm[{key!r}] has {' and '.join(map(str, widths))} dimensions in different files. Embed them all "
+                "with one model."
             )
-        options.align = NOTHING
-    elif options.standardize_by is None:
-        options.standardize_by = _keys.SECTION
-    if options.standardize_by == NOTHING:
-        options.standardize_by = None
-    options.align = options.align or ALIGNMENTS[0]
+    if parts[0].X is not None:
+        _check_genes(files, parts, note)
+    _tell_sections_apart(files, parts)
+    adata = ad.concat(parts, join="inner", pairwise=True)
+    obs = pd.concat([part.obs for part in parts])
+    adata.obs = obs if obs.index.is_unique else obs.set_axis(pd.RangeIndex(len(obs)).astype(str))
+    adata.obs[_keys.SECTION] = adata.obs[_keys.SECTION].astype("category")
+    notes = joined_notes([notes_of(part) for part in parts], [part.obs for part in parts])
+    if options.key_added in notes:  # else the column is the user's
+        adata.uns[_keys.UNS] = {options.key_added: notes[options.key_added]}
+    ends = np.cumsum([0, *(part.n_obs for part in parts)]).tolist()
+    return adata, [slice(*pair) for pair in pairwise(ends)]
 
 
-COMMAND = Command(
-    name="niches",
-    summary="cluster cells, embedded or not, into niches, and draw them on the tissue",
-    description=(
-        "Cluster the cells of all files together into niches: read-out, nearest-neighbor graph, then Leiden. Files\n"
-        "without embeddings are read by the linear method, from expression alone, in seconds: a first look that needs\n"
-        "no model. Each file gets an obs column with its cells' niches, which mean the same in all of them, and the\n"
-        "read-out that was clustered. What the read-out chose from the data is told on stderr and noted in the files.\n"
-        "The paths written are printed on stdout."
-    ),
-    examples=(
-        "scjepa niches section.h5ad --n-niches 8 --out niches.h5ad",
-        "scjepa niches embedded.h5ad --n-niches 8 --overwrite",
-        "scjepa niches embedded/*.h5ad --n-niches 8 --out results/ --map niches.png",
-        "scjepa niches embedded.h5ad --resolution 0.6 --out niches.h5ad --map map.pdf --reference region --unit µm",
-        "scjepa niches embedded/*.h5ad --use-rep X_stjepa_cell --rings 2 --out alone/",
-        "scjepa niches embedded/*.h5ad --readout plain --standardize-by section --overwrite",
-    ),
-    add_options=add_options,
-    run=run,
-)
+def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -> AnnData:
+    """Return the cells of a file: embeddings, notes, columns, and where they are needed places, graph and counts."""
+    from anndata import AnnData
+
+    from scjepa._core.anndata import array_of, notes_of
+    from scjepa.cli.cells import column_of, named_column, read_parts
+
+    rings = options.readout == NICHE
+    expression = rings and EXPRESSION in sources
+    keys = [key for key in sources if not (expression and key == EXPRESSION)]
+    paths = [*(f"obsm/{key}" for key in keys), f"uns/{_keys.UNS}", "uns/spatialdata_attrs"]
+    found = read_parts(file, options.layer, paths, use_counts=False)
+    columns = [name for name in (options.standardize_by, options.reference) if name not in (None, _keys.SECTION)]
+    kept = {name: named_column(found.obs, file, name) for name in columns}
+    if options.key_added in found.obs:
+        kept[options.key_added] = found.obs[options.key_added]
+    sections = column_of(found, file, "library_key", options.library_key)
+    kept[_keys.SECTION] = file.name if sections is None else sections
+    if not rings and options.map is None:
+        cells = AnnData(obs=found.obs[[]])
+    else:
+        cells = _placed(file, options, expression)
+    cells.obs = cells.obs[[]].assign(**kept)
+    cells.obsm.update({key: array_of(_embedding(found, key, file)) for key in keys})
+    cells.uns[_keys.UNS] = notes = notes_of(found)
+    if rings and _holds(file, f"obsm/{_keys.EMBEDDING_NICHE}") and _keys.EMBEDDING_NICHE not in notes:
+        raise ValueError(f"{file.path} has an obsm[{_keys.EMBEDDING_NICHE!r}] that scjepa did not write. Rename it.")
+    return cells
+
+
+def _placed(file: DataFile, options: argparse.Namespace, use_counts: bool) -> AnnData:
+    """Return coordinates for the map, and the spatial graph for rings; counts where they are read out."""
+    from scjepa.cli.cells import PARTS, Names, NoCoordinatesError, add_graph, read_cells
+
+    rings, where = options.readout == NICHE, shared.Where.of(options)
+    names = Names.of(shared.KINDS["stjepa"], shared.Where())
+    try:
+        cells = read_cells(file, where, names, use_graph=rings and not options.rebuild_graph, use_counts=use_counts)
+    except NoCoordinatesError as error:
+        raise ValueError(f"{error} For groups of dissociated cells: --readout {PLAIN}.") from error
+    if rings:
+        add_graph(cells, file, names, options.spatial_neighbors, "--spatial-neighbors")
+        graphs = [cells.obsp.pop(f"{_keys.SPATIAL}_{part}", None) for part in PARTS]
+        cells.obsp[f"{_keys.SPATIAL}_connectivities"] = next(graph for graph in graphs if graph is not None)
+    cells.obsm[_keys.SPATIAL] = cells.obsm[_keys.SPATIAL][:, :2]
+    return cells
+
+
+def _embedding(found: AnnData, key: str, file: DataFile) -> object:
+    if key not in found.obsm:
+        with file.opened() as group:
+            there = ", ".join(sorted(group["obsm"])) if "obsm" in group else ""
+        raise ValueError(
+            f"{file.path} has no obsm[{key!r}]; obsm holds {there or 'nothing'}. Embed its cells: scjepa embed MODEL "
+            "FILE. Or name what to read: --use-rep KEY, or --use-rep X for expression alone."
+        )
+    if len(found.obsm[key].shape) != 2:
+        raise ValueError(f"{file.path}: obsm[{key!r}] is no matrix, cells × dimensions.")
+    return found.obsm[key]
+
+
+def _check_genes(files: Sequence[DataFile], parts: Sequence[AnnData], note: Note) -> None:
+    """Raise where genes cannot be matched by name, and tell of those that are left out."""
+    genes = [part.var_names for part in parts]
+    if all(genes[0].equals(other) for other in genes[1:]):
+        return
+    for file, own in zip(files, genes, strict=True):
+        if not own.is_unique:
+            raise ValueError(
+                f"{file.path} has the gene {own[own.duplicated()][0]!r} twice, so genes of several files cannot be "
+                "matched: adata.var_names_make_unique()."
+            )
+    n_shared = len(set(genes[0]).intersection(*genes[1:]))
+    if not n_shared:
+        names = "; ".join(f"{file.path}: {', '.join(own[:3])}, ..." for file, own in zip(files, genes, strict=True))
+        raise ValueError(f"No gene is in all files ({names}). Gene names must be of one kind, and of one species.")
+    if any(len(own) > n_shared for own in genes):
+        note(f"Expression is read from the {n_shared:,} genes that all files hold.")
+
+
+def _tell_sections_apart(files: Sequence[DataFile], parts: Sequence[AnnData]) -> None:
+    """Put the file's name before sections that several files have: a section is one piece of tissue."""
+    given = [part.obs[_keys.SECTION].astype(str) for part in parts]
+    for i, (part, file) in enumerate(zip(parts, files, strict=True)):
+        others = set().union(*(set(names) for j, names in enumerate(given) if j != i))
+        part.obs[_keys.SECTION] = given[i].where(~given[i].isin(others), file.name + "-" + given[i])
+
+
+COMMAND = shared.Command.of(__doc__, run, shared.Files, Readout, Clusters, Results, (shared.Where, _PLACES))

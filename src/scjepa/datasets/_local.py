@@ -97,7 +97,8 @@ def available(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index ``name``; columns ``tissue``, ``technology`` (empty for files) and ``file`` (empty for data that squidpy downloads).
+        Index ``name``; columns ``tissue``, ``technology`` (empty for files) and ``file`` (empty for data
+        that squidpy downloads).
     """
     rows = [(file.stem, "", "", str(file)) for file in _find(_folders(path))]
     rows += [(_SQUIDPY + name, *about, "") for name, about in PUBLIC.items()]

@@ -1,0 +1,414 @@
+"""Files of cells: what they are, what they are called, and how results are added to them, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scjepa._core import keys as _keys
+from scjepa._core.instruments import RawOutput, raw_output
+from scjepa._core.options import unknown_name
+from scjepa.cli.options import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+
+class ForeignFileError(ValueError):
+    """A path is no file of cells; the message says what it is, where that can be told, and how it becomes one."""
+
+
+H5AD, ZARR, SPATIALDATA = "h5ad", "zarr", "SpatialData"
+"""Kinds of files: AnnData in HDF5, AnnData in zarr, and a SpatialData store."""
+
+SUFFIXES = {".h5ad": H5AD, ".zarr": ZARR}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of cells.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    kind
+        ``H5AD``, ``ZARR`` or ``SPATIALDATA``.
+    name
+        What it is called: its file name without suffix, and with its folder's name where two would be called alike.
+    table
+        Name of the table in a SpatialData store.
+    """
+
+    path: Path
+    kind: str
+    name: str
+    table: str | None = None
+
+    @contextmanager
+    def opened(self, mode: str = "r") -> Iterator[Any]:
+        """Open the HDF5 or zarr group that holds the AnnData object."""
+        with opened(self.path, mode) as root:
+            yield root if self.table is None else root[f"tables/{self.table}"]
+
+
+@contextmanager
+def opened(path: Path, mode: str = "r") -> Iterator[Any]:
+    """Open an HDF5 file or a zarr store.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if path.is_dir():
+        import zarr
+
+        try:
+            group = zarr.open_group(path, mode=mode, use_consolidated=False)  # type: ignore[arg-type]
+        except (FileNotFoundError, ValueError, KeyError) as error:
+            raise ForeignFileError(
+                f"{path} is a folder and no zarr store of AnnData or SpatialData: {error}"
+            ) from error
+        yield group
+        return
+    import h5py
+
+    try:
+        file = h5py.File(path, mode)
+    except OSError as error:
+        if isinstance(error, PermissionError) or h5py.is_hdf5(path):
+            raise
+        raise ForeignFileError(f"{path} is not an h5ad file: {error}") from error
+    with file:
+        yield file
+
+
+def data_files(paths: Sequence[Path], table: str | None = None) -> list[DataFile]:
+    """Return the files of cells at ``paths``, each with a name of its own.
+
+    Parameters
+    ----------
+    table
+        Table of SpatialData stores that have several.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If one is of another kind, was written by a very old anndata, or occurs twice; or a table is named and none is a
+        SpatialData store.
+    """
+    resolved = Counter(path.resolve() for path in paths)
+    twice = [path for path in paths if resolved[path.resolve()] > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice.")
+    files = [_data_file(path, table) for path in paths]
+    if table is not None and all(file.table is None for file in files):
+        raise ValueError(f"--table {table} names a table of SpatialData stores, and {paths[0]} is none. Leave it out.")
+    short = Counter(file.name for file in files)
+    named = [
+        replace(file, name=f"{file.path.resolve().parent.name}_{file.name}") if short[file.name] > 1 else file
+        for file in files
+    ]
+    again = [file.name for file in named if Counter(f.name for f in named)[file.name] > 1]
+    if again:
+        raise ValueError(
+            f"Several files are called {again[0]!r}, their folders too. Rename one, or take one at a time."
+        )
+    return named
+
+
+def _data_file(path: Path, table: str | None) -> DataFile:
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    name = path.name
+    for suffix in (*SUFFIXES, ".spatialdata", ".h5ad"):
+        name = name.removesuffix(suffix)
+    try:
+        with opened(path) as group:
+            if "obs" in group and "var" in group:
+                _check_version(group, path)
+                return DataFile(path, ZARR if path.is_dir() else H5AD, name)
+            if "tables" in group and path.is_dir():
+                return DataFile(path, SPATIALDATA, name, _table_name(list(group["tables"]), path, table))
+            there = _listed(group)
+    except ForeignFileError as error:
+        found = raw_output(path)
+        raise ForeignFileError(str(error) if found is None else _told(path, found)) from error
+    found = raw_output(path)
+    neither = f"{path} holds neither AnnData nor SpatialData with a table; at its top are {there}."
+    raise ForeignFileError(neither if found is None else _told(path, found))
+
+
+def _told(path: Path, found: RawOutput) -> str:
+    return f"{path} is {found.what}, not a file of cells. {found.as_file}"
+
+
+def _check_version(group: Any, path: Path) -> None:
+    if "encoding-type" not in group["obs"].attrs:
+        raise ValueError(
+            f"{path} was written by an anndata older than 0.7. Write it anew: "
+            f"anndata.read_h5ad({str(path)!r}).write_h5ad('new.h5ad')."
+        )
+
+
+def _table_name(names: list[str], path: Path, wanted: str | None) -> str:
+    names = sorted(names)
+    if wanted is not None and wanted not in names:
+        raise ValueError(f"{path}: " + unknown_name("table", wanted, names))
+    if wanted is None and len(names) != 1:
+        raise ValueError(f"{path} has {len(names)} tables: {', '.join(names) or 'none'}. Name one with --table.")
+    return wanted or names[0]
+
+
+def _listed(group: Any) -> str:
+    return ", ".join(sorted(map(str, group))[:8]) or "nothing"
+
+
+def read_anndata(file: DataFile) -> AnnData:
+    """Read the AnnData object of a file whole."""
+    import anndata as ad
+
+    if file.kind == H5AD:
+        return ad.read_h5ad(file.path)
+    return ad.read_zarr(file.path if file.table is None else file.path / "tables" / file.table)
+
+
+# -- where results go ----------------------------------------------------------------------------------------------
+
+ANNDATA = (".h5ad", ".zarr")
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Yield a place beside ``path`` to write a file or folder to; it gets its name at the end, or is removed.
+
+    The place has the same suffix, so that what writes by suffix writes the right thing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.stem}.part-{os.getpid()}{path.suffix}")
+    try:
+        yield draft
+        _rename(draft, path)
+    finally:
+        _remove(draft)
+
+
+def _rename(draft: Path, path: Path) -> None:
+    """Give ``draft`` the name ``path``; what had it before is gone only then."""
+    if not (path.is_dir() and not path.is_symlink()):
+        os.replace(draft, path)
+        return
+    before = path.with_name(f".{path.name}.before-{os.getpid()}")
+    path.rename(before)  # a folder cannot be replaced in one step
+    try:
+        draft.rename(path)
+    except OSError:
+        before.rename(path)
+        raise
+    shutil.rmtree(before)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise ``FileExistsError`` where there is something that may not be replaced."""
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Pass --overwrite to replace it, or name another --out.")
+
+
+def plan(
+    files: Sequence[DataFile],
+    out: Path | None,
+    overwrite: bool,
+    suffix: str | None = None,
+    tables: Sequence[str] = (),
+) -> list[Path]:
+    """Return where the result of each file goes, before anything is computed.
+
+    Parameters
+    ----------
+    files
+        The inputs.
+    out
+        A file, for one input; a folder, for any number; ``None``: the inputs themselves, which takes ``overwrite``.
+    overwrite
+        Whether what is there may be replaced.
+    suffix
+        Of the files in a folder; default: each as its input.
+    tables
+        Suffixes of files that hold the result alone and will do too, such as ``".csv"``.
+
+    Raises
+    ------
+    UsageError
+        If ``out`` is missing, or is a file of a kind that is not written, or one file for several inputs.
+    FileExistsError
+        If a file is there, or an input would be written to, without ``overwrite``.
+    """
+    known = (*ANNDATA, *tables)
+    if out is None:
+        if not overwrite:
+            raise UsageError("Name where results go with --out, or add them to the input files with --overwrite.")
+        if suffix is not None:
+            raise UsageError("--format goes with --out: added to the input files, results have their format.")
+        return [file.path for file in files]
+    if out.suffix in known and not _is_folder_of_files(out):
+        if len(files) > 1:
+            raise UsageError(f"--out {out} is one file, and there are {len(files)} inputs. Name a folder.")
+        if suffix is not None and suffix != out.suffix:
+            raise UsageError(f"--out {out} and --format {suffix[1:]} contradict each other.")
+        targets = [out]
+    elif out.suffix and not out.is_dir() and suffix is None and len(files) == 1:
+        raise UsageError(f"--out {out}: files end in {', '.join(known)}. For a folder of that name, make it first.")
+    elif out.is_file():
+        raise FileExistsError(f"{out} is a file, not a folder. Name another --out.")
+    else:
+        targets = [out / f"{file.name}{suffix or ('.h5ad' if file.kind == H5AD else '.zarr')}" for file in files]
+    for target in targets:
+        refuse_existing(target, overwrite)
+    return targets
+
+
+def _is_folder_of_files(path: Path) -> bool:
+    """Return whether ``path`` is a folder whose name merely ends like that of a zarr store."""
+    return path.is_dir() and not any((path / name).exists() for name in (".zgroup", ".zattrs", "zarr.json"))
+
+
+def is_input(target: Path, file: DataFile) -> bool:
+    """Return whether a result goes into the file it was made from."""
+    return target.exists() and target.resolve() == file.path.resolve()
+
+
+def kind_at(target: Path, file: DataFile) -> str:
+    """Return the kind that a result has: SpatialData stays SpatialData in zarr and becomes its table in h5ad."""
+    kind = SUFFIXES[target.suffix] if target.suffix in SUFFIXES else file.kind
+    return SPATIALDATA if kind != H5AD and file.kind == SPATIALDATA else kind
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of cells as ``.csv`` or ``.parquet``.
+
+    Raises
+    ------
+    UsageError
+        If what writes ``.parquet`` is not installed.
+    """
+    table = table.rename_axis("cell")
+    with drafted(path) as draft:
+        if path.suffix == ".csv":
+            table.to_csv(draft)
+            return
+        try:
+            table.to_parquet(draft)
+        except ImportError as error:
+            raise UsageError(f"--format parquet needs pyarrow: pip install pyarrow. ({error})") from error
+
+
+# -- results in copies of files ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What is to be added to an AnnData object.
+
+    Attributes
+    ----------
+    obs
+        Columns, in the order of the cells.
+    obsm
+        Arrays, ``(n_cells, n_dims)``.
+    uns
+        Entries of ``uns``.
+    notes
+        Entries of ``uns["scjepa"]``; others there stay.
+    """
+
+    obs: Mapping[str, pd.Series] = field(default_factory=dict)
+    obsm: Mapping[str, np.ndarray] = field(default_factory=dict)
+    uns: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, group: Any) -> None:
+        """Add to the HDF5 or zarr group of an AnnData object."""
+        from anndata.io import read_elem, write_elem
+
+        for name in ("obsm", "uns"):
+            if name not in group:
+                write_elem(group, name, {})
+        for key, embedding in self.obsm.items():
+            write_elem(group["obsm"], key, embedding)
+        for key, value in self.uns.items():
+            write_elem(group["uns"], key, value)
+        if self.notes:
+            before = read_elem(group["uns"][_keys.UNS]) if _keys.UNS in group["uns"] else {}
+            write_elem(group["uns"], _keys.UNS, {**before, **self.notes})
+        for key, column in self.obs.items():
+            write_elem(group["obs"], key, column.array)
+            order = [str(name) for name in group["obs"].attrs["column-order"]]
+            group["obs"].attrs["column-order"] = order if key in order else [*order, key]
+
+
+def add(file: DataFile, additions: Additions, target: Path) -> None:
+    """Write a copy of ``file`` with ``additions`` to ``target``, which may be the file itself.
+
+    All else stays as it is, byte for byte where the format is kept. Of a SpatialData store that is written to itself,
+    the table alone is written anew.
+    """
+    kind = kind_at(target, file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr and anndata tell of formats to come
+        if kind == SPATIALDATA and is_input(target, file):
+            _add_to_table(file, additions)
+            return
+        with drafted(target) as draft:
+            if kind == file.kind:
+                (shutil.copytree if file.path.is_dir() else shutil.copyfile)(file.path, draft)
+                inside = file.table
+            else:
+                adata, inside = read_anndata(file), None
+                (adata.write_h5ad if kind == H5AD else adata.write_zarr)(draft)
+            with opened(draft, "r+") as root:
+                additions.write(root if inside is None else root[f"tables/{inside}"])
+            _consolidate(draft)
+
+
+def _add_to_table(file: DataFile, additions: Additions) -> None:
+    """Replace the table in a SpatialData store by a copy with the additions; images stay where they are."""
+    place = file.path / "tables" / str(file.table)
+    draft = file.path.with_name(f".{file.path.name}.part-{os.getpid()}")  # nothing in a store but its elements
+    try:
+        shutil.copytree(place, draft)
+        with opened(draft, "r+") as group:
+            additions.write(group)
+        _rename(draft, place)
+    finally:
+        _remove(draft)
+    _consolidate(file.path)
+
+
+def _consolidate(path: Path) -> None:
+    """Bring the summary that a zarr store keeps of its contents up to date, if it keeps one."""
+    if not path.is_dir():
+        return
+    import zarr
+
+    root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    if root.metadata.zarr_format == 3 or (path / ".zmetadata").exists():
+        zarr.consolidate_metadata(root.store, zarr_format=root.metadata.zarr_format)
