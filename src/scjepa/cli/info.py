@@ -236,7 +236,7 @@ def _contents(file: DataFile, mind: list[str]) -> dict[str, str]:
     """Return what can be told without reading counts; what is wrong with it is added to ``mind``."""
     from anndata.io import read_elem
 
-    from scjepa.datasets._genes import told, types_of
+    from scjepa._core.features import told, types_of
 
     with file.opened() as group:
         obs, var = read_elem(group["obs"]), read_elem(group["var"])

@@ -14,9 +14,9 @@ from scvi.data import AnnDataManager
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import require_anndata
+from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
-from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models.base import JEPAModel, Task
 from scjepa.models.hub import PretrainedMixin
 from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, resolve
