@@ -104,7 +104,7 @@ def quick():
 @pytest.fixture
 def no_mixing(monkeypatch) -> None:
     """Leave out iLISI, which takes seconds to compile."""
-    monkeypatch.setattr("scjepa.benchmark._scoring.ilisi", lambda values, batches: 0.5)
+    monkeypatch.setattr("scjepa.benchmark.score.ilisi", lambda values, batches: 0.5)
 
 
 def place_of(adata: AnnData) -> np.ndarray:

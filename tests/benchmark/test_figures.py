@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scjepa.benchmark import Scoring, run
-from scjepa.benchmark._figures_scores import ablation_bars, agreement_against_mixing, normalization_families
+from scjepa.benchmark.suites.sections_figures import ablation_bars, agreement_against_mixing, normalization_families
 from scjepa.metrics import nmi
 
 
@@ -19,7 +19,7 @@ def texts(figure) -> str:
 @pytest.fixture(scope="module")
 def results(_tissue):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scjepa.benchmark._scoring.ilisi", lambda values, batches: 0.5)
+        patch.setattr("scjepa.benchmark.score.ilisi", lambda values, batches: 0.5)
         other = _tissue[(_tissue.obs["section"] == "s1").to_numpy(), :10].copy()
         other.obs["technology"], other.obs["section"] = "U", "u1"
         other.obs_names = [f"u{i}" for i in range(other.n_obs)]

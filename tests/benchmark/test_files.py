@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scjepa.benchmark import _files
-from scjepa.benchmark._files import whole
+from scjepa.benchmark.files import whole
 
 
 def test_what_fails_leaves_the_file_as_it_was(tmp_path):
@@ -37,7 +36,7 @@ def test_what_is_killed_leaves_the_file_as_it_was(tmp_path):
     path.write_text("whole")
     code = f"""
 import importlib.util, pathlib, time
-spec = importlib.util.spec_from_file_location("files", {str(Path(_files.__file__))!r})
+spec = importlib.util.spec_from_file_location("files", {str(Path(files.__file__))!r})
 files = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(files)
 with files.whole(pathlib.Path({str(path)!r})) as part:

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scjepa.benchmark._given import part_of
-from scjepa.benchmark.methods._result import MethodError
+from scjepa.benchmark.method import MethodError, part_of
 
 CELLS = pd.Index(["c", "a", "b"])
 

@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "user_guide" / "benchmark.md"
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")
 def test_the_example_of_ones_own_method_runs_and_has_under_ten_lines(tissue, monkeypatch, capsys):
-    monkeypatch.setattr("scjepa.benchmark._scoring.ilisi", lambda values, batches: 0.5)
+    monkeypatch.setattr("scjepa.benchmark.score.ilisi", lambda values, batches: 0.5)
     (code,) = re.findall(r"<!-- own-method -->\n```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     assert sum(bool(line.strip()) for line in code.splitlines()) < 10
     scope = {"adata": tissue, "__name__": "page"}

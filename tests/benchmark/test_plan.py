@@ -7,7 +7,8 @@ import pytest
 from anndata import AnnData
 
 from scjepa.benchmark import METHODS
-from scjepa.benchmark._plan import ablation, entries_of
+from scjepa.benchmark.suites.ablation import ablation
+from scjepa.benchmark.suites.sections import entries_of
 
 
 def names(entries) -> list[tuple[str, str, str]]:

@@ -7,12 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from scjepa.benchmark import READOUTS, MethodResult, Scoring, run
-from scjepa.benchmark import _readouts as readouts
-from scjepa.benchmark._harmony import harmony
-from scjepa.benchmark._scoring import score
-from scjepa.benchmark._tasks import make_tasks
-from scjepa.benchmark._units import Columns, read_units
+from scjepa.benchmark import READOUTS, MethodResult, Scoring, readouts, run
+from scjepa.benchmark.controls import harmony
+from scjepa.benchmark.score import score
+from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
 from scjepa.tl import NicheReadout, aggregate_neighbors, readout
 
 

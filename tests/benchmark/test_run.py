@@ -18,9 +18,9 @@ from scipy import sparse
 
 import scjepa
 from scjepa.benchmark import run
-from scjepa.benchmark._files import whole
-from scjepa.benchmark._scoring import score
-from scjepa.benchmark._store import COLUMNS, Store
+from scjepa.benchmark.files import whole
+from scjepa.benchmark.score import score
+from scjepa.benchmark.store import COLUMNS, Store
 
 TINY = {
     "tokens": {"n_tokens": 8, "n_neighbors": 5},
@@ -148,7 +148,7 @@ def test_scores_that_fail_leave_a_row_with_the_reason(tissue, quick, by_place, m
             raise np.linalg.LinAlgError("SVD did not converge")
         return score(task, result, scoring, resolution)
 
-    monkeypatch.setattr("scjepa.benchmark._execute.score", fails)
+    monkeypatch.setattr("scjepa.benchmark.suites.sections.score", fails)
     methods = {"bad": lambda adata: by_place(adata), "good": by_place}
     results = run(tissue, label="region", methods=methods, tasks="within", seeds=1, scoring=quick)
     told = "It could not be scored. LinAlgError: SVD did not converge"
@@ -373,7 +373,7 @@ def test_what_processes_note_at_once_is_kept(tmp_path, monkeypatch):
         with whole(path) as part:
             yield part
 
-    monkeypatch.setattr("scjepa.benchmark._store.whole", slowly)
+    monkeypatch.setattr("scjepa.benchmark.store.whole", slowly)
     names = ["a", "b", "c"]
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(lambda name: Store(tmp_path).claim({"label": "x"}, {name: "1"}, []), names))

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from scjepa.benchmark import MethodResult, Scoring
-from scjepa.benchmark._scoring import score
-from scjepa.benchmark._tasks import make_tasks
-from scjepa.benchmark._units import Columns, read_units
+from scjepa.benchmark.score import score
+from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
 from scjepa.metrics import clustering_scores, niche_continuity
 
 

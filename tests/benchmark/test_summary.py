@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 
 from scjepa.benchmark import occupancy
-from scjepa.benchmark._markdown import table_1_markdown, table_2_markdown
-from scjepa.benchmark._plan import Level
-from scjepa.benchmark._store import COLUMNS
-from scjepa.benchmark._summary import summarize, table_1, table_2, verdicts_of
+from scjepa.benchmark.store import COLUMNS, Level
+from scjepa.benchmark.suites.sections_tables import markdown_1, markdown_2, table_1, table_2, tidy_values, verdicts_of
+from scjepa.benchmark.table import summarize
 from scjepa.metrics import weighted_scores
 
 RUN = {"settings": "same graph", "configuration": "base", "readout": "plain"}
@@ -112,7 +111,7 @@ def test_data_taken_by_themselves_are_weighted_too_and_sections_of_a_set_are_not
 
 def test_the_matched_resolution_is_no_cause_of_spread():
     case = {"data": "a", "task": "within", "method": "m", "group": "T", "n_cells": 9, "metric": "nmi_matched"}
-    table = summarize(tidy(rows_of({(0, 0, 0.3): 0.5, (1, 0, 0.7): 0.7}, **case)))
+    table = summarize(tidy_values(tidy(rows_of({(0, 0, 0.3): 0.5, (1, 0, 0.7): 0.7}, **case))))
     assert table["value"].tolist() == [0.6]
     assert table["std_resolutions"].isna().all()
     assert table["std_seeds"].iloc[0] == pytest.approx(np.std([0.5, 0.7], ddof=1))
@@ -121,10 +120,10 @@ def test_the_matched_resolution_is_no_cause_of_spread():
 def test_the_version_of_ilisi_stands_beside_its_tables_alone(rows):
     table = table_1(rows)
     told = "iLISI: scib-metrics 0.5.10 and 0.6.1; values of 0.5 and 0.6 are not compared."
-    assert told in table_1_markdown(table, RUNS).splitlines()
-    assert "scib-metrics" not in table_1_markdown(table.loc[:, ~table.columns.str.startswith("ilisi")], RUNS)
+    assert told in markdown_1(table, RUNS).splitlines()
+    assert "scib-metrics" not in markdown_1(table.loc[:, ~table.columns.str.startswith("ilisi")], RUNS)
     older = pd.DataFrame({"versions": ["scanpy=1.11.5"]})
-    assert "iLISI: scib-metrics a version that was not kept;" in table_1_markdown(table, older)
+    assert "iLISI: scib-metrics a version that was not kept;" in markdown_1(table, older)
 
 
 def test_what_failed_has_a_row_with_the_reason_in_table_and_text(rows):
@@ -134,7 +133,7 @@ def test_what_failed_has_a_row_with_the_reason_in_table_and_text(rows):
     (row,) = table[table["method"] == "peer"].to_dict("records")
     assert row["reason"] == "No module named peer | try"
     assert np.isnan(row["nmi"])
-    text = table_1_markdown(table, RUNS)
+    text = markdown_1(table, RUNS)
     assert "No module named peer \\| try" in text
     assert "**a × b** (technologies), T, 30 cells: embedding as it is" in text
 
@@ -143,7 +142,7 @@ def test_a_reason_that_holds_for_many_is_told_once_with_their_names(rows):
     why = {"data": "a × b", "task": "technologies", "group": "U", "seed": 0, "reason": "No cell has a label."}
     case = {**why, "settings": "own", "configuration": "-"}
     many = [{**case, "method": method, "readout": readout} for method in ("one", "two") for readout in ("plain", "z30")]
-    text = table_1_markdown(table_1(tidy(rows.to_dict("records"), many)), RUNS)
+    text = markdown_1(table_1(tidy(rows.to_dict("records"), many)), RUNS)
     assert text.count("No cell has a label.") == 1
     assert "| a × b | technologies | one, two | own | - | plain, z30 | U | No cell has a label. |" in text
 
@@ -152,7 +151,7 @@ def test_only_failures_still_make_a_table():
     bad = {"data": "a", "task": "within", "method": "peer", "settings": "tutorial", "configuration": "-"}
     table = table_1(tidy([{**bad, "seed": 0, "reason": "missing"}]))
     assert table["reason"].tolist() == ["missing"]
-    assert "missing" in table_1_markdown(table, RUNS)
+    assert "missing" in markdown_1(table, RUNS)
 
 
 def test_table_2_has_the_default_in_every_axis_and_says_how_many_cells_fill_l():
@@ -170,7 +169,7 @@ def test_table_2_has_the_default_in_every_axis_and_says_how_many_cells_fill_l():
     assert table["value"].tolist() == ["16", "64", "0.6"]
     assert table["nmi"].tolist() == [0.5, 0.4, 0.5]
     assert table["share_full"].tolist()[:2] == [17 / 32, 0]
-    text = table_2_markdown(table, RUNS)
+    text = markdown_2(table, RUNS)
     assert "| tokens.n_tokens | 16 (default) | 0.500 |" in text
     assert "cells that fill L" in text
     assert table_2(tidy(one("demo", 0.5)), []).empty
@@ -192,7 +191,7 @@ def test_table_2_tells_each_level_against_the_default_seed_by_seed():
     assert table.loc["0.3", "nmi_change"] == pytest.approx(-0.01)
     assert table.loc["0.3", "nmi_change_std_seeds"] == pytest.approx(np.std([-0.02, 0.0], ddof=1))
     assert np.isnan(table.loc["0.6", "nmi_change"])
-    assert "-0.010 ± 0.014" in table_2_markdown(table.reset_index(), RUNS)
+    assert "-0.010 ± 0.014" in markdown_2(table.reset_index(), RUNS)
     assert "nmi_change" not in table_2(tidy(one("demo", {0: 0.5})), levels[:1])
 
 
@@ -209,9 +208,9 @@ def test_table_2_says_which_levels_did_not_train_well():
     rows = tidy(one("demo", 0.5), one("demo, 0.9", 0.4))
     table = table_2(rows, levels, verdicts=verdicts_of(pd.DataFrame(runs)))
     assert table["verdict"].tolist() == ["healthy", "collapsed (1 of 3), shrinking (1 of 3)"]
-    assert table_2_markdown(table, RUNS).splitlines()[-1].endswith("| collapsed (1 of 3), shrinking (1 of 3) |")
+    assert markdown_2(table, RUNS).splitlines()[-1].endswith("| collapsed (1 of 3), shrinking (1 of 3) |")
     well = table_2(rows, levels, verdicts=verdicts_of(pd.DataFrame(runs[:2])))
-    assert "training" not in table_2_markdown(well, RUNS)
+    assert "training" not in markdown_2(well, RUNS)
 
 
 def test_occupancy_counts_cells_that_express_as_many_genes():

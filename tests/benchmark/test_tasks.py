@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scjepa.benchmark._tasks import make_tasks
-from scjepa.benchmark._units import Columns, read_units
+from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
 
 REGION = Columns(label="region")
 

@@ -13,9 +13,8 @@ from anndata import AnnData
 import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import run
-from scjepa.benchmark._tasks import make_tasks
-from scjepa.benchmark._units import Columns, read_units
-from scjepa.benchmark.methods._inputs import digest, prepare
+from scjepa.benchmark.inputs import digest, prepare
+from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
 
 PARTS = ("spatial_connectivities", "spatial_distances")
 

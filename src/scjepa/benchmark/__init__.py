@@ -1,34 +1,40 @@
-"""Benchmarks: a whole comparison in one call, methods and controls through another, and tables of scores."""
+"""Benchmarks: a whole comparison in one call, methods and controls through another, and tables of scores.
+
+A comparison is a :class:`Study` of a :class:`Suite`, one of sections (:func:`run`) or of dissociated cells
+(:func:`run_cells`). Methods are known by name, and users add their own with :func:`register`.
+"""
 
 from __future__ import annotations
 
-from scjepa.benchmark._controls import neighborhood_pca, section_zscored_pca
-from scjepa.benchmark._occupancy import occupancy
-from scjepa.benchmark._perturbation_baselines import PERTURBATION_BASELINES, predict_baselines
-from scjepa.benchmark._readouts import READOUTS
-from scjepa.benchmark._results import BenchmarkResults
-from scjepa.benchmark._run import run
-from scjepa.benchmark._scoring import Scoring
-from scjepa.benchmark._table import score_table
-from scjepa.benchmark.cells import CELL_METHODS, CellBenchmarkResults, CellMethod, CellScoring, CellTraining, run_cells
-from scjepa.benchmark.methods import METHODS, Method, MethodResult, run_method
+from scjepa.benchmark.controls import neighborhood_pca, section_zscored_pca
+from scjepa.benchmark.method import Method, MethodResult, register
+from scjepa.benchmark.occupancy import occupancy
+from scjepa.benchmark.outcome import run_method
+from scjepa.benchmark.readouts import READOUTS
+from scjepa.benchmark.score import Scoring
+from scjepa.benchmark.study import Study, Suite
+from scjepa.benchmark.suites.cell_models import CellTraining
+from scjepa.benchmark.suites.cell_tasks import CellScoring
+from scjepa.benchmark.suites.cells import CELL_METHODS, CellBenchmarkResults, run_cells
+from scjepa.benchmark.suites.sections import METHODS, BenchmarkResults, run
+from scjepa.benchmark.table import score_table
 
 __all__ = [
     "CELL_METHODS",
     "METHODS",
-    "PERTURBATION_BASELINES",
     "READOUTS",
     "BenchmarkResults",
     "CellBenchmarkResults",
-    "CellMethod",
     "CellScoring",
     "CellTraining",
     "Method",
     "MethodResult",
     "Scoring",
+    "Study",
+    "Suite",
     "neighborhood_pca",
     "occupancy",
-    "predict_baselines",
+    "register",
     "run",
     "run_cells",
     "run_method",

@@ -1,19 +1,22 @@
-"""Perturbation screens: conditions as GEARS writes them, splits of conditions, and expression on one scale."""
+"""Perturbation screens: conditions as GEARS writes them, splits, expression on one scale, and closed-form models."""
 
 from __future__ import annotations
 
 from scjepa.perturbation._conditions import CONTROL, Conditions, condition_name, convert_conditions, parse_condition
 from scjepa.perturbation._expression import log_normalized
 from scjepa.perturbation._splits import CATEGORIES, PerturbationSplit, simulation_split
+from scjepa.perturbation.baselines import PERTURBATION_BASELINES, predict_baselines
 
 __all__ = [
     "CATEGORIES",
     "CONTROL",
+    "PERTURBATION_BASELINES",
     "Conditions",
     "PerturbationSplit",
     "condition_name",
     "convert_conditions",
     "log_normalized",
     "parse_condition",
+    "predict_baselines",
     "simulation_split",
 ]

@@ -9,7 +9,8 @@ import pytest
 
 from scjepa import CELL_PRESETS
 from scjepa.benchmark import CellTraining
-from scjepa.benchmark.cells._plan import chosen_tasks, entries_of, told
+from scjepa.benchmark.suites.cell_models import entries_of, told
+from scjepa.benchmark.suites.cell_tasks import chosen_tasks
 
 
 def _by_name(*args, **kwargs):

@@ -10,9 +10,9 @@ import pytest
 
 import scjepa
 from scjepa.benchmark import CellScoring, run_cells
-from scjepa.benchmark._store import COLUMNS
-from scjepa.benchmark.cells._data import read_target
-from scjepa.benchmark.cells._tasks import split
+from scjepa.benchmark.store import COLUMNS
+from scjepa.benchmark.suites.cell_data import read_target
+from scjepa.benchmark.suites.cell_tasks import split
 
 
 def test_models_and_fitted_methods_are_scored_alike_and_kept(cells, others, small, tmp_path):
@@ -192,7 +192,7 @@ def test_every_method_runs(cells, others, small, monkeypatch):
         asked["uncorrected"] = uncorrected.shape
         return pd.Series({"bio": 0.5, "batch": float(np.abs(embedding).mean()), "total": 0.5, "kbet": np.nan})
 
-    monkeypatch.setattr("scjepa.benchmark.cells._tasks.scib_suite", suite)
+    monkeypatch.setattr("scjepa.benchmark.suites.cell_tasks.scib_suite", suite)
     results = run_cells(cells, **small, batch="plate", pretrain={"other": others}, seeds=1)
     assert results.runs["reason"].isna().all()
     assert asked["batches"] == ["p1", "p2"]

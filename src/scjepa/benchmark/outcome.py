@@ -1,0 +1,233 @@
+"""One method on prepared cells: in this session or in a process, with what it took, or the reason why it failed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from anndata import AnnData
+
+from scjepa._core import keys as _keys
+from scjepa._core.options import unknown_name
+from scjepa._core.plain import plain
+from scjepa.benchmark.inputs import prepare, restore, with_counts
+from scjepa.benchmark.method import REGISTRY, Method, MethodError, MethodResult, checked, one_line
+from scjepa.benchmark.process import find_python, run_in_process
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass
+class Took:
+    """Time of a method, in seconds, and the peak memory of this process, in GiB."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_gib: float = float("nan")
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Add what happens inside."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.add(time.perf_counter() - wall, time.process_time() - cpu)
+
+    def add(self, seconds: float, cpu_seconds: float) -> None:
+        """Add what was counted elsewhere."""
+        self.seconds += seconds
+        self.cpu_seconds += cpu_seconds
+
+
+def reset_peak() -> None:
+    """Forget the peak of memory so far, where the system can (Linux)."""
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        pass
+
+
+def peak_gib() -> float:
+    """Return the peak resident memory since :func:`reset_peak`, or of the whole session where that is not possible."""
+    if _STATUS.is_file():
+        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+        return int(found.group(1)) / 2**20 if found else float("nan")
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def check_options(name: str, method: Method, options: Mapping[str, Any], more: tuple[str, ...] = ()) -> None:
+    """Refuse options that a method does not have.
+
+    Raises
+    ------
+    ValueError
+        If one is not known; the message has the nearest name.
+    """
+    for option in options:
+        if option not in (*method.options, *more):
+            raise ValueError(unknown_name(f"option of {name!r}", option, (*method.options, *more)))
+
+
+def missing_option(method: Method, options: Mapping[str, Any]) -> str | None:
+    """Return the first option that a method needs and was not given."""
+    return next((option for option in method.required if options.get(option) is None), None)
+
+
+def run_method(
+    name: str,
+    adata: AnnData,
+    *,
+    seed: int = 0,
+    settings: str | None = None,
+    n_niches: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    python: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+    layer: str | None = None,
+    library_key: str | None = None,
+    technology_key: str | None = None,
+    neighbors_key: str = _keys.SPATIAL,
+    spatial_key: str = _keys.SPATIAL,
+) -> MethodResult:
+    """Run a method of :data:`METHODS` and return what it gives, or the reason why it gives nothing.
+
+    The method sees counts, section, technology, coordinates and the spatial graph, and never a label, unless an option
+    names a column. Peers run in a process of their own. Nothing of ``adata`` is changed.
+
+    Parameters
+    ----------
+    name
+        Name in :data:`METHODS`.
+    adata
+        Raw counts, coordinates and squidpy's spatial graph.
+    seed
+        Seed of the method.
+    settings
+        ``"tutorial"`` (the method's own) or ``"same graph"`` (the graph of ``adata``). Default: the method's first.
+    n_niches
+        Number of niches, for a method that also makes clusters of its own; ``None``: it makes none, unless they are all
+        it gives.
+    options
+        The method's options by name, ``METHODS[name].options``.
+    python
+        Interpreter for methods in a process of their own. Default: the environment variable ``SCJEPA_PEERS_PYTHON``,
+        else this one.
+    timeout
+        Seconds after which such a process is ended; it does not hold for methods in this session.
+    layer, library_key, technology_key, neighbors_key, spatial_key
+        Where the data are, as in :meth:`scjepa.STJEPA.setup_anndata`. Section and technology default to
+        ``obs["section"]`` and ``obs["technology"]`` where these are there.
+
+    Returns
+    -------
+    MethodResult
+        With ``error`` where the method is not installed, fails, takes too long or gives something that cannot be used.
+
+    Raises
+    ------
+    ValueError
+        If the method, its settings or an option is not known, or an option is missing; if the data are no counts.
+    KeyError
+        If the data lack the graph, the coordinates or a column.
+
+    Examples
+    --------
+    >>> result = scjepa.benchmark.run_method("banksy", adata, settings="same graph")  # doctest: +SKIP
+    >>> adata.obsm["X_banksy"] = result.embedding  # doctest: +SKIP
+    """
+    methods, given = REGISTRY["sections"], dict(options or {})
+    if name not in methods:
+        raise ValueError(unknown_name("method", name, methods))
+    method = methods[name]
+    settings = method.settings[0] if settings is None else settings
+    if settings not in method.settings:
+        raise ValueError(unknown_name(f"settings of {name!r}", settings, method.settings))
+    check_options(name, method, given)
+    missing = missing_option(method, given)
+    if missing is not None:
+        raise ValueError(f"{name!r} needs {method.needs}: pass options={{{missing!r}: ...}}.")
+    prepared = prepare(
+        adata,
+        layer=layer,
+        library_key=library_key,
+        technology_key=technology_key,
+        neighbors_key=neighbors_key,
+        spatial_key=spatial_key,
+        obs=[given[key] for key in method.obs_options if given.get(key)],
+        obsm=[given[key] for key in method.obsm_options if given.get(key)],
+    )
+    arguments = plain({"seed": int(seed), "n_niches": n_niches, **method.fixed, **given}, arrays=True)
+    return outcome(method, MethodResult(name, settings, int(seed)), prepared, arguments, python, timeout)
+
+
+def outcome(
+    method: Method,
+    result: MethodResult,
+    prepared: AnnData,
+    arguments: Mapping[str, Any],
+    python: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+) -> MethodResult:
+    """Run a method on what :func:`~scjepa.benchmark.inputs.prepare` gave, and fill in the result.
+
+    Parameters
+    ----------
+    result
+        Name, settings and seed.
+    arguments
+        Keyword arguments of the method.
+    python
+        Interpreter of a method in a process of its own.
+    """
+    n_cells = prepared.n_obs  # before the method, which may filter its copy
+    try:
+        if method.in_session:
+            found = _in_session(method, prepared, arguments)
+        else:
+            found = _in_process(method, prepared, {**arguments, "settings": result.settings}, python, timeout)
+        return replace(result, **{**found, **checked(found, n_cells)})
+    except MethodError as failure:
+        return replace(result, error=str(failure))
+    except Exception as error:  # noqa: BLE001 - one method must not stop the others; its reason goes into its row
+        return replace(result, error=f"{type(error).__name__}: {one_line(error)}")
+
+
+def _in_session(method: Method, prepared: AnnData, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    took = Took()
+    reset_peak()
+    with took.counting():
+        output = method.run(prepared, **arguments)  # type: ignore[operator]
+    times = {"seconds": took.seconds, "cpu_seconds": took.cpu_seconds, "peak_gib": peak_gib()}
+    return {**output, **times, "versions": versions_of(method.packages)}
+
+
+def _in_process(
+    method: Method,
+    prepared: AnnData,
+    arguments: Mapping[str, Any],
+    python: str | os.PathLike[str] | None,
+    timeout: float | None,
+) -> dict[str, Any]:
+    given, has = with_counts(prepared)
+    given.obs_names = [f"cell{i}" for i in range(given.n_obs)]  # the user's may repeat, and no method needs them
+    output = run_in_process(Path(str(method.run)), given, arguments, python=find_python(python), timeout=timeout)
+    if not has.all():
+        output["info"] = {**output["info"], "cells_without_counts": int((~has).sum())}
+    return restore(output, has)
+
+
+def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of Python and of distributions by name."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}

@@ -1,0 +1,120 @@
+"""ST-JEPA's configurations: what they are called, and the levels of an ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from scjepa._core.options import unknown_name
+from scjepa._core.plain import plain
+from scjepa.benchmark.store import Level
+from scjepa.benchmark.study import Entry, word
+from scjepa.stjepa.config import STJEPAConfig, resolve
+
+OURS, UNTRAINED = "stjepa", "untrained"
+
+Axes = Mapping[str | tuple[str, ...], Sequence[Any]]
+"""Values of an option such as ``"tokens.n_tokens"``; of several options at once, a tuple of names and of values."""
+
+PARTS = ("tokens", "encoder", "masking", "objective", "training")
+
+_UNTOLD = ("preset", "accelerator", "genes", "batch_size")
+"""Options that are no part of a configuration's name: told otherwise, or without influence on the result."""
+
+
+def told(options: Mapping[str, Any]) -> str:
+    """Return options in words: the preset first, then ``part.option=value``."""
+    preset = options.get("preset")
+    words = [] if preset is None else [preset if isinstance(preset, str) else "own configuration"]
+    for name, value in options.items():
+        if name in _UNTOLD:
+            continue
+        if isinstance(value, Mapping):
+            words += [f"{name}.{key}={word(part)}" for key, part in value.items()]
+        else:
+            words.append(f"{name}={word(value)}")
+    return ", ".join(words) or "-"
+
+
+def configured(options: Mapping[str, Any]) -> STJEPAConfig:
+    """Return the configuration that options of ST-JEPA give; one that cannot be is a ``ValueError``."""
+    return resolve(options["preset"], **{part: options[part] for part in PARTS if part in options})
+
+
+def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Level]]:
+    """Return the entries with ST-JEPA at every level of every axis beside them, and the levels.
+
+    One axis is changed at a time, from the configuration that takes part anyway, the default: a level of every axis,
+    named or not, and run once. The untrained encoder, where it takes part, is that of the level too.
+
+    Raises
+    ------
+    ValueError
+        If ST-JEPA takes no part, or an axis or a value is none that it can have.
+    TypeError
+        If an axis has no list of values.
+    """
+    if not isinstance(axes, Mapping):
+        raise TypeError(f"axes is a {type(axes).__name__}; give values by option: {{'tokens.n_tokens': [16, 32]}}.")
+    if not axes:
+        return list(entries), []
+    base = next((entry for entry in entries if entry.name == OURS), None)
+    if base is None:
+        raise ValueError(f"Axes are those of {OURS!r}: name it among the methods.")
+    control = next((entry for entry in entries if entry.name == UNTRAINED), None)
+    default = configured(base.options)
+    found, levels = [base], []
+    for axis, values in axes.items():
+        names = (axis,) if isinstance(axis, str) else tuple(axis)
+        changed = []
+        if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+            raise TypeError(f"The axis {axis!r} needs a list of values, found {values!r}: {{{axis!r}: [{values!r}]}}.")
+        for value in plain(list(values), arrays=True):
+            own = (value,) if isinstance(axis, str) or not isinstance(value, list | tuple) else tuple(value)
+            if len(own) != len(names):
+                raise ValueError(f"The axis {names} needs {len(names)} values each, found {value!r}.")
+            changed.append((own, _changed(base, dict(zip(names, own, strict=True)))))
+        if all(entry is not base for _, entry in changed):
+            changed.insert(0, (tuple(_value(default, name) for name in names), base))
+        for own, entry in changed:
+            beside = None if control is None else _untrained(control, entry)
+            found += [entry] if beside is None else [entry, beside]
+            words = (" × ".join(names), " × ".join(map(word, own)), entry.configuration, entry is base)
+            levels.append(Level(*words, "" if beside is None else beside.configuration))
+    every = {(e.name, e.settings, e.configuration): e for e in (*entries, *found)}
+    return list(every.values()), levels
+
+
+def _value(whole: STJEPAConfig, name: str) -> Any:
+    """Return the value of an option such as ``"tokens.n_tokens"``."""
+    part, dot, option = name.partition(".")
+    if part not in PARTS or not dot:
+        raise ValueError(f"An axis is PART.OPTION, such as tokens.n_tokens, of {', '.join(PARTS)}; found {name!r}.")
+    if not hasattr(getattr(whole, part), option):
+        raise ValueError(unknown_name(f"option of {part!r}", option, vars(getattr(whole, part))))
+    return getattr(getattr(whole, part), option)
+
+
+def _untrained(control: Entry, entry: Entry) -> Entry:
+    """Return the encoder of an entry, untrained: with its preset, tokens and encoder, without what training reads."""
+    read = {part: entry.options[part] for part in PARTS if part in entry.options and part in control.method.options}
+    rest = {name: value for name, value in control.options.items() if name not in PARTS}
+    options = {**rest, "preset": entry.options["preset"], **read}
+    return replace(control, configuration=told(options), options=options)
+
+
+def _changed(base: Entry, changes: Mapping[str, Any]) -> Entry:
+    """Return an entry with options changed; the entry itself where it has these values already."""
+    whole = configured(base.options)
+    options = {**base.options}
+    for name, value in changes.items():
+        _value(whole, name)  # raises where there is no such option
+        part, _, option = name.partition(".")
+        options[part] = {**dict(options.get(part) or {}), option: value}
+    if configured(options) == whole:  # raises for a value that cannot be, before anything runs
+        return base
+    extra = ", ".join(f"{name}={word(value)}" for name, value in changes.items())
+    rest = {name: value for name, value in base.options.items() if name not in PARTS}
+    kept = told({**rest, **{p: base.options[p] for p in PARTS if p in base.options}})
+    return replace(base, configuration=f"{kept}, {extra}", options=options)
