@@ -106,19 +106,18 @@ def _size(path: Path) -> str:
 
 def _about_model(name: Path) -> str:
     """Return a report of the model in a folder, or of a checkpoint by name."""
-    import torch
-
     from scjepa.cli.cells import SavedModel
     from scjepa.models.store import read_model
     from scjepa.training import diagnose
 
     saved = SavedModel(name)
-    facts, _ = read_model(saved.path, saved.kind.model)  # which checks that both are whole
+    facts, weights = read_model(saved.path, saved.kind.model)  # which checks that both are whole
     config = saved.kind.config.from_dict(facts["config"])
     card, genes = facts.get("card") or {}, facts["vocabulary"]
-    with torch.device("meta"):  # counted without a number being drawn
+    with torch.device("meta"):  # made without a number being drawn, for what its objective says of its history
         module = _module(facts, config)
-    counts = module.parameter_counts()
+    counts = {name: tensor.numel() for name, tensor in weights.items() if tensor.is_floating_point()}
+    in_encoder = sum(n for name, n in counts.items() if name.startswith("target."))
     keys = ", ".join(f"{name}={value!r}" for name, value in saved.keys.to_dict().items())
     history = {name: list(entry["value"]) for name, entry in facts["history"].items()}
     trained = f"{facts['n_steps']:,} steps" if facts["is_trained"] else "no: its weights are random"
@@ -131,7 +130,7 @@ def _about_model(name: Path) -> str:
         "reads": keys,
         "encoder": f"{encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads; "
         f"value {encoder.value!r}",
-        "weights": f"{counts['encoder']:,} in the encoder, {counts['total']:,} in all",
+        "weights": f"{in_encoder:,} in the encoder, {sum(counts.values()):,} saved",
         "seed": str(facts["seed"]),
         "diagnosis": str(diagnose(history, encoder.width, config=config, objective=module.objective)),
         "trained on": "\n".join(map(_row, card.get("data", ()))),
@@ -142,23 +141,6 @@ def _about_model(name: Path) -> str:
     return _lines(
         f"{name}: {facts['model']} model, {_size(saved.path)}, saved by scjepa {facts['scjepa_version']}", found
     )
-
-
-def _module(facts: Mapping[str, Any], config: Any) -> Any:
-    """Return the module that a saved model has."""
-    n_genes = len(facts["vocabulary"])
-    if facts["model"] == "STJEPA":
-        from scjepa.stjepa.module import STJEPAModule
-
-        return STJEPAModule(n_genes, len(facts["panels"]["technologies"]), config)
-    if "modules" not in facts:
-        from scjepa.celljepa.module import CellJEPAModule
-
-        return CellJEPAModule(n_genes, config)
-    from scjepa.celljepa.gene_modules import GeneModules
-    from scjepa.celljepa.module_encoder import GeneModuleJEPAModule
-
-    return GeneModuleJEPAModule(n_genes, config, GeneModules.from_saved(facts["modules"]).genes)
 
 
 def _of_kind(facts: Mapping[str, Any], config: Any) -> dict[str, str]:
