@@ -114,8 +114,6 @@ def _about_model(name: Path) -> str:
     facts, weights = read_model(saved.path, saved.kind.model)  # which checks that both are whole
     config = saved.kind.config.from_dict(facts["config"])
     card, genes = facts.get("card") or {}, facts["vocabulary"]
-    with torch.device("meta"):  # made without a number being drawn, for what its objective says of its history
-        module = _module(facts, config)
     counts = {name: tensor.numel() for name, tensor in weights.items() if tensor.is_floating_point()}
     in_encoder = sum(n for name, n in counts.items() if name.startswith("target."))
     keys = ", ".join(f"{name}={value!r}" for name, value in saved.keys.to_dict().items())
@@ -132,7 +130,7 @@ def _about_model(name: Path) -> str:
         f"value {encoder.value!r}",
         "weights": f"{in_encoder:,} in the encoder, {sum(counts.values()):,} saved",
         "seed": str(facts["seed"]),
-        "diagnosis": str(diagnose(history, encoder.width, config=config, objective=module.objective)),
+        "diagnosis": str(diagnose(history, encoder.width, config=config, objective=_objective_of(config))),
         "trained on": "\n".join(map(_row, card.get("data", ()))),
         "scores": "\n".join(map(_row, card.get("scores", ()))),
         "not for": str(card.get("limitations", "")),
@@ -141,6 +139,17 @@ def _about_model(name: Path) -> str:
     return _lines(
         f"{name}: {facts['model']} model, {_size(saved.path)}, saved by scjepa {facts['scjepa_version']}", found
     )
+
+
+def _objective_of(config: Any) -> Any:
+    """Return the class of the model's objective, which says what its history means."""
+    if hasattr(config, "finetuning"):
+        from scjepa.celljepa import CellObjective, ModuleObjective
+
+        return ModuleObjective if config.tokens.unit == "module" else CellObjective
+    from scjepa.stjepa import OBJECTIVES
+
+    return OBJECTIVES[config.objective.name]
 
 
 def _of_kind(facts: Mapping[str, Any], config: Any) -> dict[str, str]:
@@ -218,7 +227,7 @@ def _contents(file: DataFile, mind: list[str]) -> dict[str, str]:
     """Return what can be told without reading counts; what is wrong with it is added to ``mind``."""
     from anndata.io import read_elem
 
-    from scjepa._core.features import told, types_of
+    from scjepa._core.features import about_features, types_of
 
     with file.opened() as group:
         obs, var = read_elem(group["obs"]), read_elem(group["var"])
@@ -229,7 +238,7 @@ def _contents(file: DataFile, mind: list[str]) -> dict[str, str]:
     if not var.index.is_unique:
         twice = var.index[var.index.duplicated()][0]
         mind.append(f"Gene names are not unique, such as {twice!r}: adata.var_names_make_unique().")
-    mind += [sentence for sentence in [told(var.index, types_of(var))] if sentence]
+    mind += [sentence for sentence in [about_features(var.index, types_of(var))] if sentence]
     niches = [key for key, note in notes.items() if "n_niches" in note and key in obs]
     return {
         "cells": f"{len(obs):,}",
