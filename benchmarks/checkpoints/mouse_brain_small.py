@@ -31,7 +31,7 @@ from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import clustering_scores
 from scjepa.models import store as _store
 from scjepa.stjepa.config import PRESETS, STJEPAConfig, resolve
-from scjepa.tl import NicheReadout, aggregate_neighbors, readout
+from scjepa.tl import NicheReadout, aggregate, standardize
 
 NAME = "mouse-brain-small"
 HERE = Path(__file__).parent
@@ -58,7 +58,11 @@ KEYS = {"technology_key": "technology", "library_key": "section", "panel_key": "
 
 def hops(cells: np.ndarray, adata: AnnData) -> np.ndarray:
     """Return cells, z-scored in each section, 20 components, beside their means over rings 1 to 3."""
-    return aggregate_neighbors(readout(cells, adata.obs["section"], 20), adata.obsp["spatial_connectivities"], 3)
+    return aggregate(
+        standardize(cells, groups=adata.obs["section"], n_comps=20),
+        connectivities=adata.obsp["spatial_connectivities"],
+        n_hops=3,
+    )
 
 
 def niche(cells: np.ndarray, adata: AnnData, **beside: Any) -> np.ndarray:
@@ -69,7 +73,7 @@ def niche(cells: np.ndarray, adata: AnnData, **beside: Any) -> np.ndarray:
 
 READOUTS: dict[str, tuple[str, Callable[[np.ndarray, AnnData], np.ndarray]]] = {
     "plain": ("neighborhood", lambda embedding, adata: embedding),
-    "z30": ("neighborhood", lambda embedding, adata: readout(embedding, adata.obs["section"], n_comps=30)),
+    "z30": ("neighborhood", lambda embedding, adata: standardize(embedding, groups=adata.obs["section"], n_comps=30)),
     "hops": ("cell", hops),
     "niche": ("cell", niche),
     "niche+X": ("cell", lambda cells, adata: niche(cells, adata, X=adata.X)),

@@ -37,7 +37,7 @@ from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import neighborhood_pca, section_zscored_pca
 from scjepa.benchmark.controls import cell_pca
 from scjepa.metrics import block_probe, neighbor_agreement
-from scjepa.tl import aggregate_neighbors, readout
+from scjepa.tl import aggregate, standardize
 
 RESULTS = Path(__file__).parent / "results"
 HYPOTHALAMUS = "merfish_hypothalamus_4sections_unlabelled"
@@ -114,10 +114,14 @@ def readouts(values: np.ndarray, what: str, v1: AnnData, new: AnnData) -> dict[s
     """Return both sections' read-outs by name: each section z-scored by itself, components of both together."""
     sections = np.repeat([0, 1], [v1.n_obs, new.n_obs])
     if what.startswith("cell"):
-        cells = np.split(readout(values, sections, 20), [v1.n_obs])
+        cells = np.split(standardize(values, groups=sections, n_comps=20), [v1.n_obs])
         pairs = zip(cells, (v1, new), strict=True)
-        return {"hops": [aggregate_neighbors(one, adata.obsp["spatial_connectivities"], 3) for one, adata in pairs]}
-    return {"plain": np.split(values, [v1.n_obs]), "z30": np.split(readout(values, sections), [v1.n_obs])}
+        return {
+            "hops": [
+                aggregate(one, connectivities=adata.obsp["spatial_connectivities"], n_hops=3) for one, adata in pairs
+            ]
+        }
+    return {"plain": np.split(values, [v1.n_obs]), "z30": np.split(standardize(values, groups=sections), [v1.n_obs])}
 
 
 def vote(reference: np.ndarray, labels: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -140,7 +144,9 @@ def query_embeddings(model: scjepa.STJEPA, v1: AnnData, new: AnnData, shared: li
 
 def query(seed: int, steps: int, preset: str) -> pd.DataFrame:
     """Carry layers of V1 to osmFISH by a model that was trained on V1 alone."""
-    v1, new = (with_graph(scjepa.datasets.load(name)) for name in ("V1", "osmFISH"))
+    v1, new = (
+        with_graph(scjepa.datasets.load(name)) for name in ("starmap_visual_cortex", "osmfish_somatosensory_cortex")
+    )
     shared = [gene for gene in v1.var_names if gene in set(new.var_names)]
     labels, truth = (adata.obs["region_harmonised"].astype(str).to_numpy() for adata in (v1, new))
     scored = np.isin(truth, np.setdiff1d(labels, ["unlabelled"]))

@@ -32,7 +32,7 @@ from torch import nn
 from scjepa.metrics import ari, block_folds, nmi
 from scjepa.stjepa import pool
 from scjepa.stjepa.config import STJEPAConfig
-from scjepa.tl import aggregate_neighbors
+from scjepa.tl import aggregate
 from scjepa.training.plan import parameter_groups
 from scjepa.training.schedules import learning_rate
 
@@ -112,7 +112,7 @@ def main() -> None:
             seconds = time.process_time() - start
             labels = adata.obs["region"].astype(str)
             names = sorted(set(labels) - {"unlabelled"})
-            rings = aggregate_neighbors(found, adata.obsp["spatial_connectivities"], N_HOPS)
+            rings = aggregate(found, connectivities=adata.obsp["spatial_connectivities"], n_hops=N_HOPS)
             smooth = rings.reshape(adata.n_obs, N_HOPS + 1, -1).mean(1) * (found.sum(1, keepdims=True) > 0)
             rows = [
                 {**key, "readout": readout, **scores(values, labels, names), "cpu_seconds": round(seconds)}

@@ -32,10 +32,10 @@ from benchmarks.quality.sets import REAL, SETS, load_set
 from sklearn.linear_model import Ridge
 
 from scjepa import STJEPA
+from scjepa._core.leiden import EmbeddingGraph
 from scjepa.metrics import block_probe, nmi
 from scjepa.nn import Packing
 from scjepa.stjepa import draw_mask, pool
-from scjepa.tl._graph import EmbeddingGraph
 
 FEWEST = 10
 """Tokens of a gene from which on its mean and regression are asked."""

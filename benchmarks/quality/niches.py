@@ -30,9 +30,9 @@ from benchmarks.quality.sets import load_labelled
 from benchmarks.records import append, commit, done
 
 import scjepa
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa.benchmark import neighborhood_pca, run_method
 from scjepa.metrics import ari, nmi
-from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph
 
 CHOOSING = ("V1", "mPFC", "DLPFC-151673", "DLPFC-151675")
 REPORTED = ("osmFISH", "osmFISH-second", "smFISH", "DLPFC-151674", "DLPFC-151676", "HER2", "bulb")
@@ -71,8 +71,8 @@ def scores(embedding: np.ndarray, adata: AnnData) -> dict[str, float]:
 
 def by_rings(embedding: np.ndarray, adata: AnnData) -> np.ndarray:
     """Return the read-out of before: z-scores within sections, 20 principal components, the cell and three rings."""
-    cells = scjepa.tl.readout(embedding, adata.obs["section"], n_comps=20)
-    return scjepa.tl.aggregate_neighbors(cells, adata.obsp["spatial_connectivities"], 3)
+    cells = scjepa.tl.standardize(embedding, groups=adata.obs["section"], n_comps=20)
+    return scjepa.tl.aggregate(cells, connectivities=adata.obsp["spatial_connectivities"], n_hops=3)
 
 
 def by_rule(sources: dict[str, np.ndarray], adata: AnnData, **options: float | str) -> tuple[np.ndarray, str]:
@@ -87,7 +87,11 @@ def linear(adata: AnnData) -> Iterator[tuple[str, np.ndarray, str]]:
     yield "linear, by the rule", *by_rule({"X": adata.X}, adata)
     components = scjepa.tl.PredictiveComponents(target_sum=1e4)
     found = components.fit_transform(adata.X, adata.obsp["spatial_connectivities"], adata.obs["section"])
-    yield "linear, three plain rings", scjepa.tl.aggregate_neighbors(found, adata.obsp["spatial_connectivities"], 3), ""
+    yield (
+        "linear, three plain rings",
+        scjepa.tl.aggregate(found, connectivities=adata.obsp["spatial_connectivities"], n_hops=3),
+        "",
+    )
     yield "neighborhood PCA", neighborhood_pca(adata), ""
     if adata.obs["section"].nunique() > 1:
         for align in ("scale", "center", "none"):
@@ -128,7 +132,7 @@ def peers(adata: AnnData, seed: int, names: list[str]) -> Iterator[tuple[str, np
             print(name, result.error, flush=True)
             continue
         yield f"{name}, as it is", result.embedding, ""
-        yield f"{name}, z-scored", scjepa.tl.readout(result.embedding, adata.obs["section"], n_comps=30), ""
+        yield f"{name}, z-scored", scjepa.tl.standardize(result.embedding, groups=adata.obs["section"], n_comps=30), ""
 
 
 def run(names: list[str], what: str, seeds: int, cache: Path, peer: list[str]) -> None:

@@ -28,8 +28,8 @@ from benchmarks.quality.recipes import RECIPES
 from benchmarks.quality.sets import REAL, SETS, load_set
 from benchmarks.records import append, commit, done
 
+from scjepa._core.leiden import EmbeddingGraph
 from scjepa.metrics import ari, nmi
-from scjepa.tl._graph import EmbeddingGraph
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path.home() / ".cache" / "scjepa" / "quality"

@@ -10,8 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of, missing_key, require_anndata, sparse_of
-from scjepa._core.columns import expression_of, groups_of
+from scjepa._core.anndata import counts_of, groups_of, missing_key, require_anndata, sparse_of
 from scjepa._core.graph import graph_call
 from scjepa.benchmark.inputs import restore, with_counts
 from scjepa.benchmark.method import Method, Parts
@@ -134,11 +133,11 @@ def section_zscored_pca(
     ValueError
         If a cell has no section.
     """
-    from scjepa.tl import readout
+    from scjepa.tl import standardize
 
     sections = groups_of(adata, library_key)
     means = _neighborhood_means(adata, layer, neighbors_key)
-    return _components(readout(means, sections, n_comps=None), n_comps, random_state)
+    return _components(standardize(means, groups=sections, n_comps=None), n_comps, random_state)
 
 
 def harmony(embedding: np.ndarray, batches: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -175,12 +174,12 @@ def _linear(
     align: str = "auto",
 ) -> Parts:
     """Read out the expression of cells and of the rings around them; see :class:`scjepa.tl.NicheReadout`."""
+    from scjepa._core.keys import EXPRESSION
     from scjepa.tl import NicheReadout
-    from scjepa.tl._moments import EXPRESSION
 
     readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     graph = adata.obsp[f"{_keys.SPATIAL}_connectivities"]
-    embedding = readout.fit_transform({EXPRESSION: expression_of(adata, None)}, graph, groups_of(adata, _keys.SECTION))
+    embedding = readout.fit_transform({EXPRESSION: adata}, graph, groups_of(adata, _keys.SECTION))
     return {"embedding": embedding, "info": {"chosen": readout.describe()}}
 
 

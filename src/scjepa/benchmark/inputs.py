@@ -16,16 +16,14 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, sparse_of, text_of
+from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, sparse_of, text_of, warn_of_words
 from scjepa._core.counts import advice_on
 from scjepa._core.graph import graph_call
 from scjepa._core.instruments import how_to_read, raw_output
-from scjepa._core.labels import warn_of_words
 from scjepa._core.squidpy import graph_call as squidpy_call
 from scjepa._core.squidpy import spatial_graph
 from scjepa._core.warn import warn
 from scjepa.benchmark.method import Parts
-from scjepa.datasets._local import DESCRIBED
 from scjepa.tokens.counts import CountCheck, read_counts
 from scjepa.tokens.neighborhoods import build_neighbor_table, check_coordinates
 from scjepa.tokens.vocabulary import check_names
@@ -76,8 +74,7 @@ def read_named(data: Data, alone: str = "data 1") -> dict[str, AnnData]:
 
 def _name_of(one: object, position: int) -> str:
     if isinstance(one, str | PathLike):
-        stem = Path(one).stem
-        return (DESCRIBED[stem].short if stem in DESCRIBED else "") or stem
+        return Path(one).stem
     return f"data {position + 1}"
 
 

@@ -10,14 +10,14 @@ from itertools import permutations
 import numpy as np
 
 from scjepa._core import keys as _keys
+from scjepa._core.arrays import varied_embedding
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa._core.plain import take_plain
 from scjepa.benchmark.method import OWN, MethodResult, one_line
 from scjepa.benchmark.readouts import READOUTS, check_readouts
 from scjepa.benchmark.store import Scored
 from scjepa.benchmark.suites.tissue import Task
 from scjepa.metrics import ari, ilisi, label_transfer, mmd, niche_continuity, nmi
-from scjepa.metrics._checks import varied_embedding
-from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph, Partition
 
 ALL = "all"
 """Group of all cells of a task."""

@@ -16,6 +16,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 
 from scjepa._core.anndata import require_anndata
+from scjepa._core.features import warn_of_no_genes
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
@@ -40,7 +41,6 @@ from scjepa.celljepa.perturb import model as perturb
 from scjepa.celljepa.perturb.data import PerturbationRun
 from scjepa.celljepa.source import CellSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
-from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models.base import JEPAModel, renamed
 from scjepa.models.coverage import Coverage, coverage
 from scjepa.models.embed import AUTO, Out, check_batch_size, embed_to, of_each, several, why_empty

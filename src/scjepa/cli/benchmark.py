@@ -285,10 +285,8 @@ def _of(options: argparse.Namespace, how: type) -> dict[str, Any]:
 
 
 def _name(file: DataFile) -> str:
-    """Return the short name of a data set that the project describes, else the file's own."""
-    from scjepa.datasets._local import DESCRIBED
-
-    return (DESCRIBED[file.name].short if file.name in DESCRIBED else "") or file.name
+    """Return the name of a file of cells."""
+    return str(file.name)
 
 
 def _read(file: DataFile, name: str, progress: Progress) -> AnnData:

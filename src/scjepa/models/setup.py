@@ -18,8 +18,7 @@ from anndata import AnnData
 from scipy import sparse
 from scvi.data.fields import BaseAnnDataField
 
-from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of
-from scjepa._core.labels import warn_of_words
+from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of, warn_of_words
 from scjepa._core.options import unknown_name
 from scjepa.tokens.vocabulary import Vocabulary
 

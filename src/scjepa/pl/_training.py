@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import ArrayLike
 
-from scjepa.pl._figure import finish, grid_shape, panels
+from scjepa.pl.figure import finish, grid_shape, panels
 
 _PANEL = (3.2, 2.4)
 """Width and height of a panel in inches."""

@@ -16,9 +16,9 @@ from scvi.data import AnnDataManager
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import require_anndata
+from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
-from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models.base import JEPAModel
 from scjepa.models.coverage import Coverage, coverage
 from scjepa.models.embed import AUTO, Out, of_each, several
@@ -41,9 +41,7 @@ from scjepa.stjepa.masked import MaskedRepresentations
 from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.query import check_trainable, extended
 from scjepa.stjepa.source import TokenSource
-from scjepa.tl import niche_readout, niches
-from scjepa.tl._niche_readout import check_readout
-from scjepa.tl._niches import check_request
+from scjepa.tl import check_niches, niche_readout, niches
 from scjepa.tokens.choice import TokenSpread, describe_tokens
 from scjepa.tokens.fitted import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
@@ -444,11 +442,11 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         """
         own = self.adata if adata is None else adata
         keys = self._keys_for(own)
-        check_request(own, n_niches, key_added)
-        check_readout(own, use_rep, align, made=(_keys.EMBEDDING, _keys.EMBEDDING_CELL))
+        made = (_keys.EMBEDDING, _keys.EMBEDDING_CELL)
+        check_niches(own, n_niches, use_rep=use_rep, align=align, key_added=key_added, made=made)
         latent.embed_all(self, own, encoder, batch_size, progress_bar)
         niche_readout(
-            own, use_rep, layer=keys.layer, by=keys.library_key, align=align, neighbors_key=keys.neighbors_key
+            own, use_rep, layer=keys.layer, library_key=keys.library_key, align=align, neighbors_key=keys.neighbors_key
         )
         find = partial(niches, n_niches=n_niches, resolution=resolution, random_state=random_state)
         find(own, _keys.EMBEDDING_NICHE, key_added=key_added)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from scjepa._core.graph import refuse_across
 from scjepa._core.squidpy import graph_call
 from scjepa._core.warn import warn
 from scjepa.tokens import cache
@@ -235,17 +236,8 @@ def _pattern(matrix: sparse.sparray, n_cells: int) -> sparse.csr_array:
 def _check_sections(graph: _Graph, sections: np.ndarray, cell_names: Sequence[str] | None) -> None:
     if sections.shape != graph.degrees.shape:
         raise ValueError(f"Expected one section for each of {len(graph.degrees):,} cells, found {sections.shape}.")
-    codes = np.unique(sections, return_inverse=True)[1].astype(np.int32)
-    across = np.repeat(codes, graph.degrees) != codes[graph.neighbors]
-    if across.any():
-        edge = int(across.argmax())
-        cell, neighbor = int(np.searchsorted(graph.starts, edge, side="right")) - 1, int(graph.neighbors[edge])
-        raise ValueError(
-            f"{np.count_nonzero(across):,} edges of the spatial graph join different sections: "
-            f"{name_of('cell', cell_names, cell)} (section {str(sections[cell])!r}) and "
-            f"{name_of('cell', cell_names, neighbor)} (section {str(sections[neighbor])!r}), for one. Rebuild "
-            f"it by section: {graph_call(library_key=...)}."
-        )
+    row = np.repeat(np.arange(len(graph.degrees)), graph.degrees)
+    refuse_across(row, graph.neighbors, sections, cell_names, "the spatial graph", graph_call(library_key=...))
 
 
 def _nearest(graph: _Graph, coordinates: np.ndarray, n_neighbors: int) -> np.ndarray:

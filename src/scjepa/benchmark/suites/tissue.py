@@ -13,9 +13,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import text_of
+from scjepa._core.anndata import text_of, warn_of_words
 from scjepa._core.keys import UNLABELLED
-from scjepa._core.labels import warn_of_words
 from scjepa._core.options import unknown_name
 from scjepa.benchmark.inputs import (
     GRAPH,
