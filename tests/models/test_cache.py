@@ -9,7 +9,7 @@ from scipy import sparse
 
 import scjepa
 from scjepa.models.cache import counts_digest
-from scjepa.tokens import counts as counts_module
+from scjepa._core import counts as counts_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 
