@@ -56,9 +56,9 @@ def test_each_data_and_option_has_tables_of_its_own(adata, make_model, with_grap
 
 def test_a_damaged_cache_is_refused_and_says_what_to_do(adata, make_model, cache):
     make_model(adata).get_latent_representation()
-    path = next(cache.glob("tokens-*")) / "genes.npy"
+    path = next(cache.glob("tokens-*"))
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(ValueError, match="Delete the folder and run again"):
+    with pytest.raises(ValueError, match="Delete the file and run again"):
         make_model(adata).get_latent_representation()
 
 

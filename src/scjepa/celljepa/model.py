@@ -11,6 +11,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 
 from scjepa._core.anndata import require_anndata
+from scjepa._core.digest import digest
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
@@ -38,7 +39,6 @@ from scjepa.celljepa.use import CellUseMixin
 from scjepa.models.base import JEPAModel, Task
 from scjepa.models.hub import PretrainedMixin
 from scjepa.stjepa.fields import refuse_unknown
-from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training.config import TrainConfig
 

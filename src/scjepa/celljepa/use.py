@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scjepa._core.digest import digest
 from scjepa._core.options import unknown_name
 from scjepa._core.warn import warn
 from scjepa.celljepa.config import CellJEPAConfig
@@ -24,7 +25,6 @@ from scjepa.models.base import JEPAModel
 from scjepa.models.embed import AUTO, check_batch_size
 from scjepa.models.embedded import embed_to
 from scjepa.models.empty import why_empty
-from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from scjepa._core.digest import digest
 from scjepa.nn import JEPAModule
-from scjepa.tokens.cache import digest
 from scjepa.tokens.source import TableSource
 
 _NO_MATTER = ("attention", "dropout")

@@ -11,8 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 
+from scjepa._core.digest import digest
 from scjepa._core.options import unknown_name
-from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training.config import TrainConfig
 from scjepa.training.state import MAY_DIFFER, flat
