@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from scjepa._core.counts import iter_rows
 from scjepa._core.digest import digest
 from scjepa._core.settings import settings
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.neighborhoods import NeighborTable
 from scjepa.tokens.table import TokenTable
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa.tokens.counts import iter_rows
+from scjepa._core.counts import iter_rows
 
 
 def why_empty(empty: np.ndarray, names: Sequence[str], counts: Any, without: str) -> str:

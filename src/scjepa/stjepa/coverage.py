@@ -9,6 +9,7 @@ import torch
 from anndata import AnnData
 
 from scjepa._core.anndata import require_anndata
+from scjepa._core.counts import iter_rows
 from scjepa.models.embed import AUTO, batches, token_budget
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.data import counts_of
@@ -16,7 +17,6 @@ from scjepa.stjepa.fields import validate
 from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.query import QueryMixin
 from scjepa.stjepa.source import TokenSource
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.vocabulary import Vocabulary
 
 _NEIGHBORS = 15

@@ -15,13 +15,12 @@ from scipy import sparse
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import array_of, flags_of, missing_key, sparse_of, text_of
 from scjepa._core.anndata import counts_of as counts_in
-from scjepa._core.counts import advice_on
+from scjepa._core.counts import advice_on, iter_rows
 from scjepa._core.digest import digest
 from scjepa._core.warn import warn
 from scjepa.models.cache import counts_digest, graph_digest, through_cache
 from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count
 from scjepa.tokens.config import TokenConfig
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.fitted import FittedNormalizations, fit_normalizations
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, check_coordinates, neighbor_places
 from scjepa.tokens.normalize import NORMALIZATIONS

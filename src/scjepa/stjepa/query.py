@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 from torch import Tensor
 
+from scjepa._core.counts import iter_rows
 from scjepa.models import store as _store
 from scjepa.models.base import JEPAModel
 from scjepa.models.reference import ReferenceMixin
@@ -18,7 +19,6 @@ from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.data import DataKeys, codes_of, counts_of, names_of, normalizations_of, panels_of
 from scjepa.stjepa.fields import keys_for, keys_to_load
 from scjepa.stjepa.module import STJEPAModule
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.fitted import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from scjepa._core.counts import name_of
 from scjepa._core.graph import refuse_across
 from scjepa._core.squidpy import graph_call
 from scjepa._core.warn import warn
-from scjepa.tokens.counts import name_of
 from scjepa.tokens.store import StoredTable
 
 _BLOCK = 2**20
