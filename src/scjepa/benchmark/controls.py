@@ -11,10 +11,10 @@ from scipy import sparse
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import counts_of, groups_of, missing_key, require_anndata, sparse_of
+from scjepa._core.counts import read_counts
 from scjepa._core.graph import graph_call
 from scjepa.benchmark.inputs import restore, with_counts
 from scjepa.benchmark.method import Method, Parts
-from scjepa.tokens.counts import read_counts
 
 Embed = Callable[[AnnData], np.ndarray]
 """From cells to their embedding, ``(n_cells, n_dims)``."""

@@ -12,9 +12,9 @@ from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from scjepa._core.digest import digest
 from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellTables
-from scjepa.tokens.cache import digest
 
 if TYPE_CHECKING:
     from scjepa.celljepa.model import CellJEPA

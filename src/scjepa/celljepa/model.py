@@ -16,6 +16,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 
 from scjepa._core.anndata import require_anndata
+from scjepa._core.digest import digest
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import seed_of
@@ -49,7 +50,6 @@ from scjepa.models.run import Run, RunArguments, Task
 from scjepa.models.setup import known_ids, refuse_unknown, require_own
 from scjepa.models.store import Facts, Weights
 from scjepa.perturbation import PerturbationSplit
-from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training.history import History
 

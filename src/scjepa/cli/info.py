@@ -254,9 +254,9 @@ def _counts(cells: AnnData, file: DataFile, layer: str | None, mind: list[str]) 
     """Tell of the counts: whole numbers or not, depth, cells without any."""
     import numpy as np
 
-    from scjepa._core.counts import about_nan
+    from scjepa._core.counts import about_nan, iter_rows
     from scjepa.cli.cells import where_counts_are
-    from scjepa.tokens.counts import iter_rows, keep_entries, totals_of
+    from scjepa.tokens.counts import keep_entries, totals_of
 
     totals, genes, extremes, whole = [], [], [0.0], True
     unknown = np.zeros(cells.n_vars, dtype=bool)  # genes with NaN, which are told of apart
