@@ -5,9 +5,9 @@ import warnings
 
 import pytest
 
-from scjepa import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, TrainConfig
 from scjepa._core.idle import OF_IJEPA, OF_LEJEPA
 from scjepa.celljepa.config import resolve_cells
+from scjepa.config import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, TrainConfig
 from scjepa.stjepa.config import resolve
 
 

@@ -183,7 +183,7 @@ class CellObjectiveConfig:
     self_pairs
         Whether a cell counts as a pair with itself.
     variance_weight, covariance_weight
-        Guards against collapse on the students' ``<cls>`` (VICReg), as in :class:`~scjepa.ObjectiveConfig`. They guard
+        Guards against collapse on the students' ``<cls>`` (VICReg), as in :class:`~scjepa.config.ObjectiveConfig`. They guard
         the JEPA term: where genes are tokens and ``jepa_weight`` is 0, they are not computed.
     """
 
@@ -222,7 +222,7 @@ class CellObjectiveConfig:
 
 @dataclass(frozen=True)
 class CellTrainConfig(TrainConfig):
-    """Optimization and its schedules; what is not named here is as in :class:`~scjepa.TrainConfig`.
+    """Optimization and its schedules; what is not named here is as in :class:`~scjepa.config.TrainConfig`.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from scjepa.training.sampling import MONITOR, ORDER, derive_seed, generator
 
 
 class CellTrainingPlan(JEPATrainingPlan):
-    """The shared plan with the optimizers and schedules of a :class:`~scjepa.CellTrainConfig`."""
+    """The shared plan with the optimizers and schedules of a :class:`~scjepa.config.CellTrainConfig`."""
 
     config: CellTrainConfig
 

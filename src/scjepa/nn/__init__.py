@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scjepa._core.renamed import no_attribute
 from scjepa.nn.attention import ATTENTION_BACKENDS, Packing, attend, choose_backend
 from scjepa.nn.embedding import VALUE_ENCODERS
 from scjepa.nn.encoder import Transformer
@@ -24,3 +25,7 @@ __all__ = [
     "float32_default",
     "sigreg",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise no_attribute(__name__, name)

@@ -66,7 +66,7 @@ class Transformer(nn.Module):
     Parameters
     ----------
     width, n_layers, n_heads, mlp_ratio, dropout
-        As in :class:`scjepa.EncoderConfig`.
+        As in :class:`scjepa.config.EncoderConfig`.
     backend
         Attention back-end.
     """

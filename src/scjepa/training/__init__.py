@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scjepa._core.renamed import no_attribute
+
 if TYPE_CHECKING:
     from scjepa.training.collapse import Diagnosis, diagnose, effective_rank, mean_cosine
     from scjepa.training.config import TrainConfig
@@ -43,7 +45,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise no_attribute(__name__, name)
 
 
 def __dir__() -> list[str]:
