@@ -1,8 +1,8 @@
 """Train the checkpoint ``mouse-brain-small`` on all mouse-brain sections, or prove it on a set that is left out.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 SCJEPA_DATA=...
-    python benchmarks/checkpoints/mouse_brain_small.py --steps 1800                   # the checkpoint in the wheel
-    python benchmarks/checkpoints/mouse_brain_small.py --steps 1800 --leave-out osmFISH --score    # without one set
+    python -m benchmarks.checkpoints.mouse_brain_small --steps 1800                   # the checkpoint in the wheel
+    python -m benchmarks.checkpoints.mouse_brain_small --steps 1800 --leave-out osmFISH --score    # without one set
 
 Training data are the sections of all sets together, with the union of their panels as vocabulary and a metatoken for
 each technology. With ``--leave-out NAME --score`` the left-out set, which the model has never seen, is embedded
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -25,9 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from records import append, done
+from benchmarks.records import append, done
 
 import scjepa
 from scjepa._core.squidpy import spatial_graph

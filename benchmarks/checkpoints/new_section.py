@@ -1,8 +1,8 @@
 """What a section that had no say in training gets from a model: zero-shot on a further section, and on another panel.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 SCJEPA_DATA=...
-    python benchmarks/checkpoints/new_section.py section    # three hypothalamus sections, the fourth zero-shot
-    python benchmarks/checkpoints/new_section.py query      # trained on V1 alone, osmFISH through load_query_data
+    python -m benchmarks.checkpoints.new_section section    # three hypothalamus sections, the fourth zero-shot
+    python -m benchmarks.checkpoints.new_section query      # trained on V1 alone, osmFISH through load_query_data
 
 ``section``: two models, one trained on all sections but the last and one on all. On the cells of the last section: a
 linear probe of cell types over spatial blocks, and the share of a cell's 15 nearest neighbors that are also its
@@ -20,7 +20,6 @@ steps of the preset is not run again.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -29,16 +28,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from benchmarks.records import append, commit, done
 from sklearn.neighbors import KNeighborsClassifier
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from records import append, commit, done
-from scjepa.benchmark._controls import cell_pca
 
 import scjepa
 from scjepa._core.blocks import spatial_blocks
 from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import neighborhood_pca, section_zscored_pca
+from scjepa.benchmark.controls import cell_pca
 from scjepa.metrics import block_probe, neighbor_agreement
 from scjepa.tl import aggregate, standardize
 

@@ -1,7 +1,7 @@
 """A ceiling: the encoder of a recipe trained with the labels themselves, tested on tissue it has not seen.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python benchmarks/quality/ceiling.py --sets V1 mPFC osmFISH --seeds 1
+    python -m benchmarks.quality.ceiling --sets V1 mPFC osmFISH --seeds 1
 
 Tokens and encoder are those of the recipe, and a linear layer on the pooled neighborhood names the region
 (cross-entropy). Cells are dealt to folds by compact blocks of tissue with a margin (:func:`scjepa.metrics.block_folds`,
@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from anndata import AnnData
-from methods import _model
-from recipes import RECIPES
-from run import RESULTS, append, commit, config_hash, done
-from sets import REAL, SETS, load_set
+from benchmarks.quality.methods import _model
+from benchmarks.quality.recipes import RECIPES
+from benchmarks.quality.run import RESULTS, append, commit, config_hash, done
+from benchmarks.quality.sets import REAL, SETS, load_set
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 

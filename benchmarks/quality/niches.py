@@ -1,10 +1,10 @@
 """Niches of every labelled set: the linear method, the network beside it and alone, controls, and peers.
 
     export SCJEPA_DATA=... OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python benchmarks/quality/niches.py linear                       # seconds a set: the guide's table and the rule
-    python benchmarks/quality/niches.py base --seeds 3               # trains `base`: minutes a set and seed
-    SCJEPA_PEERS_PYTHON=... python benchmarks/quality/niches.py peers
-    python benchmarks/quality/niches.py table                        # results/niches.md from results/niches.csv
+    python -m benchmarks.quality.niches linear                       # seconds a set: the guide's table and the rule
+    python -m benchmarks.quality.niches base --seeds 3               # trains `base`: minutes a set and seed
+    SCJEPA_PEERS_PYTHON=... python -m benchmarks.quality.niches peers
+    python -m benchmarks.quality.niches table                        # results/niches.md from results/niches.csv
 
 NMI and ARI with the labels: mean over Leiden's resolutions 0.6, 1.0 and 1.4, and at the number of labels, three Leiden
 seeds, clusters below 1 % not counted, 15 nearest neighbors. Rows that are there are not made again; embeddings of
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,15 +26,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from records import append, commit, done
-from scjepa.benchmark.methods import run_method
-from sets import load_labelled
+from benchmarks.quality.sets import load_labelled
+from benchmarks.records import append, commit, done
 
 import scjepa
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
-from scjepa.benchmark import neighborhood_pca
+from scjepa.benchmark import neighborhood_pca, run_method
 from scjepa.metrics import ari, nmi
 
 CHOOSING = ("V1", "mPFC", "DLPFC-151673", "DLPFC-151675")
@@ -133,7 +129,7 @@ def peers(adata: AnnData, seed: int, names: list[str]) -> Iterator[tuple[str, np
     for name in names:
         result = run_method(name, adata.copy(), seed=seed, settings="tutorial", library_key="section", timeout=2400)
         if result.embedding is None:
-            print(name, result.reason, flush=True)
+            print(name, result.error, flush=True)
             continue
         yield f"{name}, as it is", result.embedding, ""
         yield f"{name}, z-scored", scjepa.tl.standardize(result.embedding, groups=adata.obs["section"], n_comps=30), ""

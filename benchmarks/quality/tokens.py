@@ -15,8 +15,8 @@ known):
 
 The rule was chosen on V1, mPFC, DLPFC 151673 and 151675 and simulations; 151674 took no part.
 
-    python benchmarks/quality/tokens.py bags                                  # no network: a minute or two a set
-    python benchmarks/quality/tokens.py train DLPFC-151673 spatial_ratio      # trains a preset, default ``demo``
+    python -m benchmarks.quality.tokens bags                                  # no network: a minute or two a set
+    python -m benchmarks.quality.tokens train DLPFC-151673 spatial_ratio      # trains a preset, default ``demo``
 
 A bag is what the tokens of a cell hold, log1p counts, without a network: 50 principal components, 20 predictive
 components of them, rings 0 to 3. NMI with the labels: mean over Leiden's resolutions 0.6, 1.0 and 1.4, then at the
@@ -33,20 +33,20 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
+from benchmarks.quality.sets import FILES
+from benchmarks.quality.spots import transcriptome
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
-from sets import FILES
-from spots import transcriptome
 
 import scjepa
 from scjepa import datasets
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import nmi
-from scjepa.stjepa.config import TokenConfig
 from scjepa.tl import PredictiveComponents, aggregate, standardize
 from scjepa.tokens import (
     NORMALIZATIONS,
+    TokenConfig,
     TokenTable,
     build_neighbor_table,
     build_token_table,

@@ -16,7 +16,16 @@ from scjepa.celljepa.config import (
     FinetuneConfig,
     PerturbationConfig,
 )
-from scjepa.stjepa.config import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig
+from scjepa.stjepa.config import (
+    PRESETS,
+    EncoderConfig,
+    IJEPAConfig,
+    LeJEPAConfig,
+    MaskingConfig,
+    ObjectiveConfig,
+    STJEPAConfig,
+)
+from scjepa.tokens.config import TokenConfig
 from scjepa.training.config import TrainConfig
 
 __all__ = [
@@ -30,6 +39,8 @@ __all__ = [
     "CellTrainConfig",
     "EncoderConfig",
     "FinetuneConfig",
+    "IJEPAConfig",
+    "LeJEPAConfig",
     "MaskingConfig",
     "ObjectiveConfig",
     "PerturbationConfig",

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from scjepa._core.files import whole
 from scjepa.cli import UsageError
-from scjepa.cli.io import H5AD, SPATIALDATA, ZARR, DataFile, drafted, is_input, kind_at, plan
+from scjepa.cli.io import H5AD, SPATIALDATA, ZARR, DataFile, is_input, kind_at, plan
 
 A, B = DataFile(Path("in/a.h5ad"), H5AD, "a"), DataFile(Path("in/b.zarr"), ZARR, "b")
 S = DataFile(Path("in/s.zarr"), SPATIALDATA, "s", "table")
@@ -13,7 +14,7 @@ S = DataFile(Path("in/s.zarr"), SPATIALDATA, "s", "table")
 
 def test_a_draft_gets_its_name_only_at_the_end(tmp_path):
     path = tmp_path / "new" / "result.csv"
-    with drafted(path) as draft:
+    with whole(path) as draft:
         assert draft.parent == path.parent
         assert draft.suffix == ".csv"
         draft.write_text("all of it")
@@ -28,7 +29,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, stop):
     path.write_text("before")
 
     def write():
-        with drafted(path) as draft:
+        with whole(path) as draft:
             draft.write_text("hal")
             raise stop
 
@@ -41,7 +42,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, stop):
 def test_folders_are_replaced_as_a_whole(tmp_path):
     path = tmp_path / "store.zarr"
     for content in ("old", "new"):
-        with drafted(path) as draft:
+        with whole(path) as draft:
             draft.mkdir()
             (draft / content).write_text(content)
     assert [p.name for p in path.iterdir()] == ["new"]

@@ -6,9 +6,10 @@ A check says of values that are no counts where the raw ones are, and the call t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy import sparse
 
 from scjepa._core.anndata import counts_of, in_memory, layers_of
@@ -16,6 +17,18 @@ from scjepa._core.warn import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+class CountMatrix(Protocol):
+    """Counts, cells × genes: what scipy, numpy, AnnData's backed matrices, zarr and Dask have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Cells and genes."""
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> object:
+        """Return some cells."""
+
 
 CHUNK_SIZE = 65536
 """Cells read at once, unless told otherwise."""
@@ -45,7 +58,7 @@ Advice = Callable[[str], str]
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
-def iter_rows(counts: Any, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[int, sparse.csr_array]]:
+def iter_rows(counts: CountMatrix, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[int, sparse.csr_array]]:
     """Read a matrix of counts from top to bottom, some rows at a time, whatever holds it.
 
     Parameters
@@ -76,14 +89,18 @@ def iter_rows(counts: Any, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[int, 
         yield start, as_csr(counts[start : min(start + step, n_cells)])
 
 
-def as_csr(rows: Any) -> sparse.csr_array:
+def as_csr(rows: object) -> sparse.csr_array:
     """Return some rows of counts, in memory or to be computed, as CSR in canonical form without stored zeros."""
     rows = rows.compute() if hasattr(rows, "compute") else rows
     return _canonical(rows) if sparse.issparse(rows) else _from_dense(np.asarray(rows))
 
 
 def read_counts(
-    counts: Any, *, cells: np.ndarray | None = None, dtype: Any = None, check: CountCheck | None = None
+    counts: CountMatrix,
+    *,
+    cells: np.ndarray | None = None,
+    dtype: DTypeLike | None = None,
+    check: CountCheck | None = None,
 ) -> sparse.csr_matrix:
     """Read a matrix of counts into memory, as :func:`iter_rows` does.
 
@@ -118,7 +135,7 @@ def read_counts(
     return sparse.csr_matrix((whole.data, whole.indices, whole.indptr), shape=whole.shape, copy=len(parts) == 1)
 
 
-def shape_of(counts: Any) -> tuple[int, int]:
+def shape_of(counts: object) -> tuple[int, int]:
     """Return the number of cells and genes of a matrix of counts, or say that it is none."""
     shape = getattr(counts, "shape", None)
     if shape is None or len(shape) != 2:
@@ -126,7 +143,7 @@ def shape_of(counts: Any) -> tuple[int, int]:
     return shape
 
 
-def _canonical(rows: Any) -> sparse.csr_array:
+def _canonical(rows: sparse.sparray) -> sparse.csr_array:
     """Return sparse ``rows`` as CSR in canonical form without stored zeros; a copy where that takes a change."""
     _require_numbers(rows.dtype)
     rows = sparse.csr_array(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -58,7 +58,7 @@ _OF_TYPES = {"antibody capture": ANTIBODY, "protein expression": ANTIBODY, "mult
 _CONTROL_TYPE = re.compile(r"(negative|unassigned|deprecated|blank|genomic|intergenic).*", re.IGNORECASE)
 
 
-def kinds_of(names: Sequence[str], feature_types: Sequence[Any] | None = None) -> np.ndarray:
+def kinds_of(names: Sequence[str], feature_types: Sequence[str] | None = None) -> np.ndarray:
     """Return what each feature is, as far as names tell.
 
     Parameters

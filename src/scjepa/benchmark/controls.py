@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -14,7 +13,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import counts_of, groups_of, missing_key, require_anndata, sparse_of
 from scjepa._core.graph import graph_call
 from scjepa.benchmark.inputs import restore, with_counts
-from scjepa.benchmark.method import Method
+from scjepa.benchmark.method import Method, Parts
 from scjepa.tokens.counts import read_counts
 
 Embed = Callable[[AnnData], np.ndarray]
@@ -173,7 +172,7 @@ def _linear(
     n_rings: int | None = None,
     own_weight: float | None = None,
     align: str = "auto",
-) -> dict[str, Any]:
+) -> Parts:
     """Read out the expression of cells and of the rings around them; see :class:`scjepa.tl.NicheReadout`."""
     from scjepa._core.keys import EXPRESSION
     from scjepa.tl import NicheReadout
@@ -184,19 +183,19 @@ def _linear(
     return {"embedding": embedding, "info": {"chosen": readout.describe()}}
 
 
-def _both_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> dict[str, Any]:
+def _both_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> Parts:
     """Return the components of neighborhoods, and of cells."""
     embedding = neighborhood_pca(adata, n_comps=n_comps, random_state=seed)
     cells = cell_pca(adata, n_comps=n_comps, random_state=seed)
     return {"embedding": embedding, "cell_embedding": cells, "info": {"n_components": embedding.shape[1]}}
 
 
-def _zscored_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> dict[str, Any]:
+def _zscored_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> Parts:
     embedding = section_zscored_pca(adata, library_key=_keys.SECTION, n_comps=n_comps, random_state=seed)
     return {"embedding": embedding, "info": {"n_components": embedding.shape[1]}}
 
 
-def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None) -> dict[str, Any]:
+def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None) -> Parts:
     """Correct both components for sections; with one section there is nothing to correct."""
     given, has = with_counts(adata)
     found = _both_pca(given, seed=seed)
@@ -208,7 +207,7 @@ def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None) -> d
     return restore({**found, "info": {"sections": n_sections, **found["info"], **empty}}, has)
 
 
-_SCANPY = {"packages": ("scjepa", "scanpy", "scikit-learn"), "group": "controls"}
+_SCANPY: Parts = {"packages": ("scjepa", "scanpy", "scikit-learn"), "group": "controls"}
 
 SECTION_CONTROLS: Mapping[str, Method] = {
     "linear": Method(
@@ -288,8 +287,8 @@ def pca_on_hvg(
     return lambda other: pca.transform(_log_normalized_cells(other)[:, genes].X.toarray()).astype(np.float32)
 
 
-def _harmony_on_hvg(adata: AnnData, seed: int = 0, batch_key: str | None = None, **options: Any) -> Embed:
-    embed = pca_on_hvg(adata, seed, **options)
+def _harmony_on_hvg(adata: AnnData, seed: int = 0, batch_key: str | None = None, **options: int) -> Embed:
+    embed = pca_on_hvg(adata, seed, batch_key=None, **options)
     return lambda other: harmony(embed(other), other.obs[BATCH].to_numpy(), seed)
 
 

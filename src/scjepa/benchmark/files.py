@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import scjepa
+from scjepa._core.files import whole
 
 try:
     import fcntl
@@ -19,21 +19,6 @@ except ImportError:  # not a POSIX system
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a hidden place beside ``path`` to write to; it takes the name at the end, or is removed.
-
-    The place has the same suffix, for what writes by suffix, and its folder is made.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part-{os.getpid()}{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

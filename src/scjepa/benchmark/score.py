@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
@@ -134,7 +133,9 @@ def _tell_unlabelled(scored: Scored, task: Task, name: str) -> None:
             scored.add(name, "nmi", float("nan"), reason=reason, group=group, n_cells=0)
 
 
-def _score_partition(scored: Scored, task: Task, name: str, clusters: Any, matched: bool, **of: Any) -> None:
+def _score_partition(
+    scored: Scored, task: Task, name: str, clusters: np.ndarray, matched: bool, **of: float | None
+) -> None:
     """Add agreement with the labels, for each technology by itself and for all cells."""
     clusters = np.asarray(clusters)
     suffix = "_matched" if matched else ""
@@ -155,7 +156,7 @@ def _score_partition(scored: Scored, task: Task, name: str, clusters: Any, match
     scored.add(name, f"n_clusters{suffix}", n_clusters, group=largest, n_cells=len(clusters), **of)
 
 
-def _score_continuity(scored: Scored, task: Task, name: str, clusters: Any) -> None:
+def _score_continuity(scored: Scored, task: Task, name: str, clusters: np.ndarray) -> None:
     clusters = np.asarray(clusters)
     for group, cells in groups_of(task):
         try:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from scjepa._core import keys as _keys
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Paths, Positive
 
@@ -85,7 +84,7 @@ class Results:
 def run(options: argparse.Namespace) -> None:
     """Label the cells of each file."""
     from scjepa.cli.cells import SavedModel
-    from scjepa.cli.io import data_files, plan
+    from scjepa.cli.io import data_files, plan, refuse_written
 
     if (options.reference is None) != (options.labels_key is None):
         raise shared.UsageError("--reference and --labels-key go together: labelled cells, and the column of labels.")
@@ -99,7 +98,7 @@ def run(options: argparse.Namespace) -> None:
     targets = plan(files, options.out, options.overwrite or options.resume, suffix, TABLES)
     for file, target in zip(files, targets, strict=True):
         if target.suffix not in TABLES:
-            _refuse_users_columns(file, options)
+            refuse_written(file, "obs", _columns(options), options.overwrite)
     saved = SavedModel(options.model)
     _check_labels(saved, options)
     model = None if options.reference is None else _with_reference(saved, options, progress)
@@ -130,18 +129,6 @@ def _check_labels(saved: SavedModel, options: argparse.Namespace) -> None:
             f"{saved.name} keeps labelled cells of its own, which would vote instead: leave --reference out. Or "
             f"fine-tune it on others: {finetune}."
         )
-
-
-def _refuse_users_columns(file: DataFile, options: argparse.Namespace) -> None:
-    """Raise where a column is there that may not be replaced: without ``--overwrite`` any, a user's never."""
-    from anndata.io import read_elem
-
-    with file.opened() as group:
-        there = [key for key in _columns(options) if key in group["obs"]]
-        notes = read_elem(group["uns"][_keys.UNS]) if f"uns/{_keys.UNS}" in group else {}
-    if there and not (options.overwrite and all(key in notes for key in there)):
-        then = "--overwrite, or name another: --key-added" if there[0] in notes else "--key-added with another name"
-        raise FileExistsError(f"{file.path} already has a column obs[{there[0]!r}]. Pass {then}.")
 
 
 def _columns(options: argparse.Namespace) -> tuple[str, str]:

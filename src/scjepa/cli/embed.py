@@ -69,7 +69,7 @@ class Results:
 def run(options: argparse.Namespace) -> None:
     """Embed the cells of each file."""
     from scjepa.cli.cells import SavedModel
-    from scjepa.cli.io import data_files, plan
+    from scjepa.cli.io import data_files, plan, refuse_written
 
     progress = shared.Progress(options)
     files = data_files(options.files, options.table)
@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> None:
     saved = SavedModel(options.model)
     scales = [_scales(target, options, saved.kind) for target in targets]
     for file, target, keys in zip(files, targets, scales, strict=True):
-        if not options.overwrite and target.suffix not in TABLES:
-            _refuse_users_embedding(file, keys)
+        if target.suffix not in TABLES:
+            refuse_written(file, "obsm", keys.values(), options.overwrite)
     for file, target, keys in zip(files, targets, scales, strict=True):
         adata = saved.cells_of(file, options)
         model = saved.load(adata, options.accelerator, all_genes=options.genes == "all")
@@ -101,15 +101,6 @@ def _scales(target: Path, options: argparse.Namespace, kind: shared.Kind) -> dic
     if options.key_added is None:
         return {scale: kind.scales[scale] for scale in wanted}
     return {scale: options.key_added if i == 0 else f"{options.key_added}_{scale}" for i, scale in enumerate(wanted)}
-
-
-def _refuse_users_embedding(file: DataFile, keys: Mapping[str, str]) -> None:
-    with file.opened() as group:
-        there = [key for key in keys.values() if f"obsm/{key}" in group]
-    if there:
-        raise FileExistsError(
-            f"{file.path} has obsm[{there[0]!r}] already. Pass --overwrite to replace it, or name another: --key-added."
-        )
 
 
 def _write(model: Any, adata: AnnData, file: DataFile, target: Path, keys: Mapping[str, str], overwrite: bool) -> None:

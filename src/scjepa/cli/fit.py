@@ -319,9 +319,9 @@ def _claim(options: argparse.Namespace, config: dict[str, Any], marks: list[Any]
 
 
 def _note(path: Path, facts: dict[str, Any]) -> None:
-    from scjepa.cli.io import drafted
+    from scjepa._core.files import whole
 
-    with drafted(path) as draft:
+    with whole(path) as draft:
         draft.write_text(json.dumps(facts, indent=1))
 
 

@@ -106,18 +106,16 @@ def _size(path: Path) -> str:
 
 def _about_model(name: Path) -> str:
     """Return a report of the model in a folder, or of a checkpoint by name."""
-    import torch
-
     from scjepa.cli.cells import SavedModel
     from scjepa.models.store import read_model
     from scjepa.training import diagnose
 
     saved = SavedModel(name)
-    facts, _ = read_model(saved.path, saved.kind.model)  # which checks that both are whole
+    facts, weights = read_model(saved.path, saved.kind.model)  # which checks that both are whole
     config = saved.kind.config.from_dict(facts["config"])
     card, genes = facts.get("card") or {}, facts["vocabulary"]
-    with torch.device("meta"):  # counted without a number being drawn
-        counts = _module(facts, config).parameter_counts()
+    counts = {name: tensor.numel() for name, tensor in weights.items() if tensor.is_floating_point()}
+    in_encoder = sum(n for name, n in counts.items() if name.startswith("target."))
     keys = ", ".join(f"{name}={value!r}" for name, value in saved.keys.to_dict().items())
     history = {name: list(entry["value"]) for name, entry in facts["history"].items()}
     trained = f"{facts['n_steps']:,} steps" if facts["is_trained"] else "no: its weights are random"
@@ -130,9 +128,9 @@ def _about_model(name: Path) -> str:
         "reads": keys,
         "encoder": f"{encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads; "
         f"value {encoder.value!r}",
-        "weights": f"{counts['encoder']:,} in the encoder, {counts['total']:,} in all",
+        "weights": f"{in_encoder:,} in the encoder, {sum(counts.values()):,} saved",
         "seed": str(facts["seed"]),
-        "diagnosis": str(diagnose(history, encoder.width, config=config)),
+        "diagnosis": str(diagnose(history, encoder.width, config=config, objective=_objective_of(config))),
         "trained on": "\n".join(map(_row, card.get("data", ()))),
         "scores": "\n".join(map(_row, card.get("scores", ()))),
         "not for": str(card.get("limitations", "")),
@@ -143,21 +141,15 @@ def _about_model(name: Path) -> str:
     )
 
 
-def _module(facts: Mapping[str, Any], config: Any) -> Any:
-    """Return the module that a saved model has."""
-    n_genes = len(facts["vocabulary"])
-    if facts["model"] == "STJEPA":
-        from scjepa.stjepa.module import STJEPAModule
+def _objective_of(config: Any) -> Any:
+    """Return the class of the model's objective, which says what its history means."""
+    if hasattr(config, "finetuning"):
+        from scjepa.celljepa import CellObjective, ModuleObjective
 
-        return STJEPAModule(n_genes, len(facts["panels"]["technologies"]), config)
-    if "modules" not in facts:
-        from scjepa.celljepa.module import CellJEPAModule
+        return ModuleObjective if config.tokens.unit == "module" else CellObjective
+    from scjepa.stjepa import OBJECTIVES
 
-        return CellJEPAModule(n_genes, config)
-    from scjepa.celljepa.gene_modules import GeneModules
-    from scjepa.celljepa.module_encoder import GeneModuleJEPAModule
-
-    return GeneModuleJEPAModule(n_genes, config, GeneModules.from_saved(facts["modules"]).genes)
+    return OBJECTIVES[config.objective.name]
 
 
 def _of_kind(facts: Mapping[str, Any], config: Any) -> dict[str, str]:
@@ -235,7 +227,7 @@ def _contents(file: DataFile, mind: list[str]) -> dict[str, str]:
     """Return what can be told without reading counts; what is wrong with it is added to ``mind``."""
     from anndata.io import read_elem
 
-    from scjepa._core.features import told, types_of
+    from scjepa._core.features import about_features, types_of
 
     with file.opened() as group:
         obs, var = read_elem(group["obs"]), read_elem(group["var"])
@@ -246,7 +238,7 @@ def _contents(file: DataFile, mind: list[str]) -> dict[str, str]:
     if not var.index.is_unique:
         twice = var.index[var.index.duplicated()][0]
         mind.append(f"Gene names are not unique, such as {twice!r}: adata.var_names_make_unique().")
-    mind += [sentence for sentence in [told(var.index, types_of(var))] if sentence]
+    mind += [sentence for sentence in [about_features(var.index, types_of(var))] if sentence]
     niches = [key for key, note in notes.items() if "n_niches" in note and key in obs]
     return {
         "cells": f"{len(obs):,}",

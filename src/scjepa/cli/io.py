@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scjepa._core import keys as _keys
+from scjepa._core.files import whole
 from scjepa._core.instruments import RawOutput, raw_output
 from scjepa._core.options import unknown_name
 from scjepa.cli.options import UsageError
@@ -190,47 +190,22 @@ def read_anndata(file: DataFile) -> AnnData:
 ANNDATA = (".h5ad", ".zarr")
 
 
-@contextmanager
-def drafted(path: Path) -> Iterator[Path]:
-    """Yield a place beside ``path`` to write a file or folder to; it gets its name at the end, or is removed.
-
-    The place has the same suffix, so that what writes by suffix writes the right thing.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.part-{os.getpid()}{path.suffix}")
-    try:
-        yield draft
-        _rename(draft, path)
-    finally:
-        _remove(draft)
-
-
-def _rename(draft: Path, path: Path) -> None:
-    """Give ``draft`` the name ``path``; what had it before is gone only then."""
-    if not (path.is_dir() and not path.is_symlink()):
-        os.replace(draft, path)
-        return
-    before = path.with_name(f".{path.name}.before-{os.getpid()}")
-    path.rename(before)  # a folder cannot be replaced in one step
-    try:
-        draft.rename(path)
-    except OSError:
-        before.rename(path)
-        raise
-    shutil.rmtree(before)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise ``FileExistsError`` where there is something that may not be replaced."""
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Pass --overwrite to replace it, or name another --out.")
+
+
+def refuse_written(file: DataFile, slot: str, keys: Iterable[str], overwrite: bool) -> None:
+    """Raise where a file has what is to be added: without ``overwrite`` in any case, and a user's column always."""
+    from anndata.io import read_elem
+
+    with file.opened() as group:
+        there = [key for key in keys if f"{slot}/{key}" in group]
+        notes = read_elem(group["uns"][_keys.UNS]) if there and f"uns/{_keys.UNS}" in group else {}
+    if there and not (overwrite and (slot != "obs" or all(key in notes for key in there))):
+        then = "--overwrite to replace it, or " if slot != "obs" or there[0] in notes else ""
+        raise FileExistsError(f"{file.path} has {slot}[{there[0]!r}] already. Pass {then}--key-added for another name.")
 
 
 def plan(
@@ -311,7 +286,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         If what writes ``.parquet`` is not installed.
     """
     table = table.rename_axis("cell")
-    with drafted(path) as draft:
+    with whole(path) as draft:
         if path.suffix == ".csv":
             table.to_csv(draft)
             return
@@ -360,7 +335,7 @@ class Additions:
             before = read_elem(group["uns"][_keys.UNS]) if _keys.UNS in group["uns"] else {}
             write_elem(group["uns"], _keys.UNS, {**before, **self.notes})
         for key, column in self.obs.items():
-            write_elem(group["obs"], key, column.array)
+            write_elem(group["obs"], key, column.to_numpy() if column.dtype.kind in "biuf" else column.array)
             order = [str(name) for name in group["obs"].attrs["column-order"]]
             group["obs"].attrs["column-order"] = order if key in order else [*order, key]
 
@@ -377,7 +352,7 @@ def add(file: DataFile, additions: Additions, target: Path) -> None:
         if kind == SPATIALDATA and is_input(target, file):
             _add_to_table(file, additions)
             return
-        with drafted(target) as draft:
+        with whole(target) as draft:
             if kind == file.kind:
                 (shutil.copytree if file.path.is_dir() else shutil.copyfile)(file.path, draft)
                 inside = file.table
@@ -392,14 +367,10 @@ def add(file: DataFile, additions: Additions, target: Path) -> None:
 def _add_to_table(file: DataFile, additions: Additions) -> None:
     """Replace the table in a SpatialData store by a copy with the additions; images stay where they are."""
     place = file.path / "tables" / str(file.table)
-    draft = file.path.with_name(f".{file.path.name}.part-{os.getpid()}")  # nothing in a store but its elements
-    try:
+    with whole(place, file.path) as draft:  # beside the store, in which is nothing but its elements
         shutil.copytree(place, draft)
         with opened(draft, "r+") as group:
             additions.write(group)
-        _rename(draft, place)
-    finally:
-        _remove(draft)
     _consolidate(file.path)
 
 

@@ -227,10 +227,10 @@ def _find(adata: AnnData, sources: Sequence[str], options: argparse.Namespace, p
 
 def _draw(adata: AnnData, options: argparse.Namespace) -> None:
     import scjepa
-    from scjepa.cli.io import drafted
+    from scjepa._core.files import whole
 
     how = {"reference": options.reference, "library_key": _keys.SECTION, "unit": options.unit}
-    with drafted(options.map) as draft:
+    with whole(options.map) as draft:
         scjepa.pl.niches(adata, options.key_added, save=draft, **how)
     shared.written(options.map)
 

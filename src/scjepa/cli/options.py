@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from scjepa._core import keys as _keys
-from scjepa._core.options import unknown_name
+from scjepa._core.options import Config, unknown_name
 from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 from scjepa.stjepa.config import PRESETS, STJEPAConfig, resolve
 
@@ -348,7 +348,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--set", action="append", default=[], metavar="PART.OPTION=VALUE", help=said)
     group.add_argument("--list-options", action=_Listing, nargs=0, help="tell all options of the presets, and exit")
-    for path in dict.fromkeys(path for kind in KINDS.values() for path in paths_of(kind.presets["base"])):
+    for path in dict.fromkeys(path for kind in KINDS.values() for path in kind.config.option_paths()):
         group.add_argument(_option(path), dest="set", action=_Change, const=path, help=argparse.SUPPRESS)
 
 
@@ -403,7 +403,7 @@ def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str,
 
 def _hint(config: Any, name: str, what: str, change: str) -> Any:
     """Return the type of an option."""
-    known = get_type_hints(config) if is_dataclass(config) else {}
+    known = config.option_types() if isinstance(config, type) and issubclass(config, Config) else {}
     if name not in known:
         raise UsageError(f"--set {change}: {unknown_name(what, name, known)}")
     return known[name]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 from scjepa._core.counts import (  # noqa: F401 - read here by the modules of this floor
     CHUNK_SIZE,
     Advice,
     CountCheck,
+    CountMatrix,
     as_csr,
     iter_rows,
     name_of,
@@ -20,7 +21,7 @@ from scjepa._core.counts import (  # noqa: F401 - read here by the modules of th
 )
 
 
-def check_codes(codes: Any, n_cells: int, n_groups: int, what: str, *, unknown: bool = False) -> np.ndarray:
+def check_codes(codes: ArrayLike, n_cells: int, n_groups: int, what: str, *, unknown: bool = False) -> np.ndarray:
     """Return ``codes`` as int64 after checking that each of ``n_cells`` cells has one in ``0..n_groups-1``.
 
     Parameters
@@ -76,7 +77,7 @@ class CountReader:
 
     def __init__(
         self,
-        counts: Any,
+        counts: CountMatrix,
         gene_ids: np.ndarray,
         n_vocabulary: int,
         groups: np.ndarray | None = None,
