@@ -69,7 +69,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         Data registered with :meth:`setup_anndata`.
     preset
         ``"demo"`` (a laptop, minutes), ``"base"`` or ``"paper"`` (512 wide, 12 layers; a GPU), or a whole
-        :class:`~scjepa.CellJEPAConfig`.
+        :class:`~scjepa.config.CellJEPAConfig`.
     tokens, encoder, masking, objective, training, finetuning, perturbation
         Changes to the preset: a mapping of options, ``objective={"jepa_weight": 0}``, or the dataclass itself.
     modules

@@ -369,7 +369,7 @@ def join(files: Sequence[DataFile], cells: Sequence[AnnData], names: Names) -> t
 def together(named: Mapping[str, AnnData], names: Names) -> AnnData:
     """Return cells in tissue together, counts in ``X``, as :func:`scjepa.concat` does."""
     keys = {name: getattr(names, name) for name in ("layer", "technology_key", "panel_key", "spatial_key")}
-    return concat(named, section_key=names.library_key, neighbors_key=names.neighbors_key, **keys)
+    return concat(named, library_key=names.library_key, neighbors_key=names.neighbors_key, **keys)
 
 
 def _joined_cells(named: Mapping[str, AnnData], names: Names) -> AnnData:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scjepa import CELL_PRESETS
 from scjepa.benchmark import CellTraining
 from scjepa.benchmark.suites.cell_models import entries_of, told
 from scjepa.benchmark.suites.cell_tasks import chosen_tasks
+from scjepa.config import CELL_PRESETS
 
 
 def _by_name(*args, **kwargs):
