@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from scjepa._core import keys as _keys
 from scjepa._core.options import unknown_name
@@ -86,6 +86,9 @@ class Command:
 # -- the models ----------------------------------------------------------------------------------------------------
 
 
+Config: TypeAlias = STJEPAConfig | CellJEPAConfig
+
+
 @dataclass(frozen=True)
 class Kind:
     """What the command line knows of a model before it is loaded.
@@ -103,9 +106,9 @@ class Kind:
     """
 
     model: str
-    config: type[STJEPAConfig] | type[CellJEPAConfig]
-    presets: Mapping[str, STJEPAConfig | CellJEPAConfig]
-    resolve: Callable[..., STJEPAConfig | CellJEPAConfig]
+    config: type[Config]
+    presets: Mapping[str, Config]
+    resolve: Callable[..., Config]
     scales: Mapping[str, str]
     usual: tuple[str, ...]
 
@@ -146,6 +149,9 @@ Paths = Annotated[list[Path], "FILE"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
 ACCELERATORS = get_args(Accelerator)
+
+Values: TypeAlias = dict[str, Any]
+"""Values of any kind by name, as JSON holds them."""
 
 _WORDS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 
@@ -190,7 +196,7 @@ def add_fields(parser: argparse.ArgumentParser, options: type, names: Sequence[s
         group.add_argument(flag, dest=part.name, default=default, help=said, **how)
 
 
-def _how(hint: Any) -> dict[str, Any]:
+def _how(hint: Any) -> Values:
     """Return how ``argparse`` reads values of a type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -286,19 +292,19 @@ class Where:
     @classmethod
     def of(cls, options: argparse.Namespace) -> Where:
         """Return where the command line says."""
-        return cls(**{part.name: getattr(options, part.name, part.default) for part in fields(cls)})
+        return cls(**{name: value for name, value in vars(options).items() if name in cls.__dataclass_fields__})
 
 
 OF_PLACES = ("layer", "library_key", "technology_key", "spatial_key", "neighbors_key", "rebuild_graph", "table")
 """What says where things are that an ST-JEPA model reads."""
 
 
-def add_table(parser: Any) -> None:
+def add_table(parser: argparse._ActionsContainer) -> None:
     """Add the name of the table in SpatialData stores."""
     parser.add_argument("--table", metavar="NAME", help="table of SpatialData stores that have several")
 
 
-def add_accelerator(parser: Any) -> None:
+def add_accelerator(parser: argparse._ActionsContainer) -> None:
     """Add the device."""
     parser.add_argument("--accelerator", default="auto", choices=ACCELERATORS, help="device (default: auto)")
 
@@ -310,9 +316,9 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def paths_of(config: Any) -> dict[str, Any]:
-    """Return the options of a configuration, or of its class, by path (``"encoder.n_layers"``), with their values."""
-    found: dict[str, Any] = {}
+def paths_of(config: Any) -> Values:
+    """Return the options of a configuration by path (``"encoder.n_layers"``), with their values."""
+    found: Values = {}
     for part in fields(config):
         value = getattr(config, part.name)
         inner = paths_of(value) if is_dataclass(value) else None
@@ -323,7 +329,9 @@ def paths_of(config: Any) -> dict[str, Any]:
 class _Change(argparse.Action):
     """An option of a configuration as an option of the command: adds its path and value to those of ``--set``."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, *_: object
+    ) -> None:
         """Note a change."""
         namespace.set = [*namespace.set, f"{self.const}={values}"]
 
@@ -331,7 +339,7 @@ class _Change(argparse.Action):
 class _Listing(argparse.Action):
     """Print every option of the configurations."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print the options of each model, with the values of its preset ``"base"``."""
         for name, kind in KINDS.items():
             print(f"--model {name}, with the values of --preset base")
@@ -352,7 +360,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
         group.add_argument(_option(path), dest="set", action=_Change, const=path, help=argparse.SUPPRESS)
 
 
-def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjepa"]) -> STJEPAConfig | CellJEPAConfig:
+def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjepa"]) -> Config:
     """Return a preset with changes such as ``"encoder.n_layers=3"``.
 
     Raises
@@ -370,7 +378,7 @@ def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjep
         raise UsageError(f"--set: {error}") from error
 
 
-def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str, Any]:
+def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> Values:
     """Return changes such as ``"encoder.n_layers=3"`` by part and option; parts may have parts.
 
     Parameters
@@ -383,7 +391,7 @@ def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str,
     UsageError
         If a part or option is not known, or a value is not of its type.
     """
-    found: dict[str, Any] = {}
+    found: Values = {}
     for change in changes:
         path, equals, text = change.partition("=")
         *parts, option = path.strip().split(".")
@@ -401,7 +409,7 @@ def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str,
     return found
 
 
-def _hint(config: Any, name: str, what: str, change: str) -> Any:
+def _hint(config: object, name: str, what: str, change: str) -> Any:
     """Return the type of an option."""
     known = get_type_hints(config) if is_dataclass(config) else {}
     if name not in known:
@@ -409,7 +417,7 @@ def _hint(config: Any, name: str, what: str, change: str) -> Any:
     return known[name]
 
 
-def value_of(text: str, hint: Any) -> Any:
+def value_of(text: str, hint: object) -> Any:
     """Return ``text`` as a value of the type ``hint``.
 
     Raises
@@ -436,7 +444,7 @@ def value_of(text: str, hint: Any) -> Any:
         return text.lower() == "true"
     if hint in (int, float):
         try:
-            return hint(text)
+            return int(text) if hint is int else float(text)
         except ValueError:
             raise ValueError(f"the value must be {'a whole number' if hint is int else 'a number'}") from None
     return text
