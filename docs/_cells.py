@@ -11,9 +11,14 @@ from typing import Any
 import pandas as pd
 from _speed import NOT_MEASURED, table
 
-from scjepa.benchmark.cells._methods import title_of
+from scjepa.benchmark import CELL_METHODS
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "cells" / "results"
+
+
+def title_of(name: str) -> str:
+    """Return the name of a method in tables."""
+    return CELL_METHODS[name].title if name in CELL_METHODS else name
 
 
 def _read(name: str, **options: Any) -> pd.DataFrame:

@@ -128,7 +128,7 @@ def _estimates() -> str:
 def _gpu() -> str:
     report = read("gpu")
     if report is None:
-        return "*Not measured: no CUDA device was at hand.* `python benchmarks/speed/gpu.py` is ready to run on one."
+        return "*Not measured: no CUDA device was at hand.* `python -m benchmarks.speed.gpu` is ready to run on one."
     rows = [
         ["training, samples/s, packed", f"{report['samples_per_second']['packed']:,}"],
         ["training, samples/s, padded reference", f"{report['samples_per_second']['reference']:,}"],

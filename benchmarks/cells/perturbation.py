@@ -1,7 +1,7 @@
 """Predict perturbations that were not trained on, beside the baselines; a table of all scores by category.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 SCJEPA_DATA=...
-    python benchmarks/cells/perturbation.py --sets papalexi norman --seeds 1
+    python -m benchmarks.cells.perturbation --sets papalexi norman --seeds 1
 
 A seed draws the split ``simulation`` (1 is GEARS') and the weights. Test conditions are left out of everything that is
 learned, pretraining and baselines included: the model is made on the other cells alone. Expression is log(1 + count /
@@ -13,7 +13,6 @@ that are not defined, each a mean over conditions; ``results/perturbation_condit
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -21,14 +20,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from records import append
+from benchmarks.records import append
 
 import scjepa
-from scjepa.benchmark import predict_baselines
 from scjepa.metrics import PerturbationReference, perturbation_reference, perturbation_scores
-from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, log_normalized, simulation_split
+from scjepa.perturbation import (
+    CONTROL,
+    Conditions,
+    PerturbationSplit,
+    log_normalized,
+    predict_baselines,
+    simulation_split,
+)
 
 RESULTS = Path(__file__).parent / "results"
 TABLE, EACH = RESULTS / "perturbation.csv", RESULTS / "perturbation_conditions.csv"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cell-JEPA beside its controls, PCA and scVI on real sets, by `scjepa benchmark-cells`:
+# Cell-JEPA beside its controls, PCA and scVI on real sets, by `scjepa benchmark --target`:
 #
 #   export SCJEPA_DATA=...                             # the folder of the data
 #   bash benchmarks/cells/run.sh quick                 # 20 steps on pbmc3k, one seed: does it work? Scores mean nothing
@@ -49,7 +49,7 @@ cell_lines() { # TASKS AND OPTIONS...
 run() { # NAME OPTIONS...: compare, keep runs under NAME, copy tables
     local name="$1"
     shift
-    "$python" -m scjepa.cli benchmark-cells --out "$kept/$name" --models "$kept/models" \
+    "$python" -m scjepa.cli benchmark --out "$kept/$name" --models "$kept/models" \
         --accelerator "${ACCELERATOR:-auto}" "$@"
     mkdir -p "$here/results/$name"
     cp "$kept/$name"/{results.csv,runs.csv,table.csv,table.md,differences.csv} "$here/results/$name/"
@@ -84,5 +84,5 @@ others() {
 
 case "$what" in
     quick | pbmc | batches | others) "$what" "$@" ;;
-    *) echo "usage: bash $0 quick|pbmc|batches|others [OPTIONS OF scjepa benchmark-cells]" >&2; exit 2 ;;
+    *) echo "usage: bash $0 quick|pbmc|batches|others [OPTIONS OF scjepa benchmark]" >&2; exit 2 ;;
 esac

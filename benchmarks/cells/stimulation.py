@@ -1,6 +1,6 @@
 """Sanity case of perturbation: one condition, interferon, learned from one donor and scored on the other.
 
-    python benchmarks/cells/stimulation.py --seeds 3
+    python -m benchmarks.cells.stimulation --seeds 3
 
 ``pbmc_kang_muscat`` has control and stimulated blood of two donors. Interferon is no gene, so it is written
 ``IFN+ctrl`` and has a token without a value (``outside="token"``). Trained on donor 101; predicted is the mean
@@ -12,16 +12,13 @@ go to ``results/stimulation.csv``.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from records import append, commit, done
+from benchmarks.records import append, commit, done
 
 import scjepa
 from scjepa import datasets

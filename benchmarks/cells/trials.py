@@ -1,6 +1,6 @@
 """Try configurations of Cell-JEPA: train on ``pbmc3k``, embed ``pbmc4k_half`` zero-shot, append rows.
 
-    python benchmarks/cells/trials.py plan.json
+    python -m benchmarks.cells.trials plan.json
 
 ``plan.json`` is a list of ``{"trial": name, "steps": n, "parts": {...}, "readouts": [...]}``; ``parts`` change the
 preset, a readout is "pooling rule genes", such as "cls spread 600". Rows are never overwritten: they are the record of
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -22,17 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from baselines import pca_on_hvg
-from sets import corpus, highly_variable, target
+from benchmarks.cells.sets import corpus, highly_variable, target
+from benchmarks.records import append, commit
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from records import append, commit
-
 import scjepa
 from scjepa import datasets
+from scjepa.benchmark.controls import pca_on_hvg
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore")

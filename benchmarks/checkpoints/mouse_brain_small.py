@@ -1,8 +1,8 @@
 """Train the checkpoint ``mouse-brain-small`` on all mouse-brain sections, or prove it on a set that is left out.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 SCJEPA_DATA=...
-    python benchmarks/checkpoints/mouse_brain_small.py --steps 1800                   # the checkpoint in the wheel
-    python benchmarks/checkpoints/mouse_brain_small.py --steps 1800 --leave-out osmFISH --score    # without one set
+    python -m benchmarks.checkpoints.mouse_brain_small --steps 1800                   # the checkpoint in the wheel
+    python -m benchmarks.checkpoints.mouse_brain_small --steps 1800 --leave-out osmFISH --score    # without one set
 
 Training data are the sections of all sets together, with the union of their panels as vocabulary and a metatoken for
 each technology. With ``--leave-out NAME --score`` the left-out set, which the model has never seen, is embedded
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -25,16 +24,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from records import append, done
+from benchmarks.records import append, done
 
 import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import clustering_scores
 from scjepa.models import store as _store
 from scjepa.stjepa.config import PRESETS, STJEPAConfig, resolve
-from scjepa.tl import NicheReadout, aggregate_neighbors, readout
+from scjepa.tl import NicheReadout, aggregate, standardize
 
 NAME = "mouse-brain-small"
 HERE = Path(__file__).parent
@@ -61,7 +58,11 @@ KEYS = {"technology_key": "technology", "library_key": "section", "panel_key": "
 
 def hops(cells: np.ndarray, adata: AnnData) -> np.ndarray:
     """Return cells, z-scored in each section, 20 components, beside their means over rings 1 to 3."""
-    return aggregate_neighbors(readout(cells, adata.obs["section"], 20), adata.obsp["spatial_connectivities"], 3)
+    return aggregate(
+        standardize(cells, groups=adata.obs["section"], n_comps=20),
+        connectivities=adata.obsp["spatial_connectivities"],
+        n_hops=3,
+    )
 
 
 def niche(cells: np.ndarray, adata: AnnData, **beside: Any) -> np.ndarray:
@@ -72,7 +73,7 @@ def niche(cells: np.ndarray, adata: AnnData, **beside: Any) -> np.ndarray:
 
 READOUTS: dict[str, tuple[str, Callable[[np.ndarray, AnnData], np.ndarray]]] = {
     "plain": ("neighborhood", lambda embedding, adata: embedding),
-    "z30": ("neighborhood", lambda embedding, adata: readout(embedding, adata.obs["section"], n_comps=30)),
+    "z30": ("neighborhood", lambda embedding, adata: standardize(embedding, groups=adata.obs["section"], n_comps=30)),
     "hops": ("cell", hops),
     "niche": ("cell", niche),
     "niche+X": ("cell", lambda cells, adata: niche(cells, adata, X=adata.X)),

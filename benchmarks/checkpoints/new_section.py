@@ -1,8 +1,8 @@
 """What a section that had no say in training gets from a model: zero-shot on a further section, and on another panel.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 SCJEPA_DATA=...
-    python benchmarks/checkpoints/new_section.py section    # three hypothalamus sections, the fourth zero-shot
-    python benchmarks/checkpoints/new_section.py query      # trained on V1 alone, osmFISH through load_query_data
+    python -m benchmarks.checkpoints.new_section section    # three hypothalamus sections, the fourth zero-shot
+    python -m benchmarks.checkpoints.new_section query      # trained on V1 alone, osmFISH through load_query_data
 
 ``section``: two models, one trained on all sections but the last and one on all. On the cells of the last section: a
 linear probe of cell types over spatial blocks, and the share of a cell's 15 nearest neighbors that are also its
@@ -20,7 +20,6 @@ steps of the preset is not run again.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -29,18 +28,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from benchmarks.records import append, commit, done
 from sklearn.neighbors import KNeighborsClassifier
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from records import append, commit, done
 
 import scjepa
 from scjepa._core.blocks import spatial_blocks
 from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import neighborhood_pca, section_zscored_pca
-from scjepa.benchmark._controls import cell_pca
+from scjepa.benchmark.controls import cell_pca
 from scjepa.metrics import block_probe, neighbor_agreement
-from scjepa.tl import aggregate_neighbors, readout
+from scjepa.tl import aggregate, standardize
 
 RESULTS = Path(__file__).parent / "results"
 HYPOTHALAMUS = "merfish_hypothalamus_4sections_unlabelled"
@@ -117,10 +114,14 @@ def readouts(values: np.ndarray, what: str, v1: AnnData, new: AnnData) -> dict[s
     """Return both sections' read-outs by name: each section z-scored by itself, components of both together."""
     sections = np.repeat([0, 1], [v1.n_obs, new.n_obs])
     if what.startswith("cell"):
-        cells = np.split(readout(values, sections, 20), [v1.n_obs])
+        cells = np.split(standardize(values, groups=sections, n_comps=20), [v1.n_obs])
         pairs = zip(cells, (v1, new), strict=True)
-        return {"hops": [aggregate_neighbors(one, adata.obsp["spatial_connectivities"], 3) for one, adata in pairs]}
-    return {"plain": np.split(values, [v1.n_obs]), "z30": np.split(readout(values, sections), [v1.n_obs])}
+        return {
+            "hops": [
+                aggregate(one, connectivities=adata.obsp["spatial_connectivities"], n_hops=3) for one, adata in pairs
+            ]
+        }
+    return {"plain": np.split(values, [v1.n_obs]), "z30": np.split(standardize(values, groups=sections), [v1.n_obs])}
 
 
 def vote(reference: np.ndarray, labels: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -143,7 +144,9 @@ def query_embeddings(model: scjepa.STJEPA, v1: AnnData, new: AnnData, shared: li
 
 def query(seed: int, steps: int, preset: str) -> pd.DataFrame:
     """Carry layers of V1 to osmFISH by a model that was trained on V1 alone."""
-    v1, new = (with_graph(scjepa.datasets.load(name)) for name in ("V1", "osmFISH"))
+    v1, new = (
+        with_graph(scjepa.datasets.load(name)) for name in ("starmap_visual_cortex", "osmfish_somatosensory_cortex")
+    )
     shared = [gene for gene in v1.var_names if gene in set(new.var_names)]
     labels, truth = (adata.obs["region_harmonised"].astype(str).to_numpy() for adata in (v1, new))
     scored = np.isin(truth, np.setdiff1d(labels, ["unlabelled"]))

@@ -1,6 +1,6 @@
 """Options of `scjepa benchmark` for the best and the worst level of an ablation, and the default.
 
-    python benchmarks/paper/extremes.py benchmarks/paper/results/table2-V1/table2.csv
+    python -m benchmarks.paper.extremes benchmarks/paper/results/table2-V1/table2.csv
 
 prints them a word a line. Which level is best is decided by the NMI over the resolutions of one read-out (`hops`, the
 one that training moves most), the mean over the seeds; the default takes part by itself.

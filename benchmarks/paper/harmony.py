@@ -3,7 +3,7 @@
 Its own script, because those runs were kept before `scjepa benchmark --readouts hops+harmony` was there, and training
 them again takes a night. It tells mixing within regions as well.
 
-    python benchmarks/paper/harmony.py
+    python -m benchmarks.paper.harmony
 
 Of ST-JEPA's preset `base` the runs of `run.sh table1` are taken. Read-outs of kept runs are corrected for the
 technology by Harmony (harmonypy, its defaults, seed 0) and scored as `scjepa benchmark` scores them; rows go to
@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from kept import KEPT, task_of
+from benchmarks.paper.kept import KEPT, task_of
 
-from scjepa.benchmark._harmony import harmony
-from scjepa.benchmark._scoring import ALL, Scoring, score
-from scjepa.benchmark._store import RunKey, Store
-from scjepa.benchmark._tasks import Task
-from scjepa.benchmark.methods import MethodResult
+from scjepa.benchmark import MethodResult
+from scjepa.benchmark.controls import harmony
+from scjepa.benchmark.score import ALL, Scoring, score
+from scjepa.benchmark.store import RunKey, Store
+from scjepa.benchmark.suites.tissue import Task
 from scjepa.metrics import ilisi
 
 TABLE = Path(__file__).parent / "results" / "harmony.csv"

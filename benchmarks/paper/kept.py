@@ -6,8 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from scjepa.benchmark._tasks import Task, make_tasks
-from scjepa.benchmark._units import Columns, read_units
+from scjepa.benchmark.suites.tissue import Columns, Task, make_tasks, read_units
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
 KEPT = Path(os.environ.get("SCJEPA_PAPER_OUT", CACHE / "scjepa" / "paper"))

@@ -1,6 +1,6 @@
 """Niches of methods on V1, beside the labels, of the runs that `run.sh table1 V1` has kept: docs/_static/niches_V1.png.
 
-    python benchmarks/paper/maps.py
+    python -m benchmarks.paper.maps
 
 Seed 0, as many niches as there are labels, each method at the read-out and settings that are best for it by NMI.
 """
@@ -10,12 +10,12 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
-from kept import KEPT, task_of
+from benchmarks.paper.kept import KEPT, task_of
 from PIL import Image
 
-from scjepa.benchmark._figures_maps import Found, found_of, niche_maps
-from scjepa.benchmark._store import Store
-from scjepa.benchmark._tasks import Task
+from scjepa.benchmark.store import Store
+from scjepa.benchmark.suites.sections_figures import Found, found_of, niche_maps
+from scjepa.benchmark.suites.tissue import Task
 from scjepa.metrics import nmi
 
 FIGURE = Path(__file__).parents[2] / "docs" / "_static" / "niches_V1.png"

@@ -1,6 +1,6 @@
 """A piece of real brain with simulated counts, on which nothing of this project was chosen.
 
-    python benchmarks/paper/semisynthetic.py "$SCJEPA_DATA" brain.h5ad
+    python -m benchmarks.paper.semisynthetic "$SCJEPA_DATA" brain.h5ad
 
 Places, regions and cell types are those of STARmap PLUS, well 11 (Shi et al. 2023), whose counts are not at hand.
 Counts are those of `simulated_tissue` at difficulty "medium", drawn for each cell's type and region. Of eight windows

@@ -1,6 +1,6 @@
 """Short tables of what `run.sh` has made, for the documentation: results/*.md.
 
-    python benchmarks/paper/summarize.py
+    python -m benchmarks.paper.summarize
 
 `sets.md` and `pairs.md`: methods × sets, each method at the read-out and settings that are best for it on that score.
 `axes-*.md`: each level of an ablation against the default, seed by seed; of a pair with mixing and carried labels.

@@ -1,6 +1,6 @@
 """Turn ``results/scores.csv`` into ``results/summary.csv`` and ``results/summary.md``.
 
-    python benchmarks/peers/summarize.py
+    python -m benchmarks.peers.summarize
 
 Resolutions and Leiden seeds are averaged within a seed of the method; mean and standard deviation are over its seeds.
 Time is the processor's, over all threads: the machine was shared, so wall time says less.

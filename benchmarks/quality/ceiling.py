@@ -1,7 +1,7 @@
 """A ceiling: the encoder of a recipe trained with the labels themselves, tested on tissue it has not seen.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python benchmarks/quality/ceiling.py --sets V1 mPFC osmFISH --seeds 1
+    python -m benchmarks.quality.ceiling --sets V1 mPFC osmFISH --seeds 1
 
 Tokens and encoder are those of the recipe, and a linear layer on the pooled neighborhood names the region
 (cross-entropy). Cells are dealt to folds by compact blocks of tissue with a margin (:func:`scjepa.metrics.block_folds`,
@@ -22,17 +22,17 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from anndata import AnnData
-from methods import _model
-from recipes import RECIPES
-from run import RESULTS, append, commit, config_hash, done
-from sets import REAL, SETS, load_set
+from benchmarks.quality.methods import _model
+from benchmarks.quality.recipes import RECIPES
+from benchmarks.quality.run import RESULTS, append, commit, config_hash, done
+from benchmarks.quality.sets import REAL, SETS, load_set
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from scjepa.metrics import ari, block_folds, nmi
 from scjepa.stjepa import pool
 from scjepa.stjepa.config import STJEPAConfig
-from scjepa.tl import aggregate_neighbors
+from scjepa.tl import aggregate
 from scjepa.training.plan import parameter_groups
 from scjepa.training.schedules import learning_rate
 
@@ -112,7 +112,7 @@ def main() -> None:
             seconds = time.process_time() - start
             labels = adata.obs["region"].astype(str)
             names = sorted(set(labels) - {"unlabelled"})
-            rings = aggregate_neighbors(found, adata.obsp["spatial_connectivities"], N_HOPS)
+            rings = aggregate(found, connectivities=adata.obsp["spatial_connectivities"], n_hops=N_HOPS)
             smooth = rings.reshape(adata.n_obs, N_HOPS + 1, -1).mean(1) * (found.sum(1, keepdims=True) > 0)
             rows = [
                 {**key, "readout": readout, **scores(values, labels, names), "cpu_seconds": round(seconds)}

@@ -1,6 +1,6 @@
 """Gains of a recipe over every control, with paired intervals from resampled blocks of tissue.
 
-    python benchmarks/quality/intervals.py
+    python -m benchmarks.quality.intervals
 
 Reads the clusterings that ``run.py`` left in ``--cache``. A gain is the difference of mean scores over model seeds,
 Leiden seeds and resolutions; its interval comes from :func:`scjepa.metrics.block_bootstrap`. Each control is met twice:
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from readouts import READOUTS
-from run import CACHE, RESULTS
-from sets import REAL, SETS, load_set
+from benchmarks.quality.readouts import READOUTS
+from benchmarks.quality.run import CACHE, RESULTS
+from benchmarks.quality.sets import REAL, SETS, load_set
 
 from scjepa.metrics import block_bootstrap
 

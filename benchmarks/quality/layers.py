@@ -1,7 +1,7 @@
 """Look inside: what each layer knows of the regions, and what of a target can be predicted.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python benchmarks/quality/layers.py --sets V1 mPFC osmFISH
+    python -m benchmarks.quality.layers --sets V1 mPFC osmFISH
 
 For the recipe trained and untrained, tokens are taken before the first block (0), after each, and after the last norm,
 and pooled to cells and to neighborhoods. Each is probed for region and cell type over blocks of tissue
@@ -24,18 +24,18 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from methods import _model
-from readouts import hops, z30
-from recipes import RECIPES
-from run import RESULTS, append, commit, config_hash, done
-from sets import REAL, SETS, load_set
+from benchmarks.quality.methods import _model
+from benchmarks.quality.readouts import hops, z30
+from benchmarks.quality.recipes import RECIPES
+from benchmarks.quality.run import RESULTS, append, commit, config_hash, done
+from benchmarks.quality.sets import REAL, SETS, load_set
 from sklearn.linear_model import Ridge
 
 from scjepa import STJEPA
+from scjepa._core.leiden import EmbeddingGraph
 from scjepa.metrics import block_probe, nmi
 from scjepa.nn import Packing
 from scjepa.stjepa import draw_mask, pool
-from scjepa.tl._graph import EmbeddingGraph
 
 FEWEST = 10
 """Tokens of a gene from which on its mean and regression are asked."""

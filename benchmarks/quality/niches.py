@@ -1,10 +1,10 @@
 """Niches of every labelled set: the linear method, the network beside it and alone, controls, and peers.
 
     export SCJEPA_DATA=... OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python benchmarks/quality/niches.py linear                       # seconds a set: the guide's table and the rule
-    python benchmarks/quality/niches.py base --seeds 3               # trains `base`: minutes a set and seed
-    SCJEPA_PEERS_PYTHON=... python benchmarks/quality/niches.py peers
-    python benchmarks/quality/niches.py table                        # results/niches.md from results/niches.csv
+    python -m benchmarks.quality.niches linear                       # seconds a set: the guide's table and the rule
+    python -m benchmarks.quality.niches base --seeds 3               # trains `base`: minutes a set and seed
+    SCJEPA_PEERS_PYTHON=... python -m benchmarks.quality.niches peers
+    python -m benchmarks.quality.niches table                        # results/niches.md from results/niches.csv
 
 NMI and ARI with the labels: mean over Leiden's resolutions 0.6, 1.0 and 1.4, and at the number of labels, three Leiden
 seeds, clusters below 1 % not counted, 15 nearest neighbors. Rows that are there are not made again; embeddings of
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,16 +26,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from records import append, commit, done
-from sets import load_labelled
+from benchmarks.quality.sets import load_labelled
+from benchmarks.records import append, commit, done
 
 import scjepa
-from scjepa.benchmark import neighborhood_pca
-from scjepa.benchmark.methods import run_method
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
+from scjepa.benchmark import neighborhood_pca, run_method
 from scjepa.metrics import ari, nmi
-from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph
 
 CHOOSING = ("V1", "mPFC", "DLPFC-151673", "DLPFC-151675")
 REPORTED = ("osmFISH", "osmFISH-second", "smFISH", "DLPFC-151674", "DLPFC-151676", "HER2", "bulb")
@@ -75,8 +71,8 @@ def scores(embedding: np.ndarray, adata: AnnData) -> dict[str, float]:
 
 def by_rings(embedding: np.ndarray, adata: AnnData) -> np.ndarray:
     """Return the read-out of before: z-scores within sections, 20 principal components, the cell and three rings."""
-    cells = scjepa.tl.readout(embedding, adata.obs["section"], n_comps=20)
-    return scjepa.tl.aggregate_neighbors(cells, adata.obsp["spatial_connectivities"], 3)
+    cells = scjepa.tl.standardize(embedding, groups=adata.obs["section"], n_comps=20)
+    return scjepa.tl.aggregate(cells, connectivities=adata.obsp["spatial_connectivities"], n_hops=3)
 
 
 def by_rule(sources: dict[str, np.ndarray], adata: AnnData, **options: float | str) -> tuple[np.ndarray, str]:
@@ -91,7 +87,11 @@ def linear(adata: AnnData) -> Iterator[tuple[str, np.ndarray, str]]:
     yield "linear, by the rule", *by_rule({"X": adata.X}, adata)
     components = scjepa.tl.PredictiveComponents(target_sum=1e4)
     found = components.fit_transform(adata.X, adata.obsp["spatial_connectivities"], adata.obs["section"])
-    yield "linear, three plain rings", scjepa.tl.aggregate_neighbors(found, adata.obsp["spatial_connectivities"], 3), ""
+    yield (
+        "linear, three plain rings",
+        scjepa.tl.aggregate(found, connectivities=adata.obsp["spatial_connectivities"], n_hops=3),
+        "",
+    )
     yield "neighborhood PCA", neighborhood_pca(adata), ""
     if adata.obs["section"].nunique() > 1:
         for align in ("scale", "center", "none"):
@@ -129,10 +129,10 @@ def peers(adata: AnnData, seed: int, names: list[str]) -> Iterator[tuple[str, np
     for name in names:
         result = run_method(name, adata.copy(), seed=seed, settings="tutorial", library_key="section", timeout=2400)
         if result.embedding is None:
-            print(name, result.reason, flush=True)
+            print(name, result.error, flush=True)
             continue
         yield f"{name}, as it is", result.embedding, ""
-        yield f"{name}, z-scored", scjepa.tl.readout(result.embedding, adata.obs["section"], n_comps=30), ""
+        yield f"{name}, z-scored", scjepa.tl.standardize(result.embedding, groups=adata.obs["section"], n_comps=30), ""
 
 
 def run(names: list[str], what: str, seeds: int, cache: Path, peer: list[str]) -> None:

@@ -1,6 +1,6 @@
 """The niches of V1 by the default flow, the linear method and neighborhood PCA, beside the labels.
 
-    SCJEPA_DATA=... python benchmarks/quality/niches_figure.py     # docs/_static/niches_V1.png
+    SCJEPA_DATA=... python -m benchmarks.quality.niches_figure     # docs/_static/niches_V1.png
 
 Of `base`, seed 0, whose embedding `niches.py base` has kept.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from niches import CACHE, embeddings_of
-from sets import load_labelled
+from benchmarks.quality.niches import CACHE, embeddings_of
+from benchmarks.quality.sets import load_labelled
 
 import scjepa
 from scjepa.benchmark import neighborhood_pca

@@ -1,6 +1,6 @@
 """Tell information from geometry: what a linear probe finds in the embeddings whose clusters ``run.py`` scored.
 
-    python benchmarks/quality/probes.py
+    python -m benchmarks.quality.probes
 
 A multinomial probe of the region, and one of the cell type, is cross-validated over compact blocks of tissue
 (:func:`scjepa.metrics.block_probe`), on each read-out of the embeddings in ``--cache``. NMI and ARI of its predictions
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from readouts import READOUTS
-from run import CACHE, RESULTS, cache_file
-from sets import REAL, SETS, load_set
+from benchmarks.quality.readouts import READOUTS
+from benchmarks.quality.run import CACHE, RESULTS, cache_file
+from benchmarks.quality.sets import REAL, SETS, load_set
 
 from scjepa.metrics import ari, block_probe, nmi
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from scjepa.tl import NicheReadout, aggregate_neighbors, readout
+from scjepa.tl import NicheReadout, aggregate, standardize
 
 Embeddings = Mapping[str, np.ndarray]
 """``"neighborhood"``, and ``"cell"`` where the method has one, each ``(n_cells, n_dims)``."""
@@ -22,7 +22,7 @@ def plain(embeddings: Embeddings, adata: AnnData) -> np.ndarray | None:
 def z30(embeddings: Embeddings, adata: AnnData) -> np.ndarray | None:
     """Return the neighborhood embedding, z-scored in each section, 30 components."""
     found = embeddings.get("neighborhood")
-    return None if found is None else readout(found, adata.obs["section"], n_comps=30)
+    return None if found is None else standardize(found, groups=adata.obs["section"], n_comps=30)
 
 
 def hops(embeddings: Embeddings, adata: AnnData) -> np.ndarray | None:
@@ -57,8 +57,8 @@ def _rings(embeddings: Embeddings, adata: AnnData, align: str) -> np.ndarray | N
     found = embeddings.get("cell")
     if found is None:
         return None
-    cells = readout(found, adata.obs["section"], 20, align)
-    return aggregate_neighbors(cells, adata.obsp["spatial_connectivities"], n_hops=3)
+    cells = standardize(found, groups=adata.obs["section"], n_comps=20, align=align)
+    return aggregate(cells, connectivities=adata.obsp["spatial_connectivities"], n_hops=3)
 
 
 Readout = Callable[[Embeddings, AnnData], np.ndarray | None]

@@ -1,7 +1,7 @@
 """Train recipes × sets × seeds, embed, score, and append tidy rows; finished rows are not run again.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python benchmarks/quality/run.py --recipes base demo --sets V1 osmFISH mPFC --seeds 3
+    python -m benchmarks.quality.run --recipes base demo --sets V1 osmFISH mPFC --seeds 3
 
 Name both thread counts or neither: when clustering first runs, numba sets torch's threads to its own number.
 
@@ -16,23 +16,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from benchmarks.quality.methods import INDEPENDENT_OF_RECIPE, METHODS
+from benchmarks.quality.readouts import READOUTS, Embeddings
+from benchmarks.quality.recipes import RECIPES
+from benchmarks.quality.sets import REAL, SETS, load_set
+from benchmarks.records import append, commit, done
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from methods import INDEPENDENT_OF_RECIPE, METHODS
-from readouts import READOUTS, Embeddings
-from recipes import RECIPES
-from records import append, commit, done
-from sets import REAL, SETS, load_set
-
+from scjepa._core.leiden import EmbeddingGraph
 from scjepa.metrics import ari, nmi
-from scjepa.tl._graph import EmbeddingGraph
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path.home() / ".cache" / "scjepa" / "quality"

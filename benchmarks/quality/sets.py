@@ -12,13 +12,17 @@ SIMULATED = ("sim-easy", "sim-medium", "sim-hard")
 SETS = (*REAL, *SIMULATED)
 
 FILES = {
+    "V1": "starmap_visual_cortex",
+    "osmFISH": "osmfish_somatosensory_cortex",
+    "mPFC": "starmap_mpfc_3sections",
+    "molcart": "molcart_mouse_cortex_3sections",
     "osmFISH-second": "osmfish_ssp_second_annotation",
     "smFISH": "smfish_mouse_visp_layers",
     "DLPFC-151674": "visium_dlpfc_151674",
     "HER2": "st_her2_breast_8sections",
     "bulb": "st_mouse_olfactory_bulb",
 }
-"""Files of sets without a short name of their own; ``DLPFC-<section>`` of the three others lies in one file."""
+"""Files of sets by their short names; ``DLPFC-<section>`` of the three others lies in one file."""
 
 _SPOTS = ("DLPFC", "HER2", "bulb")
 """Begin the names of sets of spots, which have 6 neighbors; cells have 10."""
@@ -29,7 +33,7 @@ def load_set(name: str) -> AnnData:
     if name.startswith("sim-"):
         adata = datasets.simulated_tissue(difficulty=name.removeprefix("sim-"))
     else:
-        adata = datasets.load(name)
+        adata = datasets.load(FILES.get(name, name))
     return _with_graph(adata, 10)
 
 

@@ -1,6 +1,6 @@
 """Turn the tidy rows of ``results/`` into the tables and the figure of the documentation.
 
-    python benchmarks/quality/summarize.py
+    python -m benchmarks.quality.summarize
 
 Writes ``results/summary.csv`` (mean and standard deviation over model seeds; Leiden seeds and resolutions are averaged
 within a seed), ``results/summary.md`` (the same as tables, one for each set and read-out), ``results/intervals.md``

@@ -1,6 +1,6 @@
 """Turn the rows of the studies (transfer, ceiling, layers, targets) into the tables of the documentation.
 
-    python benchmarks/quality/summarize_studies.py
+    python -m benchmarks.quality.summarize_studies
 
 Writes ``results/transfer.md``, ``ceiling.md``, ``layers.md`` and ``targets.md``: means over the seeds, with ± the
 standard deviation where there are several.
@@ -9,7 +9,7 @@ standard deviation where there are several.
 from __future__ import annotations
 
 import pandas as pd
-from summarize import RESULTS
+from benchmarks.quality.summarize import RESULTS
 
 SETS = ["V1", "mPFC", "osmFISH"]
 

@@ -15,8 +15,8 @@ known):
 
 The rule was chosen on V1, mPFC, DLPFC 151673 and 151675 and simulations; 151674 took no part.
 
-    python benchmarks/quality/tokens.py bags                                  # no network: a minute or two a set
-    python benchmarks/quality/tokens.py train DLPFC-151673 spatial_ratio      # trains a preset, default ``demo``
+    python -m benchmarks.quality.tokens bags                                  # no network: a minute or two a set
+    python -m benchmarks.quality.tokens train DLPFC-151673 spatial_ratio      # trains a preset, default ``demo``
 
 A bag is what the tokens of a cell hold, log1p counts, without a network: 50 principal components, 20 predictive
 components of them, rings 0 to 3. NMI with the labels: mean over Leiden's resolutions 0.6, 1.0 and 1.4, then at the
@@ -33,19 +33,20 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
+from benchmarks.quality.sets import FILES
+from benchmarks.quality.spots import transcriptome
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
-from spots import transcriptome
 
 import scjepa
 from scjepa import datasets
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import nmi
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tl import PredictiveComponents, aggregate_neighbors, readout
-from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph
+from scjepa.tl import PredictiveComponents, aggregate, standardize
 from scjepa.tokens import (
     NORMALIZATIONS,
+    TokenConfig,
     TokenTable,
     build_neighbor_table,
     build_token_table,
@@ -135,7 +136,7 @@ def load(name: str) -> AnnData:
         adata = adata[adata.obs["section"].astype(str).str.contains(section)].copy()
         adata.obs["section"] = adata.obs["section"].cat.remove_unused_categories()
     else:
-        adata = datasets.load(name)
+        adata = datasets.load(FILES.get(name, name))
     k = 6 if name.startswith("DLPFC") else 10
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -160,7 +161,7 @@ def predictive_rings(values: np.ndarray, adata: AnnData) -> tuple[np.ndarray, fl
     graph = adata.obsp["spatial_connectivities"]
     components = PredictiveComponents()
     found = components.fit_transform(values.astype(np.float32), graph, adata.obs["section"].to_numpy())
-    return aggregate_neighbors(found, graph, n_hops=3), float(components.correlations_.sum())
+    return aggregate(found, connectivities=graph, n_hops=3), float(components.correlations_.sum())
 
 
 def bag(table: TokenTable) -> np.ndarray:
@@ -204,7 +205,11 @@ def train(name: str, rule: str, preset: str, n_tokens: int, seed: int) -> None:
     model.train(accelerator="cpu", progress_bar=False)
     embedding = model.get_latent_representation(scale="cell")
     section = adata.obs["section"].to_numpy()
-    rings = aggregate_neighbors(readout(embedding, section, 20), adata.obsp["spatial_connectivities"], n_hops=3)
+    rings = aggregate(
+        standardize(embedding, groups=section, n_comps=20),
+        connectivities=adata.obsp["spatial_connectivities"],
+        n_hops=3,
+    )
     predictive, predictability = predictive_rings(embedding, adata)
     adata.obsm["X_stjepa_cell"] = embedding
     scjepa.tl.niche_readout(adata)

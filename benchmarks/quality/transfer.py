@@ -1,7 +1,7 @@
 """Carry layers from one section to another of a different technology, by the few genes they have in common.
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python benchmarks/quality/transfer.py --pair V1 osmFISH --seeds 3
+    python -m benchmarks.quality.transfer --pair V1 osmFISH --seeds 3
 
 Both sections are trained on together, without labels; embeddings then use the genes that both measured. The layers
 (``region_harmonised``) of one are carried to the other by a vote of 15 neighbors, in both directions, and mixing is
@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from methods import harmony_pca, neighborhood_pca, zscored_pca
-from readouts import ACROSS_TECHNOLOGIES, Embeddings
-from recipes import RECIPES
-from run import RESULTS, append, commit, done
-from sets import load_set
+from benchmarks.quality.methods import harmony_pca, neighborhood_pca, zscored_pca
+from benchmarks.quality.readouts import ACROSS_TECHNOLOGIES, Embeddings
+from benchmarks.quality.recipes import RECIPES
+from benchmarks.quality.run import RESULTS, append, commit, done
+from benchmarks.quality.sets import load_set
 
 import scjepa
 from scjepa.metrics import ilisi, label_transfer

@@ -2,7 +2,7 @@
 
 Run from the root of the repository (about a minute); it rewrites ``difficulty.csv`` beside it::
 
-    OMP_NUM_THREADS=1 python benchmarks/simulation/difficulty.py
+    OMP_NUM_THREADS=1 python -m benchmarks.simulation.difficulty
 
 The tissue is the default of ``scjepa.datasets.simulated_tissue`` (5,000 cells, 3 sections, 6 niches, 12 cell types,
 200 genes, one technology). Rows of the table:

@@ -1,6 +1,6 @@
 """Embed 10,000 dissociated cells with Cell-JEPA's ``demo``: time and memory, real cells.
 
-    SCJEPA_DATA=... OMP_NUM_THREADS=2 python benchmarks/speed/cell_embed.py
+    SCJEPA_DATA=... OMP_NUM_THREADS=2 python -m benchmarks.speed.cell_embed
 
 Cells are drawn with replacement from ``pbmc4k_half``; the vocabulary is its genes, or the 2,000 that vary most. Weights
 are initial, which costs what trained ones cost. Every cell keeps all genes it expresses, up to the preset's 3,000.
@@ -19,8 +19,8 @@ import numpy as np
 import scanpy as sc
 import torch
 from anndata import AnnData
-from data import peak_bytes, reset_peak
-from machine import describe_machine
+from benchmarks.speed.data import peak_bytes, reset_peak
+from benchmarks.speed.machine import describe_machine
 
 import scjepa
 from scjepa import datasets

@@ -1,6 +1,6 @@
 """One training step of Cell-JEPA: packed against padded, in interleaved pairs on one thread.
 
-    python benchmarks/speed/cell_step.py
+    python -m benchmarks.speed.cell_step
 
 Each pair times a whole step (mask, loss, gradients, AdamW, EMA) on the same cells with the same hidden genes. The
 padded side is how the model would be written at first: every cell has 600 positions and ``<cls>``, attention has a
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from machine import describe_machine
+from benchmarks.speed.machine import describe_machine
 from torch import Tensor, nn
 
 from scjepa.celljepa import CellBatch, CellJEPAModule, hide

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-from tables import neighbor_graph, random_counts, resident_bytes
+from benchmarks.speed.tables import neighbor_graph, random_counts, resident_bytes
 
 import scjepa
 

@@ -1,6 +1,6 @@
 """Embedding throughput and memory of the smallest preset, by number of cells, with the fitted exponent.
 
-    OMP_NUM_THREADS=1 python benchmarks/speed/embed.py --sizes 1000 10000 100000 1000000
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.embed --sizes 1000 10000 100000 1000000
 
 Random weights, random counts (500 genes, about 60 of them non-zero), 10 neighbors. Each size runs in a process of its
 own; the time is that of ``get_latent_representation(out="....npy")`` with tables built, and the time to build them is
@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe_machine
+from benchmarks.speed.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "embed.json"
 
 
 def measure(n_cells: int) -> dict[str, Any]:
     """Embed ``n_cells`` random cells in this process."""
-    from data import peak_bytes, random_tissue, reset_peak
+    from benchmarks.speed.data import peak_bytes, random_tissue, reset_peak
 
     import scjepa
 
@@ -79,7 +79,7 @@ def main() -> None:
     for n_cells in sorted(arguments.sizes):
         if n_cells in rows and not arguments.again:
             continue
-        command = [sys.executable, __file__, "--one", str(n_cells)]
+        command = [sys.executable, "-m", __spec__.name, "--one", str(n_cells)]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows[n_cells] = json.loads(text.splitlines()[-1])
         ordered = [rows[n] for n in sorted(rows)]

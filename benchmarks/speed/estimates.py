@@ -1,6 +1,6 @@
 """How near ``model.estimate()`` comes to the truth: peaks of memory and times of training and embedding.
 
-    OMP_NUM_THREADS=1 python benchmarks/speed/estimates.py
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.estimates
 
 Each measurement has a process of its own, in which a tiny model was trained and used first, so that what libraries load
 and keep is not counted. The peak is what the process holds at most beyond what it held before the model was made.
@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine
+from benchmarks.speed.machine import describe_machine
 
 CASES = {
     "demo, 3,000 cells, batch 64": ("demo", 3000, 64, 30),
@@ -30,7 +30,7 @@ CASES = {
 
 def measure(preset: str, n_cells: int, batch_size: int, n_steps: int, what: str) -> dict[str, Any]:
     """Estimate, train or embed in this process."""
-    from data import peak_bytes, random_tissue, reset_peak
+    from benchmarks.speed.data import peak_bytes, random_tissue, reset_peak
 
     import scjepa
     from scjepa.models.estimate import embedding_bytes
@@ -61,7 +61,7 @@ def measure(preset: str, n_cells: int, batch_size: int, n_steps: int, what: str)
 
 def apart(*arguments: Any) -> dict[str, Any]:
     """Return what :func:`measure` gives in a process of its own."""
-    command = [sys.executable, __file__, "--one", json.dumps(arguments)]
+    command = [sys.executable, "-m", __spec__.name, "--one", json.dumps(arguments)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 

@@ -1,6 +1,6 @@
 """On a CUDA device: agreement of the variable-length kernel with padding, and speed of the paper's model in bf16.
 
-    python benchmarks/speed/gpu.py
+    python -m benchmarks.speed.gpu
 
 Reports (1) the largest differences of embeddings and gradients between ``varlen`` in bf16, ``padded`` in bf16 and
 ``padded`` in 32 bits; (2) samples/s of a training step of the ``paper`` preset in bf16, packed and as the frozen padded
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import describe_machine
-from reference import PaddedBatch, reference_loss
-from step import N_GENES, half_empty_batch
+from benchmarks.speed.machine import describe_machine
+from benchmarks.speed.reference import PaddedBatch, reference_loss
+from benchmarks.speed.step import N_GENES, half_empty_batch
 
 from scjepa.stjepa import Batch, STJEPAModule, draw_mask, pool
 from scjepa.stjepa.config import STJEPAConfig, resolve

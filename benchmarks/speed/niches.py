@@ -1,6 +1,6 @@
 """Time from counts and coordinates to niches: graph, training, embedding with read-out and Leiden.
 
-    OMP_NUM_THREADS=1 python benchmarks/speed/niches.py
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.niches
 
 A simulated tissue of 5,000 cells, the demo preset as it is, and Leiden clustering into the tissue's number of niches.
 The linear method (``scjepa.tl.find_niches`` without a model) is timed after it, and is no part of the total.
@@ -14,8 +14,8 @@ import time
 import warnings
 from pathlib import Path
 
-from data import peak_bytes, reset_peak
-from machine import describe_machine
+from benchmarks.speed.data import peak_bytes, reset_peak
+from benchmarks.speed.machine import describe_machine
 
 import scjepa
 from scjepa._core.squidpy import spatial_graph

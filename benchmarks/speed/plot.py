@@ -1,6 +1,6 @@
 """Draw the committed results for the documentation: ``docs/_static/speed.svg``.
 
-python benchmarks/speed/plot.py
+python -m benchmarks.speed.plot
 """
 
 from __future__ import annotations

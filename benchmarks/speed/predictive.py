@@ -1,6 +1,6 @@
 """Time and memory of predictive components and the niche read-out made of them, and how they grow with cells.
 
-    OMP_NUM_THREADS=2 python benchmarks/speed/predictive.py --data DIR
+    OMP_NUM_THREADS=2 python -m benchmarks.speed.predictive --data DIR
 
 The visual cortex (``spatial/starmap_visual_cortex.h5ad`` in DIR; left out without it), then simulated cells on a grid,
 each with ten neighbors: layers of the tissue differ in the rates of a fifth of the genes. Seconds are of
@@ -21,8 +21,8 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
-from data import peak_bytes, reset_peak
-from machine import describe_machine
+from benchmarks.speed.data import peak_bytes, reset_peak
+from benchmarks.speed.machine import describe_machine
 from scipy import sparse
 
 import scjepa

@@ -1,6 +1,6 @@
 """One training step: the package against the frozen reference, in interleaved pairs on one thread.
 
-    python benchmarks/speed/step.py
+    python -m benchmarks.speed.step
 
 Model: 4 heads, D = 128, 3 layers, value MLP, L = 32, k = 10, batch 16; half of the positions hold a token. Each pair
 times a whole step (masks, loss, gradients, AdamW, EMA) of the reference and of the package on the same batch and the
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import describe_machine
-from reference import PaddedBatch, reference_loss
+from benchmarks.speed.machine import describe_machine
+from benchmarks.speed.reference import PaddedBatch, reference_loss
 
 from scjepa.stjepa import Batch, STJEPAModule, draw_mask
 from scjepa.stjepa.config import STJEPAConfig, resolve

@@ -1,6 +1,6 @@
 """Time and memory of the token table and the neighbor table on random data.
 
-    OMP_NUM_THREADS=1 python benchmarks/speed/tables.py --cells 1000000
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.tables --cells 1000000
 
 Counts are Poisson-like, uniform over genes; neighbors are those of a k-nearest-neighbor graph of uniform points. Peak
 memory is the growth of the process's resident set over what it was with the input made, sampled ten times a second.
@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe_machine
+from benchmarks.speed.machine import describe_machine
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import build_neighbor_table, build_token_table
+from scjepa.tokens import TokenConfig, build_neighbor_table, build_token_table
 
 
 def resident_bytes() -> int:

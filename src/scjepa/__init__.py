@@ -105,8 +105,9 @@ if TYPE_CHECKING:
     )
     from scjepa.celljepa.model import CellJEPA
     from scjepa.datasets import concat, table_of
-    from scjepa.stjepa.config import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig
+    from scjepa.stjepa.config import PRESETS, EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig
     from scjepa.stjepa.model import STJEPA
+    from scjepa.tokens.config import TokenConfig
     from scjepa.training.config import TrainConfig
 
 

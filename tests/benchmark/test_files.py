@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scjepa.benchmark import files
 from scjepa.benchmark.files import whole
 
 

@@ -44,3 +44,8 @@ def test_whole_numbers_and_names_are_clusters():
     for values in (np.array([0.0, 1, 1]), [0, 1, 1], ("a", "b", "b"), np.array([True, False, False])):
         assert part_of(values, CELLS)["clusters"].shape == (3,)
     assert part_of(([1, 2], [3, 4], [5, 6]), CELLS)["embedding"].shape == (3, 2)
+
+
+def test_a_dict_may_have_several_parts():
+    both = {"embedding": np.ones((3, 2)), "clusters": [1, 2, 2], "info": {"epochs": 3}}
+    assert part_of(both, CELLS) is both

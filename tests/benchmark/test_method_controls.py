@@ -41,7 +41,7 @@ def test_neighborhood_pca_is_the_benchmarks(tissue):
 def test_linear_is_the_read_out_of_expression_alone(tissue):
     result = run_method("linear", tissue)
     assert result.error is None
-    scjepa.tl.niche_readout(tissue, "X", by="section")
+    scjepa.tl.niche_readout(tissue, "X", library_key="section")
     np.testing.assert_array_equal(result.embedding, tissue.obsm["X_stjepa_niche"])
     assert result.info == {"chosen": tissue.uns["scjepa"]["X_stjepa_niche"]["chosen"]}
     assert result.cell_embedding is None

@@ -11,7 +11,7 @@ from scjepa.benchmark import READOUTS, MethodResult, Scoring, readouts, run
 from scjepa.benchmark.controls import harmony
 from scjepa.benchmark.score import score
 from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
-from scjepa.tl import NicheReadout, aggregate_neighbors, readout
+from scjepa.tl import NicheReadout, aggregate, standardize
 
 
 def task_of(data, kinds="auto"):
@@ -30,8 +30,12 @@ def test_read_outs_are_those_of_the_quality_harness(tissue):
     scored = score(task, result(embedding=near, cell_embedding=cells), Scoring((1.0,), 1))
     assert list(scored.embeddings) == ["plain", "z30", "hops", "niche", "niche+X"]
     np.testing.assert_array_equal(scored.embeddings["plain"], near)
-    np.testing.assert_array_equal(scored.embeddings["z30"], readout(near, task.sections, n_comps=30))
-    rings = aggregate_neighbors(readout(cells, task.sections, n_comps=20), tissue.obsp["spatial_connectivities"], 3)
+    np.testing.assert_array_equal(scored.embeddings["z30"], standardize(near, groups=task.sections, n_comps=30))
+    rings = aggregate(
+        standardize(cells, groups=task.sections, n_comps=20),
+        connectivities=tissue.obsp["spatial_connectivities"],
+        n_hops=3,
+    )
     np.testing.assert_array_equal(scored.embeddings["hops"], rings)
     scored = score(task, result(embedding=near), Scoring((1.0,), 1))
     assert list(scored.embeddings) == ["plain", "z30"]
@@ -46,11 +50,11 @@ def test_aligned_read_outs_give_sections_one_covariance(tissue, other):
     names = ("z30", "aligned30", "aligned_hops")
     scored = score(task, result(embedding=both, cell_embedding=cells), Scoring((1.0,), 1, names))
     assert list(scored.embeddings) == list(names)
-    aligned = readout(both, task.sections, n_comps=30, align="covariance")
+    aligned = standardize(both, groups=task.sections, n_comps=30, align="covariance")
     np.testing.assert_array_equal(scored.embeddings["aligned30"], aligned)
     assert not np.allclose(scored.embeddings["aligned30"], scored.embeddings["z30"])
-    each = readout(cells, task.sections, n_comps=20, align="covariance")
-    rings = aggregate_neighbors(each, task.adata.obsp["spatial_connectivities"], 3)
+    each = standardize(cells, groups=task.sections, n_comps=20, align="covariance")
+    rings = aggregate(each, connectivities=task.adata.obsp["spatial_connectivities"], n_hops=3)
     np.testing.assert_array_equal(scored.embeddings["aligned_hops"], rings)
 
 

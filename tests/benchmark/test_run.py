@@ -128,7 +128,7 @@ def test_tidy_results_have_a_row_for_each_value(tissue, quick, by_place):
         (lambda n: np.linspace(0, 1, n).astype(object), "clusters are whole numbers or names"),
         (lambda n: (np.ones((n, 2)), np.ones(n)), "returned a tuple; return one array"),
         (lambda n: [np.ones((n, 2)), np.ones(n)], "returned a list; return one array"),
-        (lambda n: {"embedding": np.ones((n, 2))}, "returned a dict; return one array"),
+        (lambda n: {"latent": np.ones((n, 2))}, "returned a dict; return one array"),
         (lambda n: AnnData(np.ones((n, 2))), "returned a AnnData; return one array"),
     ],
 )

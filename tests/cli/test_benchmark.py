@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from scjepa.cli import UsageError, build_parser, main
-from scjepa.cli.benchmark import axes_of
+from scjepa.cli.benchmark import axes_of, method_options
 
 QUICK = ["--tasks", "within", "--seeds", "1", "--leiden-seeds", "1", "--resolutions", "1", "--readouts", "plain"]
 
@@ -57,6 +57,8 @@ def test_what_the_user_can_mend_is_one_line(done, data, tmp_path, capsys):
         (["--label", "layer"], 1, "No data have the label"),
         (["--methods", "banksi"], 1, "Did you mean 'banksy'"),
         (["--tasks", "sections"], 1, "two sections or more"),
+        (["--tasks", "section"], 1, "Did you mean 'sections'"),
+        (["--pretrain", "c.h5ad"], 2, "--pretrain belongs to --target"),
         (["--ablate", "tokens.n_token=3"], 2, "Did you mean 'n_tokens'"),
         (["--ablate", "n_tokens=3"], 2, "PART.OPTION"),
         (["--grid", "tokens.n_tokens=3,4"], 2, "--ablate tokens.n_tokens=3,4"),
@@ -69,13 +71,15 @@ def test_what_the_user_can_mend_is_one_line(done, data, tmp_path, capsys):
     assert "made with other options" in capsys.readouterr().err
 
 
-def test_scoring_is_that_of_python_by_default():
-    from scjepa.benchmark import Scoring
+def test_what_is_not_given_is_as_in_python():
+    options = build_parser().parse_args(["benchmark", "--data", "a.h5ad", "--out", "o"])
+    given = {name for name, value in vars(options).items() if value not in (None, False)}
+    assert given == {"command", "data", "out", "run", "parser"}
 
-    options, python = build_parser().parse_args(["benchmark", "--data", "a.h5ad", "--out", "o"]), Scoring()
-    assert tuple(options.readouts) == python.readouts
-    assert tuple(options.resolutions) == python.resolutions
-    assert options.leiden_seeds == python.leiden_seeds
+
+def test_a_command_that_there_was_names_the_one_that_is(capsys):
+    assert main(["benchmark-cells", "--target", "a.h5ad"]) == 2
+    assert "scjepa benchmark --target" in capsys.readouterr().err
 
 
 def test_axes_are_read_with_their_types():
@@ -94,10 +98,10 @@ def test_axes_are_read_with_their_types():
     ("words", "where"),
     [
         (["benchmark", "--data", "a.h5ad", "--label", "region"], "scjepa.benchmark.run"),
-        (["benchmark-cells", "--target", "a.h5ad", "--label", "region"], "scjepa.benchmark.run_cells"),
+        (["benchmark", "--target", "a.h5ad", "--label", "region"], "scjepa.benchmark.run_cells"),
         (["demo", "--data", "a.h5ad"], "scjepa.cli.demo.run_demo"),
     ],
-    ids=lambda x: x[0] if isinstance(x, list) else "",
+    ids=lambda x: x if isinstance(x, str) else "",
 )
 def test_who_stops_is_not_told_that_a_model_keeps_what_it_learned(monkeypatch, data, tmp_path, capsys, words, where):
     def stopped(*args, **options):
@@ -109,3 +113,17 @@ def test_who_stops_is_not_told_that_a_model_keeps_what_it_learned(monkeypatch, d
     told = capsys.readouterr().err
     assert told.startswith("scjepa: interrupted; ")
     assert "keeps what it has learned" not in told
+
+
+def test_options_of_methods_are_numbers_texts_and_parts():
+    texts = ["stjepa.training.max_steps=20", "stjepa.training.learning_rate=1e-3", "novae_zero_shot.weights=here"]
+    assert method_options(texts) == {
+        "stjepa": {"training.max_steps": 20, "training.learning_rate": 0.001},
+        "novae_zero_shot": {"weights": "here"},
+    }
+
+
+@pytest.mark.parametrize("text", ["max_epochs=50", "cellcharter.max_epochs", "cellcharter"])
+def test_an_option_without_method_or_value_is_told_how_to_be_written(text):
+    with pytest.raises(UsageError, match=f"METHOD.OPTION=VALUE.*found '{text}'"):
+        method_options([text])

@@ -1,4 +1,4 @@
-"""``scjepa benchmark-cells``: files in, a table and figures out."""
+"""``scjepa benchmark --target``: files in, a table and figures out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def files(tmp_path_factory):
 def done(files, tmp_path_factory):
     """Compare once."""
     out = tmp_path_factory.mktemp("out")
-    command = ["benchmark-cells", "--target", str(files / "c0.h5ad"), "--label", "type", "--out", str(out)]
+    command = ["benchmark", "--target", str(files / "c0.h5ad"), "--label", "type", "--out", str(out)]
     command += ["--pretrain", str(files / "c1.h5ad"), str(files / "c2.h5ad"), "--methods", "celljepa", "hvg_pca"]
     command += ["--tasks", "zero_shot", "--max-steps", "2", "--seeds", "1", "--resolutions", "0.5"]
     command += ["--set", "tokens.n_tokens=10", "--set", "encoder.width=32", "--set", "encoder.n_layers=1"]
@@ -69,12 +69,12 @@ def test_the_table_and_figures_are_written_and_their_paths_printed(done, capsys)
 
 def test_what_the_user_can_mend_is_one_line(done, files, tmp_path, capsys):
     _, _, command = done
-    start = ["benchmark-cells", "--target", str(files / "c0.h5ad"), "--label", "type", "--out", str(tmp_path / "o")]
+    start = ["benchmark", "--target", str(files / "c0.h5ad"), "--label", "type", "--out", str(tmp_path / "o")]
     for more, code, message in (
         (["--label", "typ"], 1, "obs['typ'] does not exist"),
         (["--methods", "cellj"], 1, "Did you mean 'celljepa'"),
         (["--tasks", "batches"], 1, "--batch COLUMN"),
-        (["--tasks", "zeroshot"], 2, "invalid choice"),
+        (["--tasks", "zeroshot"], 1, "Did you mean 'zero_shot'"),
         (["--set", "objective.jepa_weigth=3"], 2, "Did you mean 'jepa_weight'"),
         (["--set", "finetuning.objective=3"], 2, "parts are tokens"),
         (["--option", "scvi"], 2, "METHOD.OPTION=VALUE"),

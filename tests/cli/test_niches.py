@@ -62,7 +62,8 @@ def test_niches_of_several_files_are_found_together(embedded, tmp_path):
     both = ad.concat([one, other], index_unique="-", keys=["a", "b"], label="section")
     expected = both.copy()
     del expected.obs["domain"]
-    scjepa.tl.niches(expected, resolution=0.5, standardize_by="section", key_added="domain")
+    scjepa.tl.standardize(expected, library_key="section")
+    scjepa.tl.niches(expected, "X_stjepa_standardized", resolution=0.5, key_added="domain")
     assert both.obs["domain"].astype(str).tolist() == expected.obs["domain"].astype(str).tolist()
     assert list(one.obs["domain"].cat.categories) == list(other.obs["domain"].cat.categories)
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -77,7 +78,7 @@ def test_rings_of_several_files_never_mix(embedded, tmp_path):
     both = [ad.read_h5ad(tmp_path / "both" / "a.h5ad"), ad.read_zarr(tmp_path / "both" / "b.zarr")]
     expected = ad.concat([ad.read_h5ad(files[0]), ad.read_zarr(files[1])], label="section", index_unique="-")
     with_graph(expected, 4, library_key="section")
-    scjepa.tl.niche_readout(expected, "X_stjepa_cell", by="section", n_rings=2, own_weight=0.5)
+    scjepa.tl.niche_readout(expected, "X_stjepa_cell", library_key="section", n_rings=2, own_weight=0.5)
     found = np.concatenate([part.obsm["X_stjepa_niche"] for part in both])
     np.testing.assert_allclose(found, expected.obsm["X_stjepa_niche"], atol=1e-4)
     assert [chosen_in(part) for part in both] == [chosen_in(expected)] * 2
@@ -214,8 +215,9 @@ def test_standardizing_by_no_column_aligns_nothing(embedded, tmp_path):
 
 
 def test_options_of_niches_are_those_of_python():
+    from scjepa._core.options import AUTO
     from scjepa.cli.niches import Readout
-    from scjepa.tl._moments import ALIGNMENTS, AUTO
+    from scjepa.tl._covariance import ALIGNMENTS
     from scjepa.tl._surroundings import MAX_RINGS
 
     hints = get_type_hints(Readout)

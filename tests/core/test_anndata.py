@@ -116,7 +116,6 @@ def test_every_tool_says_how_a_path_is_read(tool):
 def test_where_an_array_is_needed_a_column_or_matrix_is_asked_for(given):
     for call in (
         lambda: scjepa.metrics.nmi(given, given),
-        lambda: scjepa.tl.readout(given),
         lambda: scjepa.benchmark.occupancy(given),
         lambda: scjepa.benchmark.score_table(given, ["a"]),
         lambda: scjepa.perturbation.convert_conditions(given),

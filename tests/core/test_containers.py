@@ -96,12 +96,13 @@ CHANGES = {
 
 def niches(adata):
     del adata.obs["niche"]
-    scjepa.tl.niches(adata, n_niches=3, standardize_by="section")
+    scjepa.tl.standardize(adata, library_key="section")
+    scjepa.tl.niches(adata, "X_stjepa_standardized", n_niches=3)
     return adata.obs["niche"].astype(str).to_numpy(dtype=object)
 
 
 def rings(adata):
-    scjepa.tl.niche_readout(adata, ["X", "X_stjepa"], by="section")
+    scjepa.tl.niche_readout(adata, ["X", "X_stjepa"], library_key="section")
     return adata.obsm["X_stjepa_niche"]
 
 
@@ -183,6 +184,6 @@ def test_missing_labels_of_nullable_columns_are_no_labels():
     scjepa.pl.embedding(adata, color=["niche", "share"], method="pca")
     adata.obs["section"] = pd.array(COLUMNS["section"].tolist(), dtype="string")
     adata.obs.loc["c4", "section"] = pd.NA
-    for call in (lambda: scjepa.tl.standardize(adata, by="section"), lambda: model(adata)):
+    for call in (lambda: scjepa.tl.standardize(adata, library_key="section"), lambda: model(adata)):
         with pytest.raises(ValueError, match=r"obs\['section'\].*'c4'"):
             call()

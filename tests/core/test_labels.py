@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import scjepa
-from scjepa._core.labels import labels_of, means_none, text_of, warn_of_words
+from scjepa._core.anndata import labels_of, means_none, text_of, warn_of_words
 
 VALUES = ["T", None, "unlabelled", "B"]
 

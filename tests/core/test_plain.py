@@ -13,7 +13,6 @@ from scjepa import (
     CellMaskingConfig,
     CellTrainConfig,
     EncoderConfig,
-    ObjectiveConfig,
     STJEPAConfig,
     TokenConfig,
     TrainConfig,
@@ -23,6 +22,7 @@ from scjepa.benchmark import CellScoring, CellTraining, Scoring
 from scjepa.celljepa.config import resolve_cells
 from scjepa.perturbation import PerturbationSplit
 from scjepa.pretrained import Card
+from scjepa.stjepa import IJEPAConfig
 from scjepa.stjepa.config import resolve
 from scjepa.training import RunOptions
 
@@ -97,7 +97,7 @@ def test_options_that_are_numpys_are_saved_as_the_numbers_they_are():
     [
         (lambda: TokenConfig(n_tokens=20.5), "TokenConfig.n_tokens must be a whole number, found 20.5"),
         (lambda: EncoderConfig(metatoken="no"), "EncoderConfig.metatoken must be True or False, found 'no'"),
-        (lambda: ObjectiveConfig(token_weight="1"), "ObjectiveConfig.token_weight must be a number, found '1'"),
+        (lambda: IJEPAConfig(token_weight="1"), "IJEPAConfig.token_weight must be a number, found '1'"),
         (lambda: TrainConfig(learning_rate=np.float32("nan")), "learning_rate must be a number, found"),
         (lambda: TrainConfig(batches=3), "TrainConfig.batches must be text, found 3"),
         (lambda: TrainConfig(betas=("a", 1)), "TrainConfig.betas must be a number, found 'a'"),

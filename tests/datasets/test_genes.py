@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import scjepa
-from scjepa.datasets._genes import no_genes, told, types_of
+from scjepa._core.features import no_genes, told, types_of
 
 CONTROLS = """NegPrb0 NegPrb12 NegProbe-WTX Negative1 Negative_01 NegControlProbe_00042 NegControlCodeword_0500
     BLANK_0001 Blank-1 blank1 BLANK antisense_PROKR2 UnassignedCodeword_0001 DeprecatedCodeword_1 Intergenic_Region_1

@@ -25,8 +25,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["starmap_visual_cortex", "V1", "v1", "starmap_visual_cortex.h5ad"])
-def test_names_and_short_names(folder, name):
+@pytest.mark.parametrize("name", ["starmap_visual_cortex", "starmap_visual_cortex.h5ad"])
+def test_names(folder, name):
     adata = load(name, folder)
     assert adata.shape == (2, 3)
     for key in ("section", "technology"):
@@ -40,7 +40,7 @@ def test_a_file_as_path(folder):
 
 def test_setting_then_environment(folder, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("SCJEPA_DATA", str(folder / "spatial"))
-    assert load("V1").n_obs == 2
+    assert load("starmap_visual_cortex").n_obs == 2
     monkeypatch.delenv("SCJEPA_DATA")
     monkeypatch.setattr(scjepa.settings, "data_dir", str(folder))
     assert load("mine").n_obs == 1
@@ -52,20 +52,19 @@ def test_setting_then_environment(folder, monkeypatch, tmp_path_factory):
 def test_one_folder_named_twice_is_one(folder, monkeypatch):
     monkeypatch.setattr(scjepa.settings, "data_dir", folder)
     monkeypatch.setenv("SCJEPA_DATA", str(folder / "spatial"))
-    assert load("V1").n_obs == 2
+    assert load("starmap_visual_cortex").n_obs == 2
     assert available().index.tolist().count("starmap_visual_cortex") == 1
 
 
 def test_what_is_missing_is_named(folder, monkeypatch):
     with pytest.raises(FileNotFoundError) as error:
-        load("mPFC", folder)
+        load("starmap_mpfc", folder)
     text = str(error.value)
     for part in (
-        "starmap_mpfc_3sections.h5ad",
-        "(mPFC)",
+        "starmap_mpfc.h5ad",
         str(folder),
         "mine, starmap_visual_cortex",
-        "load('mPFC', path=",
+        "load('starmap_mpfc', path=",
     ):
         assert part in text
     with pytest.raises(FileNotFoundError, match="Did you mean 'mine'"):
@@ -85,7 +84,10 @@ def test_two_files_of_one_name(folder):
 
 def test_available_lists_files_and_public_sets(folder):
     table = available(folder)
-    assert table.loc["starmap_visual_cortex", ["short", "technology"]].tolist() == ["V1", "STARmap"]
+    assert table.loc["squidpy:imc", ["tissue", "technology"]].tolist() == [
+        "human breast cancer",
+        "imaging mass cytometry",
+    ]
     assert table.loc["mine", "tissue"] == ""
     assert table.loc["mine", "file"].endswith("mine.h5ad")
     assert table.loc["squidpy:imc", "file"] == ""
@@ -111,7 +113,9 @@ def test_public_sets_come_through_squidpy(monkeypatch, tmp_path):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("name", "shape"), [("V1", (1207, 1020)), ("osmFISH", (4839, 33)), ("mPFC", (3190, 166))])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("starmap_visual_cortex", (1207, 1020)), ("osmfish_somatosensory_cortex", (4839, 33))]
+)
 def test_real_files(data_dir, name, shape):
     adata = load(name, data_dir)
     assert adata.shape == shape

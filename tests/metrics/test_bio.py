@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 
+from scjepa._core.leiden import EmbeddingGraph
+from scjepa._core.neighbors import as_scib, nearest
 from scjepa.metrics import average_bio, ilisi, scib_suite
-from scjepa.metrics._nearest import as_scib, nearest
-from scjepa.tl._graph import EmbeddingGraph
 
 
 def _cells(noise: float = 4.0, n: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 
+from scjepa._core.leiden import EmbeddingGraph
 from scjepa.metrics import ari, clustering_scores, nmi
-from scjepa.tl._graph import EmbeddingGraph
 
 partitions = st.integers(2, 60).flatmap(
     lambda n: st.tuples(*(st.lists(st.integers(0, 5), min_size=n, max_size=n) for _ in range(2)))

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scjepa.metrics import ari, clustering_scores, nmi, weighted_scores
-from scjepa.tl._graph import EmbeddingGraph
+from scjepa._core.leiden import EmbeddingGraph
+from scjepa.metrics import ari, clustering_scores, nmi
 
 RESOLUTIONS = (0.5, 1.5, 3.0)
 
@@ -22,7 +22,11 @@ def _sections(seed: int = 0, noise: float = 8.0) -> tuple[np.ndarray, np.ndarray
 def test_each_technology_is_scored_on_joint_clusters_and_weighted_by_its_labelled_cells():
     embedding, labels, technologies = _sections()
     labels = pd.Series(labels).mask(np.arange(240) < 20, "unlabelled")
-    table = weighted_scores(embedding, labels, technologies, resolutions=RESOLUTIONS, seeds=(0, 1))
+    options = {"groups": technologies, "resolutions": RESOLUTIONS, "seeds": (0, 1), "matched": False}
+    table = clustering_scores(embedding, labels, weighted=True, **options)
+    alone = clustering_scores(embedding, labels, **options)
+    pd.testing.assert_frame_equal(table[table["group"] != "weighted"].reset_index(drop=True), alone)
+    table = table.groupby("group").mean()
     graph = EmbeddingGraph(embedding, 15)
     clusters = [graph.leiden(r, s).labels for s in (0, 1) for r in RESOLUTIONS]
     for name, score in (("nmi", nmi), ("ari", ari)):
@@ -34,31 +38,6 @@ def test_each_technology_is_scored_on_joint_clusters_and_weighted_by_its_labelle
         weighted = (40 * by_hand["MERFISH"] + 180 * by_hand["STARmap"]) / 220
         assert table.loc["weighted", name] == pytest.approx(weighted)
     assert table["n_cells"].to_dict() == {"MERFISH": 40, "STARmap": 180, "weighted": 220}
-
-
-def test_spread_over_resolutions_seeds_and_leiden_are_apart():
-    embeddings = [_sections(seed)[0] for seed in range(3)]
-    _, labels, technologies = _sections()
-    table = weighted_scores(embeddings, labels, technologies, resolutions=RESOLUTIONS, seeds=(0, 1))
-    nmis = np.empty((3, 2, 3))
-    for i, embedding in enumerate(embeddings):
-        graph = EmbeddingGraph(embedding, 15)
-        for j, seed in enumerate((0, 1)):
-            for k, resolution in enumerate(RESOLUTIONS):
-                found = graph.leiden(resolution, seed).labels
-                scores = [nmi(labels[technologies == t], found[technologies == t]) for t in ("MERFISH", "STARmap")]
-                nmis[i, j, k] = np.average(scores, weights=[60, 180])
-    row = table.loc["weighted"]
-    assert row["nmi"] == pytest.approx(nmis.mean())
-    assert row["nmi_std_seeds"] == pytest.approx(nmis.mean(axis=(1, 2)).std(ddof=1))
-    assert row["nmi_std_leiden"] == pytest.approx(nmis.mean(axis=(0, 2)).std(ddof=1))
-    assert row["nmi_std_resolutions"] == pytest.approx(nmis.mean(axis=(0, 1)).std(ddof=1))
-
-
-def test_one_seed_has_no_spread():
-    table = weighted_scores(*_sections(), resolutions=(1.0, 2.0))
-    assert table[["nmi_std_seeds", "ari_std_leiden"]].isna().all(axis=None)
-    assert table["nmi_std_resolutions"].notna().all()
 
 
 def test_groups_of_clustering_scores_are_the_rows_behind_it():
@@ -74,20 +53,19 @@ def test_groups_of_clustering_scores_are_the_rows_behind_it():
 def test_a_technology_without_labels_has_no_row():
     embedding, labels, technologies = _sections()
     labels = np.where(technologies == "MERFISH", "unlabelled", labels)
-    table = weighted_scores(embedding, labels, technologies, resolutions=(1.0,))
+    table = clustering_scores(embedding, labels, groups=technologies, weighted=True, resolutions=(1.0,), matched=False)
+    table = table.set_index("group")
     assert table.index.tolist() == ["STARmap", "weighted"]
     assert table.loc["weighted", "nmi"] == table.loc["STARmap", "nmi"]
 
 
 def test_bad_input_is_told():
     embedding, labels, technologies = _sections()
-    with pytest.raises(ValueError, match="embeddings is empty"):
-        weighted_scores([], labels, technologies)
     with pytest.raises(ValueError, match="1 cells have no value in groups; the first is row 0"):
-        weighted_scores(embedding, labels, [None, *technologies[1:]])
+        clustering_scores(embedding, labels, groups=[None, *technologies[1:]])
     with pytest.raises(ValueError, match="groups has 239 entries for 240 cells"):
-        weighted_scores(embedding, labels, technologies[1:])
-    with pytest.raises(ValueError, match="A technology is called 'weighted'"):
-        weighted_scores(embedding, labels, ["weighted"] * 240, resolutions=(1.0,))
+        clustering_scores(embedding, labels, groups=technologies[1:])
+    with pytest.raises(ValueError, match="A group is called 'weighted'"):
+        clustering_scores(embedding, labels, groups=["weighted"] * 240, weighted=True, resolutions=(1.0,))
     with pytest.raises(ValueError, match="NaN or infinite"):
-        weighted_scores(np.full_like(embedding, np.nan), labels, technologies)
+        clustering_scores(np.full_like(embedding, np.nan), labels, groups=technologies)

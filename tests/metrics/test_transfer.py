@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from scjepa.metrics import label_transfer
-from scjepa.tl import readout
+from scjepa.tl import standardize
 
 
 @settings(max_examples=30, deadline=None)
@@ -85,7 +85,7 @@ def test_layers_found_from_one_technology_on_another_by_pca_are_as_known(data_di
         near = NearestNeighbors(n_neighbors=10).fit(adata.obsm["spatial"]).kneighbors_graph()
         means.append(((counts.X + near @ counts.X) / 11).toarray())
     technology = np.repeat(list(names), [len(part) for part in means])
-    found = readout(np.vstack(means), technology)
+    found = standardize(np.vstack(means), groups=technology)
     v1, osmfish = found[technology == "V1"], found[technology == "osmFISH"]
     layers = {name: adata.obs["region_harmonised"] for name, adata in sets.items()}
     result = label_transfer(osmfish, layers["osmFISH"], v1, layers["V1"])

@@ -125,7 +125,7 @@ READ_OUTS = {
     "documented": (lambda adata: scjepa.tl.niche_readout(adata), "X_stjepa_niche"),
     "embedding alone": (lambda adata: scjepa.tl.niche_readout(adata, "X_stjepa_cell"), "X_stjepa_niche"),
     "neighborhoods": (lambda adata: scjepa.tl.niche_readout(adata, "X_stjepa", align="covariance"), "X_stjepa_niche"),
-    "z-scores": (lambda adata: scjepa.tl.standardize(adata, by="section", n_comps=8), "X_stjepa_standardized"),
+    "z-scores": (lambda adata: scjepa.tl.standardize(adata, library_key="section", n_comps=8), "X_stjepa_standardized"),
     "rings": (lambda adata: scjepa.tl.aggregate(adata, "X_stjepa_cell", n_hops=2), "X_stjepa_cell_hops"),
     "components": (
         lambda adata: scjepa.tl.predictive_components(adata, "X_stjepa_cell", key_added="X_predictive"),
@@ -160,7 +160,7 @@ def test_read_outs_of_readers_are_taken_as_they_are_and_embeddings_are_read_out(
     scjepa.tl.niche_confidence(adata, masked)
     expected = adata.obs["niche_confidence"].copy()
     graph = adata.obsp["spatial_connectivities"]
-    scjepa.tl.niche_confidence(adata, (scjepa.tl.aggregate_neighbors(one, graph, 2) for one in masked))
+    scjepa.tl.niche_confidence(adata, (scjepa.tl.aggregate(one, connectivities=graph, n_hops=2) for one in masked))
     np.testing.assert_allclose(adata.obs["niche_confidence"], expected)
 
 

@@ -62,7 +62,7 @@ def test_one_pass_gives_what_the_single_calls_give(make_tissue, make_model, pass
     np.testing.assert_array_equal(adata.obsm["X_stjepa_cell"], cells)
     np.testing.assert_allclose(adata.varm["X_stjepa_gene"], genes, atol=1e-6)
     expected.obsm["X_stjepa_cell"] = cells
-    scjepa.tl.niche_readout(expected, by="section")
+    scjepa.tl.niche_readout(expected, library_key="section")
     scjepa.tl.niches(expected, n_niches=2)
     np.testing.assert_array_equal(adata.obsm["X_stjepa_niche"], expected.obsm["X_stjepa_niche"])
     assert adata.obs["niche"].tolist() == expected.obs["niche"].tolist()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scjepa.nn import sigreg
-from scjepa.nn.terms import standardize_over_batch
+from scjepa.nn.losses import standardize_over_batch
 from scjepa.stjepa import TechnologyAdversary, draw_mask, pool
 
 V1 = {"name": "lejepa"}
@@ -81,7 +81,7 @@ def test_the_loss_is_what_it_says(make_model, make_batch):
 
 def test_one_encoder_no_predictor_and_a_copy_that_is_always_up_to_date(make_model, make_batch):
     model = make_model(objective=V1)
-    assert not model.has_teacher
+    assert not model.objective.has_teacher
     assert not any("predictor" in name or "heads" in name for name, _ in model.named_parameters())
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model.loss(make_batch(), _rng()).loss.backward()
@@ -162,7 +162,7 @@ def test_an_empty_or_single_sequence_is_finite(make_model, make_batch):
 )
 def test_wrong_options_are_told(make_config, options, words):
     with pytest.raises(ValueError, match=words):
-        make_config(objective=options)
+        make_config(objective={**V1, **options})
 
 
 def test_the_name_of_an_objective_will_do(make_config):

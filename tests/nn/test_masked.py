@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scjepa.nn import Packing, Transformer
+from scjepa.nn import Packing, Transformer, TransformerConfig
 from scjepa.nn.masked import MaskedPacking
 
 BACKENDS = ["padded", "per_sequence", "bucketed"]
@@ -55,7 +55,7 @@ def test_large_scores_stay_finite_in_single_precision():
 def test_a_transformer_over_this_layout_is_one_under_the_mask_in_every_layer():
     torch.manual_seed(0)
     pairs = [(5, 3), (2, 0), (1, 4)]
-    network = Transformer(32, 3, 2).double()
+    network = Transformer(TransformerConfig(width=32, n_layers=3, n_heads=2)).double()
     x = torch.randn(15, 32, dtype=torch.float64)
     allowed = _allowed(pairs)
     y = x
@@ -69,7 +69,7 @@ def test_a_transformer_over_this_layout_is_one_under_the_mask_in_every_layer():
 def test_some_rows_of_the_last_block_are_those_of_the_whole():
     torch.manual_seed(0)
     pairs = [(5, 3), (2, 0), (1, 4)]
-    network, x = Transformer(32, 2, 2), torch.randn(15, 32)
+    network, x = Transformer(TransformerConfig(width=32, n_layers=2, n_heads=2)), torch.randn(15, 32)
     first = torch.tensor([0, 5, 7])
     rows = torch.cat([first, torch.arange(8, 15)])
     asked = MaskedPacking(Packing(torch.ones(3, dtype=torch.long)), Packing(torch.tensor([3, 0, 4])))
@@ -79,7 +79,7 @@ def test_some_rows_of_the_last_block_are_those_of_the_whole():
 def test_visible_tokens_are_a_transformer_of_their_own():
     torch.manual_seed(0)
     pairs = [(4, 3), (2, 5)]
-    network, x = Transformer(32, 2, 2), torch.randn(14, 32)
+    network, x = Transformer(TransformerConfig(width=32, n_layers=2, n_heads=2)), torch.randn(14, 32)
     alone = network(x[:6], Packing(torch.tensor([4, 2])))
     torch.testing.assert_close(network(x, _packing(pairs))[:6], alone)
     changed = torch.cat([x[:6], 100 * x[6:]])

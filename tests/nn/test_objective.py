@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scjepa.nn.embedding import VALUE_ENCODERS
-from scjepa.nn.terms import covariance_loss, standardize_over_batch, variance_loss
+from scjepa.nn.losses import covariance_loss, standardize_over_batch, variance_loss
 from scjepa.stjepa import MASKING_SCHEMES, OBJECTIVES, STJEPAModule, pool
 from scjepa.stjepa.config import PRESETS, resolve
 from scjepa.stjepa.embedding import RANK_ENCODERS, sinusoids

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from scjepa.metrics import perturbation_reference, perturbation_scores
 from scjepa.perturbation import simulation_split
-from scjepa.perturbation._conditions import canonical
+from scjepa.perturbation.conditions import canonical
 
 # dcor compiles for half a minute when it is imported, for scores of genetic interactions that are not looked at here.
 absent = "dcor" not in sys.modules

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from scjepa.tl._palette import palette
+from scjepa._core.palette import palette
 
 
 @pytest.fixture

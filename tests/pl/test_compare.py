@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 import scjepa
-from scjepa.tl._palette import palette
+from scjepa._core.palette import palette
 
 
 def test_partners_stand_on_the_diagonal_in_one_color(strip):

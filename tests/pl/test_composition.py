@@ -6,8 +6,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 import scjepa
+from scjepa._core.palette import MISSING, SAFE
 from scjepa.tl import niche_composition
-from scjepa.tl._palette import MISSING, SAFE
 
 
 def _bars(ax) -> np.ndarray:

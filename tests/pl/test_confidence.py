@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 import scjepa
-from scjepa.tl._palette import MISSING
+from scjepa._core.palette import MISSING
 
 
 @pytest.fixture

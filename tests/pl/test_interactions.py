@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 import scjepa
-from scjepa.tl._palette import palette
+from scjepa._core.palette import palette
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from scipy.sparse import csr_matrix
 
 import scjepa
-from scjepa.tl._palette import palette
+from scjepa._core.palette import palette
 
 
 @pytest.fixture

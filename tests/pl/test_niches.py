@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import scjepa
-from scjepa.tl._palette import MISSING, palette
+from scjepa._core.palette import MISSING, palette
 
 
 def _adata(n_sections: int = 1, n_niches: int = 3, n_cells: int = 90) -> ad.AnnData:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import scjepa
+from scjepa.stjepa import IJEPA, LeJEPA
 
 
 def _metric(name: str, values, unit: str = "step") -> pd.DataFrame:
@@ -15,6 +16,10 @@ def _metric(name: str, values, unit: str = "step") -> pd.DataFrame:
 
 def _history(**metrics) -> dict[str, pd.DataFrame]:
     return {name: _metric(name, values) for name, values in metrics.items()}
+
+
+def _model(objective, **metrics) -> SimpleNamespace:
+    return SimpleNamespace(history=_history(**metrics), module=SimpleNamespace(objective=objective))
 
 
 def test_every_metric_that_is_there_has_a_panel():
@@ -45,8 +50,8 @@ def test_the_loss_ratio_is_compared_with_one():
 
 def test_ratios_of_tokens_and_of_what_is_pooled_can_be_read_in_one_panel(legend_texts):
     names = ("loss_ratio", "cell_ratio", "neighborhood_ratio", "nearby_ratio")
-    history = _history(**{name: [start, 0.8] for name, start in zip(names, (11.0, 1.0, 1.0, 1.0), strict=True)})
-    figure = scjepa.pl.training(history)
+    metrics = {name: [start, 0.8] for name, start in zip(names, (11.0, 1.0, 1.0, 1.0), strict=True)}
+    figure = scjepa.pl.training(_model(IJEPA, **metrics))
     figure.draw_without_rendering()
     (ax,) = figure.axes
     assert legend_texts(ax) == ["tokens", "cells", "neighborhoods", "nearby", "predicts the mean"]
@@ -55,12 +60,17 @@ def test_ratios_of_tokens_and_of_what_is_pooled_can_be_read_in_one_panel(legend_
 
 
 def test_views_have_a_panel_of_their_own_with_what_chance_gives(legend_texts):
-    first, views = scjepa.pl.training(_history(loss_ratio=[2.0, 0.9], views_ratio=[0.9, 0.2])).axes
+    views, first = scjepa.pl.training(_model(LeJEPA, loss_ratio=[2.0, 0.9], views_ratio=[0.9, 0.2])).axes
     assert views.get_title() == "distance of views: of one / of any"
     np.testing.assert_array_equal(views.lines[0].get_ydata(), [0.9, 0.2])
     assert [list(line.get_ydata()) for line in views.lines if line.get_linestyle() == ":"] == [[1.0, 1.0]]
     assert legend_texts(views) == ["no more alike than any two"]
     assert "views" not in first.get_title()
+
+
+def test_ratios_of_a_history_without_its_model_share_a_panel(legend_texts):
+    (ax,) = scjepa.pl.training(_history(loss_ratio=[2.0, 0.9], views_ratio=[0.9, 0.2])).axes
+    assert legend_texts(ax) == ["loss", "views", "nothing is learned"]
 
 
 def test_nothing_is_told_of_a_teacher_where_there_is_none():

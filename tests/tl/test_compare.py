@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from scjepa._core.matching import best_matching, contingency
 from scjepa.tl import compare_niches
-from scjepa.tl._compare import best_matching, contingency
 
 
 def _adata(a: list, b: list) -> ad.AnnData:
@@ -61,7 +61,7 @@ def test_cells_without_a_niche_in_either_are_left_out():
     adata.obs["b"] = ["unlabelled"] * 3 + ["y", "unlabelled"]
     with pytest.raises(ValueError, match="No cell has a niche in both"):
         compare_niches(adata, "a", "b")
-    with pytest.raises(KeyError, match="column of adata"):
+    with pytest.raises(KeyError, match=r"adata.obs\['c'\] does not exist"):
         compare_niches(adata, "a", "c")
 
 

@@ -52,7 +52,7 @@ def test_layers_sections_and_graphs_are_taken_where_they_are_named(tissue):
     expected.X = None
     given = expected.copy()
     options = {"layer": "counts", "neighbors_key": "near", "align": "center"}
-    niche_readout(expected, "X", by="slide", **options)
+    niche_readout(expected, "X", library_key="slide", **options)
     find_niches(given, resolution=0.5, library_key="slide", **options)
     np.testing.assert_array_equal(given.obsm["X_stjepa_niche"], expected.obsm["X_stjepa_niche"])
     assert given.uns["scjepa"]["niche"]["resolution"] == 0.5

@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
 import scjepa
-from scjepa.tl import NicheReadout, PredictiveComponents, aggregate_neighbors, niche_readout, niche_readout_of
+from scjepa.tl import NicheReadout, PredictiveComponents, aggregate, niche_readout, niche_readout_of
 from scjepa.tl import _moments as moments
 from scjepa.tl._niche_estimator import section_similarity
 
@@ -53,7 +53,7 @@ def test_it_is_weighed_components_beside_those_of_the_rings(tissue):
     adata = tissue.copy()
     niche_readout(adata, "X", n_comps=4, n_rings=2, own_weight=0.5)
     components = PredictiveComponents(4, target_sum=SUM).fit_transform(adata.X, _edges(adata))
-    rings = aggregate_neighbors(components, _edges(adata), 2)
+    rings = aggregate(components, connectivities=_edges(adata), n_hops=2)
     found = adata.obsm[KEY]
     assert found.dtype == np.float32
     assert found.shape == (600, 12)
@@ -207,11 +207,11 @@ def test_the_section_column_tells_sections_apart_by_default(make_layers):
     adata = _sections(make_layers)
     niche_readout(adata, "X")
     default = adata.obsm[KEY].copy()
-    niche_readout(adata, "X", by="section")
+    niche_readout(adata, "X", library_key="section")
     np.testing.assert_array_equal(adata.obsm[KEY], default)
-    assert adata.uns["scjepa"][KEY]["by"] == "section"
+    assert adata.uns["scjepa"][KEY]["library_key"] == "section"
     adata.obs["batch"] = "one"
-    niche_readout(adata, "X", by="batch")
+    niche_readout(adata, "X", library_key="batch")
     assert list(niche_readout_of(adata).components_[0].groups_) == ["one"]
 
 
@@ -288,14 +288,14 @@ def test_wrong_sources_are_told(tissue):
         fitted.transform({"Y": tissue.X}, _edges(tissue))
     with pytest.raises(ValueError, match="The graph has 600 cells, the source 'X' 599"):
         fitted.transform({"X": tissue.X[1:]}, _edges(tissue))
-    with pytest.raises(ValueError, match="fitted on 40 features"):
+    with pytest.raises(ValueError, match="fit was on 40 features"):
         fitted.transform({"X": tissue.X[:, 1:]}, _edges(tissue))
 
 
 def test_what_is_missing_wrong_or_the_users_own_is_named(tissue):
     adata = tissue.copy()
     with pytest.raises(KeyError, match="tissue"):
-        niche_readout(adata, by="tissue")
+        niche_readout(adata, library_key="tissue")
     with pytest.raises(KeyError, match="X_other"):
         niche_readout(adata, "X_other")
     with pytest.raises(KeyError, match="counts"):

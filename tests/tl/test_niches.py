@@ -65,13 +65,13 @@ def test_planted_niches_are_found_and_described():
 def test_nothing_of_the_users_is_touched(snapshot):
     adata = _adata()
     before = snapshot(adata)
-    scjepa.tl.niches(adata, standardize_by="section")
+    scjepa.tl.niches(adata)
     after = snapshot(adata)
     assert set(after) - set(before) == WRITTEN
     assert {name: after[name] for name in before} == before
 
 
-@pytest.mark.parametrize("options", [{"resolution": 0.7}, {"n_niches": 9}, {"standardize_by": "section"}])
+@pytest.mark.parametrize("options", [{"resolution": 0.7}, {"n_niches": 9}])
 def test_niches_repeat_and_do_not_depend_on_the_order_of_cells(options):
     adata = _adata()
     again = adata.copy()
@@ -95,11 +95,11 @@ def test_more_resolution_gives_more_niches():
 def test_standardizing_by_section_brings_sections_together():
     adata = _adata(n_cells=80)
     scjepa.tl.niches(adata, n_niches=8, key_added="plain")  # each niche once in each section
-    scjepa.tl.niches(adata, n_niches=4, key_added="joint", standardize_by="section")
+    scjepa.tl.standardize(adata, library_key="section")
+    scjepa.tl.niches(adata, "X_stjepa_standardized", n_niches=4, key_added="joint")
     assert scjepa.metrics.ari(adata.obs["truth"], adata.obs["joint"]) == 1
     assert scjepa.metrics.ari(adata.obs["truth"], adata.obs["plain"]) < 0.9
-    assert adata.uns["scjepa"]["joint"]["standardize_by"] == "section"
-    assert "standardize_by" not in adata.uns["scjepa"]["plain"]
+    assert adata.uns["scjepa"]["joint"]["use_rep"] == "X_stjepa_standardized"
 
 
 def test_scanpy_takes_the_graph():
@@ -149,7 +149,6 @@ def test_niches_renamed_by_the_user_are_not_replaced():
     ("options", "error", "message"),
     [
         ({"use_rep": "X_other"}, KeyError, r"adata.obsm\['X_other'\] = model.get_latent_representation"),
-        ({"standardize_by": "slide"}, KeyError, "Unknown column of adata.obs 'slide'"),
         ({"n_niches": 0}, ValueError, "between 1 and the number of cells"),
         ({"n_niches": 1000}, ValueError, r"number of cells \(160\)"),
         ({"resolution": -1.0}, ValueError, "resolution must be positive"),
@@ -199,7 +198,7 @@ def test_a_view_is_taken_and_its_parent_left_alone():
 
 def test_results_are_kept_by_h5ad(tmp_path):
     adata = _adata()
-    scjepa.tl.niches(adata, standardize_by="section")
+    scjepa.tl.niches(adata)
     adata.write(tmp_path / "cells.h5ad")
     back = ad.read_h5ad(tmp_path / "cells.h5ad")
     assert (back.obs["niche"] == adata.obs["niche"]).all()
@@ -224,7 +223,7 @@ def test_neighborhood_expression_gives_the_layers_of_visual_cortex(data_dir):
     sc.pp.log1p(values)
     near = NearestNeighbors(n_neighbors=10).fit(adata.obsm["spatial"]).kneighbors_graph()
     mean = (values.X + near @ values.X).toarray() / 11
-    adata.obsm["X_mean"] = scjepa.tl.readout(mean - mean.mean(axis=0), n_comps=50)
+    adata.obsm["X_mean"] = scjepa.tl.standardize(mean - mean.mean(axis=0), n_comps=50)
     scjepa.tl.niches(adata, "X_mean", n_niches=7)
     assert adata.obs["niche"].nunique() == 7
     assert scjepa.metrics.nmi(adata.obs["region"], adata.obs["niche"]) > 0.4

@@ -7,6 +7,7 @@ import warnings
 import anndata as ad
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import scjepa
-from scjepa.tl import PredictiveComponents, aggregate_neighbors, predictive_components, predictive_genes
+from scjepa._core.counts import log_normalized
+from scjepa.tl import PredictiveComponents, aggregate, predictive_components, predictive_genes
 from scjepa.tl import _moments as moments
+from scjepa.tl._covariance import ALIGNMENTS
 
 SUM = 1e4
 
@@ -50,7 +53,7 @@ def test_they_are_the_canonical_correlations_of_cells_and_their_surroundings(tis
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     axes = np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :10]
     x = x @ axes
-    rings = aggregate_neighbors(x, _edges(tissue), 2).reshape(len(x), 3, 10)
+    rings = aggregate(x, connectivities=_edges(tissue), n_hops=2).reshape(len(x), 3, 10)
     y = rings[:, 1:].mean(axis=1)
     xx, yy, xy = x.T @ x, (y - y.mean(axis=0)).T @ (y - y.mean(axis=0)), x.T @ (y - y.mean(axis=0))
 
@@ -67,7 +70,7 @@ def test_they_are_the_canonical_correlations_of_cells_and_their_surroundings(tis
 
 def test_components_are_weights_of_standardized_genes_and_their_size_is_the_correlation(tissue, fitted):
     components = fitted.transform(tissue.X)
-    x = moments.log_normalized(tissue.X, SUM).toarray()
+    x = log_normalized(tissue.X, SUM).toarray()
     standardized = (x - fitted.means_[0]) / fitted.scales_[0]
     np.testing.assert_allclose(components, standardized @ fitted.loadings_, atol=1e-3)
     assert components.dtype == np.float32
@@ -115,7 +118,7 @@ def test_cells_without_neighbors_take_no_part_and_do_not_count(make_graph):
     seed=st.integers(0, 10_000),
     cells=st.integers(1, 700),
     values=st.integers(1, 30_000),
-    align=st.sampled_from(moments.ALIGNMENTS),
+    align=st.sampled_from(ALIGNMENTS),
 )
 def test_order_of_cells_and_genes_and_chunks_change_nothing(make_layers, seed, cells, values, align):
     rng = np.random.default_rng(seed)
@@ -151,7 +154,7 @@ def test_the_same_holds_where_axes_are_iterated_for(make_layers, monkeypatch):
     np.testing.assert_allclose(one.correlations_[:2], exact.correlations_[:2], atol=0.01)
 
 
-@pytest.mark.parametrize("align", moments.ALIGNMENTS)
+@pytest.mark.parametrize("align", ALIGNMENTS)
 def test_fit_transform_is_fit_then_transform(tissue, align):
     groups = np.repeat(["a", "b/c", "ü"], 200)
     one = PredictiveComponents(4, align=align, target_sum=SUM)
@@ -162,7 +165,7 @@ def test_fit_transform_is_fit_then_transform(tissue, align):
     np.testing.assert_allclose(two.transform(tissue.X[order], groups[order]), at_once[order], atol=1e-5)
 
 
-@pytest.mark.parametrize("align", moments.ALIGNMENTS)
+@pytest.mark.parametrize("align", ALIGNMENTS)
 def test_a_second_section_lies_where_a_fit_on_both_would_put_it(make_layers, align):
     first, second = make_layers(), make_layers()  # where nothing differs
     graph = sparse.block_diag([_edges(first), _edges(second)], format="csr")
@@ -176,7 +179,7 @@ def test_a_second_section_lies_where_a_fit_on_both_would_put_it(make_layers, ali
 
 @pytest.mark.parametrize(("align", "gone"), [("scale", True), ("covariance", True), ("center", False), ("none", False)])
 def test_shift_and_scale_of_a_new_section_are_taken_out(make_layers, align, gone):
-    first, second = (moments.log_normalized(make_layers(seed=seed).X, SUM).toarray() for seed in (0, 1))
+    first, second = (log_normalized(make_layers(seed=seed).X, SUM).toarray() for seed in (0, 1))
     rng = np.random.default_rng(0)
     moved = second * rng.uniform(1, 4, 40) + rng.normal(size=40)
     graph = make_layers().obsp["spatial_connectivities"]
@@ -191,7 +194,7 @@ def test_covariances_are_one_after_aligning(make_layers):
     first, second = make_layers(seed=0), make_layers(seed=1, mixed=0.9)
     groups = np.repeat(["a", "b"], 600)
     graph = sparse.block_diag([_edges(first), _edges(second)], format="csr")
-    values = moments.log_normalized(sparse.vstack([first.X, second.X], format="csr"), SUM).toarray()
+    values = log_normalized(sparse.vstack([first.X, second.X], format="csr"), SUM).toarray()
     found = PredictiveComponents(3, n_pcs=5, align="covariance").fit(values, graph, groups)
     features = moments.Features(values)
     codes = (groups == "b").astype(int)
@@ -320,7 +323,7 @@ def test_parts_of_a_graph_that_nothing_joins_and_a_section_of_one_cell(tissue, m
     graph = sparse.block_diag([make_graph(20, 15), make_graph(20, 14), sparse.csr_matrix((20, 20))], format="csr")
     assert np.isfinite(PredictiveComponents(3, target_sum=SUM).fit_transform(tissue.X, graph)).all()
     groups = np.array(["a"] * 599 + ["b"])
-    for align in moments.ALIGNMENTS:
+    for align in ALIGNMENTS:
         one = PredictiveComponents(3, align=align, target_sum=SUM)
         found = one.fit_transform(tissue.X, _edges(tissue), groups)
         assert np.isfinite(found).all()
@@ -354,7 +357,7 @@ def test_numpy_integers_are_options(tissue):
 def test_wrong_data_is_told(tissue, fitted):
     with pytest.raises(NotFittedError):
         PredictiveComponents().transform(tissue.X)
-    with pytest.raises(ValueError, match=r"fitted on 40 features.* have 39"):
+    with pytest.raises(ValueError, match=r"fit was on 40 features.* have 39"):
         fitted.transform(tissue.X[:, 1:])
     with pytest.raises(ValueError, match="The graph has 600 cells, the features 599"):
         PredictiveComponents(target_sum=SUM).fit(tissue.X[1:], _edges(tissue))
@@ -362,9 +365,9 @@ def test_wrong_data_is_told(tissue, fitted):
         PredictiveComponents(target_sum=SUM).fit(tissue.X, sparse.identity(600))
     with pytest.raises(ValueError, match="No cell has a neighbor"):
         PredictiveComponents(target_sum=SUM).fit(tissue.X[:0], sparse.csr_matrix((0, 0)))
-    with pytest.raises(ValueError, match="599 entries, and there are 600 cells"):
+    with pytest.raises(ValueError, match="599 entries for 600 cells"):
         PredictiveComponents(target_sum=SUM).fit(tissue.X, _edges(tissue), ["a"] * 599)
-    with pytest.raises(ValueError, match="1 cells have no group; the first is row 3"):
+    with pytest.raises(ValueError, match="1 cells have no value in groups; the first is row 3"):
         PredictiveComponents(target_sum=SUM).fit(tissue.X, _edges(tissue), ["a", "a", "a", None] + ["a"] * 596)
     with pytest.raises(TypeError, match="counts is an AnnData object"):
         PredictiveComponents(target_sum=SUM).fit(tissue, _edges(tissue))
@@ -449,7 +452,7 @@ def _told(call) -> list:
 def test_log_normalized_values_are_told_once_at_the_line_of_the_user(tissue):
     logged = tissue.copy()
     logged.layers["counts"] = tissue.X.copy()
-    logged.X = moments.log_normalized(tissue.X, SUM)
+    logged.X = log_normalized(tissue.X, SUM)
     logged.obs["section"] = np.repeat(["a", "b"], 300)
     logged.obsp["spatial_connectivities"] = sparse.block_diag([_edges(tissue)[:300, :300]] * 2, format="csr")
     fit = PredictiveComponents(2, target_sum=SUM)
@@ -474,3 +477,48 @@ def test_log_normalized_values_are_told_once_at_the_line_of_the_user(tissue):
     (one,) = _told(lambda: predictive_components(logged))
     assert "adata.raw.to_adata()" in str(one.message)
     assert not _told(lambda: predictive_components(tissue.copy()))
+
+
+def _named(tissue):
+    adata = ad.AnnData(sparse.csr_matrix(tissue.X), obs=tissue.obs[[]].copy(), obsp=dict(tissue.obsp))
+    adata.var_names = [f"g{i}" for i in range(adata.n_vars)]
+    return adata
+
+
+def test_features_are_found_by_their_names(tissue):
+    named = _named(tissue)
+    one = PredictiveComponents(3, target_sum=SUM).fit(named, _edges(tissue))
+    expected = one.transform(named)
+    turned = named[:, ::-1].copy()
+    np.testing.assert_allclose(one.transform(turned), expected, atol=1e-5)
+    np.testing.assert_allclose(one.transform(turned.X, feature_names=turned.var_names), expected, atol=1e-5)
+    table = pd.DataFrame(turned.X.toarray(), columns=turned.var_names)
+    np.testing.assert_allclose(one.transform(table), expected, atol=1e-5)
+    more = ad.concat(
+        [turned, ad.AnnData(np.full((600, 1), 5.0), obs=turned.obs, var=pd.DataFrame(index=["new"]))], axis=1
+    )
+    np.testing.assert_allclose(one.transform(more), expected, atol=1e-5)
+    with pytest.raises(KeyError, match=r"2 of the 40 features of the fit are not there: 'g0', 'g39'"):
+        one.transform(named[:, 1:-1])
+    again = PredictiveComponents.from_dict(one.to_dict())
+    np.testing.assert_array_equal(again.transform(turned), one.transform(turned))
+    readout = scjepa.tl.NicheReadout(3).fit({"X": named}, _edges(tissue))
+    places = (readout.transform({"X": each}, _edges(tissue)) for each in (named, turned))
+    np.testing.assert_allclose(*places, atol=1e-5)
+    with pytest.raises(KeyError, match="'g3'"):
+        readout.transform({"X": named[:, named.var_names != "g3"]}, _edges(tissue))
+
+
+def test_control_probes_and_antibodies_take_no_part(tissue):
+    named = _named(tissue)
+    rng = np.random.default_rng(0)
+    names = ["BLANK_0001", "NegControlProbe_00042", "adt_CD3"]
+    probes = ad.AnnData(rng.poisson(50.0, (600, 3)).astype(float), obs=named.obs, var=pd.DataFrame(index=names))
+    both = ad.concat([probes, named], axis=1)
+    both.obsp.update(named.obsp)
+    predictive_components(both, n_comps=3)
+    predictive_components(named, n_comps=3)
+    np.testing.assert_array_equal(both.obsm["X_predictive"], named.obsm["X_predictive"])
+    assert (both.varm["X_predictive"][:3] == 0).all()
+    np.testing.assert_array_equal(both.varm["X_predictive"][3:], named.varm["X_predictive"])
+    assert not set(predictive_genes(both)["gene"]) & set(names)

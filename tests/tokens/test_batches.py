@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from scjepa.stjepa import Batch, TokenSource
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import NeighborTable, TokenTable, build_token_table
+from scjepa.tokens import NeighborTable, TokenConfig, TokenTable, build_token_table
 
 FIELDS = ("sequences", "segments", "genes", "values", "ranks")
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import NeighborTable, TokenTable, build_token_table
+from scjepa.tokens import NeighborTable, TokenConfig, TokenTable, build_token_table
 from scjepa.tokens.cache import DESCRIPTION, FORMAT, digest
 
 MARKS = {"counts": "abc", "n_tokens": 4}

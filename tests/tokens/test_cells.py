@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import NORMALIZATIONS, TokenTable, Vocabulary, build_token_table, get_normalization
+from scjepa.tokens import NORMALIZATIONS, TokenConfig, TokenTable, Vocabulary, build_token_table
 
 FORMS = {
     "dense": np.array,
@@ -35,7 +34,7 @@ def reference(counts, ids, n_vocabulary, config, groups=None, n_groups=1):
     matrix = sparse.csr_array(aligned)
 
     def normalized(name):
-        normalization = get_normalization(name)
+        normalization = NORMALIZATIONS[name]()
         normalization.start(n_vocabulary, n_groups)
         normalization.observe(matrix, groups)
         normalization.finish()

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import build_token_table
+from scjepa.tokens import TokenConfig, build_token_table
 from scjepa.tokens.choice import MANY, TokenSpread, choose, count_spread, describe_tokens, left_out
 
 AUTO = TokenConfig(n_tokens=16, ranks="auto", left_out="auto")

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import NORMALIZATIONS, build_token_table, fit_normalizations
+from scjepa.tokens import NORMALIZATIONS, TokenConfig, build_token_table, fit_normalizations
 
 NAMES = list(NORMALIZATIONS)
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import NORMALIZATIONS, FittedNormalizations, fit_normalizations, get_normalization
+from scjepa.tokens import NORMALIZATIONS, FittedNormalizations, TokenConfig, fit_normalizations
 
 COUNTS = np.array([[4, 0, 2, 0], [0, 0, 0, 0], [1, 3, 0, 0], [0, 6, 6, 0], [2, 0, 0, 0]])
 GROUPS = np.array([0, 0, 0, 1, 1])
@@ -26,7 +25,7 @@ def learn(normalization, seen):
 
 
 def fitted(name, size=2, counts=COUNTS):
-    normalization = get_normalization(name)
+    normalization = NORMALIZATIONS[name]()
     learn(normalization, chunks(counts, size))
     return normalization
 
@@ -40,7 +39,7 @@ def dense(name, size=2):
 
 def test_counts_are_themselves():
     np.testing.assert_array_equal(dense("counts"), COUNTS)
-    assert not get_normalization("counts").needs_fit
+    assert not NORMALIZATIONS["counts"]().needs_fit
 
 
 def test_shifted_log_scales_to_the_groups_median_total():
@@ -70,7 +69,7 @@ def test_what_no_cell_had_in_the_fit_is_still_finite(name):
 @pytest.mark.parametrize("name", NORMALIZATIONS)
 def test_chunks_are_left_alone(name):
     matrix = sparse.csr_array(COUNTS)
-    normalization = get_normalization(name)
+    normalization = NORMALIZATIONS[name]()
     learn(normalization, [(matrix, GROUPS)])
     normalization.transform(matrix, GROUPS)
     np.testing.assert_array_equal(matrix.toarray(), COUNTS)
@@ -79,7 +78,7 @@ def test_chunks_are_left_alone(name):
 def test_unknown_name_lists_the_known():
     known = ", ".join(sorted(NORMALIZATIONS))
     with pytest.raises(ValueError, match=rf"'shifted_logs'.*Did you mean 'shifted_log'.*{known}"):
-        get_normalization("shifted_logs")
+        NORMALIZATIONS["shifted_logs"]()
 
 
 def unseen(name, counts=COUNTS):
@@ -98,7 +97,7 @@ def test_an_unseen_technology_takes_the_statistics_of_all():
 
 def test_a_technology_without_counts_does_so_too_and_a_gene_without_in_its_own():
     groups = np.where(COUNTS.any(axis=1), 0, 1)  # the second has the empty cell alone
-    means, targets = get_normalization("nonzero_mean"), get_normalization("shifted_log")
+    means, targets = NORMALIZATIONS["nonzero_mean"](), NORMALIZATIONS["shifted_log"]()
     for normalization in (means, targets):
         learn(normalization, [(sparse.csr_array(COUNTS), groups)])
     np.testing.assert_allclose(means.statistics, [[7 / 3, 4.5, 4, 1]] * 3)

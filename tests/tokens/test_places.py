@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from scjepa.stjepa import TokenSource
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import NeighborTable, build_token_table, neighbor_places
+from scjepa.tokens import NeighborTable, TokenConfig, build_token_table, neighbor_places
 
 SQUARE = np.array([[0, 0], [2, 0], [0, 2], [2, 2]], dtype=float)
 INDEX = np.array([[1, 2], [0, 3], [0, -1], [-1, -1]], dtype=np.int32)

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import fit_normalizations, get_normalization
-from scjepa.tokens.residuals import trend
+from scjepa.tokens import NORMALIZATIONS, TokenConfig, fit_normalizations
+from scjepa.tokens.normalize import trend
 
 
 def counts_of(n_cells=150, n_genes=400, seed=0):
@@ -31,7 +30,7 @@ def counts_of(n_cells=150, n_genes=400, seed=0):
 def dense(name, counts, groups=None, fitted_on=None, n_groups=2):
     groups = np.zeros(len(counts), dtype=np.int64) if groups is None else groups
     matrix = sparse.csr_array(counts)
-    normalization = get_normalization(name)
+    normalization = NORMALIZATIONS[name]()
     normalization.start(counts.shape[1], n_groups)
     on, of = (matrix, groups) if fitted_on is None else fitted_on
     normalization.observe(on, of)
@@ -83,7 +82,7 @@ def scanpys_variances(counts):
 def test_seurat_v3_values_have_scanpys_normalized_variances():
     counts = counts_of(n_genes=900)
     theirs = scanpys_variances(counts)
-    standardized = get_normalization("seurat_v3")
+    standardized = NORMALIZATIONS["seurat_v3"]()
     standardized.start(900, 1)
     standardized.observe(sparse.csr_array(counts), np.zeros(150, dtype=np.int64))
     standardized.finish()
@@ -109,7 +108,7 @@ def test_seurat_v3_cuts_at_the_root_of_the_number_of_cells():
 def test_genes_that_do_not_vary_take_the_statistics_of_all_or_keep_their_counts():
     counts = np.array([[2, 3, 1, 0], [2, 1, 4, 0], [2, 0, 2, 5], [2, 2, 1, 1]])
     groups = np.array([0, 0, 1, 1])
-    normalization = get_normalization("seurat_v3")
+    normalization = NORMALIZATIONS["seurat_v3"]()
     normalization.start(4, 2)
     normalization.observe(sparse.csr_array(counts), groups)
     normalization.finish()
@@ -124,7 +123,7 @@ def test_nothing_dense_is_made(name):
     rng = np.random.default_rng(0)
     entries = rng.integers(0, 2000, 3000), rng.integers(0, 50_000, 3000)
     matrix = sparse.csr_array((rng.poisson(2.0, 3000) + 1, entries), shape=(2000, 50_000))
-    normalization, groups = get_normalization(name), np.zeros(2000, dtype=np.int64)
+    normalization, groups = NORMALIZATIONS[name](), np.zeros(2000, dtype=np.int64)
     tracemalloc.start()
     normalization.start(50_000, 1)
     normalization.observe(matrix, groups)

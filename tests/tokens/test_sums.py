@@ -13,8 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from scjepa.stjepa import TokenSource
-from scjepa.stjepa.config import TokenConfig
-from scjepa.tokens import NeighborTable, SummedCounts, build_token_table
+from scjepa.tokens import NeighborTable, SummedCounts, TokenConfig, build_token_table
 from scjepa.tokens.counts import iter_rows
 
 CONFIG = TokenConfig(n_tokens=3, tokenizer="neighborhood")

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from scjepa import CellObjectiveConfig
+from scjepa.celljepa import CellObjective
 from scjepa.training import diagnose, effective_rank, mean_cosine
 from scjepa.training.collapse import gene_mean_loss
 
@@ -69,7 +70,7 @@ def test_one_objective_that_is_learned_is_enough():
 @pytest.mark.parametrize("ratios", [{"loss_ratio": [2.0, 0.8]}, {"views_ratio": [2.0, 0.8]}])
 @pytest.mark.parametrize("ranks", [[30, 4], [40, 15]])
 def test_advice_for_cells_names_options_that_they_have(ratios, ranks):
-    told = diagnose({"effective_rank": ranks, **ratios}, 64, "cells")
+    told = diagnose({"effective_rank": ranks, **ratios}, 64, "cells", objective=CellObjective)
     assert told.verdict in ("collapsed", "shrinking")
     options = re.findall(r"'(\w+)': \.\.\.", told.advice[0])
     assert options == ["variance_weight", "covariance_weight"]

@@ -1,7 +1,7 @@
 """How an AnnData object is read: the object, its layers, arrays and columns, and the next call where one is not there.
 
 Every floor asks here, so that each thing is said once, and that what pandas, Arrow, Dask or a file hold it in makes no
-difference. Loads nothing heavy before it is called.
+difference. What scjepa writes, and notes of it, is here too. Loads nothing heavy before it is called.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.instruments import how_to_read
+from scjepa._core.plain import plain
+from scjepa._core.warn import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 
 _MOST_NAMES = 12
 """Names that an error lists, at most."""
+
+_TEXTS_OF_NONE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null", "nat"})
+"""What missing values become when a column is turned into text, in lower case."""
+
+_WORDS_OF_NONE = frozenset(
+    {"unknown", "unassigned", "unclassified", "undefined", "undetermined", "unannotated", "not assigned", "no label"}
+)
+"""Words that most people mean by "no label", and some by a group of their own, in lower case."""
 
 
 # -- the object ----------------------------------------------------------------------------------------------------
@@ -74,6 +84,11 @@ def _how_to_get_one(data: Any) -> str:
     return "Read one: adata = anndata.read_h5ad(path)."
 
 
+def is_array(data: Any) -> bool:
+    """Return whether a function that takes annotated data or an array was given an array, table or sparse matrix."""
+    return hasattr(data, "shape") and not hasattr(data, "obs_names")
+
+
 def refuse_adata(values: Any, what: str) -> None:
     """Raise if ``values``, of which an array is to be made, is AnnData, SpatialData or a path.
 
@@ -121,6 +136,21 @@ def missing_key(where: str, key: str | None, available: Iterable[Any], then: str
     hint = f" Did you mean {near[0]!r}?" if near else ""
     before = "" if name is None else f"{name!r}: "
     return KeyError(f"{before}adata.{where}[{key!r}] does not exist; adata.{where} holds {names}.{hint} {then}")
+
+
+def entry_of(adata: AnnData, slot: str, key: str, then: str, name: str | None = None) -> Any:
+    """Return ``adata.<slot>[key]``, of ``obs``, ``var``, ``obsm``, ``varm`` or ``obsp``.
+
+    Raises
+    ------
+    KeyError
+        If it is not there, with what is and the next call, ``then``. ``name`` is what the object is called where
+        several are given.
+    """
+    entries = getattr(adata, slot)
+    if key not in entries:
+        raise missing_key(slot, key, entries, then, name)
+    return entries[key]
 
 
 # -- counts --------------------------------------------------------------------------------------------------------
@@ -223,6 +253,180 @@ def flags_of(column: pd.Series) -> np.ndarray:
     return np.array(column.astype(object).where(column.notna(), False), dtype=bool)
 
 
+# -- embeddings ----------------------------------------------------------------------------------------------------
+
+
+def as_embedding(values: Any, names: Sequence[str] | None = None, what: str = "the embedding") -> np.ndarray:
+    """Return ``values`` as a finite array of shape (n_cells, n_dims).
+
+    Parameters
+    ----------
+    values
+        Array, data frame or sparse matrix.
+    names
+        Names of the cells, for the error.
+    what
+        What the values are called in an error.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not (n_cells, n_dims) with at least one of each, or a value is NaN or infinite.
+    TypeError
+        If ``values`` is AnnData.
+    """
+    refuse_adata(values, what)
+    array = array_of(values)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{what} must have the shape (n_cells, n_dims), found {array.shape}.")
+    if not np.issubdtype(array.dtype, np.floating):
+        try:
+            array = array.astype(np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{what} must hold numbers, found {array.dtype}: {error}.") from error
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        first = f"row {bad[0]}" if names is None else f"cell {names[bad[0]]!r} (row {bad[0]})"
+        raise ValueError(
+            f"{len(bad)} of {len(array)} cells have NaN or infinite values in {what}; the first is {first}. "
+            "Embed them again, or leave them out: keep = np.isfinite(embedding).all(axis=1)."
+        )
+    return array
+
+
+def embedding_of(adata: AnnData, use_rep: str) -> np.ndarray:
+    """Return ``adata.obsm[use_rep]`` as a finite array; a missing key names those there and the call that makes it."""
+    require_anndata(adata)
+    if use_rep not in adata.obsm:
+        scale = "scale='cell'" if use_rep == _keys.EMBEDDING_CELL else ""
+        call = f"adata.obsm[{use_rep!r}] = model.get_latent_representation({scale})"
+        raise missing_key("obsm", use_rep, adata.obsm, f"Embed the cells first: {call}")
+    return as_embedding(adata.obsm[use_rep], adata.obs_names, f"adata.obsm[{use_rep!r}]")
+
+
+# -- columns of labels and groups ----------------------------------------------------------------------------------
+
+
+def labels_of(column: pd.Series) -> np.ndarray:
+    """Return the labels of cells as text, ``None`` for cells without: missing values, and ``"unlabelled"``."""
+    text = text_of(column)
+    text[np.isin(text.astype(str), _keys.UNLABELLED) & (text != None)] = None  # noqa: E711 - of each element
+    return text
+
+
+def means_none(word: str, *, surely: bool = False) -> bool:
+    """Return whether ``word`` may mean "no label"; ``surely``: it is what missing values become as text."""
+    plain = word.strip().casefold()
+    return plain in _TEXTS_OF_NONE or (not surely and plain in _WORDS_OF_NONE)
+
+
+def warn_of_words(labels: Iterable[Any], what: str, key: str | None = None, *, surely: bool = False) -> None:
+    """Warn of words that may mean "no label" and count as labels of their own.
+
+    Parameters
+    ----------
+    labels
+        Label of each cell, ``None`` for none.
+    what
+        What a label is, such as ``"label"`` or ``"technology"``.
+    key
+        Column of ``obs`` that they are in; ``None``: they are no column.
+    surely
+        Whether to tell only of what missing values become as text.
+    """
+    import pandas as pd
+
+    values = np.asarray(labels, dtype=object)
+    doubtful = [name for name in pd.unique(values) if isinstance(name, str) and means_none(name, surely=surely)]
+    for name in sorted(doubtful):
+        then = f"make it missing (NaN), or pass ignore=[{name!r}]."
+        if key is not None:
+            then = f"adata.obs[{key!r}] = adata.obs[{key!r}].where(adata.obs[{key!r}] != {name!r})."
+        warn(
+            f"{(values == name).sum():,} cells have the {what} {name!r}, a text that counts as one of its own. If it "
+            f"means none: {then}"
+        )
+
+
+def column_of(adata: AnnData, key: str, then: str = "Name one of these.", name: str | None = None) -> pd.Series:
+    """Return ``adata.obs[key]``; where it is missing the ``KeyError`` ends in the next call, ``then``."""
+    require_anndata(adata)
+    return entry_of(adata, "obs", key, then, name)
+
+
+def categories_of(adata: AnnData, key: str) -> pd.Categorical:
+    """Return ``adata.obs[key]`` as categories of text, without those that mean "no label" (``"unlabelled"``).
+
+    A column that is not categorical gets its values in natural order (``"2"`` before ``"10"``). Cells without a label
+    have the code -1.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    """
+    import pandas as pd
+
+    require_anndata(adata)
+    if key == _keys.NICHE and key not in adata.obs:
+        raise KeyError(f"adata.obs has no {key!r}. Find niches first: scjepa.tl.niches(adata)")
+    column = column_of(adata, key)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        names = [str(name) for name in column.cat.categories]
+        if len(set(names)) == len(names):  # and not 1 beside "1"
+            found = column.cat.rename_categories(names).array
+        else:
+            found = pd.Categorical(text_of(column), categories=list(dict.fromkeys(names)))
+    else:
+        from natsort import natsorted
+
+        text = text_of(column)
+        found = pd.Categorical(text, categories=natsorted({name for name in text if name is not None}))
+    if any(means_none(name, surely=True) for name in found.categories):
+        warn_of_words(found.dropna(), "label", key, surely=True)
+    return found.remove_categories([name for name in _keys.UNLABELLED if name in found.categories])
+
+
+def niches_of(adata: AnnData, key: str) -> pd.Categorical:
+    """Return the niches of all cells as :func:`categories_of` does, niches without a cell left out.
+
+    Raises
+    ------
+    ValueError
+        If no cell has a niche.
+    """
+    found = categories_of(adata, key).remove_unused_categories()
+    if not len(found.categories):
+        raise ValueError(f"No cell has a niche in adata.obs[{key!r}]. Find niches first: scjepa.tl.niches(adata)")
+    return found
+
+
+def names_of(adata: AnnData, key: str, name: str | None = None) -> np.ndarray:
+    """Return ``adata.obs[key]`` of every cell as text: its section, or another group that each cell has.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If a cell has no value there.
+    """
+    column = column_of(adata, key, name=name)
+    missing = np.flatnonzero(column.isna())
+    if len(missing):
+        before = "" if name is None else f"{name!r}: "
+        raise ValueError(
+            f"{before}{len(missing)} cells have no value in adata.obs[{key!r}]; the first is "
+            f"{adata.obs_names[missing[0]]!r}. Fill the column or leave these cells out."
+        )
+    return text_of(column)
+
+
+def groups_of(adata: AnnData, key: str | None) -> np.ndarray | None:
+    """Return :func:`names_of` the column, or ``None`` where none is named: all cells are one group."""
+    return None if key is None else names_of(adata, key)
+
+
 # -- what scjepa noted ---------------------------------------------------------------------------------------------
 
 
@@ -262,3 +466,38 @@ def joined_notes(notes: Sequence[Mapping[str, Any]], columns: Sequence[Iterable[
 
 def _same(one: Any, other: Any) -> bool:
     return repr(one) == repr(other)
+
+
+def record_of(adata: AnnData, key: str) -> dict[str, Any]:
+    """Return what scjepa recorded about ``key``, empty when it did not write it."""
+    require_anndata(adata)
+    return notes_of(adata).get(key, {})
+
+
+def record(adata: AnnData, key: str, **how: Any) -> None:
+    """Note in ``adata.uns["scjepa"][key]`` how ``key`` was made; options that are ``None`` are left out."""
+    notes = dict(adata.uns.get(_keys.UNS, {}))
+    notes[key] = {name: plain(value) for name, value in how.items() if value is not None}
+    adata.uns[_keys.UNS] = notes
+
+
+def refuse_users(adata: AnnData, slot: str, key: str, noted: str | None = None) -> None:
+    """Raise ``ValueError`` if ``adata.<slot>[key]`` exists and scjepa did not write it, or no file can hold the key.
+
+    Parameters
+    ----------
+    noted
+        Slot that the note names, where more than one is written under ``key``. Default: ``slot``.
+    """
+    require_anndata(adata)
+    if _keys.as_key(key) != key:
+        raise ValueError(
+            f"{key!r} cannot be a key of adata.{slot}: h5ad or zarr could not hold it. Choose another name, such as "
+            f"key_added={_keys.as_key(key)!r}."
+        )
+    if key in getattr(adata, slot) and record_of(adata, key).get("slot") != (noted or slot):
+        raise ValueError(
+            f"adata.{slot} already has {key!r}, which scjepa did not write and will not replace; or its note in "
+            f"adata.uns[{_keys.UNS!r}] was lost, as anndata.concat loses it (scjepa.concat does not). "
+            f"Choose another name with key_added=..., or remove it first: del adata.{slot}[{key!r}]"
+        )

@@ -1,37 +1,60 @@
-"""Ranges of the options of a dataclass, with errors that name the option."""
+"""Ranges of options, with errors that name the option."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import TypeAlias
+
+Check: TypeAlias = Callable[[str, object], None]
+"""Raises where a value, of that name, is out of its range."""
 
 
-def number(owner: object, name: str) -> Any:
-    """Return the value of an option that is one number."""
-    value = getattr(owner, name)
-    if not isinstance(value, Real):
-        raise TypeError(f"{type(owner).__name__}.{name} must be a number, found {value!r}.")
-    return value
+def _check(is_right: Callable[[float], bool], range_: str) -> Check:
+    def check(name: str, value: object) -> None:
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, found {value!r}.")
+        if not is_right(float(value)):
+            raise ValueError(f"{name} must {range_}, found {value!r}.")
+
+    return check
 
 
-def positive(owner: object, *names: str) -> None:
-    """Raise where an option is no number above 0."""
+POSITIVE = _check(lambda value: value > 0, "be positive")
+NOT_NEGATIVE = _check(lambda value: value >= 0, "not be negative")
+
+
+def at_least(low: float) -> Check:
+    """Return a check of numbers of ``low`` or more."""
+    return _check(lambda value: value >= low, f"be {low} or more")
+
+
+def within(low: float, high: float) -> Check:
+    """Return a check of numbers in ``[low, high]``."""
+    return _check(lambda value: low <= value <= high, f"lie in [{low}, {high}]")
+
+
+def above(low: float, high: float) -> Check:
+    """Return a check of numbers in ``(low, high]``."""
+    return _check(lambda value: low < value <= high, f"lie in ({low}, {high}]")
+
+
+def between(low: float, high: float) -> Check:
+    """Return a check of numbers in ``(low, high)``."""
+    return _check(lambda value: low < value < high, f"lie strictly between {low} and {high}")
+
+
+def one_of(*choices: str) -> Check:
+    """Return a check of names."""
+
+    def check(name: str, value: object) -> None:
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}; found {value!r}.")
+
+    return check
+
+
+def check_fields(owner: object, check: Check, *names: str) -> None:
+    """Check fields of a dataclass by name."""
     for name in names:
-        value = number(owner, name)
-        if isinstance(value, bool) or not value > 0:
-            raise ValueError(f"{type(owner).__name__}.{name} must be positive, found {value!r}.")
-
-
-def within(owner: object, low: float, high: float, *names: str) -> None:
-    """Raise where an option does not lie in ``[low, high]``."""
-    for name in names:
-        value = number(owner, name)
-        if not low <= value <= high:
-            raise ValueError(f"{type(owner).__name__}.{name} must lie in [{low}, {high}], found {value!r}.")
-
-
-def one_of(owner: object, name: str, choices: tuple[str, ...]) -> None:
-    """Raise where an option is none of ``choices``."""
-    value = getattr(owner, name)
-    if value not in choices:
-        raise ValueError(f"{type(owner).__name__}.{name} must be one of {', '.join(choices)}; found {value!r}.")
+        check(f"{type(owner).__name__}.{name}", getattr(owner, name))

@@ -1,16 +1,46 @@
-"""What to do about values that are no counts: where the raw ones are, and the call that takes them."""
+"""Raw counts, chunk by chunk: read from any container into one form, checked and normalized.
+
+A check says of values that are no counts where the raw ones are, and the call that takes them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
+from scipy import sparse
 
 from scjepa._core.anndata import counts_of, in_memory, layers_of
+from scjepa._core.warn import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+class CountMatrix(Protocol):
+    """Counts, cells × genes: what scipy, numpy, AnnData's backed matrices, zarr and Dask have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Cells and genes."""
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> object:
+        """Return some cells."""
+
+
+CHUNK_SIZE = 65536
+"""Cells read at once, unless told otherwise."""
+
+_LARGEST_CHUNK = 2**26
+"""Cells × genes of a chunk at most: what is dense or unpacked at one time stays below half a GiB."""
+
+_LARGEST_LOG = 20.0
+"""Data without whole numbers whose largest value is below this looks log-transformed: e^20 counts do not occur."""
+
+TARGET_SUM = 1e4
+"""Total to which the counts of a cell are scaled before log1p, where nothing else is said."""
 
 _LOOKED_AT = 512
 """Cells that are looked at to tell whether a matrix holds counts."""
@@ -23,6 +53,251 @@ NAN, OTHER = "nan", "other"
 
 Advice = Callable[[str], str]
 """From what is wrong with a value to the next call, a sentence."""
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def iter_rows(counts: CountMatrix, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[int, sparse.csr_array]]:
+    """Read a matrix of counts from top to bottom, some rows at a time, whatever holds it.
+
+    Parameters
+    ----------
+    counts
+        Cells × genes: a scipy sparse matrix or array of any format, a dense array, or any object with ``shape`` whose
+        row slices give one of those (backed AnnData, zarr, h5py) or can ``compute()`` one (Dask). It is not changed.
+    chunk_size
+        Rows at a time; fewer where there are many genes.
+
+    Yields
+    ------
+    The number of the first row, and the rows as a CSR matrix with sorted columns, without duplicates and without
+    stored zeros.
+
+    Raises
+    ------
+    ValueError
+        If ``counts`` has not two dimensions.
+    TypeError
+        If it does not hold real numbers.
+    """
+    n_cells, n_genes = shape_of(counts)
+    if sparse.issparse(counts) and counts.format != "csr":
+        counts = counts.tocsr()  # once, for rows of any other format are slow to slice
+    step = max(1, min(chunk_size, _LARGEST_CHUNK // max(n_genes, 1)))
+    for start in range(0, n_cells, step):
+        yield start, as_csr(counts[start : min(start + step, n_cells)])
+
+
+def as_csr(rows: object) -> sparse.csr_array:
+    """Return some rows of counts, in memory or to be computed, as CSR in canonical form without stored zeros."""
+    rows = rows.compute() if hasattr(rows, "compute") else rows
+    return _canonical(rows) if sparse.issparse(rows) else _from_dense(np.asarray(rows))
+
+
+def read_counts(
+    counts: CountMatrix,
+    *,
+    cells: np.ndarray | None = None,
+    dtype: DTypeLike | None = None,
+    check: CountCheck | None = None,
+) -> sparse.csr_matrix:
+    """Read a matrix of counts into memory, as :func:`iter_rows` does.
+
+    Parameters
+    ----------
+    counts
+        Cells × genes, in any form that :func:`iter_rows` takes.
+    cells
+        ``(n_cells,)`` bool, which of them to keep. Default: all.
+    dtype
+        Type of the numbers. Default: theirs.
+    check
+        Sees what is kept, and tells.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        In canonical form, a copy.
+    """
+    parts = []
+    for start, rows in iter_rows(counts):
+        if cells is not None:
+            kept = np.asarray(cells)[start : start + rows.shape[0]]
+            rows = rows if kept.all() else rows[kept]
+        if check is not None:
+            check.see(rows, start, None if cells is None else start + np.flatnonzero(kept))
+        parts.append(rows if dtype is None else rows.astype(dtype))
+    if check is not None:
+        check.tell()
+    whole = sparse.vstack(parts, format="csr") if parts else sparse.csr_array(shape_of(counts), dtype=dtype)
+    # Made of its arrays, a matrix has indices of 32 bits where these do.
+    return sparse.csr_matrix((whole.data, whole.indices, whole.indptr), shape=whole.shape, copy=len(parts) == 1)
+
+
+def shape_of(counts: object) -> tuple[int, int]:
+    """Return the number of cells and genes of a matrix of counts, or say that it is none."""
+    shape = getattr(counts, "shape", None)
+    if shape is None or len(shape) != 2:
+        raise ValueError(f"Counts must be a matrix, cells × genes; found {type(counts).__name__} of shape {shape}.")
+    return shape
+
+
+def _canonical(rows: sparse.sparray) -> sparse.csr_array:
+    """Return sparse ``rows`` as CSR in canonical form without stored zeros; a copy where that takes a change."""
+    _require_numbers(rows.dtype)
+    rows = sparse.csr_array(rows)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    if np.count_nonzero(rows.data) < rows.nnz:
+        rows = rows.copy()
+        rows.eliminate_zeros()
+    return rows
+
+
+def _from_dense(rows: np.ndarray) -> sparse.csr_array:
+    _require_numbers(rows.dtype)
+    cells, genes = np.nonzero(rows)
+    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(cells, minlength=len(rows)), out=indptr[1:])
+    data = rows[cells, genes]
+    if data.dtype == np.float16:  # which scipy does not store
+        data = data.astype(np.float32)
+    return sparse.csr_array((data, genes, indptr), shape=rows.shape)
+
+
+def _require_numbers(dtype: np.dtype) -> None:
+    if dtype.kind not in "buif":
+        raise TypeError(f"Counts must be real numbers, found dtype {dtype}. Pass raw counts, e.g. layer='counts'.")
+
+
+def log_normalized(counts: Any, target_sum: float | None, sizes: np.ndarray | None = None) -> sparse.csr_array:
+    """Return log(1 + count / size · target_sum) of counts in CSR, float32; a cell of size 0 stays 0.
+
+    Parameters
+    ----------
+    counts
+        Cells × genes, CSR; not changed.
+    target_sum
+        Size to which cells are scaled; ``None``: the median of those of cells that have counts.
+    sizes
+        ``(n_cells,)`` size of each cell; ``None``: its sum of counts.
+    """
+    if sizes is None:
+        sizes = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    if target_sum is None:
+        target_sum = float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0
+    scale = np.divide(target_sum, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
+    values = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr)))
+    return sparse.csr_array((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
+
+
+def log_normalized_cells(
+    adata: AnnData, layer: str | None, target_sum: float | None = None, cells: np.ndarray | None = None
+) -> AnnData:
+    """Return a new AnnData with :func:`log_normalized` counts in ``X``, checked, and the names of the genes.
+
+    Parameters
+    ----------
+    layer
+        Layer of raw counts; ``None``: ``X``.
+    target_sum
+        Size to which cells are scaled; ``None``: the median.
+    cells
+        ``(n_cells,)`` bool, which to keep; ``None``: all.
+    """
+    import pandas as pd
+    from anndata import AnnData
+
+    counts = read_counts(counts_of(adata, layer), cells=cells, check=check_of(adata, layer))
+    values = sparse.csr_matrix(log_normalized(counts, target_sum))
+    return AnnData(values, var=pd.DataFrame(index=adata.var_names.astype(str)))
+
+
+# -- checks --------------------------------------------------------------------------------------------------------
+
+
+class CountCheck:
+    """Watches chunks of counts go by: refuses what cannot be a count, and can tell of what is hardly one.
+
+    Parameters
+    ----------
+    cell_names, gene_names
+        Names of the rows and columns for the messages; ``None``: their numbers.
+    advice
+        Says what to do about values that are no counts; ``None``: what usually helps.
+    """
+
+    def __init__(
+        self,
+        cell_names: Sequence[str] | None = None,
+        gene_names: Sequence[str] | None = None,
+        advice: Advice | None = None,
+    ):
+        self._cell_names = cell_names
+        self._gene_names = gene_names
+        self._advice = advice or usual_advice
+        self._largest = 0.0
+        self._first_fraction: str | None = None
+
+    def see(self, rows: sparse.csr_array, start: int, cells: np.ndarray | None = None) -> None:
+        """Check ``rows``, of which the first is row ``start`` of the data.
+
+        Parameters
+        ----------
+        cells
+            ``(n_rows,)`` which cells they are, where they are not all in turn.
+
+        Raises
+        ------
+        ValueError
+            If a value is negative, NaN or infinite; the first is named.
+        """
+        if rows.nnz == 0 or rows.dtype.kind in "bu":
+            return
+        low, high = rows.data.min(), rows.data.max()
+        if not (low >= 0 and high <= np.finfo(np.float32).max):  # either comparison fails for NaN
+            with np.errstate(invalid="ignore"):
+                bad = ~((rows.data >= 0) & (rows.data <= np.finfo(np.float32).max))
+            kind = NAN if np.isnan(rows.data[int(bad.argmax())]) else OTHER
+            raise ValueError(
+                f"{self._describe(rows, start, bad, cells)}; counts are finite and not negative. {self._advice(kind)}"
+            )
+        self._largest = max(self._largest, float(high))
+        if rows.dtype.kind == "f" and self._first_fraction is None:
+            fraction = rows.data != np.rint(rows.data)
+            if fraction.any():
+                self._first_fraction = self._describe(rows, start, fraction, cells)
+
+    def tell(self) -> None:
+        """Warn the caller's caller if some values were not whole numbers."""
+        if self._first_fraction is None:
+            return
+        log = f" and look log-transformed (the largest is {self._largest:.3g})" if self._largest < _LARGEST_LOG else ""
+        warn(
+            f"{self._first_fraction}: the values are not whole numbers{log}. {self._advice(OTHER)} The values are used "
+            "as they are."
+        )
+
+    def _describe(self, rows: sparse.csr_array, start: int, where: np.ndarray, cells: np.ndarray | None) -> str:
+        entry = int(where.argmax())
+        row = int(np.searchsorted(rows.indptr, entry, side="right")) - 1
+        cell = start + row if cells is None else int(cells[row])
+        gene = int(rows.indices[entry])
+        return f"{name_of('Cell', self._cell_names, cell)} has the value {rows.data[entry]:.6g} in " + name_of(
+            "gene", self._gene_names, gene
+        )
+
+
+def name_of(kind: str, names: Sequence[str] | None, number: int) -> str:
+    """Return ``kind`` and the name at ``number``, or the number itself where there are no names."""
+    return f"{kind} {number}" if names is None else f"{kind} {str(names[number])!r}"
+
+
+def check_of(adata: AnnData, layer: str | None) -> CountCheck:
+    """Return a check of the counts of ``adata`` that names its cells and genes and knows where raw counts are."""
+    return CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
 
 
 def usual_advice(kind: str) -> str:

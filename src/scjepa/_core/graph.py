@@ -1,11 +1,23 @@
-"""The call that computes a spatial graph, as an error names it: such that it works on the data it is said of."""
+"""The spatial graph that squidpy wrote into an AnnData object: read, checked, and the call that computes it.
+
+No edge joins two sections. A call that an error names works on the data it is said of.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
 
 from scjepa._core import keys as _keys
 from scjepa._core import squidpy
+from scjepa._core.anndata import entry_of, groups_of, sparse_of
+from scjepa._core.counts import name_of
+
+PARTS = ("connectivities", "distances")
+"""The matrices of a graph: ``obsp[f"{neighbors_key}_{part}"]``."""
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,3 +59,88 @@ def _as_categories(adata: AnnData, key: str) -> str:
     if len(column.cat.categories) > column.nunique():
         return f"{place} = {place}.cat.remove_unused_categories(); "
     return ""
+
+
+def section_key_of(adata: AnnData, library_key: str | None) -> str | None:
+    """Return the column that tells sections apart: ``library_key``, else ``"section"`` if there is such a column."""
+    if library_key is None and _keys.SECTION in adata.obs:
+        return _keys.SECTION
+    return library_key
+
+
+def graph_keys(adata: AnnData, neighbors_key: str = _keys.SPATIAL) -> list[str]:
+    """Return the keys in ``obsp`` of the matrices of the graph that are there: both, one or none."""
+    return [key for key in (f"{neighbors_key}_{part}" for part in PARTS) if key in adata.obsp]
+
+
+def edges_of(connectivities: Any) -> sparse.csr_matrix:
+    """Return the edges of a graph as a csr matrix of float32 ones, the diagonal and stored zeros left out.
+
+    Parameters
+    ----------
+    connectivities
+        Square matrix, sparse or dense; an entry other than 0 is an edge, whatever its weight.
+
+    Raises
+    ------
+    ValueError
+        If it is not square.
+    """
+    graph = sparse_of(connectivities)
+    if graph.shape[0] != graph.shape[1]:
+        raise ValueError(f"connectivities must have the shape (n_cells, n_cells), found {graph.shape}.")
+    if not graph.has_canonical_format:
+        graph = graph.copy()
+        graph.sum_duplicates()
+    row = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    kept = (graph.data != 0) & (graph.indices != row)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=graph.shape[0]))])
+    return sparse.csr_matrix((np.ones(indptr[-1], dtype=np.float32), graph.indices[kept], indptr), shape=graph.shape)
+
+
+def spatial_graph_of(adata: AnnData, neighbors_key: str, library_key: str | None) -> sparse.csr_matrix:
+    """Return the spatial graph of all cells as :func:`edges_of` does.
+
+    Raises
+    ------
+    KeyError
+        If there is no such graph, or no column ``library_key``.
+    ValueError
+        If an edge joins two sections.
+    """
+    key = f"{neighbors_key}_connectivities"
+    section_key = section_key_of(adata, library_key)
+    call = graph_call(adata, section_key, neighbors_key=neighbors_key)
+    graph = edges_of(entry_of(adata, "obsp", key, f"Compute the spatial graph first: {call}"))
+    sections = groups_of(adata, section_key)
+    if sections is not None:
+        edges = graph.tocoo()
+        refuse_across(edges.row, edges.col, sections, adata.obs_names, f"adata.obsp[{key!r}]", call)
+    return graph
+
+
+def refuse_across(
+    row: np.ndarray, col: np.ndarray, sections: np.ndarray, cell_names: Sequence[str] | None, graph: str, call: str
+) -> None:
+    """Raise ``ValueError`` where an edge joins two sections.
+
+    Parameters
+    ----------
+    row, col
+        Cells that each edge joins.
+    sections
+        ``(n_cells,)`` section of each cell.
+    cell_names
+        Names of the cells; ``None``: their numbers.
+    graph, call
+        What the graph is called, and the call that builds it by section.
+    """
+    codes = np.unique(sections, return_inverse=True)[1].astype(np.int32)
+    across = np.flatnonzero(codes[row] != codes[col])
+    if len(across):
+        one, other = (int(cells[across[0]]) for cells in (row, col))
+        raise ValueError(
+            f"{len(across):,} edges of {graph} join different sections: {name_of('cell', cell_names, one)} (section "
+            f"{str(sections[one])!r}) and {name_of('cell', cell_names, other)} (section {str(sections[other])!r}), for "
+            f"one. Rebuild it by section: {call}."
+        )

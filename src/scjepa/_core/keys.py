@@ -25,6 +25,9 @@ PREDICTIVE: Final = "X_predictive"
 EMBEDDING_GENE: Final = "X_stjepa_gene"
 """``varm`` key of gene embeddings."""
 
+EXPRESSION: Final = "X"
+"""Source of a read-out that is raw counts, as scanpy calls them; any other is an embedding."""
+
 NICHE: Final = "niche"
 """``obs`` key of the niches that :func:`scjepa.tl.niches` writes."""
 

@@ -1,8 +1,8 @@
-"""Nearest neighbors of an embedding and their UMAP weights, the graph that ``scanpy.pp.neighbors`` builds."""
+"""Nearest neighbors of cells, in an embedding or in the tissue, and the graph that ``scanpy.pp.neighbors`` builds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -12,20 +12,64 @@ _EXACT_UP_TO = 50_000
 """Cells up to which neighbors are exact (about 20 seconds at 128 dimensions on one core)."""
 
 
-def _exact(embedding: np.ndarray, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(embedding: np.ndarray, n_neighbors: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices (integers) and Euclidean distances of each cell's nearest neighbors, itself first.
+
+    Parameters
+    ----------
+    embedding
+        Array of shape (n_cells, n_dims).
+    n_neighbors
+        Neighbors of each cell, itself included.
+    seed
+        Seed of the search, which is approximate above 50,000 cells.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Both of shape (n_cells, n_neighbors).
+    """
+    if len(embedding) > _EXACT_UP_TO:
+        from pynndescent import NNDescent
+
+        return NNDescent(embedding, n_neighbors=n_neighbors, random_state=seed).neighbor_graph
     from sklearn.neighbors import NearestNeighbors
 
-    search = NearestNeighbors(n_neighbors=n_neighbors - 1, algorithm="brute").fit(embedding)
-    # Without a query each cell is left out of its own neighbors, also where other cells share its coordinates.
-    distances, indices = search.kneighbors()
     own = np.arange(len(embedding))[:, None]
-    return np.hstack([own, indices]), np.hstack([np.zeros_like(distances, shape=own.shape), distances])
+    if n_neighbors == 1:
+        return own, np.zeros(own.shape, dtype=np.float32)
+    # Without a query no cell is its own neighbor, also where several share one point.
+    search = NearestNeighbors(n_neighbors=n_neighbors - 1, algorithm="brute").fit(embedding)
+    distances, others = search.kneighbors()
+    return np.hstack([own, others]), np.hstack([np.zeros_like(distances, shape=own.shape), distances])
 
 
-def _approximate(embedding: np.ndarray, n_neighbors: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    from pynndescent import NNDescent
+def nearest_places(places: np.ndarray, sections: np.ndarray, n_neighbors: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield for each section its cells and their nearest neighbors in the tissue, never across sections.
 
-    return NNDescent(embedding, n_neighbors=n_neighbors, random_state=seed).neighbor_graph
+    Parameters
+    ----------
+    places
+        Finite coordinates, shape (n_cells, n_axes).
+    sections
+        int64 codes, shape (n_cells,).
+    n_neighbors
+        Neighbors of each cell, itself not among them; at most all others of its section.
+
+    Yields
+    ------
+    tuple of numpy.ndarray
+        Cells of the section (n,), neighbors (n, k) as cells of the whole, and distances (n, k). A section of one cell
+        is left out.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    for section in np.unique(sections):
+        cells = np.flatnonzero(sections == section)
+        if len(cells) > 1:
+            search = NearestNeighbors(n_neighbors=min(n_neighbors, len(cells) - 1), algorithm="kd_tree")
+            distances, indices = search.fit(places[cells]).kneighbors()
+            yield cells, cells[indices], distances
 
 
 def neighbor_search(reference: np.ndarray, n_neighbors: int, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
@@ -65,7 +109,7 @@ def neighbor_graph(embedding: np.ndarray, n_neighbors: int, seed: int = 0) -> tu
     Parameters
     ----------
     embedding
-        Array of shape (n_cells, n_dims), sorted by :func:`scjepa.tl._readout.canonical_order`.
+        Array of shape (n_cells, n_dims), its cells sorted by their coordinates.
     n_neighbors
         Neighbors of each cell, itself included; at most as many as there are cells are used.
     seed
@@ -110,10 +154,7 @@ def _search(embedding: np.ndarray, n_neighbors: int, seed: int) -> tuple[csr_mat
         return empty, empty
     from umap.umap_ import fuzzy_simplicial_set
 
-    if n_cells <= _EXACT_UP_TO:
-        indices, reach = _exact(embedding, n_neighbors)
-    else:
-        indices, reach = _approximate(embedding, n_neighbors, seed)
+    indices, reach = nearest(embedding, n_neighbors, seed)
     reach = reach.astype(np.float32)
     starts = np.arange(0, n_cells * (n_neighbors - 1) + 1, n_neighbors - 1)
     distances = csr_matrix((reach[:, 1:].ravel(), indices[:, 1:].ravel(), starts), shape=(n_cells, n_cells))

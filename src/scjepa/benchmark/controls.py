@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of, missing_key, require_anndata, sparse_of
-from scjepa._core.columns import expression_of, groups_of
+from scjepa._core.anndata import counts_of, groups_of, missing_key, require_anndata, sparse_of
 from scjepa._core.graph import graph_call
 from scjepa.benchmark.inputs import restore, with_counts
-from scjepa.benchmark.method import Method
+from scjepa.benchmark.method import Method, Parts
 from scjepa.tokens.counts import read_counts
 
 Embed = Callable[[AnnData], np.ndarray]
@@ -135,11 +133,11 @@ def section_zscored_pca(
     ValueError
         If a cell has no section.
     """
-    from scjepa.tl import readout
+    from scjepa.tl import standardize
 
     sections = groups_of(adata, library_key)
     means = _neighborhood_means(adata, layer, neighbors_key)
-    return _components(readout(means, sections, n_comps=None), n_comps, random_state)
+    return _components(standardize(means, groups=sections, n_comps=None), n_comps, random_state)
 
 
 def harmony(embedding: np.ndarray, batches: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -174,30 +172,30 @@ def _linear(
     n_rings: int | None = None,
     own_weight: float | None = None,
     align: str = "auto",
-) -> dict[str, Any]:
+) -> Parts:
     """Read out the expression of cells and of the rings around them; see :class:`scjepa.tl.NicheReadout`."""
+    from scjepa._core.keys import EXPRESSION
     from scjepa.tl import NicheReadout
-    from scjepa.tl._moments import EXPRESSION
 
     readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     graph = adata.obsp[f"{_keys.SPATIAL}_connectivities"]
-    embedding = readout.fit_transform({EXPRESSION: expression_of(adata, None)}, graph, groups_of(adata, _keys.SECTION))
+    embedding = readout.fit_transform({EXPRESSION: adata}, graph, groups_of(adata, _keys.SECTION))
     return {"embedding": embedding, "info": {"chosen": readout.describe()}}
 
 
-def _both_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> dict[str, Any]:
+def _both_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> Parts:
     """Return the components of neighborhoods, and of cells."""
     embedding = neighborhood_pca(adata, n_comps=n_comps, random_state=seed)
     cells = cell_pca(adata, n_comps=n_comps, random_state=seed)
     return {"embedding": embedding, "cell_embedding": cells, "info": {"n_components": embedding.shape[1]}}
 
 
-def _zscored_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> dict[str, Any]:
+def _zscored_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> Parts:
     embedding = section_zscored_pca(adata, library_key=_keys.SECTION, n_comps=n_comps, random_state=seed)
     return {"embedding": embedding, "info": {"n_components": embedding.shape[1]}}
 
 
-def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None) -> dict[str, Any]:
+def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None) -> Parts:
     """Correct both components for sections; with one section there is nothing to correct."""
     given, has = with_counts(adata)
     found = _both_pca(given, seed=seed)
@@ -209,7 +207,7 @@ def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None) -> d
     return restore({**found, "info": {"sections": n_sections, **found["info"], **empty}}, has)
 
 
-_SCANPY = {"packages": ("scjepa", "scanpy", "scikit-learn"), "group": "controls"}
+_SCANPY: Parts = {"packages": ("scjepa", "scanpy", "scikit-learn"), "group": "controls"}
 
 SECTION_CONTROLS: Mapping[str, Method] = {
     "linear": Method(
@@ -289,8 +287,8 @@ def pca_on_hvg(
     return lambda other: pca.transform(_log_normalized_cells(other)[:, genes].X.toarray()).astype(np.float32)
 
 
-def _harmony_on_hvg(adata: AnnData, seed: int = 0, batch_key: str | None = None, **options: Any) -> Embed:
-    embed = pca_on_hvg(adata, seed, **options)
+def _harmony_on_hvg(adata: AnnData, seed: int = 0, batch_key: str | None = None, **options: int) -> Embed:
+    embed = pca_on_hvg(adata, seed, batch_key=None, **options)
     return lambda other: harmony(embed(other), other.obs[BATCH].to_numpy(), seed)
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scjepa.pl._embedding import _make_umap
-from scjepa.pl._figure import bare, finish, panels, point_size
-from scjepa.pl._labels import Labels
-from scjepa.tl._palette import SAFE, palette
+from scjepa._core.leiden import umap_of
+from scjepa._core.palette import SAFE, palette
+from scjepa.pl.figure import bare, finish, panels, point_size
+from scjepa.pl.labels import Labels
 
 DEFAULT, OTHER = SAFE[0], "#A9B0C6"
 """Bars of what is looked at, and of the others."""
@@ -59,7 +59,7 @@ def umaps(embeddings: Mapping[str, np.ndarray], colorings: Sequence[Labels], see
     order = np.random.default_rng(seed).permutation(len(colorings[0].codes))
     for number, (title, embedding) in enumerate(embeddings.items()):
         block, column = divmod(number, n_cols)
-        xy = _make_umap(np.asarray(embedding), 15, seed)
+        xy = umap_of(np.asarray(embedding), 15, seed)
         for row, labels in enumerate(colorings):
             ax = grid[block * len(colorings) + row, column]
             labels.draw(ax, xy, order, min(point_size(xy, SIZE, SIZE), 8.0))

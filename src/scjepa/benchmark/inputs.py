@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,14 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, sparse_of, text_of
+from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, sparse_of, text_of, warn_of_words
 from scjepa._core.counts import advice_on
 from scjepa._core.graph import graph_call
 from scjepa._core.instruments import how_to_read, raw_output
-from scjepa._core.labels import warn_of_words
 from scjepa._core.squidpy import graph_call as squidpy_call
 from scjepa._core.squidpy import spatial_graph
 from scjepa._core.warn import warn
-from scjepa.datasets._local import DESCRIBED
+from scjepa.benchmark.method import Parts
 from scjepa.tokens.counts import CountCheck, read_counts
 from scjepa.tokens.neighborhoods import build_neighbor_table, check_coordinates
 from scjepa.tokens.vocabulary import check_names
@@ -38,7 +37,7 @@ N_NEIGHBORS = 10
 GRAPH = CONNECTIVITIES, DISTANCES = f"{_keys.SPATIAL}_connectivities", f"{_keys.SPATIAL}_distances"
 """``obsp`` keys of the graph, as methods are given it."""
 
-Data: TypeAlias = AnnData | str | PathLike | Mapping[str, Any] | Sequence[Any]
+Data: TypeAlias = AnnData | str | PathLike | Mapping[str, object] | Sequence[object]
 """AnnData or the path of an h5ad file; several of them in a list, or by name."""
 
 
@@ -58,7 +57,7 @@ def read_named(data: Data, alone: str = "data 1") -> dict[str, AnnData]:
         If there is none, a file is not there or is no h5ad file, or two have one name.
     """
     if isinstance(data, AnnData):
-        given: dict[str, Any] = {alone: data}
+        given: dict[str, object] = {alone: data}
     elif isinstance(data, Mapping):
         given = {str(name): one for name, one in data.items()}
     else:
@@ -73,14 +72,13 @@ def read_named(data: Data, alone: str = "data 1") -> dict[str, AnnData]:
     return {name: _read(name, one) for name, one in given.items()}
 
 
-def _name_of(one: Any, position: int) -> str:
+def _name_of(one: object, position: int) -> str:
     if isinstance(one, str | PathLike):
-        stem = Path(one).stem
-        return (DESCRIBED[stem].short if stem in DESCRIBED else "") or stem
+        return Path(one).stem
     return f"data {position + 1}"
 
 
-def _read(name: str, one: Any) -> AnnData:
+def _read(name: str, one: object) -> AnnData:
     if not isinstance(one, str | PathLike):
         require_anndata(one, name)
         return one
@@ -229,7 +227,7 @@ def _places_of(adata: AnnData, key: str, more: str) -> np.ndarray:
     return given if np.issubdtype(given.dtype, np.number) else numbers
 
 
-def note_graph(adata: AnnData, params: Mapping[str, Any]) -> None:
+def note_graph(adata: AnnData, params: Mapping[str, object]) -> None:
     """Note where the graph is, and how it was made, as squidpy does; nothing else stays in ``uns``."""
     told = {"coord_type": "generic", **{k: v for k, v in params.items() if isinstance(v, str | int | float)}}
     adata.uns.clear()
@@ -261,14 +259,14 @@ def digest(prepared: AnnData) -> str:
     """Return a checksum of everything in ``prepared``."""
     found = hashlib.sha256()
 
-    def add(value: Any) -> None:
+    def add(value: object) -> None:
         if isinstance(value, np.ndarray):
             # NumPy's text arrays are hashed as bytes, arrays of objects by what they print.
             array = value.astype(str) if value.dtype == object else value
             found.update(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
         elif sparse.issparse(value):
-            for part in (value.data, value.indices, value.indptr):
-                add(part)
+            for part in ("data", "indices", "indptr"):
+                add(getattr(value, part))
         else:
             found.update(repr(value).encode())
 
@@ -294,7 +292,7 @@ def with_counts(prepared: AnnData) -> tuple[AnnData, np.ndarray]:
     return (prepared if has.all() else prepared[has].copy()), has
 
 
-def restore(output: dict[str, Any], has: np.ndarray) -> dict[str, Any]:
+def restore(output: Parts, has: np.ndarray) -> Parts:
     """Put cells without counts back in their places: zeros, as ST-JEPA gives them, and a cluster of their own."""
     if has.all():
         return output

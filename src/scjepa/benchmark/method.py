@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,10 @@ TUTORIAL, SAME_GRAPH, OWN = "tutorial", "same graph", "own"
 PARTS = ("embedding", "clusters", "cell_embedding")
 """What a method may give, an array for all cells each."""
 
-Function = Callable[..., Any]
+Function: TypeAlias = Callable[..., Any]
+Arguments: TypeAlias = Mapping[str, Any]
+Parts: TypeAlias = dict[str, Any]
+"""What a method's function gives: ``embedding``, ``clusters``, ``cell_embedding`` and ``info``."""
 
 UNKNOWN = "unknown"
 """Code of a function that rests on something that cannot be compared, such as a fitted model: it is run each time."""
@@ -87,7 +90,7 @@ class Method:
     settings: tuple[str, ...] = (SAME_GRAPH,)
     options: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Arguments = field(default_factory=dict)
     obs_options: tuple[str, ...] = ()
     obsm_options: tuple[str, ...] = ()
     seeded: bool = True
@@ -103,8 +106,20 @@ class Method:
         return not isinstance(self.run, Path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a method took, or why it failed; suites add what it gave. See :class:`MethodResult`."""
+
+    seconds: float = float("nan")
+    cpu_seconds: float = float("nan")
+    peak_gib: float = float("nan")
+    versions: Mapping[str, str] = field(default_factory=dict)
+    info: Arguments = field(default_factory=dict)
+    error: str | None = None
+
+
 @dataclass(frozen=True)
-class MethodResult:
+class MethodResult(Output):
     """The outcome of one method on one data set: an embedding, clusters, both, or the reason why there is neither.
 
     Attributes
@@ -144,12 +159,6 @@ class MethodResult:
     embedding: np.ndarray | None = None
     clusters: np.ndarray | None = None
     cell_embedding: np.ndarray | None = None
-    seconds: float = float("nan")
-    cpu_seconds: float = float("nan")
-    peak_gib: float = float("nan")
-    versions: Mapping[str, str] = field(default_factory=dict)
-    info: Mapping[str, Any] = field(default_factory=dict)
-    error: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -186,7 +195,9 @@ def peers_of(suite: str) -> dict[str, Method]:
     return found
 
 
-def register(name: str, run: Function | Path | str | None = None, *, suite: str = "sections", **about: Any) -> Any:
+def register(
+    name: str, run: Function | Path | str | None = None, *, suite: str = "sections", **about: Any
+) -> Method | Function:
     """Add a method to those that comparisons know by name, for as long as the session lasts; a decorator as well.
 
     Parameters
@@ -264,7 +275,7 @@ def of_function(function: Function, wrap: bool = True) -> Method:
     options = [name for name, one in list(parameters.items())[1:] if one.kind in kinds and name not in _GIVEN]
     passed = (*wanted, *options)
 
-    def run(adata: AnnData, **arguments: Any) -> Any:
+    def run(adata: AnnData, **arguments: object) -> object:
         cells = adata.obs_names  # as they are before the function, which may filter its copy
         found = function(adata, **{key: arguments[key] for key in passed if key in arguments})
         return part_of(found, cells) if wrap else found
@@ -277,7 +288,7 @@ def of_function(function: Function, wrap: bool = True) -> Method:
 # -- what a method gives -------------------------------------------------------------------------------------------
 
 
-def part_of(found: Any, cells: pd.Index) -> dict[str, Any]:
+def part_of(found: object, cells: pd.Index) -> Parts:
     """Return what a user's function gave: clusters, which have one dimension, an embedding, or a dict of several.
 
     Parameters
@@ -323,7 +334,7 @@ def _in_order(table: pd.DataFrame | pd.Series, cells: pd.Index) -> pd.DataFrame 
     return table.loc[cells]
 
 
-def _array_of(found: Any, n_cells: int) -> np.ndarray:
+def _array_of(found: object, n_cells: int) -> np.ndarray:
     is_several = isinstance(found, tuple) and len(found) != n_cells and any(np.ndim(part) for part in found)
     if not is_several and not isinstance(found, AnnData | Mapping):
         try:
@@ -336,7 +347,7 @@ def _array_of(found: Any, n_cells: int) -> np.ndarray:
     )
 
 
-def checked(output: Mapping[str, Any], n_cells: int) -> dict[str, np.ndarray | None]:
+def checked(output: Arguments, n_cells: int) -> dict[str, np.ndarray | None]:
     """Return embeddings and clusters in their final types.
 
     Raises
@@ -373,7 +384,7 @@ def _checked_clusters(clusters: np.ndarray, n_cells: int) -> np.ndarray:
     return clusters.astype(str)
 
 
-def checked_embedding(values: Any, n_cells: int) -> np.ndarray:
+def checked_embedding(values: object, n_cells: int) -> np.ndarray:
     """Return an embedding as float32; what cannot be one is a :class:`MethodError`."""
     if sparse.issparse(values) or (isinstance(values, np.ndarray) and values.shape == () and values.dtype == object):
         raise MethodError("The embedding is no array of numbers; a sparse matrix becomes one by .toarray().")
@@ -426,9 +437,9 @@ def code_of(function: Function) -> str:
     return hashlib.sha256("\n".join(words).encode(errors="backslashreplace")).hexdigest()[:8]
 
 
-def _words_of(value: Any, module: str, seen: set[Any]) -> Iterator[str]:
+def _words_of(value: object, module: str, seen: set[object]) -> Iterator[str]:
     """Yield words that are the same in every session as long as the value is."""
-    parts: Sequence[Any] = ()
+    parts: Sequence[object] = ()
     if isinstance(value, _PLAIN):
         yield repr(value)
     elif isinstance(value, functools.partial):
@@ -444,14 +455,19 @@ def _words_of(value: Any, module: str, seen: set[Any]) -> Iterator[str]:
         if value not in seen and value.__module__ != "builtins":
             seen.add(value)
             parts = (*_source_of(value), *_around(value, module))
-    elif getattr(sys.modules.get(str(getattr(value, "__module__", ""))), getattr(value, "__name__", ""), None) is value:
-        yield f"{value.__module__}.{value.__name__}"  # a compiled function
+    elif _is_found_by_name(value):  # a compiled function
+        yield f"{getattr(value, '__module__', None)}.{getattr(value, '__name__', None)}"
     elif isinstance(value, np.ufunc):
         yield value.__name__
     else:
         raise _UnknownError(type(value))
     for part in parts:
         yield from _words_of(part, module, seen)
+
+
+def _is_found_by_name(value: object) -> bool:
+    module = sys.modules.get(str(getattr(value, "__module__", "")))
+    return value is not None and getattr(module, getattr(value, "__name__", ""), None) is value
 
 
 def _source_of(function: Function) -> tuple[str, str]:
@@ -461,7 +477,7 @@ def _source_of(function: Function) -> tuple[str, str]:
     return inspect.getsource(function), hashlib.sha256(Path(str(file)).read_bytes()).hexdigest() if is_file else ""
 
 
-def _around(function: Function, module: str) -> list[Any]:
+def _around(function: Function, module: str) -> list[object]:
     """Return defaults and variables around a function; of a class and of another module the file says enough."""
     if function.__module__ != module or not inspect.isfunction(function):
         return []

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
 
 from scjepa._core import keys as _keys
-from scjepa.benchmark.method import Method, MethodError
+from scjepa.benchmark.method import Arguments, Method, MethodError, Parts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from scjepa.stjepa.config import STJEPAConfig
     from scjepa.stjepa.model import STJEPA
 
-Output = dict[str, Any]
-"""What a method gives: ``embedding``, ``clusters``, ``cell_embedding`` and ``info``."""
 
-
-def _model(adata: AnnData, seed: int, preset: Any, parts: Mapping[str, Any]) -> STJEPA:
+def _model(adata: AnnData, seed: int, preset: str | STJEPAConfig, parts: Arguments) -> STJEPA:
     from scjepa.stjepa.model import STJEPA
 
     panel = _keys.PANEL if _keys.PANEL in adata.varm else None
@@ -29,7 +27,7 @@ def _model(adata: AnnData, seed: int, preset: Any, parts: Mapping[str, Any]) -> 
     return STJEPA(adata, preset, seed=seed, **parts)
 
 
-def _result(model: STJEPA, genes: Any) -> Output:
+def _result(model: STJEPA, genes: Sequence[str] | None) -> Parts:
     """Return the embeddings of both scales, from some of the genes or from all, and let go of the data."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
@@ -47,11 +45,11 @@ def stjepa(
     *,
     seed: int,
     n_niches: int | None = None,
-    preset: Any = "base",
+    preset: str | STJEPAConfig = "base",
     accelerator: str = "auto",
-    genes: Any = None,
-    **parts: Any,
-) -> Output:
+    genes: Sequence[str] | None = None,
+    **parts: Arguments,
+) -> Parts:
     """Train ST-JEPA on the data and embed its neighborhoods; ``parts`` change the preset."""
     model = _model(adata, seed, preset, parts)
     model.train(accelerator=accelerator, progress_bar=False)
@@ -59,8 +57,14 @@ def stjepa(
 
 
 def untrained(
-    adata: AnnData, *, seed: int, n_niches: int | None = None, preset: Any = "base", genes: Any = None, **parts: Any
-) -> Output:
+    adata: AnnData,
+    *,
+    seed: int,
+    n_niches: int | None = None,
+    preset: str | STJEPAConfig = "base",
+    genes: Sequence[str] | None = None,
+    **parts: Arguments,
+) -> Parts:
     """Embed neighborhoods with the encoder's initial weights."""
     return _result(_model(adata, seed, preset, parts), genes)
 
@@ -70,11 +74,11 @@ def pooled_input(
     *,
     seed: int,
     n_niches: int | None = None,
-    preset: Any = "base",
-    genes: Any = None,
-    encoder: Mapping[str, Any] | None = None,
-    **parts: Any,
-) -> Output:
+    preset: str | STJEPAConfig = "base",
+    genes: Sequence[str] | None = None,
+    encoder: Arguments | None = None,
+    **parts: Arguments,
+) -> Parts:
     """Average what the untrained encoder is given: gene ⊙ log1p(count), without rank, segment and transformer."""
     product = {"value": "bound", "value_scale": "log1p", "rank": "none", "segment": "none", "n_layers": 1}
     model = _model(adata, seed, preset, {**parts, "encoder": {**(encoder or {}), **product}})
@@ -87,7 +91,7 @@ def _passing_on() -> nn.Module:
     from torch import nn
 
     class PassingOn(nn.Module):
-        def forward(self, tokens: Tensor, packing: Any) -> Tensor:
+        def forward(self, tokens: Tensor, packing: object) -> Tensor:
             return tokens
 
     return PassingOn()
@@ -100,7 +104,7 @@ def precomputed(
     n_niches: int | None = None,
     obsm_key: str | None = None,
     obs_key: str | None = None,
-) -> Output:
+) -> Parts:
     """Take an embedding of ``obsm``, clusters of ``obs``, or both."""
     if obsm_key is None and obs_key is None:
         raise MethodError("Name what was computed: options={'obsm_key': ...} or {'obs_key': ...}.")
@@ -111,7 +115,7 @@ def precomputed(
     }
 
 
-_OURS = {"options": ("preset", "tokens", "encoder", "genes"), "packages": ("scjepa", "torch")}
+_OURS: Parts = {"options": ("preset", "tokens", "encoder", "genes"), "packages": ("scjepa", "torch")}
 
 STJEPA_METHODS: Mapping[str, Method] = {
     "stjepa": Method(

@@ -7,12 +7,11 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from anndata import AnnData
 
@@ -20,7 +19,16 @@ from scjepa._core import keys as _keys
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa.benchmark.inputs import prepare, restore, with_counts
-from scjepa.benchmark.method import REGISTRY, Method, MethodError, MethodResult, checked, one_line
+from scjepa.benchmark.method import (
+    REGISTRY,
+    Arguments,
+    Method,
+    MethodError,
+    MethodResult,
+    Parts,
+    checked,
+    one_line,
+)
 from scjepa.benchmark.process import find_python, run_in_process
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -28,11 +36,10 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass
 class Took:
-    """Time of a method, in seconds, and the peak memory of this process, in GiB."""
+    """Time of a method, in seconds."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
-    peak_gib: float = float("nan")
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -67,7 +74,7 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def check_options(name: str, method: Method, options: Mapping[str, Any], more: tuple[str, ...] = ()) -> None:
+def check_options(name: str, method: Method, options: Arguments, more: tuple[str, ...] = ()) -> None:
     """Refuse options that a method does not have.
 
     Raises
@@ -80,7 +87,7 @@ def check_options(name: str, method: Method, options: Mapping[str, Any], more: t
             raise ValueError(unknown_name(f"option of {name!r}", option, (*method.options, *more)))
 
 
-def missing_option(method: Method, options: Mapping[str, Any]) -> str | None:
+def missing_option(method: Method, options: Arguments) -> str | None:
     """Return the first option that a method needs and was not given."""
     return next((option for option in method.required if options.get(option) is None), None)
 
@@ -92,7 +99,7 @@ def run_method(
     seed: int = 0,
     settings: str | None = None,
     n_niches: int | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Arguments | None = None,
     python: str | os.PathLike[str] | None = None,
     timeout: float | None = None,
     layer: str | None = None,
@@ -176,7 +183,7 @@ def outcome(
     method: Method,
     result: MethodResult,
     prepared: AnnData,
-    arguments: Mapping[str, Any],
+    arguments: Arguments,
     python: str | os.PathLike[str] | None = None,
     timeout: float | None = None,
 ) -> MethodResult:
@@ -204,7 +211,7 @@ def outcome(
         return replace(result, error=f"{type(error).__name__}: {one_line(error)}")
 
 
-def _in_session(method: Method, prepared: AnnData, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _in_session(method: Method, prepared: AnnData, arguments: Arguments) -> Parts:
     took = Took()
     reset_peak()
     with took.counting():
@@ -216,10 +223,10 @@ def _in_session(method: Method, prepared: AnnData, arguments: Mapping[str, Any])
 def _in_process(
     method: Method,
     prepared: AnnData,
-    arguments: Mapping[str, Any],
+    arguments: Arguments,
     python: str | os.PathLike[str] | None,
     timeout: float | None,
-) -> dict[str, Any]:
+) -> Parts:
     given, has = with_counts(prepared)
     given.obs_names = [f"cell{i}" for i in range(given.n_obs)]  # the user's may repeat, and no method needs them
     output = run_in_process(Path(str(method.run)), given, arguments, python=find_python(python), timeout=timeout)

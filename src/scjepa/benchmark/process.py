@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from anndata import AnnData
 
 from scjepa._core.plain import plain
-from scjepa.benchmark.method import PARTS, MethodError
+from scjepa.benchmark.method import PARTS, Arguments, MethodError, Parts
 
 PYTHON_VARIABLE = "SCJEPA_PEERS_PYTHON"
 """Environment variable that names the interpreter of the peers' environment."""
@@ -39,11 +37,11 @@ def find_python(python: str | os.PathLike[str] | None = None) -> str:
 def run_in_process(
     adapter: str | Path,
     adata: AnnData,
-    arguments: Mapping[str, Any],
+    arguments: Arguments,
     *,
     python: str,
     timeout: float | None = None,
-) -> dict[str, Any]:
+) -> Parts:
     """Run an adapter's ``run(adata, **arguments)`` under another interpreter.
 
     Parameters
@@ -81,7 +79,7 @@ def run_in_process(
             raise MethodError(f"The method ended without writing a result. {_last_line(errors)}".strip())
         try:
             with np.load(output, allow_pickle=False) as arrays:
-                found: dict[str, Any] = {key: arrays[key] for key in PARTS if key in arrays}
+                found: Parts = {key: arrays[key] for key in PARTS if key in arrays}
                 return {**found, **json.loads(str(arrays["about"]))}
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise MethodError(f"The method's result cannot be read: {error}") from error

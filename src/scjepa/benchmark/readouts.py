@@ -9,14 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import expression_of
-from scjepa._core.options import unknown_name
+from scjepa._core.arrays import varied_embedding
+from scjepa._core.keys import EXPRESSION
+from scjepa._core.options import AUTO, unknown_name
 from scjepa.benchmark.controls import harmony
 from scjepa.benchmark.method import MethodResult
 from scjepa.benchmark.suites.tissue import Task
-from scjepa.metrics._checks import varied_embedding
-from scjepa.tl import NicheReadout, aggregate_neighbors, readout
-from scjepa.tl._moments import AUTO, EXPRESSION
+from scjepa.tl import NicheReadout, aggregate, standardize
 
 Tell = Callable[[str], Any]
 """Is told, in words, what a read-out chose from the data."""
@@ -46,7 +45,11 @@ def _plain(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray
 
 def _components(align: str) -> Readout:
     def components(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
-        return None if result.embedding is None else readout(result.embedding, task.sections, n_comps=30, align=align)
+        return (
+            None
+            if result.embedding is None
+            else standardize(result.embedding, groups=task.sections, n_comps=30, align=align)
+        )
 
     return components
 
@@ -55,8 +58,8 @@ def _hops(align: str) -> Readout:
     def hops(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
         if result.cell_embedding is None:
             return None
-        cells = readout(result.cell_embedding, task.sections, n_comps=20, align=align)
-        return aggregate_neighbors(cells, task.adata.obsp[f"{_keys.SPATIAL}_connectivities"], n_hops=3)
+        cells = standardize(result.cell_embedding, groups=task.sections, n_comps=20, align=align)
+        return aggregate(cells, connectivities=task.adata.obsp[f"{_keys.SPATIAL}_connectivities"], n_hops=3)
 
     return hops
 
@@ -67,7 +70,7 @@ def _niche(expression: bool, align: str) -> Readout:
     def niche(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
         if result.cell_embedding is None:
             return None
-        sources = {EXPRESSION: expression_of(task.narrow, None)} if expression else {}
+        sources = {EXPRESSION: task.narrow} if expression else {}
         found = NicheReadout(align=align)
         graph = task.adata.obsp[f"{_keys.SPATIAL}_connectivities"]
         values = found.fit_transform({**sources, CELLS: result.cell_embedding}, graph, task.sections)

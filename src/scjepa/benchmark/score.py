@@ -6,19 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
 from scjepa._core import keys as _keys
+from scjepa._core.arrays import varied_embedding
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa._core.plain import take_plain
 from scjepa.benchmark.method import OWN, MethodResult, one_line
 from scjepa.benchmark.readouts import READOUTS, check_readouts
 from scjepa.benchmark.store import Scored
 from scjepa.benchmark.suites.tissue import Task
 from scjepa.metrics import ari, ilisi, label_transfer, mmd, niche_continuity, nmi
-from scjepa.metrics._checks import varied_embedding
-from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph, Partition
 
 ALL = "all"
 """Group of all cells of a task."""
@@ -134,7 +133,9 @@ def _tell_unlabelled(scored: Scored, task: Task, name: str) -> None:
             scored.add(name, "nmi", float("nan"), reason=reason, group=group, n_cells=0)
 
 
-def _score_partition(scored: Scored, task: Task, name: str, clusters: Any, matched: bool, **of: Any) -> None:
+def _score_partition(
+    scored: Scored, task: Task, name: str, clusters: np.ndarray, matched: bool, **of: float | None
+) -> None:
     """Add agreement with the labels, for each technology by itself and for all cells."""
     clusters = np.asarray(clusters)
     suffix = "_matched" if matched else ""
@@ -155,7 +156,7 @@ def _score_partition(scored: Scored, task: Task, name: str, clusters: Any, match
     scored.add(name, f"n_clusters{suffix}", n_clusters, group=largest, n_cells=len(clusters), **of)
 
 
-def _score_continuity(scored: Scored, task: Task, name: str, clusters: Any) -> None:
+def _score_continuity(scored: Scored, task: Task, name: str, clusters: np.ndarray) -> None:
     clusters = np.asarray(clusters)
     for group, cells in groups_of(task):
         try:

@@ -77,12 +77,12 @@ class Scored:
         What read-outs chose from the data, in words, by read-out.
     """
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, object]] = field(default_factory=list)
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
     clusters: dict[str, np.ndarray] = field(default_factory=dict)
     chosen: dict[str, str] = field(default_factory=dict)
 
-    def add(self, readout: str, metric: str, value: float, **more: Any) -> None:
+    def add(self, readout: str, metric: str, value: float, **more: object) -> None:
         """Add a row."""
         self.rows.append({"readout": readout, "metric": metric, "value": value, **more})
 
@@ -133,7 +133,7 @@ class Run:
 
     key: RunKey
     about: dict[str, Any]
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, object]]
     arrays: dict[str, np.ndarray]
 
 
@@ -163,7 +163,7 @@ class Store:
             _check_ours(self.folder, self._runs)
             _about(self.folder)
 
-    def claim(self, how: Mapping[str, Any], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
+    def claim(self, how: Mapping[str, object], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
         """Note how results are made, or check that what is in the folder was made in the same way.
 
         Parameters
@@ -182,7 +182,7 @@ class Store:
         with self.alone():  # what another process notes between reading and writing would be lost
             self._claim(how, tasks, levels)
 
-    def _claim(self, how: Mapping[str, Any], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
+    def _claim(self, how: Mapping[str, object], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
         this = json.loads(json.dumps(plain({"how": how, "tasks": tasks}, arrays=True)))
         before = {} if self.folder is None else _about(self.folder)
         if before:
@@ -319,7 +319,7 @@ def _about(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _check_about(found: Any) -> None:
+def _check_about(found: object) -> None:
     if not isinstance(found, dict):
         raise TypeError(f"it holds a {type(found).__name__}, not options and data")
     for name in ("how", "tasks"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 import pandas as pd
 
@@ -15,24 +15,25 @@ from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa._core.warn import warn
 from scjepa.benchmark.files import source_digest, write_figures, write_texts
-from scjepa.benchmark.method import Function, Method, MethodError, groups_of, one_line
+from scjepa.benchmark.method import Arguments, Function, Method, MethodError, Output, Parts, groups_of, one_line
 from scjepa.benchmark.outcome import check_options
 from scjepa.benchmark.store import Run, RunKey, Scored, Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Methods: TypeAlias = str | Sequence[str] | Mapping[str, Any]
+Methods: TypeAlias = str | Sequence[str] | Arguments
 """A name, several, or a mapping from names to one's own function, or to options of a method of that name."""
 
-Options: TypeAlias = Mapping[str, Any]
-"""Options of a method by name."""
+Options: TypeAlias = Mapping[str, Arguments]
+"""Options of methods by name."""
 
 Say: TypeAlias = Callable[[str], None]
 """Is told, in words, what a comparison does."""
 
 TaskT = TypeVar("TaskT")
 EntryT = TypeVar("EntryT", bound="Entry")
+EntryT_contra = TypeVar("EntryT_contra", bound="Entry", contravariant=True)
 OutputT = TypeVar("OutputT", bound="Output")
 
 
@@ -61,28 +62,11 @@ class Entry:
     method: Method
     settings: str
     configuration: str = "-"
-    options: Options = field(default_factory=dict)
+    options: Arguments = field(default_factory=dict)
     code: str = ""
 
 
-class Output(Protocol):
-    """What a suite's ``run`` returns: whatever its ``score`` reads, and what the method took."""
-
-    @property
-    def seconds(self) -> float: ...  # noqa: D102
-    @property
-    def cpu_seconds(self) -> float: ...  # noqa: D102
-    @property
-    def peak_gib(self) -> float: ...  # noqa: D102
-    @property
-    def versions(self) -> Mapping[str, str]: ...  # noqa: D102
-    @property
-    def info(self) -> Mapping[str, Any]: ...  # noqa: D102
-    @property
-    def error(self) -> str | None: ...  # noqa: D102
-
-
-class Suite(Protocol[TaskT, EntryT, OutputT]):
+class Suite(Protocol[TaskT, EntryT_contra, OutputT]):
     """What a comparison needs to know of a kind of data: implement this for another kind, and hand it to a Study.
 
     Attributes
@@ -96,19 +80,19 @@ class Suite(Protocol[TaskT, EntryT, OutputT]):
     def tasks(self) -> Sequence[TaskT]:
         """Return what methods are asked to do."""
 
-    def plans(self, task: TaskT, entry: EntryT, first: bool) -> bool:
+    def plans(self, task: TaskT, entry: EntryT_contra, first: bool) -> bool:
         """Return whether a method is run on a task, with its first seed or with a further one."""
 
-    def key(self, task: TaskT, entry: EntryT, seed: int) -> RunKey:
+    def key(self, task: TaskT, entry: EntryT_contra, seed: int) -> RunKey:
         """Return what a run is called in tables, and by which it is found again."""
 
-    def code(self, task: TaskT, entry: EntryT) -> str:
+    def code(self, task: TaskT, entry: EntryT_contra) -> str:
         """Return a checksum of what a result rests on beside its key; ``""``: nothing that can change."""
 
-    def run(self, task: TaskT, entry: EntryT, seed: int) -> OutputT:
+    def run(self, task: TaskT, entry: EntryT_contra, seed: int) -> OutputT:
         """Run a method on a task; a failure is the output's ``error``, or raised."""
 
-    def score(self, task: TaskT, entry: EntryT, output: OutputT) -> Scored:
+    def score(self, task: TaskT, entry: EntryT_contra, output: OutputT) -> Scored:
         """Score what a method gave: tidy rows, and the arrays that figures are drawn from."""
 
 
@@ -198,8 +182,9 @@ class Study(Generic[TaskT, EntryT, OutputT]):
             "info": {**(output.info if output else {}), **chosen},
             "code": self.suite.code(task, entry),
         }
-        rows = scored.rows if reason is None else [{"reason": reason}]
-        return Run(self.suite.key(task, entry, seed), about, rows, {} if reason else scored.arrays)
+        if reason is not None:
+            scored = Scored([{"reason": reason}])
+        return Run(self.suite.key(task, entry, seed), about, scored.rows, scored.arrays)
 
 
 def seeds_of(seeds: int | Sequence[int]) -> list[int]:
@@ -227,8 +212,8 @@ def seeds_of(seeds: int | Sequence[int]) -> list[int]:
 
 
 def choose(
-    methods: Methods, known: Mapping[str, Method], options: Mapping[str, Options] | None, more: tuple[str, ...] = ()
-) -> list[tuple[str, Function | dict[str, Any]]]:
+    methods: Methods, known: Mapping[str, Method], options: Options | None, more: tuple[str, ...] = ()
+) -> list[tuple[str, Function | Parts]]:
     """Return the names of the methods that take part, each with one's own function or with its options, checked.
 
     Parameters
@@ -253,7 +238,7 @@ def choose(
     for name in given:
         if name not in known:
             raise ValueError(unknown_name("method", name, known))
-    found: list[tuple[str, Function | dict[str, Any]]] = []
+    found: list[tuple[str, Function | Parts]] = []
     for name, what in (methods if isinstance(methods, Mapping) else dict.fromkeys(names_of(methods, known))).items():
         if callable(what):
             if name in known or name in groups_of(known):
@@ -273,7 +258,7 @@ def choose(
     return found
 
 
-def names_of(methods: Any, known: Mapping[str, Method]) -> list[str]:
+def names_of(methods: object, known: Mapping[str, Method]) -> list[str]:
     """Return names of methods, groups taken apart, each once.
 
     Raises
@@ -298,16 +283,16 @@ def names_of(methods: Any, known: Mapping[str, Method]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _unnamed(method: Any) -> str:
+def _unnamed(method: object) -> str:
     if callable(method):
         name = getattr(method, "__name__", type(method).__name__)
         return f"methods has the function {name} without a name in tables; give it one: methods={{'mine': {name}}}."
     return f"methods has {method!r}, a {type(method).__name__}; give names of methods, or a mapping from names."
 
 
-def _nested(options: Options) -> dict[str, Any]:
+def _nested(options: Arguments) -> Parts:
     """Return options in which ``"training.max_steps"`` has become ``{"training": {"max_steps": ...}}``."""
-    nested: dict[str, Any] = {}
+    nested: Parts = {}
     for name, value in options.items():
         *parts, last = name.split(".")
         place = nested
@@ -317,7 +302,7 @@ def _nested(options: Options) -> dict[str, Any]:
     return nested
 
 
-def word(value: Any) -> str:
+def word(value: object) -> str:
     """Return the value of an option as tables have it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -12,7 +12,7 @@ import pandas as pd
 from scjepa._core.anndata import refuse_adata
 from scjepa.benchmark.store import TOOK
 from scjepa.metrics import clustering_scores
-from scjepa.tl import readout
+from scjepa.tl import standardize
 
 RUN = ["data", "task", "method", "settings", "configuration"]
 """What a run is of, beside its seed."""
@@ -172,7 +172,7 @@ def score_table(
     refuse_adata(labels, "labels")
     rows = {}
     for name, embedding in embeddings.items():
-        shown = embedding if sections is None else readout(embedding, sections)
+        shown = embedding if sections is None else standardize(embedding, groups=sections)
         scores = clustering_scores(shown, labels, seeds=seeds, **options)
         means = scores.groupby("matched")[["nmi", "ari"]].mean()
         rows[name] = {

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    **dict.fromkeys(("CellJEPA",), "scjepa.celljepa.model"),
-    **dict.fromkeys(("CellBatch",), "scjepa.celljepa.batch"),
-    **dict.fromkeys(("CellSource",), "scjepa.celljepa.source"),
-    **dict.fromkeys(
-        (
-            "CELL_PRESETS",
-            "CellEncoderConfig",
-            "CellJEPAConfig",
-            "CellMaskingConfig",
-            "CellObjectiveConfig",
-            "CellTokenConfig",
-            "CellTrainConfig",
-            "FinetuneConfig",
-            "PerturbationConfig",
-        ),
-        "scjepa.celljepa.config",
-    ),
-    **dict.fromkeys(("CONTRASTS",), "scjepa.celljepa.contrast"),
-    **dict.fromkeys(("CellEncoder",), "scjepa.celljepa.encoder"),
-    **dict.fromkeys(("build_expression_table",), "scjepa.celljepa.expression"),
-    **dict.fromkeys(("generate", "with_unknown"), "scjepa.celljepa.generation"),
-    **dict.fromkeys(("hide",), "scjepa.celljepa.masking"),
-    **dict.fromkeys(("CELL_POOLING", "CellJEPAModule"), "scjepa.celljepa.module"),
-    **dict.fromkeys(("ModuleObjective", "GeneModuleJEPAModule", "hide_modules"), "scjepa.celljepa.module_encoder"),
-    **dict.fromkeys(("CellObjective",), "scjepa.celljepa.objective"),
-    **dict.fromkeys(("PerturbationJEPAModule", "PerturbedBatch"), "scjepa.celljepa.perturb.module"),
-    **dict.fromkeys(("CellTrainingPlan", "hold_out_cells"), "scjepa.celljepa.training"),
-}
-"""Public names and the modules that hold them; each is loaded on first use."""
+from scjepa._core.lazy import lazy
+
+if TYPE_CHECKING:
+    from scjepa.celljepa.batch import CellBatch
+    from scjepa.celljepa.config import (
+        CELL_PRESETS,
+        CellEncoderConfig,
+        CellJEPAConfig,
+        CellMaskingConfig,
+        CellObjectiveConfig,
+        CellTokenConfig,
+        CellTrainConfig,
+        FinetuneConfig,
+        PerturbationConfig,
+    )
+    from scjepa.celljepa.encoder import CellEncoder
+    from scjepa.celljepa.expression import build_expression_table
+    from scjepa.celljepa.generation import generate, with_unknown
+    from scjepa.celljepa.losses import CONTRASTS
+    from scjepa.celljepa.model import CellJEPA
+    from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
+    from scjepa.celljepa.module_encoder import GeneModuleJEPAModule, ModuleObjective, hide_modules
+    from scjepa.celljepa.objective import CellObjective, hide
+    from scjepa.celljepa.perturb.module import PerturbationJEPAModule, PerturbedBatch
+    from scjepa.celljepa.source import CellSource
+    from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 
 __all__ = [
     "CELL_POOLING",
@@ -67,38 +62,31 @@ __all__ = [
     "with_unknown",
 ]
 
-if TYPE_CHECKING:
-    from scjepa.celljepa.batch import CellBatch
-    from scjepa.celljepa.config import (
-        CELL_PRESETS,
-        CellEncoderConfig,
-        CellJEPAConfig,
-        CellMaskingConfig,
-        CellObjectiveConfig,
-        CellTokenConfig,
-        CellTrainConfig,
-        FinetuneConfig,
-        PerturbationConfig,
-    )
-    from scjepa.celljepa.contrast import CONTRASTS
-    from scjepa.celljepa.encoder import CellEncoder
-    from scjepa.celljepa.expression import build_expression_table
-    from scjepa.celljepa.generation import generate, with_unknown
-    from scjepa.celljepa.masking import hide
-    from scjepa.celljepa.model import CellJEPA
-    from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
-    from scjepa.celljepa.module_encoder import GeneModuleJEPAModule, ModuleObjective, hide_modules
-    from scjepa.celljepa.objective import CellObjective
-    from scjepa.celljepa.perturb.module import PerturbationJEPAModule, PerturbedBatch
-    from scjepa.celljepa.source import CellSource
-    from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "batch": ("CellBatch",),
+        "config": (
+            "CELL_PRESETS",
+            "CellEncoderConfig",
+            "CellJEPAConfig",
+            "CellMaskingConfig",
+            "CellObjectiveConfig",
+            "CellTokenConfig",
+            "CellTrainConfig",
+            "FinetuneConfig",
+            "PerturbationConfig",
+        ),
+        "encoder": ("CellEncoder",),
+        "expression": ("build_expression_table",),
+        "generation": ("generate", "with_unknown"),
+        "losses": ("CONTRASTS",),
+        "model": ("CellJEPA",),
+        "module": ("CELL_POOLING", "CellJEPAModule"),
+        "module_encoder": ("GeneModuleJEPAModule", "ModuleObjective", "hide_modules"),
+        "objective": ("CellObjective", "hide"),
+        "perturb.module": ("PerturbationJEPAModule", "PerturbedBatch"),
+        "source": ("CellSource",),
+        "training": ("CellTrainingPlan", "hold_out_cells"),
+    },
+)

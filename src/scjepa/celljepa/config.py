@@ -5,19 +5,16 @@ The same style, and the same overriding, as :mod:`scjepa.stjepa.config`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from scjepa._core.checks import one_of, positive, within
-from scjepa._core.idle import IDLE_OF_CELLS, warn_of_idle
-from scjepa._core.options import override, unknown_name
-from scjepa._core.plain import take_plain
+from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, above, between, one_of, within
+from scjepa._core.options import Config, Idle, Registry, option, resolve_preset
+from scjepa.nn.config import TransformerConfig
 from scjepa.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
-class CellTokenConfig:
+class CellTokenConfig(Config):
     """How a cell's counts become tokens.
 
     Parameters
@@ -37,25 +34,15 @@ class CellTokenConfig:
         ``"modules"``).
     """
 
-    n_tokens: int = 600
-    n_bins: int = 51
-    kept: str = "top"
-    unit: str = "gene"
-    n_embedded: int | None = None
-
-    def __post_init__(self) -> None:
-        take_plain(self)
-        positive(self, "n_tokens")
-        if self.n_embedded is not None:
-            positive(self, "n_embedded")
-        one_of(self, "unit", ("gene", "module"))
-        one_of(self, "kept", ("top", "spread"))
-        if not 2 <= self.n_bins <= 2**16:
-            raise ValueError(f"CellTokenConfig.n_bins must lie in [2, 65536], found {self.n_bins!r}.")
+    n_tokens: int = option(600, POSITIVE)
+    n_bins: int = option(51, within(2, 2**16))
+    kept: str = option("top", one_of("top", "spread"))
+    unit: str = option("gene", one_of("gene", "module"))
+    n_embedded: int | None = option(None, POSITIVE)
 
 
 @dataclass(frozen=True)
-class CellEncoderConfig:
+class CellEncoderConfig(TransformerConfig):
     """The token embedding and the transformer.
 
     Parameters
@@ -79,30 +66,13 @@ class CellEncoderConfig:
         Attention back-end, a name in :data:`scjepa.nn.ATTENTION_BACKENDS`, or ``"auto"``.
     """
 
-    width: int = 128
-    n_layers: int = 4
-    n_heads: int = 4
-    mlp_ratio: float = 4.0
-    dropout: float = 0.0
+    n_layers: int = option(4, POSITIVE)
     value: str = "mlp"
-    gene_std: float = 1.0
-    cls: str = "learned"
-    attention: str = "auto"
-
-    def __post_init__(self) -> None:
-        take_plain(self)
-        positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std")
-        within(self, 0.0, 1.0, "dropout")
-        one_of(self, "cls", ("learned", "mean"))
-        if self.width % self.n_heads:
-            raise ValueError(
-                f"CellEncoderConfig.width ({self.width}) must be a multiple of n_heads ({self.n_heads}); "
-                f"try n_heads={max(h for h in range(1, self.n_heads) if self.width % h == 0)}."
-            )
+    cls: str = option("learned", one_of("learned", "mean"))
 
 
 @dataclass(frozen=True)
-class CellMaskingConfig:
+class CellMaskingConfig(Config):
     """Which values are hidden (Section 2.2.2).
 
     Parameters
@@ -115,9 +85,9 @@ class CellMaskingConfig:
     ratio: float | tuple[float, ...] = 0.15
 
     def __post_init__(self) -> None:
-        take_plain(self)
-        if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
-            raise ValueError(f"CellMaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
+        super().__post_init__()
+        for ratio in self.ratios or (0,):
+            between(0, 1)("CellMaskingConfig.ratio", ratio)
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -139,8 +109,22 @@ _GENE_OPTIONS = ("jepa_distance", "predictor", "target_view")
 """How the JEPA term of genes is computed; that of modules has one way."""
 
 
+def _no_jepa(own: CellObjectiveConfig, config: CellJEPAConfig) -> bool:
+    return config.tokens.unit == "gene" and own.jepa_weight == 0
+
+
+_OF_JEPA: Idle = ("{part}.jepa_weight is 0", _no_jepa)
+_OF_CONTRAST: Idle = ("{part}.contrast_weight is 0", lambda own, config: own.contrast_weight == 0)
+
+
+def _of_contrast(names: tuple[str, ...]) -> Idle:
+    """Return when an option of some forms of the contrast does nothing."""
+    reason = f"{{part}} has no contrast of the form {' or '.join(map(repr, names))}"
+    return reason, lambda own, config: own.contrast_weight == 0 or own.contrast not in names
+
+
 @dataclass(frozen=True)
-class CellObjectiveConfig:
+class CellObjectiveConfig(Config):
     """What is predicted, and what it weighs (the prompts are the baseline's, Appendix C).
 
     Parameters
@@ -183,39 +167,29 @@ class CellObjectiveConfig:
     self_pairs
         Whether a cell counts as a pair with itself.
     variance_weight, covariance_weight
-        Guards against collapse on the students' ``<cls>`` (VICReg), as in :class:`~scjepa.ObjectiveConfig`. They guard
-        the JEPA term: where genes are tokens and ``jepa_weight`` is 0, they are not computed.
+        Guards against collapse on the students' ``<cls>`` (VICReg), as in :class:`~scjepa.stjepa.IJEPAConfig`. They
+        guard the JEPA term: where genes are tokens and ``jepa_weight`` is 0, they are not computed.
     """
 
-    reconstruction_weight: float = 1.0
-    jepa_weight: float = 1000.0
-    jepa_distance: str = "cosine"
-    predictor: str = "mlp"
-    module_weight: float = 0.0
-    target_view: str = "all"
-    target_norm: str = "none"
-    cell_reconstruction_weight: float = 0.0
-    cell_prompt_weight: float = 0.0
-    contrast_weight: float = 0.0
-    contrast: str = "supervised"
-    temperature: float = 0.1
-    similarity: float = 0.3
-    self_pairs: bool = False
-    variance_weight: float = 0.0
-    covariance_weight: float = 0.0
+    reconstruction_weight: float = option(1.0, NOT_NEGATIVE)
+    jepa_weight: float = option(1000.0, NOT_NEGATIVE)
+    jepa_distance: str = option("cosine", one_of("cosine", "squared"), idle=_OF_JEPA)
+    predictor: str = option("mlp", one_of("mlp", "none"), idle=_OF_JEPA)
+    module_weight: float = option(0.0, NOT_NEGATIVE)
+    target_view: str = option("all", one_of("all", "masked"), idle=_OF_JEPA)
+    target_norm: str = option("none", one_of("none", "batch"), idle=_OF_JEPA)
+    cell_reconstruction_weight: float = option(0.0, NOT_NEGATIVE)
+    cell_prompt_weight: float = option(0.0, NOT_NEGATIVE)
+    contrast_weight: float = option(0.0, NOT_NEGATIVE)
+    contrast: str = option("supervised", one_of("supervised", "original", "scgpt"), idle=_OF_CONTRAST)
+    temperature: float = option(0.1, POSITIVE, idle=_of_contrast(("supervised",)))
+    similarity: float = option(0.3, within(-1.0, 1.0), idle=_of_contrast(("original", "scgpt")))
+    self_pairs: bool = option(False, idle=_OF_CONTRAST)
+    variance_weight: float = option(0.0, NOT_NEGATIVE, idle=_OF_JEPA)
+    covariance_weight: float = option(0.0, NOT_NEGATIVE, idle=_OF_JEPA)
 
     def __post_init__(self) -> None:
-        take_plain(self)
-        one_of(self, "contrast", ("supervised", "original", "scgpt"))
-        one_of(self, "target_view", ("all", "masked"))
-        one_of(self, "target_norm", ("none", "batch"))
-        one_of(self, "jepa_distance", ("cosine", "squared"))
-        one_of(self, "predictor", ("mlp", "none"))
-        positive(self, "temperature")
-        within(self, -1.0, 1.0, "similarity")
-        for name in (*_CELL_WEIGHTS, "variance_weight", "covariance_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"CellObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
+        super().__post_init__()
         if not any(getattr(self, name) > 0 for name in _CELL_WEIGHTS):
             raise ValueError(f"CellObjectiveConfig needs a positive weight among {', '.join(_CELL_WEIGHTS)}.")
 
@@ -237,20 +211,18 @@ class CellTrainConfig(TrainConfig):
         ``"mixed"``, or ``"section"``: the cells of a batch have one ``batch_key``.
     """
 
-    batches: str = "mixed"
-    batch_size: int = 32
-    ema_start: float = 0.996
-    clip: float | None = 1.0
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    decay: float = 0.9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of(self, "optimizer", ("adamw", "adam"))
-        one_of(self, "schedule", ("cosine", "steps"))
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"CellTrainConfig.decay must lie in (0, 1], found {self.decay!r}.")
+    batches: str = option("mixed", one_of("section", "mixed"))
+    batch_size: int = option(32, POSITIVE)
+    final_learning_rate: float = option(
+        1e-6, NOT_NEGATIVE, idle=("{part}.schedule is 'steps'", lambda own, config: own.schedule == "steps")
+    )
+    ema_start: float = option(0.996, within(0.0, 1.0))
+    clip: float | None = option(1.0, POSITIVE)
+    optimizer: str = option("adamw", one_of("adamw", "adam"))
+    schedule: str = option("cosine", one_of("cosine", "steps"))
+    decay: float = option(
+        0.9, above(0, 1), idle=("{part}.schedule is not 'steps'", lambda own, config: own.schedule != "steps")
+    )
 
 
 _FINE_OBJECTIVE = CellObjectiveConfig(cell_reconstruction_weight=1.0, contrast_weight=1.0)
@@ -269,7 +241,7 @@ _FINE_TRAINING = CellTrainConfig(
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(Config):
     """What :meth:`scjepa.CellJEPA.finetune` does: GEP + GEPC + ECS + JEPA on labelled cells."""
 
     masking: CellMaskingConfig = CellMaskingConfig(ratio=0.4)
@@ -282,7 +254,7 @@ _PERTURBATION_TRAINING = replace(_FINE_TRAINING, max_epochs=15)
 
 
 @dataclass(frozen=True)
-class PerturbationConfig:
+class PerturbationConfig(Config):
     """What :meth:`scjepa.CellJEPA.train_perturbation` does: reconstruction + JEPA + ECS on conditions, without a mask.
 
     Parameters
@@ -302,13 +274,13 @@ class PerturbationConfig:
     """
 
     objective: CellObjectiveConfig = _PERTURBATION_OBJECTIVE
-    delta_weight: float = 1.0
+    delta_weight: float = option(1.0, NOT_NEGATIVE)
     from_control: bool = True
     training: CellTrainConfig = _PERTURBATION_TRAINING
-    n_tokens: int = 600
+    n_tokens: int = option(600, POSITIVE)
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         guards = ("variance_weight", "covariance_weight")
         for name in ("cell_reconstruction_weight", "cell_prompt_weight", "module_weight", *guards):
             if getattr(self.objective, name) > 0:
@@ -321,13 +293,10 @@ class PerturbationConfig:
             )
         if self.objective.reconstruction_weight <= 0:
             raise ValueError("PerturbationConfig.objective.reconstruction_weight must be positive.")
-        positive(self, "n_tokens")
-        if self.delta_weight < 0:
-            raise ValueError(f"PerturbationConfig.delta_weight must not be negative, found {self.delta_weight!r}.")
 
 
 @dataclass(frozen=True)
-class CellJEPAConfig:
+class CellJEPAConfig(Config):
     """The resolved configuration of a Cell-JEPA model: one dataclass per part."""
 
     tokens: CellTokenConfig = field(default_factory=CellTokenConfig)
@@ -357,15 +326,6 @@ class CellJEPAConfig:
                         f"of hidden modules' vectors. Found {value!r}; leave it at {idle!r}."
                     )
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return nested plain dictionaries, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> CellJEPAConfig:
-        """Build a configuration from what :meth:`to_dict` gave."""
-        return override(cls(), values)
-
 
 _MODULE_OBJECTIVE = CellObjectiveConfig(
     reconstruction_weight=0.0,
@@ -388,52 +348,55 @@ _OBJECTIVE = CellObjectiveConfig(
 )
 _TRAINING = CellTrainConfig(batch_size=128, learning_rate=3e-3, ema_start=0.99)
 
-CELL_PRESETS: dict[str, CellJEPAConfig] = {
-    "demo": CellJEPAConfig(
-        tokens=_TOKENS,
-        encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound", gene_std=0.03, cls="mean"),
-        masking=CellMaskingConfig(ratio=0.5),
-        objective=_OBJECTIVE,
-        training=replace(_TRAINING, max_steps=300),
-        perturbation=PerturbationConfig(
-            training=replace(_FINE_TRAINING, max_steps=300, max_epochs=None, learning_rate=1e-3, schedule="cosine")
+CELL_PRESETS: Registry[CellJEPAConfig] = Registry(
+    "preset",
+    {
+        "demo": CellJEPAConfig(
+            tokens=_TOKENS,
+            encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound", gene_std=0.03, cls="mean"),
+            masking=CellMaskingConfig(ratio=0.5),
+            objective=_OBJECTIVE,
+            training=replace(_TRAINING, max_steps=300),
+            perturbation=PerturbationConfig(
+                training=replace(_FINE_TRAINING, max_steps=300, max_epochs=None, learning_rate=1e-3, schedule="cosine")
+            ),
         ),
-    ),
-    "base": CellJEPAConfig(
-        tokens=replace(_TOKENS, n_tokens=256),
-        encoder=CellEncoderConfig(value="bound", gene_std=0.03, cls="mean"),
-        masking=CellMaskingConfig(ratio=0.5),
-        objective=_OBJECTIVE,
-        training=replace(_TRAINING, max_steps=3000),
-    ),
-    "paper": CellJEPAConfig(
-        encoder=CellEncoderConfig(width=512, n_layers=12, n_heads=8, mlp_ratio=1.0, dropout=0.2, gene_std=0.02),
-        training=CellTrainConfig(
-            max_steps=None,
-            max_epochs=4,
-            learning_rate=1e-4,
-            warmup=0.0,
-            weight_decay=2e-4,
-            final_weight_decay=2e-4,
-            schedule="steps",
-            precision="bf16-mixed",
+        "base": CellJEPAConfig(
+            tokens=replace(_TOKENS, n_tokens=256),
+            encoder=CellEncoderConfig(value="bound", gene_std=0.03, cls="mean"),
+            masking=CellMaskingConfig(ratio=0.5),
+            objective=_OBJECTIVE,
+            training=replace(_TRAINING, max_steps=3000),
         ),
-    ),
-    "modules": CellJEPAConfig(
-        tokens=CellTokenConfig(n_tokens=5000, unit="module"),
-        encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound", gene_std=0.03, cls="mean"),
-        masking=CellMaskingConfig(ratio=0.5),
-        objective=_MODULE_OBJECTIVE,
-        training=replace(_TRAINING, max_steps=300),
-        finetuning=FinetuneConfig(
-            CellMaskingConfig(ratio=0.5), replace(_MODULE_OBJECTIVE, contrast_weight=1.0), _FINE_TRAINING
+        "paper": CellJEPAConfig(
+            encoder=CellEncoderConfig(width=512, n_layers=12, n_heads=8, mlp_ratio=1.0, dropout=0.2, gene_std=0.02),
+            training=CellTrainConfig(
+                max_steps=None,
+                max_epochs=4,
+                learning_rate=1e-4,
+                warmup=0.0,
+                weight_decay=2e-4,
+                final_weight_decay=2e-4,
+                schedule="steps",
+                precision="bf16-mixed",
+            ),
         ),
-    ),
-}
+        "modules": CellJEPAConfig(
+            tokens=CellTokenConfig(n_tokens=5000, unit="module"),
+            encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound", gene_std=0.03, cls="mean"),
+            masking=CellMaskingConfig(ratio=0.5),
+            objective=_MODULE_OBJECTIVE,
+            training=replace(_TRAINING, max_steps=300),
+            finetuning=FinetuneConfig(
+                CellMaskingConfig(ratio=0.5), replace(_MODULE_OBJECTIVE, contrast_weight=1.0), _FINE_TRAINING
+            ),
+        ),
+    },
+)
 """``demo`` for a laptop, ``base`` to begin with, ``paper`` the paper's model; ``modules``: gene modules as tokens."""
 
 
-def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJEPAConfig:
+def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: object) -> CellJEPAConfig:
     """Return the configuration of ``preset`` with the given parts overridden.
 
     Parameters
@@ -449,13 +412,4 @@ def resolve_cells(preset: str | CellJEPAConfig = "base", **parts: Any) -> CellJE
     ValueError
         If the preset, a part or an option is not known, or a value is out of its range.
     """
-    if isinstance(preset, CellJEPAConfig):
-        config = preset
-    elif preset in CELL_PRESETS:
-        config = CELL_PRESETS[preset]
-    else:
-        raise ValueError(unknown_name("preset", preset, CELL_PRESETS))
-    changes = {name: part for name, part in parts.items() if part is not None}
-    resolved = override(config, changes)
-    warn_of_idle(resolved, changes, IDLE_OF_CELLS)
-    return resolved
+    return resolve_preset(preset, CELL_PRESETS, parts)

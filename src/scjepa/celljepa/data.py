@@ -11,9 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of
+from scjepa._core.anndata import counts_of, labels_of, missing_key, require_anndata, text_of, warn_of_words
 from scjepa._core.counts import advice_on
-from scjepa._core.labels import labels_of, warn_of_words
 from scjepa.celljepa.expression import build_expression_table
 from scjepa.models.cache import counts_digest, through_cache
 from scjepa.stjepa.data import codes_of, counts_mark, names_of

@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa._core.options import unknown_name
 from scjepa.celljepa.batch import CellBatch
 from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.nn.attention import Packing
 from scjepa.nn.embedding import VALUE_ENCODERS
-from scjepa.nn.encoder import Transformer
+from scjepa.nn.encoder import Embedding, Encoder
 from scjepa.nn.groups import mean_by_group
 from scjepa.nn.masked import MaskedPacking
 
@@ -19,7 +18,7 @@ HIDDEN = -1.0
 """Value of a gene whose value is hidden; bins are divided by the highest, so that they lie in [0, 1]."""
 
 
-class CellEmbedding(nn.Module):
+class CellEmbedding(Embedding):
     """Gene identity and value of a token -> its vector.
 
     Parameters
@@ -33,8 +32,6 @@ class CellEmbedding(nn.Module):
     def __init__(self, n_genes: int, config: CellJEPAConfig):
         super().__init__()
         encoder = config.encoder
-        if encoder.value not in VALUE_ENCODERS:
-            raise ValueError(unknown_name("value encoder", encoder.value, VALUE_ENCODERS))
         self.gene = nn.Embedding(n_genes, encoder.width)
         nn.init.normal_(self.gene.weight, std=encoder.gene_std)
         self.value = VALUE_ENCODERS[encoder.value](encoder.width)
@@ -57,7 +54,7 @@ class CellEmbedding(nn.Module):
         return self.cls + F.layer_norm(mean_by_group(content.float(), sequences, n), self.cls.shape, eps=1e-8)
 
 
-class CellEncoder(nn.Module):
+class CellEncoder(Encoder):
     """Embedding and transformer: a batch of cells in, ``<cls>`` and gene vectors out.
 
     A hidden gene is seen by nobody; it sees ``<cls>``, the visible genes and itself (Section 2.2.3). No token has a
@@ -71,18 +68,10 @@ class CellEncoder(nn.Module):
         The model's configuration.
     """
 
+    embedding: CellEmbedding
+
     def __init__(self, n_genes: int, config: CellJEPAConfig):
-        super().__init__()
-        encoder = config.encoder
-        self.embedding = CellEmbedding(n_genes, config)
-        self.transformer = Transformer(
-            encoder.width,
-            encoder.n_layers,
-            encoder.n_heads,
-            mlp_ratio=encoder.mlp_ratio,
-            dropout=encoder.dropout,
-            backend=encoder.attention,
-        )
+        super().__init__(CellEmbedding(n_genes, config), config.encoder)
 
     def forward(
         self, batch: CellBatch, hidden: Tensor | None = None, cell: Tensor | None = None, genes: bool = False

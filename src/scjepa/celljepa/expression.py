@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from scjepa._core.counts import Advice
-from scjepa.tokens.config import TokenConfig
-from scjepa.tokens.counts import CHUNK_SIZE
+from scjepa.tokens.config import TokenRule
+from scjepa.tokens.counts import CHUNK_SIZE, CountMatrix
 from scjepa.tokens.table import TokenTable, build_token_table
 
 
 def build_expression_table(
-    counts: Any,
+    counts: CountMatrix,
     gene_ids: np.ndarray,
     n_vocabulary: int,
     n_bins: int = 51,
@@ -74,10 +74,9 @@ def build_expression_table(
     )
 
 
-def build_count_table(counts: Any, gene_ids: np.ndarray, n_vocabulary: int, **options: Any) -> TokenTable:
+def build_count_table(counts: CountMatrix, gene_ids: np.ndarray, n_vocabulary: int, **options: Any) -> TokenTable:
     """Tokenize every cell as :func:`build_expression_table` does, with counts as values."""
-    how = TokenConfig(n_tokens=n_vocabulary, values="counts", ranks="counts")
-    return build_token_table(counts, gene_ids, n_vocabulary, how, **options)
+    return build_token_table(counts, gene_ids, n_vocabulary, TokenRule(n_tokens=n_vocabulary), **options)
 
 
 def binned(table: TokenTable, n_bins: int) -> TokenTable:

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scjepa._core.anndata import flags_of, missing_key
-from scjepa._core.labels import labels_of, means_none
+from scjepa._core.anndata import flags_of, labels_of, means_none, missing_key
 from scjepa._core.warn import warn
 from scjepa.datasets import read_gmt
 from scjepa.tokens.vocabulary import Vocabulary

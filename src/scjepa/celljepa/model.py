@@ -11,6 +11,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 
 from scjepa._core.anndata import require_anndata
+from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
 from scjepa.celljepa.config import (
@@ -34,7 +35,6 @@ from scjepa.celljepa.query import CellQueryMixin
 from scjepa.celljepa.source import CellSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.celljepa.use import CellUseMixin
-from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models.base import JEPAModel, Task
 from scjepa.models.hub import PretrainedMixin
 from scjepa.stjepa.fields import refuse_unknown

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -13,9 +10,9 @@ from scjepa.celljepa.batch import CellBatch
 from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.celljepa.encoder import CellEncoder
 from scjepa.celljepa.objective import CellObjective
+from scjepa.celljepa.source import CellSource
 from scjepa.nn.groups import mean_by_group
 from scjepa.nn.jepa import JEPAModule
-from scjepa.nn.losses import ObjectiveOutput
 
 CELL_POOLING = ("cls", "genes")
 """How a cell becomes one vector: its ``<cls>``, or the mean of its genes' vectors."""
@@ -23,7 +20,7 @@ CELL_POOLING = ("cls", "genes")
 STAGES = ("pretraining", "finetuning")
 
 
-class CellJEPAModule(JEPAModule):
+class CellJEPAModule(JEPAModule[CellSource, CellBatch]):
     """Student (``context``), EMA teacher (``target``) and objective of Cell-JEPA.
 
     Parameters
@@ -40,11 +37,7 @@ class CellJEPAModule(JEPAModule):
     objective: CellObjective
 
     def __init__(self, n_genes: int, config: CellJEPAConfig):
-        super().__init__()
-        self.config = config
-        self.context = CellEncoder(n_genes, config)
-        self.objective = CellObjective(config)
-        self.target = copy.deepcopy(self.context).requires_grad_(False).eval()
+        super().__init__(config, CellEncoder(n_genes, config), CellObjective(config))
 
     def begin(self, stage: str) -> None:
         """Take up ``"pretraining"`` or ``"finetuning"``: its weights, its mask, and heads not needed before."""
@@ -58,13 +51,14 @@ class CellJEPAModule(JEPAModule):
         """Return ``<cls>``, ``(B, width)``, and gene vectors, ``(T, width)``, of an encoder that sees all values."""
         return self.encoder(encoder)(batch, genes=True)
 
-    def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> CellBatch:
+    def gather(self, source: CellSource, cells: Tensor, generator: torch.Generator | None = None) -> CellBatch:
         """Return the tokens of ``cells``; with ``generator`` long cells' genes are drawn, else chosen by rule."""
         return source.batch(cells, generator)
 
-    def loss(self, batch: CellBatch, generator: torch.Generator | None = None) -> ObjectiveOutput:
-        """Return the training loss of a batch; what is hidden comes from ``generator``."""
-        return self.objective(self.context, self.target, batch, generator)
+    def monitored(self, source: CellSource, cells: Tensor, generator: torch.Generator) -> tuple[CellBatch, CellBatch]:
+        """Draw as many genes of a cell as training does: all of them would cost more."""
+        batch = self.gather(source, cells, generator)
+        return batch, batch
 
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,14 +11,12 @@ from torch import Tensor, nn
 from scjepa._core.options import unknown_name
 from scjepa.celljepa.batch import CellBatch
 from scjepa.celljepa.config import CellJEPAConfig, CellMaskingConfig, CellObjectiveConfig
-from scjepa.celljepa.contrast import contrast
-from scjepa.celljepa.distances import as_target
 from scjepa.celljepa.encoder import CellEncoder
+from scjepa.celljepa.losses import ObjectiveOfCells, add_weighted, as_target, contrast, guards
 from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
 from scjepa.nn.attention import Packing
 from scjepa.nn.jepa import JEPAModule
-from scjepa.nn.losses import ObjectiveOutput
-from scjepa.nn.terms import covariance_loss, variance_loss
+from scjepa.nn.objective import ObjectiveOutput
 
 
 class ModuleEncoder(CellEncoder):
@@ -146,7 +143,7 @@ class ModulePredictor(nn.Module):
         return self.mlp(torch.cat([cells, self.module(modules)], dim=1))
 
 
-class ModuleObjective(nn.Module):
+class ModuleObjective(ObjectiveOfCells):
     """Squared L2 distance of predicted from the teacher's module vectors, at hidden modules; nothing is reconstructed.
 
     loss = w_module · mean((predictor(student's <cls>, module) - teacher's module vector)²)
@@ -183,15 +180,10 @@ class ModuleObjective(nn.Module):
         terms = {"module": F.mse_loss(predicted, wanted[hidden])}
         if config.contrast_weight > 0:
             terms["contrast"] = contrast(cells, batch.labels, config)
-        if config.variance_weight > 0:
-            terms["variance"] = variance_loss(cells)
-        if config.covariance_weight > 0:
-            terms["covariance"] = covariance_loss(cells)
+        terms |= guards(cells, config)
         output = ObjectiveOutput(loss=cells.sum() * 0.0)
         output.predictions, output.targets, output.genes = predicted.detach(), wanted[hidden], modules
-        for name, term in terms.items():
-            output.loss = output.loss + getattr(config, f"{name}_weight") * term
-            output.terms[f"{name}_loss"] = term.detach()
+        add_weighted(output, terms, config)
         return output
 
 
@@ -213,11 +205,9 @@ class GeneModuleJEPAModule(CellJEPAModule):
     objective: ModuleObjective  # type: ignore[assignment]
 
     def __init__(self, n_genes: int, config: CellJEPAConfig, modules: Sequence[Sequence[int]]):
-        JEPAModule.__init__(self)
-        self.config = config
-        self.context = ModuleEncoder(n_genes, config, modules)
-        self.objective = ModuleObjective(config, len(modules))
-        self.target = copy.deepcopy(self.context).requires_grad_(False).eval()
+        JEPAModule.__init__(
+            self, config, ModuleEncoder(n_genes, config, modules), ModuleObjective(config, len(modules))
+        )
 
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""

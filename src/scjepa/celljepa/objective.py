@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scjepa.celljepa.batch import CellBatch
 from scjepa.celljepa.config import CellJEPAConfig, CellMaskingConfig, CellObjectiveConfig
-from scjepa.celljepa.contrast import contrast
-from scjepa.celljepa.distances import JEPA_DISTANCES, as_target
 from scjepa.celljepa.encoder import CellEncoder
-from scjepa.celljepa.heads import CellValueHead, ValueHead
-from scjepa.celljepa.masking import hide
-from scjepa.nn.losses import ObjectiveOutput
-from scjepa.nn.terms import PooledHead, covariance_loss, variance_loss
+from scjepa.celljepa.losses import (
+    JEPA_DISTANCES,
+    CellValueHead,
+    ObjectiveOfCells,
+    ValueHead,
+    add_weighted,
+    as_target,
+    contrast,
+    guards,
+)
+from scjepa.nn.groups import rank_in_group
+from scjepa.nn.losses import PooledHead
+from scjepa.nn.objective import VIEWS, ObjectiveOutput, Ratio
 
 
-class CellObjective(nn.Module):
+def hide(batch: CellBatch, ratios: tuple[float, ...], generator: torch.Generator | None = None) -> Tensor:
+    """Draw the genes to hide: round(ratio · n) of each cell's n, at least one where it has two or more, never all.
+
+    Parameters
+    ----------
+    batch
+        The cells.
+    ratios
+        Shares, of which one is drawn for the batch.
+    generator
+        Source of chance, on the batch's device.
+
+    Returns
+    -------
+    Tensor
+        ``(T,)`` bool, true where hidden. ``<cls>`` is no gene and never hidden.
+    """
+    device = batch.genes.device
+    which = torch.randint(len(ratios), (), device=device, generator=generator) if len(ratios) > 1 else 0
+    ratio = torch.tensor(ratios, device=device)[which]
+    keys = torch.rand(batch.n_tokens, device=device, generator=generator)
+    n_hidden = torch.round(ratio * batch.lengths).long().clamp_min(1)
+    n_hidden = torch.minimum(n_hidden, (batch.lengths - 1).clamp_min(0))
+    return rank_in_group(batch.sequences, keys) < n_hidden[batch.sequences]
+
+
+class CellObjective(ObjectiveOfCells):
     """The heads, and the loss that the weights of a :class:`~scjepa.CellObjectiveConfig` make of them.
 
     loss = w_reconstruction · MSE(value head(hidden genes), bins)
@@ -32,6 +67,12 @@ class CellObjective(nn.Module):
     config
         The model's configuration.
     """
+
+    ratios: ClassVar = {
+        **ObjectiveOfCells.ratios,
+        "cell": Ratio("loss at cells {:.2f} times that of predicting the mean cell", "cells"),
+        "views": VIEWS,
+    }
 
     def __init__(self, config: CellJEPAConfig):
         super().__init__()
@@ -68,19 +109,16 @@ class CellObjective(nn.Module):
         if config.jepa_weight > 0:
             with torch.no_grad():
                 seen = batch if config.target_view == "all" else batch.select(hidden)
-                whole = as_target(target(seen)[0], config)
+                taught = as_target(target(seen)[0], config)
             predicted = self.heads["predictor"](cells).float() if config.predictor == "mlp" else cells
             distance = JEPA_DISTANCES[config.jepa_distance]
-            terms["jepa"] = distance(predicted, whole)
+            terms["jepa"] = distance(predicted, taught)
             if config.predictor == "mlp":
-                name, other = "cell", whole.mean(0, keepdim=True).expand_as(whole)
+                name, other = "cell", taught.mean(0, keepdim=True).expand_as(taught)
             else:  # an embedding does not shrink to the mean where it knows nothing; another cell's is what to beat
                 name, other = "views", predicted.detach().roll(1, 0)
-            output.ratios[name] = terms["jepa"].detach() / distance(other, whole).clamp_min(1e-12)
-            if config.variance_weight > 0:
-                terms["variance"] = variance_loss(cells)
-            if config.covariance_weight > 0:
-                terms["covariance"] = covariance_loss(cells)
+            output.ratios[name] = terms["jepa"].detach() / distance(other, taught).clamp_min(1e-12)
+            terms |= guards(cells, config)
         if config.cell_reconstruction_weight > 0 and len(genes):
             read = self.heads["cell_value"](context.embedding.gene(genes), cells[rows])
             terms["cell_reconstruction"] = F.mse_loss(read, wanted)
@@ -89,7 +127,5 @@ class CellObjective(nn.Module):
             terms["cell_prompt"] = F.mse_loss(self.heads["value"](prompted), batch.values)
         if config.contrast_weight > 0:
             terms["contrast"] = contrast(cells, batch.labels, config)
-        for name, term in terms.items():
-            output.loss = output.loss + getattr(config, f"{name}_weight") * term
-            output.terms[f"{name}_loss"] = term.detach()
+        add_weighted(output, terms, config)
         return output

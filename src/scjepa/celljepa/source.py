@@ -10,11 +10,11 @@ from torch import Tensor
 
 from scjepa.celljepa.batch import CellBatch
 from scjepa.nn.groups import rank_in_group
-from scjepa.tokens.source import TableSource, move_batch
+from scjepa.tokens.source import TableSource, runs_of
 from scjepa.tokens.table import TokenTable
 
 
-class CellSource(TableSource):
+class CellSource(TableSource[CellBatch]):
     """The expression table of cells, ready to be gathered into batches on a device.
 
     Parameters
@@ -53,12 +53,12 @@ class CellSource(TableSource):
         self.n_tokens = n_tokens
         self.n_embedded = n_tokens if n_embedded is None else n_embedded
         self._labels = torch.from_numpy(codes.astype(np.int64))
-        self._order = torch.from_numpy(_mixed(table.n_vocabulary)) if kept == "spread" else None
+        self._order = torch.from_numpy(mixed(table.n_vocabulary)) if kept == "spread" else None
         self.to(device)
 
     def sequence_lengths(self, cells: Tensor | None = None, training: bool = False) -> Tensor:
         """``(n,)`` int64 tokens of ``cells`` (default: all) in a batch, ``<cls>`` included."""
-        lengths = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
+        lengths = self.cell_lengths(cells)
         return lengths.clamp_max(self.n_tokens if training else self.n_embedded) + 1
 
     def arrays(self) -> list[np.ndarray]:
@@ -78,12 +78,11 @@ class CellSource(TableSource):
         """
         here, most = self.table_device, self.n_embedded if generator is None else self.n_tokens
         cells = cells.to(here)
-        starts, lengths = self._offsets[cells], self._offsets[cells + 1] - self._offsets[cells]
+        lengths = self.cell_lengths(cells)
         if generator is None and self._order is None:
             lengths = lengths.clamp_max(most)  # the table's order is the rule
-        rows = torch.repeat_interleave(torch.arange(len(cells), device=here), lengths)
-        within = torch.arange(len(rows), device=here) - (lengths.cumsum(0) - lengths)[rows]
-        tokens = starts[rows] + within
+        rows, within = runs_of(lengths)
+        tokens = self._offsets[cells][rows] + within
         if bool((lengths > most).any()):
             if generator is not None:
                 keys = torch.rand(len(rows), device=generator.device, generator=generator).to(here)
@@ -91,11 +90,10 @@ class CellSource(TableSource):
                 keys = cast(Tensor, self._order)[self._genes[tokens].long()]
             kept = rank_in_group(rows, keys) < most
             tokens, rows = tokens[kept], rows[kept]
-        batch = CellBatch(self._genes[tokens].long(), self._values_of(tokens), rows, self._labels[cells])
-        return batch if self.resident else move_batch(batch, self.device)
+        return self._moved(CellBatch(self._genes[tokens].long(), self._values_of(tokens), rows, self._labels[cells]))
 
 
-def _mixed(n: int) -> np.ndarray:
+def mixed(n: int) -> np.ndarray:
     """Return a pseudo-random int64 key of each of the numbers 0..n-1: no two alike, and that of a number is fixed.
 
     The mixing steps are those of the generator splitmix64, each of which is one to one.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from scjepa.celljepa.config import CellTrainConfig
-from scjepa.celljepa.module import CellJEPAModule
 from scjepa.training.plan import JEPATrainingPlan, parameter_groups
-from scjepa.training.sampling import MONITOR, ORDER, derive_seed, generator
+from scjepa.training.sampling import held_out_groups
 
 
 class CellTrainingPlan(JEPATrainingPlan):
@@ -25,15 +22,6 @@ class CellTrainingPlan(JEPATrainingPlan):
         fused = self.device.type in ("cpu", "cuda")
         groups = parameter_groups(self.module)
         return torch.optim.Adam(groups, lr=self.config.learning_rate, betas=self.config.betas, fused=fused)
-
-    def _monitor_batches(self, cells: torch.Tensor, batch_idx: int) -> tuple[Any, Any]:
-        """Draw as many genes of a cell as training does, the same at every reading: all of them would cost more."""
-        if not isinstance(
-            self.module, CellJEPAModule
-        ):  # what predicts perturbations is measured on control cells by rule
-            return super()._monitor_batches(cells, batch_idx)
-        batch = self.module.gather(self.source, cells, generator(self.device, self.seed, MONITOR, batch_idx, 1))
-        return batch, batch
 
     def _learning_rate(self, step: int, total: int) -> float:
         c = self.config
@@ -76,11 +64,8 @@ def hold_out_cells(
     if size == 0:
         return np.sort(cells), np.empty(0, dtype=np.int64)
     units = np.arange(len(cells)) if groups is None else np.asarray(groups)
-    names, sizes = np.unique(units, return_counts=True)
-    if len(names) < 2:
+    if len(np.unique(units)) < 2:
         what = "cells" if groups is None else "batches"
         raise ValueError(f"There are not two {what}, of which one could be held out. Pass validation_size=0.")
-    order = np.random.default_rng(derive_seed(seed, ORDER)).permutation(len(names))[: len(names) - 1]
-    held = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), size * len(cells)))]
-    outside = np.isin(units, names[held])
+    outside = held_out_groups(units, size, seed)
     return np.sort(cells[~outside]), np.sort(cells[outside])

@@ -1,166 +1,340 @@
-"""``scjepa benchmark``: files with labels in, tables and figures of a comparison out."""
+"""``scjepa benchmark``: compare methods, with controls, on your own sections or dissociated cells.
+
+Run methods on the same data, and score all by the same read-outs, clusterings and metrics. With --data: ST-JEPA, its
+controls and other methods on sections of tissue. With --target: embeddings of labelled dissociated cells, Cell-JEPA
+pretrained on other cells (--pretrain), its controls, HVG-PCA and scVI. Methods never see the label. A method that is
+not installed, or fails, leaves a row with the reason. Every finished run is kept: the same command goes on where a
+killed one stopped. Tidy results, tables and figures are written; their paths are printed on stdout.
+
+    scjepa benchmark --data a.h5ad b.h5ad --label region --technology technology --methods all --out results
+    scjepa benchmark --data a.h5ad --label region --methods stjepa controls --preset demo --seeds 1 --out quick
+    scjepa benchmark --data a.h5ad --label region --methods stjepa --out axes --ablate tokens.n_tokens=16,32,64 \
+        --ablate masking.ratio=0.3,0.6,0.9
+    scjepa benchmark --target c.h5ad --label cell_type --pretrain a.h5ad b.h5ad --out cells
+    scjepa benchmark --target c.h5ad --label cell_type --batch batch --tasks batches --out batches
+"""
 
 from __future__ import annotations
 
 import argparse
-import typing
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from scjepa._core.options import unknown_name
-from scjepa.cli import comparison
+from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.cli.options import (
-    ACCELERATORS,
+    Accelerator,
+    Column,
     Command,
+    Folder,
+    Paths,
+    Positive,
     Progress,
     UsageError,
-    add_table,
+    changes_of,
     positive,
     stopped_with,
-    value_of,
+    written,
 )
-from scjepa.stjepa.config import PRESETS, STJEPAConfig
 
-TASKS = ("auto", "within", "sections", "technologies")
+if TYPE_CHECKING:
+    from anndata import AnnData
 
+    from scjepa.cli.io import DataFile
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``scjepa benchmark``."""
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="cells with raw counts and coordinates: .h5ad, .zarr (AnnData) or a SpatialData store",
-    )
-    comparison.add_out(parser)
-    group = parser.add_argument_group("where things are in the files")
-    group.add_argument(
-        "--label",
-        metavar="COLUMN",
-        help="obs column of known regions to score against; without it only mixing and continuity are measured",
-    )
-    for option, what in (("--technology", "technologies"), ("--section", "sections")):
-        group.add_argument(
-            option,
-            metavar="COLUMN",
-            help=f"obs column of {what} (default: {option[2:]!r} where a file has it; else each file is one)",
-        )
-    group.add_argument("--layer", help="layer of raw counts (default: X)")
-    add_table(group)
-    group = parser.add_argument_group("what is compared")
-    comparison.add_methods(group, "controls, peers", "scjepa.benchmark.METHODS")
-    comparison.add_tasks(
-        group,
-        TASKS,
-        "within: each section by itself; sections: those of a technology together; technologies: all together, "
-        "trained on full panels and embedded by shared genes; auto: each technology by itself, and all together where "
-        "there are several",
-    )
-    comparison.add_seeds(group)
-    group.add_argument(
-        "--preset", default="base", choices=list(PRESETS), help="preset of ST-JEPA and its controls (default: base)"
-    )
-    comparison.add_method_options(
-        group, "novae_zero_shot.weights=FOLDER, novae.settings=tutorial or stjepa.training.max_steps=200"
-    )
-    group.add_argument("--accelerator", default="auto", choices=ACCELERATORS, help="device of ST-JEPA (default: auto)")
-    group.add_argument("--timeout", type=float, metavar="S", help="seconds after which a peer is ended (default: none)")
-    group = parser.add_argument_group("ablation of ST-JEPA")
-    group.add_argument(
-        "--ablate",
-        action="append",
-        default=[],
-        metavar="PART.OPTION=V1,V2",
-        help="an axis and its values, such as tokens.n_tokens=16,32,64, one axis changed at a time; may be repeated",
-    )
-    group.add_argument(
-        "--grid",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar="PART.OPTION=V1,V2",
-        help="axes of which every combination is run; may be repeated",
-    )
-    _add_scoring(parser)
+OWN = "own"
+"""Value of an option that leaves a model as it is."""
+
+_APPEND = {"action": "append"}
 
 
-def _add_scoring(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how results are scored")
-    group.add_argument(
-        "--resolutions",
-        nargs="+",
-        type=float,
-        default=[0.6, 0.8, 1.0, 1.2, 1.4],
-        metavar="R",
-        help="resolutions of Leiden (default: 0.6 0.8 1 1.2 1.4)",
-    )
-    group.add_argument("--leiden-seeds", type=positive, default=3, metavar="N", help="seeds of Leiden (default: 3)")
-    group.add_argument(
-        "--readouts",
-        nargs="+",
-        default=["plain", "z30", "hops", "niche", "niche+X"],
-        metavar="NAME",
-        help="plain: the embedding as it is; z30: z-scored per section, 30 components; hops: that of the cells, "
-        "z-scored per section, beside its means over rings; niche: predictive components of that of the cells, rings "
-        "and weights chosen from the data; niche+X: the same beside expression; aligned30, aligned_hops, "
-        "aligned_niche, aligned_niche+X: with one covariance in all sections; any of them followed by Harmony: "
-        "hops+harmony (default: plain z30 hops niche niche+X)",
-    )
-    comparison.add_no_figures(group)
+def _positive_or_own(text: str) -> int | str:
+    return OWN if text == OWN else positive(text)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is compared on.
+
+    Parameters
+    ----------
+    out
+        Folder to write to; the same command goes on there.
+    data
+        sections: cells with raw counts and coordinates: .h5ad, .zarr (AnnData) or a SpatialData store.
+    target
+        cells: the dissociated cells that are scored, with raw counts, in such a file.
+    pretrain
+        cells: cells to pretrain on, joined by gene name; their labels are not read. Default: those of --target.
+    models
+        cells: folder of pretrained models, which several targets may share. Default: models in --out.
+    """
+
+    out: Folder = field(metadata={"required": True})
+    data: Paths | None = None
+    target: Annotated[Path, "FILE"] | None = None
+    pretrain: Paths | None = None
+    models: Folder | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where things are in the files.
+
+    Parameters
+    ----------
+    label
+        obs column of known regions, or of cell types, to score against; without it only mixing and continuity of
+        sections are measured.
+    technology
+        sections: obs column of technologies. Default: technology where a file has it; else each file is one.
+    section
+        sections: obs column of sections. Default: section where a file has it; else each file is one.
+    batch
+        cells: obs column of the target's batches, for the task batches.
+    no_label
+        cells: labels that name no type, whose cells are left out. Default: unlabelled.
+    layer
+        Layer of raw counts, in every file. Default: X.
+    table
+        Table of SpatialData stores that have several.
+    """
+
+    label: Column | None = None
+    technology: Column | None = None
+    section: Column | None = None
+    batch: Column | None = None
+    no_label: list[str] | None = None
+    layer: str | None = None
+    table: str | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is compared.
+
+    Parameters
+    ----------
+    methods
+        all, or names of scjepa.benchmark.METHODS and the groups controls and peers; of cells: of CELL_METHODS, and
+        models and fitted. Default: all.
+    tasks
+        sections: within (each by itself), sections (those of a technology together), technologies (all together,
+        trained on full panels and embedded by shared genes). cells: zero_shot (AvgBIO of the embedding), dropout (the
+        same cells with fewer molecules), batches (the suite of scib-metrics), finetune (labels of cells that
+        fine-tuning has not seen). Default: auto, all that the data allow.
+    seeds
+        Seeds of each method. Default: 3.
+    preset
+        Preset of the model, and of its controls. Default: base for sections, demo for cells.
+    set
+        cells: change an option of that preset, such as objective.target_norm=batch; may be given several times.
+    option
+        An option of a method, such as novae.settings=tutorial, stjepa.training.max_steps=200 or scvi.max_epochs=50;
+        may be repeated.
+    max_steps
+        cells: steps of pretraining of every model. Default: its preset's.
+    finetune_epochs
+        cells: passes of fine-tuning. Default: the preset's, 30.
+    accelerator
+        Device of ST-JEPA, or of Cell-JEPA's models. Default: the best there is.
+    timeout
+        sections: seconds after which a peer is ended.
+    ablate
+        sections: an axis of ST-JEPA and its values, such as tokens.n_tokens=16,32,64, one axis changed at a time; may
+        be repeated.
+    grid
+        sections: axes of which every combination is run; may be repeated.
+    """
+
+    methods: list[str] | None = None
+    tasks: list[str] | None = None
+    seeds: Positive | None = None
+    preset: str | None = None
+    set: Annotated[str, "PART.OPTION=VALUE"] | None = field(default=None, metadata=_APPEND)
+    option: Annotated[str, "METHOD.OPTION=VALUE"] | None = field(default=None, metadata=_APPEND)
+    max_steps: Positive | None = None
+    finetune_epochs: Positive | None = None
+    accelerator: Accelerator | None = None
+    timeout: float | None = None
+    ablate: Annotated[str, "PART.OPTION=V1,V2"] | None = field(default=None, metadata=_APPEND)
+    grid: Annotated[list[str], "PART.OPTION=V1,V2"] | None = field(default=None, metadata=_APPEND)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How results are scored.
+
+    Parameters
+    ----------
+    resolutions
+        Resolutions of Leiden; of cells the best by NMI counts. Default: 0.6 0.8 1 1.2 1.4; of cells 0.1, 0.2 to 2.
+    leiden_seeds
+        sections: seeds of Leiden. Default: 3.
+    readouts
+        sections: plain (the embedding as it is), z30 (z-scored per section, 30 components), hops (that of the cells,
+        z-scored per section, beside its means over rings), niche (predictive components of that of the cells, rings and
+        weights chosen from the data), niche+X (the same beside expression), aligned30, aligned_hops, aligned_niche,
+        aligned_niche+X (with one covariance in all sections), any of them followed by Harmony, as hops+harmony.
+        cells: cls, genes (the mean of their vectors). Default: plain z30 hops niche niche+X; of cells cls genes.
+    fractions
+        cells: shares of the molecules that are kept. Default: 0.5 0.25 0.1.
+    n_tokens
+        cells: expressed genes of a cell that Cell-JEPA embeds at most; own: as its preset says. Default: 3000.
+    kept
+        cells: which of them; as if drawn once for all cells, those of most counts, or as its preset says. Default:
+        spread.
+    no_figures
+        Write tables only.
+    """
+
+    resolutions: list[float] | None = None
+    leiden_seeds: Positive | None = None
+    readouts: list[str] | None = None
+    fractions: list[float] | None = None
+    n_tokens: Annotated[int, _positive_or_own] | None = None
+    kept: Literal["spread", "top", "own"] | None = None
+    no_figures: bool = False
+
+
+_OF_SECTIONS = ("data", "technology", "section", "timeout", "ablate", "grid", "leiden_seeds")
+_OF_CELLS = (
+    *("target", "pretrain", "models", "batch", "no_label", "set", "max_steps", "finetune_epochs"),
+    *("fractions", "n_tokens", "kept"),
+)
 
 
 def run(options: argparse.Namespace) -> None:
     """Compare, and write tables and figures."""
+    of_cells = options.target is not None
+    if of_cells == (options.data is not None):
+        raise UsageError("Name the sections to compare on with --data, or the dissociated cells with --target.")
+    for name in _OF_SECTIONS if of_cells else _OF_CELLS:
+        if getattr(options, name) is not None:
+            here, there = ("--target", "--data") if of_cells else ("--data", "--target")
+            raise UsageError(f"--{name.replace('_', '-')} belongs to {there}, and not to {here}.")
+    progress = Progress(options)
+    results = (_of_cells if of_cells else _of_sections)(options, progress)
+    paths = results.write(options.out)
+    if not options.no_figures:
+        progress.step("figures")
+        paths += results.write_figures(options.out / "figures")
+    for path in paths:
+        written(path)
+    failed = results.runs["reason"].notna().sum()
+    where = f", see {'table.md' if of_cells else 'table1.md'}" if failed else ""
+    progress.step(f"done; {failed} of {len(results.runs)} runs failed{where}")
+
+
+def _of_sections(options: argparse.Namespace, progress: Progress) -> Any:
     from scjepa.cli.io import data_files
 
-    progress = Progress(options)
-    axes = axes_of(options.ablate, options.grid)
-    chosen = comparison.method_options(options.option)
+    axes, chosen = axes_of(options.ablate or (), options.grid or ()), method_options(options.option or ())
     files = data_files(options.data, options.table)
 
     from scjepa.benchmark import Scoring
     from scjepa.benchmark import run as compare
 
-    if axes or "stjepa" in _named(options.methods):
+    if options.accelerator not in (None, "auto"):
         chosen.setdefault("stjepa", {})["accelerator"] = options.accelerator
-    data = {(name := _name(file)): comparison.read(file, name, progress) for file in files}
-    with stopped_with(comparison.STOPPED):
-        results = compare(
-            data,
-            label=options.label,
-            technology=options.technology,
-            section=options.section,
-            layer=options.layer,
-            methods=options.methods,
-            tasks=options.tasks,
-            seeds=options.seeds,
-            preset=options.preset,
-            options=chosen,
-            axes=axes,
-            scoring=Scoring(tuple(options.resolutions), options.leiden_seeds, tuple(options.readouts)),
-            out=options.out,
-            timeout=options.timeout,
-            say=progress.step,
-        )
-    comparison.write(results, options, progress, "table1.md")
+    data = {(name := _name(file)): _read(file, name, progress) for file in files}
+    names = ("label", "technology", "section", "layer", "methods", "tasks", "seeds", "preset", "out", "timeout")
+    how = {**_given(options, names), "options": chosen, "axes": axes, "scoring": Scoring(**_of(options, Scoring))}
+    with _keeping():
+        return compare(data, **how, say=progress.step)
 
 
-def _named(methods: Sequence[str]) -> set[str]:
-    from scjepa.benchmark._plan import GROUPS
+def _of_cells(options: argparse.Namespace, progress: Progress) -> Any:
+    from scjepa.cli.io import data_files
 
-    return {name for method in methods for name in GROUPS.get(method, (method,))}
+    if options.label is None:
+        raise UsageError("--target needs --label COLUMN, the obs column of its cell types.")
+    later = [text for text in options.set or () if text.split(".")[0].strip() in ("finetuning", "perturbation")]
+    if later:
+        raise UsageError(f"--set {later[0]}: parts are tokens, encoder, masking, objective, training.")
+    changes, chosen = changes_of(options.set or (), CellJEPAConfig), method_options(options.option or ())
+    (target,) = data_files([options.target], options.table)
+    corpus = data_files(options.pretrain, options.table) if options.pretrain else []
+
+    from scjepa.benchmark import CellScoring, CellTraining, run_cells
+
+    training = CellTraining(changes=changes, **_of(options, CellTraining))
+    pretrain = {file.name: _read(file, file.name, progress) for file in corpus} or None
+    cells = {target.name: _read(target, target.name, progress)}
+    names = ("label", "batch", "layer", "no_label", "methods", "tasks", "seeds", "out")
+    how = {**_given(options, names), "options": chosen, "scoring": CellScoring(**_of(options, CellScoring))}
+    with _keeping():
+        return run_cells(cells, pretrain=pretrain, training=training, **how, say=progress.step)
 
 
-def _name(file: Any) -> str:
-    """Return the short name of a data set that the project describes, else the file's own."""
-    from scjepa.datasets._local import DESCRIBED
+def _keeping() -> Any:
+    return stopped_with("runs that had ended are kept, and the same command goes on with the others")
 
-    return (DESCRIBED[file.name].short if file.name in DESCRIBED else "") or file.name
+
+def _given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Return the options that were given, by name; the others have their defaults in Python."""
+    found = {name: getattr(options, name, None) for name in names}
+    return {name: None if value == OWN else value for name, value in found.items() if value is not None}
+
+
+def _of(options: argparse.Namespace, how: type) -> dict[str, Any]:
+    """Return the options that were given of the fields of a dataclass."""
+    return _given(options, (part.name for part in fields(how)))
+
+
+def _name(file: DataFile) -> str:
+    """Return the name of a file of cells."""
+    return str(file.name)
+
+
+def _read(file: DataFile, name: str, progress: Progress) -> AnnData:
+    """Read a file whole, and tell its size."""
+    import anndata as ad
+
+    from scjepa.cli.io import H5AD, SPATIALDATA
+
+    if file.kind == SPATIALDATA:
+        import spatialdata
+
+        from scjepa.datasets import table_of
+
+        adata = table_of(spatialdata.read_zarr(file.path), file.table)
+    else:
+        adata = ad.read_h5ad(file.path) if file.kind == H5AD else ad.read_zarr(file.path)
+    progress.step(f"{name}: {adata.n_obs:,} cells, {adata.n_vars:,} genes")
+    return adata
+
+
+# -- options of methods, and axes ----------------------------------------------------------------------------------
+
+
+def method_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return options of methods, ``METHOD.PART.OPTION`` as ``"PART.OPTION"``; numbers are numbers, else text.
+
+    Raises
+    ------
+    UsageError
+        If one is written otherwise.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        method, dot, option = name.partition(".")
+        if not (equals and dot):
+            raise UsageError(f"--option takes METHOD.OPTION=VALUE, such as cellcharter.max_epochs=50; found {text!r}.")
+        found.setdefault(method, {})[option] = _number_or_text(value)
+    return found
+
+
+def _number_or_text(value: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
 
 
 def axes_of(ablate: Sequence[str], grids: Sequence[Sequence[str]]) -> dict[Any, list[Any]]:
@@ -173,46 +347,22 @@ def axes_of(ablate: Sequence[str], grids: Sequence[Sequence[str]]) -> dict[Any, 
     """
     axes: dict[Any, list[Any]] = dict(_axis(text, "--ablate") for text in ablate)
     for grid in grids:
-        each = [_axis(text, "--grid") for text in grid]
-        if len(each) < 2:
+        if len(grid) < 2:
             raise UsageError(f"--grid takes two axes or more, found {grid[0]!r}. For one: --ablate {grid[0]}.")
+        each = [_axis(text, "--grid") for text in grid]
         axes[tuple(name for name, _ in each)] = list(product(*(values for _, values in each)))
     return axes
 
 
 def _axis(text: str, option: str) -> tuple[str, list[Any]]:
-    name, equals, values = text.partition("=")
-    part, dot, own = name.strip().partition(".")
-    if not (equals and dot and values):
+    name, _, values = text.partition("=")
+    part, _, own = name.strip().partition(".")
+    if not (own and values):
         raise UsageError(f"{option} takes PART.OPTION=V1,V2, such as tokens.n_tokens=16,32; found {text!r}.")
-    parts = typing.get_type_hints(STJEPAConfig)
-    if part not in parts:
-        raise UsageError(f"{option} {text}: {unknown_name('part', part, parts)}")
-    known = {f.name for f in fields(parts[part])}
-    if own not in known:
-        raise UsageError(f"{option} {text}: {unknown_name(f'option of {part!r}', own, known)}")
-    hint = typing.get_type_hints(parts[part])[own]
     try:
-        return f"{part}.{own}", [value_of(value.strip(), hint) for value in values.split(",")]
-    except ValueError as error:
-        raise UsageError(f"{option} {text}: {error}") from error
+        return f"{part}.{own}", [changes_of([f"{part}.{own}={value}"])[part][own] for value in values.split(",")]
+    except UsageError as error:
+        raise UsageError(str(error).replace("--set", option, 1)) from error
 
 
-COMMAND = Command(
-    name="benchmark",
-    summary="compare ST-JEPA with controls and other methods on your own sections",
-    description=(
-        "Run methods on the same data, and score all by the same read-outs, clusterings and metrics. Methods never\n"
-        "see the label. A method that is not installed, or fails, leaves a row with the reason. Every finished run is\n"
-        "kept: the same command goes on where a killed one stopped. Tidy results, Table 1 (methods), Table 2\n"
-        "(ablation) and figures are written; their paths are printed on stdout."
-    ),
-    examples=(
-        "scjepa benchmark --data a.h5ad b.h5ad --label region --technology technology --methods all --out results",
-        "scjepa benchmark --data a.h5ad --label region --methods stjepa controls --preset demo --seeds 1 --out quick",
-        "scjepa benchmark --data a.h5ad --label region --methods stjepa --out axes --ablate tokens.n_tokens=16,32,64 "
-        "--ablate masking.ratio=0.3,0.6,0.9",
-    ),
-    add_options=add_options,
-    run=run,
-)
+COMMAND = Command.of(__doc__, run, Data, Columns, Compared, Scored)

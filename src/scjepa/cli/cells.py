@@ -21,11 +21,11 @@ import scjepa
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import array_of, text_of
 from scjepa._core.counts import holds_counts
+from scjepa._core.features import types_of
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cli.io import H5AD, SPATIALDATA, DataFile
 from scjepa.cli.options import KINDS, Kind, Values, Where
 from scjepa.datasets import concat, table_of
-from scjepa.datasets._genes import types_of
 from scjepa.pretrained import MODEL_FILE, locate
 
 if TYPE_CHECKING:

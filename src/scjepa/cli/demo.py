@@ -77,8 +77,7 @@ def run_demo(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     import pandas as pd
 
     import scjepa
-    from scjepa._core.columns import groups_of, record_of
-    from scjepa._core.labels import labels_of
+    from scjepa._core.anndata import groups_of, labels_of, record_of
     from scjepa._core.squidpy import spatial_graph
 
     start = time.perf_counter()
@@ -155,13 +154,13 @@ def _score(adata: AnnData, untrained: np.ndarray, label: str, section: str | Non
     import numpy as np
     import pandas as pd
 
-    from scjepa._core.columns import expression_of, groups_of, record_of
+    from scjepa._core.anndata import groups_of, record_of
     from scjepa.benchmark import neighborhood_pca, score_table, section_zscored_pca
     from scjepa.cli.niches import EXPRESSION
-    from scjepa.tl import NicheReadout, aggregate_neighbors, readout
+    from scjepa.tl import NicheReadout, aggregate, standardize
 
     graph, sections = adata.obsp[f"{_keys.SPATIAL}_connectivities"], groups_of(adata, section)
-    counts, trained = expression_of(adata, None), adata.obsm[_keys.EMBEDDING_CELL]
+    counts, trained = adata, adata.obsm[_keys.EMBEDDING_CELL]
     embeddings = {"ST-JEPA": np.asarray(adata.obsm[_keys.EMBEDDING_NICHE])}
     chosen = {"ST-JEPA": record_of(adata, _keys.EMBEDDING_NICHE)[_CHOSEN]}
     for name, sources in {
@@ -176,8 +175,8 @@ def _score(adata: AnnData, untrained: np.ndarray, label: str, section: str | Non
     embeddings["neighborhood PCA"] = neighborhood_pca(adata)
     if section is not None and adata.obs[section].nunique() > 1:
         embeddings["neighborhood PCA, z-scored in sections"] = section_zscored_pca(adata, library_key=section)
-    cells = readout(trained, sections, n_comps=20)
-    embeddings["ST-JEPA, former read-out"] = aggregate_neighbors(cells, graph, n_hops=3)
+    cells = standardize(trained, groups=sections, n_comps=20)
+    embeddings["ST-JEPA, former read-out"] = aggregate(cells, connectivities=graph, n_hops=3)
     return score_table(embeddings, adata.obs[label]).assign(**{_CHOSEN: pd.Series(chosen)})
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from scjepa.cli import options as shared
-from scjepa.cli.options import Config, Folder, Positive, Values
+from scjepa.cli.options import Configuration, Folder, Positive, Values
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -166,7 +166,7 @@ def _check_usage(options: argparse.Namespace) -> None:
         raise shared.UsageError("--finetune needs --labels-key, the obs column of labels.")
 
 
-def _model_of(options: argparse.Namespace) -> tuple[SavedModel | None, shared.Kind, Config]:
+def _model_of(options: argparse.Namespace) -> tuple[SavedModel | None, shared.Kind, Configuration]:
     """Return the model to go on from, if any, what kind of model is trained, and its configuration."""
     if options.start is None:
         kind = shared.KINDS[options.model or "stjepa"]
@@ -205,7 +205,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _read(
-    options: argparse.Namespace, kind: shared.Kind, config: Config, progress: shared.Progress
+    options: argparse.Namespace, kind: shared.Kind, config: Configuration, progress: shared.Progress
 ) -> tuple[AnnData, Names, list[str]]:
     """Return the cells of all files, with graphs, where a model is to look, and what tells each file's cells apart."""
     from scjepa.cli.cells import Names, NoCoordinatesError, add_graph, has_graph, join, read_cells
@@ -250,7 +250,7 @@ def _made(
     options: argparse.Namespace,
     saved: SavedModel | None,
     kind: shared.Kind,
-    config: Config,
+    config: Configuration,
     adata: AnnData,
     keys: Names,
 ) -> Trained:

@@ -129,7 +129,7 @@ def _about_model(name: Path) -> str:
         f"value {encoder.value!r}",
         "weights": f"{in_encoder:,} in the encoder, {sum(counts.values()):,} saved",
         "seed": str(facts["seed"]),
-        "diagnosis": str(diagnose(history, encoder.width, config=config)),
+        "diagnosis": str(diagnose(history, encoder.width, config=config, objective=_objective_of(config))),
         "trained on": "\n".join(map(_row, card.get("data", ()))),
         "scores": "\n".join(map(_row, card.get("scores", ()))),
         "not for": str(card.get("limitations", "")),
@@ -140,7 +140,18 @@ def _about_model(name: Path) -> str:
     )
 
 
-def _of_kind(facts: shared.Values, config: shared.Config) -> dict[str, str]:
+def _objective_of(config: shared.Configuration) -> type:
+    """Return the class of the model's objective, which says what its history means."""
+    if isinstance(config, shared.CellJEPAConfig):
+        from scjepa.celljepa import CellObjective, ModuleObjective
+
+        return ModuleObjective if config.tokens.unit == "module" else CellObjective
+    from scjepa.stjepa import OBJECTIVES
+
+    return OBJECTIVES[config.objective.name]
+
+
+def _of_kind(facts: shared.Values, config: shared.Configuration) -> dict[str, str]:
     """Return what only models of one kind have: panels, labels, and what their tokens are."""
     from scjepa.tokens import Panels, Vocabulary
     from scjepa.tokens.choice import describe_tokens
@@ -215,7 +226,7 @@ def _contents(file: DataFile, mind: list[str]) -> dict[str, str]:
     """Return what can be told without reading counts; what is wrong with it is added to ``mind``."""
     from anndata.io import read_elem
 
-    from scjepa.datasets._genes import told, types_of
+    from scjepa._core.features import about_features, types_of
 
     with file.opened() as group:
         obs, var = read_elem(group["obs"]), read_elem(group["var"])
@@ -226,7 +237,7 @@ def _contents(file: DataFile, mind: list[str]) -> dict[str, str]:
     if not var.index.is_unique:
         twice = var.index[var.index.duplicated()][0]
         mind.append(f"Gene names are not unique, such as {twice!r}: adata.var_names_make_unique().")
-    mind += [sentence for sentence in [told(var.index, types_of(var))] if sentence]
+    mind += [sentence for sentence in [about_features(var.index, types_of(var))] if sentence]
     niches = [key for key, note in notes.items() if "n_niches" in note and key in obs]
     return {
         "cells": f"{len(obs):,}",

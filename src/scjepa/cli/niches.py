@@ -206,17 +206,20 @@ def _find(adata: AnnData, sources: Sequence[str], options: argparse.Namespace, p
         chosen = {"n_rings": options.rings, "own_weight": options.own_weight, "align": options.align}
         with warnings.catch_warnings():  # told of the file, and not of what was read from it
             warnings.filterwarnings("ignore", message=".*the values are not whole numbers")
-            scjepa.tl.niche_readout(adata, sources, by=by, **chosen)
+            scjepa.tl.niche_readout(adata, sources, library_key=by, **chosen)
         what = "linear method" if sources == [EXPRESSION] else "read-out"
         progress.step(f"{what}: {adata.uns[_keys.UNS][_keys.EMBEDDING_NICHE]['chosen']}")
-        rep, by = _keys.EMBEDDING_NICHE, None
+        rep = _keys.EMBEDDING_NICHE
     else:
         (rep,) = sources
         if sections > 1 and by is None:
             progress.note("Sections may differ by batch effects; --standardize-by section takes them out.")
+        if by is not None:
+            scjepa.tl.standardize(adata, rep, library_key=by)
+            rep = f"{rep}_standardized"
     how = {name: getattr(options, name) for name in ("n_niches", "n_neighbors", "key_added")}
     how["resolution"] = 1.0 if options.resolution is None else options.resolution
-    scjepa.tl.niches(adata, rep, random_state=options.seed, standardize_by=by, **how)
+    scjepa.tl.niches(adata, rep, random_state=options.seed, **how)
     sizes = adata.obs[options.key_added].value_counts()
     progress.step(f"{len(sizes)} niches of {sizes.min():,} to {sizes.max():,} cells")
     return rep

@@ -11,9 +11,10 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import partial
+from difflib import get_close_matches
+from functools import partial, reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 from scjepa._core import keys as _keys
 from scjepa._core.options import unknown_name
@@ -86,7 +87,7 @@ class Command:
 # -- the models ----------------------------------------------------------------------------------------------------
 
 
-Config: TypeAlias = STJEPAConfig | CellJEPAConfig
+Configuration: TypeAlias = STJEPAConfig | CellJEPAConfig
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,9 @@ class Kind:
     """
 
     model: str
-    config: type[Config]
-    presets: Mapping[str, Config]
-    resolve: Callable[..., Config]
+    config: type[Configuration]
+    presets: Mapping[str, Configuration]
+    resolve: Callable[..., Configuration]
     scales: Mapping[str, str]
     usual: tuple[str, ...]
 
@@ -147,8 +148,6 @@ Saved = Annotated[str, "MODEL"]
 Folder = Annotated[Path, "FOLDER"]
 Paths = Annotated[list[Path], "FILE"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
-
-ACCELERATORS = get_args(Accelerator)
 
 Values: TypeAlias = dict[str, Any]
 """Values of any kind by name, as JSON holds them."""
@@ -299,31 +298,11 @@ OF_PLACES = ("layer", "library_key", "technology_key", "spatial_key", "neighbors
 """What says where things are that an ST-JEPA model reads."""
 
 
-def add_table(parser: argparse._ActionsContainer) -> None:
-    """Add the name of the table in SpatialData stores."""
-    parser.add_argument("--table", metavar="NAME", help="table of SpatialData stores that have several")
-
-
-def add_accelerator(parser: argparse._ActionsContainer) -> None:
-    """Add the device."""
-    parser.add_argument("--accelerator", default="auto", choices=ACCELERATORS, help="device (default: auto)")
-
-
 # -- options of a configuration ------------------------------------------------------------------------------------
 
 
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def paths_of(config: Any) -> Values:
-    """Return the options of a configuration by path (``"encoder.n_layers"``), with their values."""
-    found: Values = {}
-    for part in fields(config):
-        value = getattr(config, part.name)
-        inner = paths_of(value) if is_dataclass(value) else None
-        found |= {part.name: value} if inner is None else {f"{part.name}.{path}": v for path, v in inner.items()}
-    return found
 
 
 class _Change(argparse.Action):
@@ -343,8 +322,8 @@ class _Listing(argparse.Action):
         """Print the options of each model, with the values of its preset ``"base"``."""
         for name, kind in KINDS.items():
             print(f"--model {name}, with the values of --preset base")
-            for path, value in paths_of(kind.presets["base"]).items():
-                print(f"  {_option(path)} {value}")
+            for path in kind.config.option_paths():
+                print(f"  {_option(path)} {reduce(getattr, path.split('.'), kind.presets['base'])}")
         parser.exit()
 
 
@@ -356,11 +335,11 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--set", action="append", default=[], metavar="PART.OPTION=VALUE", help=said)
     group.add_argument("--list-options", action=_Listing, nargs=0, help="tell all options of the presets, and exit")
-    for path in dict.fromkeys(path for kind in KINDS.values() for path in paths_of(kind.presets["base"])):
+    for path in dict.fromkeys(path for kind in KINDS.values() for path in kind.config.option_paths()):
         group.add_argument(_option(path), dest="set", action=_Change, const=path, help=argparse.SUPPRESS)
 
 
-def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjepa"]) -> Config:
+def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjepa"]) -> Configuration:
     """Return a preset with changes such as ``"encoder.n_layers=3"``.
 
     Raises
@@ -378,7 +357,7 @@ def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjep
         raise UsageError(f"--set: {error}") from error
 
 
-def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> Values:
+def changes_of(changes: Sequence[str], config: type[Configuration] = STJEPAConfig) -> Values:
     """Return changes such as ``"encoder.n_layers=3"`` by part and option; parts may have parts.
 
     Parameters
@@ -397,24 +376,18 @@ def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> Values:
         *parts, option = path.strip().split(".")
         if not (equals and parts):
             raise UsageError(f"--set takes PART.OPTION=VALUE, such as encoder.n_layers=3; found {change!r}.")
-        place, kind = found, config
-        for i, part in enumerate(parts):
-            kind = _hint(kind, part, f"option of {parts[i - 1]!r}" if i else "part", change)
-            place = place.setdefault(part, {})
-        hint = _hint(kind, option, f"option of {parts[-1]!r}", change)
+        place, kind = found, cast(Any, config)
         try:
-            place[option] = value_of(text.strip(), hint)
+            for part in parts:
+                kind, place = kind.option_types()[part], place.setdefault(part, {})
+            place[option] = value_of(text.strip(), kind.option_types()[option])
+        except (KeyError, AttributeError):
+            near = get_close_matches(path.strip(), config.option_paths(), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UsageError(f"--set {change}: no such option.{hint} scjepa fit --list-options tells all.") from None
         except ValueError as error:
             raise UsageError(f"--set {change}: {error}") from error
     return found
-
-
-def _hint(config: object, name: str, what: str, change: str) -> Any:
-    """Return the type of an option."""
-    known = get_type_hints(config) if is_dataclass(config) else {}
-    if name not in known:
-        raise UsageError(f"--set {change}: {unknown_name(what, name, known)}")
-    return known[name]
 
 
 def value_of(text: str, hint: object) -> Any:

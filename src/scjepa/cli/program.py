@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from scjepa import __version__
 from scjepa._core.squidpy import graph_call
-from scjepa.cli import annotate, benchmark, benchmark_cells, demo, embed, fit, info, niches
+from scjepa.cli import annotate, benchmark, demo, embed, fit, info, niches
 from scjepa.cli.options import Command, UsageError
 
 OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141, 143
@@ -28,9 +28,12 @@ OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141
 
 COMMANDS: tuple[Command, ...] = (
     *(info.COMMAND, fit.COMMAND, embed.COMMAND, niches.COMMAND, annotate.COMMAND),
-    *(benchmark.COMMAND, benchmark_cells.COMMAND, demo.COMMAND),
+    *(benchmark.COMMAND, demo.COMMAND),
 )
 """The subcommands, in the order of ``scjepa --help``. A new one is a new file and a word here."""
+
+RENAMED = {"benchmark-cells": "scjepa benchmark --target FILE"}
+"""Commands that there were, and what does the same."""
 
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
 
@@ -92,8 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 for what the user can mend in files and options, told in one line on stderr; 2 for a wrong command line;
         130 when interrupted (Ctrl-C), 143 when terminated, 141 when who reads stdout went away (``| head``).
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and words[0] in RENAMED:
+        return _tell(f"there is no command {words[0]!r}; it is {RENAMED[words[0]]} now.", WRONG_USAGE)
     try:
-        options, unknown = build_parser().parse_known_args(arguments)
+        options, unknown = build_parser().parse_known_args(words)
         if unknown:
             options.parser.error(_no_such_option(options.parser, unknown))
     except SystemExit as stop:  # --help, --version, or argparse's own errors

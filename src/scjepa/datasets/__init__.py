@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from scjepa._core.features import only_genes
 from scjepa.datasets._concat import concat
 from scjepa.datasets._difficulty import DIFFICULTIES, Difficulty
-from scjepa.datasets._genes import only_genes
 from scjepa.datasets._genesets import read_gmt
 from scjepa.datasets._local import available, load
 from scjepa.datasets._simulate import iter_simulated_tissue, simulated_tissue

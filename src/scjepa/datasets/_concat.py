@@ -20,9 +20,9 @@ from scjepa._core.anndata import (
     sparse_of,
     text_of,
 )
+from scjepa._core.counts import iter_rows
 from scjepa._core.squidpy import graph_call
 from scjepa._core.warn import warn
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.vocabulary import likely_cause
 
 if TYPE_CHECKING:

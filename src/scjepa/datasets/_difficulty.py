@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scjepa._core.checks import positive, within
+from scjepa._core.checks import POSITIVE, check_fields, within
 from scjepa._core.keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import take_plain
@@ -71,8 +71,8 @@ class Difficulty:
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"Difficulty.{name} must be a number of at least 0, found {getattr(self, name)!r}.")
         take_plain(self)
-        within(self, 0.0, 1.0, "niche_genes", "opposed", "background", "capture")
-        positive(self, "capture")
+        check_fields(self, within(0.0, 1.0), "niche_genes", "opposed", "background", "capture")
+        check_fields(self, POSITIVE, "capture")
 
 
 DIFFICULTIES: Mapping[str, Difficulty] = MappingProxyType(

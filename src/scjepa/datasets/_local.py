@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -25,47 +24,21 @@ _SQUIDPY = "squidpy:"
 _SUFFIX = ".h5ad"
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a named data set is: tissue, technology, and the short name it goes by."""
-
-    tissue: str
-    technology: str
-    short: str = ""
-
-
-DESCRIBED: Mapping[str, Description] = MappingProxyType(
+PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "starmap_visual_cortex": Description("mouse visual cortex", "STARmap", "V1"),
-        "osmfish_somatosensory_cortex": Description("mouse somatosensory cortex", "osmFISH", "osmFISH"),
-        "starmap_mpfc_3sections": Description("mouse medial prefrontal cortex", "STARmap", "mPFC"),
-        "molcart_mouse_cortex_3sections": Description("mouse cortex", "Molecular Cartography", "molcart"),
-        "merfish_hypothalamus_4sections_unlabelled": Description("mouse preoptic hypothalamus", "MERFISH"),
-        "seqfish_mouse_embryo2": Description("mouse embryo E8.5", "seqFISH"),
-        "xenium_breast_51k_unlabelled": Description("human breast cancer", "Xenium"),
-        "pbmc3k": Description("human blood (PBMC)", "10x, dissociated"),
-        "pbmc_2batch": Description("human blood (PBMC)", "10x, dissociated"),
-        "celllines_sc_mixology": Description("human lung cell lines", "five protocols, dissociated"),
-        "papalexi_eccite_299g": Description("THP-1, knock-outs", "ECCITE-seq"),
-        "perturb_norman_mcfaline_500g": Description("K562, CRISPR activation", "Perturb-seq"),
+        "four_i": ("HeLa cells", "4i"),
+        "imc": ("human breast cancer", "imaging mass cytometry"),
+        "merfish": ("mouse preoptic hypothalamus", "MERFISH"),
+        "mibitof": ("human colorectal carcinoma", "MIBI-TOF"),
+        "sc_mouse_cortex": ("mouse cortex", "dissociated"),
+        "seqfish": ("mouse embryo", "seqFISH"),
+        "slideseqv2": ("mouse hippocampus", "Slide-seqV2"),
+        "visium_fluo_adata": ("mouse brain", "Visium"),
+        "visium_hne_adata": ("mouse brain", "Visium"),
     }
 )
-"""Local data sets this project describes; :func:`load` reads any other file by its name too."""
-
-PUBLIC: Mapping[str, Description] = MappingProxyType(
-    {
-        "four_i": Description("HeLa cells", "4i"),
-        "imc": Description("human breast cancer", "imaging mass cytometry"),
-        "merfish": Description("mouse preoptic hypothalamus", "MERFISH"),
-        "mibitof": Description("human colorectal carcinoma", "MIBI-TOF"),
-        "sc_mouse_cortex": Description("mouse cortex", "dissociated"),
-        "seqfish": Description("mouse embryo", "seqFISH"),
-        "slideseqv2": Description("mouse hippocampus", "Slide-seqV2"),
-        "visium_fluo_adata": Description("mouse brain", "Visium"),
-        "visium_hne_adata": Description("mouse brain", "Visium"),
-    }
-)
-"""Public data sets of ``squidpy.datasets`` that come as AnnData; many hold normalized values, not counts."""
+"""Public data sets of ``squidpy.datasets`` that come as AnnData, their tissue and technology; many hold
+normalized values, not counts."""
 
 
 def load(name: str, path: str | os.PathLike[str] | None = None) -> AnnData:
@@ -74,9 +47,8 @@ def load(name: str, path: str | os.PathLike[str] | None = None) -> AnnData:
     Parameters
     ----------
     name
-        Name of an h5ad file without its ending, such as ``"starmap_visual_cortex"``; a short name (``"V1"``,
-        ``"osmFISH"``, ``"mPFC"``, ``"molcart"``); or ``"squidpy:"`` and a function of ``squidpy.datasets`` that
-        returns AnnData, such as ``"squidpy:imc"``, which is downloaded once.
+        Name of an h5ad file without its ending, such as ``"starmap_visual_cortex"``; or ``"squidpy:"`` and a function
+        of ``squidpy.datasets`` that returns AnnData, such as ``"squidpy:imc"``, which is downloaded once.
     path
         The file, or a folder to look in, subfolders included. Default: ``scjepa.settings.data_dir`` and the
         environment variable ``SCJEPA_DATA``. With ``"squidpy:"``: the file to keep the download in; default squidpy's.
@@ -96,18 +68,18 @@ def load(name: str, path: str | os.PathLike[str] | None = None) -> AnnData:
 
     Examples
     --------
-    >>> adata = scjepa.datasets.load("V1", "data/")  # doctest: +SKIP
+    >>> adata = scjepa.datasets.load("starmap_visual_cortex", "data/")  # doctest: +SKIP
     """
     if name.startswith(_SQUIDPY):
         return _categorical(_load_public(name.removeprefix(_SQUIDPY), path))
     if path is not None and Path(path).is_file():
         return _categorical(ad.read_h5ad(path))
-    stem = _full_name(name)
+    stem = name.removesuffix(_SUFFIX)
     folders = _folders(path)
     files = _find(folders)
     matches = [file for file in files if file.stem == stem]
     if not matches:
-        raise FileNotFoundError(_not_found(name, stem, folders, files))
+        raise FileNotFoundError(_not_found(stem, folders, files))
     if len(matches) > 1:
         places = ", ".join(map(str, matches))
         raise ValueError(f"Several files are named {stem}{_SUFFIX}: {places}. Give one of them as path.")
@@ -125,19 +97,12 @@ def available(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index ``name``; columns ``short``, ``tissue``, ``technology`` (empty where the project does not describe the
-        file) and ``file`` (empty for data that squidpy downloads).
+        Index ``name``; columns ``tissue``, ``technology`` (empty for files) and ``file`` (empty for data
+        that squidpy downloads).
     """
-    rows = [(file.stem, DESCRIBED.get(file.stem, Description("", "")), str(file)) for file in _find(_folders(path))]
-    rows += [(_SQUIDPY + name, description, "") for name, description in PUBLIC.items()]
-    table = [(name, about.short, about.tissue, about.technology, file) for name, about, file in rows]
-    return pd.DataFrame(table, columns=["name", "short", "tissue", "technology", "file"]).set_index("name")
-
-
-def _full_name(name: str) -> str:
-    stem = name.removesuffix(_SUFFIX)
-    short = {about.short.lower(): full for full, about in DESCRIBED.items() if about.short}
-    return short.get(stem.lower(), stem)
+    rows = [(file.stem, "", "", str(file)) for file in _find(_folders(path))]
+    rows += [(_SQUIDPY + name, *about, "") for name, about in PUBLIC.items()]
+    return pd.DataFrame(rows, columns=["name", "tissue", "technology", "file"]).set_index("name")
 
 
 def _folders(path: str | os.PathLike[str] | None) -> list[Path]:
@@ -151,8 +116,8 @@ def _find(folders: list[Path]) -> list[Path]:
     return sorted(dict.fromkeys(found))
 
 
-def _not_found(name: str, stem: str, folders: list[Path], files: list[Path]) -> str:
-    wanted = f"{stem}{_SUFFIX}" + (f" ({name})" if name != stem else "")
+def _not_found(name: str, folders: list[Path], files: list[Path]) -> str:
+    wanted = f"{name}{_SUFFIX}"
     if not folders:
         return (
             f"{wanted} was not looked for: no folder is set. Call scjepa.datasets.load({name!r}, path='folder'), or "
@@ -161,7 +126,7 @@ def _not_found(name: str, stem: str, folders: list[Path], files: list[Path]) -> 
         )
     places = ", ".join(f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in folders)
     names = [file.stem for file in files]
-    near = get_close_matches(stem, names + [DESCRIBED[known].short for known in names if known in DESCRIBED], n=1)
+    near = get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return (
         f"{wanted} was not found in {places}.{hint} Found there: {_listing(files)}. Call "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scjepa._core.checks import positive, within
+from scjepa._core.checks import POSITIVE, check_fields, within
 from scjepa._core.keys import as_key
 from scjepa._core.plain import take_plain, whole
 from scjepa.datasets._difficulty import Difficulty
@@ -48,14 +48,14 @@ class TechnologySpec:
             object.__setattr__(self, "genes", tuple(map(str, self.genes)))
         elif self.genes is not None:
             object.__setattr__(self, "genes", float(self.genes))
-            within(self, 0.0, 1.0, "genes")
+            check_fields(self, within(0.0, 1.0), "genes")
         given = [n for n in ("capture", "background", "dispersion", "batch_effect") if getattr(self, n) is not None]
         for name in given:
             if getattr(self, name) < 0:
                 raise ValueError(f"TechnologySpec.{name} must not be negative, found {getattr(self, name)!r}.")
-        within(self, 0.0, 1.0, *(name for name in given if name in ("capture", "background")))
+        check_fields(self, within(0.0, 1.0), *(name for name in given if name in ("capture", "background")))
         if "capture" in given:
-            positive(self, "capture")
+            check_fields(self, POSITIVE, "capture")
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Geometry:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        positive(self, "density", "patches")
-        within(self, 0.0, 1.0, "warp")
+        check_fields(self, POSITIVE, "density", "patches")
+        check_fields(self, within(0.0, 1.0), "warp")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class TissueSpec:
         object.__setattr__(self, "seed", whole("seed", self.seed, least=0))
         if self.n_cells < self.n_sections:
             raise ValueError(f"n_cells={self.n_cells} cannot fill n_sections={self.n_sections}; ask for more cells.")
-        within(self, 0.0, 1.0, "panel_overlap")
+        check_fields(self, within(0.0, 1.0), "panel_overlap")
         self._check_technologies()
 
     def _check_technologies(self) -> None:

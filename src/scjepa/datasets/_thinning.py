@@ -8,8 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._core.anndata import counts_of, require_anndata
-from scjepa._core.counts import NAN, OTHER, advice_on
-from scjepa.tokens.counts import read_counts
+from scjepa._core.counts import NAN, OTHER, advice_on, read_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,7 +8,6 @@ from scjepa.metrics.continuity import NicheContinuity, niche_continuity
 from scjepa.metrics.integration import ilisi, mmd
 from scjepa.metrics.perturbation import PerturbationReference, perturbation_reference, perturbation_scores
 from scjepa.metrics.probe import BlockFolds, Probe, block_folds, block_probe
-from scjepa.metrics.technologies import weighted_scores
 from scjepa.metrics.transfer import LabelTransfer, label_transfer
 
 __all__ = [
@@ -34,5 +33,4 @@ __all__ = [
     "perturbation_reference",
     "perturbation_scores",
     "scib_suite",
-    "weighted_scores",
 ]

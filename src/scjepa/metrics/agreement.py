@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from scjepa.metrics._checks import varied_embedding
-from scjepa.metrics._nearest import nearest
+from scjepa._core.arrays import varied_embedding
+from scjepa._core.neighbors import nearest
 
 
 def neighbor_agreement(embedding: Any, other: Any, *, n_neighbors: int = 15) -> float:

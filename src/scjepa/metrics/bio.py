@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scjepa._core.anndata import as_embedding
+from scjepa._core.arrays import group_codes, varied_embedding
 from scjepa._core.keys import UNLABELLED
-from scjepa.metrics._checks import group_codes, varied_embedding
-from scjepa.metrics._nearest import as_scib, nearest
+from scjepa._core.neighbors import nearest
 from scjepa.metrics.clustering import _labelled, clustering_scores
+from scjepa.metrics.integration import as_scib
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,8 +196,6 @@ def scib_suite(
 
 def _labelled_cells(embedding: Any, labels: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return embedding and label codes of the labelled cells; fewer than two labels, or as many as cells, raise."""
-    from scjepa._core.columns import as_embedding
-
     values = as_embedding(embedding)
     if len(labels) != len(values):
         raise ValueError(f"The embedding has {len(values)} cells, labels {len(labels)}.")

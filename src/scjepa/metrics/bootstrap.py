@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scjepa._core.arrays import tissue
 from scjepa._core.blocks import spatial_blocks
 from scjepa._core.keys import UNLABELLED
-from scjepa.metrics._checks import tissue
 from scjepa.metrics.clustering import _labelled, _paired
 
 _ENTRIES_AT_ONCE = 2_000_000

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scjepa._core.anndata import refuse_adata
+from scjepa._core.anndata import refuse_adata, warn_of_words
+from scjepa._core.arrays import group_codes
 from scjepa._core.keys import UNLABELLED
-from scjepa._core.labels import warn_of_words
+from scjepa._core.leiden import EmbeddingGraph
 
 if TYPE_CHECKING:
     import pandas as pd
+
+WEIGHTED = "weighted"
+"""Group of means over groups, weighted by labelled cells."""
 
 
 def _labelled(labels: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -109,6 +113,7 @@ def clustering_scores(
     matched: bool = True,
     min_share: float = 0.01,
     groups: Any = None,
+    weighted: bool = False,
     ignore: str | Sequence[Any] = UNLABELLED,
 ) -> pd.DataFrame:
     """Score an embedding by how well its Leiden clusters agree with labels, as the paper evaluates.
@@ -116,7 +121,7 @@ def clustering_scores(
     The graph of nearest neighbors is built once on all cells; Leiden runs at each resolution, and at the resolution
     that gives as many clusters as there are labels (the search of :func:`scjepa.tl.niches`). NMI and ARI are those
     of the labelled cells. Give embeddings of several sections, and the controls beside them, the same
-    :func:`scjepa.tl.readout` first.
+    :func:`scjepa.tl.standardize` first.
 
     Parameters
     ----------
@@ -139,6 +144,9 @@ def clustering_scores(
     groups
         Group of each cell, such as its technology: all cells are clustered together, and each group's cells are
         scored by themselves. ``None``: all labelled cells are scored as one.
+    weighted
+        With ``groups``: also give the mean over groups weighted by their labelled cells (the paper's weighted NMI and
+        ARI), in rows of a group ``"weighted"``.
     ignore
         Labels that mean "no label"; cells with them or NaN are clustered and not scored.
 
@@ -148,12 +156,14 @@ def clustering_scores(
         One row for each seed and resolution: ``matched`` (bool: the row of the matched number of clusters),
         ``resolution`` (used), ``seed``, ``n_clusters`` (among all cells), ``nmi``, ``ari``. The paper's figure for a
         seed is the mean of the rows that are not matched. With ``groups``, one row for each group that has labelled
-        cells, and two more columns: ``group`` and ``n_cells`` (labelled).
+        cells, and two more columns: ``group`` and ``n_cells`` (labelled). A spread over resolutions is no spread over
+        seeds: group the rows by one and take means over the other first.
 
     Raises
     ------
     ValueError
-        If the lengths differ, no cell has a label, a cell has no group, or the embedding has NaN.
+        If the lengths differ, no cell has a label, a cell has no group, the embedding has NaN, or a group is called
+        ``"weighted"`` beside the weighted mean.
 
     Examples
     --------
@@ -161,8 +171,6 @@ def clustering_scores(
     >>> scores.groupby("matched")[["nmi", "ari"]].mean()
     """
     import pandas as pd
-
-    from scjepa.tl._graph import EmbeddingGraph
 
     if len(embedding) != len(labels):
         raise ValueError(f"The embedding has {len(embedding)} cells, labels {len(labels)}.")
@@ -188,14 +196,27 @@ def clustering_scores(
             for is_match, found in partitions
             for group, cells in scored
         ]
+    if weighted:
+        if any(group.get("group") == WEIGHTED for group, _ in scored):
+            raise ValueError("A group is called 'weighted', which is the name of the mean's rows. Rename it.")
+        rows = [row for some in _runs(rows, len(scored)) for row in (*some, _weighted(some))]
     columns = ["matched", "resolution", "seed", "n_clusters", "nmi", "ari"]
     return pd.DataFrame(rows, columns=[*scored[0][0], *columns])
 
 
+def _runs(rows: Sequence[dict[str, Any]], size: int) -> Iterator[Sequence[dict[str, Any]]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _weighted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean of the groups of one clustering, weighted by cells."""
+    cells = [row["n_cells"] for row in rows]
+    means = {score: float(np.average([row[score] for row in rows], weights=cells)) for score in ("nmi", "ari")}
+    return {**rows[0], "group": WEIGHTED, "n_cells": sum(cells), **means}
+
+
 def _labelled_of_groups(groups: Any, kept: np.ndarray) -> list[tuple[dict[str, Any], np.ndarray]]:
     """Return name and size of each group that has labelled cells, and which cells these are."""
-    from scjepa.metrics._checks import group_codes
-
     codes, names = group_codes(groups, len(kept), "groups")
     members = [(name, kept & (codes == code)) for code, name in enumerate(names)]
     return [({"group": name, "n_cells": int(cells.sum())}, cells) for name, cells in members if cells.any()]

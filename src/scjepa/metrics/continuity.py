@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from scjepa.metrics._checks import group_codes, tissue
-from scjepa.metrics._nearest import nearest_places
+from scjepa._core.arrays import group_codes, tissue
+from scjepa._core.neighbors import nearest_places
 
 
 @dataclass(frozen=True)

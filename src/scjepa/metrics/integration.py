@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scjepa._core.arrays import canonical_order, group_codes, varied_embedding
 from scjepa._core.keys import UNLABELLED
-from scjepa.metrics._checks import group_codes, varied_embedding
-from scjepa.metrics._nearest import as_scib, nearest
+from scjepa._core.neighbors import nearest
 from scjepa.metrics.clustering import _labelled
-from scjepa.tl._readout import canonical_order
+
+if TYPE_CHECKING:
+    from scib_metrics.nearest_neighbors import NeighborsResults
 
 _FEWEST_CELLS = 10
 """Cells below which a label says nothing about mixing (the bound that scib-metrics sets for kBET)."""
@@ -84,6 +86,13 @@ def _cells_by_label(labels: Any, n_cells: int, ignore: str | Sequence[Any]) -> l
         raise ValueError(f"The embedding has {n_cells} cells, labels {len(labels)}.")
     codes, kept = _labelled(labels, ignore)
     return [np.flatnonzero((codes == code) & kept) for code in np.unique(codes[kept])]
+
+
+def as_scib(indices: np.ndarray, distances: np.ndarray) -> NeighborsResults:
+    """Return neighbors as scib-metrics takes them."""
+    from scib_metrics.nearest_neighbors import NeighborsResults
+
+    return NeighborsResults(indices=indices.astype(np.int64), distances=distances.astype(np.float32))
 
 
 def _lisi(embedding: np.ndarray, batches: np.ndarray, groups: list[np.ndarray], n_neighbors: int) -> list[np.ndarray]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from scjepa._core.arrays import varied_embedding
 from scjepa._core.keys import UNLABELLED
-from scjepa.metrics._checks import varied_embedding
 from scjepa.metrics.clustering import _labelled
 
 

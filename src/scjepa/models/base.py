@@ -373,7 +373,8 @@ class JEPAModel(BaseModelClass):
             ``"not learning"``, ``"collapsed"``, ``"same tokens"`` or ``"untrained"``.
         """
         history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
-        return diagnose(history, self.config.encoder.width, self._embeds, self.config, self._token_spread())
+        spread, objective = self._token_spread(), self.module.objective
+        return diagnose(history, self.config.encoder.width, self._embeds, self.config, spread, objective)
 
     def _token_spread(self) -> TokenSpread | None:
         """Return over how many genes the tokens of the model's cells spread, where cells have top genes for tokens."""

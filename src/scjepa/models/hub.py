@@ -16,12 +16,12 @@ from scjepa._core.options import unknown_name
 from scjepa.models import store as _store
 from scjepa.models.reference import ReferenceMixin
 from scjepa.pretrained import README_FILE, Card
-from scjepa.training.collapse import RATIOS
+from scjepa.training.collapse import RATIO
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
-_KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss", *RATIOS)
-"""The monitor's readings, so that a checkpoint can be diagnosed; the curves of every step stay behind."""
+_KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss")
+"""The monitor's readings beside ratios of losses, so that a checkpoint can be diagnosed; other curves stay behind."""
 
 
 class PretrainedMixin(ReferenceMixin):
@@ -73,7 +73,9 @@ class PretrainedMixin(ReferenceMixin):
         card = Card.from_any(self.card if card is None else card, Path(path).name)
         card = card if card.created else replace(card, created=date.today().isoformat())
         facts = {**self._facts_to_share(), "card": card.to_dict()}
-        facts["history"] = {name: facts["history"][name] for name in _KEPT_HISTORY if name in facts["history"]}
+        facts["history"] = {
+            name: curve for name, curve in facts["history"].items() if name in _KEPT_HISTORY or name.endswith(RATIO)
+        }
         weights = {
             name: _stored(name, tensor, _DTYPES[dtype])
             for name, tensor in self.module.state_dict().items()

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from scjepa import pretrained
 from scjepa._core.anndata import require_anndata
+from scjepa._core.features import warn_of_no_genes
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
-from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models import store as _store
 from scjepa.models.base import JEPAModel
 from scjepa.models.device import check_device

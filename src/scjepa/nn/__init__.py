@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from scjepa.nn.attention import ATTENTION_BACKENDS, Packing, attend, choose_backend
-from scjepa.nn.embedding import VALUE_ENCODERS
-from scjepa.nn.encoder import Transformer
-from scjepa.nn.jepa import JEPAModule
-from scjepa.nn.losses import ObjectiveOutput
-from scjepa.nn.masked import MaskedPacking
-from scjepa.nn.precision import float32_default
-from scjepa.nn.sigreg import sigreg
+from typing import TYPE_CHECKING
+
+from scjepa._core.lazy import lazy
+
+if TYPE_CHECKING:
+    from scjepa.nn.attention import ATTENTION_BACKENDS, Packing, attend, choose_backend
+    from scjepa.nn.config import TransformerConfig
+    from scjepa.nn.embedding import VALUE_ENCODERS
+    from scjepa.nn.encoder import Encoder, Transformer
+    from scjepa.nn.jepa import JEPAModule
+    from scjepa.nn.losses import sigreg
+    from scjepa.nn.masked import MaskedPacking
+    from scjepa.nn.objective import Advice, Objective, ObjectiveOutput, Ratio
+    from scjepa.nn.precision import float32_default
 
 __all__ = [
     "ATTENTION_BACKENDS",
     "VALUE_ENCODERS",
+    "Advice",
+    "Encoder",
     "JEPAModule",
     "MaskedPacking",
+    "Objective",
     "ObjectiveOutput",
     "Packing",
+    "Ratio",
     "Transformer",
+    "TransformerConfig",
     "attend",
     "choose_backend",
     "float32_default",
     "sigreg",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "attention": ("ATTENTION_BACKENDS", "Packing", "attend", "choose_backend"),
+        "config": ("TransformerConfig",),
+        "embedding": ("VALUE_ENCODERS",),
+        "encoder": ("Encoder", "Transformer"),
+        "jepa": ("JEPAModule",),
+        "losses": ("sigreg",),
+        "masked": ("MaskedPacking",),
+        "objective": ("Advice", "Objective", "ObjectiveOutput", "Ratio"),
+        "precision": ("float32_default",),
+    },
+)

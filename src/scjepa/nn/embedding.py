@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scjepa._core.options import Registry
+
 
 def _each_distinct(values: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
     """Return ``encode`` of each value, ``(tokens, width)``; counts repeat, so it runs once for each distinct one."""
@@ -23,6 +25,9 @@ def _each_distinct(values: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor
 
 class ValueEncoder(nn.Module):
     """How gene and value combine to a token's content; base of the value encoders."""
+
+    has_bins = False
+    """Whether the option ``n_bins`` says anything to it."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -51,6 +56,8 @@ class ValueBins(ValueEncoder):
     The soft bins of scFoundation: which values a bin stands for is learned. A linear layer with leaky ReLU gives each
     bin a score, a second one adds what the bins' scores say of each other, and a softmax makes weights of them.
     """
+
+    has_bins = True
 
     def __init__(self, width: int, n_bins: int = 50):
         super().__init__(width)
@@ -89,12 +96,9 @@ class NoValue(ValueEncoder):
         return gene
 
 
-VALUE_ENCODERS: dict[str, type[ValueEncoder]] = {
-    "mlp": ValueMLP,
-    "bins": ValueBins,
-    "bound": ValueProduct,
-    "none": NoValue,
-}
+VALUE_ENCODERS: Registry[type[ValueEncoder]] = Registry(
+    "value encoder", {"mlp": ValueMLP, "bins": ValueBins, "bound": ValueProduct, "none": NoValue}
+)
 """Value encoders: ``(gene vectors, scaled values)`` -> token content."""
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scjepa.nn.attention import Layout
+from scjepa.nn.config import TransformerConfig
 
 
 class Attention(nn.Module):
@@ -65,24 +66,16 @@ class Transformer(nn.Module):
 
     Parameters
     ----------
-    width, n_layers, n_heads, mlp_ratio, dropout
-        As in :class:`scjepa.EncoderConfig`.
-    backend
-        Attention back-end.
+    config
+        Width, heads, MLP ratio, dropout and attention back-end.
+    n_layers
+        Blocks; default: the configuration's.
     """
 
-    def __init__(
-        self,
-        width: int,
-        n_layers: int,
-        n_heads: int,
-        *,
-        mlp_ratio: float = 4.0,
-        dropout: float = 0.0,
-        backend: str = "auto",
-    ):
+    def __init__(self, config: TransformerConfig, n_layers: int | None = None):
         super().__init__()
-        blocks = [Block(width, n_heads, mlp_ratio, dropout, backend) for _ in range(n_layers)]
+        width, sizes = config.width, (config.n_heads, config.mlp_ratio, config.dropout, config.attention)
+        blocks = [Block(width, *sizes) for _ in range(config.n_layers if n_layers is None else n_layers)]
         self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))
         self.norm = nn.LayerNorm(width)
         self._initialize()
@@ -108,3 +101,28 @@ class Transformer(nn.Module):
         for depth, block in enumerate(self.blocks):
             x = block(x, packing, rows, row_packing) if depth == last else block(x, packing)
         return self.norm(x)
+
+
+class Embedding(nn.Module):
+    """Base of what makes vectors of a batch's tokens: each gene has one."""
+
+    gene: nn.Embedding
+
+
+class Encoder(nn.Module):
+    """Token embedding and transformer; a subclass says what it makes of a batch.
+
+    Parameters
+    ----------
+    embedding
+        What makes vectors of tokens.
+    config
+        Size of the transformer.
+    """
+
+    embedding: Embedding
+
+    def __init__(self, embedding: Embedding, config: TransformerConfig):
+        super().__init__()
+        self.embedding = embedding
+        self.transformer = Transformer(config)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from scjepa.perturbation._conditions import CONTROL, Conditions, condition_name, convert_conditions, parse_condition
-from scjepa.perturbation._expression import log_normalized
-from scjepa.perturbation._splits import CATEGORIES, PerturbationSplit, simulation_split
 from scjepa.perturbation.baselines import PERTURBATION_BASELINES, predict_baselines
+from scjepa.perturbation.conditions import CONTROL, Conditions, condition_name, convert_conditions, parse_condition
+from scjepa.perturbation.expression import log_normalized
+from scjepa.perturbation.splits import CATEGORIES, PerturbationSplit, simulation_split
 
 __all__ = [
     "CATEGORIES",

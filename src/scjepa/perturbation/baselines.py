@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from scjepa._core.warn import warn
-from scjepa.perturbation._conditions import CONTROL, condition_name, parse_condition
-from scjepa.perturbation._names import named_otherwise
+from scjepa.perturbation.conditions import CONTROL, condition_name, parse_condition
+from scjepa.perturbation.names import named_otherwise
 
 
 def _genes_of(condition: str, panel: pd.Index) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from scjepa.pl._figure import finish
-from scjepa.pl._labels import Labels
 from scjepa.pl._matrix import heat_map
-from scjepa.tl._compare import compare_niches
+from scjepa.pl.figure import finish
+from scjepa.pl.labels import Labels
+from scjepa.tl import compare_niches
 
 if TYPE_CHECKING:
     from anndata import AnnData

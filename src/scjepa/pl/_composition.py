@@ -12,10 +12,10 @@ from matplotlib.patches import Patch
 
 from scjepa._core import keys as _keys
 from scjepa._core.keys import UNLABELLED
-from scjepa.pl._figure import finish, panels
-from scjepa.pl._labels import Labels, outer_legend
-from scjepa.tl._composition import niche_composition
-from scjepa.tl._palette import MISSING, SAFE, palette
+from scjepa._core.palette import MISSING, SAFE, palette
+from scjepa.pl.figure import finish, panels
+from scjepa.pl.labels import Labels, outer_legend
+from scjepa.tl import niche_composition
 
 if TYPE_CHECKING:
     from anndata import AnnData

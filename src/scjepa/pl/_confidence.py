@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import require_anndata
-from scjepa._core.columns import column_of
-from scjepa.pl._labels import Labels
+from scjepa._core.anndata import column_of, require_anndata
 from scjepa.pl._numbers import Numbers
 from scjepa.pl._tissue import Layer, MapOptions, draw_map
+from scjepa.pl.labels import Labels
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import column_of, embedding_of, record, record_of, refuse_users
+from scjepa._core.anndata import column_of, embedding_of, record, record_of, refuse_users
+from scjepa._core.arrays import first_components
+from scjepa._core.leiden import umap_of
 from scjepa._core.options import unknown_name
-from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
-from scjepa.pl._labels import Labels, scatter
 from scjepa.pl._numbers import VIRIDIS
-from scjepa.tl._graph import EmbeddingGraph
-from scjepa.tl._readout import principal_components
+from scjepa.pl.figure import bare, finish, grid_shape, panels, point_size
+from scjepa.pl.labels import Labels, scatter
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -88,7 +88,7 @@ def embedding(
     if method == "umap":
         xy, axis = _umap(adata, use_rep, n_neighbors, random_state), "UMAP"
     elif method == "pca":
-        xy, axis = _first_components(embedding_of(adata, use_rep)), "PC"
+        xy, axis = first_components(embedding_of(adata, use_rep)), "PC"
     else:
         raise ValueError(unknown_name("method", method, ("umap", "pca")))
 
@@ -122,13 +122,6 @@ def _name_axes(ax: Axes, title: str, axis: str) -> None:
     ax.set_box_aspect(1)
 
 
-def _first_components(values: np.ndarray) -> np.ndarray:
-    """Return two principal components; the second of an embedding of one dimension is 0."""
-    centered = (values - values.mean(axis=0)).astype(np.float64)
-    found = principal_components(centered, 2)
-    return np.pad(found, [(0, 0), (0, 2 - found.shape[1])])
-
-
 def _umap(adata: AnnData, use_rep: str, n_neighbors: int, seed: int) -> np.ndarray:
     """Return the UMAP kept in ``adata``, or make and keep it."""
     values = embedding_of(adata, use_rep)
@@ -142,23 +135,6 @@ def _umap(adata: AnnData, use_rep: str, n_neighbors: int, seed: int) -> np.ndarr
         "checksum": zlib.crc32(np.ascontiguousarray(values).data),
     }
     if key not in adata.obsm or record_of(adata, key) != how:
-        adata.obsm[key] = _make_umap(values, n_neighbors, seed)
+        adata.obsm[key] = umap_of(values, n_neighbors, seed)
         record(adata, key, **how)
     return np.asarray(adata.obsm[key])
-
-
-def _make_umap(values: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
-    if len(values) <= 3:  # too few for UMAP's spectral start
-        return _first_components(values).astype(np.float32)
-    import scanpy as sc
-    from anndata import AnnData
-
-    graph = EmbeddingGraph(values, n_neighbors, seed)
-    holder = AnnData(
-        obsm={"X": values},
-        obsp={"distances": graph.distances, "connectivities": graph.connectivities},
-        uns={"neighbors": graph.as_scanpy("X", seed)},
-        shape=(len(values), 0),
-    )
-    sc.tl.umap(holder, random_state=seed)
-    return np.asarray(holder.obsm["X_umap"], dtype=np.float32)

@@ -11,14 +11,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import require_anndata
-from scjepa._core.columns import niches_of, record_of
+from scjepa._core.anndata import niches_of, record_of, require_anndata
+from scjepa._core.matching import border_shares
 from scjepa._core.options import unknown_name
-from scjepa.pl._figure import finish
-from scjepa.pl._labels import Labels
+from scjepa._core.palette import MISSING
 from scjepa.pl._matrix import heat_map
-from scjepa.tl._interactions import border_shares
-from scjepa.tl._palette import MISSING
+from scjepa.pl.figure import finish
+from scjepa.pl.labels import Labels
 
 if TYPE_CHECKING:
     from anndata import AnnData

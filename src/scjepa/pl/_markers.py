@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import record_of
+from scjepa._core.anndata import niches_of, record_of
+from scjepa._core.counts import log_normalized_cells
 from scjepa._core.options import unknown_name
-from scjepa.pl._figure import finish
-from scjepa.pl._labels import Labels
 from scjepa.pl._matrix import color_marks
-from scjepa.tl._markers import normalized
+from scjepa.pl.figure import finish
+from scjepa.pl.labels import Labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -81,7 +81,9 @@ def markers(
     found = _best_genes(adata.uns[key], n_genes)
     if not found:
         raise ValueError(f"No gene in adata.uns[{key!r}] has a positive score.")
-    holder = normalized(adata, niche_key, how.get("layer"))
+    niches = niches_of(adata, niche_key)
+    holder = log_normalized_cells(adata, how.get("layer"), cells=niches.codes >= 0)
+    holder.obs[niche_key] = niches[niches.codes >= 0]
     niche_of = {_keys.as_key(name): name for name in holder.obs[niche_key].cat.categories}
     genes = {niche_of.get(niche, niche): names for niche, names in found.items()}
     across = sum(map(len, genes.values())) <= _ACROSS

@@ -11,7 +11,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
-from scjepa.pl._figure import panels
+from scjepa.pl.figure import panels
 
 CELL = 0.42
 """Side of a field in inches, in which a number of three characters can be read."""

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa.pl._labels import Labels
 from scjepa.pl._tissue import MapOptions, draw_map
+from scjepa.pl.labels import Labels
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from scjepa.pl._labels import scatter
-from scjepa.tl._palette import MISSING
+from scjepa._core.palette import MISSING
+from scjepa.pl.labels import scatter
 
 VIRIDIS = colormaps["viridis"].with_extremes(bad=MISSING)
 """Dark to light, also for color-blind readers and in print; cells without a number are gray."""

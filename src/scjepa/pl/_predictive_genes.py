@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import as_embedding
+from scjepa._core.anndata import as_embedding
 from scjepa._core.options import unknown_name
-from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
 from scjepa.pl._numbers import Numbers
 from scjepa.pl._tissue import coordinates_of, sections_of
-from scjepa.tl._predictive_components import predictive_genes as genes_of
+from scjepa.pl.figure import bare, finish, grid_shape, panels, point_size
+from scjepa.tl import predictive_genes as genes_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,17 +11,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scjepa._core.anndata import array_of, missing_key, text_of
-from scjepa._core.columns import groups_of
-from scjepa.pl._figure import bare, finish, grid_shape, panels, point_size
-from scjepa.tl._spatial import section_key_of
+from scjepa._core.anndata import array_of, groups_of, missing_key, text_of
+from scjepa._core.graph import section_key_of
+from scjepa.pl.figure import bare, finish, grid_shape, panels, point_size
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 class Layer(Protocol):
-    """What a panel of a map shows: :class:`~scjepa.pl._labels.Labels` or :class:`~scjepa.pl._numbers.Numbers`."""
+    """What a panel of a map shows: :class:`~scjepa.pl.labels.Labels` or :class:`~scjepa.pl._numbers.Numbers`."""
 
     @property
     def title(self) -> str:

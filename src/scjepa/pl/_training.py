@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
+from numpy.typing import ArrayLike
 
-from scjepa.pl._figure import finish, grid_shape, panels
+from scjepa.pl.figure import finish, grid_shape, panels
 
 _PANEL = (3.2, 2.4)
 """Width and height of a panel in inches."""
 
 _COLORS = ("C0", "C1", "C4", "C7")
 """Blue, orange, purple, gray: told apart by color-blind readers too."""
+
+_RATIO = "_ratio"
+"""How the names of ratios of losses end."""
 
 _SMOOTH_FROM = 100
 """Points from which a line gets a running mean."""
@@ -53,30 +56,14 @@ class _Panel:
     of_teacher: bool = False
 
 
+_LOSS = _Panel(
+    "loss",
+    {
+        "training": ("loss", "train_loss", "train_loss_step", "train_loss_epoch"),
+        "validation": ("validation_loss", "validation_loss_epoch"),
+    },
+)
 _PANELS = (
-    _Panel(
-        "loss",
-        {
-            "training": ("loss", "train_loss", "train_loss_step", "train_loss_epoch"),
-            "validation": ("validation_loss", "validation_loss_epoch"),
-        },
-    ),
-    _Panel(
-        "loss / loss of predicting the mean",
-        {
-            "tokens": ("loss_ratio",),
-            "cells": ("cell_ratio",),
-            "neighborhoods": ("neighborhood_ratio",),
-            "nearby": ("nearby_ratio",),
-        },
-        level=(1.0, "predicts the mean"),
-        doublings=True,  # tokens begin at ten times the mean's loss, what is pooled at one
-    ),
-    _Panel(
-        "distance of views: of one / of any",
-        {"": ("views_ratio",)},
-        level=(1.0, "no more alike than any two"),
-    ),
     _Panel("effective rank", {"": ("effective_rank", "rankme")}),
     _Panel("std of the embedding", {"": ("embedding_std", "std_mean")}),
     _Panel("mean cosine of two cells", {"": ("mean_cosine", "cosine")}),
@@ -87,9 +74,9 @@ _PANELS = (
 
 
 def training(
-    model_or_history: Any, *, ncols: int | None = None, save: str | Path | None = None, show: bool = False
+    model_or_history: object, *, ncols: int | None = None, save: str | Path | None = None, show: bool = False
 ) -> Figure:
-    """Draw the course of a training: loss, loss against that of the mean, views, effective rank, spread, similarity.
+    """Draw the course of a training: loss, its ratio to that of knowing nothing, effective rank, spread, similarity.
 
     Where a loss ratio stays at 1, no more has been learned than the mean of what is predicted (for tokens, that of each
     gene); where views of one neighborhood stay as spread as views of all (``objective="lejepa"``), nothing is told from
@@ -100,7 +87,7 @@ def training(
     model_or_history
         A trained model, or its ``history``: a mapping of metric names to data frames or series with one column,
         indexed by step or epoch. Only metrics that are there are drawn; lines of many points are drawn faintly under
-        their running mean.
+        their running mean. A model's objective says what its ratios compare; of a mapping all share one panel.
     ncols
         Panels in a row; default at most 4.
     save
@@ -119,12 +106,13 @@ def training(
         If there is no history, or none of the metrics known is in it.
     """
     history = _history(model_or_history)
+    panels_ = (_LOSS, *_ratio_panels(model_or_history, history), *_PANELS)
     momentum = next(_finite(history, ("momentum",)), None)
     alone = momentum is not None and (momentum == 0).all()  # LeJEPA's target is a copy of its one encoder
-    shown = [panel for panel in _PANELS if not (alone and panel.of_teacher)]
+    shown = [panel for panel in panels_ if not (alone and panel.of_teacher)]
     drawn = [(panel, lines) for panel in shown if (lines := _lines(panel, history))]
     if not drawn:
-        known = ", ".join(keys[0] for panel in _PANELS for keys in panel.lines.values())
+        known = ", ".join(keys[0] for panel in panels_ for keys in panel.lines.values())
         raise ValueError(f"history has none of the metrics to draw; it has {list(history)}, known are: {known}.")
     figure, grid = panels(*grid_shape(len(drawn), ncols), *_PANEL)
     for (panel, lines), ax in zip(drawn, grid.flat, strict=False):
@@ -134,7 +122,7 @@ def training(
     return finish(figure, save, show)
 
 
-def _history(model_or_history: Any) -> Mapping[str, Any]:
+def _history(model_or_history: object) -> Mapping[str, ArrayLike]:
     history = model_or_history
     if not isinstance(history, Mapping):
         history = getattr(model_or_history, "history", None)
@@ -143,7 +131,21 @@ def _history(model_or_history: Any) -> Mapping[str, Any]:
     return history
 
 
-def _lines(panel: _Panel, history: Mapping[str, Any]) -> dict[str, pd.Series]:
+def _ratio_panels(model_or_history: object, history: Mapping[str, object]) -> list[_Panel]:
+    """Return the panels of ratios, as the model's objective has them; where that is not known, one panel for all."""
+    objective = getattr(getattr(model_or_history, "module", None), "objective", None)
+    known = getattr(objective, "ratios", {})
+    panels_: dict[str, _Panel] = {}
+    for name in dict.fromkeys([*known, *(key.removesuffix(_RATIO) for key in history if key.endswith(_RATIO))]):
+        title, line, at_one, doublings = "loss / loss of knowing nothing", name, "nothing is learned", True
+        if name in known:
+            _, line, title, at_one, doublings = known[name]
+        panel = panels_.setdefault(title, _Panel(title, {}, level=(1.0, at_one), doublings=doublings))
+        panels_[title] = replace(panel, lines={**panel.lines, line: (f"{name}{_RATIO}",)})
+    return list(panels_.values())
+
+
+def _lines(panel: _Panel, history: Mapping[str, ArrayLike]) -> dict[str, pd.Series]:
     """Return the lines of a panel that the history holds."""
     found = {}
     for name, keys in panel.lines.items():
@@ -153,7 +155,7 @@ def _lines(panel: _Panel, history: Mapping[str, Any]) -> dict[str, pd.Series]:
     return found
 
 
-def _finite(history: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[pd.Series]:
+def _finite(history: Mapping[str, ArrayLike], keys: tuple[str, ...]) -> Iterator[pd.Series]:
     """Yield what the history holds under the keys, without NaN, leaving out what is empty then."""
     for key in keys:
         if key in history:

@@ -7,19 +7,27 @@ A preset is a starting point: each part can be overridden by a mapping or by a d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from scjepa._core.checks import number, one_of, positive, within
-from scjepa._core.idle import IDLE, warn_of_idle
-from scjepa._core.options import AUTO, override, unknown_name
-from scjepa._core.plain import take_plain
+from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, above, at_least, between, one_of, within
+from scjepa._core.options import AUTO, Config, Registry, imported, option, resolve_preset
+from scjepa.nn.config import TransformerConfig
 from scjepa.tokens.config import TokenConfig
 from scjepa.training.config import TrainConfig
 
+if TYPE_CHECKING:
+    from scjepa.stjepa.objectives.base import NeighborhoodObjective
+
+
+def _has_no_bins(own: EncoderConfig, config: STJEPAConfig) -> bool:
+    from scjepa.nn.embedding import VALUE_ENCODERS
+
+    return not VALUE_ENCODERS[own.value].has_bins
+
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(TransformerConfig):
     """The token embedding and the transformer (Sections 2.2 and 2.3).
 
     Parameters
@@ -55,37 +63,32 @@ class EncoderConfig:
         Bins of the value encoder ``"bins"``.
     """
 
-    width: int = 128
-    n_layers: int = 3
-    n_heads: int = 4
-    mlp_ratio: float = 4.0
-    dropout: float = 0.0
-    value: str = "bound"
-    value_scale: str = "log1p"
+    value_scale: str = option("log1p", one_of("log1p", "identity"))
     rank: str = "sinusoidal"
     segment: str = "sinusoidal"
     position_weight: float = 0.3
-    gene_std: float = 1.0
     metatoken: bool = True
-    attention: str = "auto"
-    n_bins: int = 50
+    n_bins: int = option(50, POSITIVE, idle=("{part}.value is {config.encoder.value!r}, without bins", _has_no_bins))
 
     def __post_init__(self) -> None:
-        take_plain(self)
-        positive(self, "width", "n_layers", "n_heads", "mlp_ratio", "gene_std", "n_bins")
-        within(self, 0.0, 1.0, "dropout")
-        one_of(self, "value_scale", ("log1p", "identity"))
-        if self.width % self.n_heads:
-            raise ValueError(
-                f"EncoderConfig.width ({self.width}) must be a multiple of n_heads ({self.n_heads}); "
-                f"try n_heads={max(h for h in range(1, self.n_heads) if self.width % h == 0)}."
-            )
+        super().__post_init__()
         if self.width % 2:
             raise ValueError(f"EncoderConfig.width must be even for sinusoidal encodings, found {self.width}.")
 
+    @property
+    def needs_places(self) -> bool:
+        """Whether the encoder reads where neighbors lie."""
+        from scjepa.stjepa.embedding import SEGMENT_ENCODERS
+
+        return SEGMENT_ENCODERS[self.segment].needs_places
+
+
+def _not_read(name: str) -> Any:
+    return "objective.name is {config.objective.name!r}", lambda own, config: name in config.objective.ignores
+
 
 @dataclass(frozen=True)
-class MaskingConfig:
+class MaskingConfig(Config):
     """Which tokens the context encoder does not see (Section 2.3).
 
     Parameters
@@ -104,35 +107,86 @@ class MaskingConfig:
     """
 
     scheme: str = "stratified"
-    ratio: float = 0.6
-    n_masks: int = 1
-    query_fraction: float = 1.0
-    metatoken_dropout: float = 0.15
+    ratio: float = option(0.6, between(0, 1))
+    n_masks: int = option(1, POSITIVE, idle=_not_read("n_masks"))
+    query_fraction: float = option(1.0, above(0, 1), idle=_not_read("query_fraction"))
+    metatoken_dropout: float = option(
+        0.15,
+        within(0.0, 1.0),
+        idle=("encoder.metatoken is False", lambda own, config: not config.encoder.metatoken),
+    )
 
-    def __post_init__(self) -> None:
-        take_plain(self)
-        if not 0 < number(self, "ratio") < 1:
-            raise ValueError(f"MaskingConfig.ratio must lie strictly between 0 and 1, found {self.ratio!r}.")
-        if not 0 < number(self, "query_fraction") <= 1:
-            raise ValueError(f"MaskingConfig.query_fraction must lie in (0, 1], found {self.query_fraction!r}.")
-        positive(self, "n_masks")
-        within(self, 0.0, 1.0, "metatoken_dropout")
+    @property
+    def of_cells(self) -> bool:
+        """Whether the scheme chooses among the cells of a neighborhood."""
+        from scjepa.stjepa.masking import MASKING_SCHEMES
 
-
-_PREDICTED = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
-"""Weights of what the objective ``"ijepa"`` predicts."""
+        return MASKING_SCHEMES[self.scheme].of_cells
 
 
 @dataclass(frozen=True)
-class ObjectiveConfig:
-    """What is predicted and how the error is measured (Equations 1-3).
+class ObjectiveConfig(Config):
+    """Base of the options of an objective: each in :data:`scjepa.stjepa.OBJECTIVES` has a dataclass of its own.
 
     Parameters
     ----------
     name
-        A name in :data:`scjepa.stjepa.OBJECTIVES`: ``"ijepa"`` (v2 of the paper: predict what a target encoder makes of
-        masked tokens) or ``"lejepa"`` (v1: one encoder, whose embeddings of several maskings of a neighborhood shall
-        agree and be Gaussian). ``lejepa`` reads the last four options alone.
+        Name of the objective, ``"ijepa"`` (:class:`~scjepa.stjepa.IJEPAConfig`) or ``"lejepa"``
+        (:class:`~scjepa.stjepa.LeJEPAConfig`); with another name, options begin at that objective's defaults.
+    """
+
+    objective: ClassVar[str | type] = ""
+    """The objective that reads these options: its class, or where that is (``"module:Class"``), for it needs torch."""
+    ignores: ClassVar[tuple[str, ...]] = ()
+    """Options of :class:`MaskingConfig` that it does not read."""
+
+    name: str = field(default="", init=False)
+
+    def check_tokens(self, tokens: TokenConfig) -> None:
+        """Raise where what is predicted cannot be told from these tokens."""
+
+    def changed(self, changes: object) -> Any:
+        """Return these options with changes, or another objective's: options, a mapping with a name, or a name."""
+        if isinstance(changes, ObjectiveConfig):
+            return changes
+        options = {"name": changes} if isinstance(changes, str) else changes
+        if not isinstance(options, Mapping):
+            return super().changed(options)
+        name = options.get("name", self.name)
+        own = self if name == self.name else OBJECTIVES[name]()
+        others = [other for other in OBJECTIVES if other != name]
+        for option_name in set(options) - {each.name for each in fields(own)}:
+            for other in others:
+                if option_name in OBJECTIVES[other].option_types():
+                    raise ValueError(f"{option_name} is an option of the objective {other!r}, not of {name!r}.")
+        return super(ObjectiveConfig, own).changed({n: value for n, value in options.items() if n != "name"})
+
+    @classmethod
+    def option_types(cls) -> dict[str, Any]:
+        """Return the types of the options by name; of the base those of all objectives."""
+        if cls is not ObjectiveConfig:
+            return super().option_types()
+        return {name: kind for each in OBJECTIVES.values() for name, kind in each.option_types().items()}
+
+    @classmethod
+    def objective_class(cls) -> type[NeighborhoodObjective]:
+        """Return the objective that reads these options."""
+        found: type[NeighborhoodObjective] = (
+            imported(cls.objective) if isinstance(cls.objective, str) else cls.objective
+        )
+        return found
+
+
+_PREDICTED = ("token_weight", "cell_weight", "neighborhood_weight", "nearby_weight")
+"""Weights of what is predicted."""
+
+
+@dataclass(frozen=True)
+class IJEPAConfig(ObjectiveConfig):
+    """Options of ``"ijepa"`` (v2 of the paper): predict what a target encoder makes of masked tokens (Equations 1-3).
+
+    Parameters
+    ----------
     predictor_layers
         Transformer blocks of the predictor, of the encoder's width.
     query
@@ -166,103 +220,119 @@ class ObjectiveConfig:
         isotropic Gaussian of standard deviation 1.
     sigreg_projections
         Random directions along which SIGReg looks, drawn anew at each step.
-    n_views
-        Maskings of a neighborhood that ``lejepa`` compares, with the scheme and the ratio of :class:`MaskingConfig`.
-    sigreg_share
-        LeJEPA's λ: the loss is (1 - λ) · invariance + λ · SIGReg.
-    adversarial_weight
-        Weight of the reversed gradient of a classifier of technologies beside ``lejepa``; 0: no classifier. It needs
-        technologies in one batch: ``training={"batches": "mixed"}``.
     """
 
-    name: str = "ijepa"
-    predictor_layers: int = 1
-    query: str = "gene"
-    target_view: str = "all"
-    target_norm: str = "layer"
-    token_weight: float = 1.0
-    cell_weight: float = 1.0
-    neighborhood_weight: float = 1.0
-    nearby_weight: float = 1.0
-    nearby_steps: int = 3
-    pooled: str = "predicted"
-    variance_weight: float = 1.0
-    covariance_weight: float = 1.0
-    sigreg_weight: float = 0.0
-    sigreg_projections: int = 256
-    n_views: int = 2
-    sigreg_share: float = 0.05
-    adversarial_weight: float = 0.1
+    objective = "scjepa.stjepa.objectives.ijepa:IJEPA"
+
+    name: str = field(default="ijepa", init=False)
+    predictor_layers: int = option(1, POSITIVE)
+    query: str = option("gene", one_of("gene", "rank"))
+    target_view: str = option("all", one_of("all", "masked"))
+    target_norm: str = option("layer", one_of("layer", "none"))
+    token_weight: float = option(1.0, NOT_NEGATIVE)
+    cell_weight: float = option(
+        1.0, NOT_NEGATIVE, idle=("tokens.tokenizer is 'neighborhood'", lambda own, config: config.tokens.summed)
+    )
+    neighborhood_weight: float = option(1.0, NOT_NEGATIVE)
+    nearby_weight: float = option(1.0, NOT_NEGATIVE)
+    nearby_steps: int = option(
+        3, POSITIVE, idle=("objective.nearby_weight is 0", lambda own, config: own.nearby_weight == 0)
+    )
+    pooled: str = option("predicted", one_of("predicted", "agreed"))
+    variance_weight: float = option(1.0, NOT_NEGATIVE)
+    covariance_weight: float = option(1.0, NOT_NEGATIVE)
+    sigreg_weight: float = option(0.0, NOT_NEGATIVE)
+    sigreg_projections: int = option(
+        256, POSITIVE, idle=("objective.sigreg_weight is 0", lambda own, config: own.sigreg_weight == 0)
+    )
 
     def __post_init__(self) -> None:
-        take_plain(self)
-        positive(self, "predictor_layers", "sigreg_projections")
-        within(self, 0.0, 1.0, "sigreg_share")
-        if self.n_views < 2:
-            raise ValueError(f"ObjectiveConfig.n_views must be 2 or more, found {self.n_views!r}.")
-        one_of(self, "query", ("gene", "rank"))
-        one_of(self, "target_view", ("all", "masked"))
-        one_of(self, "target_norm", ("layer", "none"))
-        positive(self, "nearby_steps")
-        one_of(self, "pooled", ("predicted", "agreed"))
-        for name in (*_PREDICTED, "variance_weight", "covariance_weight", "sigreg_weight", "adversarial_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"ObjectiveConfig.{name} must not be negative, found {getattr(self, name)!r}.")
-        if self.name == "ijepa" and not self.predicts:
-            raise ValueError(f"ObjectiveConfig predicts nothing: make one of {', '.join(_PREDICTED)} positive.")
+        super().__post_init__()
+        if not self.predicts:
+            raise ValueError(f"IJEPAConfig predicts nothing: make one of {', '.join(_PREDICTED)} positive.")
 
     @property
     def predicts(self) -> list[str]:
         """Names of the weights that are not 0, of what is predicted."""
         return [name for name in _PREDICTED if getattr(self, name) > 0]
 
-
-_OF_CELLS = ("target_cell", "whole_cell", "mixture")
-"""Masking schemes that choose among the cells of a neighborhood."""
+    def check_tokens(self, tokens: TokenConfig) -> None:
+        """Raise where only the index cell is predicted and the tokens do not tell it apart."""
+        if tokens.summed and self.predicts == ["cell_weight"]:
+            raise ValueError(
+                f"IJEPAConfig.cell_weight alone predicts the index cell, and {tokens.apart}: pass "
+                "objective={'neighborhood_weight': 1.0}."
+            )
 
 
 @dataclass(frozen=True)
-class STJEPAConfig:
+class LeJEPAConfig(ObjectiveConfig):
+    """Options of ``"lejepa"`` (v1 of the paper): embeddings of several maskings shall agree and be Gaussian.
+
+    Parameters
+    ----------
+    sigreg_projections
+        Random directions along which SIGReg looks, drawn anew at each step.
+    n_views
+        Maskings of a neighborhood that are compared, with the scheme and the ratio of :class:`MaskingConfig`.
+    sigreg_share
+        LeJEPA's λ: the loss is (1 - λ) · invariance + λ · SIGReg.
+    adversarial_weight
+        Weight of the reversed gradient of a classifier of technologies; 0: no classifier. It needs
+        technologies in one batch: ``training={"batches": "mixed"}``.
+    """
+
+    objective = "scjepa.stjepa.objectives.lejepa:LeJEPA"
+    ignores = ("n_masks", "query_fraction")
+
+    name: str = field(default="lejepa", init=False)
+    sigreg_projections: int = option(256, POSITIVE)
+    n_views: int = option(2, at_least(2))
+    sigreg_share: float = option(0.05, within(0.0, 1.0))
+    adversarial_weight: float = option(0.1, NOT_NEGATIVE)
+
+
+OBJECTIVES: Registry[type[ObjectiveConfig]] = Registry("objective", {"ijepa": IJEPAConfig, "lejepa": LeJEPAConfig})
+"""Options of the objectives by name; each says which class reads them (:attr:`ObjectiveConfig.objective`)."""
+
+
+@dataclass(frozen=True)
+class STJEPAConfig(Config):
     """The resolved configuration of an ST-JEPA model: one dataclass per part."""
 
     tokens: TokenConfig = field(default_factory=TokenConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    objective: ObjectiveConfig = field(default_factory=IJEPAConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        self.objective.check_tokens(self.tokens)
         if not self.tokens.summed:
             return
-        sums = "TokenConfig.tokenizer='neighborhood' tells no cells of a neighborhood apart"
-        if self.masking.scheme in _OF_CELLS:
+        if self.masking.of_cells:
             raise ValueError(
-                f"MaskingConfig.scheme={self.masking.scheme!r} hides cells, and {sums}: pass "
+                f"MaskingConfig.scheme={self.masking.scheme!r} hides cells, and {self.tokens.apart}: pass "
                 "masking={'scheme': 'stratified'}, 'uniform' or 'rank_span'."
             )
-        if self.encoder.segment == "coordinate":
+        if self.encoder.needs_places:
             raise ValueError(
-                f"EncoderConfig.segment='coordinate' tells where neighbors lie, and {sums}: pass "
-                "encoder={'segment': 'none'}."
+                f"EncoderConfig.segment={self.encoder.segment!r} tells where neighbors lie, and {self.tokens.apart}: "
+                "pass encoder={'segment': 'none'}."
             )
-        if self.objective.name == "ijepa" and self.objective.predicts == ["cell_weight"]:
-            raise ValueError(
-                f"ObjectiveConfig.cell_weight alone predicts the index cell, and {sums}: pass "
-                "objective={'neighborhood_weight': 1.0}."
-            )
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return nested plain dictionaries, ready for JSON."""
-        return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> STJEPAConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build a configuration from what :meth:`to_dict` gave."""
-        return override(cls(), values)
+        objective = values.get("objective", {})
+        if {"token_weight", "n_views"} <= set(objective):  # saved when one dataclass had the options of all objectives
+            known = OBJECTIVES[objective["name"]].option_types()
+            objective = {name: value for name, value in objective.items() if name in known}
+        return super().from_dict({**values, "objective": objective})
 
 
 _PAPER_ENCODER = EncoderConfig(width=768, n_layers=5, n_heads=8, value="mlp", position_weight=1.0, gene_std=0.02)
-_PAPER_OBJECTIVE = ObjectiveConfig(
+_PAPER_OBJECTIVE = IJEPAConfig(
     cell_weight=0.0, neighborhood_weight=0.0, nearby_weight=0.0, variance_weight=0.0, covariance_weight=0.0
 )
 _PAPER_TRAINING = TrainConfig(
@@ -280,28 +350,28 @@ _SMALL = STJEPAConfig(
     tokens=TokenConfig(n_tokens=16, ranks=AUTO, left_out=AUTO),
     encoder=EncoderConfig(width=64, n_layers=2, n_heads=4),
     masking=MaskingConfig(query_fraction=0.25),
+    training=TrainConfig(max_steps=600),
 )
 
-PRESETS: dict[str, STJEPAConfig] = {
-    "demo": replace(_SMALL, training=TrainConfig(max_steps=450)),
-    "base": replace(_SMALL, training=TrainConfig(max_steps=600)),
-    "technologies": replace(
-        _SMALL,
-        tokens=replace(_SMALL.tokens, values="nonzero_mean"),
-        training=TrainConfig(max_steps=600),
-    ),
-    "paper_ablation": STJEPAConfig(
-        encoder=replace(_PAPER_ENCODER, n_layers=3), objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING
-    ),
-    "paper": STJEPAConfig(encoder=_PAPER_ENCODER, objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING),
-}
+PRESETS: Registry[STJEPAConfig] = Registry(
+    "preset",
+    {
+        "demo": _SMALL.changed({"training": {"max_steps": 450}}),
+        "base": _SMALL,
+        "technologies": _SMALL.changed({"tokens": {"values": "nonzero_mean"}}),
+        "paper_ablation": STJEPAConfig(
+            encoder=replace(_PAPER_ENCODER, n_layers=3), objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING
+        ),
+        "paper": STJEPAConfig(encoder=_PAPER_ENCODER, objective=_PAPER_OBJECTIVE, training=_PAPER_TRAINING),
+    },
+)
 """``demo`` for a first look; ``base`` the recipe that docs/results.md measures; ``technologies`` the same for sections
 of several technologies (counts relative to the gene's mean in its technology, so that one that counts deeper looks no
 different); ``paper_ablation`` and ``paper`` the paper's models. ``demo`` and ``base`` are one encoder trained for a
 shorter and a longer time."""
 
 
-def resolve(preset: str | STJEPAConfig = "base", **parts: Any) -> STJEPAConfig:
+def resolve(preset: str | STJEPAConfig = "base", **parts: object) -> STJEPAConfig:
     """Return the configuration of ``preset`` with the given parts overridden.
 
     Parameters
@@ -322,15 +392,4 @@ def resolve(preset: str | STJEPAConfig = "base", **parts: Any) -> STJEPAConfig:
     UserWarning
         If an option that is named does nothing beside the others.
     """
-    if isinstance(preset, STJEPAConfig):
-        config = preset
-    elif preset in PRESETS:
-        config = PRESETS[preset]
-    else:
-        raise ValueError(unknown_name("preset", preset, PRESETS))
-    if isinstance(parts.get("objective"), str):
-        parts["objective"] = {"name": parts["objective"]}
-    changes = {name: part for name, part in parts.items() if part is not None}
-    resolved = override(config, changes)
-    warn_of_idle(resolved, changes, IDLE)
-    return resolved
+    return resolve_preset(preset, PRESETS, parts)

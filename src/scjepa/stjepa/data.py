@@ -22,9 +22,9 @@ from scjepa.tokens.cache import digest
 from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count
 from scjepa.tokens.config import TokenConfig
 from scjepa.tokens.counts import iter_rows
-from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, check_coordinates
-from scjepa.tokens.normalize import FittedNormalizations, fit_normalizations, get_normalization, takes_weights
-from scjepa.tokens.places import neighbor_places
+from scjepa.tokens.fitted import FittedNormalizations, fit_normalizations
+from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, check_coordinates, neighbor_places
+from scjepa.tokens.normalize import NORMALIZATIONS
 from scjepa.tokens.sums import SummedCounts
 from scjepa.tokens.table import TokenTable, build_token_table
 from scjepa.tokens.vocabulary import Panels, Vocabulary
@@ -186,9 +186,9 @@ def normalizations_of(
     They belong to the model: every table of it is made with them, its own, a query's and one of few genes alike. Where
     neighborhoods are summed they are learned from the sums.
     """
-    names = (config.values, config.ranks)
-    weighed = any(map(takes_weights, names))
-    summed = config.summed and any(get_normalization(name).needs_fit for name in names)
+    used = [NORMALIZATIONS[name] for name in (config.values, config.ranks)]
+    weighed = any(each.common for each in used)
+    summed = config.summed and any(each.needs_fit for each in used)
     neighbors = _neighbors_of(adata, keys, config.n_neighbors) if summed or weighed else None
     ids = ids_of(adata, vocabulary, config)
     fitted = fit_normalizations(

@@ -6,14 +6,18 @@ Each axis is a small registry of small classes with the same call; a new one is 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from scjepa._core.options import from_registry
+from scjepa._core.options import Registry
 from scjepa.nn.embedding import VALUE_ENCODERS, signed_log1p
+from scjepa.nn.encoder import Embedding
 from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.config import EncoderConfig
+
+if TYPE_CHECKING:
+    from scjepa.stjepa.config import EncoderConfig
 
 RANK_BASE = 10_000.0
 SEGMENT_BASE = 100.0
@@ -32,7 +36,14 @@ def sinusoids(n_positions: int, width: int, base: float) -> Tensor:
     return code.float()
 
 
-class Sinusoidal(nn.Module):
+class PositionEncoder(nn.Module):
+    """Base of the encoders of ranks and of segments; each is built of the number of positions and the width."""
+
+    needs_places = False
+    """Whether it reads where a token's cell lies, seen from the index cell."""
+
+
+class Sinusoidal(PositionEncoder):
     """A fixed table of sinusoidal codes."""
 
     base = RANK_BASE
@@ -54,7 +65,7 @@ class SinusoidalSegment(Sinusoidal):
     base = SEGMENT_BASE
 
 
-class Learned(nn.Module):
+class Learned(PositionEncoder):
     """A learned vector for each position."""
 
     def __init__(self, n_positions: int, width: int):
@@ -67,7 +78,7 @@ class Learned(nn.Module):
         return self.table(positions)
 
 
-class NoPosition(nn.Module):
+class NoPosition(PositionEncoder):
     """No code at all: the axis switched off."""
 
     def __init__(self, n_positions: int, width: int):
@@ -79,7 +90,7 @@ class NoPosition(nn.Module):
         return torch.zeros(1, self.width, device=positions.device)
 
 
-class Coordinate(nn.Module):
+class Coordinate(PositionEncoder):
     """Sinusoids of the place of a token's cell, seen from the index cell, in place of a code of its segment.
 
     Waves of different lengths run over the tissue, from twice the median neighbor distance to a hundred times that,
@@ -87,6 +98,7 @@ class Coordinate(nn.Module):
     distance, is the same in all sections whatever their unit, and changes when tissue is turned.
     """
 
+    needs_places = True
     waves: Tensor
 
     def __init__(self, n_positions: int, width: int):
@@ -110,19 +122,19 @@ class Coordinate(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-RANK_ENCODERS: dict[str, type[nn.Module]] = {"sinusoidal": Sinusoidal, "learned": Learned, "none": NoPosition}
+RANK_ENCODERS: Registry[type[PositionEncoder]] = Registry(
+    "rank encoder", {"sinusoidal": Sinusoidal, "learned": Learned, "none": NoPosition}
+)
 """Rank encoders: ``(n_positions, width)`` -> module of rank codes."""
 
-SEGMENT_ENCODERS: dict[str, type[nn.Module]] = {
-    "sinusoidal": SinusoidalSegment,
-    "coordinate": Coordinate,
-    "learned": Learned,
-    "none": NoPosition,
-}
+SEGMENT_ENCODERS: Registry[type[PositionEncoder]] = Registry(
+    "segment encoder",
+    {"sinusoidal": SinusoidalSegment, "coordinate": Coordinate, "learned": Learned, "none": NoPosition},
+)
 """Encoders of the segment: ``(n_positions, width)`` -> module of segment codes."""
 
 
-class TokenEmbedding(nn.Module):
+class TokenEmbedding(Embedding):
     """Packed tokens -> vectors: content (gene and value) + weight · (rank + segment).
 
     Parameters
@@ -156,9 +168,9 @@ class TokenEmbedding(nn.Module):
         self.technology = nn.Embedding(n_technologies, width)
         nn.init.normal_(self.gene.weight, std=config.gene_std)
         nn.init.normal_(self.technology.weight, std=config.gene_std)
-        self.value = from_registry("value encoder", VALUE_ENCODERS, config.value).of(width, config.n_bins)
-        self.rank = from_registry("rank encoder", RANK_ENCODERS, config.rank)(n_ranks, width)
-        self.segment = from_registry("segment encoder", SEGMENT_ENCODERS, config.segment)(n_segments + 1, width)
+        self.value = VALUE_ENCODERS[config.value].of(width, config.n_bins)
+        self.rank = RANK_ENCODERS[config.rank](n_ranks, width)
+        self.segment = SEGMENT_ENCODERS[config.segment](n_segments + 1, width)
         self.position_weight = config.position_weight
         self._log = signed_log1p if signed else torch.log1p
         self._log_values = config.value_scale == "log1p"

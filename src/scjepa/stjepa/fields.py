@@ -17,9 +17,8 @@ from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of
+from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of, warn_of_words
 from scjepa._core.graph import graph_call
-from scjepa._core.labels import warn_of_words
 from scjepa._core.options import unknown_name
 from scjepa._core.warn import warn
 from scjepa.stjepa.data import DataKeys

@@ -24,9 +24,7 @@ from scjepa.stjepa.masked import MaskedRepresentations, check_masks
 from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.pooling import POOLING
 from scjepa.stjepa.source import TokenSource
-from scjepa.tl import niche_readout, niches
-from scjepa.tl._niche_readout import check_readout
-from scjepa.tl._niches import check_request
+from scjepa.tl import check_niches, niche_readout, niches
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
 NEIGHBORHOOD = "neighborhood"
@@ -273,11 +271,11 @@ class LatentMixin(JEPAModel):
         """
         own = self.adata if adata is None else adata
         keys = self._keys_for(own)
-        check_request(own, n_niches, key_added)
-        check_readout(own, use_rep, align, made=(_keys.EMBEDDING, _keys.EMBEDDING_CELL))
+        made = (_keys.EMBEDDING, _keys.EMBEDDING_CELL)
+        check_niches(own, n_niches, use_rep=use_rep, align=align, key_added=key_added, made=made)
         self._embed_all(own, encoder, batch_size, progress_bar)
         niche_readout(
-            own, use_rep, layer=keys.layer, by=keys.library_key, align=align, neighbors_key=keys.neighbors_key
+            own, use_rep, layer=keys.layer, library_key=keys.library_key, align=align, neighbors_key=keys.neighbors_key
         )
         find: dict[str, Any] = {"n_niches": n_niches, "resolution": resolution, "random_state": random_state}
         niches(own, _keys.EMBEDDING_NICHE, key_added=key_added, **find)

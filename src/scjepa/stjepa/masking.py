@@ -7,11 +7,12 @@ of two tokens or more keeps at least one visible token and has at least one mask
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scjepa._core.options import unknown_name
+from scjepa._core.options import Registry
 from scjepa.nn.groups import rank_in_group
 from scjepa.stjepa.batch import Batch
 
@@ -78,14 +79,32 @@ def _draw_cells(batch: Batch, generator: torch.Generator | None, n_cells: int | 
     return count, chosen.view(-1)[batch.blocks]
 
 
-MASKING_SCHEMES: dict[str, Callable[[Batch, float, torch.Generator | None], Tensor]] = {
-    "stratified": stratified,
-    "uniform": uniform,
-    "target_cell": target_cell,
-    "whole_cell": whole_cell,
-    "rank_span": rank_span,
-    "mixture": mixture,
-}
+class MaskingScheme(NamedTuple):
+    """A way to mask.
+
+    Attributes
+    ----------
+    draw
+        From a batch, the share of masked tokens and a generator: which tokens are masked.
+    of_cells
+        Whether it chooses among the cells of a neighborhood.
+    """
+
+    draw: Callable[[Batch, float, torch.Generator | None], Tensor]
+    of_cells: bool = False
+
+
+MASKING_SCHEMES: Registry[MaskingScheme] = Registry(
+    "masking scheme",
+    {
+        "stratified": MaskingScheme(stratified),
+        "uniform": MaskingScheme(uniform),
+        "target_cell": MaskingScheme(target_cell, of_cells=True),
+        "whole_cell": MaskingScheme(whole_cell, of_cells=True),
+        "rank_span": MaskingScheme(rank_span),
+        "mixture": MaskingScheme(mixture, of_cells=True),
+    },
+)
 """Masking schemes by name."""
 
 
@@ -95,10 +114,8 @@ def draw_mask(batch: Batch, scheme: str, ratio: float, generator: torch.Generato
     A sequence left without a visible (or without a masked) token has one of its tokens shown (or masked), so that
     there is always something to predict and something to predict it from; a sequence of one token stays visible.
     """
-    if scheme not in MASKING_SCHEMES:
-        raise ValueError(unknown_name("masking scheme", scheme, MASKING_SCHEMES))
     cells = ~batch.is_metatoken
-    masked = MASKING_SCHEMES[scheme](batch, ratio, generator) & cells
+    masked = MASKING_SCHEMES[scheme].draw(batch, ratio, generator) & cells
     place = rank_in_group(batch.sequences, _uniform(batch.genes, generator) + 2.0 * batch.is_metatoken)
     n_cells = torch.bincount(batch.sequences[cells], minlength=batch.n_sequences)
     n_masked = torch.bincount(batch.sequences[masked], minlength=batch.n_sequences)

@@ -14,12 +14,12 @@ from scvi.data import AnnDataManager
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import require_anndata
+from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
-from scjepa.datasets._genes import warn_of_no_genes
 from scjepa.models.base import JEPAModel, Task
 from scjepa.models.hub import PretrainedMixin
-from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
+from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, resolve
 from scjepa.stjepa.coverage import CoverageMixin
 from scjepa.stjepa.data import (
     CellData,
@@ -35,7 +35,8 @@ from scjepa.stjepa.fields import fields_of, refuse_unknown, validate
 from scjepa.stjepa.latent import LatentMixin
 from scjepa.stjepa.module import STJEPAModule
 from scjepa.tokens.choice import TokenSpread, describe_tokens
-from scjepa.tokens.normalize import FittedNormalizations
+from scjepa.tokens.config import TokenConfig
+from scjepa.tokens.fitted import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
 from scjepa.training.collapse import same_tokens_advice
 from scjepa.training.config import TrainConfig
@@ -212,7 +213,7 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             self.normalizations,
             gene_ids,
             alone=alone,
-            with_places=self.config.encoder.segment == "coordinate",
+            with_places=self.config.encoder.needs_places,
         )
 
     def _options_of_run(self) -> dict[str, Any]:

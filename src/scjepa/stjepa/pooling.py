@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from scjepa._core.options import unknown_name
+from scjepa._core.options import Registry
 from scjepa.nn.groups import mean_by_group
 from scjepa.stjepa.batch import Batch
 
@@ -23,12 +23,12 @@ def pool_neighborhood(tokens: Tensor, batch: Batch) -> Tensor:
     return mean_by_group(tokens[keep], batch.sequences[keep], batch.n_sequences)
 
 
-POOLING: dict[str, Callable[[Tensor, Batch], Tensor]] = {"cell": pool_cell, "neighborhood": pool_neighborhood}
+POOLING: Registry[Callable[[Tensor, Batch], Tensor]] = Registry(
+    "scale", {"cell": pool_cell, "neighborhood": pool_neighborhood}
+)
 """Pooled scales by name."""
 
 
 def pool(tokens: Tensor, batch: Batch, scale: str) -> Tensor:
     """Pool token representations ``(T, width)`` to ``scale``, ``(B, width)``."""
-    if scale not in POOLING:
-        raise ValueError(unknown_name("scale", scale, POOLING))
     return POOLING[scale](tokens, batch)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from scjepa.nn.attention import Packing
+from scjepa.nn.config import TransformerConfig
 from scjepa.nn.encoder import Transformer
 from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.config import EncoderConfig, ObjectiveConfig
 from scjepa.stjepa.embedding import TokenEmbedding
 
 
@@ -19,24 +19,19 @@ class Predictor(nn.Module):
     ----------
     encoder
         Width, heads and MLP ratio are the encoder's.
-    objective
-        Depth, and what a mask token knows of its gene.
+    n_layers
+        Blocks.
+    knows_gene
+        Whether a mask token has the identity of its gene, beside segment and rank.
     """
 
-    def __init__(self, encoder: EncoderConfig, objective: ObjectiveConfig):
+    def __init__(self, encoder: TransformerConfig, n_layers: int, knows_gene: bool):
         super().__init__()
         width = encoder.width
         self.mask_token = nn.Parameter(torch.zeros(width))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.transformer = Transformer(
-            width,
-            objective.predictor_layers,
-            encoder.n_heads,
-            mlp_ratio=encoder.mlp_ratio,
-            dropout=encoder.dropout,
-            backend=encoder.attention,
-        )
-        self.knows_gene = objective.query == "gene"
+        self.transformer = Transformer(encoder, n_layers)
+        self.knows_gene = knows_gene
         self.out = nn.Linear(width, width)
         nn.init.trunc_normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)

@@ -19,7 +19,7 @@ from scjepa.stjepa.data import DataKeys, codes_of, counts_of, names_of, normaliz
 from scjepa.stjepa.fields import keys_for, keys_to_load
 from scjepa.stjepa.module import STJEPAModule
 from scjepa.tokens.counts import iter_rows
-from scjepa.tokens.normalize import FittedNormalizations
+from scjepa.tokens.fitted import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
 _ENOUGH_CELLS = 100
@@ -27,8 +27,6 @@ _ENOUGH_CELLS = 100
 
 _GENES, _TECHNOLOGIES = "embedding.gene.weight", "embedding.technology.weight"
 _ENCODERS = ("context.", "target.")
-_ADVERSARY = "objective.adversary.technology.weight"
-"""A row for each technology in the classifier of the objective ``"lejepa"``."""
 
 
 class QueryMixin(ReferenceMixin):
@@ -131,10 +129,9 @@ class QueryMixin(ReferenceMixin):
 
     def _check_trainable(self) -> None:
         """Refuse to train on technologies that have no token, or where nothing may change."""
-        metatoken, objective = self.config.encoder.metatoken, self.config.objective
-        told_apart = objective.name == "lejepa" and objective.adversarial_weight > 0
+        metatoken = self.config.encoder.metatoken
         unknown = set(names_of(self.adata, self.keys.technology_key)).difference(self.panels.technologies)
-        if unknown and (metatoken or told_apart):
+        if unknown and (metatoken or self.module.objective.needs_technology):
             raise ValueError(
                 f"The model does not know the technology {min(unknown)!r} (known: "
                 f"{', '.join(self.panels.technologies)}), so it cannot train on it. Make it known: "
@@ -171,7 +168,8 @@ def extended(
     new_genes = genes.names[len(vocabulary) :]
     rows = rows_like([weights[name] for name in gene_tables], new_genes, facts["seed"])
     weights |= dict(zip(gene_tables, rows, strict=True))
-    technology_tables += [name for name in (_ADVERSARY,) if name in weights]
+    own = (f"objective.{name}" for name in config.objective.objective_class().technology_tables)
+    technology_tables += [name for name in own if name in weights]
     n_new = len(all_panels.technologies) - len(panels.technologies)
     rows = rows_of_mean([weights[name] for name in technology_tables], n_new)
     weights |= dict(zip(technology_tables, rows, strict=True))

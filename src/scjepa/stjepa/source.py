@@ -14,11 +14,11 @@ from torch import Tensor
 
 from scjepa.stjepa.batch import Batch
 from scjepa.tokens.neighborhoods import NeighborTable
-from scjepa.tokens.source import TableSource, move_batch
+from scjepa.tokens.source import TableSource, runs_of
 from scjepa.tokens.table import TokenTable
 
 
-class TokenSource(TableSource):
+class TokenSource(TableSource[Batch]):
     """The token and neighbor tables, ready to be gathered into batches of neighborhoods on a device.
 
     Tables that take no more than half of the device's free memory are moved there; see :class:`TableSource`.
@@ -76,7 +76,7 @@ class TokenSource(TableSource):
 
     def neighborhood_lengths(self, cells: Tensor | None = None) -> Tensor:
         """``(n,)`` int64 tokens of the neighborhoods of ``cells`` (default: all), metatoken not counted."""
-        own = self.cell_lengths() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
+        own = self.cell_lengths(cells)
         if self.summed:
             return own
         near = self._neighbors if cells is None else self._neighbors[cells]
@@ -123,9 +123,7 @@ class TokenSource(TableSource):
         lengths = torch.cat([lengths, with_metatoken.long()[:, None]], dim=1)
 
         n_blocks = members.shape[1] + 1
-        flat = lengths.reshape(-1)
-        block = torch.repeat_interleave(torch.arange(flat.numel(), device=here), flat)
-        within = torch.arange(len(block), device=here) - (flat.cumsum(0) - flat)[block]
+        block, within = runs_of(lengths.reshape(-1))
         segments = block % n_blocks
         meta = segments == n_blocks - 1
         source = starts.reshape(-1)[block] + within
@@ -141,7 +139,7 @@ class TokenSource(TableSource):
             n_segments=n_blocks - 1,
             places=None if self._places is None else self._places_of(cells)[block],
         )
-        return batch if self.resident else move_batch(batch, self._device)
+        return self._moved(batch)
 
     def _places_of(self, cells: Tensor) -> Tensor:
         """Return the place of each segment of each neighborhood, ``(B * (k + 2), 3)``; 0 for index and metatoken."""

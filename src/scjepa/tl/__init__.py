@@ -6,18 +6,18 @@ The estimators load scikit-learn, which takes seconds, on first use.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from scjepa.tl._aggregate import aggregate, aggregate_neighbors
+from scjepa.tl._aggregate import aggregate
 from scjepa.tl._compare import NicheComparison, compare_niches
 from scjepa.tl._composition import Composition, niche_composition
 from scjepa.tl._confidence import niche_confidence
-from scjepa.tl._find_niches import find_niches
+from scjepa.tl._find_niches import check_niches, find_niches
 from scjepa.tl._gene_modules import gene_modules
 from scjepa.tl._interactions import Interactions, niche_interactions
 from scjepa.tl._markers import niche_markers
 from scjepa.tl._niche_readout import niche_readout, niche_readout_of
 from scjepa.tl._niches import niches
 from scjepa.tl._predictive_components import predictive_components, predictive_components_of, predictive_genes
-from scjepa.tl._readout import readout, standardize
+from scjepa.tl._standardize import standardize
 
 if TYPE_CHECKING:
     from scjepa.tl._niche_estimator import NicheReadout
@@ -32,7 +32,7 @@ __all__ = [
     "NicheReadout",
     "PredictiveComponents",
     "aggregate",
-    "aggregate_neighbors",
+    "check_niches",
     "compare_niches",
     "find_niches",
     "gene_modules",
@@ -46,7 +46,6 @@ __all__ = [
     "predictive_components",
     "predictive_components_of",
     "predictive_genes",
-    "readout",
     "standardize",
 ]
 

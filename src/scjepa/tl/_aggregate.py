@@ -9,8 +9,8 @@ import numpy as np
 from scipy.sparse import csr_matrix, identity
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import as_embedding, embedding_of, record, refuse_users
-from scjepa.tl._spatial import edges_of, section_key_of, spatial_graph_of
+from scjepa._core.anndata import as_embedding, embedding_of, is_array, record, refuse_users
+from scjepa._core.graph import edges_of, section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,44 +19,89 @@ _ROWS = 16_384
 """Cells whose rings are held at one time."""
 
 
-def aggregate_neighbors(embedding: Any, connectivities: Any, n_hops: int = 1, concatenate: bool = True) -> np.ndarray:
-    """Average an embedding over each ring of a graph: the cell itself, its neighbors, their neighbors, and so on.
+def aggregate(
+    data: AnnData | Any,
+    use_rep: str = _keys.EMBEDDING,
+    *,
+    n_hops: int = 1,
+    concatenate: bool = True,
+    neighbors_key: str = _keys.SPATIAL,
+    library_key: str | None = None,
+    connectivities: Any = None,
+    key_added: str | None = None,
+) -> Any:
+    """Average an embedding over each ring of the spatial graph, for niches wider than the model's.
 
     Hop 0 is the cell, hop h the cells that are reached in h steps along the graph and not in fewer. All cells of a hop
     weigh the same, whatever the weights of the edges. Where a hop has no cell (an isolated cell, a small section) it
-    repeats the hop before, so that such cells are not set apart by zeros.
+    repeats the hop before, so that such cells are not set apart by zeros. Where sections differ by batch effects,
+    aggregate what :func:`standardize` gave.
 
     Parameters
     ----------
-    embedding
-        Array of shape (n_cells, n_dims).
-    connectivities
-        Graph of shape (n_cells, n_cells), sparse or dense, as squidpy's ``obsp["spatial_connectivities"]``: the
-        neighbors of a cell are the entries other than 0 in its row; the diagonal does not count. Cells that no path
-        joins never mix, so a graph without edges between sections keeps sections apart.
+    data
+        Annotated data with ``obsm[use_rep]`` and squidpy's spatial graph, or the embedding itself, an array of shape
+        (n_cells, n_dims), beside ``connectivities``.
+    use_rep
+        Key in ``adata.obsm`` of the embedding.
     n_hops
-        Hops to take, 0 or more; 0 gives the embedding back.
+        Hops to take, 0 or more; 0: the cell alone.
     concatenate
-        ``True``: the hops side by side. ``False``: their mean, in which each hop weighs the same (the cell itself
-        1 / (n_hops + 1)).
+        ``True``: the hops side by side, hop 0 first, n_dims * (n_hops + 1) columns. ``False``: their mean, in which
+        each hop weighs the same (the cell itself 1 / (n_hops + 1)).
+    neighbors_key
+        squidpy's ``key_added``: the graph is ``obsp[f"{neighbors_key}_connectivities"]``.
+    library_key
+        Column of ``adata.obs`` that tells sections apart; the graph must not join two. ``None``: ``"section"`` if
+        there is such a column, else all cells are one section.
+    connectivities
+        Beside an array: graph of shape (n_cells, n_cells), sparse or dense. The neighbors of a cell are the entries
+        other than 0 in its row; the diagonal does not count.
+    key_added
+        Key in ``adata.obsm`` of the result; default ``f"{use_rep}_hops"``.
 
     Returns
     -------
-    numpy.ndarray
-        float32 of shape (n_cells, n_dims * (n_hops + 1)), hop 0 first; or (n_cells, n_dims) where they are averaged.
+    numpy.ndarray or None
+        Of an array the means, float32. Of annotated data nothing: they are written to ``adata.obsm[key_added]``, and
+        how they were made to ``adata.uns["scjepa"][key_added]``.
 
     Raises
     ------
+    KeyError
+        If ``use_rep``, the graph or ``library_key`` is not there.
     ValueError
-        If the embedding has a NaN, the graph has another number of cells, or ``n_hops`` is negative.
+        If the embedding has a NaN, the graph has another number of cells, an edge joins two sections, ``n_hops`` is
+        negative, or ``key_added`` is there and scjepa did not write it.
     """
-    values = as_embedding(embedding).astype(np.float32, copy=False)
+    if is_array(data):
+        if connectivities is None:
+            raise ValueError("An array has no graph: pass connectivities=adata.obsp['spatial_connectivities'].")
+        return means_over_hops(as_embedding(data), edges_of(connectivities), n_hops, concatenate)
+    key = key_added or f"{use_rep}_hops"
+    refuse_users(data, "obsm", key)
+    embedding = embedding_of(data, use_rep)
+    data.obsm[key] = means_over_hops(embedding, spatial_graph_of(data, neighbors_key, library_key), n_hops, concatenate)
+    record(
+        data,
+        key,
+        slot="obsm",
+        use_rep=use_rep,
+        n_hops=n_hops,
+        concatenate=concatenate,
+        neighbors_key=neighbors_key,
+        library_key=section_key_of(data, library_key),
+    )
+    return None
+
+
+def means_over_hops(embedding: np.ndarray, graph: csr_matrix, n_hops: int, concatenate: bool) -> np.ndarray:
+    """Return what :func:`aggregate` gives of an array and :func:`edges_of` its graph."""
+    values = embedding.astype(np.float32, copy=False)
     if n_hops < 0:
         raise ValueError(f"n_hops must be 0 or more, found {n_hops}.")
-    graph = edges_of(connectivities)
     if graph.shape[0] != len(values):
         raise ValueError(f"connectivities has {graph.shape[0]} cells, the embedding {len(values)}.")
-
     if concatenate:
         return np.concatenate(list(hops_of(values, graph, n_hops)), axis=1)
     mean = np.empty_like(values)
@@ -99,66 +144,3 @@ def _rings(graph: csr_matrix, rows: slice, n_hops: int) -> Iterator[csr_matrix]:
         ring.eliminate_zeros()
         within = within + ring
         yield ring
-
-
-def aggregate(
-    adata: AnnData,
-    use_rep: str = _keys.EMBEDDING,
-    *,
-    n_hops: int = 1,
-    concatenate: bool = True,
-    neighbors_key: str = _keys.SPATIAL,
-    library_key: str | None = None,
-    key_added: str | None = None,
-) -> None:
-    """Write the means of an embedding over the hops of the spatial graph, for niches wider than the model's.
-
-    See :func:`aggregate_neighbors`, which does the same on arrays. Where sections differ by batch effects, aggregate
-    what :func:`standardize` wrote.
-
-    Parameters
-    ----------
-    adata
-        Annotated data with ``obsm[use_rep]`` and squidpy's spatial graph.
-    use_rep
-        Key in ``adata.obsm`` of the embedding.
-    n_hops
-        Hops to take; 0: the cell alone.
-    concatenate
-        ``True``: the hops side by side, n_dims * (n_hops + 1) columns. ``False``: their mean.
-    neighbors_key
-        squidpy's ``key_added``: the graph is ``obsp[f"{neighbors_key}_connectivities"]``.
-    library_key
-        Column of ``adata.obs`` that tells sections apart; the graph must not join two. ``None``: ``"section"`` if
-        there is such a column, else all cells are one section.
-    key_added
-        Key in ``adata.obsm`` of the result; default ``f"{use_rep}_hops"``.
-
-    Returns
-    -------
-    None
-        Writes ``adata.obsm[key_added]`` (float32) and ``adata.uns["scjepa"][key_added]`` (how it was made).
-
-    Raises
-    ------
-    KeyError
-        If ``use_rep``, the graph or ``library_key`` is not there.
-    ValueError
-        If a cell has a NaN in the embedding, an edge joins two sections, ``n_hops`` is negative, or ``key_added`` is
-        there and scjepa did not write it.
-    """
-    key = key_added or f"{use_rep}_hops"
-    refuse_users(adata, "obsm", key)
-    embedding = embedding_of(adata, use_rep)
-    graph = spatial_graph_of(adata, neighbors_key, library_key)
-    adata.obsm[key] = aggregate_neighbors(embedding, graph, n_hops, concatenate)
-    record(
-        adata,
-        key,
-        slot="obsm",
-        use_rep=use_rep,
-        n_hops=n_hops,
-        concatenate=concatenate,
-        neighbors_key=neighbors_key,
-        library_key=section_key_of(adata, library_key),
-    )

@@ -5,30 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from scjepa._core.columns import niches_of
+from scjepa._core.anndata import niches_of
+from scjepa._core.matching import best_matching, contingency
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-
-def contingency(first: np.ndarray, second: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return how many cells have each pair of codes, int64 of ``shape``; cells with a code of -1 are left out."""
-    both = (first >= 0) & (second >= 0)
-    counts = np.zeros(shape, dtype=np.int64)
-    np.add.at(counts, (first[both], second[both]), 1)
-    return counts
-
-
-def best_matching(counts: np.ndarray) -> dict[int, int]:
-    """Return the one-to-one matching of rows with columns that shares most cells; pairs that share none are left out.
-
-    Where there are more rows than columns or the reverse, some stay without a partner.
-    """
-    pairs = zip(*linear_sum_assignment(counts, maximize=True), strict=True)
-    return {int(row): int(column) for row, column in pairs if counts[row, column]}
 
 
 class NicheComparison(NamedTuple):
@@ -86,8 +69,7 @@ def compare_niches(adata: AnnData, a: str, b: str) -> NicheComparison:
     >>> scjepa.tl.compare_niches(adata, "niche", "niche_seed1").matching
     """
     import pandas as pd
-
-    from scjepa.metrics.clustering import ari, nmi
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     first, second = niches_of(adata, a), niches_of(adata, b)
     both = (first.codes >= 0) & (second.codes >= 0)
@@ -101,8 +83,8 @@ def compare_niches(adata: AnnData, a: str, b: str) -> NicheComparison:
         ),
         matching=_matching_table(counts, first.categories, second.categories),
         agreement=float(sum(counts[pair] for pair in best_matching(counts).items()) / counts.sum()),
-        nmi=nmi(first, second),
-        ari=ari(first, second),
+        nmi=float(normalized_mutual_info_score(first.codes, second.codes)),
+        ari=float(adjusted_rand_score(first.codes, second.codes)),
         n_cells=int(both.sum()),
     )
 

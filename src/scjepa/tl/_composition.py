@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import categories_of, niches_of
-from scjepa.tl._compare import contingency
+from scjepa._core.anndata import categories_of, niches_of
+from scjepa._core.matching import contingency
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import as_embedding, embedding_of, groups_of, niches_of, record, record_of, refuse_users
+from scjepa._core.anndata import as_embedding, embedding_of, niches_of, record, record_of, refuse_users
 from scjepa._core.neighbors import neighbor_search
 from scjepa._core.warn import warn
-from scjepa.tl._replay import Way, check_way, reads_expression_alone, scores_in, ways_to
+from scjepa.tl._replay import Way, check_way, reads_expression_alone, ways_to
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-_COMPONENTS = 30
-"""Principal components in which :func:`scjepa.tl.niches` looks when it standardizes."""
 
 
 @runtime_checkable
@@ -37,7 +34,6 @@ def niche_confidence(
     *,
     niche_key: str = _keys.NICHE,
     n_neighbors: int = 15,
-    standardize_by: str | None = None,
     key_added: str = _keys.NICHE_CONFIDENCE,
     random_state: int = 0,
 ) -> None:
@@ -69,9 +65,6 @@ def niche_confidence(
     n_neighbors
         Neighbors that vote, the cell itself left out; at most as many as there are others are used. Cells of a niche
         of fewer others cannot reach 1.
-    standardize_by
-        Column of ``adata.obs`` within whose groups embeddings are z-scored and then reduced to 30 principal components
-        first. Default: the one that :func:`niches` noted; ``None`` there too: embeddings are used as they are.
     key_added
         Column of ``adata.obs`` to write.
     random_state
@@ -85,7 +78,7 @@ def niche_confidence(
     Raises
     ------
     KeyError
-        If the niches, ``use_rep`` or ``standardize_by`` are not there.
+        If the niches or ``use_rep`` are not there.
     ValueError
         If ``masked`` is empty, of another shape than the embedding or of a model that did not make it, the read-out is
         of counts alone or was not made from what is there now, a value is NaN, or ``adata.obs`` has a column
@@ -99,10 +92,8 @@ def niche_confidence(
     """
     refuse_users(adata, "obs", key_added)
     codes = niches_of(adata, niche_key).codes
-    noted = record_of(adata, niche_key)
     if use_rep is None:
-        use_rep = _space_of(adata, noted.get("use_rep", _keys.EMBEDDING))
-    standardize_by = standardize_by or noted.get("standardize_by")
+        use_rep = _space_of(adata, record_of(adata, niche_key).get("use_rep", _keys.EMBEDDING))
     embedding = embedding_of(adata, use_rep)
     voters = np.flatnonzero(codes >= 0)
     if n_neighbors < 1:
@@ -112,13 +103,11 @@ def niche_confidence(
     n_neighbors = min(n_neighbors, len(voters) - 1)
     arrays, way = _placed(adata, masked, use_rep)
     check_way(adata, way, use_rep)
-    groups = groups_of(adata, standardize_by)
-    scores = None if groups is None else scores_in(embedding, groups, _COMPONENTS)
-    search = neighbor_search((embedding if scores is None else scores.whole)[voters], n_neighbors + 1, random_state)
+    search = neighbor_search(embedding[voters], n_neighbors + 1, random_state)
     shape, votes, n_masks = adata.obsm[way.base].shape, np.zeros(len(voters)), 0
     for one in arrays:
         values = way.place(_checked(one, shape, way.base, n_masks))
-        near = _without_self(search((values if scores is None else scores.place(values))[voters]))
+        near = _without_self(search(values[voters]))
         votes += (codes[voters][near] == codes[voters][:, None]).mean(axis=1)
         n_masks += 1
     confidence = np.full(len(codes), np.nan, dtype=np.float32)
@@ -130,7 +119,6 @@ def niche_confidence(
         slot="obs",
         use_rep=use_rep,
         niche_key=niche_key,
-        standardize_by=standardize_by,
         n_neighbors=n_neighbors,
         n_masks=n_masks,
         random_state=random_state,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scjepa._core import keys as _keys
-from scjepa.tl._moments import AUTO, EXPRESSION
-from scjepa.tl._niche_readout import niche_readout
-from scjepa.tl._niches import check_request, niches
+from scjepa._core.anndata import embedding_of, refuse_users
+from scjepa._core.options import AUTO
+from scjepa.tl._niche_readout import names_in, niche_readout
+from scjepa.tl._niches import niches, refuse_niches
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -81,10 +82,11 @@ def find_niches(
     >>> scjepa.tl.find_niches(adata, n_niches=12)
     >>> scjepa.pl.niches(adata)
     """
-    check_request(adata, n_niches, key_added)
+    refuse_niches(adata, n_niches, key_added)
     if model is None:
-        readout = EXPRESSION if use_rep is None else use_rep
-        niche_readout(adata, readout, layer=layer, by=library_key, align=align, neighbors_key=neighbors_key)
+        readout = _keys.EXPRESSION if use_rep is None else use_rep
+        where = {"library_key": library_key, "neighbors_key": neighbors_key}
+        niche_readout(adata, readout, layer=layer, align=align, **where)
         options: dict[str, Any] = {"n_niches": n_niches, "resolution": resolution, "random_state": random_state}
         niches(adata, _keys.EMBEDDING_NICHE, key_added=key_added, **options)
         return
@@ -103,3 +105,36 @@ def find_niches(
         key_added=key_added,
         random_state=random_state,
     )
+
+
+def check_niches(
+    adata: AnnData,
+    n_niches: int | None = None,
+    *,
+    use_rep: str | Sequence[str] | None = None,
+    align: str = AUTO,
+    key_added: str = _keys.NICHE,
+    made: Sequence[str] = (),
+) -> None:
+    """Raise where niches could not be found or written, before anything long is done for them.
+
+    Parameters
+    ----------
+    adata, n_niches, use_rep, align, key_added
+        As :func:`find_niches` takes them.
+    made
+        Keys of embeddings that will be there by then.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        As :func:`niche_readout` and :func:`niches`.
+    """
+    from scjepa.tl._niche_estimator import NicheReadout
+
+    refuse_niches(adata, n_niches, key_added)
+    refuse_users(adata, "obsm", _keys.EMBEDDING_NICHE)
+    NicheReadout(align=align).check_options()
+    for name in names_in(use_rep) if use_rep is not None else ():
+        if name != _keys.EXPRESSION and name not in made:
+            embedding_of(adata, name)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scjepa._core.anndata import counts_of, require_anndata
-from scjepa._core.counts import advice_on
-from scjepa.tokens.counts import CountCheck, read_counts
+from scjepa._core.counts import TARGET_SUM, log_normalized_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,19 +65,15 @@ def gene_modules(
     """
     import warnings
 
-    import anndata as ad
     import pandas as pd
     import scanpy as sc
     from sklearn.cluster import KMeans
     from sklearn.preprocessing import normalize
 
     require_anndata(adata)
-    counts = counts_of(adata, layer)
+    counts_of(adata, layer)
     _check_enough(n_modules, min(n_genes, adata.n_vars), adata.n_obs)
-    check = CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
-    data = ad.AnnData(read_counts(counts, dtype=np.float32, check=check), var=pd.DataFrame(index=adata.var_names))
-    sc.pp.normalize_total(data, target_sum=1e4)
-    sc.pp.log1p(data)
+    data = log_normalized_cells(adata, layer, TARGET_SUM)
     sc.pp.highly_variable_genes(data, n_top_genes=min(n_genes, adata.n_vars))
     grouped = np.flatnonzero(data.var["highly_variable"].to_numpy())
     _check_enough(n_modules, len(grouped), adata.n_obs)

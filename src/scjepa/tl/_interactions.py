@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import groups_of, niches_of, record, refuse_users
+from scjepa._core.anndata import groups_of, niches_of, record, refuse_users
+from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.matching import border_shares
 from scjepa._core.squidpy import squidpy
-from scjepa.tl._spatial import section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,13 +132,6 @@ def niche_interactions(
     )
     shares = border_shares(counts)
     return Interactions(*(_square(values, names, niche_key) for values in (z_scores, counts, shares)))
-
-
-def border_shares(counts: np.ndarray) -> np.ndarray:
-    """Return the edges between niches as shares of those that leave the row's; NaN rows where none does."""
-    others = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-    leaving = others.sum(axis=1, keepdims=True)
-    return np.divide(others, leaving, out=np.full(others.shape, np.nan), where=leaving > 0)
 
 
 def _square(values: np.ndarray, names: pd.Index, niche_key: str) -> pd.DataFrame:

@@ -6,14 +6,10 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of
-from scjepa._core.columns import niches_of, record, refuse_users
-from scjepa._core.counts import advice_on
+from scjepa._core.anndata import niches_of, record, refuse_users
+from scjepa._core.counts import log_normalized_cells
 from scjepa._core.warn import warn
-from scjepa.tokens.counts import CountCheck, read_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,11 +84,13 @@ def niche_markers(
         If fewer than two niches have two cells, counts are negative or NaN, or ``uns`` has ``key_added`` and scjepa
         did not write it.
     """
+    import pandas as pd
     import scanpy as sc
 
     refuse_users(adata, "uns", key_added)
-    holder = normalized(adata, niche_key, layer)
-    found = holder.obs[niche_key]
+    niches = niches_of(adata, niche_key)
+    holder = log_normalized_cells(adata, layer, cells=niches.codes >= 0)
+    found = holder.obs[niche_key] = pd.Series(niches[niches.codes >= 0], index=holder.obs_names)
     sizes = found.value_counts()
     single = [name for name in found.cat.categories if sizes[name] < 2]
     if single:
@@ -146,23 +144,3 @@ def _tidy(holder: AnnData, key: str, reference: str, niche_of: Mapping[str, str]
     table["group"] = table["group"].astype(str).map(niche_of)
     table = table.rename(columns=COLUMNS).reset_index(drop=True)
     return table[[name for name in COLUMNS.values() if name in table]]
-
-
-def normalized(adata: AnnData, niche_key: str, layer: str | None) -> AnnData:
-    """Return a new AnnData with the cells that have a niche: log1p of counts scaled to the median total of a cell.
-
-    Its ``obs`` has the niches alone, as categories of text; the arrays are its own.
-    """
-    import pandas as pd
-    import scanpy as sc
-    from anndata import AnnData
-
-    found = niches_of(adata, niche_key)
-    cells = found.codes >= 0
-    check = CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
-    counts = read_counts(counts_of(adata, layer), cells=cells, dtype=np.float32, check=check)
-    holder = AnnData(counts, var=pd.DataFrame(index=adata.var_names.astype(str)))
-    holder.obs[niche_key] = found[cells]
-    sc.pp.normalize_total(holder)
-    sc.pp.log1p(holder)
-    return holder

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.anndata import refuse_adata
-from scjepa._core.columns import as_embedding
-from scjepa.tokens.counts import CountCheck, iter_rows, shape_of
+from scjepa._core.anndata import as_embedding, counts_of, refuse_adata, require_anndata
+from scjepa._core.arrays import group_codes, positive
+from scjepa._core.counts import TARGET_SUM, CountCheck, check_of, iter_rows, log_normalized, shape_of
+from scjepa._core.features import TRANSCRIPTS, kinds_of
 
-TARGET_SUM = 1e4
-"""Total to which the counts of a cell are scaled before log1p."""
-
-EXPRESSION = "X"
-"""Source of a read-out that is raw counts, as scanpy calls them; any other is an embedding."""
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 _CELLS = 16_384
 """Cells of a chunk at most."""
@@ -49,11 +48,22 @@ class Features:
         Total to which the counts of each cell are scaled before log1p. ``None``: ``values`` are taken as they are.
     check
         Check of counts that knows the names of cells and genes, and what to do about a wrong value.
+    names
+        ``(n_features,)`` names; ``None``: those of a data frame's columns, else none.
     """
 
-    def __init__(self, values: Any, target_sum: float | None = None, check: CountCheck | None = None) -> None:
+    def __init__(
+        self,
+        values: Any,
+        target_sum: float | None = None,
+        check: CountCheck | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.target_sum = target_sum
         self._check = None if target_sum is None else check or CountCheck()
+        self._columns: np.ndarray | None = None
+        if names is None and hasattr(values, "columns"):
+            names = list(values.columns)
         if target_sum is None:
             self._values = as_embedding(values)
         else:
@@ -61,11 +71,78 @@ class Features:
             # Once, not in each reading: rows of any other format are slow to slice.
             self._values = values.tocsr() if sparse.issparse(values) else values
         self.n_cells, self.n_features = shape_of(self._values)
+        self.names = None if names is None else np.array(list(map(str, names)), dtype=object)
+        if self.names is not None and len(self.names) != self.n_features:
+            raise ValueError(f"There are {len(self.names):,} names of {self.n_features:,} features.")
+        if self.names is not None and len(set(self.names)) < len(self.names):
+            self.names = None  # names that two features share find neither
 
     @classmethod
-    def of(cls, values: Any, target_sum: float | None = None) -> Features:
+    def of(cls, values: Any, target_sum: float | None = None, names: Sequence[str] | None = None) -> Features:
         """Return ``values`` to be read chunk by chunk; themselves where they are that already."""
-        return values if isinstance(values, Features) else cls(values, target_sum)
+        if isinstance(values, Features):
+            return values
+        if target_sum is not None and hasattr(values, "obs_names"):
+            return cls.of_counts(values, None, target_sum)
+        return cls(values, target_sum, names=names)
+
+    @classmethod
+    def of_counts(cls, adata: AnnData, layer: str | None, target_sum: float = TARGET_SUM) -> Features:
+        """Return raw counts of genes, to be log-normalized, with errors that name cells and genes.
+
+        Control probes and antibodies are left out, as tokens leave them out: their counts are of no gene.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If there is no such layer, or no ``X``.
+        """
+        require_anndata(adata)
+        found = cls(counts_of(adata, layer), target_sum, check_of(adata, layer), adata.var_names)
+        genes = np.flatnonzero(np.isin(kinds_of(adata.var_names).astype(str), TRANSCRIPTS))
+        return found if len(genes) in (0, adata.n_vars) else found._with(genes)
+
+    def taken(self, names: np.ndarray | None, n_features: int) -> Features:
+        """Return the features of a fit: by their names where both have any, else as they are.
+
+        Raises
+        ------
+        KeyError
+            If a feature of the fit is not there.
+        ValueError
+            If there are no names, and another number of features than ``n_features``.
+        """
+        if names is None or self.names is None:
+            if self.n_features != n_features:
+                raise ValueError(
+                    f"The fit was on {n_features:,} features, and these cells have {self.n_features:,}. Give them the "
+                    "same features in the same order, adata[:, names], or their names: feature_names=adata.var_names."
+                )
+            return self
+        if len(self.names) == len(names) and (self.names == names).all():
+            return self
+        place = {name: column for column, name in enumerate(self.names)}
+        missing = [name for name in names if name not in place]
+        if missing:
+            raise KeyError(
+                f"{len(missing):,} of the {len(names):,} features of the fit are not there: "
+                f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}. Fit anew on the features "
+                "that both have."
+            )
+        return self._with(np.array([place[name] for name in names]))
+
+    def _with(self, columns: np.ndarray) -> Features:
+        """Return some of the features, in this order; the others take no part in the size of a cell either."""
+        found = copy(self)
+        found._columns = columns if self._columns is None else self._columns[columns]
+        found.n_features = len(columns)
+        found.names = None if self.names is None else self.names[columns]
+        return found
+
+    @property
+    def columns(self) -> np.ndarray:
+        """``(n_features,)`` columns of the values that are read."""
+        return np.arange(self.n_features) if self._columns is None else self._columns
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,30 +155,28 @@ class Features:
         if self.target_sum is None:
             for start in range(0, self.n_cells, step):
                 rows = slice(start, min(start + step, self.n_cells))
-                yield rows, self._values[rows]
+                yield rows, self._values[rows] if self._columns is None else self._values[rows][:, self._columns]
             return
         for start, counts in iter_rows(self._values, step):
             if self._check is not None:
                 self._check.see(counts, start)
+            counts = counts if self._columns is None else counts[:, self._columns]
             yield slice(start, start + counts.shape[0]), log_normalized(counts, self.target_sum)
         check, self._check = self._check, None  # what one reading has seen, the next need not look at
         if check is not None:
             check.tell()
 
 
-def log_normalized(counts: Any, target_sum: float) -> sparse.csr_array:
-    """Return log1p of the counts of each cell scaled to ``target_sum``; a cell without counts stays 0."""
-    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    scale = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
-    values = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr)))
-    return sparse.csr_array((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
+ALL_CELLS = "all"
+"""Name of the group where no groups are told apart."""
 
 
-ALIGNMENTS = ("scale", "covariance", "center", "none")
-"""What groups are made to have in common: mean and variance of each feature; covariances as well; means; nothing."""
-
-AUTO = "auto"
-"""Alignment that the data decides."""
+def groups_in(groups: Any, n_cells: int) -> tuple[list[str], np.ndarray]:
+    """Return the names of groups as text, sorted, and each cell's position among them; ``None`` is one group of all."""
+    if groups is None:
+        return [ALL_CELLS], np.zeros(n_cells, dtype=np.int64)
+    codes, names = group_codes(groups, n_cells, as_text=True)
+    return names, codes
 
 
 @dataclass
@@ -186,12 +261,6 @@ def principal_axes_of(features: Features, standardizer: Standardizer, codes: np.
         variances, axes = _iterated(features, standardizer, codes, n_axes)
     axes = axes[:, variances > 1e-7 * max(variances[0], np.finfo(np.float64).tiny)]
     return positive(axes)
-
-
-def positive(axes: np.ndarray) -> np.ndarray:
-    """Return axes (columns) whose loading of largest size is positive."""
-    largest = np.abs(axes).argmax(axis=0)
-    return axes * np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1.0, 1.0)
 
 
 def _iterated(

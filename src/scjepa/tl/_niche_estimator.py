@@ -10,12 +10,15 @@ from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from scjepa._core.options import unknown_name
+from scjepa._core import keys as _keys
+from scjepa._core.counts import TARGET_SUM
+from scjepa._core.graph import edges_of
+from scjepa._core.options import AUTO, unknown_name
 from scjepa.tl._aggregate import hops_of
+from scjepa.tl._covariance import ALIGNMENTS
 from scjepa.tl._kept import Kept
-from scjepa.tl._moments import ALIGNMENTS, AUTO, EXPRESSION, TARGET_SUM, Features
+from scjepa.tl._moments import Features
 from scjepa.tl._predictive import PredictiveComponents
-from scjepa.tl._spatial import edges_of
 from scjepa.tl._surroundings import MAX_RINGS, Blocks, predicted_share, weigh
 
 _ALIKE = 0.9
@@ -79,7 +82,7 @@ class NicheReadout(Kept, BaseEstimator):
     Examples
     --------
     >>> readout = scjepa.tl.NicheReadout()
-    >>> found = readout.fit_transform({"X": adata.X}, adata.obsp["spatial_connectivities"], adata.obs["section"])
+    >>> found = readout.fit_transform({"X": adata}, adata.obsp["spatial_connectivities"], adata.obs["section"])
     >>> readout.describe()
     """
 
@@ -102,7 +105,8 @@ class NicheReadout(Kept, BaseEstimator):
         Parameters
         ----------
         sources
-            Cells × features by name: raw counts under ``"X"``, embeddings under any other.
+            Cells × features by name: raw counts under ``"X"`` (an AnnData object stands for its ``X`` without control
+            probes and antibodies), embeddings under any other.
         graph
             ``(n_cells, n_cells)`` spatial graph, as squidpy's ``obsp["spatial_connectivities"]``.
         groups
@@ -184,12 +188,12 @@ class NicheReadout(Kept, BaseEstimator):
         parts = []
         for number, name in enumerate(self.sources_):
             rings, own = self.n_rings_[number], self.weights_[number][0]
-            what = "expression" if name == EXPRESSION else name
+            what = "expression" if name == _keys.EXPRESSION else name
             size = self.components_[number].correlations_.size
             parts.append(f"{_several(size, 'component')} of {what}, {_several(rings, 'ring')}, own weight {own:.2f}")
         text = "; ".join(parts) + f"; align {self.align_!r}"
         if self.left_out_:
-            expected = self.predicted_[self.sources_.index(EXPRESSION)]
+            expected = self.predicted_[self.sources_.index(_keys.EXPRESSION)]
             text += "; left out, predicts ring 2 less well than expression: " + ", ".join(
                 f"{name} ({share:.2f}, expression {expected:.2f})"
                 for name, share in zip(self.left_out_, self.predicted_[len(self.sources_) :], strict=True)
@@ -204,7 +208,7 @@ class NicheReadout(Kept, BaseEstimator):
         TypeError, ValueError
             As :meth:`fit`.
         """
-        self._new_components(EXPRESSION, "scale")._check_options()
+        self._new_components(_keys.EXPRESSION, "scale")._check_options()
         if self.align != AUTO and self.align not in ALIGNMENTS:
             raise ValueError(unknown_name("align", self.align, (AUTO, *ALIGNMENTS)))
         if self.n_rings is not None:
@@ -220,7 +224,7 @@ class NicheReadout(Kept, BaseEstimator):
     # -- parts --------------------------------------------------------------------------------------------------
 
     def _new_components(self, name: str, align: str) -> PredictiveComponents:
-        target_sum = TARGET_SUM if name == EXPRESSION else None
+        target_sum = TARGET_SUM if name == _keys.EXPRESSION else None
         return PredictiveComponents(self.n_components, align=align, target_sum=target_sum)
 
     def _first_fitted(
@@ -264,7 +268,7 @@ def _readable(sources: Mapping[str, Any]) -> dict[str, Features]:
     if not sources:
         raise ValueError("Name a source or more: {'X': counts}, {'X_stjepa_cell': embedding}, or both.")
     return {
-        name: Features.of(values, TARGET_SUM if name == EXPRESSION else None)  # counts, or an embedding
+        name: Features.of(values, TARGET_SUM if name == _keys.EXPRESSION else None)  # counts, or an embedding
         for name, values in sources.items()
     }
 
@@ -278,12 +282,12 @@ def _worth_reading(
 ) -> tuple[list[int], list[int], np.ndarray]:
     """Return which sources are read, which are left out, and how much of ring 2's expression each predicts."""
     names = [name for name, _ in sources]
-    if EXPRESSION not in names or len(names) == 1:
+    if _keys.EXPRESSION not in names or len(names) == 1:
         return list(range(len(names))), [], np.full(len(names), np.nan)
-    target = sources[names.index(EXPRESSION)][1][2]
+    target = sources[names.index(_keys.EXPRESSION)][1][2]
     predicted = np.array([predicted_share(rings[:2], target, joined) for _, rings in sources])
-    least = _AS_WELL * predicted[names.index(EXPRESSION)]
-    kept = [number for number, name in enumerate(names) if name == EXPRESSION or predicted[number] >= least]
+    least = _AS_WELL * predicted[names.index(_keys.EXPRESSION)]
+    kept = [number for number, name in enumerate(names) if name == _keys.EXPRESSION or predicted[number] >= least]
     return kept, [number for number in range(len(names)) if number not in kept], predicted
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import require_anndata
-from scjepa._core.columns import embedding_of, expression_of, groups_of, record, record_of, refuse_users
+from scjepa._core.anndata import embedding_of, groups_of, record, record_of, refuse_users, require_anndata
+from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.options import AUTO
 from scjepa._core.warn import warn
-from scjepa.tl._moments import AUTO, EXPRESSION
-from scjepa.tl._spatial import section_key_of, spatial_graph_of
+from scjepa.tl._moments import Features
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,7 +26,7 @@ def niche_readout(
     use_rep: str | Sequence[str] | None = None,
     *,
     layer: str | None = None,
-    by: str | None = None,
+    library_key: str | None = None,
     n_comps: int = 20,
     n_rings: int | None = None,
     own_weight: float | None = None,
@@ -51,7 +51,7 @@ def niche_readout(
         counts alone need no model.
     layer
         Layer of raw counts. Default: ``X``.
-    by
+    library_key
         Column of ``adata.obs`` that tells sections apart. Default: ``"section"`` if there is such a column.
     n_comps
         Predictive components of each source.
@@ -85,7 +85,7 @@ def niche_readout(
     Raises
     ------
     KeyError
-        If ``use_rep``, ``by``, ``layer`` or the graph is not there.
+        If ``use_rep``, ``library_key``, ``layer`` or the graph is not there.
     TypeError
         If ``n_comps`` or ``n_rings`` is no whole number.
     ValueError
@@ -105,17 +105,17 @@ def niche_readout(
     readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     readout.check_options()
     sources = sources_of(adata, use_rep, layer)
-    by = section_key_of(adata, by)
-    graph = spatial_graph_of(adata, neighbors_key, by)
-    adata.obsm[key_added] = readout.fit_transform(sources, graph, groups_of(adata, by))
-    _tell(readout, align, by)
+    library_key = section_key_of(adata, library_key)
+    graph = spatial_graph_of(adata, neighbors_key, library_key)
+    adata.obsm[key_added] = readout.fit_transform(sources, graph, groups_of(adata, library_key))
+    _tell(readout, align, library_key)
     record(
         adata,
         key_added,
         slot="obsm",
         use_rep=list(sources),
         layer=layer,
-        by=by,
+        library_key=library_key,
         neighbors_key=neighbors_key,
         chosen=readout.describe(),
         fitted=readout.to_dict(),
@@ -133,7 +133,7 @@ def niche_readout_of(adata: AnnData, key: str = _keys.EMBEDDING_NICHE) -> NicheR
     Examples
     --------
     >>> readout = scjepa.tl.niche_readout_of(adata)
-    >>> sources = {"X": other.X, "X_stjepa_cell": other.obsm["X_stjepa_cell"]}  # those of readout.sources_
+    >>> sources = {"X": other, "X_stjepa_cell": other.obsm["X_stjepa_cell"]}  # those of readout.sources_
     >>> other.obsm["X_stjepa_niche"] = readout.transform(sources, other.obsp["spatial_connectivities"])
     """
     from scjepa.tl._niche_estimator import NicheReadout
@@ -144,24 +144,8 @@ def niche_readout_of(adata: AnnData, key: str = _keys.EMBEDDING_NICHE) -> NicheR
     return NicheReadout.from_dict(noted)
 
 
-def check_readout(adata: AnnData, use_rep: str | Sequence[str] | None, align: str, made: Sequence[str]) -> None:
-    """Raise where :func:`niche_readout` could not be called once the embeddings ``made`` are there.
-
-    Raises
-    ------
-    KeyError, ValueError
-        As :func:`niche_readout`.
-    """
-    from scjepa.tl._niche_estimator import NicheReadout
-
-    refuse_users(adata, "obsm", _keys.EMBEDDING_NICHE)
-    NicheReadout(align=align).check_options()
-    for name in _names(use_rep) if use_rep is not None else ():
-        if name != EXPRESSION and name not in made:
-            embedding_of(adata, name)
-
-
-def _names(use_rep: str | Sequence[str]) -> list[str]:
+def names_in(use_rep: str | Sequence[str]) -> list[str]:
+    """Return the sources that are named, each once."""
     names = [use_rep] if isinstance(use_rep, str) else list(dict.fromkeys(use_rep))
     if not names:
         raise ValueError("use_rep names nothing: 'X' for the counts, a key of adata.obsm, or several of these.")
@@ -174,17 +158,20 @@ def sources_of(adata: AnnData, use_rep: str | Sequence[str] | None, layer: str |
     if use_rep is None:
         there = _keys.EMBEDDING_CELL in adata.obsm
         without_counts = there and layer is None and adata.X is None
-        names = [EXPRESSION] * (not without_counts) + [_keys.EMBEDDING_CELL] * there
+        names = [_keys.EXPRESSION] * (not without_counts) + [_keys.EMBEDDING_CELL] * there
     else:
-        names = _names(use_rep)
-    return {name: expression_of(adata, layer) if name == EXPRESSION else embedding_of(adata, name) for name in names}
+        names = names_in(use_rep)
+    return {
+        name: Features.of_counts(adata, layer) if name == _keys.EXPRESSION else embedding_of(adata, name)
+        for name in names
+    }
 
 
-def _tell(readout: NicheReadout, align: str, by: str | None) -> None:
+def _tell(readout: NicheReadout, align: str, library_key: str | None) -> None:
     logger.info("Niche read-out: %s.", readout.describe())
     if align == AUTO and readout.align_ == "center":
         warn(
-            f"The sections of adata.obs[{by!r}] differ in what they consist of (their covariances agree by "
+            f"The sections of adata.obs[{library_key!r}] differ in what they consist of (their covariances agree by "
             f"{readout.similarity_:.2f}, sections of one tissue by 0.9 or more): z-scores within sections would take "
             "that away, so only their means are aligned (align='center'). Where sections differ by batch alone, pass "
             "align='scale'; where they were measured alike, align='none' keeps all differences."

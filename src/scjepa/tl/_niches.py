@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import embedding_of, groups_of, record, record_of, refuse_users
+from scjepa._core.anndata import embedding_of, record, record_of, refuse_users
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
+from scjepa._core.palette import palette
 from scjepa._core.warn import warn
-from scjepa.tl._graph import MIN_SHARE, EmbeddingGraph, Partition
-from scjepa.tl._palette import palette
-from scjepa.tl._readout import readout
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +26,6 @@ def niches(
     min_share: float = MIN_SHARE,
     key_added: str = _keys.NICHE,
     random_state: int = 0,
-    standardize_by: str | None = None,
     flavor: str = "igraph",
 ) -> None:
     """Cluster an embedding into niches: nearest-neighbor graph, then Leiden.
@@ -38,7 +36,8 @@ def niches(
         Annotated data with ``obsm[use_rep]``.
     use_rep
         Key in ``adata.obsm`` of the embedding. Default: ``"X_stjepa_niche"``, the read-out that :func:`niche_readout`
-        wrote, where it is there, else ``"X_stjepa"``.
+        wrote, where it is there, else ``"X_stjepa"``. Where sections differ by batch effects, name what
+        :func:`standardize` wrote.
     n_niches
         Number of niches wanted: the resolution that gives it is searched, and ``resolution`` is not used.
     resolution
@@ -54,10 +53,6 @@ def niches(
     random_state
         Seed of Leiden and of the neighbor search. The same seed gives the same niches, in whatever order the cells
         are; where an embedding differs by rounding (other batch sizes), Leiden's random choices may fall differently.
-    standardize_by
-        Column of ``adata.obs`` within whose groups the embedding is z-scored and then reduced to 30 principal
-        components first (:func:`readout`): ``"section"`` when sections differ by batch effects. ``None``: the
-        embedding is used as it is.
     flavor
         Implementation of Leiden, ``"igraph"`` or ``"leidenalg"``, as in :func:`scanpy.tl.leiden`. Both optimize
         modularity; where clusters are clear they agree, else their random choices fall differently.
@@ -78,19 +73,17 @@ def niches(
     Raises
     ------
     KeyError
-        If ``use_rep`` or ``standardize_by`` is not there.
+        If ``use_rep`` is not there.
     TypeError
         If ``n_niches`` is no whole number.
     ValueError
         If a cell has a NaN in the embedding, there are fewer cells than niches, an option is out of its range, or
         ``adata.obs`` has a column ``key_added`` that scjepa did not write or whose niches were renamed.
     """
-    check_request(adata, n_niches, key_added)
+    refuse_niches(adata, n_niches, key_added)
     if use_rep is None:
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
     embedding = embedding_of(adata, use_rep)
-    if standardize_by is not None:
-        embedding = readout(embedding, groups_of(adata, standardize_by))
     graph = EmbeddingGraph(embedding, n_neighbors, random_state)
     if n_niches is None:
         found = graph.leiden(resolution, random_state, flavor)
@@ -104,7 +97,6 @@ def niches(
         key_added,
         slot="obs",
         use_rep=use_rep,
-        standardize_by=standardize_by,
         resolution=float(found.resolution),
         n_niches=found.n_clusters,
         n_neighbors=graph.n_neighbors,
@@ -113,7 +105,7 @@ def niches(
     )
 
 
-def check_request(adata: AnnData, n_niches: int | None, key: str) -> None:
+def refuse_niches(adata: AnnData, n_niches: int | None, key: str) -> None:
     """Raise where niches could not be found or written: at once, before anything long is done.
 
     Raises

@@ -10,12 +10,13 @@ from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from scjepa._core.arrays import positive
+from scjepa._core.graph import edges_of
 from scjepa._core.options import unknown_name
 from scjepa.tl._aggregate import iter_hops
-from scjepa.tl._groups import factorized
+from scjepa.tl._covariance import ALIGNMENTS, covariances_of, map_to, mapped, mean_covariance, power
 from scjepa.tl._kept import Kept
-from scjepa.tl._moments import ALIGNMENTS, Features, Standardizer, positive, principal_axes_of
-from scjepa.tl._spatial import edges_of
+from scjepa.tl._moments import Features, Standardizer, groups_in, principal_axes_of
 
 _CELLS_PER_AXIS = 20
 """Cells for each principal axis at least: with fewer, chance alone correlates cells and surroundings."""
@@ -23,9 +24,6 @@ _CELLS_PER_AXIS = 20
 _DEALS, _DEALT_CELLS = 5, 20_000
 """Times that cells are dealt out at random to tell what chance gives, and cells that are dealt out so at most in all
 (one time at least)."""
-
-_SHRINKAGE = 0.1
-"""Weight of the mean variance in a group's covariance, so that directions it hardly varies in are not blown up."""
 
 
 class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
@@ -90,14 +88,16 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         ``(n_pcs, n_components)`` and ``(n_pcs,)``: a component is ``(principal components - center_) @ weights_``.
     groups_
         ``(n_groups,)`` names of the groups.
+    feature_names_in_
+        ``(n_features,)`` names of the features, where they are known.
     n_cells_, n_isolated_
         Cells, and those of them without neighbors, which take no part in the fit.
 
     Examples
     --------
     >>> components = scjepa.tl.PredictiveComponents(target_sum=1e4)
-    >>> components.fit(adata.X, adata.obsp["spatial_connectivities"], groups=adata.obs["section"])
-    >>> components.transform(other.X)
+    >>> components.fit(adata, adata.obsp["spatial_connectivities"], groups=adata.obs["section"])
+    >>> components.transform(other)
     """
 
     def __init__(
@@ -119,20 +119,23 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
 
     # -- fit and transform --------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, graph: Any, groups: Any = None) -> PredictiveComponents:
+    def fit(self, X: Any, graph: Any, groups: Any = None, *, feature_names: Any = None) -> PredictiveComponents:
         """Find the components of cells in a spatial graph.
 
         Parameters
         ----------
         X
-            Cells × features: an embedding, or raw counts where ``target_sum`` is given (in memory, backed or Dask).
-            It is read chunk by chunk, three times (ten times beyond 2,500 features); what is kept of it are second
-            moments and ``n_pcs`` numbers a cell.
+            Cells × features: an embedding, or raw counts where ``target_sum`` is given (in memory, backed or Dask; an
+            AnnData object stands for its ``X`` without control probes and antibodies). It is read chunk by chunk, three
+            times (ten times beyond 2,500 features); what is kept of it are second moments and ``n_pcs`` numbers a cell.
         graph
             ``(n_cells, n_cells)`` spatial graph, as squidpy's ``obsp["spatial_connectivities"]``; an entry other than
             0 is an edge, whatever its weight.
         groups
             Group of each cell, such as its section, ``(n_cells,)``. ``None``: all are one group.
+        feature_names
+            ``(n_features,)`` names, by which :meth:`transform` finds the features again. Default: those of a data frame
+            or an AnnData object; of other arrays none.
 
         Returns
         -------
@@ -152,25 +155,31 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
             If no cell has a neighbor, no feature varies, a value is NaN, a count is negative, an option is out of its
             range, or sizes do not fit.
         """
-        self._fit(Features.of(X, self.target_sum), edges_of(graph), groups)
+        self.fit_transform(X, graph, groups, feature_names=feature_names)
         return self
 
-    def fit_transform(self, X: Any, graph: Any, groups: Any = None) -> np.ndarray:  # type: ignore[override]
+    def fit_transform(  # type: ignore[override]
+        self, X: Any, graph: Any, groups: Any = None, *, feature_names: Any = None
+    ) -> np.ndarray:
         """Return the components of the cells they are found in: :meth:`fit`, then :meth:`transform`, in one reading."""
-        return self._components_of(self._fit(Features.of(X, self.target_sum), edges_of(graph), groups))
+        features = Features.of(X, self.target_sum, feature_names)
+        return self._components_of(self._fit(features, edges_of(graph), groups))
 
-    def transform(self, X: Any, groups: Any = None) -> np.ndarray:
+    def transform(self, X: Any, groups: Any = None, *, feature_names: Any = None) -> np.ndarray:
         """Return the components of cells, which may be others than those of the fit.
 
         Parameters
         ----------
         X
-            Cells × features, the features in the order of the fit.
+            Cells × features, as in :meth:`fit`. Where the fit and these cells have names of features, they are taken by
+            name, in whatever order and beside whatever others; else in the order of the fit.
         groups
             Group of each cell. A group of the fit is standardized as it was there, a new one by its own mean and
             variance as ``align`` says, so that its cells lie where a fit on both would have put them if nothing
             differs; a new group of one cell, which has no variance, by those of all cells of the fit. ``None``: the
             group of the fit, or, where there were several, one new group.
+        feature_names
+            As in :meth:`fit`.
 
         Returns
         -------
@@ -179,17 +188,15 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
 
         Raises
         ------
+        KeyError
+            If a feature of the fit is not there by its name.
         ValueError
             If there are other features than in the fit, or a value is NaN.
         """
         check_is_fitted(self, "weights_")
-        features = Features.of(X, self.target_sum)
-        if features.n_features != self.n_features_in_:
-            raise ValueError(
-                f"The components were fitted on {self.n_features_in_:,} features, and these cells have "
-                f"{features.n_features:,}. Give them the same features in the same order: adata[:, names]."
-            )
-        names, own = factorized(groups, features.n_cells)
+        names = getattr(self, "feature_names_in_", None)
+        features = Features.of(X, self.target_sum, feature_names).taken(names, self.n_features_in_)
+        names, own = groups_in(groups, features.n_cells)
         position = {name: code for code, name in enumerate(self.groups_)}
         if groups is None:
             position = {names[0]: 0 if len(self.groups_) == 1 else -1}
@@ -222,7 +229,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         """
         self._check_options()
         n_joined = _check_graph(edges, features.n_cells)
-        names, codes = factorized(groups, features.n_cells)
+        names, codes = groups_in(groups, features.n_cells)
         standardizer = Standardizer.fit(features, codes, len(names), self.align)
         if not (standardizer.scales > 0).any():
             raise ValueError(f"None of the {features.n_features:,} features varies between cells: nothing to predict.")
@@ -230,17 +237,20 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         self.axes_ = principal_axes_of(features, standardizer, codes, n_axes)
         self.means_, self.scales_ = standardizer.means, standardizer.scales
         self.groups_, self.n_features_in_ = np.asarray(names, dtype=object), features.n_features
+        self.__dict__.pop("feature_names_in_", None)  # of an earlier fit, as common_ below
+        if features.names is not None:
+            self.feature_names_in_ = features.names
         self.n_cells_, self.n_isolated_ = features.n_cells, features.n_cells - n_joined
         width = self.axes_.shape[1]
         self.maps_ = np.tile(np.eye(width), (len(names) + 1, 1, 1))
         scores = self._scores(features, standardizer, self.maps_, codes)
-        self.__dict__.pop("common_", None)  # of an earlier fit
+        self.__dict__.pop("common_", None)
         if self.align == "covariance":
-            covariances = _covariances(scores, codes, len(names))
-            self.common_ = _mean_covariance(covariances)
+            covariances = covariances_of(scores, codes, len(names))
+            self.common_ = mean_covariance(covariances)
             if len(names) > 1:
-                self.maps_[:-1] = [_to_common(own, self.common_) for own in covariances]
-                scores = _mapped(scores, self.maps_, codes)
+                self.maps_[:-1] = [map_to(self.common_, own) for own in covariances]
+                scores = mapped(scores, self.maps_, codes)
         return scores, codes
 
     def _correlate(self, scores: np.ndarray, edges: csr_matrix) -> None:
@@ -289,7 +299,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         axes = self.axes_.astype(np.float32)
         for rows, chunk in features.chunks():
             scores[rows] = standardizer.dense(chunk, codes[rows]) @ axes
-        return _mapped(scores, maps, codes) if self.align == "covariance" else scores
+        return mapped(scores, maps, codes) if self.align == "covariance" else scores
 
     def _components_of(self, scores: np.ndarray) -> np.ndarray:
         components: np.ndarray = (scores - self.center_.astype(np.float32)) @ self.weights_.astype(np.float32)
@@ -311,9 +321,9 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
                 found.scales[code] = self.scales_[-1]
         if self.align == "covariance":
             plain = self._scores(features, found, maps, own)
-            covariances = _covariances(plain, own, len(kept))
+            covariances = covariances_of(plain, own, len(kept))
             for new in np.flatnonzero((kept < 0) & (size > 1)):
-                maps[new] = _to_common(covariances[new], self.common_)
+                maps[new] = map_to(self.common_, covariances[new])
         return found, maps
 
 
@@ -363,44 +373,4 @@ def _moments(scores: np.ndarray, edges: csr_matrix, n_rings: int) -> tuple[np.nd
 def _inverse_root(covariance: np.ndarray, ridge: float) -> np.ndarray:
     size = len(covariance)
     mean = max(np.trace(covariance) / size, np.finfo(np.float32).tiny)
-    return _power(covariance + ridge * mean * np.eye(size), -0.5)
-
-
-def _power(covariance: np.ndarray, exponent: float) -> np.ndarray:
-    """Return a power of a symmetric positive definite matrix."""
-    variances, axes = np.linalg.eigh(covariance)
-    # Rounding can make the smallest negative.
-    variances = np.maximum(variances, np.finfo(np.float64).eps * max(variances[-1], np.finfo(np.float32).tiny))
-    power: np.ndarray = (axes * variances**exponent) @ axes.T
-    return power
-
-
-def _covariances(scores: np.ndarray, codes: np.ndarray, n_groups: int) -> np.ndarray:
-    """Return the covariance of each group, shrunk, ``(n_groups, n_dims, n_dims)``; 0 for a group of one cell."""
-    n_dims = scores.shape[1]
-    found = np.zeros((n_groups, n_dims, n_dims))
-    for code in range(n_groups):
-        values = scores[codes == code].astype(np.float64)
-        own = np.cov(values.T, bias=True).reshape(n_dims, n_dims) if len(values) > 1 else np.zeros((n_dims, n_dims))
-        found[code] = (1 - _SHRINKAGE) * own + _SHRINKAGE * np.trace(own) / n_dims * np.eye(n_dims)
-    return found
-
-
-def _mean_covariance(covariances: np.ndarray) -> np.ndarray:
-    """Return the mean of those that vary."""
-    varied = np.trace(covariances, axis1=1, axis2=2) > 0
-    return covariances[varied].mean(axis=0) if varied.any() else covariances[0]
-
-
-def _to_common(own: np.ndarray, common: np.ndarray) -> np.ndarray:
-    """Return the linear map after which a group with covariance ``own`` has ``common``."""
-    if not np.trace(own) > 0:
-        return np.eye(len(own))
-    return _power(own, -0.5) @ _power(common, 0.5)
-
-
-def _mapped(scores: np.ndarray, maps: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    mapped = scores.copy()
-    for code in np.unique(codes):
-        mapped[codes == code] = scores[codes == code] @ maps[code].astype(np.float32)
-    return mapped
+    return power(covariance + ridge * mean * np.eye(size), -0.5)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.columns import embedding_of, expression_of, groups_of, record, record_of, refuse_users
-from scjepa.tl._moments import TARGET_SUM
-from scjepa.tl._spatial import section_key_of, spatial_graph_of
+from scjepa._core.anndata import embedding_of, groups_of, record, record_of, refuse_users
+from scjepa._core.counts import TARGET_SUM
+from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa.tl._moments import Features
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ def predictive_components(
     use_rep: str | None = None,
     *,
     layer: str | None = None,
-    by: str | None = None,
+    library_key: str | None = None,
     n_comps: int = 20,
     n_pcs: int = 50,
     align: str = "scale",
@@ -43,7 +44,7 @@ def predictive_components(
         Key in ``adata.obsm`` of an embedding to take instead of the counts.
     layer
         Layer of raw counts, which are scaled to 10,000 a cell and log1p'd. Default: ``X``.
-    by
+    library_key
         Column of ``adata.obs`` that tells sections apart. Default: ``"section"`` if there is such a column.
     n_comps, n_pcs
         Components to keep, and principal components to find them in.
@@ -58,7 +59,8 @@ def predictive_components(
     -------
     None
         Writes ``adata.obsm[key_added]``, float32 of shape (n_cells, n_comps); for counts ``adata.varm[key_added]``,
-        the weight of each standardized gene in each component; and ``adata.uns["scjepa"][key_added]``: how it was
+        the weight of each standardized gene in each component (0 for control probes and antibodies, which take no
+        part); and ``adata.uns["scjepa"][key_added]``: how it was
         made, ``"correlations"`` with the surroundings, and the fitted object (``"fitted"``, see
         :func:`predictive_components_of`).
 
@@ -70,7 +72,7 @@ def predictive_components(
     Raises
     ------
     KeyError
-        If ``use_rep``, ``by``, ``layer`` or the graph is not there.
+        If ``use_rep``, ``library_key``, ``layer`` or the graph is not there.
     TypeError
         If ``n_comps`` or ``n_pcs`` is no whole number.
     ValueError
@@ -86,22 +88,24 @@ def predictive_components(
 
     refuse_users(adata, "obsm", key_added)
     refuse_users(adata, "varm", key_added, noted="obsm")
-    values = expression_of(adata, layer) if use_rep is None else embedding_of(adata, use_rep)
+    values = Features.of_counts(adata, layer) if use_rep is None else embedding_of(adata, use_rep)
     target_sum = TARGET_SUM if use_rep is None else None
-    by = section_key_of(adata, by)
-    graph = spatial_graph_of(adata, neighbors_key, by)
+    library_key = section_key_of(adata, library_key)
+    graph = spatial_graph_of(adata, neighbors_key, library_key)
     fitted = PredictiveComponents(n_comps, n_pcs=n_pcs, align=align, target_sum=target_sum)
-    adata.obsm[key_added] = fitted.fit_transform(values, graph, groups_of(adata, by))
+    adata.obsm[key_added] = fitted.fit_transform(values, graph, groups_of(adata, library_key))
     adata.varm.pop(key_added, None)  # weights of an earlier call, which these components do not have
-    if use_rep is None:
-        adata.varm[key_added] = fitted.loadings_
+    if isinstance(values, Features):
+        weights = np.zeros((adata.n_vars, fitted.loadings_.shape[1]))
+        weights[values.columns] = fitted.loadings_
+        adata.varm[key_added] = weights
     record(
         adata,
         key_added,
         slot="obsm",
         use_rep=use_rep,
         layer=layer,
-        by=by,
+        library_key=library_key,
         align=align,
         neighbors_key=neighbors_key,
         n_comps=n_comps,
@@ -122,7 +126,7 @@ def predictive_components_of(adata: AnnData, key: str = _keys.PREDICTIVE) -> Pre
     Examples
     --------
     >>> components = scjepa.tl.predictive_components_of(adata)
-    >>> components.transform(other.X)
+    >>> components.transform(other)
     """
     from scjepa.tl._predictive import PredictiveComponents
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scjepa._core.columns import embedding_of, groups_of, record_of
-from scjepa.tl._aggregate import aggregate_neighbors
-from scjepa.tl._moments import EXPRESSION
+from scjepa._core import keys as _keys
+from scjepa._core.anndata import embedding_of, groups_of, record_of
+from scjepa._core.arrays import principal_axes
+from scjepa._core.graph import spatial_graph_of
+from scjepa.tl._aggregate import means_over_hops
 from scjepa.tl._niche_readout import sources_of
-from scjepa.tl._readout import principal_axes, readout
-from scjepa.tl._spatial import spatial_graph_of
+from scjepa.tl._standardize import standardized
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,7 +62,7 @@ def _ways(adata: AnnData, key: str, met: frozenset[str]) -> Iterator[Way]:
     if note.get("slot") != "obsm" or key in met:
         return
     for source in _names(note.get("use_rep")):
-        step = _step(adata, note, source) if source != EXPRESSION and source in adata.obsm else None
+        step = _step(adata, note, source) if source != _keys.EXPRESSION and source in adata.obsm else None
         if step is not None:
             for way in _ways(adata, source, met | {key}):
                 yield Way(way.base, (*way.steps, step))
@@ -98,53 +99,32 @@ def _sources(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step | No
     fitted = NicheReadout.from_dict(note["fitted"])
     if source not in fitted.sources_:
         return None
-    graph = spatial_graph_of(adata, note["neighbors_key"], note.get("by"))
-    sources, groups = sources_of(adata, list(fitted.sources_), note.get("layer")), _anew(adata, note.get("by"))
+    graph = spatial_graph_of(adata, note["neighbors_key"], note.get("library_key"))
+    sources, groups = sources_of(adata, list(fitted.sources_), note.get("layer")), _anew(adata, note.get("library_key"))
     return lambda values: fitted.transform({**sources, source: values}, graph, groups)
 
 
 def _components(adata: AnnData, note: Mapping[str, Any]) -> _Step:
     from scjepa.tl._predictive import PredictiveComponents
 
-    fitted, groups = PredictiveComponents.from_dict(note["fitted"]), _anew(adata, note.get("by"))
+    fitted, groups = PredictiveComponents.from_dict(note["fitted"]), _anew(adata, note.get("library_key"))
     return lambda values: fitted.transform(values, groups)
 
 
 def _rings(adata: AnnData, note: Mapping[str, Any]) -> _Step:
     graph = spatial_graph_of(adata, note["neighbors_key"], note.get("library_key"))
     n_hops, side_by_side = int(note["n_hops"]), bool(note["concatenate"])
-    return lambda values: aggregate_neighbors(values, graph, n_hops, side_by_side)
+    return lambda values: means_over_hops(values, graph, n_hops, side_by_side)
 
 
 def _scores(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step:
     """Z-score within groups anew, and take the principal axes of the embedding that is there."""
-    groups, align, n_comps = groups_of(adata, note.get("by")), str(note["align"]), note.get("n_comps")
-    whole = embedding_of(adata, source)
-    return scores_in(whole, groups, None if n_comps is None else int(n_comps), align).place
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Z-scores within groups, on the principal axes of those of one embedding; see :func:`scjepa.tl.readout`."""
-
-    groups: np.ndarray | None
-    align: str
-    axes: np.ndarray | None
-    whole: np.ndarray
-
-    def place(self, values: np.ndarray) -> np.ndarray:
-        """Return the z-scores of another embedding of the same cells on these axes."""
-        scores = readout(values, self.groups, n_comps=None, align=self.align)
-        return scores if self.axes is None else scores @ self.axes
-
-
-def scores_in(whole: np.ndarray, groups: np.ndarray | None, n_comps: int | None, align: str = "scale") -> Scores:
-    """Return the z-scores of an embedding, and the axes on which others of the same cells are placed."""
-    scores = readout(whole, groups, n_comps=None, align=align)
-    if n_comps is None or n_comps >= scores.shape[1]:
-        return Scores(groups, align, None, scores)
-    axes = principal_axes(scores.astype(np.float64), n_comps)
-    return Scores(groups, align, axes, scores @ axes)
+    groups, align, n_comps = groups_of(adata, note.get("library_key")), str(note["align"]), note.get("n_comps")
+    there = embedding_of(adata, source)
+    if n_comps is None or int(n_comps) >= there.shape[1]:
+        return lambda values: standardized(values, groups, None, align)
+    axes = principal_axes(standardized(there, groups, None, align).astype(np.float64), int(n_comps))
+    return lambda values: standardized(values, groups, None, align) @ axes
 
 
 def check_way(adata: AnnData, way: Way, use_rep: str) -> None:
@@ -178,5 +158,5 @@ def reads_expression_alone(adata: AnnData, use_rep: str) -> bool:
     fitted = note.get("fitted")
     if fitted is None:
         return False
-    read = _names(fitted["sources_"]) if "sources_" in fitted else _names(note.get("use_rep")) or [EXPRESSION]
-    return read == [EXPRESSION]
+    read = _names(fitted["sources_"]) if "sources_" in fitted else _names(note.get("use_rep")) or [_keys.EXPRESSION]
+    return read == [_keys.EXPRESSION]

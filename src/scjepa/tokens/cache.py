@@ -28,7 +28,7 @@ _BLOCK = 2**26
 _AGAIN = "Delete the folder and run again: the table is then built anew"
 
 
-def digest(*parts: Any) -> str:
+def digest(*parts: object) -> str:
     """Return a hash of arrays, strings and values that JSON can hold, in the order given."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -62,8 +62,8 @@ def write_table(
     folder: str | Path,
     kind: str,
     arrays: Mapping[str, np.ndarray],
-    facts: Mapping[str, Any],
-    fingerprint: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object],
+    fingerprint: Mapping[str, object] | None = None,
 ) -> None:
     """Write a table to ``folder``, unless it is there already.
 
@@ -116,7 +116,7 @@ def write_table(
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def read_description(folder: str | Path, kind: str, fingerprint: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_description(folder: str | Path, kind: str, fingerprint: Mapping[str, object] | None = None) -> dict[str, Any]:
     """Return the description of the table in ``folder`` after checking that it is the one wanted.
 
     Raises
@@ -156,7 +156,7 @@ def read_description(folder: str | Path, kind: str, fingerprint: Mapping[str, An
 
 
 def read_table(
-    folder: str | Path, kind: str, mmap: bool = True, fingerprint: Mapping[str, Any] | None = None
+    folder: str | Path, kind: str, mmap: bool = True, fingerprint: Mapping[str, object] | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what :func:`write_table` wrote: the arrays by name, and the facts.
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from scjepa._core.features import ANTIBODY, CONTROL, GENE, MITOCHONDRIAL, RIBOSOMAL, kinds_of
 from scjepa._core.options import AUTO
-from scjepa.tokens.config import TokenConfig
-from scjepa.tokens.counts import as_csr, iter_rows, shape_of
-from scjepa.tokens.features import ANTIBODY, CONTROL, GENE, MITOCHONDRIAL, RIBOSOMAL, kinds_of
+from scjepa.tokens.config import TokenConfig, TokenRule
+from scjepa.tokens.counts import CountMatrix, as_csr, iter_rows, shape_of
 from scjepa.tokens.table import TokenTable, build_token_table
 
 FEW = 0.05
@@ -103,7 +103,7 @@ class TokenSpread:
 
 
 def count_spread(
-    counts: Any, without: np.ndarray | None = None, n_cells: int | None = None, **told_by: Any
+    counts: CountMatrix, without: np.ndarray | None = None, n_cells: int | None = None, **told_by: Any
 ) -> TokenSpread:
     """Return over how many genes the top genes of cells by count spread.
 
@@ -135,7 +135,7 @@ def count_spread(
         ids[without], found[without] = -1, False
     with warnings.catch_warnings():  # told where the model's tables are made
         warnings.filterwarnings("ignore", message=".*not whole numbers")
-        table = build_token_table(counts, ids, n_genes, TokenConfig(n_tokens=PROBED), **told_by)
+        table = build_token_table(counts, ids, n_genes, TokenRule(n_tokens=PROBED), **told_by)
     return TokenSpread.of(table, int(found.sum()))
 
 

@@ -4,20 +4,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scjepa._core.checks import one_of, positive
-from scjepa._core.options import AUTO, unknown_name
-from scjepa._core.plain import take_plain
+from scjepa._core.checks import POSITIVE, one_of
+from scjepa._core.features import ANTIBODY, CONTROL, MITOCHONDRIAL, RIBOSOMAL
+from scjepa._core.options import AUTO, Config, option, unknown_name
 
-_SIGNED = ("pearson_residuals", "seurat_v3")
-"""Normalizations that give fewer counts than expected a negative value."""
-
-
-_LEAVABLE = ("mitochondrial", "ribosomal", "control probe", "antibody")
-"""Kinds of features that can be left out (:mod:`scjepa.tokens.features`)."""
+_LEAVABLE = (MITOCHONDRIAL, RIBOSOMAL, CONTROL, ANTIBODY)
+"""Kinds of features that can be left out."""
 
 
 @dataclass(frozen=True)
-class TokenConfig:
+class TokenRule(Config):
+    """Which genes of a cell become tokens, in which order and with which values.
+
+    Parameters
+    ----------
+    n_tokens
+        Genes kept per cell at most: the top non-zero genes by (-rank value, vocabulary id).
+    values
+        Normalization of the value each token carries, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
+    ranks
+        Normalization that orders a cell's genes, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
+    ties
+        ``"order"``: each token has a rank of its own, ties broken by vocabulary id. ``"shared"``: equal values of
+        a cell share one rank code (the first of their positions).
+    """
+
+    n_tokens: int = option(64, POSITIVE)
+    values: str = "counts"
+    ranks: str = "counts"
+    ties: str = option("order", one_of("order", "shared"))
+
+    @property
+    def signed_values(self) -> bool:
+        """Whether a token's value can be negative."""
+        from scjepa.tokens.normalize import NORMALIZATIONS
+
+        return NORMALIZATIONS[self.values].signed
+
+
+@dataclass(frozen=True)
+class TokenConfig(TokenRule):
     """How a cell and its neighborhood become tokens (Section 2.1 of the paper).
 
     Parameters
@@ -47,25 +73,18 @@ class TokenConfig:
         of the sum are the only segment. The cell scale is then the cell's own counts, a neighborhood of one.
     """
 
-    n_tokens: int = 64
-    n_neighbors: int = 10
-    values: str = "counts"
-    ranks: str = "counts"
-    ties: str = "order"
-    tokenizer: str = "graph"
+    n_neighbors: int = option(10, POSITIVE)
+    tokenizer: str = option("graph", one_of("graph", "neighborhood"))
     left_out: tuple[str, ...] | str = ()
 
     def __post_init__(self) -> None:
-        take_plain(self)
         if self.left_out != AUTO:
             kinds = (self.left_out,) if isinstance(self.left_out, str) else tuple(self.left_out)
             for kind in kinds:
                 if kind not in _LEAVABLE:
                     raise ValueError(unknown_name("kind in TokenConfig.left_out", kind, (*_LEAVABLE, AUTO)))
             object.__setattr__(self, "left_out", kinds)
-        positive(self, "n_tokens", "n_neighbors")
-        one_of(self, "ties", ("order", "shared"))
-        one_of(self, "tokenizer", ("graph", "neighborhood"))
+        super().__post_init__()
 
     @property
     def summed(self) -> bool:
@@ -73,9 +92,9 @@ class TokenConfig:
         return self.tokenizer == "neighborhood"
 
     @property
-    def signed_values(self) -> bool:
-        """Whether a token's value can be negative."""
-        return self.values in _SIGNED
+    def apart(self) -> str:
+        """What errors say of options that need the cells of a neighborhood one by one."""
+        return f"TokenConfig.tokenizer={self.tokenizer!r} tells no cells of a neighborhood apart"
 
     @property
     def n_segments(self) -> int:

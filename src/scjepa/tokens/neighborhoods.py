@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse
 
+from scjepa._core.graph import refuse_across
 from scjepa._core.squidpy import graph_call
 from scjepa._core.warn import warn
 from scjepa.tokens import cache
@@ -65,12 +67,14 @@ class NeighborTable:
         """Bytes that the table takes."""
         return self.index.nbytes
 
-    def save(self, folder: str | Path, fingerprint: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: str | Path, fingerprint: Mapping[str, object] | None = None) -> None:
         """Write the table to a folder, as :meth:`TokenTable.save` does."""
         cache.write_table(folder, self.kind, {"index": self.index}, {}, fingerprint)
 
     @classmethod
-    def load(cls, folder: str | Path, mmap: bool = True, fingerprint: Mapping[str, Any] | None = None) -> NeighborTable:
+    def load(
+        cls, folder: str | Path, mmap: bool = True, fingerprint: Mapping[str, object] | None = None
+    ) -> NeighborTable:
         """Read a table that :meth:`save` wrote, as :meth:`TokenTable.load` does."""
         return cls(cache.read_table(folder, cls.kind, mmap, fingerprint)[0]["index"])
 
@@ -85,8 +89,8 @@ class _Graph:
 
 
 def build_neighbor_table(
-    connectivities: Any,
-    distances: Any,
+    connectivities: sparse.sparray | None,
+    distances: sparse.sparray | None,
     coordinates: np.ndarray,
     n_neighbors: int,
     *,
@@ -145,7 +149,7 @@ def build_neighbor_table(
     return table
 
 
-def check_coordinates(coordinates: Any, cell_names: Sequence[str] | None = None) -> np.ndarray:
+def check_coordinates(coordinates: ArrayLike, cell_names: Sequence[str] | None = None) -> np.ndarray:
     """Return ``(n_cells, 2 or 3)`` float64 coordinates.
 
     Parameters
@@ -178,14 +182,14 @@ def check_coordinates(coordinates: Any, cell_names: Sequence[str] | None = None)
     return numbers
 
 
-def _number(value: Any) -> float:
+def _number(value: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
         return np.nan
 
 
-def _read_graph(connectivities: Any, distances: Any, n_cells: int) -> _Graph:
+def _read_graph(connectivities: sparse.sparray | None, distances: sparse.sparray | None, n_cells: int) -> _Graph:
     """Return the union of the matrices' patterns without the diagonal."""
     patterns = [
         _pattern(matrix, n_cells) for matrix in (_without_zeros(connectivities), distances) if matrix is not None
@@ -203,7 +207,7 @@ def _read_graph(connectivities: Any, distances: Any, n_cells: int) -> _Graph:
     return _Graph(ends[:-1], np.diff(ends), union.indices[~loops])
 
 
-def _without_zeros(connectivities: Any) -> Any:
+def _without_zeros(connectivities: sparse.sparray | None) -> sparse.csr_array | None:
     """Return the matrix without stored zeros: there they say no edge, in distances two cells in one place."""
     if connectivities is None:
         return None
@@ -214,7 +218,7 @@ def _without_zeros(connectivities: Any) -> Any:
     return connectivities
 
 
-def _pattern(matrix: Any, n_cells: int) -> sparse.csr_array:
+def _pattern(matrix: sparse.sparray, n_cells: int) -> sparse.csr_array:
     """Return the stored entries of ``matrix`` as a boolean CSR matrix in canonical form."""
     if matrix.shape != (n_cells, n_cells):
         raise ValueError(
@@ -232,17 +236,8 @@ def _pattern(matrix: Any, n_cells: int) -> sparse.csr_array:
 def _check_sections(graph: _Graph, sections: np.ndarray, cell_names: Sequence[str] | None) -> None:
     if sections.shape != graph.degrees.shape:
         raise ValueError(f"Expected one section for each of {len(graph.degrees):,} cells, found {sections.shape}.")
-    codes = np.unique(sections, return_inverse=True)[1].astype(np.int32)
-    across = np.repeat(codes, graph.degrees) != codes[graph.neighbors]
-    if across.any():
-        edge = int(across.argmax())
-        cell, neighbor = int(np.searchsorted(graph.starts, edge, side="right")) - 1, int(graph.neighbors[edge])
-        raise ValueError(
-            f"{np.count_nonzero(across):,} edges of the spatial graph join different sections: "
-            f"{name_of('cell', cell_names, cell)} (section {str(sections[cell])!r}) and "
-            f"{name_of('cell', cell_names, neighbor)} (section {str(sections[neighbor])!r}), for one. Rebuild "
-            f"it by section: {graph_call(library_key=...)}."
-        )
+    row = np.repeat(np.arange(len(graph.degrees)), graph.degrees)
+    refuse_across(row, graph.neighbors, sections, cell_names, "the spatial graph", graph_call(library_key=...))
 
 
 def _nearest(graph: _Graph, coordinates: np.ndarray, n_neighbors: int) -> np.ndarray:
@@ -276,7 +271,7 @@ def _rectangles(degrees: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
             yield by_degree[first : min(first + step, stop)], int(degree)
 
 
-def _looks_stale(distances: Any, coordinates: np.ndarray) -> bool:
+def _looks_stale(distances: sparse.sparray, coordinates: np.ndarray) -> bool:
     """Whether stored distances are not Euclidean ones times a factor, which each cell may have of its own.
 
     A factor is what a change of units leaves, in all sections or in one. Cells with a single edge tell nothing.
@@ -307,3 +302,49 @@ def _short_message(table: NeighborTable, largest: int) -> str:
         f"neighbors in the spatial graph ({reason}). Their neighborhoods are smaller. For {k} neighbors each: "
         f"{graph_call(k)}."
     )
+
+
+def neighbor_places(
+    neighbors: NeighborTable, coordinates: np.ndarray, sections: np.ndarray | None = None
+) -> np.ndarray:
+    """Return where each neighbor lies from its index cell, in median neighbor distances of its section, free of units.
+
+    A shift of a section, or another unit of its coordinates, changes nothing. The unit belongs to the whole section,
+    so a part of it cut out can have a slightly different one.
+
+    Parameters
+    ----------
+    neighbors
+        The neighbors of each cell.
+    coordinates
+        ``(n_cells, 2)`` or ``(n_cells, 3)`` positions, in any unit.
+    sections
+        ``(n_cells,)`` section codes or names; ``None``: one section.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n_cells, n_neighbors, 3)`` float32; the third coordinate is 0 where there are two, and a neighbor that is
+        not there has the place 0. In a section whose neighbors all share one place the unit is 1.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many coordinates as cells, or not two or three a cell.
+    """
+    coordinates = np.asarray(coordinates, dtype=np.float64)
+    index, present = neighbors.index, neighbors.index >= 0
+    if coordinates.ndim != 2 or len(coordinates) != len(index) or coordinates.shape[1] not in (2, 3):
+        raise ValueError(
+            f"Expected two or three coordinates for each of {len(index):,} cells, found shape {coordinates.shape}."
+        )
+    places = np.zeros((*index.shape, 3), dtype=np.float32)
+    codes = np.zeros(len(index), dtype=np.int64) if sections is None else np.unique(sections, return_inverse=True)[1]
+    for section in range(codes.max(initial=-1) + 1):
+        cells = np.flatnonzero(codes == section)
+        near, there = index[cells], present[cells]
+        offsets = np.where(there[..., None], coordinates[near] - coordinates[cells][:, None], 0.0)
+        distances = np.linalg.norm(offsets, axis=2)[there]
+        unit = np.median(distances) if len(distances) else 0.0
+        places[cells, :, : coordinates.shape[1]] = offsets / (unit if unit > 0 else 1.0)
+    return places

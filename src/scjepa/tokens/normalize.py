@@ -3,89 +3,81 @@
 A normalization sees non-zero counts only and keeps their places: a zero stays a gene without a token. What it has to
 learn it learns once, from the data a model is made for; from then on the statistics belong to the model, so that a
 cell has the same tokens whatever else is read beside it.
+
+Residuals set a count against what is expected of it: by the cell's total, or by the gene's spread. They are defined for
+every entry of a matrix, zeros included, and nearly none of a residual matrix is 0. Only genes with counts become
+tokens, so only their residuals are computed, from sums of each cell and each gene: nothing is dense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import Advice
-from scjepa._core.options import unknown_name
-from scjepa.tokens.config import TokenConfig
-from scjepa.tokens.counts import CHUNK_SIZE, CountReader, rows_of, totals_of
-from scjepa.tokens.residuals import PearsonResiduals, SeuratV3
+from scjepa._core.options import Registry
+from scjepa.tokens.counts import rows_of, totals_of
+
+OVERDISPERSION = 100.0
+"""theta of the negative binomial that Pearson residuals assume (Lause et al. 2021); scanpy's default."""
+
+SPAN = 0.3
+"""Share of the genes that the trend of variances is fitted on at each mean; Seurat's and scanpy's."""
+
+_FEWEST = 8
+"""Genes that it is fitted on at least, where a panel has as many."""
+_KNOTS = 300
+"""Means at which the trend is computed, spread by rank and as many evenly; in between it is a line."""
 
 
-class Normalization(Protocol):
-    """What every normalization can do; a new one is a class with these and a line in :data:`NORMALIZATIONS`.
+class Normalization(ABC):
+    """Base of the normalizations; a new one is a class with :meth:`transform` and a line in :data:`NORMALIZATIONS`.
 
     A chunk of counts is a CSR matrix, cells × vocabulary, of non-zero counts; ``groups`` are its cells' technology
-    codes, ``(n_cells,)`` int64. No call changes the chunk. A normalization with nothing to learn needs ``needs_fit``
-    and :meth:`transform` alone.
+    codes, ``(n_cells,)`` int64. No call changes the chunk.
     """
 
-    needs_fit: bool
+    needs_fit: ClassVar[bool] = False
     """Whether it learns statistics: :meth:`start`, :meth:`observe` for each chunk, :meth:`finish`."""
+    signed: ClassVar[bool] = False
+    """Whether values can be negative."""
+    common: ClassVar[tuple[int, ...]] = ()
+    """Of one that takes weights of genes, numbers on the third axis of its statistics that are the same in all
+    technologies; until it has weights (:meth:`weigh`), all genes weigh the same."""
 
-    statistics: np.ndarray
+    statistics: np.ndarray = np.zeros(0)
     """``(n_groups + 1, ...)`` float64: what was learned of each technology and, in the last row, of all of them
     together. The code -1, a technology that was not there to learn from, so reads the last row. A second axis is the
     vocabulary, a third what is known of a gene."""
 
-    def start(self, n_genes: int, n_groups: int) -> None:
+    def start(self, n_genes: int, n_groups: int) -> None:  # noqa: B027 - there may be nothing to learn
         """Make ready to learn."""
 
-    def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:
+    def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:  # noqa: B027
         """Learn from a chunk."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027
         """Turn what was observed into :attr:`statistics`."""
 
+    def weigh(self, weights: np.ndarray) -> None:  # noqa: B027
+        """Take up the weights of genes, ``(n_genes,)`` float64."""
+
+    @abstractmethod
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
         """Return the normalized values of the entries of ``counts``, float32, aligned with ``counts.data``."""
 
 
-class Weighed(Protocol):
-    """What a normalization that takes weights of genes can do besides; until it has some, all weigh the same."""
-
-    common: tuple[int, ...]
-    """Numbers on the third axis of its statistics that are a gene's own, the same in all technologies."""
-
-    def weigh(self, weights: np.ndarray) -> None:
-        """Take up the weights of genes, ``(n_genes,)`` float64."""
-
-
-def takes_weights(name: str) -> bool:
-    """Return whether a normalization is a :class:`Weighed` one."""
-    return hasattr(NORMALIZATIONS.get(name), "weigh")
-
-
-class Counts:
+class Counts(Normalization):
     """The counts themselves."""
-
-    needs_fit = False
-    statistics = np.zeros(0)
-
-    def start(self, n_genes: int, n_groups: int) -> None:
-        """Nothing to learn."""
-
-    def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:
-        """Nothing to learn."""
-
-    def finish(self) -> None:
-        """Nothing to learn."""
 
     def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
         """Return the counts as float32."""
         return counts.data.astype(np.float32)
 
 
-class ShiftedLog:
+class ShiftedLog(Normalization):
     """log(1 + count · target / total): each cell scaled to the median total count of its technology.
 
     Totals are over the genes of the vocabulary that the data has; cells without counts have no say in the median. A
@@ -94,8 +86,7 @@ class ShiftedLog:
     """
 
     needs_fit = True
-    statistics: np.ndarray
-    """``(n_groups + 1,)`` targets."""
+    # statistics: (n_groups + 1,) targets
 
     def start(self, n_genes: int, n_groups: int) -> None:
         """Forget what was observed before."""
@@ -123,7 +114,7 @@ class ShiftedLog:
         return np.log1p(counts.data * scale[rows_of(counts)]).astype(np.float32)
 
 
-class NonzeroMean:
+class NonzeroMean(Normalization):
     """Count over the gene's mean among the cells of the technology that express it.
 
     A gene that is high for this gene outranks one that is high in every cell; the idea is Geneformer's ranking, with
@@ -133,8 +124,7 @@ class NonzeroMean:
     """
 
     needs_fit = True
-    statistics: np.ndarray
-    """``(n_groups + 1, n_genes)`` means."""
+    # statistics: (n_groups + 1, n_genes) means
 
     def start(self, n_genes: int, n_groups: int) -> None:
         """Forget what was observed before."""
@@ -170,8 +160,7 @@ class SpatialRatio(NonzeroMean):
     """
 
     common = (1,)
-    statistics: np.ndarray
-    """``(n_groups + 1, n_genes, 2)``: means, and weights."""
+    # statistics: (n_groups + 1, n_genes, 2), means and weights
 
     def finish(self) -> None:
         """Take the means; weights are 1 so far."""
@@ -188,212 +177,156 @@ class SpatialRatio(NonzeroMean):
         return (weight * (counts.data / mean)).astype(np.float32)
 
 
-NORMALIZATIONS: dict[str, type[Normalization]] = {
-    "counts": Counts,
-    "shifted_log": ShiftedLog,
-    "nonzero_mean": NonzeroMean,
-    "pearson_residuals": PearsonResiduals,
-    "seurat_v3": SeuratV3,
-    "spatial_ratio": SpatialRatio,
-}
-"""Normalizations by name, for :class:`scjepa.stjepa.config.TokenConfig`'s ``values`` and ``ranks``."""
+class _GeneSums(Normalization):
+    """Sums of each gene's counts, and cells, by technology; ``powers`` of the counts are summed."""
+
+    needs_fit = True
+    signed = True
+    powers: tuple[int, ...] = (1,)
+
+    def start(self, n_genes: int, n_groups: int) -> None:
+        """Forget what was observed before."""
+        self._sums = np.zeros((len(self.powers), n_groups, n_genes))
+        self._cells = np.zeros(n_groups, dtype=np.int64)
+
+    def observe(self, counts: sparse.csr_array, groups: np.ndarray) -> None:
+        """Add up each gene's counts, and the cells."""
+        n_groups, n_genes = self._sums.shape[1:]
+        place = groups[rows_of(counts)] * n_genes + counts.indices
+        data = counts.data.astype(np.float64)
+        for sums, power in zip(self._sums, self.powers, strict=True):
+            sums += np.bincount(place, weights=data**power, minlength=sums.size).reshape(sums.shape)
+        self._cells += np.bincount(groups, minlength=n_groups)
+
+    def _taken(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums, ``(n_powers, n_groups + 1, n_genes)``, and the cells, those of all last; forget both."""
+        sums = np.concatenate([self._sums, self._sums.sum(axis=1, keepdims=True)], axis=1)
+        cells = np.append(self._cells, self._cells.sum())
+        del self._sums, self._cells
+        return sums, cells
 
 
-def get_normalization(name: str) -> Normalization:
-    """Return a new normalization by its name in :data:`NORMALIZATIONS`.
+def _limits(n_cells: np.ndarray) -> np.ndarray:
+    """Return what values are cut at, the root of the number of cells: ``(n_groups + 1, 1)``."""
+    return np.sqrt(np.where(n_cells > 0, n_cells, max(int(n_cells[-1]), 1)))[:, None]
 
-    Raises
-    ------
-    ValueError
-        If the name is not known; the known ones are listed.
+
+class PearsonResiduals(_GeneSums):
+    """(count - expected) / sd: analytic Pearson residuals under a negative binomial (Lause et al. 2021).
+
+    Expected is the cell's total times the gene's share of all counts of the technology, the variance expected +
+    expected² / 100; residuals are cut at the root of the technology's number of cells, as scanpy does. Where no cell of
+    the technology expressed the gene, and for a technology that was not there to learn from, the share is that of the
+    cells of all technologies; a gene that no cell at all expressed has the share of a single count. Totals are over the
+    genes of the vocabulary that the data has: a query with fewer genes has smaller totals, hence larger residuals.
     """
-    if name not in NORMALIZATIONS:
-        raise ValueError(unknown_name("normalization", name, NORMALIZATIONS))
-    return NORMALIZATIONS[name]()
+
+    # statistics: (n_groups + 1, n_genes, 2), shares and where residuals are cut
+
+    def finish(self) -> None:
+        """Divide, with the gene's share in all technologies where its own has no count."""
+        (sums,), cells = self._taken()
+        total = np.maximum(sums.sum(axis=1, keepdims=True), 1.0)
+        overall = np.where(sums[-1] > 0, sums[-1], 1.0) / total[-1]
+        shares = np.where(sums > 0, sums / total, overall)
+        self.statistics = np.stack([shares, np.broadcast_to(_limits(cells), shares.shape)], axis=2)
+
+    def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
+        """Return the residuals as float32."""
+        rows = rows_of(counts)
+        share, limit = self.statistics[groups[rows], counts.indices].T
+        expected = totals_of(counts)[rows] * share
+        residuals = (counts.data - expected) / np.sqrt(expected + expected**2 / OVERDISPERSION)
+        return np.clip(residuals, -limit, limit).astype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class FittedNormalizations:
-    """The normalizations of a model, with what they learned from its data (:func:`fit_normalizations`).
+class SeuratV3(_GeneSums):
+    """(count - mean) / sd, the sd read off the trend of variances over means (Stuart et al. 2019).
 
-    Attributes
-    ----------
-    by_name
-        Normalizations by name, those that need it fitted.
-    n_genes
-        Genes of the vocabulary; a gene's statistics are found by its id.
-    n_groups
-        Technologies, in the order of their codes; the code -1 stands for any other.
+    The values whose variances Seurat v3 and scanpy (``flavor="seurat_v3"``) choose variable genes by: log10 variance is
+    fitted over log10 mean by a local quadratic regression in each technology, and values are cut at the root of its
+    number of cells. A gene whose counts do not vary in the technology, and a technology that was not there to learn
+    from, takes what was learned of the cells of all technologies; a gene that varies in none keeps its counts.
     """
 
-    by_name: Mapping[str, Normalization]
-    n_genes: int
-    n_groups: int
+    powers = (1, 2)
+    # statistics: (n_groups + 1, n_genes, 3), means, standard deviations of the trend, and where values are cut
 
-    @classmethod
-    def learned(cls, config: TokenConfig, reader: CountReader) -> FittedNormalizations:
-        """Learn what ``config`` needs in one pass over the counts, in none where there is nothing to learn."""
-        by_name = {name: get_normalization(name) for name in (config.values, config.ranks)}
-        learners = [each for each in by_name.values() if each.needs_fit]
-        for learner in learners:
-            learner.start(reader.n_vocabulary, reader.n_groups)
-        for counts, groups in reader if learners else ():
-            for learner in learners:
-                learner.observe(counts, groups)
-        for learner in learners:
-            learner.finish()
-        return cls(by_name, reader.n_vocabulary, reader.n_groups)
+    def finish(self) -> None:
+        """Fit the trend of each technology, and that of all cells."""
+        (sums, squares), cells = self._taken()
+        n = np.maximum(cells, 1)[:, None]
+        means = sums / n
+        variances = (squares - n * means**2) / np.maximum(n - 1, 1)
+        varies = (variances > 1e-12) & (means > 0)
+        spread = np.ones_like(means)
+        for row, known in enumerate(varies):
+            if known.any():
+                x, y = np.log10(means[row, known]), np.log10(variances[row, known])
+                spread[row, known] = 10 ** (trend(x, y) / 2)
+        means, spread = (
+            np.where(varies, each, np.where(varies[-1], each[-1], plain))
+            for each, plain in ((means, 0.0), (spread, 1.0))
+        )
+        self.statistics = np.stack([means, spread, np.broadcast_to(_limits(cells), means.shape)], axis=2)
 
-    def weigh(self, weights: np.ndarray) -> None:
-        """Give the weights of genes, ``(n_genes,)``, to the normalizations that take them; in place."""
-        for name, each in self.by_name.items():
-            if takes_weights(name):
-                cast(Weighed, each).weigh(weights)
-
-    def require(self, names: Iterable[str], n_genes: int, n_groups: int) -> None:
-        """Refuse to be used for other normalizations, another vocabulary or other technologies.
-
-        Raises
-        ------
-        ValueError
-            If a name is not among these, or the numbers of genes or technologies differ.
-        """
-        absent = [name for name in names if name not in self.by_name]
-        if absent:
-            raise ValueError(
-                f"The fitted normalizations are {', '.join(self.by_name)}, but the configuration asks for "
-                f"{absent[0]!r}. Call fit_normalizations() with this configuration."
-            )
-        if (self.n_genes, self.n_groups) != (n_genes, n_groups):
-            raise ValueError(
-                f"The normalizations were fitted on {self.n_genes} genes and {self.n_groups} technologies, the counts "
-                f"come with {n_genes} and {n_groups}. Align them with the vocabulary and technologies of the fit."
-            )
-
-    def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the values of each normalization for the entries of a chunk, float32, by name."""
-        return {name: each.transform(counts, groups) for name, each in self.by_name.items()}
-
-    def extended(self, further: FittedNormalizations, own: np.ndarray) -> FittedNormalizations:
-        """Return these for more genes and technologies, whose statistics come from further data.
-
-        What was learned stays: genes and technologies that were there keep their statistics, and so does the row of all
-        technologies. New genes take those of the further data. A new technology takes its own of the further data
-        for the genes that it has there, and the row of all technologies for the rest.
-
-        Parameters
-        ----------
-        further
-            The same normalizations fitted on the further data, by the ids of the extended vocabulary and the codes of
-            the extended technologies (old ones first).
-        own
-            ``(n_groups, n_genes)`` bool, for the extended ones: where a new technology's own statistics are to be used.
-            A statistic that is not one of a gene is used where any gene's is.
-
-        Raises
-        ------
-        ValueError
-            If the further data has other normalizations, or fewer genes or technologies.
-        """
-        if further.n_genes < self.n_genes or further.n_groups < self.n_groups:
-            raise ValueError(
-                f"The further statistics are for {further.n_genes} genes and {further.n_groups} technologies, fewer "
-                f"than these, {self.n_genes} and {self.n_groups}."
-            )
-        further.require(self.by_name, further.n_genes, further.n_groups)
-        n_new = further.n_groups - self.n_groups
-        sources = [*range(self.n_groups), *[-1] * n_new, -1]  # the old row that stands for each new one
-        is_new = np.array([False] * self.n_groups + [True] * n_new + [False])
-        use = np.vstack([own, np.zeros_like(own[:1])]) & is_new[:, None]
-        by_name = {name: get_normalization(name) for name in self.by_name}
-        for name, each in by_name.items():
-            if each.needs_fit:
-                old, new = self.by_name[name].statistics[sources], further.by_name[name].statistics.copy()
-                if new.ndim == 1:
-                    new = np.where(use.any(axis=1), new, old)
-                else:
-                    known = slice(0, self.n_genes)
-                    taken = use[:, known].reshape(*old.shape[:2], *[1] * (old.ndim - 2))
-                    new[:, known] = np.where(taken, new[:, known], old)
-                    for number in cast(Weighed, each).common if takes_weights(name) else ():
-                        new[:, known, number] = old[..., number]
-                each.statistics = new
-        return FittedNormalizations(by_name, further.n_genes, further.n_groups)
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the float64 statistics by the name of their normalization; nothing where nothing was learned."""
-        return {name: each.statistics for name, each in self.by_name.items() if each.needs_fit}
-
-    @classmethod
-    def from_arrays(
-        cls, config: TokenConfig, arrays: Mapping[str, Any], n_genes: int, n_groups: int
-    ) -> FittedNormalizations:
-        """Build from what :meth:`to_arrays` gave.
-
-        Raises
-        ------
-        ValueError
-            If the statistics of a normalization are missing, or do not fit the genes and technologies.
-        """
-        by_name = {name: get_normalization(name) for name in (config.values, config.ranks)}
-        for name, each in by_name.items():
-            if not each.needs_fit:
-                continue
-            if name not in arrays:
-                raise ValueError(
-                    f"There are no statistics of the normalization {name!r}, which has to be fitted. A saved model has "
-                    "them beside its weights; if the files are damaged, make the model anew from its data."
-                )
-            statistics = np.array(arrays[name], dtype=np.float64)
-            if statistics.shape[:1] != (n_groups + 1,) or statistics.shape[1:2] not in ((), (n_genes,)):
-                raise ValueError(
-                    f"Statistics of the normalization {name!r} have the shape {statistics.shape}, which does not fit "
-                    f"{n_groups} technologies (and a row for all) and {n_genes} genes."
-                )
-            each.statistics = statistics
-        return cls(by_name, n_genes, n_groups)
+    def transform(self, counts: sparse.csr_array, groups: np.ndarray) -> np.ndarray:
+        """Return the standardized counts as float32."""
+        mean, spread, limit = self.statistics[groups[rows_of(counts)], counts.indices].T
+        return np.minimum((counts.data - mean) / spread, limit).astype(np.float32)
 
 
-def fit_normalizations(
-    counts: Any,
-    gene_ids: np.ndarray,
-    n_vocabulary: int,
-    config: TokenConfig,
-    *,
-    groups: np.ndarray | None = None,
-    n_groups: int = 1,
-    chunk_size: int = CHUNK_SIZE,
-    cell_names: Sequence[str] | None = None,
-    gene_names: Sequence[str] | None = None,
-    advice: Advice | None = None,
-) -> FittedNormalizations:
-    """Learn the normalizations of ``config`` from the data of a model, once and for all tables to come.
+def trend(x: np.ndarray, y: np.ndarray, span: float = SPAN) -> np.ndarray:
+    """Return ``y`` smoothed over ``x`` by loess: a quadratic on the nearest share ``span``, with tricube weights.
 
-    Statistics are kept by technology code and vocabulary id. The counts are read once, however many normalizations
-    learn from them, and not at all where none does.
+    scikit-misc, which scanpy uses for it, ends the process where there are few points; this takes any number.
 
     Parameters
     ----------
-    counts, gene_ids, n_vocabulary, groups, n_groups, chunk_size, cell_names, gene_names, advice
-        As in :func:`scjepa.tokens.build_token_table`.
-    config
-        Names the normalizations: ``config.values`` and ``config.ranks``.
+    x, y
+        ``(n,)`` finite values.
+    span
+        Share of the points in each fit.
 
-    Raises
-    ------
-    ValueError
-        If a value is negative or not finite, there are no cells, shapes, ids or codes do not fit, or a normalization is
-        not known.
+    Returns
+    -------
+    numpy.ndarray
+        ``(n,)`` smoothed values.
     """
-    reader = CountReader(
-        counts,
-        gene_ids,
-        n_vocabulary,
-        groups,
-        n_groups,
-        chunk_size=chunk_size,
-        cell_names=cell_names,
-        gene_names=gene_names,
-        advice=advice,
-    )
-    return FittedNormalizations.learned(config, reader)
+    n = len(x)
+    order = np.argsort(x, kind="stable")
+    x_sorted, y_sorted = x[order], y[order]
+    n_near = min(n, max(int(span * n + 1e-5), _FEWEST))
+    knots = x_sorted
+    if n > 2 * _KNOTS:
+        by_rank = x_sorted[np.linspace(0, n - 1, _KNOTS).round().astype(np.int64)]
+        knots = np.concatenate([by_rank, np.linspace(x_sorted[0], x_sorted[-1], _KNOTS)])
+    knots = np.unique(knots)
+    fitted = np.array([_local(x_sorted, y_sorted, at, n_near) for at in knots])
+    return np.interp(x, knots, fitted)
+
+
+def _local(x: np.ndarray, y: np.ndarray, at: float, n_near: int) -> float:
+    """Return the local quadratic fit at one place; ``x`` is sorted."""
+    distance = np.abs(x - at)
+    width = np.partition(distance, n_near - 1)[n_near - 1]
+    near = distance <= width
+    t = (x[near] - at) / width if width > 0 else np.zeros(np.count_nonzero(near))
+    root = np.sqrt(np.maximum((1 - np.abs(t) ** 3) ** 3, 1e-12))
+    design = np.stack([np.ones_like(t), t, t**2], axis=1)
+    # By the least norm where the points do not decide: of points in one place that is their mean.
+    return float(np.linalg.lstsq(design * root[:, None], y[near] * root, rcond=1e-6)[0][0])
+
+
+NORMALIZATIONS: Registry[type[Normalization]] = Registry(
+    "normalization",
+    {
+        "counts": Counts,
+        "shifted_log": ShiftedLog,
+        "nonzero_mean": NonzeroMean,
+        "pearson_residuals": PearsonResiduals,
+        "seurat_v3": SeuratV3,
+        "spatial_ratio": SpatialRatio,
+    },
+)
+"""Normalizations by name, for the ``values`` and ``ranks`` of :class:`scjepa.tokens.TokenConfig`."""

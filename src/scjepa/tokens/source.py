@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scjepa.celljepa.batch import CellBatch
-from scjepa.stjepa.batch import Batch
 from scjepa.tokens.memory import available_memory
 from scjepa.tokens.table import TokenTable
 
-BatchT = TypeVar("BatchT", bound=Batch | CellBatch)
-
+if TYPE_CHECKING:
+    from dataclasses import Field
 
 RESIDENT_SHARE = 0.5
 """Share of a device's free memory that tables may take; the rest is for weights and activations."""
 
 
-class TableSource:
+class Batch(Protocol):
+    """A packed batch of token sequences, a dataclass of tensors; each model has its own."""
+
+    __dataclass_fields__: dict[str, Field[Any]]
+
+    @property
+    def n_sequences(self) -> int:
+        """Cells that were asked for, B."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all of them, T."""
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
+BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
+
+
+class TableSource(ABC, Generic[BatchT_co]):
     """The token table of cells, ready to be gathered into batches on a device; base of what gathers them.
 
     Tables that take no more than half of the device's free memory are moved there. Larger ones stay where they are, in
@@ -82,30 +100,42 @@ class TableSource:
 
     def arrays(self) -> list[np.ndarray]:
         """Return what embeddings depend on, as arrays: offsets, genes, values, rank codes and neighbors."""
-        tables = (getattr(self, name) for name in self._TABLES if name not in self._NOT_EMBEDDED)
-        return [np.empty(0) if table is None else table.cpu().numpy() for table in tables]
+        return self._arrays(name for name in self._TABLES if name not in self._NOT_EMBEDDED)
 
     def other_arrays(self) -> list[np.ndarray]:
         """Return what training reads beside that: labels, or technologies."""
-        tables = (getattr(self, name) for name in self._NOT_EMBEDDED)
+        return self._arrays(self._NOT_EMBEDDED)
+
+    def _arrays(self, names: Iterable[str]) -> list[np.ndarray]:
+        tables = (getattr(self, name) for name in names)
         return [np.empty(0) if table is None else table.cpu().numpy() for table in tables]
 
-    def cell_lengths(self) -> Tensor:
-        """``(n_cells,)`` int64 tokens of each cell, where the tables are."""
-        return self._offsets.diff()
+    def cell_lengths(self, cells: Tensor | None = None) -> Tensor:
+        """``(n,)`` int64 tokens of ``cells`` (default: all), where the tables are."""
+        return self._offsets.diff() if cells is None else self._offsets[cells + 1] - self._offsets[cells]
 
+    @abstractmethod
     def sequence_lengths(self, cells: Tensor | None = None, training: bool = False) -> Tensor:
         """``(n,)`` int64 tokens of the sequences of ``cells`` (default: all) when embedded, or when trained on."""
-        raise TypeError(f"{type(self).__name__} does not say how long its sequences are.")
 
-    def batch(self, cells: Tensor) -> Any:
+    @abstractmethod
+    def batch(self, cells: Tensor) -> BatchT_co:
         """Gather the batch of ``cells``, ``(B,)`` int64, as it is embedded."""
-        raise TypeError(f"{type(self).__name__} does not say what its batches are.")
 
     def _values_of(self, tokens: Tensor) -> Tensor:
         """Return the values of ``tokens`` as float32."""
         values = self._values[tokens]
         return (values.int() & 0xFFFF).float() if self._is_uint16 else values
+
+    def _moved(self, batch: BatchT) -> BatchT:
+        """Return ``batch`` where batches are wanted."""
+        return batch if self.resident else move_batch(batch, self._device)
+
+
+def runs_of(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, for each element of consecutive runs of these lengths, which run it is of and its place in it, int64."""
+    runs = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    return runs, torch.arange(len(runs), device=lengths.device) - (lengths.cumsum(0) - lengths)[runs]
 
 
 def move_batch(batch: BatchT, device: torch.device) -> BatchT:

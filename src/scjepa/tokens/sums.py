@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from scjepa._core.counts import Advice
-from scjepa.tokens.counts import CountCheck, as_csr, offsets_of, shape_of
+from scjepa.tokens.counts import CountCheck, CountMatrix, as_csr, offsets_of, shape_of
 from scjepa.tokens.neighborhoods import NeighborTable
 
 _BLOCK = 8192
@@ -44,7 +43,7 @@ class SummedCounts:
 
     def __init__(
         self,
-        counts: Any,
+        counts: CountMatrix,
         neighbors: NeighborTable,
         cell_names: Sequence[str] | None = None,
         gene_names: Sequence[str] | None = None,

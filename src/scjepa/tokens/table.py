@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
 
 from scjepa._core.counts import Advice
 from scjepa.tokens import cache
-from scjepa.tokens.config import TokenConfig
-from scjepa.tokens.counts import CHUNK_SIZE, CountReader, keep_entries, offsets_of
-from scjepa.tokens.normalize import FittedNormalizations
+from scjepa.tokens.config import TokenRule
+from scjepa.tokens.counts import CHUNK_SIZE, CountMatrix, CountReader, keep_entries, offsets_of
+from scjepa.tokens.fitted import FittedNormalizations
 
 _RANK_BITS = 32
 """Bits of a rank value in a sort key: those of a float32."""
@@ -86,7 +86,7 @@ class TokenTable:
         arrays = (getattr(self, field.name) for field in fields(self))
         return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
 
-    def save(self, folder: str | Path, fingerprint: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: str | Path, fingerprint: Mapping[str, object] | None = None) -> None:
         """Write the table to a folder of ``.npy`` files, whole or not at all.
 
         Parameters
@@ -107,7 +107,7 @@ class TokenTable:
         cache.write_table(folder, self.kind, arrays, {"n_vocabulary": self.n_vocabulary}, fingerprint)
 
     @classmethod
-    def load(cls, folder: str | Path, mmap: bool = True, fingerprint: Mapping[str, Any] | None = None) -> TokenTable:
+    def load(cls, folder: str | Path, mmap: bool = True, fingerprint: Mapping[str, object] | None = None) -> TokenTable:
         """Read a table that :meth:`save` wrote.
 
         Parameters
@@ -129,7 +129,7 @@ class TokenTable:
         arrays, facts = cache.read_table(folder, cls.kind, mmap, fingerprint)
         return cls(ranks=arrays.pop("ranks", None), n_vocabulary=facts["n_vocabulary"], **arrays)
 
-    def subset(self, cells: Any) -> TokenTable:
+    def subset(self, cells: slice | np.ndarray | Sequence[int]) -> TokenTable:
         """Return the table of ``cells`` (indices in any order, a boolean mask or a slice), arrays copied.
 
         Raises
@@ -152,10 +152,10 @@ class TokenTable:
 
 
 def build_token_table(
-    counts: Any,
+    counts: CountMatrix,
     gene_ids: np.ndarray,
     n_vocabulary: int,
-    config: TokenConfig,
+    rule: TokenRule,
     *,
     groups: np.ndarray | None = None,
     n_groups: int = 1,
@@ -166,7 +166,7 @@ def build_token_table(
     gene_names: Sequence[str] | None = None,
     advice: Advice | None = None,
 ) -> TokenTable:
-    """Tokenize every cell: its top ``config.n_tokens`` non-zero genes by (-rank value, vocabulary id).
+    """Tokenize every cell: its top ``rule.n_tokens`` non-zero genes by (-rank value, vocabulary id).
 
     The result does not depend on the order of the columns, on ``chunk_size``, or on the format and type in which the
     counts are held. With ``fitted`` normalizations a cell's tokens do not depend on the other cells either. Counts are
@@ -181,7 +181,7 @@ def build_token_table(
         ``(n_genes,)`` vocabulary id of each column; -1: not in the vocabulary, the column is ignored.
     n_vocabulary
         Genes in the vocabulary.
-    config
+    rule
         How many genes are kept, what orders them, what their tokens carry, and what ties share.
     groups
         ``(n_cells,)`` technology codes, within which normalizations are fitted; ``None``: all cells are of group 0.
@@ -233,16 +233,16 @@ def build_token_table(
         advice=advice,
     )
     if fitted is None:
-        fitted = FittedNormalizations.learned(config, reader)
-    fitted.require((config.values, config.ranks), n_vocabulary, n_groups)
+        fitted = FittedNormalizations.learned(rule, reader)
+    fitted.require((rule.values, rule.ranks), n_vocabulary, n_groups)
     may_be_token = np.ones(n_vocabulary, dtype=bool) if token_ids is None else _mask(token_ids, n_vocabulary)
 
     parts = []
     for chunk, codes in reader:
         normalized = fitted.transform(chunk, codes)
         kept = may_be_token[chunk.indices]
-        values, ranks = normalized[config.values][kept], normalized[config.ranks][kept]
-        parts.append(_tokenize(keep_entries(chunk, kept), values, ranks, config, gene_bits))
+        values, ranks = normalized[rule.values][kept], normalized[rule.ranks][kept]
+        parts.append(_tokenize(keep_entries(chunk, kept), values, ranks, rule, gene_bits))
     if not any(part.n_tokens for part in parts):
         known = reader.gene_ids[reader.gene_ids >= 0]
         chosen = "" if token_ids is None else f", {np.count_nonzero(may_be_token[known])} of them chosen as tokens"
@@ -266,23 +266,23 @@ def _mask(ids: np.ndarray, size: int) -> np.ndarray:
 
 
 def _tokenize(
-    chunk: sparse.csr_array, values: np.ndarray, ranks: np.ndarray, config: TokenConfig, gene_bits: int
+    chunk: sparse.csr_array, values: np.ndarray, ranks: np.ndarray, rule: TokenRule, gene_bits: int
 ) -> TokenTable:
     """Return the token table of one chunk; ``values`` and ``ranks`` are aligned with its entries."""
     n_expressed = np.diff(chunk.indptr).astype(np.int64)
-    lengths = np.minimum(n_expressed, config.n_tokens)
+    lengths = np.minimum(n_expressed, rule.n_tokens)
     cells = np.repeat(np.arange(len(n_expressed), dtype=np.uint64), n_expressed)
 
     # One integer per entry: cell, then falling rank value, then gene. No two are equal, so any sort will do.
     key = (cells << np.uint64(_RANK_BITS)) | _falling(ranks)
     key = (key << np.uint64(gene_bits)) | chunk.indices.astype(np.uint64)
     order = np.argsort(key)
-    order = order[_positions(n_expressed) < config.n_tokens]
+    order = order[_positions(n_expressed) < rule.n_tokens]
     return TokenTable(
         offsets=offsets_of(lengths),
         genes=chunk.indices[order].astype(_smallest_int(chunk.shape[1])),
         values=_compact(values[order]),
-        ranks=_shared_ranks(ranks[order], lengths, config.n_tokens) if config.ties == "shared" else None,
+        ranks=_shared_ranks(ranks[order], lengths, rule.n_tokens) if rule.ties == "shared" else None,
         n_vocabulary=chunk.shape[1],
         n_expressed=n_expressed.astype(np.int32),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa.tokens.counts import CHUNK_SIZE, check_codes, iter_rows, shape_of
+from scjepa.tokens.counts import CHUNK_SIZE, CountMatrix, check_codes, iter_rows, shape_of
 
 _N_EXAMPLES = 5
 _RENAME = (
@@ -144,7 +144,7 @@ class Vocabulary:
         return np.fromiter((self._ids.get(str(name), -1) for name in names), dtype=np.int64, count=len(names))
 
     def align(
-        self, names: Sequence[str], source: str = "the data", columns: Mapping[Any, Any] | None = None
+        self, names: Sequence[str], source: str = "the data", columns: Mapping[str, Sequence[str]] | None = None
     ) -> Alignment:
         """Find the genes of a data set in the vocabulary, by name.
 
@@ -174,7 +174,7 @@ class Vocabulary:
         case, version = (self._alike(names, ids, form) for form in (str.casefold, _without_version))
         return Alignment(ids, n_matched, len(names), len(self), source, case, version)
 
-    def _of_column(self, columns: Mapping[Any, Any]) -> str:
+    def _of_column(self, columns: Mapping[str, Sequence[str]]) -> str:
         """Return the call that takes gene names from a column that has the vocabulary's, empty where none has."""
         found = {key: sum(str(name) in self._ids for name in columns[key]) for key in columns}
         best = max(found, key=lambda key: found[key], default=None)
@@ -339,7 +339,7 @@ class Panels:
     @classmethod
     def infer(
         cls,
-        counts: Any,
+        counts: CountMatrix,
         gene_ids: np.ndarray,
         technology_codes: np.ndarray,
         technologies: Sequence[str],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from scjepa.tokens.counts import as_csr, iter_rows, offsets_of, rows_of, shape_of, totals_of
+from scjepa.tokens.counts import CountMatrix, as_csr, iter_rows, offsets_of, rows_of, shape_of, totals_of
 from scjepa.tokens.neighborhoods import NeighborTable
 
 _BLOCK = 8192
@@ -29,7 +28,7 @@ _DIGITS = 6
 
 
 def gene_weights(
-    counts: Any,
+    counts: CountMatrix,
     gene_ids: np.ndarray,
     n_vocabulary: int,
     neighbors: NeighborTable,
@@ -122,7 +121,7 @@ class _Sums:
 
 
 def _values(
-    counts: Any, gene_ids: np.ndarray, n_vocabulary: int, neighbors: NeighborTable
+    counts: CountMatrix, gene_ids: np.ndarray, n_vocabulary: int, neighbors: NeighborTable
 ) -> Iterator[tuple[np.ndarray, sparse.csr_array, sparse.csr_array, np.ndarray]]:
     """Yield cells that have counts and a neighbor that has: which, their values, and the mean and number of these."""
     gene_ids = np.asarray(gene_ids, dtype=np.int64)
@@ -150,7 +149,7 @@ def _values(
         yield own[kept], rows[at], sparse.csr_array(mean @ rows), n_near
 
 
-def _all_logarithms(counts: Any, gene_ids: np.ndarray, n_vocabulary: int) -> sparse.csr_array:
+def _all_logarithms(counts: CountMatrix, gene_ids: np.ndarray, n_vocabulary: int) -> sparse.csr_array:
     """Return the logarithms of all cells whose counts are in memory: computed once, not with each block."""
     parts = [_logarithms(rows, gene_ids, n_vocabulary) for _, rows in iter_rows(counts)]
     return parts[0] if len(parts) == 1 else sparse.csr_array(sparse.vstack(parts, format="csr"))

@@ -1,9 +1,10 @@
-"""Optimization: plan, schedules, sampling, collapse monitor. Imports torch, numpy and lightning alone, on first use."""
+"""Optimization: plan, schedules, sampling, collapse monitor. Imports torch, numpy and lightning alone."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from scjepa._core.lazy import lazy
 
 if TYPE_CHECKING:
     from scjepa.training.collapse import Diagnosis, diagnose, effective_rank, mean_cosine
@@ -12,16 +13,6 @@ if TYPE_CHECKING:
     from scjepa.training.history import History
     from scjepa.training.plan import JEPATrainingPlan, parameter_groups
     from scjepa.training.sampling import BatchSchedule, hold_out, spatial_blocks
-
-_HOMES = {
-    **dict.fromkeys(("Diagnosis", "diagnose", "effective_rank", "mean_cosine"), "scjepa.training.collapse"),
-    "TrainConfig": "scjepa.training.config",
-    **dict.fromkeys(("RunOptions", "run"), "scjepa.training.fit"),
-    "History": "scjepa.training.history",
-    **dict.fromkeys(("JEPATrainingPlan", "parameter_groups"), "scjepa.training.plan"),
-    **dict.fromkeys(("BatchSchedule", "hold_out", "spatial_blocks"), "scjepa.training.sampling"),
-}
-"""Public names and the modules that hold them: the configuration, which the command line reads, loads no torch."""
 
 __all__ = [
     "BatchSchedule",
@@ -39,12 +30,14 @@ __all__ = [
     "spatial_blocks",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "collapse": ("Diagnosis", "diagnose", "effective_rank", "mean_cosine"),
+        "config": ("TrainConfig",),
+        "fit": ("RunOptions", "run"),
+        "history": ("History",),
+        "plan": ("JEPATrainingPlan", "parameter_groups"),
+        "sampling": ("BatchSchedule", "hold_out", "spatial_blocks"),
+    },
+)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scjepa._core.checks import one_of, positive, within
-from scjepa._core.plain import take_plain
+from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, one_of, within
+from scjepa._core.options import Config, option
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Config):
     """Optimization and its schedules (Appendix A); what ``train()`` uses where it is not told otherwise.
 
     Parameters
@@ -39,33 +39,24 @@ class TrainConfig:
         Share of cells held out, as whole sections or spatial blocks; 0 for none.
     """
 
-    max_steps: int | None = 1500
-    max_epochs: int | None = None
-    batch_size: int = 64
-    batches: str = "section"
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-6
-    warmup: float = 0.1
-    weight_decay: float = 0.04
-    final_weight_decay: float = 0.4
+    max_steps: int | None = option(1500, POSITIVE)
+    max_epochs: int | None = option(None, POSITIVE)
+    batch_size: int = option(64, POSITIVE)
+    batches: str = option("section", one_of("section", "mixed"))
+    learning_rate: float = option(1e-3, POSITIVE)
+    final_learning_rate: float = option(1e-6, NOT_NEGATIVE)
+    warmup: float = option(0.1, within(0.0, 1.0))
+    weight_decay: float = option(0.04, NOT_NEGATIVE)
+    final_weight_decay: float = option(0.4, NOT_NEGATIVE)
     betas: tuple[float, float] = (0.9, 0.999)
-    ema_start: float = 0.99
-    ema_end: float = 1.0
-    clip: float | None = 2.0
+    ema_start: float = option(0.99, within(0.0, 1.0))
+    ema_end: float = option(1.0, within(0.0, 1.0))
+    clip: float | None = option(2.0, POSITIVE)
     precision: str = "32-true"
-    validation_size: float = 0.1
+    validation_size: float = option(0.1, within(0.0, 0.5))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        take_plain(self)
+        super().__post_init__()
         if self.max_steps is None and self.max_epochs is None:
             raise ValueError("TrainConfig needs max_steps or max_epochs.")
-        for name in ("max_steps", "max_epochs", "clip"):
-            if getattr(self, name) is not None:
-                positive(self, name)
-        one_of(self, "batches", ("section", "mixed"))
-        positive(self, "batch_size", "learning_rate")
-        within(self, 0.0, 1.0, "warmup", "ema_start", "ema_end")
-        within(self, 0.0, 0.5, "validation_size")
-        if self.weight_decay < 0 or self.final_weight_decay < 0 or self.final_learning_rate < 0:
-            raise ValueError("TrainConfig: weight decay and final learning rate must not be negative.")

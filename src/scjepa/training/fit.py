@@ -18,8 +18,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from tqdm.auto import tqdm
 
-from scjepa._core.checks import positive
-from scjepa._core.plain import take_plain
+from scjepa._core.checks import POSITIVE
+from scjepa._core.options import Config, option
 from scjepa._core.warn import warn
 from scjepa.nn.precision import float32_default
 from scjepa.training.config import TrainConfig
@@ -75,7 +75,7 @@ class StepProgress(ProgressBar):
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Config):
     """Where and how a run is carried out, beside what it optimizes.
 
     Parameters
@@ -102,18 +102,12 @@ class RunOptions:
     accelerator: str = "auto"
     devices: int | list[int] | str = 1
     early_stopping: bool = False
-    patience: int = 5
-    monitor_every: int | None = None
+    patience: int = option(5, POSITIVE)
+    monitor_every: int | None = option(None, POSITIVE)
     checkpoint_dir: str | Path | None = None
-    checkpoint_every: int = 100
+    checkpoint_every: int = option(100, POSITIVE)
     ckpt_path: str | Path | None = None
     progress_bar: bool = True
-
-    def __post_init__(self) -> None:
-        take_plain(self)
-        positive(self, "patience", "checkpoint_every")
-        if self.monitor_every is not None:
-            positive(self, "monitor_every")
 
 
 def usable_precision(precision: str, accelerator: str) -> str:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa.nn.jepa import JEPAModule
-from scjepa.nn.losses import ObjectiveOutput
+from scjepa.nn.jepa import AnyModule
+from scjepa.nn.objective import ObjectiveOutput
 from scjepa.tokens.source import TableSource
 from scjepa.training import schedules
 from scjepa.training.collapse import effective_rank, gene_mean_loss, mean_cosine
@@ -41,13 +41,10 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 class JEPATrainingPlan(pl.LightningModule):
     """Trains a JEPA on the cells of a source.
 
-    Of the module it asks ``gather(source, cells, generator)``, ``loss(batch, generator)``, ``embed(batch, encoder)``
-    and ``update_target(momentum)``, of the source ``to(device)`` and ``batch(cells)``.
-
     Parameters
     ----------
     module
-        The model: :class:`~scjepa.stjepa.STJEPAModule` or :class:`~scjepa.celljepa.CellJEPAModule`.
+        The model.
     source
         Token tables; moved to the device of training.
     config
@@ -68,8 +65,8 @@ class JEPATrainingPlan(pl.LightningModule):
 
     def __init__(
         self,
-        module: JEPAModule,
-        source: TableSource,
+        module: AnyModule,
+        source: TableSource[Any],
         config: TrainConfig,
         train_cells: np.ndarray,
         monitor_cells: np.ndarray,
@@ -161,7 +158,7 @@ class JEPATrainingPlan(pl.LightningModule):
             if group["decays"]:
                 group["weight_decay"] = schedules.weight_decay(step, total, c.weight_decay, c.final_weight_decay)
         optimizer.step(closure=optimizer_closure)
-        momentum = schedules.momentum(step, total, c.ema_start, c.ema_end) if self.module.has_teacher else 0.0
+        momentum = schedules.momentum(step, total, c.ema_start, c.ema_end) if self.module.objective.has_teacher else 0.0
         self.module.update_target(momentum)
         self._record({**self._latest, "learning_rate": rate, "momentum": momentum})
 
@@ -193,18 +190,15 @@ class JEPATrainingPlan(pl.LightningModule):
     def validation_step(self, position: int, batch_idx: int) -> None:
         """Measure one batch of the monitor; its masks are always the same."""
         cells = self.monitor_cells[batch_idx * self.config.batch_size :][: self.config.batch_size]
-        batch, plain = self._monitor_batches(cells, batch_idx)
+        drawn = generator(self.device, self.seed, MONITOR, batch_idx, 1)
+        batch, plain = self.module.monitored(self.source, cells, drawn)
         output = self.module.loss(batch, generator(self.device, self.seed, MONITOR, batch_idx))
-        student, teacher = (self.module.embed(plain, name) for name in _ENCODERS)
+        student, teacher = (self.module.embed(plain, name) for name in ("context", "target"))
         kept = sum(o.targets.numel() for o, *_ in self._monitored if o.targets is not None)
         if kept > _RATIO_BUDGET:
             output.predictions = output.targets = output.genes = None
         folds = torch.full((0 if output.genes is None else len(output.genes),), batch_idx % 2, device=self.device)
         self._monitored.append((output, student, teacher, folds))
-
-    def _monitor_batches(self, cells: torch.Tensor, batch_idx: int) -> tuple[Any, Any]:
-        """Return what the monitor's loss is measured on, and what it embeds."""
-        return self.module.gather(self.source, cells), self.source.batch(cells)
 
     def on_validation_epoch_end(self) -> None:
         """Log what the monitor measured."""
@@ -237,7 +231,7 @@ class JEPATrainingPlan(pl.LightningModule):
             fold = torch.cat([f for _, f in scored])
             if len(scored) == 1:  # one batch: its tokens take turns
                 fold = torch.arange(len(genes), device=self.device) % 2
-            n_genes = self.module.context.embedding.gene.num_embeddings
+            n_genes = self.module.n_genes
             baseline, known = gene_mean_loss(targets, genes, fold, n_genes)
             if known.any():
                 metrics["loss_ratio"] = (predictions[known] - targets[known]).abs().mean() / baseline
@@ -266,6 +260,3 @@ class JEPATrainingPlan(pl.LightningModule):
         if isinstance(self.logger, History) and "scjepa_history" in checkpoint:
             self.logger.load_state_dict(checkpoint["scjepa_history"])
         self._ratios = {name: list(total) for name, total in checkpoint.get("scjepa_ratios", {}).items()}
-
-
-_ENCODERS = ("context", "target")

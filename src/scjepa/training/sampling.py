@@ -143,8 +143,13 @@ def hold_out(
             )
     else:
         units = spatial_blocks(coordinates, sections, max(1, n_cells // 50))
-    names, sizes = np.unique(units, return_counts=True)
-    order = np.random.default_rng(derive_seed(seed, ORDER)).permutation(len(names))[: len(names) - 1]
-    held = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), size * n_cells))]
-    outside = np.isin(units, names[held])
+    outside = held_out_groups(units, size, seed)
     return np.flatnonzero(~outside), np.flatnonzero(outside)
+
+
+def held_out_groups(groups: np.ndarray, size: float, seed: int) -> np.ndarray:
+    """Return ``(n_cells,)`` bool: the cells of groups drawn until they hold ``size`` of all cells; never all groups."""
+    names, sizes = np.unique(groups, return_counts=True)
+    order = np.random.default_rng(derive_seed(seed, ORDER)).permutation(len(names))[: len(names) - 1]
+    held = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), size * len(groups)))]
+    return np.isin(groups, names[held])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scjepa import CellObjectiveConfig
-from scjepa.celljepa.distances import JEPA_DISTANCES, as_target
+from scjepa.celljepa.losses import JEPA_DISTANCES, as_target
 
 
 def test_distances_are_of_directions_or_of_places():

@@ -5,7 +5,7 @@ import torch
 
 from scjepa.celljepa import CellBatch, GeneModuleJEPAModule, hide_modules
 from scjepa.celljepa.config import resolve_cells
-from scjepa.nn.terms import standardize_over_batch
+from scjepa.nn.losses import standardize_over_batch
 
 MODULES = [[0, 1, 2, 3], [3, 4, 5], [6, 7, 8, 9, 10], [11, 12, 13]]  # gene 3 is of two, 14 to 29 of none
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
+from scjepa.benchmark.method import Arguments
 from scjepa.benchmark.store import Level
 from scjepa.benchmark.study import Entry, word
 from scjepa.stjepa.config import STJEPAConfig, resolve
 
 OURS, UNTRAINED = "stjepa", "untrained"
 
-Axes = Mapping[str | tuple[str, ...], Sequence[Any]]
+Axes = Mapping[str | tuple[str, ...], Sequence[object]]
 """Values of an option such as ``"tokens.n_tokens"``; of several options at once, a tuple of names and of values."""
 
 PARTS = ("tokens", "encoder", "masking", "objective", "training")
@@ -23,7 +23,7 @@ _UNTOLD = ("preset", "accelerator", "genes", "batch_size")
 """Options that are no part of a configuration's name: told otherwise, or without influence on the result."""
 
 
-def told(options: Mapping[str, Any]) -> str:
+def told(options: Arguments) -> str:
     """Return options in words: the preset first, then ``part.option=value``."""
     preset = options.get("preset")
     words = [] if preset is None else [preset if isinstance(preset, str) else "own configuration"]
@@ -37,7 +37,7 @@ def told(options: Mapping[str, Any]) -> str:
     return ", ".join(words) or "-"
 
 
-def configured(options: Mapping[str, Any]) -> STJEPAConfig:
+def configured(options: Arguments) -> STJEPAConfig:
     """Return the configuration that options of ST-JEPA give; one that cannot be is a ``ValueError``."""
     return resolve(options["preset"], **{part: options[part] for part in PARTS if part in options})
 
@@ -86,7 +86,7 @@ def ablation(entries: Sequence[Entry], axes: Axes) -> tuple[list[Entry], list[Le
     return list(every.values()), levels
 
 
-def _value(whole: STJEPAConfig, name: str) -> Any:
+def _value(whole: STJEPAConfig, name: str) -> object:
     """Return the value of an option such as ``"tokens.n_tokens"``."""
     part, dot, option = name.partition(".")
     if part not in PARTS or not dot:
@@ -104,7 +104,7 @@ def _untrained(control: Entry, entry: Entry) -> Entry:
     return replace(control, configuration=told(options), options=options)
 
 
-def _changed(base: Entry, changes: Mapping[str, Any]) -> Entry:
+def _changed(base: Entry, changes: Arguments) -> Entry:
     """Return an entry with options changed; the entry itself where it has these values already."""
     whole = configured(base.options)
     options = {**base.options}

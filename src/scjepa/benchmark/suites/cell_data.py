@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scjepa._core.anndata import missing_key, text_of
-from scjepa._core.labels import warn_of_words
+from scjepa._core.anndata import missing_key, text_of, warn_of_words
 from scjepa.benchmark.controls import BATCH
 from scjepa.benchmark.inputs import Data, counts_only, digest, digest_of_texts, read_named
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
@@ -20,7 +20,7 @@ from anndata import AnnData
 from scjepa._core.plain import take_plain
 from scjepa.benchmark.controls import HARMONY, HVG_PCA, Embed
 from scjepa.benchmark.files import whole
-from scjepa.benchmark.method import OWN, REGISTRY, Method, code_of, of_function, peers_of
+from scjepa.benchmark.method import OWN, REGISTRY, Arguments, Method, Parts, code_of, of_function, peers_of
 from scjepa.benchmark.outcome import Took
 from scjepa.benchmark.study import Entry, Methods, Options, Say, choose, word
 from scjepa.benchmark.suites.cell_data import LABEL, Corpus, without_labels
@@ -56,13 +56,13 @@ class CellModel(Method):
         Whether gene modules are its tokens.
     """
 
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    changes: Arguments = field(default_factory=dict)
     modules: bool = False
 
 
-def _model(title: str, description: str, settings: str, modules: bool = False, **changes: Any) -> CellModel:
+def _model(title: str, description: str, settings: str, modules: bool = False, **changes: Arguments) -> CellModel:
     options = ("preset", "modules", "n_modules", *PARTS) if modules else PARTS
-    own = {"group": "models", "title": title, "changes": changes, "modules": modules}
+    own: Parts = {"group": "models", "title": title, "changes": changes, "modules": modules}
     return CellModel(description, _not_run, settings=(settings,), options=options, **own)
 
 
@@ -110,7 +110,7 @@ class CellTraining:
     """
 
     preset: str | CellJEPAConfig = "demo"
-    changes: Mapping[str, Any] | None = None
+    changes: Arguments | None = None
     max_steps: int | None = None
     finetune_epochs: int | None = None
     accelerator: str = "auto"
@@ -167,7 +167,7 @@ class CellEntry(Entry):
         return {name: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8] for name, path in paths.items()}
 
 
-def _chosen(config: CellJEPAConfig, parts: Sequence[str]) -> dict[str, Any]:
+def _chosen(config: CellJEPAConfig, parts: Sequence[str]) -> Parts:
     return {name: part for name, part in asdict(config).items() if name in parts}
 
 
@@ -187,15 +187,15 @@ def told(config: CellJEPAConfig, parts: Sequence[str]) -> str:
     return ", ".join([nearest, *differ[nearest]])
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(values: Arguments, prefix: str = "") -> Parts:
+    flat: Parts = {}
     for name, value in values.items():
         flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
     return flat
 
 
 def entries_of(
-    methods: Methods, training: CellTraining | None = None, options: Mapping[str, Options] | None = None
+    methods: Methods, training: CellTraining | None = None, options: Options | None = None
 ) -> list[CellEntry]:
     """Return the methods that take part; see :func:`~scjepa.benchmark.study.choose`."""
     entries = []
@@ -207,7 +207,7 @@ def entries_of(
     return list({entry.name: entry for entry in entries}.values())
 
 
-def _configured(name: str, training: CellTraining, own: dict[str, Any]) -> CellEntry:
+def _configured(name: str, training: CellTraining, own: Parts) -> CellEntry:
     method = REGISTRY["cells"][name]
     if not isinstance(method, CellModel):
         return CellEntry(name, method, method.settings[0], options=own)
@@ -276,7 +276,7 @@ class Pretraining:
         from scjepa.celljepa.model import CellJEPA
         from scjepa.tl import gene_modules
 
-        adata, more, given = corpus.adata, dict[str, Any](), entry.options.get("modules")
+        adata, more, given = corpus.adata, Parts(), entry.options.get("modules")
         if isinstance(entry.method, CellModel) and entry.method.modules:
             if given is None:
                 n_modules = entry.options.get("n_modules")

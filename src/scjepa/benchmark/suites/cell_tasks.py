@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import numpy as np
 from anndata import AnnData
@@ -12,7 +12,7 @@ from anndata import AnnData
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import take_plain
 from scjepa.benchmark.controls import Embed, pca_on_hvg
-from scjepa.benchmark.method import OWN, Part
+from scjepa.benchmark.method import OWN, Output, Part
 from scjepa.benchmark.suites.cell_data import TargetCells
 from scjepa.datasets import thin_counts
 from scjepa.metrics import average_bio, label_transfer, neighbor_agreement, scib_suite
@@ -34,7 +34,7 @@ BEFORE, AFTER = "before fine-tuning", "fine-tuned"
 
 _KEPT = ("top", "spread")
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,12 @@ class CellScoring:
                 raise ValueError(f"{name} must be {least} or more, found {getattr(self, name)!r}.")
 
 
-@dataclass
-class CellOutput:
+@dataclass(frozen=True)
+class CellOutput(Output):
     """What a method gave on a task, and what it took."""
 
     seed: int
-    parts: list[Part] = field(default_factory=list)
-    seconds: float = float("nan")
-    cpu_seconds: float = float("nan")
-    peak_gib: float = float("nan")
-    versions: Mapping[str, str] = field(default_factory=dict)
-    info: Mapping[str, Any] = field(default_factory=dict)
-    error: str | None = None
+    parts: Sequence[Part]
 
 
 class Fitted(Protocol):
@@ -319,16 +313,12 @@ def knn_accuracy(embedding: np.ndarray, labels: np.ndarray, n_neighbors: int = 1
     """
     import warnings
 
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.neighbors import KNeighborsClassifier
 
-    hits = []
+    names = labels.astype(str)
+    least = len(names) - -(-len(names) // folds)  # cells that vote in the smallest training part
+    vote = KNeighborsClassifier(min(n_neighbors, least), algorithm="brute")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
-        parts = list(StratifiedKFold(folds).split(embedding, labels.astype(str)))
-    for train, test in parts:
-        vote = KNeighborsClassifier(min(n_neighbors, len(train)), algorithm="brute").fit(
-            embedding[train], labels[train].astype(str)
-        )
-        hits.append(float((vote.predict(embedding[test]) == labels[test].astype(str)).mean()))
-    return float(np.mean(hits))
+        return float(cross_val_score(vote, embedding, names, cv=StratifiedKFold(folds)).mean())

@@ -66,7 +66,7 @@ def run_cells(
     tasks: str | Sequence[str] = "auto",
     seeds: int | Sequence[int] = 3,
     training: CellTraining | None = None,
-    options: Mapping[str, Options] | None = None,
+    options: Options | None = None,
     scoring: CellScoring | None = None,
     out: str | Path | None = None,
     say: Say | None = None,
@@ -217,8 +217,15 @@ class CellSuite:
         fitting = Fitting(self, entry, seed)
         reset_peak()
         parts = list(TASKS[task].embed(fitting, self.target, self.scoring, seed))
-        times = (fitting.took.seconds, fitting.took.cpu_seconds, peak_gib())
-        return CellOutput(seed, parts, *times, {"scjepa": __version__}, {"about": entry.method.description})
+        return CellOutput(
+            seed,
+            parts,
+            seconds=fitting.took.seconds,
+            cpu_seconds=fitting.took.cpu_seconds,
+            peak_gib=peak_gib(),
+            versions={"scjepa": __version__},
+            info={"about": entry.method.description},
+        )
 
     def score(self, task: str, entry: CellEntry, output: CellOutput) -> Scored:
         """Score what a method gave."""

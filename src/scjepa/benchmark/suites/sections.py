@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,8 @@ from scjepa.benchmark.suites.tissue import AUTO, Columns, Task, make_tasks, read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from scjepa.stjepa.config import STJEPAConfig
 
 _ORDER = ("stjepa", "untrained", "linear", "pooled_input")
 _KNOWN = {**STJEPA_METHODS, **SECTION_CONTROLS}
@@ -51,8 +53,8 @@ def run(
     methods: Methods = "all",
     tasks: str | Sequence[str] = AUTO,
     seeds: int | Sequence[int] = 3,
-    preset: Any = "base",
-    options: Mapping[str, Options] | None = None,
+    preset: str | STJEPAConfig = "base",
+    options: Options | None = None,
     axes: Axes | None = None,
     scoring: Scoring | None = None,
     out: str | Path | None = None,
@@ -142,7 +144,7 @@ def run(
     return results
 
 
-def entries_of(methods: Methods, *, preset: Any = "base", options: Mapping[str, Options] | None = None) -> list[Entry]:
+def entries_of(methods: Methods, *, preset: str | STJEPAConfig = "base", options: Options | None = None) -> list[Entry]:
     """Return the methods that take part, each in all its settings; see :func:`~scjepa.benchmark.study.choose`."""
     entries: list[Entry] = []
     for name, what in choose(methods, METHODS, options, (SETTINGS,)):
@@ -166,7 +168,7 @@ def _named_by(entries: Sequence[Entry], kind: str) -> list[str]:
     return sorted({e.options[key] for e in entries for key in getattr(e.method, kind) if e.options.get(key)})
 
 
-@dataclass(frozen=True)
+@dataclass
 class SectionSuite:
     """Niches within a section, across sections, across technologies."""
 

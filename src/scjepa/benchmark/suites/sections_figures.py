@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
+from scjepa._core.palette import SAFE, palette
 from scjepa.benchmark.figures import DEFAULT, OTHER, as_labels, plain_axes, umaps
 from scjepa.benchmark.method import OWN
 from scjepa.benchmark.occupancy import LENGTHS, expressed_genes
@@ -22,9 +23,8 @@ from scjepa.benchmark.suites.ablation import OURS
 from scjepa.benchmark.suites.sections_tables import HEADINGS, WEIGHTED, table_1, table_2
 from scjepa.benchmark.suites.tissue import TECHNOLOGIES, Task
 from scjepa.metrics import nmi
-from scjepa.pl._figure import bare, finish, panels, point_size
-from scjepa.pl._labels import Labels
-from scjepa.tl._palette import SAFE, palette
+from scjepa.pl.figure import bare, finish, panels, point_size
+from scjepa.pl.labels import Labels
 
 METATOKEN = "encoder.metatoken"
 """Axis whose levels are drawn on the tissue."""

@@ -13,9 +13,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import text_of
+from scjepa._core.anndata import text_of, warn_of_words
 from scjepa._core.keys import UNLABELLED
-from scjepa._core.labels import warn_of_words
 from scjepa._core.options import unknown_name
 from scjepa.benchmark.inputs import (
     GRAPH,
@@ -170,10 +169,18 @@ def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_
         raise KeyError(f"No data have the label obs[{label!r}]; columns there: {', '.join(there) or 'none'}.")
     if label is not None and label in keep_obs:
         raise ValueError(f"obs[{label!r}] is the label, and no method may be given it.")
-    parts = []
+    parts: list[Unit] = []
     for name, adata in given.items():
-        keys = {"library_key": columns.section, "technology_key": columns.technology, "layer": columns.layer}
-        cells = prepare(adata, name=name, **keys, obs=keep_obs, obsm=keep_obsm, graph=False)
+        cells = prepare(
+            adata,
+            name=name,
+            layer=columns.layer,
+            library_key=columns.section,
+            technology_key=columns.technology,
+            obs=keep_obs,
+            obsm=keep_obsm,
+            graph=False,
+        )
         check_graph(name, cells)
         complete_graph(cells)
         parts += _by_technology(name, cells, _labels(adata, label))

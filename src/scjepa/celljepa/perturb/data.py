@@ -17,7 +17,7 @@ from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellKeys
 from scjepa.celljepa.expression import binned, build_count_table
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, simulation_split
-from scjepa.perturbation._expression import cell_sizes, log_scaled, target_size
+from scjepa.perturbation.expression import cell_sizes, log_scaled, target_size
 from scjepa.tokens.table import TokenTable
 from scjepa.tokens.vocabulary import Vocabulary
 

@@ -28,7 +28,7 @@ from scjepa.models.run_options import changed
 from scjepa.models.store import load_weights
 from scjepa.nn import float32_default
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition
-from scjepa.perturbation._names import named_otherwise
+from scjepa.perturbation.names import named_otherwise
 from scjepa.tokens.vocabulary import Vocabulary
 
 _PREFIX = "perturbation."

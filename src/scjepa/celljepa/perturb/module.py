@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from scjepa.celljepa.batch import CellBatch
 from scjepa.celljepa.config import CellJEPAConfig, PerturbationConfig
-from scjepa.celljepa.contrast import contrast
-from scjepa.celljepa.distances import as_target, cosine_distance
 from scjepa.celljepa.encoder import CellEmbedding, CellEncoder
-from scjepa.celljepa.heads import ValueHead
+from scjepa.celljepa.losses import ObjectiveOfCells, ValueHead, as_target, contrast, cosine_distance
 from scjepa.nn.embedding import ValueProduct
 from scjepa.nn.jepa import JEPAModule
-from scjepa.nn.losses import ObjectiveOutput
-from scjepa.nn.terms import PooledHead
+from scjepa.nn.losses import PooledHead
+from scjepa.nn.objective import ObjectiveOutput
+
+if TYPE_CHECKING:
+    from scjepa.celljepa.perturb.source import PerturbedSource
 
 _LEAST_CHANGE = 1e-8
 """Sum of squared changes below which a condition counts as without change."""
@@ -61,9 +62,8 @@ class PerturbedBatch(CellBatch):
     def select(self, keep: Tensor) -> PerturbedBatch:
         """Return the batch of the tokens ``keep``; perturbed cells stay whole."""
         names = ("genes", "values", "sequences", "perturbed", "expression", "change")
-        columns: dict[str, Any] = {name: getattr(self, name) for name in names}
-        chosen: dict[str, Any] = {name: None if x is None else x[keep] for name, x in columns.items()}
-        return replace(self, **chosen)
+        columns = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: None if x is None else x[keep] for name, x in columns.items()})
 
 
 class PerturbedEmbedding(CellEmbedding):
@@ -105,7 +105,7 @@ class PerturbedEmbedding(CellEmbedding):
         return content
 
 
-class PerturbationObjective(nn.Module):
+class PerturbationObjective(ObjectiveOfCells):
     """Heads and loss of training on perturbations.
 
     loss = w_reconstruction · MSE(expression) + w_jepa · (1 - cos(predictor(<cls>), teacher's <cls> of the perturbed
@@ -145,8 +145,14 @@ class PerturbationObjective(nn.Module):
         values = self.heads["value"](tokens)
         return values + self.control[genes] if self.config.from_control else values
 
-    def forward(self, context: CellEncoder, target: CellEncoder, batch: PerturbedBatch) -> ObjectiveOutput:
-        """Return the loss of a batch."""
+    def forward(
+        self,
+        context: CellEncoder,
+        target: CellEncoder,
+        batch: PerturbedBatch,
+        generator: torch.Generator | None = None,
+    ) -> ObjectiveOutput:
+        """Return the loss of a batch; nothing is drawn."""
         config = self.config.objective
         if batch.expression is None or batch.change is None:
             raise ValueError("This batch is one to predict: it has no perturbed cells.")
@@ -158,8 +164,8 @@ class PerturbationObjective(nn.Module):
         terms = {"reconstruction": F.mse_loss(found, wanted)}
         if config.jepa_weight > 0:
             with torch.no_grad():
-                whole = as_target(target(batch.truth)[0], config)
-            terms["jepa"] = cosine_distance(self.heads["predictor"](cells).float(), whole)
+                taught = as_target(target(batch.truth)[0], config)
+            terms["jepa"] = cosine_distance(self.heads["predictor"](cells).float(), taught)
         if config.contrast_weight > 0:
             terms["contrast"] = contrast(cells, batch.labels, config)
         output = ObjectiveOutput(loss=cells.sum() * 0.0)
@@ -185,7 +191,7 @@ def relative_error(found: Tensor, wanted: Tensor, rows: Tensor, n_rows: int) -> 
     return (error[changes] / size[changes]).mean()
 
 
-class PerturbationJEPAModule(JEPAModule):
+class PerturbationJEPAModule(JEPAModule["PerturbedSource", PerturbedBatch]):
     """What predicts perturbed cells: an encoder, a frozen teacher, and the heads. Both begin as a pretrained encoder.
 
     Parameters
@@ -210,23 +216,18 @@ class PerturbationJEPAModule(JEPAModule):
     def __init__(
         self, pretrained: CellEncoder, n_outside: int, config: CellJEPAConfig, control: Tensor, delta_aware: bool
     ):
-        super().__init__()
-        self.config = config
-        self.context = copy.deepcopy(pretrained).requires_grad_(True)
-        self.context.embedding = PerturbedEmbedding(pretrained.embedding, n_outside, config)
-        self.objective = PerturbationObjective(config, delta_aware, control)
-        self.target = copy.deepcopy(pretrained).requires_grad_(False).eval()
+        context = copy.deepcopy(pretrained).requires_grad_(True)
+        context.embedding = PerturbedEmbedding(pretrained.embedding, n_outside, config)
+        super().__init__(config, context, PerturbationObjective(config, delta_aware, control), target=pretrained)
 
     def update_target(self, momentum: float) -> None:
         """Do nothing: the teacher is frozen."""
 
-    def gather(self, source: Any, cells: Tensor, generator: torch.Generator | None = None) -> PerturbedBatch:
+    def gather(
+        self, source: PerturbedSource, cells: Tensor, generator: torch.Generator | None = None
+    ) -> PerturbedBatch:
         """Return control cells that are to become ``cells``."""
         return source.pairs(cells, generator)
-
-    def loss(self, batch: PerturbedBatch, generator: torch.Generator | None = None) -> ObjectiveOutput:
-        """Return the training loss of a batch."""
-        return self.objective(self.context, self.target, batch)
 
     def predict(self, batch: PerturbedBatch) -> Tensor:
         """Return predicted expression of each token's gene, ``(T,)`` float32; 0 for genes outside the vocabulary."""

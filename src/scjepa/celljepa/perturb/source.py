@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from scjepa.celljepa.perturb.module import PerturbedBatch
-from scjepa.celljepa.source import CellSource, _mixed
-from scjepa.tokens.source import move_batch
+from scjepa.celljepa.source import CellSource, mixed
+from scjepa.tokens.source import move_batch, runs_of
 from scjepa.tokens.table import TokenTable
 
 
@@ -57,7 +57,7 @@ class PerturbedSource(CellSource):
         if not len(controls):
             raise ValueError("There are no control cells to begin with.")
         self.n_vocabulary = table.n_vocabulary
-        fixed = np.argsort(_mixed(table.n_vocabulary)[panel], kind="stable")  # an order that no data decides
+        fixed = np.argsort(mixed(table.n_vocabulary)[panel], kind="stable")  # an order that no data decides
         self._expression = torch.from_numpy(np.asarray(expression, dtype=np.float32))
         self._perturbed = torch.from_numpy(np.asarray(perturbed, dtype=np.int64))
         self._panel = torch.from_numpy(np.asarray(panel, dtype=np.int64)[fixed])
@@ -93,7 +93,7 @@ class PerturbedSource(CellSource):
         inside = batch.genes < self.n_vocabulary
         place = batch.genes.masked_fill(~inside, 0)
         truth = self._dense(cells, self._expression)
-        whole = move_batch(super().batch(cells, generator), self.table_device)
+        found = move_batch(super().batch(cells, generator), self.table_device)
         batch = PerturbedBatch(
             batch.genes,
             batch.values,
@@ -102,11 +102,11 @@ class PerturbedSource(CellSource):
             batch.perturbed,
             expression=truth[batch.sequences, place] * inside,
             change=self._changes[codes[batch.sequences], place] * inside,
-            truth_genes=whole.genes,
-            truth_values=whole.values,
-            truth_sequences=whole.sequences,
+            truth_genes=found.genes,
+            truth_values=found.values,
+            truth_sequences=found.sequences,
         )
-        return batch if self.resident else move_batch(batch, self.device)
+        return self._moved(batch)
 
     def gene_groups(self) -> list[Tensor]:
         """Return the measured genes, ids, in groups small enough for a batch: the same whatever is predicted."""
@@ -117,8 +117,7 @@ class PerturbedSource(CellSource):
         cells = cells.to(self.table_device)
         n = len(cells)
         rows = perturbed.to(self.table_device).expand(n, -1), genes.to(self.table_device).expand(n, -1)
-        batch = self._marked(cells, *rows, torch.full((n,), -1, device=self.table_device))
-        return batch if self.resident else move_batch(batch, self.device)
+        return self._moved(self._marked(cells, *rows, torch.full((n,), -1, device=self.table_device)))
 
     def _drawn(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Return ``(n, G)`` measured genes, so many that perturbed ones have room beside them."""
@@ -145,9 +144,8 @@ class PerturbedSource(CellSource):
 
     def _dense(self, cells: Tensor, column: Tensor | None) -> Tensor:
         """Return ``(B, n_vocabulary)`` values of ``cells``: of ``column``, or their bins; 0 where not expressed."""
-        starts, lengths = self._offsets[cells], self._offsets[cells + 1] - self._offsets[cells]
-        rows = torch.repeat_interleave(torch.arange(len(cells), device=cells.device), lengths)
-        tokens = starts[rows] + torch.arange(len(rows), device=cells.device) - (lengths.cumsum(0) - lengths)[rows]
+        rows, within = runs_of(self.cell_lengths(cells))
+        tokens = self._offsets[cells][rows] + within
         out = torch.zeros(len(cells), self.n_vocabulary, dtype=torch.float32, device=cells.device)
         out[rows, self._genes[tokens].long()] = self._values_of(tokens) if column is None else column[tokens]
         return out

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scjepa.nn.losses import ObjectiveOutput
-from scjepa.nn.sigreg import sigreg
-from scjepa.nn.terms import PooledHead, covariance_loss, mean_target_loss, pooled_loss, variance_loss
+from scjepa.nn.losses import PooledHead, covariance_loss, mean_target_loss, pooled_loss, sigreg, variance_loss
+from scjepa.nn.objective import TOKENS, ObjectiveOutput, Ratio
 from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.config import STJEPAConfig
+from scjepa.stjepa.config import IJEPAConfig, STJEPAConfig
 from scjepa.stjepa.masking import draw_mask
+from scjepa.stjepa.objectives.base import NeighborhoodObjective
 from scjepa.stjepa.pooling import POOLING, pool
 from scjepa.stjepa.predictor import Predictor
 
@@ -19,7 +21,7 @@ _POOLED_AS = {"nearby": "neighborhood"}
 """Pooled objectives whose scale has another name."""
 
 
-class IJEPA(nn.Module):
+class IJEPA(NeighborhoodObjective):
     """Predict the target encoder's representations of masked tokens from the visible ones (Equations 1-3).
 
     loss = w_token · L1(predictor(context(visible)), norm(target(all)) at masked tokens)
@@ -31,15 +33,21 @@ class IJEPA(nn.Module):
     The paper's own loss is the first term; the others are off in the ``paper`` presets.
     """
 
-    has_teacher = True
+    ratios: ClassVar = {
+        "loss": TOKENS,
+        "cell": Ratio("loss at cells {:.2f} times that of predicting the mean cell", "cells"),
+        "neighborhood": Ratio(
+            "loss at neighborhoods {:.2f} times that of predicting the mean neighborhood", "neighborhoods"
+        ),
+        "nearby": Ratio("loss at nearby neighborhoods {:.2f} times that of predicting the mean neighborhood", "nearby"),
+    }
 
     def __init__(self, config: STJEPAConfig, n_technologies: int = 1):
-        super().__init__()
-        self.config = config.objective
-        self.uses_partners = self.config.nearby_weight > 0
+        super().__init__(config, n_technologies)
+        self.config = cast(IJEPAConfig, config.objective)
+        self.partner_steps = self.config.nearby_steps if self.config.nearby_weight > 0 else 0
         self.masking = config.masking
-        self.metatoken = config.encoder.metatoken
-        self.predictor = Predictor(config.encoder, config.objective)
+        self.predictor = Predictor(config.encoder, self.config.predictor_layers, self.config.query == "gene")
         self.weights = {
             "cell": self.config.cell_weight,
             "neighborhood": self.config.neighborhood_weight,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 import scjepa
-from scjepa.tl import readout
+from scjepa.tl import standardize
 
 
 def _adata(n_cells: int = 60, n_dims: int = 8, seed: int = 0) -> ad.AnnData:
@@ -31,7 +31,7 @@ def _adata(n_cells: int = 60, n_dims: int = 8, seed: int = 0) -> ad.AnnData:
 def test_zscores_have_mean_zero_and_unit_variance_in_every_group(seed, n_cells, n_dims, n_groups):
     rng = np.random.default_rng(seed)
     groups = rng.permutation(np.arange(n_cells) % n_groups)
-    result = readout(rng.normal(3.0, 5.0, size=(n_cells, n_dims)), groups, n_comps=None)
+    result = standardize(rng.normal(3.0, 5.0, size=(n_cells, n_dims)), groups=groups, n_comps=None)
     assert result.dtype == np.float32
     for group in range(n_groups):
         member = result[groups == group]
@@ -51,7 +51,8 @@ def test_shuffling_cells_leaves_every_cell_the_same(seed, n_comps):
     groups = rng.choice(["x", "y"], size=40)
     order = rng.permutation(40)
     np.testing.assert_array_equal(
-        readout(embedding[order], groups[order], n_comps), readout(embedding, groups, n_comps)[order]
+        standardize(embedding[order], groups=groups[order], n_comps=n_comps),
+        standardize(embedding, groups=groups, n_comps=n_comps)[order],
     )
 
 
@@ -67,32 +68,36 @@ def test_aligned_groups_have_nearly_one_covariance(seed, n_groups):
         """Return the largest difference of an entry between two groups' covariances."""
         return np.ptp([np.cov(values[groups == group].T) for group in range(n_groups)], axis=0).max()
 
-    scaled, aligned = (readout(embedding, groups, None, align) for align in ("scale", "covariance"))
+    scaled, aligned = (
+        standardize(embedding, groups=groups, n_comps=None, align=align) for align in ("scale", "covariance")
+    )
     assert apart(aligned) < 0.6 * apart(scaled)
     order = rng.permutation(400)
-    np.testing.assert_array_equal(readout(embedding[order], groups[order], None, "covariance"), aligned[order])
+    np.testing.assert_array_equal(
+        standardize(embedding[order], groups=groups[order], n_comps=None, align="covariance"), aligned[order]
+    )
 
 
 def test_one_group_has_nothing_to_be_aligned_with_and_a_single_cell_stays_at_zero():
     embedding = np.random.default_rng(0).normal(size=(41, 5))
     np.testing.assert_allclose(
-        readout(embedding, n_comps=3, align="covariance"), readout(embedding, n_comps=3), atol=1e-5
+        standardize(embedding, n_comps=3, align="covariance"), standardize(embedding, n_comps=3), atol=1e-5
     )
     groups = np.array(["a"] * 20 + ["b"] * 20 + ["c"])
-    aligned = readout(embedding, groups, None, "covariance")
+    aligned = standardize(embedding, groups=groups, n_comps=None, align="covariance")
     assert np.isfinite(aligned).all()
     assert (aligned[-1] == 0).all()
 
 
 def test_an_unknown_alignment_is_named():
     with pytest.raises(ValueError, match="Did you mean 'covariance'"):
-        readout(np.eye(3), align="covarianc")
+        standardize(np.eye(3), align="covarianc")
 
 
 def test_components_are_those_of_pca_of_the_zscores():
     embedding = np.random.default_rng(0).normal(size=(50, 6)) @ np.random.default_rng(1).normal(size=(6, 6))
-    scores = readout(embedding, n_comps=None)
-    ours, theirs = readout(embedding, n_comps=3), PCA(3).fit_transform(scores)
+    scores = standardize(embedding, n_comps=None)
+    ours, theirs = standardize(embedding, n_comps=3), PCA(3).fit_transform(scores)
     np.testing.assert_allclose(np.abs(ours), np.abs(theirs), rtol=1e-3, atol=1e-4)
     assert (np.diff(ours.var(axis=0)) <= 0).all()
 
@@ -101,7 +106,7 @@ def test_constant_dimensions_become_zero_also_when_rounding_blurs_them():
     embedding = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
     embedding[:, 0] = 0.1
     embedding[:, 1] = 1e4 + np.float32(1e-3) * (np.arange(30) % 2)
-    result = readout(embedding, n_comps=None)
+    result = standardize(embedding, n_comps=None)
     assert (result[:, :2] == 0).all()
     assert result[:, 2].std() > 0.9
 
@@ -111,7 +116,7 @@ def test_groups_remove_a_shift_between_sections():
     codes = adata.obs["section"].cat.codes.to_numpy()
     between = [
         np.ptp([values[codes == code].mean() for code in range(3)])
-        for values in (adata.obsm["X_stjepa"], readout(adata.obsm["X_stjepa"], adata.obs["section"]))
+        for values in (adata.obsm["X_stjepa"], standardize(adata.obsm["X_stjepa"], groups=adata.obs["section"]))
     ]
     assert between[0] > 50
     assert between[1] < 1e-5
@@ -122,27 +127,27 @@ def test_groups_remove_a_shift_between_sections():
     [
         (np.zeros(5), None, 30, "shape"),
         (np.zeros((0, 3)), None, 30, "shape"),
-        (np.ones((4, 2)), [1, 2, 3], 30, "3 entries, the embedding 4 cells"),
-        (np.ones((4, 2)), ["a", None, "b", "a"], 30, "1 cells have no group; the first is row 1"),
+        (np.ones((4, 2)), [1, 2, 3], 30, "3 entries for 4 cells"),
+        (np.ones((4, 2)), ["a", None, "b", "a"], 30, "1 cells have no value in groups; the first is row 1"),
         (np.ones((4, 2)), None, 0, "n_comps must be positive"),
         (np.array([[1.0, 2.0], [np.nan, 1.0], [1.0, np.inf]]), None, 30, "2 of 3 cells .* the first is row 1"),
     ],
 )
 def test_bad_input_is_told(embedding, groups, n_comps, message):
     with pytest.raises(ValueError, match=message):
-        readout(embedding, groups, n_comps)
+        standardize(embedding, groups=groups, n_comps=n_comps)
 
 
-def test_standardize_writes_what_readout_returns_and_nothing_else(snapshot):
+def test_what_is_written_is_what_an_array_gives_and_nothing_else(snapshot):
     adata = _adata()
     before = snapshot(adata)
-    scjepa.tl.standardize(adata, by="section", n_comps=3)
-    expected = readout(adata.obsm["X_stjepa"], adata.obs["section"], 3)
+    scjepa.tl.standardize(adata, library_key="section", n_comps=3)
+    expected = standardize(adata.obsm["X_stjepa"], groups=adata.obs["section"], n_comps=3)
     np.testing.assert_array_equal(adata.obsm["X_stjepa_standardized"], expected)
     assert adata.uns["scjepa"]["X_stjepa_standardized"] == {
         "slot": "obsm",
         "use_rep": "X_stjepa",
-        "by": "section",
+        "library_key": "section",
         "n_comps": 3,
         "align": "scale",
     }
@@ -165,8 +170,8 @@ def test_standardize_names_what_is_missing():
     with pytest.raises(KeyError, match=r"obsm\['X_other'\].*holds 'X_stjepa', 'X_umap'.*get_latent_representation"):
         scjepa.tl.standardize(adata, "X_other")
     with pytest.raises(KeyError, match="Did you mean 'section'"):
-        scjepa.tl.standardize(adata, by="sektion")
+        scjepa.tl.standardize(adata, library_key="sektion")
     adata.obs["section"] = adata.obs["section"].where(np.arange(60) != 7)
     with pytest.raises(ValueError, match=r"1 cells have no value in adata.obs\['section'\]; the first is '7'"):
-        scjepa.tl.standardize(adata, by="section")
+        scjepa.tl.standardize(adata, library_key="section")
     assert "scjepa" not in adata.uns

@@ -1,4 +1,4 @@
-"""What the metrics take, checked once: embeddings, groups of cells, coordinates."""
+"""What users give as arrays, checked once: embeddings, groups of cells, coordinates; and their order and axes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa._core.anndata import refuse_adata
-from scjepa._core.columns import as_embedding
+from scjepa._core.anndata import as_embedding, refuse_adata
 
 
 def varied_embedding(values: Any, n_cells: int | None = None, what: str = "the embedding") -> np.ndarray:
@@ -29,8 +28,21 @@ def varied_embedding(values: Any, n_cells: int | None = None, what: str = "the e
     return embedding
 
 
-def group_codes(values: Any, n_cells: int, what: str) -> tuple[np.ndarray, list[Any]]:
+def group_codes(
+    values: Any, n_cells: int, what: str = "groups", *, as_text: bool = False
+) -> tuple[np.ndarray, list[Any]]:
     """Return int64 codes of the groups in sorted order, and their names.
+
+    Parameters
+    ----------
+    values
+        Group of each cell.
+    n_cells
+        Cells there are.
+    what
+        What the groups are called in an error.
+    as_text
+        Names, and their order, are those of text.
 
     Raises
     ------
@@ -44,12 +56,13 @@ def group_codes(values: Any, n_cells: int, what: str) -> tuple[np.ndarray, list[
     refuse_adata(values, what)
     if len(values) != n_cells:
         raise ValueError(f"{what} has {len(values)} entries for {n_cells} cells.")
-    codes, names = pd.factorize(pd.Series(np.asarray(values, dtype=object)), sort=True)
-    missing = np.flatnonzero(codes < 0)
+    column = pd.Series(np.asarray(values).astype(object))
+    missing = np.flatnonzero(column.isna())
     if len(missing):
         raise ValueError(
             f"{len(missing)} cells have no value in {what}; the first is row {missing[0]}. Leave these cells out."
         )
+    codes, names = pd.factorize(column.astype(str) if as_text else column, sort=True)
     return codes.astype(np.int64), list(names)
 
 
@@ -67,3 +80,35 @@ def tissue(coordinates: Any, sections: Any, n_cells: int) -> tuple[np.ndarray, n
     if sections is None:
         return places, np.zeros(n_cells, dtype=np.int64)
     return places, group_codes(sections, n_cells, "sections")[0]
+
+
+def canonical_order(embedding: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
+    """Return the order of cells sorted by their coordinates (then group), which shuffling cells does not change."""
+    keys = list(embedding.T[::-1])
+    if groups is not None:
+        keys.insert(0, groups)
+    return np.lexsort(keys)
+
+
+def principal_axes(centered: np.ndarray, n_comps: int) -> np.ndarray:
+    """Return the principal axes of centered values, (n_dims, n_comps), the largest loading of each positive."""
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    return positive(axes[:, ::-1][:, :n_comps])
+
+
+def principal_components(centered: np.ndarray, n_comps: int) -> np.ndarray:
+    """Project centered values on their :func:`principal_axes`."""
+    return centered @ principal_axes(centered, n_comps)
+
+
+def positive(axes: np.ndarray) -> np.ndarray:
+    """Return axes (columns) whose loading of largest size is positive."""
+    largest = np.abs(axes).argmax(axis=0)
+    return axes * np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1.0, 1.0)
+
+
+def first_components(values: np.ndarray) -> np.ndarray:
+    """Return two principal components; the second of an embedding of one dimension is 0."""
+    centered = (values - values.mean(axis=0)).astype(np.float64)
+    found = principal_components(centered, 2)
+    return np.pad(found, [(0, 0), (0, 2 - found.shape[1])])

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scjepa._core.anndata import missing_key, refuse_adata, require_anndata
+from scjepa._core.anndata import means_none, missing_key, refuse_adata, require_anndata
 from scjepa._core.keys import UNLABELLED
-from scjepa._core.labels import means_none
-from scjepa.perturbation._names import GeneNames, renamer
+from scjepa.perturbation.names import GeneNames, renamer
 
 CONTROL = "ctrl"
 """How a cell that was not perturbed is called."""

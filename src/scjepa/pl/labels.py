@@ -14,10 +14,10 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import is_color_like, to_rgba_array
 from matplotlib.lines import Line2D
 
-from scjepa._core.columns import categories_of
+from scjepa._core.anndata import categories_of
 from scjepa._core.keys import UNLABELLED
-from scjepa.tl._compare import best_matching, contingency
-from scjepa.tl._palette import MISSING, palette, spare_colors
+from scjepa._core.matching import best_matching, contingency
+from scjepa._core.palette import MISSING, palette, spare_colors
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from scjepa._core import neighbors as _neighbors
-from scjepa.tl._graph import FLAVORS, EmbeddingGraph
+from scjepa._core.leiden import FLAVORS, EmbeddingGraph
 
 
 def _blobs(n_blobs: int, n_cells: int = 40, n_dims: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +55,6 @@ def test_many_cells_are_searched_by_neighbor_descent(monkeypatch):
     points, _ = _blobs(4)
     exact = EmbeddingGraph(points)
     monkeypatch.setattr(pynndescent, "NNDescent", _ExactDescent)
-    monkeypatch.setattr(_neighbors, "_exact", None)
     monkeypatch.setattr(_neighbors, "_EXACT_UP_TO", len(points) - 1)
     searched = EmbeddingGraph(points)
     assert abs(exact.distances - searched.distances).max() < 1e-4

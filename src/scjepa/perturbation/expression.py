@@ -8,8 +8,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core.anndata import counts_of, missing_key, require_anndata
-from scjepa._core.counts import advice_on
-from scjepa.tokens.counts import CountCheck, iter_rows
+from scjepa._core.counts import check_of, iter_rows
+from scjepa._core.counts import log_normalized as log_normalized_rows
 
 
 def cell_sizes(adata: AnnData, layer: str | None = None, size_key: str | None = None) -> np.ndarray:
@@ -33,7 +33,7 @@ def cell_sizes(adata: AnnData, layer: str | None = None, size_key: str | None = 
         If a size is not a positive number, or a value cannot be a count.
     """
     if size_key is None:
-        sums, check = [], CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
+        sums, check = [], check_of(adata, layer)
         for start, rows in iter_rows(counts_of(adata, layer)):
             check.see(rows, start)
             sums.append(np.asarray(rows.sum(axis=1), dtype=np.float64))
@@ -110,10 +110,9 @@ def log_normalized(
     counts = counts_of(adata, layer)
     sizes = cell_sizes(adata, layer, size_key)
     total = target_size(sizes, target_sum)
-    parts, check = [], CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
+    parts, check = [], check_of(adata, layer)
     for start, rows in iter_rows(counts):
         check.see(rows, start)
-        each = np.repeat(sizes[start : start + rows.shape[0]], np.diff(rows.indptr))
-        parts.append(sparse.csr_array((log_scaled(rows.data, each, total), rows.indices, rows.indptr), rows.shape))
+        parts.append(log_normalized_rows(rows, total, sizes[start : start + rows.shape[0]]))
     check.tell()
     return sparse.vstack(parts).tocsr() if len(parts) > 1 else parts[0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scjepa.tokens.features import ANTIBODY, CONTROL, GENE, MITOCHONDRIAL, RIBOSOMAL, kinds_of
+from scjepa._core.features import ANTIBODY, CONTROL, GENE, MITOCHONDRIAL, RIBOSOMAL, kinds_of
 
 NAMES = {
     MITOCHONDRIAL: ("MT-CO1 mt-Nd1 mt-Rnr2 MT.CO3 Mt-nd4 mt:CoI CYTB ND4L MT-ATP6").split(),

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from scjepa._core.plain import plain
-from scjepa.perturbation._conditions import CONTROL, canonical
+from scjepa.perturbation.conditions import CONTROL, canonical
 
 CATEGORIES = ("single", "combo_seen0", "combo_seen1", "combo_seen2")
 """Categories of test conditions in the split ``simulation``."""

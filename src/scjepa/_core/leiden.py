@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, triu
 
-from scjepa._core.columns import as_embedding
+from scjepa._core.anndata import as_embedding
+from scjepa._core.arrays import canonical_order, first_components
 from scjepa._core.neighbors import neighbor_graph
 from scjepa._core.options import unknown_name
-from scjepa.tl._readout import canonical_order
 
 _LEIDEN_ITERATIONS = 2
 _MAX_RESOLUTION = 4096.0
@@ -286,3 +286,21 @@ def _by_size(membership: np.ndarray) -> np.ndarray:
     number = np.empty(len(sizes), dtype=np.int64)
     number[np.lexsort((first, -sizes))] = np.arange(len(sizes))
     return number[codes]
+
+
+def umap_of(values: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
+    """Return the UMAP of an embedding, ``(n_cells, 2)``, from the graph that niches are found in."""
+    if len(values) <= 3:  # too few for UMAP's spectral start
+        return first_components(values).astype(np.float32)
+    import scanpy as sc
+    from anndata import AnnData
+
+    graph = EmbeddingGraph(values, n_neighbors, seed)
+    holder = AnnData(
+        obsm={"X": values},
+        obsp={"distances": graph.distances, "connectivities": graph.connectivities},
+        uns={"neighbors": graph.as_scanpy("X", seed)},
+        shape=(len(values), 0),
+    )
+    sc.tl.umap(holder, random_state=seed)
+    return np.asarray(holder.obsm["X_umap"], dtype=np.float32)

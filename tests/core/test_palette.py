@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from scjepa.tl._palette import MISSING, SAFE, palette, spare_colors
+from scjepa._core.palette import MISSING, SAFE, palette, spare_colors
 
 # Severe protanopia, deuteranopia and tritanopia in linear RGB (Machado, Oliveira and Fernandes 2009).
 VISION = {
