@@ -122,7 +122,7 @@ def test_every_public_name_exists_and_is_documented():
         if callable(thing) or type(thing).__name__ == "module":
             assert thing.__doc__
     assert len(scjepa.__all__) <= 14
-    with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
         _ = scjepa.nothing
 
 
