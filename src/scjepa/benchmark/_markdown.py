@@ -126,7 +126,7 @@ def _reasons(table: pd.DataFrame) -> str:
     names = [*CASE, "group"]
     # What lies with the data holds for many methods and read-outs, which are named in one row.
     of = ["data", "task", "group", "reason"]
-    named = failed.assign(**{name: failed[name].fillna("").astype(str) for name in [*names, "reason"]})
+    named = failed.assign(**{name: failed[name].astype(object).fillna("").astype(str) for name in [*names, "reason"]})
     others = [name for name in names if name not in of]
     failed = named.groupby(of, sort=False)[others].agg(lambda column: ", ".join(dict.fromkeys(column))).reset_index()
     lines = ["\n**Not measured**\n", "| " + " | ".join(names) + " | reason |", "|---" * (len(names) + 1) + "|"]

@@ -133,7 +133,7 @@ def table_1(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _in_order_of(rows: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
     """Return a key that sorts as names first come, means after what they are of, and carried labels last."""
-    carried = set(rows.loc[rows["metric"].fillna("").str.startswith("transfer_"), "group"])
+    carried = set(rows.loc[rows["metric"].astype(object).fillna("").str.startswith("transfer_"), "group"])
     last = {ALL: 1, WEIGHTED: 2}
 
     def key(column: pd.Series) -> pd.Series:
