@@ -210,7 +210,7 @@ def measured_training_bytes(module: JEPAModule, source: TableSource, config: Tra
     """Return the same from what autograd keeps of a small batch for its way back, scaled to the largest batch."""
     batch = _batch(module, source, _light(module), seed)
     return _training_bytes(
-        module, source, config, _kept_by_autograd(_twin(module), batch, seed) / max(batch.n_tokens, 1)
+        module, source, config, _kept_by_autograd(_twin(module), batch, seed, config.precision) / max(batch.n_tokens, 1)
     )
 
 
@@ -235,7 +235,7 @@ def _way_back(encoder: TransformerConfig) -> float:
     return 4 * encoder.width * (2 + encoder.mlp_ratio) + 8 * 12
 
 
-def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int) -> int:
+def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int, precision: str = "32-true") -> int:
     """Return the bytes of all tensors that the loss of ``batch`` keeps, those of the weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
     kept: dict[int, int] = {}
@@ -248,7 +248,7 @@ def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int) -> int:
         return x.detach()
 
     with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        loss = _loss(twin, batch, seed)
+        loss = _loss(twin, batch, seed, precision)
     del loss  # until here it holds on to what is counted
     return sum(kept.values())
 
@@ -335,9 +335,9 @@ def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, 
     return batch.select(torch.from_numpy(np.sort(rng.choice(batch.n_tokens, int(n_tokens), replace=False))).to(device))
 
 
-def _loss(twin: JEPAModule, batch: Any, seed: int) -> Tensor:
+def _loss(twin: JEPAModule, batch: Any, seed: int, precision: str) -> Tensor:
     device = batch.genes.device
-    half = device.type == "cuda" and twin.config.training.precision.startswith("bf16")
+    half = device.type == "cuda" and precision.startswith("bf16")
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         return twin.loss(batch, torch.Generator(device=device).manual_seed(seed)).loss
 
@@ -363,7 +363,7 @@ def _probe(
     def learn(n_tokens: float) -> tuple[float, float]:
         """Return the seconds of the loss and its gradients a token, and those of the optimizer."""
         batch = _batch(module, source, n_tokens, seed)
-        per_token = _timed(device, lambda: _loss(twin, batch, seed).backward()) / max(batch.n_tokens, 1)
+        per_token = _timed(device, lambda: _loss(twin, batch, seed, config.precision).backward()) / max(batch.n_tokens, 1)
         return per_token, _timed(device, lambda: (optimizer.step(), optimizer.zero_grad(), twin.update_target(0.0)))
 
     def embed(n_tokens: float) -> float:
