@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from scjepa._core.renamed import no_attribute
+
 
 def lazy(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
     """Return the ``__getattr__``, the ``__dir__`` and the ``__all__`` of a package.
@@ -26,7 +28,7 @@ def lazy(package: str, file: str) -> tuple[Callable[[str], object], Callable[[],
 
     def get(name: str) -> object:
         if name not in home_of:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise no_attribute(package, name)
         found = getattr(import_module(home_of[name]), name)
         setattr(sys.modules[package], name, found)
         return found
