@@ -12,7 +12,7 @@ from scjepa.nn.attention import Packing
 from scjepa.nn.config import TransformerConfig
 from scjepa.nn.encoder import Transformer
 from scjepa.nn.losses import PooledHead, covariance_loss, mean_target_loss, pooled_loss, sigreg, variance_loss
-from scjepa.nn.objective import TOKENS, ObjectiveOutput, Ratio
+from scjepa.nn.objective import ADVICE, SHORTER, SLOWER_OR_EMA, TOKENS, Advice, ObjectiveOutput, Ratio
 from scjepa.stjepa.batch import Batch
 from scjepa.stjepa.config import IJEPAConfig, STJEPAConfig
 from scjepa.stjepa.embedding import TokenEmbedding
@@ -93,6 +93,25 @@ class IJEPA(NeighborhoodObjective):
             "loss at neighborhoods {:.2f} times that of predicting the mean neighborhood", "neighborhoods"
         ),
         "nearby": Ratio("loss at nearby neighborhoods {:.2f} times that of predicting the mean neighborhood", "nearby"),
+    }
+
+    advice: ClassVar = {
+        **ADVICE,
+        "collapsed": (
+            Advice(
+                "turn on the guards: objective={'variance_weight': 1.0, 'covariance_weight': 1.0}",
+                (("objective", "variance_weight", 1.0), ("objective", "covariance_weight", 1.0)),
+            ),
+            SLOWER_OR_EMA,
+            Advice("masking={'ratio': 0.6}: a low mask ratio makes the task too easy", (("masking", "ratio", 0.6),)),
+        ),
+        "shrinking": (
+            Advice(
+                "add or raise the guards: objective={'variance_weight': 1.0, 'covariance_weight': 4.0}",
+                (("objective", "variance_weight", 1.0), ("objective", "covariance_weight", 4.0)),
+            ),
+            SHORTER,
+        ),
     }
 
     def __init__(self, config: STJEPAConfig, n_technologies: int = 1):
