@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scjepa import PRESETS
 from scjepa.cli import UsageError
 from scjepa.cli.options import changes_of, configuration, positive, value_of
+from scjepa.config import PRESETS
 
 
 def test_changes_reach_the_configuration_with_their_types():

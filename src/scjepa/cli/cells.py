@@ -373,7 +373,7 @@ def join(files: Sequence[DataFile], cells: Sequence[AnnData], names: Names) -> t
 def together(named: Mapping[str, AnnData], names: Names) -> AnnData:
     """Return cells in tissue together, counts in ``X``, as :func:`scjepa.concat` does."""
     keys = {name: getattr(names, name) for name in ("technology_key", "panel_key", "spatial_key", "neighbors_key")}
-    return concat(named, layer=names.layer or None, section_key=names.library_key, **keys)
+    return concat(named, layer=names.layer or None, library_key=names.library_key, **keys)
 
 
 def _joined_cells(named: Mapping[str, AnnData], names: Names) -> AnnData:
@@ -440,7 +440,7 @@ class SavedModel:
         Where the command line does not say where things are, they are looked for where the model's own data has them.
         A file that does not say is one section, and one technology, of its name.
         """
-        keys = self.keys
+        keys = replace(self.keys, labels_key="")  # of the model's own cells alone
         with file.opened() as group:
             columns = set(group["obs"].attrs["column-order"])
         own = {name: key for name, key in keys.to_dict().items() if name not in _COLUMNS or key in columns}

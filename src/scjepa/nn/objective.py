@@ -137,5 +137,7 @@ class Objective(nn.Module):
     """Whether the target encoder follows by EMA; else it is a copy of the one encoder, up to date after each step."""
     needs_technology: bool = False
     """Whether each cell must be of a technology that the model knows."""
+    passes: float = 1.0
+    """How often a token of a batch passes the trained encoder, a predictor's blocks counted by their share."""
     partner_steps: int = 0
     """Steps to a cell whose neighborhood is predicted too (batches then come with ``partners``); 0: none is."""

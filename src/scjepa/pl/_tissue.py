@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scjepa._core.anndata import array_of, groups_of, missing_key, text_of
+from scjepa._core.anndata import array_of, entry_of, groups_of, text_of
 from scjepa._core.graph import section_key_of
 from scjepa.pl.figure import bare, finish, grid_shape, panels, point_size
 
@@ -85,9 +85,7 @@ def draw_map(adata: AnnData, drawn: Sequence[Layer], how: MapOptions) -> Figure:
 
 def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
     """Return the first two coordinates of the cells, float64; NaN for those without."""
-    if key not in adata.obsm:
-        raise missing_key("obsm", key, adata.obsm, "Name the key of the coordinates: spatial_key=...")
-    given = array_of(adata.obsm[key])
+    given = array_of(entry_of(adata, "obsm", key, "Name the key of the coordinates: spatial_key=..."))
     if given.ndim != 2 or given.shape[1] < 2:
         raise ValueError(f"adata.obsm[{key!r}] must have two columns or more, found the shape {given.shape}.")
     try:

@@ -10,6 +10,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import as_embedding, embedding_of, groups_of, is_array, record, refuse_users
 from scjepa._core.arrays import canonical_order, group_codes, principal_components
 from scjepa._core.options import unknown_name
+from scjepa._core.renamed import renamed
 from scjepa.tl._covariance import ALIGNMENTS, covariances_of, map_to, mapped, mean_covariance
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _CONSTANT = 1e-6
 """A dimension whose standard deviation is below this share of its root mean square is rounding noise (float32)."""
 
 
+@renamed(by="library_key=")
 def standardize(
     data: AnnData | Any,
     use_rep: str = _keys.EMBEDDING,

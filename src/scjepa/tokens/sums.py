@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import Advice
-from scjepa.tokens.counts import CountCheck, CountMatrix, as_csr, offsets_of, shape_of
+from scjepa._core.counts import Advice, CountCheck, CountMatrix, as_csr, shape_of
+from scjepa.tokens.counts import offsets_of
 from scjepa.tokens.neighborhoods import NeighborTable
 
 _BLOCK = 8192

@@ -127,6 +127,7 @@ class PerturbationObjective(ObjectiveOfCells):
     """
 
     control: Tensor
+    passes = 1.2  # with the heads of every gene: measured
 
     def __init__(self, config: CellJEPAConfig, delta_aware: bool, control: Tensor):
         super().__init__()

@@ -47,6 +47,9 @@ class IJEPA(NeighborhoodObjective):
         self.config = cast(IJEPAConfig, config.objective)
         self.partner_steps = self.config.nearby_steps if self.config.nearby_weight > 0 else 0
         self.masking = config.masking
+        seen, asked = 1 - self.masking.ratio, self.masking.ratio * self.masking.query_fraction
+        by_predictor = self.config.predictor_layers / config.encoder.n_layers * (seen + asked)
+        self.passes = self.masking.n_masks * (seen + (by_predictor if self.config.token_weight > 0 else 0.0))
         self.predictor = Predictor(config.encoder, self.config.predictor_layers, self.config.query == "gene")
         self.weights = {
             "cell": self.config.cell_weight,
