@@ -244,7 +244,7 @@ def test_columns_of_the_user_are_never_replaced(cells, tmp_path, capsys):
         ("plain", [], 1, "keeps no labelled cells"),
         ("model", ["--reference", "a.h5ad", "--labels-key", "cell_type"], 1, "of its own"),
         ("plain", ["--reference", "a.h5ad"], 2, "go together"),
-        ("plain", ["--reference", "a.h5ad", "--labels-key", "type"], 1, "no column obs['type']"),
+        ("plain", ["--reference", "a.h5ad", "--labels-key", "type"], 1, "obs['type'] does not exist"),
         ("model", ["--min-confidence", "2"], 2, "from 0 to 1"),
         ("model", ["--format", "npy"], 2, "invalid choice"),
     ],
