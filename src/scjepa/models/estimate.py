@@ -363,7 +363,9 @@ def _probe(
     def learn(n_tokens: float) -> tuple[float, float]:
         """Return the seconds of the loss and its gradients a token, and those of the optimizer."""
         batch = _batch(module, source, n_tokens, seed)
-        per_token = _timed(device, lambda: _loss(twin, batch, seed, config.precision).backward()) / max(batch.n_tokens, 1)
+        per_token = _timed(device, lambda: _loss(twin, batch, seed, config.precision).backward()) / max(
+            batch.n_tokens, 1
+        )
         return per_token, _timed(device, lambda: (optimizer.step(), optimizer.zero_grad(), twin.update_target(0.0)))
 
     def embed(n_tokens: float) -> float:
