@@ -122,7 +122,7 @@ def test_every_public_name_exists_and_is_documented():
         if callable(thing) or type(thing).__name__ == "module":
             assert thing.__doc__
     assert len(scjepa.__all__) <= 14
-    with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
         _ = scjepa.nothing
 
 
@@ -160,11 +160,6 @@ def test_a_name_that_moved_is_told_the_new_one(module, old, new):
 def test_an_old_keyword_is_told_the_new_one(call, old, new):
     with pytest.raises(TypeError, match=f"{old}.*{new}"):
         call(None, **{old: "section"})
-
-
-def test_files_stay_small():
-    sizes = {p.relative_to(SOURCE): len(p.read_text().splitlines()) for p in SOURCE.rglob("*.py")}
-    assert {p: n for p, n in sizes.items() if n > 600} == {}
 
 
 def test_user_errors_are_never_asserts():

@@ -86,7 +86,7 @@ def run(plan: dict, options: argparse.Namespace) -> None:
         pooling, kept, n_tokens = readout.split()
         tokens = replace(model.config.tokens, kept=kept, n_embedded=int(n_tokens))
         model.config = replace(model.config, tokens=tokens)
-        embedding = model.get_latent_representation(scored, pooling=pooling)
+        embedding = model.get_latent_representation(scored, scale=pooling)
         scores = {**row, "readout": readout, "knn": knn(embedding, labels)}
         scores["knn_centered"] = knn(normalize(embedding - embedding.mean(0)), labels)
         if number == 0 and plan.get("bio", True):

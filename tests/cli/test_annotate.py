@@ -101,10 +101,10 @@ def test_cells_without_coordinates_are_told_of_the_other_model(cells, tmp_path, 
     [
         (["--finetune"], "--labels-key"),
         (["--labels-key", "cell_type"], "--model celljepa"),
-        (["--model", "celljepa", "--n-neighbors", "5"], "'n_neighbors'"),
+        (["--model", "celljepa", "--n-neighbors", "5"], "tokens.n_neighbors"),
         (["--model", "celljepa", "--preset", "technologies"], "'technologies'"),
-        (["--model", "celljepa", "--encoder.segment", "none"], "'segment'"),
-        (["--finetuning.training.batch-size", "4"], "'finetuning'"),
+        (["--model", "celljepa", "--encoder.segment", "none"], "encoder.segment"),
+        (["--finetuning.training.batch-size", "4"], "finetuning.training"),
     ],
 )
 def test_options_of_the_other_model_are_wrong_usage(cells, tmp_path, capsys, words, message):

@@ -179,7 +179,7 @@ def test_a_killed_embed_leaves_no_half_file(data, model, tmp_path, signal_number
 
 
 def test_a_killed_npy_goes_on(data, model, tmp_path, monkeypatch):
-    from scjepa.models import output as _output
+    from scjepa.models import embed as _output
 
     def stop(self):
         raise KeyboardInterrupt

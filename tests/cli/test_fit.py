@@ -80,7 +80,7 @@ def test_an_existing_folder_is_refused_before_anything_is_read(model, tmp_path, 
     ("words", "message"),
     [
         (["--preset", "large"], "invalid choice: 'large'"),
-        (["--set", "encoder.n_layer=3"], "Did you mean 'n_layers'"),
+        (["--set", "encoder.n_layer=3"], "Did you mean encoder.n_layers"),
         (["--steps", "5", "--epochs", "2"], "not both"),
         (["--resume"], "--resume needs --checkpoint-dir"),
         (["--freeze", "encoder"], "--freeze goes with --from"),

@@ -65,7 +65,7 @@ def test_no_edge_joins_two_files(tmp_path):
 
 def test_one_file_is_set_up_as_python_would(tmp_path):
     adata, keys, _ = joined(write(tmp_path, "one", "abc"))
-    assert (keys.library_key, keys.technology_key, keys.panel_key, keys.layer) == (None, None, None, None)
+    assert (keys.library_key, keys.technology_key, keys.panel_key, keys.layer) == ("", "", "", "")
     assert list(adata.obs.columns) == []
 
 
@@ -123,7 +123,7 @@ def test_layers(tmp_path):
     adata, keys, _ = joined(path, where=Where(layer="counts"))
     assert (keys.layer, adata.X) == ("counts", None)
     assert (adata.layers["counts"] == 7).all()
-    assert joined(path, where=Where(layer="X"))[1].layer is None
+    assert joined(path, where=Where(layer="X"))[1].layer == ""
     with pytest.raises(ValueError, match="no layer 'raw'; layers: counts"):
         joined(path, where=Where(layer="raw"))
 
@@ -185,5 +185,5 @@ def test_spatialdata_gives_centroids_and_regions(data):
     adata, keys, cells = joined(data / "s.zarr")
     assert cells[0].obsm["spatial"].shape == (80, 2)
     assert np.isfinite(cells[0].obsm["spatial"]).all()
-    assert keys.library_key is None
+    assert keys.library_key == ""
     assert adata.shape == (80, 30)

@@ -38,8 +38,8 @@ def test_changes_reach_the_configuration_with_their_types():
     [
         ("n_layers=3", "PART.OPTION=VALUE"),
         ("encoder.n_layers", "PART.OPTION=VALUE"),
-        ("encodr.n_layers=3", "Unknown part 'encodr'. Did you mean 'encoder'"),
-        ("encoder.n_layer=3", "Did you mean 'n_layers'"),
+        ("encodr.n_layers=3", "Did you mean encoder.n_layers"),
+        ("encoder.n_layer=3", "Did you mean encoder.n_layers"),
         ("encoder.n_layers=three", "must be a whole number"),
         ("encoder.n_layers=3.5", "must be a whole number"),
         ("training.clip=much", "must be a number"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from scjepa.models import embed as _embed
+from scjepa.models import estimate as _estimate
 from scjepa.stjepa import TokenSource
 from scjepa.stjepa import module as stjepa_module
 
@@ -54,11 +55,11 @@ def test_batches_and_chunks_do_not_matter(trained, monkeypatch):
 
 
 def test_budget_follows_memory(trained, monkeypatch):
-    config = trained[0].config
-    monkeypatch.setattr(_embed, "available_memory", lambda device: 1000 * _embed.bytes_per_token(config))
-    assert _embed.token_budget(config, torch.device("cpu")) == 250
-    monkeypatch.setattr(_embed, "available_memory", lambda device: None)
-    assert _embed.token_budget(config, torch.device("cpu")) * _embed.bytes_per_token(config) <= 2**27
+    encoder = trained[0].config.encoder
+    monkeypatch.setattr(_estimate, "available_memory", lambda device: 1000 * _estimate.bytes_per_token(encoder))
+    assert _estimate.token_budget(encoder, torch.device("cpu")) == 250
+    monkeypatch.setattr(_estimate, "available_memory", lambda device: None)
+    assert _estimate.token_budget(encoder, torch.device("cpu")) * _estimate.bytes_per_token(encoder) <= 2**27
 
 
 def test_out_is_written_in_place(trained, tmp_path):

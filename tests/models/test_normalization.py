@@ -53,7 +53,7 @@ def test_a_few_cells_have_the_tokens_they_have_among_all(model, with_graph):
     rows = np.random.default_rng(0).permutation(model.adata.n_obs)[:60]
     every = model._own_tables().tokens.subset(rows)
     few = with_graph(model.adata[rows].copy())
-    some = model._tables(few).tokens
+    some = model._tables_of(few).tokens
     for name in ("offsets", "genes", "values", "n_expressed"):
         np.testing.assert_array_equal(getattr(some, name), getattr(every, name), err_msg=name)
 
@@ -79,7 +79,7 @@ def test_order_of_cells_and_genes_does_not_matter(model, with_graph):
 
 def test_chosen_genes_keep_their_statistics(model):
     shared = model.panels.shared()
-    every, some = model._own_tables().tokens, model._tables(model.adata, shared).tokens
+    every, some = model._own_tables().tokens, model._tables_of(model.adata, shared).tokens
     assert set(some.genes) <= set(shared)
     for cell in range(every.n_cells):
         known, few = (
@@ -104,7 +104,7 @@ def test_an_unseen_technology_gets_the_statistics_of_all(model):
     config = model.config.tokens
     ids = model.vocabulary.ids(query.var_names)
     together = build_token_table(query.X, ids, len(model.vocabulary), config)  # fitted on all, as one technology
-    tokens = model._tables(query).tokens
+    tokens = model._tables_of(query).tokens
     np.testing.assert_array_equal(tokens.genes, together.genes)
     np.testing.assert_array_equal(tokens.values, together.values)
     known = model._own_tables().tokens
@@ -114,8 +114,8 @@ def test_an_unseen_technology_gets_the_statistics_of_all(model):
 def test_a_query_with_half_a_panel_is_normalized_by_gene_name(make_tissue, make_model):
     model = _model(make_tissue(), make_model, values="nonzero_mean")
     half = model.adata[:, ::-2].copy()
-    some = model._tables(half, None).tokens
-    every = model._tables(model.adata, model.vocabulary.ids(half.var_names)).tokens
+    some = model._tables_of(half, None).tokens
+    every = model._tables_of(model.adata, model.vocabulary.ids(half.var_names)).tokens
     np.testing.assert_array_equal(some.genes, every.genes)
     np.testing.assert_array_equal(some.values, every.values)
 

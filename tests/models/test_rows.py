@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from scjepa.models.rows import rows_like, rows_of_mean, train_new_rows_only
+from scjepa.models.reference import rows_like, rows_of_mean, train_new_rows_only
 
 
 def _table(n: int, width: int, seed: int = 0) -> torch.Tensor:

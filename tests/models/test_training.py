@@ -288,8 +288,10 @@ def test_one_device_is_the_default(adata, make_model, monkeypatch):
     from scjepa.models import base as _base
 
     asked = []
-    run = _base.run
-    monkeypatch.setattr(_base, "run", lambda plan, options, **more: asked.append(options) or run(plan, options, **more))
+    run = _base._run
+    monkeypatch.setattr(
+        _base, "_run", lambda plan, options, **more: asked.append(options) or run(plan, options, **more)
+    )
     make_model(adata).train(max_steps=1, progress_bar=False)
     assert asked[0].devices == 1
 

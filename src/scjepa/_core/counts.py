@@ -82,8 +82,8 @@ def iter_rows(counts: CountMatrix, chunk_size: int = CHUNK_SIZE) -> Iterator[tup
         If it does not hold real numbers.
     """
     n_cells, n_genes = shape_of(counts)
-    if isinstance(counts, sparse.spmatrix | sparse.sparray) and counts.format != "csr":
-        counts = counts.tocsr()  # once, for rows of any other format are slow to slice
+    if sparse.issparse(counts) and getattr(counts, "format", "") != "csr":
+        counts = sparse.csr_array(counts)  # once, for rows of any other format are slow to slice
     step = max(1, min(chunk_size, _LARGEST_CHUNK // max(n_genes, 1)))
     for start in range(0, n_cells, step):
         yield start, as_csr(counts[start : min(start + step, n_cells)])

@@ -13,8 +13,6 @@ from scjepa._core import keys as _keys
 from scjepa.benchmark.method import Arguments, Method, MethodError, Parts
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from scjepa.stjepa.config import STJEPAConfig
     from scjepa.stjepa.model import STJEPA
 
@@ -27,12 +25,12 @@ def _model(adata: AnnData, seed: int, preset: str | STJEPAConfig, parts: Argumen
     return STJEPA(adata, preset, seed=seed, **parts)
 
 
-def _result(model: STJEPA, genes: Sequence[str] | None) -> Parts:
+def _result(model: STJEPA, genes: Sequence[str] | None, contextual: bool = True) -> Parts:
     """Return the embeddings of both scales, from some of the genes or from all, and let go of the data."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
-        near = model.get_latent_representation(genes=genes)
-        cells = model.get_latent_representation(genes=genes, scale="cell")
+        near = model.get_latent_representation(genes=genes, contextual=contextual)
+        cells = model.get_latent_representation(genes=genes, scale="cell", contextual=contextual)
     # scvi-tools keeps the data of every model for as long as the session lasts; a comparison makes hundreds.
     model.deregister_manager(model.adata)
     parts = {f"config.{name}": part for name, part in model.config.to_dict().items()}
@@ -82,19 +80,7 @@ def pooled_input(
     """Average what the untrained encoder is given: gene ⊙ log1p(count), without rank, segment and transformer."""
     product = {"value": "bound", "value_scale": "log1p", "rank": "none", "segment": "none", "n_layers": 1}
     model = _model(adata, seed, preset, {**parts, "encoder": {**(encoder or {}), **product}})
-    model.module.target.transformer = _passing_on()
-    return _result(model, genes)
-
-
-def _passing_on() -> nn.Module:
-    """Return what stands in for the transformer: tokens leave as they came."""
-    from torch import nn
-
-    class PassingOn(nn.Module):
-        def forward(self, tokens: Tensor, packing: object) -> Tensor:
-            return tokens
-
-    return PassingOn()
+    return _result(model, genes, contextual=False)
 
 
 def precomputed(

@@ -12,18 +12,14 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core.anndata import counts_of, labels_of, missing_key, require_anndata, text_of, warn_of_words
-from scjepa._core.counts import advice_on
+from scjepa._core.counts import advice_on, iter_rows
+from scjepa._core.digest import digest
 from scjepa.celljepa.expression import build_expression_table
+from scjepa.models import setup
 from scjepa.models.cache import counts_digest, through_cache
-from scjepa.stjepa.data import codes_of, counts_mark, names_of
-from scjepa.stjepa.fields import LabelField, PanelField, _NamedField, require_places
-from scjepa.tokens.cache import digest
-from scjepa.tokens.counts import iter_rows
+from scjepa.models.setup import codes_of, names_of
 from scjepa.tokens.table import TokenTable
 from scjepa.tokens.vocabulary import Vocabulary
-
-BATCH, LABELS = "batch", "labels"
-"""Registry keys."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class CellKeys:
         """
         require_anndata(adata)
         if registered is None:
-            require_places(adata, usual)
+            setup.require_places(adata, usual)
         return (registered or usual).present(adata)
 
     @classmethod
@@ -65,6 +61,20 @@ class CellKeys:
         """Return the keys without those columns of ``obs`` that ``adata`` has not: a query needs neither."""
         has = {name: key for name, key in self.to_dict().items() if name == "layer" or key in adata.obs}
         return CellKeys(**has)
+
+    def fields(self) -> list[setup.NamedField]:
+        """Return what is registered of an AnnData object, in the order in which it is checked."""
+        batch, labels = setup.LabelField("batch", self.batch_key), LabelsField(self.labels_key)
+        return [setup.PanelField(self.layer), batch, labels]
+
+    def validate(self, adata: AnnData) -> None:
+        """Raise where the counts of ``adata`` cannot be used; a query needs neither labels nor batches."""
+        self.fields()[0].validate_field(adata)
+
+    def mark(self, adata: AnnData) -> tuple:
+        """Return a checksum of what the tables are made from, so that changed counts or labels are noticed."""
+        columns = (digest(text_of(adata.obs[key])) if key else None for key in (self.batch_key, self.labels_key))
+        return adata.shape, digest(list(adata.var_names)), setup.counts_mark(adata, self.layer), *columns
 
 
 @dataclass(frozen=True)
@@ -89,16 +99,11 @@ class CellTables:
     sections: np.ndarray
 
 
-class LabelsField(_NamedField):
+class LabelsField(setup.NamedField):
     """A column of ``obs`` with what a cell is; cells may be without."""
 
     def __init__(self, key: str | None):
-        super().__init__(LABELS, "obs", key)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no column was named."""
-        return self.attr_key is None
+        super().__init__("labels", "obs", key)
 
     def _state(self, adata: AnnData) -> dict:
         if self.attr_key not in adata.obs:
@@ -114,11 +119,6 @@ class LabelsField(_NamedField):
         return state
 
 
-def fields_of(keys: CellKeys) -> list[_NamedField]:
-    """Return what is registered of an AnnData object, in the order in which it is checked."""
-    return [PanelField(keys.layer), LabelField(BATCH, keys.batch_key), LabelsField(keys.labels_key)]
-
-
 def label_codes_of(adata: AnnData, key: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return each cell's label code, -1 where it has none, and the names of the codes."""
     if key is None:
@@ -132,6 +132,7 @@ def label_codes_of(adata: AnnData, key: str | None) -> tuple[np.ndarray, tuple[s
 
 
 GeneTable: TypeAlias = "str | Mapping[str, str] | pd.Series"
+"""Leads from the data's gene names to the model's: a mapping, a Series, or a column of ``adata.var``."""
 
 
 def converted_names(adata: AnnData, table: GeneTable | None) -> np.ndarray:
@@ -161,7 +162,7 @@ def converted_names(adata: AnnData, table: GeneTable | None) -> np.ndarray:
     known = {str(old): str(new) for old, new in table.items() if isinstance(new, str) and new}
     if not any(name in known for name in names):
         raise ValueError(
-            f"No gene of the data ({', '.join(map(repr, names[:3]))}, ...) is in gene_table "
+            f"No gene of the data ({', '.join(map(repr, names[:3]))}, ...) is in gene_names "
             f"({', '.join(map(repr, list(known)[:3]))}, ...), which is to lead from the data's names to the model's."
         )
     return np.array([known.get(name, name) for name in names], dtype=object)
@@ -177,15 +178,21 @@ def _summed(counts: Any, names: np.ndarray) -> tuple[Any, np.ndarray]:
 
 
 def tables_of(
-    adata: AnnData, keys: CellKeys, vocabulary: Vocabulary, n_bins: int, gene_table: GeneTable | None = None
+    adata: AnnData,
+    keys: CellKeys,
+    vocabulary: Vocabulary,
+    n_bins: int,
+    table: GeneTable | None = None,
+    kept: np.ndarray | None = None,
 ) -> CellTables:
     """Tokenize the cells of ``adata``, its genes aligned by name.
 
-    Where ``gene_table`` leads from several genes of the data to one of the model, their counts are added up.
+    Where ``table`` leads from several genes of the data to one of the model, their counts are added up. Of the tokens
+    those of the genes ``kept``, vocabulary ids, remain; default: all.
     """
-    names = converted_names(adata, gene_table)
+    names = converted_names(adata, table)
     counts = counts_of(adata, keys.layer)
-    if gene_table is not None:
+    if table is not None:
         counts, names = _summed(counts, names)
     ids = vocabulary.ids(list(names))
 
@@ -202,14 +209,17 @@ def tables_of(
             "counts": counts_digest(counts),
         }
 
+    tokens = through_cache(TokenTable, marks, build)
     labels, label_names = label_codes_of(adata, keys.labels_key)
-    batches = names_of(adata, keys.batch_key)
-    sections = codes_of(batches, tuple(sorted(set(batches))))
-    return CellTables(through_cache(TokenTable, marks, build), labels, label_names, sections)
+    sections = codes_of(names_of(adata, keys.batch_key))
+    return CellTables(tokens if kept is None else only(tokens, kept), labels, label_names, sections)
 
 
-def fingerprint(adata: AnnData, keys: CellKeys) -> tuple:
-    """Return a checksum of what the tables are made from, so that changed counts or labels are noticed."""
-    keyed = (keys.batch_key, keys.labels_key)
-    marks = (None if key is None else digest(text_of(adata.obs[key])) for key in keyed)
-    return adata.shape, digest(list(adata.var_names)), counts_mark(adata, keys.layer), *marks
+def only(table: TokenTable, genes: np.ndarray) -> TokenTable:
+    """Return a table with the tokens of some genes alone, their values what they were."""
+    wanted = np.zeros(table.n_vocabulary, dtype=bool)
+    wanted[genes] = True
+    kept = wanted[table.genes]
+    offsets = np.concatenate([[0], np.cumsum(kept)])[table.offsets]
+    ranks = None if table.ranks is None else table.ranks[kept]
+    return replace(table, offsets=offsets, genes=table.genes[kept], values=table.values[kept], ranks=ranks)

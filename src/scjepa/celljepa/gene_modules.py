@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from scjepa._core.anndata import flags_of, labels_of, means_none, missing_key
 from scjepa._core.warn import warn
+from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.datasets import read_gmt
 from scjepa.tokens.vocabulary import Vocabulary
 
@@ -113,3 +114,18 @@ def _of_column(adata: AnnData, key: str, several: bool) -> dict[str, Sequence[st
 def _known(vocabulary: Vocabulary, genes: Sequence[str]) -> tuple[int, ...]:
     ids = np.unique(vocabulary.ids(list(genes)))
     return tuple(int(i) for i in ids[ids >= 0])
+
+
+def modules_for(
+    config: CellJEPAConfig, modules: ModuleSource | None, adata: AnnData, vocabulary: Vocabulary
+) -> GeneModules | None:
+    """Return the modules where they are tokens; raise where they are missing, or given for nothing."""
+    wanted = config.tokens.unit == "module"
+    if wanted == (modules is not None):
+        return GeneModules.of(modules, adata, vocabulary) if modules is not None else None
+    if wanted:
+        raise ValueError(
+            "Modules are to be tokens, and none were given: modules='hallmark.gmt', or a column of adata.var, such as "
+            "scjepa.tl.gene_modules(adata) writes (modules='module')."
+        )
+    raise ValueError("modules were given, but genes are tokens here: take preset='modules'.")

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from functools import partial
+from typing import Any, ClassVar, Self, Unpack, cast
 
+import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from scvi.data import AnnDataManager
 
 from scjepa._core.anndata import require_anndata
+from scjepa._core.digest import digest
 from scjepa._core.features import warn_of_no_genes
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
+from scjepa.celljepa import labels
 from scjepa.celljepa.config import (
     CellEncoderConfig,
     CellJEPAConfig,
@@ -25,25 +33,30 @@ from scjepa.celljepa.config import (
     PerturbationConfig,
     resolve_cells,
 )
-from scjepa.celljepa.data import CellKeys, CellTables, GeneTable, converted_names, fields_of, fingerprint, tables_of
-from scjepa.celljepa.gene_modules import GeneModules, ModuleSource
-from scjepa.celljepa.labels import LabelReference
-from scjepa.celljepa.module import CellJEPAModule
+from scjepa.celljepa.data import CellKeys, CellTables, GeneTable, converted_names, tables_of
+from scjepa.celljepa.gene_modules import GeneModules, ModuleSource, modules_for
+from scjepa.celljepa.generation import generate, with_unknown
+from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
 from scjepa.celljepa.module_encoder import GeneModuleJEPAModule
-from scjepa.celljepa.perturb.model import PerturbationMixin, without_perturbation
-from scjepa.celljepa.query import CellQueryMixin
+from scjepa.celljepa.perturb import model as perturb
+from scjepa.celljepa.perturb.data import PerturbationRun
 from scjepa.celljepa.source import CellSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
-from scjepa.celljepa.use import CellUseMixin
-from scjepa.models.base import JEPAModel, Task
-from scjepa.models.hub import PretrainedMixin
-from scjepa.stjepa.fields import refuse_unknown
-from scjepa.tokens.cache import digest
+from scjepa.models.base import JEPAModel, renamed
+from scjepa.models.coverage import Coverage, coverage
+from scjepa.models.embed import AUTO, Out, check_batch_size, embed_to, of_each, several, why_empty
+from scjepa.models.reference import freeze_known, rows_like, taken_to
+from scjepa.models.run import Run, RunArguments, Task
+from scjepa.models.setup import known_ids, refuse_unknown, require_own
+from scjepa.models.store import Facts, Weights
+from scjepa.perturbation import PerturbationSplit
 from scjepa.tokens.vocabulary import Vocabulary
-from scjepa.training.config import TrainConfig
+from scjepa.training.history import History
+
+_GENES = ("context.embedding.gene.weight", "target.embedding.gene.weight")
 
 
-class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin):
+class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
     """Cell-JEPA for dissociated cells (arXiv 2602.02093).
 
     A cell is its expressed genes, each with the quantile bin of its count. A student sees some of the values, a teacher
@@ -75,8 +88,14 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
     >>> model.predict_labels(query)
     """
 
-    _keys_class = CellKeys
-    _plan_class = CellTrainingPlan
+    config: CellJEPAConfig
+    module: CellJEPAModule | GeneModuleJEPAModule
+    modules: GeneModules | None
+    perturbation_: PerturbationRun | None = None
+    """The last run of :meth:`train_perturbation`: its split, its conditions and its curves."""
+    _labelled: labels.Labelled | None
+    _embeds: ClassVar[str] = "cells"
+    _kept_home: ClassVar[tuple[str, ...]] = ("perturbation", "labels", "statistics")
 
     def __init__(
         self,
@@ -93,24 +112,21 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         modules: ModuleSource | None = None,
         seed: int = 0,
     ):
-        parts = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
+        parts: dict[str, Any] = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
         stages = {"training": training, "finetuning": finetuning, "perturbation": perturbation}
         config, seed = resolve_cells(preset, **parts, **stages), seed_of(seed)
         require_anndata(adata)
         super().__init__(adata)
         warn_of_no_genes(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
-        self._build(config, vocabulary, seed, _modules_for(config, modules, adata, vocabulary))
+        self._build(config, vocabulary, seed, modules_for(config, modules, adata, vocabulary))
         self.init_params_ = self._get_init_params(locals())
 
     def _build(
         self, config: CellJEPAConfig, vocabulary: Vocabulary, seed: int, modules: GeneModules | None = None
     ) -> None:
-        self.config, self.vocabulary, self.seed, self.modules = config, vocabulary, seed, modules
-        self.n_steps_ = 0
-        self.is_finetuned_ = False
-        self._cached = None
-        self._labelled: tuple[Any, LabelReference] | None = None
+        self._start(config, vocabulary, seed)
+        self.modules, self.is_finetuned_, self._labelled = modules, False, None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if modules is None:
@@ -163,99 +179,126 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         refuse_unknown(cls.setup_anndata, kwargs)
-        require_anndata(adata)
-        if adata.is_view:
-            raise ValueError("adata is a view of another AnnData object. Make it its own: adata = adata.copy().")
-        fields = fields_of(CellKeys(layer, batch_key, labels_key))
+        require_own(adata)
+        fields = CellKeys(layer, batch_key, labels_key).fields()
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
-    def _keys_for(self, adata: AnnData) -> CellKeys:
-        require_anndata(adata)
-        return self.keys if self._is_own(adata) else CellKeys.for_query(adata, self._registered_keys(adata), self.keys)
+    @classmethod
+    def keys_of(cls, setup: Mapping[str, Any]) -> CellKeys:
+        """Return where the model looks in AnnData, from the arguments of ``setup_anndata``."""
+        return CellKeys(**{f.name: setup[f.name] for f in fields(CellKeys) if f.name in setup})
 
-    def _checked(self, adata: AnnData) -> AnnData:
-        return adata  # _tables checks it, without writing to it
-
-    def _tables(
-        self, adata: AnnData, gene_ids: np.ndarray | None = None, gene_table: GeneTable | None = None
+    def tables(
+        self, adata: AnnData, keys: CellKeys, genes: np.ndarray | None = None, *, gene_names: GeneTable | None = None
     ) -> CellTables:
-        keys = self._keys_for(adata)
-        if adata is not self.adata:
-            fields_of(keys)[0].validate_field(adata)
-        self._check_genes(adata, gene_table)
-        return tables_of(adata, keys, self.vocabulary, self.config.tokens.n_bins, gene_table)
+        """Return the table of expressed genes of ``adata``, labels and batches.
 
-    def _check_genes(self, adata: AnnData, gene_table: GeneTable | None, *, convertible: bool = True) -> None:
+        Parameters
+        ----------
+        adata, keys
+            Data, and where to look in them.
+        genes
+            Vocabulary ids of the genes that are read; ``None``: all.
+        gene_names
+            Leads from the data's gene names to the model's.
+        """
+        self.check_genes(adata, gene_names)
+        return tables_of(adata, keys, self.vocabulary, self.config.tokens.n_bins, gene_names, genes)
+
+    def check_genes(self, adata: AnnData, gene_names: GeneTable | None = None, *, convertible: bool = True) -> None:
         """Raise if no gene is the model's, warn if some are not; ``convertible``: a table could have been given."""
-        names = sorted(set(converted_names(adata, gene_table)))
+        names = sorted(set(converted_names(adata, gene_names)))
         try:
             alignment = self.vocabulary.align(names, source="adata.var_names", columns=adata.var)
         except ValueError as error:
-            further = " Or pass gene_table=..., from these names to the model's."
-            raise ValueError(f"{error}{further if convertible and gene_table is None else ''}") from error
-        if alignment.n_matched < alignment.n_names:
-            warn(
-                f"Genes the model does not know are left out. {alignment}"
-                + ("" if self.modules else f" To take them in: {type(self).__name__}.load_query_data(adata, model).")
-            )
+            further = " Or pass gene_names=..., from these names to the model's."
+            raise ValueError(f"{error}{further if convertible and gene_names is None else ''}") from error
+        self._warn_of_unknown(alignment, None if self.modules else "")
 
-    def _fingerprint(self) -> tuple:
-        return fingerprint(self.adata, self.keys)
+    def source(
+        self,
+        data: CellTables,
+        device: torch.device | str = "cpu",
+        *,
+        n_tokens: int | None = None,
+        kept: str | None = None,
+    ) -> CellSource:
+        """Return the source of cells of tables.
 
-    def _source_of(self, data: CellTables, device: torch.device | str = "cpu") -> CellSource:
-        tokens = self.config.tokens
+        Parameters
+        ----------
+        data, device
+            Tables, and where the batches are wanted.
+        n_tokens, kept
+            How many genes of a cell are embedded at most, and which. Default: as the configuration says.
+        """
+        changes: dict[str, Any] = {"n_embedded": n_tokens, "kept": kept}
+        tokens = replace(self.config.tokens, **{name: value for name, value in changes.items() if value is not None})
         return CellSource(data.tokens, tokens.n_tokens, tokens.kept, data.labels, device, tokens.n_embedded)
 
-    def _split(self, data: CellTables, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
-        """Split the cells that have genes; in fine-tuning those of them that have a label."""
+    def split(self, data: CellTables, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Split the cells that have genes: each by itself (``"cell"``), or whole batches (``"batch"``)."""
+        return self._split_of(data, size, by, data.tokens.lengths > 0)
+
+    def _split_of(
+        self, data: CellTables, size: float, by: str | None, usable: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         if by not in (None, "cell", "batch"):
             raise ValueError(f"Validation is by 'cell' or by 'batch', found {by!r}.")
-        usable = data.tokens.lengths > 0
-        if not usable.all():
-            warn(f"{self._empty_cells(self.adata, ~usable)} They are not trained on.")
-        if self._stage == "finetuning":
-            usable &= data.labels >= 0
+        empty = data.tokens.lengths == 0
+        if empty.any():
+            warn(f"{self._empty_cells(self.adata, empty)} They are not trained on.")
         cells = np.flatnonzero(usable)
         return hold_out_cells(cells, size, data.sections[cells] if by == "batch" else None, self.seed)
 
-    # -- training -----------------------------------------------------------------------------------------------
+    # -- training -------------------------------------------------------------------------------------------------
 
-    _stage = "pretraining"
-    _embeds = "cells"
-
-    def _task(self, validation_size: float, validation: str | None) -> Task:
-        task = super()._task(validation_size, validation)
-        if task.module is self.module:  # and not what predicts perturbations
-            self._begin(self._stage)
-            self._drop_reference()
+    def _task(self, run: Run, stage: str = "pretraining") -> Task:
+        """Return the task of :meth:`train`, or of :meth:`finetune`."""
+        self._check_trainable(run)
+        data = self._own_tables()
+        finetuning = stage == "finetuning"
+        if finetuning and len(data.label_names) < 2:
+            raise ValueError(f"adata.obs[{self.keys.labels_key!r}] has fewer than two labels; ECS tells labels apart.")
+        usable = (data.tokens.lengths > 0) & (data.labels >= 0 if finetuning else True)
+        cells = self._split_of(data, run.config.validation_size, run.validation, usable)
+        options = self._options_of_run(stage, self.config.finetuning if finetuning else self.config)
+        keep = partial(self._keep_stage, finetuning, cells)
+        task = Task(self.module, self.source(data), *cells, data.sections, keep, options, CellTrainingPlan)
+        self._begin(stage)
+        labels.forget(self, data)
         return task
 
-    def _check_batches(self, config: TrainConfig) -> None:
-        if config.batches != "section":
-            return
-        if self._perturbation_task is not None:
-            raise ValueError("Cells of a perturbation screen are batched by chance: leave batches at 'mixed'.")
-        if self.keys.batch_key is None:
+    def _check_trainable(self, run: Run) -> None:
+        """Refuse to train where nothing may change, or where batches are not named."""
+        if run.config.batches == "section" and self.keys.batch_key is None:
             raise ValueError(
                 "batches='section' makes batches of cells of one batch, and the data names none: "
                 "setup_anndata(adata, batch_key=...) before the model is made, or batches='mixed'."
             )
+        self._check_new_genes()
 
-    def _after_training(self, trainer: Any, history: Any, train_cells: np.ndarray, held_out: np.ndarray) -> None:
-        super()._after_training(trainer, history, train_cells, held_out)
-        if self._stage == "finetuning":  # said here, for an interrupted run has changed the weights as well
-            self.is_finetuned_ = True
+    def _check_new_genes(self) -> None:
+        reference = self.reference
+        if reference is not None and reference.freeze == "encoder" and len(self.vocabulary) == reference.n_genes:
+            raise ValueError(
+                "With freeze='encoder' only new genes train, and this data has none that the reference did not know. "
+                "Pass freeze='none' to load_query_data, or use the model as it is."
+            )
 
-    def _options_of_run(self) -> dict[str, Any]:
-        config = self.config.to_dict()
-        parts: dict[str, Any] = {name: config[name] for name in ("tokens", "encoder")}
-        if self._perturbation_task is not None:
-            own, stage = config["perturbation"], "perturbation"
-        else:
-            own, stage = config if self._stage == "pretraining" else config["finetuning"], self._stage
-        parts |= {name: part for name, part in own.items() if name not in ("training", "finetuning", "perturbation")}
+    def _keep_stage(
+        self, finetuned: bool, cells: tuple[np.ndarray, np.ndarray], trainer: pl.Trainer, history: History
+    ) -> None:
+        self._keep(cells, trainer, history)
+        self.is_finetuned_ |= finetuned  # also of an interrupted run, which has changed the weights as well
+
+    def _options_of_run(self, stage: str, own: Any) -> dict[str, Any]:
+        """Return the options that a run of a stage depends on, those of its optimization left out."""
+        stages = ("training", "finetuning", "perturbation")
+        parts: dict[str, Any] = {"tokens": asdict(self.config.tokens), "encoder": asdict(self.config.encoder)}
+        parts |= {name: part for name, part in asdict(own).items() if name not in stages}
         if self.modules is not None:
             parts["gene modules"] = digest(self.modules.facts())
         return {"stage": stage, **self._options_of_reference(), **parts}
@@ -266,7 +309,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             torch.manual_seed(self.seed + 1)
             self.module.begin(stage)
 
-    def finetune(self, max_epochs: int | None = None, **options: Any) -> None:
+    def finetune(self, max_epochs: int | None = None, **arguments: Unpack[RunArguments]) -> None:
         """Fine-tune on the labelled cells: GEP + GEPC + ECS + JEPA, as ``config.finetuning`` says.
 
         Reconstruction from tokens and from the cell's embedding, supervised contrast between labels, and the JEPA term
@@ -276,7 +319,7 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
         ----------
         max_epochs
             Passes over the labelled cells. Default: the configuration's, 30.
-        **options
+        **arguments
             As in :meth:`train`.
 
         Raises
@@ -288,15 +331,452 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             raise ValueError(
                 "Fine-tuning needs labels: setup_anndata(adata, labels_key=...) before the model is made or loaded."
             )
-        if len(self._own_tables().label_names) < 2:
-            raise ValueError(f"adata.obs[{self.keys.labels_key!r}] has fewer than two labels; ECS tells labels apart.")
-        self._stage = "finetuning"
-        try:
-            self._fit(self.config.finetuning.training, max_epochs, **options)
-        finally:
-            self._stage = "pretraining"
+        run = Run.of(self.config.finetuning.training, max_epochs, arguments)
+        self.fit(self._task(run, "finetuning"), run)
 
-    # -- words, save and load -----------------------------------------------------------------------------------
+    def train_perturbation(
+        self,
+        condition_key: str = "condition",
+        *,
+        split: PerturbationSplit | str | None = None,
+        delta_aware: bool = False,
+        outside: str = "error",
+        size_key: str | None = None,
+        target_sum: float | None = None,
+        max_epochs: int | None = None,
+        **arguments: Unpack[RunArguments],
+    ) -> None:
+        """Train on a perturbation screen, as ``config.perturbation`` says, from the weights the model has now.
+
+        Each perturbed cell is paired with a control cell drawn at random. The control cell's genes, with the perturbed
+        ones marked, are the input; the perturbed cell's log-normalized expression, and its embedding by a frozen copy
+        of the encoder, are the targets. The model's own encoder stays as it is, and with it its embeddings; training
+        anew begins anew. What was done is in ``model.perturbation_`` and is saved with the model.
+
+        Parameters
+        ----------
+        condition_key
+            ``obs`` column of conditions: ``"ctrl"``, ``"A+ctrl"`` (or ``"A"``), ``"A+B"``.
+        split
+            Which conditions are trained on. ``"simulation"``: those of :func:`scjepa.perturbation.simulation_split`
+            with its defaults; or a split of yours. Default: all. Cells of other conditions are not trained on.
+        delta_aware
+            Add a loss on the change from control: the mean over perturbed cells of sum_g (d'_g - d_g)² / sum_g d_g²,
+            where d' is the predicted expression minus control's mean and d the mean change of the cell's condition.
+        outside
+            What becomes of perturbed genes that the data did not measure: ``"error"``, or ``"token"``, vectors of
+            their own, learned from the conditions that perturb them.
+        size_key
+            ``obs`` column of what a cell's counts are divided by, such as its counts over all genes where the data has
+            a panel of them. Default: its sum over the data's genes.
+        target_sum
+            Size that expression is normalized to before the logarithm. Default: the median of the cells trained on.
+        max_epochs
+            Passes over the cells that are trained on. Default: the configuration's.
+        **arguments
+            As in :meth:`train`. If the split has validation conditions, their cells are the held-out cells.
+
+        Raises
+        ------
+        KeyError
+            If a column does not exist.
+        ValueError
+            If conditions are in another grammar, no cell is control, or a perturbed gene is outside the panel; the
+            message has the next call to make.
+        """
+        if self.config.tokens.unit != "gene":
+            raise ValueError("Perturbations are of genes: train_perturbation needs a model with genes as tokens.")
+        run = Run.of(self.config.perturbation.training, max_epochs, arguments)
+        self._check_new_genes()
+        task = perturb.perturbation_task(
+            self,
+            run,
+            condition_key,
+            split,
+            delta_aware=delta_aware,
+            outside=outside,
+            size_key=size_key,
+            target_sum=target_sum,
+            sized=arguments.get("validation_size") is not None,
+        )
+        self.fit(task, run)
+
+    # -- embedding ------------------------------------------------------------------------------------------------
+
+    @renamed(pooling="scale", gene_table="gene_names")
+    def get_latent_representation(
+        self,
+        adata: AnnData | Sequence[AnnData] | Mapping[str, AnnData] | None = None,
+        *,
+        scale: str = "cls",
+        encoder: str = "target",
+        genes: Sequence[str] | None = None,
+        gene_names: GeneTable | None = None,
+        n_tokens: int | None = None,
+        kept: str | None = None,
+        batch_size: int | str = AUTO,
+        out: Out = None,
+        key_added: str | None = None,
+    ) -> Any:
+        """Embed cells.
+
+        Parameters
+        ----------
+        adata
+            Other data, or a list or a mapping of such; genes are aligned by name, those the model does not know are
+            left out with a warning, and it needs neither labels nor batches. Default: the model's own.
+        scale
+            How a cell becomes one vector: ``"cls"`` (the paper's) or ``"genes"`` (the mean of its genes' vectors).
+        encoder
+            ``"target"`` (the EMA teacher) or ``"context"`` (the student). Both see all values here.
+        genes
+            Names of the genes that are read; ``None``: all. A gene's value is the same in each case.
+        gene_names
+            Where the names of ``adata`` are not the model's, Ensembl ids and symbols say: what leads from the former to
+            the latter, a mapping, a Series or the name of a column of ``adata.var``. Counts of genes with one name are
+            added up.
+        n_tokens, kept
+            How many genes of a cell are read at most, and which, ``"top"`` or ``"spread"``. Default: ``n_embedded`` and
+            ``kept`` of the model's :class:`~scjepa.config.CellTokenConfig`.
+        batch_size
+            Cells at a time, or ``"auto"``. The result does not depend on it, save for rounding.
+        out
+            A float32 array of shape ``(n_cells, n_latent)`` or the path of a ``.npy`` file, as in
+            :meth:`STJEPA.get_latent_representation`. Default: a new array.
+        key_added
+            Also write the result to ``adata.obsm[key_added]``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(n_cells, n_latent)`` float32. A cell's embedding does not depend on other cells or on the order of the
+            genes; cells without counts are zero, and a warning names them. For a list of AnnData a list of such arrays,
+            for a mapping a dictionary.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an option cannot be used, a value cannot be a count, or no gene matches.
+        """
+        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "genes": genes, "gene_names": gene_names}
+        how |= {"n_tokens": n_tokens, "kept": kept, "batch_size": batch_size}
+        if several(adata):
+            return of_each(adata, out, lambda one: self.get_latent_representation(one, key_added=key_added, **how))
+        one = cast(AnnData | None, adata)
+        embedding = self._embedded(one, out=out, **how)
+        if key_added is not None:
+            (self.adata if one is None else one).obsm[key_added] = embedding
+        return embedding
+
+    def _embedded(
+        self,
+        adata: AnnData | None,
+        data: CellTables | None = None,
+        *,
+        scale: str = "cls",
+        encoder: str = "target",
+        genes: Sequence[str] | None = None,
+        gene_names: GeneTable | None = None,
+        n_tokens: int | None = None,
+        kept: str | None = None,
+        batch_size: int | str = AUTO,
+        out: Out = None,
+    ) -> np.ndarray:
+        """Return the embeddings of the cells of ``adata``, whose tables ``data`` may be at hand."""
+        if scale not in CELL_POOLING:
+            raise ValueError(unknown_name("scale", scale, CELL_POOLING))
+        check_batch_size(batch_size)
+        self.module.encoder(encoder)
+        self._warn_if_untrained()
+        source = self._cells_of(adata, data, genes, gene_names, n_tokens=n_tokens, kept=kept)
+        return embed_to(out, self.module, source, scale=scale, encoder=encoder, batch_size=batch_size)
+
+    def _cells_of(
+        self,
+        adata: AnnData | None,
+        data: CellTables | None = None,
+        genes: Sequence[str] | None = None,
+        gene_names: GeneTable | None = None,
+        **kept: Any,
+    ) -> CellSource:
+        """Return the source of ``adata``, and warn of cells that it has nothing of."""
+        if data is None:
+            how = {} if gene_names is None else {"gene_names": gene_names}
+            data = self._tables_of(adata, None if genes is None else known_ids(self.vocabulary, genes), **how)
+        empty = data.tokens.lengths == 0
+        if empty.any():
+            warn(f"{self._empty_cells(self.adata if adata is None else adata, empty)} Their embedding is zero.")
+        return self.source(data, self.device, **kept)
+
+    def _empty_cells(self, adata: AnnData, empty: np.ndarray) -> str:
+        """Return the sentences that name cells without counts of known genes."""
+        call = f"{type(self).__name__}.load_query_data(adata, model)"
+        without = "not of a gene the model knows" + ("." if self.modules else f": {call} takes genes in.")
+        why = why_empty(empty, adata.obs_names, self._counts_of(adata), without)
+        return f"{empty.sum():,} cells have no count of a gene the model knows. {why}"
+
+    @renamed(gene_table="gene_names")
+    def predict_labels(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_neighbors: int = 15,
+        gene_names: GeneTable | None = None,
+        batch_size: int | str = AUTO,
+    ) -> pd.DataFrame:
+        """Tell each cell's label by the labelled cells that are nearest to it in the embedding.
+
+        The labelled cells are the model's own, at most 50,000 of them, drawn at random. They are saved with a model
+        that was fine-tuned or has predicted labels, so that it can be loaded on unlabelled data. Works with a
+        pretrained model; :meth:`finetune` is to make it better.
+
+        Parameters
+        ----------
+        adata
+            Cells to label. Default: the model's own, none of which votes on itself.
+        n_neighbors
+            Cells that vote.
+        gene_names, batch_size
+            As in :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            By cell ``"label"``, the commonest among the neighbors (categorical), and ``"confidence"``, the share of
+            neighbors that have it, in (0, 1]. That is no probability of being right: a cell of a type that the
+            reference lacks gets a label too, often with a high share. Cells without counts get none, and 0, and so
+            does the only labelled cell of the model's own data, which nobody votes on.
+
+        Raises
+        ------
+        ValueError
+            If the model has no labelled cells to compare with.
+        """
+        return labels.predict(self, adata, n_neighbors, gene_names=gene_names, batch_size=batch_size)
+
+    @renamed(gene_table="gene_names")
+    def predict_expression(
+        self,
+        genes: Sequence[str],
+        adata: AnnData | None = None,
+        *,
+        n_iterations: int = 4,
+        gene_names: GeneTable | None = None,
+        batch_size: int = 64,
+    ) -> pd.DataFrame:
+        """Generate the values of genes from the cells' other genes, a share at a time (Appendix C).
+
+        For models trained with prompts (``objective={"cell_prompt_weight": 1.0}``); others generate too.
+
+        Parameters
+        ----------
+        genes
+            Names of genes the model knows. What a cell has of them is hidden first.
+        adata, gene_names
+            As in :meth:`get_latent_representation`.
+        n_iterations
+            In each an equal share of the genes becomes known, those on which gene prompt and cell prompt agree best; 1:
+            all at once.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Cells × genes: bins from 0 to ``n_bins - 1``. Training shows expressed genes alone, so this is how high a
+            gene would be among the cell's expressed ones, not whether it is expressed.
+
+        Raises
+        ------
+        ValueError
+            If a gene is not known, a number is not positive, or the model has no head that predicts values.
+        """
+        if self.config.tokens.unit != "gene":
+            raise ValueError("Values are of genes: predict_expression needs a model with genes as tokens.")
+        if n_iterations < 1 or batch_size < 1:
+            raise ValueError(f"n_iterations and batch_size must be positive, found {n_iterations} and {batch_size}.")
+        ids = self.vocabulary.ids(list(genes))
+        if (ids < 0).any() or len(set(ids)) < len(ids) or not len(ids):
+            unknown = [name for name, i in zip(genes, ids, strict=True) if i < 0]
+            raise ValueError(f"genes must be distinct names that the model knows; it does not know {unknown[:5]}.")
+        self._warn_if_untrained()
+        adata = self.adata if adata is None else adata
+        source = self._cells_of(adata, gene_names=gene_names)
+        wanted = torch.from_numpy(ids).to(self.device)
+        parts = []
+        for cells in torch.arange(source.n_cells).split(batch_size):
+            batch, asked = with_unknown(source.batch(cells), wanted)
+            values = generate(self.module.target, self.module.objective, batch, asked, n_iterations)
+            parts.append(values[asked].view(-1, len(ids)).cpu().numpy())
+        return pd.DataFrame(np.concatenate(parts), index=adata.obs_names, columns=list(genes))
+
+    def predict_perturbation(
+        self,
+        conditions: Sequence[str],
+        *,
+        n_cells: int | None = None,
+        controls: AnnData | None = None,
+        n_controls: int = 256,
+        batch_size: int = 64,
+    ) -> AnnData:
+        """Predict the expression of cells under conditions, measured or not.
+
+        Parameters
+        ----------
+        conditions
+            ``"A"`` (or ``"A+ctrl"``), ``"A+B"``, ``"ctrl"``.
+        n_cells
+            How many cells of each condition to predict, each from a control cell of its own. Default: one mean profile.
+        controls
+            Cells to start from: those that its column of conditions calls control, all where it has no such column.
+            Default: the control cells of the model's data.
+        n_controls
+            Control cells whose predictions a mean profile is the mean of, at most; drawn by the model's seed.
+        batch_size
+            Cells at a time. The result does not depend on it, save for rounding.
+
+        Returns
+        -------
+        anndata.AnnData
+            ``X``: predicted log-normalized expression, float32, on the scale of
+            ``scjepa.perturbation.log_normalized(adata, size_key=..., target_sum=model.perturbation_.target_sum)``; a
+            value can be slightly below zero. ``layers["control"]``: what it started from, so that the difference is the
+            predicted change: the cell's own expression with ``n_cells``, else the mean of control cells that were
+            trained on. ``obs``: ``"condition"`` as given, ``"n_controls"``, and with ``n_cells`` ``"control_cell"``.
+            ``var``: the genes trained on.
+
+        Raises
+        ------
+        ValueError
+            If the model was not trained on perturbations, a condition is in another grammar or perturbs a gene that has
+            no vector, or there are too few control cells.
+
+        Warns
+        -----
+        UserWarning
+            If a gene outside the panel was perturbed in no condition trained on: its vector says nothing.
+        """
+        return perturb.predict_perturbation(self, conditions, n_cells, controls, n_controls, batch_size)
+
+    def coverage(
+        self,
+        adata: AnnData | None = None,
+        *,
+        cost: bool = False,
+        reference: AnnData | None = None,
+        scale: str = "cls",
+        n_cells: int = 1000,
+        seed: int = 0,
+    ) -> Coverage:
+        """Report how much of a data set the model was trained to read.
+
+        Genes count as matched if the model was *trained* on them: those that :meth:`load_query_data` took in do
+        only once the query model has been trained itself.
+
+        Parameters
+        ----------
+        adata
+            Data to be embedded. Default: the model's own, which is of interest for query models.
+        cost
+            Also measure what such coverage costs: the model's own data is embedded with all its genes, and with those
+            alone that ``adata`` has too, and the two are compared. Takes about as long as embedding ``2 * n_cells``
+            cells, after the tables are made.
+        reference
+            The data to measure the cost on. Default: the model's own, if the model was trained on it.
+        scale
+            Scale of the embeddings that are compared, ``"cls"`` or ``"genes"``.
+        n_cells
+            Cells to compare, at most.
+        seed
+            Seed of their choice.
+
+        Returns
+        -------
+        Coverage
+            ``print(model.coverage(adata))`` reads well.
+
+        Raises
+        ------
+        ValueError
+            If no gene matches, or the cost is asked for and the model's training data is not at hand.
+
+        Examples
+        --------
+        >>> print(model.coverage(new_cells, cost=True))
+        """
+        tokens = self.config.tokens
+        n_tokens = tokens.n_embedded or tokens.n_tokens
+        return coverage(self, adata, cost, reference, scale, n_cells, seed, n_tokens)
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData,
+        reference_model: JEPAModel | str | os.PathLike[str],
+        *,
+        freeze: str = "none",
+        seed: int | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Self:
+        """Take a trained model to other cells, and take in the genes that it does not know.
+
+        The new model has the genes of the reference, with their vectors, and those of ``adata`` besides. It embeds at
+        once (zero-shot), :meth:`train` goes on with pretraining on ``adata``, and :meth:`finetune` and
+        :meth:`train_perturbation` take its labels and conditions. The reference stays as it is. Nothing is written to
+        ``adata`` but scvi-tools' bookkeeping.
+
+        The vector of a new gene is drawn from the Gaussian with the mean and covariance of the reference's gene
+        vectors, by ``seed`` and name alone. :meth:`load` and
+        ``get_latent_representation(adata)`` leave such genes out instead. Where gene modules are tokens, new genes are
+        of no module and stay out here too. What the reference learned of perturbations is not taken over; the labelled
+        cells that it keeps are, until the model is trained.
+
+        Parameters
+        ----------
+        adata
+            Raw counts. Where they are found, batches and labels is what ``setup_anndata`` was told of this object, else
+            what it was told of the reference's.
+        reference_model
+            A model, a folder that :meth:`save` or :meth:`save_pretrained` wrote, or the name of a checkpoint
+            (:func:`scjepa.pretrained.locate`).
+        freeze
+            What stays as it is in training: ``"none"``; or ``"encoder"``, then only the vectors of new genes, and heads
+            that fine-tuning adds, are trained, and cells without new genes keep their embeddings bit for bit. With
+            ``"encoder"`` the student begins as a copy of the teacher.
+        seed
+            Seed of new vectors and of training. Default: the reference's.
+        accelerator, device
+            Where the weights go.
+
+        Returns
+        -------
+        CellJEPA
+            A model on ``adata``, of the reference's configuration.
+
+        Raises
+        ------
+        ValueError
+            If no gene is the reference's (the message names some of both and the likely cause), or the data, the
+            folder or an option cannot be used.
+        FileNotFoundError
+            If there is no such checkpoint.
+
+        Warns
+        -----
+        UserWarning
+            If genes count as new whose names differ from the reference's in case only.
+
+        Examples
+        --------
+        >>> query = scjepa.CellJEPA.load_query_data(new_cells, model)
+        >>> new_cells.obsm["X_celljepa"] = query.get_latent_representation()  # zero-shot
+        >>> query.train(max_steps=100)  # goes on with pretraining
+        """
+        take = partial(taken_to, cls, adata, reference_model, extended, freeze=freeze, seed=seed)
+        return take(accelerator=accelerator, device=device)
+
+    # -- words, save and load -------------------------------------------------------------------------------------
 
     def summary(self) -> str:
         """Return the model in a few lines: data, tokens, encoder, parameters, training."""
@@ -317,59 +797,44 @@ class CellJEPA(CellUseMixin, PerturbationMixin, CellQueryMixin, PretrainedMixin)
             ]
         )
 
-    def __repr__(self) -> str:
-        return self.summary()
-
-    def _facts(self) -> dict[str, Any]:
-        facts = {**super()._facts(), "is_finetuned": self.is_finetuned_}
+    def facts(self) -> dict[str, Any]:
+        """Return what a loaded model needs beside weights: modules, labelled cells and perturbations as well."""
+        facts = {**super().facts(), "is_finetuned": self.is_finetuned_}
+        if self.perturbation_ is not None:
+            facts["perturbation"] = self.perturbation_.to_dict()
         if self.modules is not None:
             facts["modules"] = self.modules.facts()
-        reference = self._kept_reference()
-        if reference is None:
-            return facts
-        return {**facts, "labels": reference.facts(), "statistics": reference.arrays()}
-
-    def _facts_to_share(self) -> dict[str, Any]:
-        facts, _ = without_perturbation(self._facts(), {})
-        return {name: value for name, value in facts.items() if name not in ("labels", "statistics")}
-
-    def _load_weights(self, weights: Mapping[str, torch.Tensor], source: str) -> None:
-        if weights.keys() - self._weights().keys():  # fine-tuning has heads that pretraining need not have
-            self._begin("finetuning")
-            self._begin("pretraining")
-        super()._load_weights(weights, source)
+        reference = labels.kept_reference(self)
+        return facts if reference is None else {**facts, "labels": reference.facts(), "statistics": reference.arrays()}
 
     @classmethod
-    def _setup_for(cls, adata: AnnData, setup: Mapping[str, Any]) -> dict[str, Any]:
-        return CellKeys.to_load(adata, cls._registered_keys(adata), CellKeys(**setup)).to_dict()
-
-    @classmethod
-    def _from_facts(cls, adata: AnnData, facts: Mapping[str, Any]) -> CellJEPA:
-        model = cls.__new__(cls)
-        super(JEPAModel, model).__init__(adata)
-        config = CellJEPAConfig.from_dict(facts["config"])
+    def from_facts(cls, adata: AnnData, facts: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Self:
+        """Return a model on ``adata``, which is registered, from what :meth:`facts` gave."""
+        model, config = cls._bare(adata), CellJEPAConfig.from_dict(facts["config"])
         modules = GeneModules.from_saved(facts["modules"]) if "modules" in facts else None
         model._build(config, Vocabulary(facts["vocabulary"]), facts["seed"], modules)
         model.is_finetuned_ = facts["is_finetuned"]
-        model._check_genes(adata, None, convertible=False)
+        model.check_genes(adata, convertible=False)
         model._restore(facts)
+        freeze_known(model.module, model.reference, {"n_genes": model.module.context.embedding.gene})
         if "labels" in facts:
-            model._labelled = (None, LabelReference.from_saved(facts["labels"], facts["statistics"]))
-        model._model_summary_string = model.summary()
-        model.init_params_ = {"kwargs": {}, "non_kwargs": {"preset": config, "seed": facts["seed"]}}
+            reference = labels.LabelReference.from_saved(facts["labels"], facts["statistics"])
+            model._labelled = labels.Labelled(reference)
+        if "perturbation" in facts:
+            run = model.perturbation_ = PerturbationRun.from_dict(facts["perturbation"])
+            model._further = {perturb.PREFIX: perturb.restored_module(model, run)}
+        if weights.keys() - model._weights().keys():  # fine-tuning has heads that pretraining need not have
+            model._begin("finetuning")
+            model._begin("pretraining")
         return model
 
 
-def _modules_for(
-    config: CellJEPAConfig, modules: ModuleSource | None, adata: AnnData, vocabulary: Vocabulary
-) -> GeneModules | None:
-    """Return the modules where they are tokens; raise where they are missing, or given for nothing."""
-    wanted = config.tokens.unit == "module"
-    if wanted == (modules is not None):
-        return GeneModules.of(modules, adata, vocabulary) if modules is not None else None
-    if wanted:
-        raise ValueError(
-            "Modules are to be tokens, and none were given: modules='hallmark.gmt', or a column of adata.var, such as "
-            "scjepa.tl.gene_modules(adata) writes (modules='module')."
-        )
-    raise ValueError("modules were given, but genes are tokens here: take preset='modules'.")
+def extended(facts: Facts, weights: Weights, adata: AnnData, keys: CellKeys) -> tuple[Facts, Weights]:
+    """Return a reference's facts and weights with vectors of the genes that are new in ``adata``."""
+    facts, weights = perturb.without_perturbation(facts, weights)
+    if "modules" in facts:
+        return facts, weights
+    known = Vocabulary(facts["vocabulary"])
+    genes = known.extended(adata.var_names)
+    rows = rows_like([weights[name] for name in _GENES], genes.names[len(known) :], facts["seed"])
+    return {**facts, "vocabulary": list(genes.names)}, {**weights, **dict(zip(_GENES, rows, strict=True))}

@@ -63,7 +63,7 @@ class CellJEPAModule(JEPAModule[CellSource, CellBatch]):
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""
         if scale not in CELL_POOLING:
-            raise ValueError(unknown_name("pooling", scale, CELL_POOLING))
+            raise ValueError(unknown_name("scale", scale, CELL_POOLING))
         cells, genes = self.encoder(encoder)(batch, genes=scale == "genes")
         if scale == "genes":
             return mean_by_group(genes.float(), batch.sequences, batch.n_sequences)

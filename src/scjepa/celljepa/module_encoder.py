@@ -157,6 +157,8 @@ class ModuleObjective(ObjectiveOfCells):
         Modules.
     """
 
+    passes = 0.08  # genes become a few modules before the encoder's blocks: measured
+
     def __init__(self, config: CellJEPAConfig, n_modules: int):
         super().__init__()
         self.heads = nn.ModuleDict({"module": ModulePredictor(config.encoder.width, n_modules)})
@@ -212,7 +214,7 @@ class GeneModuleJEPAModule(CellJEPAModule):
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""
         if scale not in CELL_POOLING:
-            raise ValueError(unknown_name("pooling", scale, CELL_POOLING))
+            raise ValueError(unknown_name("scale", scale, CELL_POOLING))
         cells, modules = self.encoder(encoder)(batch)
         vectors = modules.mean(1) if scale == "genes" else cells
         return vectors.float() * (batch.lengths > 0)[:, None]

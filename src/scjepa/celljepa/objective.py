@@ -73,6 +73,7 @@ class CellObjective(ObjectiveOfCells):
         "cell": Ratio("loss at cells {:.2f} times that of predicting the mean cell", "cells"),
         "views": VIEWS,
     }
+    passes = 1.4  # hidden genes, too, look at visible ones: measured
 
     def __init__(self, config: CellJEPAConfig):
         super().__init__()

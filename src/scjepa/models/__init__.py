@@ -1,11 +1,12 @@
-"""The engine that all models share: training, embedding, saving and loading. It imports no model."""
+"""The engine that all models share: tasks, training, embedding, saving and loading. It imports no model."""
 
 from __future__ import annotations
 
 from scjepa._core.renamed import no_attribute
-from scjepa.models.base import JEPAModel, Task
+from scjepa.models.base import JEPAModel
+from scjepa.models.run import Run, Task
 
-__all__ = ["JEPAModel", "Task"]
+__all__ = ["JEPAModel", "Run", "Task"]
 
 
 def __getattr__(name: str) -> object:

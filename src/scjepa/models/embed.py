@@ -1,54 +1,41 @@
-"""Embedding all cells of a token source: chunk by chunk, in batches of similar length, written in place."""
+"""Embedding all cells of a source: chunk by chunk, in batches of similar length, into an array or a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
+from anndata import AnnData
 from torch import Tensor
 
-from scjepa.celljepa.config import CellJEPAConfig
+from scjepa._core.counts import iter_rows
+from scjepa._core.digest import digest
+from scjepa.models.estimate import AUTO, check_memory, embedding_bytes, token_budget
 from scjepa.nn import JEPAModule
-from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.config import STJEPAConfig
-from scjepa.stjepa.module import STJEPAModule
-from scjepa.stjepa.pooling import pool
-from scjepa.stjepa.source import TokenSource
-from scjepa.tokens.memory import available_memory
 from scjepa.tokens.source import TableSource
 
 CHUNK = 8192
 """Consecutive cells that are sorted by length and embedded together; what a killed run has to do again, at most."""
 
-AUTO = "auto"
-"""``batch_size`` that bounds the tokens of a batch, and with them its memory, rather than its cells."""
+Out = np.ndarray | str | Path | None
+"""Where embeddings are written: a new array, one of the user's, or a file."""
 
-_AUTO_BYTES = {"cpu": 2**24, "cuda": 2**32, "mps": 2**30}
-"""Activations of an automatic batch at most: on CPU they are to stay near the caches (2^27 takes 1.3 times as long)."""
-
-_AUTO_SHARE = 0.25
-"""Share of the free memory that activations of an automatic batch take at most."""
+T = TypeVar("T")
 
 
-def bytes_per_token(config: STJEPAConfig | CellJEPAConfig) -> int:
-    """Return the bytes that one token of a batch needs at most at one time while it is embedded.
-
-    These are the two hidden layers of a block's MLP, before and after the activation, and measured beside them about
-    8.5 times the token's vector, all in float32 (the tokens as they came, as they are and normed; queries, keys and
-    values, laid out by sequence); and the columns of the batch.
-    """
-    return int(4 * config.encoder.width * (8.5 + 2 * config.encoder.mlp_ratio)) + 8 * 12
-
-
-def token_budget(config: STJEPAConfig | CellJEPAConfig, device: torch.device) -> int:
-    """Return the tokens of an automatic batch on ``device``."""
-    limit = _AUTO_BYTES.get(device.type, _AUTO_BYTES["cpu"])
-    free = available_memory(device)
-    if free is not None:
-        limit = min(limit, int(_AUTO_SHARE * free))
-    return max(1, limit // bytes_per_token(config))
+def of_each(adata: Sequence[AnnData] | Mapping[str, AnnData], out: Out, embed_one: Callable[[AnnData], T]) -> Any:
+    """Return what ``embed_one`` gives of each of several AnnData objects: a list, or by name."""
+    if out is not None:
+        raise ValueError("out takes the result of one AnnData object; embed them one by one.")
+    if isinstance(adata, Mapping):
+        return {name: embed_one(one) for name, one in adata.items()}
+    return [embed_one(one) for one in adata]
 
 
 def check_batch_size(batch_size: int | str) -> None:
@@ -87,24 +74,35 @@ def batches(
         start = stop
 
 
+def chunks(
+    source: TableSource, module: JEPAModule, batch_size: int | str, first: int = 0
+) -> Iterator[tuple[int, Iterator[tuple[np.ndarray, Any]]]]:
+    """Yield for each chunk of cells from ``first`` on where it ends, and its cells and batches."""
+    budget = token_budget(module.config.encoder, source.device)
+    for start in range(first, source.n_cells, CHUNK):
+        stop = min(start + CHUNK, source.n_cells)
+        yield stop, batches(source, np.arange(start, stop), batch_size, budget)
+
+
 @torch.inference_mode()
 def embed(
     module: JEPAModule,
     source: TableSource,
     out: np.ndarray,
+    embed_batch: Callable[[Any], Tensor],
     *,
-    scale: str,
-    encoder: str,
     batch_size: int | str = AUTO,
     first: int = 0,
     after_chunk: Callable[[int], None] | None = None,
 ) -> None:
-    """Write the embeddings of all cells from ``first`` on to ``out``; the metatoken takes no part.
+    """Write the embeddings of all cells from ``first`` on to ``out``.
 
     Parameters
     ----------
     out
         ``(n_cells, width)`` float32.
+    embed_batch
+        Gives the vectors of the sequences of a batch, ``(B, width)``.
     batch_size
         Cells at a time, or ``"auto"``: as many as memory allows.
     first
@@ -112,98 +110,202 @@ def embed(
     after_chunk
         Called with the number of cells that are done, after each chunk of them.
     """
-    budget = token_budget(module.config, source.device)
-    for start in range(first, source.n_cells, CHUNK):
-        stop = min(start + CHUNK, source.n_cells)
-        for cells, batch in batches(source, np.arange(start, stop), batch_size, budget):
-            out[cells] = module.embed(batch, encoder, scale).cpu().numpy()
+    for stop, chunk in chunks(source, module, batch_size, first):
+        for cells, batch in chunk:
+            out[cells] = embed_batch(batch).cpu().numpy()
         if after_chunk is not None:
             after_chunk(stop)
 
 
-class GeneMeans:
-    """Adds up the contextual tokens of index cells by gene.
-
-    Parameters
-    ----------
-    n_genes, width
-        Genes of the vocabulary, and width of a token.
-    device
-        Device of the tokens.
-    """
-
-    def __init__(self, n_genes: int, width: int, device: torch.device) -> None:
-        self._total = torch.zeros(n_genes, width, dtype=torch.float64, device=device)
-        self._size = torch.zeros(n_genes, dtype=torch.int64, device=device)
-
-    def add(self, tokens: Tensor, batch: Batch) -> None:
-        """Add the tokens of a batch, ``(T, width)``."""
-        index = (batch.segments == 0).nonzero()[:, 0]
-        genes = batch.genes[index]
-        self._total.index_add_(0, genes, tokens[index].double())
-        self._size += torch.bincount(genes, minlength=len(self._size))
-
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32 means, ``(n_genes, width)``, NaN without tokens; and ``(n_genes,)`` token numbers."""
-        return (self._total / self._size[:, None]).float().cpu().numpy(), self._size.cpu().numpy()
-
-
-@torch.inference_mode()
-def embed_genes(
-    module: STJEPAModule, source: TokenSource, n_genes: int, encoder: str, batch_size: int | str = AUTO
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean contextual vector of each gene over the index cells that express it, and in how many it is.
-
-    Returns
-    -------
-    tuple
-        As :meth:`GeneMeans.result`.
-    """
-    means = GeneMeans(n_genes, module.config.encoder.width, source.device)
-    budget = token_budget(module.config, source.device)
-    for start in range(0, source.n_cells, CHUNK):
-        for _, batch in batches(source, np.arange(start, min(start + CHUNK, source.n_cells)), batch_size, budget):
-            means.add(module(batch, encoder), batch)
-    return means.result()
-
-
-@torch.inference_mode()
-def embed_scales(
-    module: STJEPAModule,
-    source: TokenSource,
-    scales: Sequence[str],
-    n_genes: int,
+def embed_to(
+    out: Out,
+    module: JEPAModule,
+    source: TableSource,
+    *,
+    scale: str,
     encoder: str,
-    batch_size: int | str = AUTO,
-    after_chunk: Callable[[int], None] | None = None,
-) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return all that one pass of the encoder gives: the embeddings of cells at each scale, and those of genes.
+    batch_size: int | str,
+    embed_batch: Callable[[Any], Tensor] | None = None,
+) -> np.ndarray:
+    """Return the embeddings of all cells of ``source``: in a new array, in ``out``, or in the file of that name.
 
     Parameters
     ----------
-    scales
-        Names of poolings.
-    n_genes
-        Genes of the vocabulary.
-    encoder, batch_size, after_chunk
-        As in :func:`embed`.
+    scale, encoder
+        How cells are embedded; a file is of one such way.
+    embed_batch
+        As in :func:`embed`. Default: what ``module`` gives at that scale.
 
-    Returns
-    -------
-    tuple
-        ``(n_cells, width)`` float32 by scale, and what :func:`embed_genes` gives.
+    Raises
+    ------
+    ValueError, TypeError
+        If ``out`` cannot be used, or memory will not do.
+    FileExistsError
+        If there is a file at ``out`` from another model or other data.
     """
-    width = module.config.encoder.width
-    found = {scale: np.empty((source.n_cells, width), dtype=np.float32) for scale in scales}
-    means = GeneMeans(n_genes, width, source.device)
-    budget = token_budget(module.config, source.device)
-    for start in range(0, source.n_cells, CHUNK):
-        stop = min(start + CHUNK, source.n_cells)
-        for cells, batch in batches(source, np.arange(start, stop), batch_size, budget):
-            tokens = module(batch, encoder).float()
-            for scale, out in found.items():
-                out[cells] = pool(tokens, batch, scale).cpu().numpy()
-            means.add(tokens, batch)
-        if after_chunk is not None:
-            after_chunk(stop)
-    return found, means.result()
+    shape = (source.n_cells, module.config.encoder.width)
+    check_embedding_memory(module, source, batch_size, 0 if out is not None else 4 * shape[0] * shape[1])
+    pooled = embed_batch or (lambda batch: module.embed(batch, encoder, scale))
+    if isinstance(out, str | Path):
+        file = LatentFile(out, shape, fingerprint(module, encoder, source, scale))
+        if file.done < source.n_cells:
+            embed(module, source, file.array, pooled, batch_size=batch_size, first=file.done, after_chunk=file.keep)
+        return file.finish()
+    embedding = np.empty(shape, dtype=np.float32) if out is None else check_array(out, *shape)
+    embed(module, source, embedding, pooled, batch_size=batch_size)
+    return embedding
+
+
+def check_embedding_memory(module: JEPAModule, source: TableSource, batch_size: int | str, result_bytes: int) -> None:
+    """Refuse what memory will not hold: a large result, or a large batch."""
+    check_memory(
+        result_bytes,
+        torch.device("cpu"),
+        f"The result, {source.n_cells:,} cells × {module.config.encoder.width},",
+        "Let it be written to a file: get_latent_representation(out='latent.npy').",
+    )
+    what = f"Embedding with batch_size={batch_size!r}"
+    then = "Lower it, or pass batch_size='auto'."
+    check_memory(embedding_bytes(module, source, batch_size), source.device, what, then)
+
+
+def several(adata: object) -> TypeGuard[Sequence[AnnData] | Mapping[str, AnnData]]:
+    """Return whether these are several AnnData objects, in a list or a mapping."""
+    return isinstance(adata, Mapping | Sequence) and not isinstance(adata, str)
+
+
+def why_empty(empty: np.ndarray, names: Sequence[str], counts: Any, without: str) -> str:
+    """Return why cells have no token: no counts at all, or none of a gene that could be one.
+
+    Parameters
+    ----------
+    empty
+        ``(n_cells,)`` bool, true for at least one cell.
+    names
+        Of all cells.
+    counts
+        Raw counts of all cells and genes.
+    without
+        What the cells of the second kind lack, and the next call.
+    """
+    counted = np.concatenate([np.diff(rows.indptr) > 0 for _, rows in iter_rows(counts)])
+    kinds = (
+        (empty & ~counted, "have no counts at all: sc.pp.filter_cells(adata, min_counts=1) drops them."),
+        (empty & counted, f"have counts, but {without}"),
+    )
+    return " ".join(
+        f"{cells.sum():,} of them, first {names[int(cells.argmax())]!r}, {text}" for cells, text in kinds if cells.any()
+    )
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+_NO_MATTER = ("attention", "dropout")
+"""Options of encoders that embeddings do not depend on."""
+
+
+def fingerprint(module: JEPAModule, encoder: str, source: TableSource, scale: str) -> dict[str, str]:
+    """Return what embeddings depend on: the encoder's weights and options, the tables and the scale.
+
+    Options, for encoders of as many heads or of another code of ranks have weights of the same shapes, which begin the
+    same.
+    """
+    state = module.encoder(encoder).state_dict()
+    weights = (part for name, w in state.items() for part in (name, w.cpu().numpy()))
+    options = {name: value for name, value in asdict(module.config.encoder).items() if name not in _NO_MATTER}
+    return {"weights": digest(*weights), "options": digest(options), "data": digest(*source.arrays()), "scale": scale}
+
+
+def check_array(out: object, n_cells: int, width: int) -> np.ndarray:
+    """Return ``out`` if embeddings can be written to it as it is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no array, or its shape or type is not that of the embeddings, or it cannot be written to.
+    """
+    wanted = f"Pass np.empty(({n_cells}, {width}), dtype=np.float32), or the path of a .npy file."
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, a memory map or the path of a .npy file, found {type(out)}.")
+    if out.shape != (n_cells, width) or out.dtype != np.float32:
+        raise ValueError(f"out has the shape {out.shape} and dtype {out.dtype}. {wanted}")
+    if not out.flags.writeable:
+        raise ValueError(f"out cannot be written to (a memory map opened with mode 'r'?). {wanted}")
+    return out
+
+
+class LatentFile:
+    """A ``.npy`` file of embeddings, resumed where a killed run left it.
+
+    While it is being written it is called ``<name>.part``; ``<name>.json`` beside it holds what it is made from and how
+    many cells are done, and stays when the file is finished, so that the same call finds it done.
+
+    Parameters
+    ----------
+    path
+        The file, ending in ``.npy``.
+    shape
+        ``(n_cells, width)``.
+    made_from
+        Fingerprint of model and data.
+
+    Raises
+    ------
+    ValueError
+        If the path does not end in ``.npy``.
+    FileExistsError
+        If there is a file, finished or not, that was made from another model or other data; nothing is replaced.
+    """
+
+    def __init__(self, path: str | Path, shape: tuple[int, int], made_from: dict[str, str]):
+        self.path = Path(path)
+        if self.path.suffix != ".npy":
+            raise ValueError(f"out must be the path of a .npy file, found {str(self.path)!r}.")
+        self._part = self.path.with_name(f"{self.path.name}.part")
+        self._note = self.path.with_name(f"{self.path.name}.json")
+        self._made_from = {**made_from, "shape": list(shape)}
+        self.done = self._read_note()
+        if self.path.exists():
+            self.done = shape[0]
+        elif self.done and self._part.is_file():
+            self.array = np.lib.format.open_memmap(self._part, mode="r+")
+        else:
+            self.done = 0
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.array = np.lib.format.open_memmap(self._part, mode="w+", dtype=np.float32, shape=shape)
+            self._write_note(0)
+
+    def _read_note(self) -> int:
+        """Return how many cells are done, after checking that what is there is of this model and data."""
+        there = [path for path in (self.path, self._part) if path.exists()]
+        if not there:
+            return 0
+        try:
+            note = json.loads(self._note.read_text())
+            made_from, done = note["made_from"], int(note["done"])
+        except (OSError, ValueError, KeyError, TypeError):
+            made_from, done = {}, 0
+        if made_from != self._made_from:
+            differs = [name for name, value in self._made_from.items() if made_from.get(name) != value]
+            raise FileExistsError(
+                f"{there[0]} exists and was not made by this call: {', '.join(differs)} differ. "
+                f"Name another file, or delete {self.path.name}, {self._part.name} and {self._note.name}."
+            )
+        return done
+
+    def _write_note(self, done: int) -> None:
+        draft = self._note.with_name(f".{self._note.name}.{os.getpid()}")
+        draft.write_text(json.dumps({"made_from": self._made_from, "done": done}, indent=1))
+        draft.replace(self._note)
+
+    def keep(self, done: int) -> None:
+        """Put what has been written on disk, then note that ``done`` cells are."""
+        self.array.flush()
+        self._write_note(done)
+
+    def finish(self) -> np.ndarray:
+        """Give the file its name and return it, mapped into memory for reading."""
+        if not self.path.exists():
+            del self.array
+            self._part.replace(self.path)
+        return np.load(self.path, mmap_mode="r")

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from scjepa._core.warn import warn
-from scjepa.celljepa.config import CellJEPAConfig
-from scjepa.models.embed import AUTO, bytes_per_token, token_budget
 from scjepa.nn import JEPAModule
-from scjepa.stjepa.config import STJEPAConfig
+from scjepa.nn.config import TransformerConfig
 from scjepa.tokens.memory import available_memory, readable_bytes
 from scjepa.tokens.source import TableSource, move_batch
 from scjepa.training import parameter_groups
@@ -24,6 +22,18 @@ from scjepa.training.config import TrainConfig
 
 TOLERANCE = 1.3
 """Factor within which peaks of memory are told."""
+
+_ROUGHLY = 1.5
+"""The same of the peak of training that is told without a measurement."""
+
+AUTO = "auto"
+"""``batch_size`` that bounds the tokens of a batch, and with them its memory, rather than its cells."""
+
+_AUTO_BYTES = {"cpu": 2**24, "cuda": 2**32, "mps": 2**30}
+"""Activations of an automatic batch at most: on CPU they are to stay near the caches (2^27 takes 1.3 times as long)."""
+
+_AUTO_SHARE = 0.25
+"""Share of the free memory that activations of an automatic batch take at most."""
 
 _PROBE_SECONDS = 5.0
 _PROBE_FLOPS = 1e10
@@ -37,6 +47,9 @@ _MONITOR_CELLS, _MONITOR_PASSES = 512, 3.6
 
 _HEAP = {"cpu": 1.4}
 """What a device's allocator holds beside live tensors: after some steps glibc's heap has holes; measured."""
+
+_KEPT, _KEPT_OUTSIDE = 6.0, 2.0
+"""Vectors of a token kept for the way back: in a block, beside its MLP's hidden layers, and outside; measured."""
 
 _SETTLED = {"cpu": 160 * 2**20}
 """What a process holds once it has trained for some steps, whatever the model and the batch; measured."""
@@ -129,7 +142,7 @@ def estimate(module: JEPAModule, source: TableSource, config: TrainConfig, seed:
         device=str(source.device),
         parameters=module.parameter_counts(),
         table_bytes=source.nbytes,
-        training_bytes=training_bytes(module, source, config, seed),
+        training_bytes=measured_training_bytes(module, source, config, seed),
         embedding_bytes=embedding_bytes(module, source),
         result_bytes=4 * source.n_cells * module.config.encoder.width,
         n_steps=n_steps,
@@ -156,18 +169,56 @@ def _count_monitored(config: TrainConfig, n_steps: int, n_cells: int) -> int:
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
-def training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
-    """Return the bytes of training at its peak: tables, weights, gradients, moments and activations.
+def bytes_per_token(encoder: TransformerConfig) -> int:
+    """Return the bytes that one token of a batch needs at most at one time while it is embedded.
 
-    Activations are counted on a small batch, by what autograd keeps for its way back, and scaled to the largest batch
-    that is to be expected.
+    These are the two hidden layers of a block's MLP, before and after the activation, and measured beside them about
+    8.5 times the token's vector, all in float32 (the tokens as they came, as they are and normed; queries, keys and
+    values, laid out by sequence); and the columns of the batch.
     """
-    counts = module.parameter_counts()
-    state = 4 * counts["total"] + 12 * counts["trained"]
+    return int(4 * encoder.width * (8.5 + 2 * encoder.mlp_ratio)) + 8 * 12
+
+
+def token_budget(encoder: TransformerConfig, device: torch.device) -> int:
+    """Return the tokens of an automatic batch on ``device``."""
+    limit = _AUTO_BYTES.get(device.type, _AUTO_BYTES["cpu"])
+    free = available_memory(device)
+    if free is not None:
+        limit = min(limit, int(_AUTO_SHARE * free))
+    return max(1, limit // bytes_per_token(encoder))
+
+
+def training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig) -> int:
+    """Return the bytes of training at its peak, from sizes alone: tables, weights, gradients, moments, activations."""
+    return _training_bytes(module, source, config, kept_bytes(module))
+
+
+def kept_bytes(module: JEPAModule) -> float:
+    """Return the bytes that one token of a batch keeps for the way back, within a factor of 1.6 of what is measured.
+
+    Of a token a block keeps its input, normed input, queries, keys, values, output of attention and the two hidden
+    layers of its MLP for the way back. How many tokens pass through how many blocks is ``module.objective.passes``.
+    """
+    encoder = module.config.encoder
+    ratio = encoder.mlp_ratio
+    dropped = 3 + ratio if encoder.dropout > 0 else 0.0  # what dropout made of three outputs and the hidden layer
+    vectors = encoder.n_layers * (_KEPT + 2 * ratio + dropped) + _KEPT_OUTSIDE
+    return 4 * encoder.width * module.objective.passes * vectors
+
+
+def measured_training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
+    """Return the same from what autograd keeps of a small batch for its way back, scaled to the largest batch."""
     batch = _batch(module, source, _light(module), seed)
-    kept = _kept_by_autograd(_twin(module), batch, seed) / max(batch.n_tokens, 1)
-    activations = _largest_batch(source, config) * (kept + _way_back(module.config))
-    kind = source.device.type
+    return _training_bytes(
+        module, source, config, _kept_by_autograd(_twin(module), batch, seed, config.precision) / max(batch.n_tokens, 1)
+    )
+
+
+def _training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, kept: float) -> int:
+    """Return the bytes of training where ``kept`` bytes of a token are kept for the way back."""
+    counts, kind = module.parameter_counts(), source.device.type
+    activations = _largest_batch(source, config) * (kept + _way_back(module.config.encoder))
+    state = 4 * counts["total"] + 12 * counts["trained"]
     return int(_SETTLED.get(kind, 0) + source.nbytes + state + _HEAP.get(kind, 1.0) * activations)
 
 
@@ -179,12 +230,12 @@ def _largest_batch(source: TableSource, config: TrainConfig) -> float:
     return min(size * float(lengths.mean()) + spread, size * float(lengths.max()))
 
 
-def _way_back(config: STJEPAConfig | CellJEPAConfig) -> float:
+def _way_back(encoder: TransformerConfig) -> float:
     """Return the bytes a token needs beside what autograd keeps: gradients within a block, and the batch itself."""
-    return 4 * config.encoder.width * (2 + config.encoder.mlp_ratio) + 8 * 12
+    return 4 * encoder.width * (2 + encoder.mlp_ratio) + 8 * 12
 
 
-def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int) -> int:
+def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int, precision: str = "32-true") -> int:
     """Return the bytes of all tensors that the loss of ``batch`` keeps, those of the weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
     kept: dict[int, int] = {}
@@ -197,7 +248,7 @@ def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int) -> int:
         return x.detach()
 
     with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        loss = _loss(twin, batch, seed)
+        loss = _loss(twin, batch, seed, precision)
     del loss  # until here it holds on to what is counted
     return sum(kept.values())
 
@@ -206,13 +257,24 @@ def embedding_bytes(module: JEPAModule, source: TableSource, batch_size: int | s
     """Return the bytes of embedding at its peak: tables, weights and the activations of a batch."""
     lengths = source.sequence_lengths()
     if batch_size == AUTO:
-        tokens = max(min(token_budget(module.config, source.device), int(lengths.sum())), int(lengths.max()))
+        tokens = max(min(token_budget(module.config.encoder, source.device), int(lengths.sum())), int(lengths.max()))
     else:
         tokens = int(lengths.topk(min(int(batch_size), len(lengths))).values.sum())
-    return source.nbytes + 4 * module.parameter_counts()["total"] + tokens * bytes_per_token(module.config)
+    return source.nbytes + 4 * module.parameter_counts()["total"] + tokens * bytes_per_token(module.config.encoder)
 
 
-def check_memory(needed: int, device: torch.device, what: str, then: str) -> None:
+def check_training_memory(module: JEPAModule, source: TableSource, config: TrainConfig, device: torch.device) -> None:
+    """Refuse, or warn of, a run that the memory of ``device`` will not hold."""
+    check_memory(
+        training_bytes(module, source, config),
+        device,
+        f"Training with batch_size={config.batch_size}",
+        f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset.",
+        _ROUGHLY,
+    )
+
+
+def check_memory(needed: int, device: torch.device, what: str, then: str, tolerance: float = TOLERANCE) -> None:
     """Refuse, or warn of, what does not fit in the memory that ``device`` has left.
 
     Parameters
@@ -221,6 +283,8 @@ def check_memory(needed: int, device: torch.device, what: str, then: str) -> Non
         Bytes, as estimated.
     what, then
         What needs them, and what to do about it.
+    tolerance
+        Factor within which ``needed`` is known.
 
     Raises
     ------
@@ -240,7 +304,7 @@ def check_memory(needed: int, device: torch.device, what: str, then: str) -> Non
         f"{what} needs about {readable_bytes(needed)} of memory, and {device} has {readable_bytes(free)} left. {then} "
         "model.estimate() tells what is needed."
     )
-    if device.type == "cpu" and needed > TOLERANCE * free:
+    if device.type == "cpu" and needed > tolerance * free:
         raise ValueError(text)
     warn(text)
 
@@ -271,9 +335,9 @@ def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, 
     return batch.select(torch.from_numpy(np.sort(rng.choice(batch.n_tokens, int(n_tokens), replace=False))).to(device))
 
 
-def _loss(twin: JEPAModule, batch: Any, seed: int) -> Tensor:
+def _loss(twin: JEPAModule, batch: Any, seed: int, precision: str) -> Tensor:
     device = batch.genes.device
-    half = device.type == "cuda" and twin.config.training.precision.startswith("bf16")
+    half = device.type == "cuda" and precision.startswith("bf16")
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         return twin.loss(batch, torch.Generator(device=device).manual_seed(seed)).loss
 
@@ -299,7 +363,9 @@ def _probe(
     def learn(n_tokens: float) -> tuple[float, float]:
         """Return the seconds of the loss and its gradients a token, and those of the optimizer."""
         batch = _batch(module, source, n_tokens, seed)
-        per_token = _timed(device, lambda: _loss(twin, batch, seed).backward()) / max(batch.n_tokens, 1)
+        per_token = _timed(device, lambda: _loss(twin, batch, seed, config.precision).backward()) / max(
+            batch.n_tokens, 1
+        )
         return per_token, _timed(device, lambda: (optimizer.step(), optimizer.zero_grad(), twin.update_target(0.0)))
 
     def embed(n_tokens: float) -> float:
@@ -318,7 +384,7 @@ def _probe(
     with torch.random.fork_rng():
         small = _light(module)
         learn(small), embed(small)  # the first time of everything takes longer
-        per_token, most = learn(small)[0], token_budget(module.config, device)
+        per_token, most = learn(small)[0], token_budget(module.config.encoder, device)
         learned = repeat(learn, np.clip(0.1 * _PROBE_SECONDS / per_token, min(small, step_tokens), step_tokens), 0.5)
         embedded = repeat(embed, np.clip(0.2 * _PROBE_SECONDS / per_token, min(small, most), most), 0.75)
     per_token, per_update = np.median(np.array(learned), axis=0)

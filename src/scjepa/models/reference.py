@@ -1,16 +1,19 @@
-"""What a model took over from another: from a model in memory, a folder or a checkpoint."""
+"""What a model takes over from another, and how what is new in its data begins: vectors of genes and technologies."""
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+import torch
 from anndata import AnnData
-from torch import Tensor
+from torch import Tensor, nn
 
 from scjepa import pretrained
 from scjepa._core.anndata import require_anndata
@@ -19,12 +22,19 @@ from scjepa._core.options import unknown_name
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
-from scjepa.models.base import JEPAModel
-from scjepa.models.device import check_device
-from scjepa.pretrained import Card
+from scjepa.models.run import one_device
+from scjepa.models.setup import SET_UPS, Keys
+from scjepa.models.store import Facts, Weights
 from scjepa.tokens.vocabulary import Alignment, Vocabulary
 
+if TYPE_CHECKING:
+    from scjepa.models.base import JEPAModel
+
 logger = logging.getLogger("scjepa")
+
+ModelT = TypeVar("ModelT", bound="JEPAModel")
+Extend = Callable[[Facts, Weights, AnnData, Any], tuple[Facts, Weights]]
+"""Gives facts and weights of a reference with what is new in data, which it reads by their keys."""
 
 FREEZE = ("none", "encoder")
 """What may stay as it is when a query model trains."""
@@ -56,106 +66,68 @@ class Reference:
         technologies = facts.get("panels", {}).get("technologies", ())
         return cls(len(facts["vocabulary"]), len(technologies), facts["n_steps"], freeze)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Facts:
         """Return plain values, ready for JSON."""
         return asdict(self)
 
 
-class ReferenceMixin(JEPAModel):
-    """Where a model comes from, saved with it."""
+def taken_to(
+    cls: type[ModelT],
+    adata: AnnData,
+    reference_model: JEPAModel | str | os.PathLike[str],
+    extend: Extend,
+    *,
+    freeze: str,
+    seed: int | None,
+    accelerator: str,
+    device: int | str,
+) -> ModelT:
+    """Return a model on ``adata`` that has what another has, and what is new in ``adata`` besides.
 
-    vocabulary: Vocabulary
-    reference: Reference | None = None
-    """What the model took over from a reference or a checkpoint; ``None``: nothing."""
-    card: Card | None = None
-    """The card of the checkpoint that the model came from."""
+    Parameters
+    ----------
+    reference_model
+        The other: a model of the class, a folder or the name of a checkpoint.
+    extend
+        How the class takes in what is new.
+    freeze, seed, accelerator, device
+        As ``load_query_data`` says.
+    """
+    where = one_device(accelerator, device)
+    require_anndata(adata)
+    if freeze not in FREEZE:
+        raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
+    facts, weights, source = _facts_of(cls, reference_model)
+    usual: Keys = cls.keys_of(facts["setup"])
+    keys = usual.for_query(adata, SET_UPS.of(cls, adata), usual)
+    alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names", columns=adata.var)
+    cls._set_up(adata, keys)
+    if seed is not None:
+        facts["seed"] = seed_of(seed)
+    reference = Reference.of(facts, freeze)
+    facts, weights = extend(facts, weights, adata, keys)
+    if len(facts["vocabulary"]) - reference.n_genes == alignment.n_names - alignment.n_matched:
+        _tell(alignment)  # and not where new genes stay out
+        if alignment.n_matched < alignment.n_names:
+            warn_of_no_genes(adata)
+    if freeze == "encoder":  # the context encoder begins as a copy of the target encoder
+        twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
+        weights = {**weights, **twins}
+    return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, where)
 
-    @classmethod
-    def _taken_to(
-        cls,
-        adata: AnnData,
-        reference_model: Any,
-        freeze: str,
-        seed: int | None,
-        accelerator: str,
-        device: int | str,
-    ) -> Self:
-        """Return a model on ``adata`` that has what another has, and what is new in ``adata`` besides."""
-        check_device(accelerator)
-        require_anndata(adata)
-        if freeze not in FREEZE:
-            raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
-        facts, weights, source = cls._facts_of(reference_model)
-        keys = cls._query_keys(adata, facts["setup"])
-        alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names", columns=adata.var)
-        cls._set_up(adata, keys.to_dict())
-        if seed is not None:
-            facts["seed"] = seed_of(seed)
-        reference = Reference.of(facts, freeze)
-        facts, weights = cls._extended(facts, weights, adata, keys)
-        if len(facts["vocabulary"]) - reference.n_genes == alignment.n_names - alignment.n_matched:
-            _tell(alignment)  # and not where new genes stay out
-            if alignment.n_matched < alignment.n_names:
-                warn_of_no_genes(adata)
-        if freeze == "encoder":  # the context encoder begins as a copy of the target encoder
-            twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
-            weights = {**weights, **twins}
-        return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, accelerator, device)
 
-    @classmethod
-    def _query_keys(cls, adata: AnnData, setup: Mapping[str, Any]) -> Any:
-        """Return where to look in ``adata``; ``setup`` is what the reference was told of its own data."""
-        raise TypeError(f"{cls.__name__} does not say where it looks in new data.")
-
-    @classmethod
-    def _extended(
-        cls, facts: dict[str, Any], weights: dict[str, Tensor], adata: AnnData, keys: Any
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return a reference's facts and weights with what is new in ``adata``."""
-        raise TypeError(f"{cls.__name__} does not say how it takes in what is new.")
-
-    @classmethod
-    def _facts_of(cls, model: Any) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-        """Return facts and weights of a model, in memory or on disk, and what it is called."""
-        if isinstance(model, str | os.PathLike):
-            folder = pretrained.locate(model)
-            facts, weights = _store.read_model(folder, cls.__name__)
-            return facts, _store.with_both_encoders(weights), str(folder)
-        if not isinstance(model, cls):
-            raise TypeError(
-                f"reference_model must be a {cls.__name__} model, a folder or the name of a checkpoint, found "
-                f"{type(model).__name__}."
-            )
-        facts = copy.deepcopy(model._facts())
-        weights = {name: w.detach().cpu().clone() for name, w in model.module.state_dict().items()}
-        return facts, weights, "the reference model"
-
-    def _options_of_reference(self) -> dict[str, Any]:
-        """Return what a run depends on of the model that this one came from."""
-        told = {} if self.reference is None else {"reference": self.reference.to_dict()}
-        return told if self.card is None else {**told, "checkpoint": self.card.name}
-
-    def _freeze(self) -> None:
-        """Leave what the reference gave out of training, where that was asked for."""
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            **super()._facts(),
-            "vocabulary": list(self.vocabulary.names),
-            "reference": None if self.reference is None else self.reference.to_dict(),
-            "card": None if self.card is None else self.card.to_dict(),
-        }
-
-    def _restore(self, facts: Mapping[str, Any]) -> None:
-        super()._restore(facts)
-        self.reference = Reference(**facts["reference"]) if facts.get("reference") else None
-        self.card = Card.from_any(facts["card"], "") if facts.get("card") else None
-        self._freeze()
-
-    @property
-    def _knows_own_data(self) -> bool:
-        """Whether the model was trained on its own AnnData, and not only on that of a reference or a checkpoint."""
-        return self.is_trained_ and (self.reference is None or self.n_steps_ > self.reference.n_steps)
+def _facts_of(cls: type[ModelT], model: JEPAModel | str | os.PathLike[str]) -> tuple[Facts, Weights, str]:
+    """Return facts and weights of a model, in memory or on disk, and what it is called."""
+    if isinstance(model, str | os.PathLike):
+        folder = pretrained.locate(model)
+        facts, weights = _store.read_model(folder, cls.__name__)
+        return facts, _store.with_both_encoders(weights), str(folder)
+    if not isinstance(model, cls):
+        raise TypeError(
+            f"reference_model must be a {cls.__name__} model, a folder or the name of a checkpoint, found "
+            f"{type(model).__name__}."
+        )
+    return *_store.copied(model), "the reference model"
 
 
 def _tell(alignment: Alignment) -> None:
@@ -179,3 +151,93 @@ def _tell(alignment: Alignment) -> None:
             "reference.vocabulary.renamed(adata.var_names), with scjepa.pretrained.vocabulary(folder) for "
             "reference.vocabulary where the reference is a saved one."
         )
+
+
+# -- rows of embedding tables ----------------------------------------------------------------------------------------
+
+_MOST_KNOWN = 2048
+"""Known rows that a new one is mixed from, at most: more would not change their mean and covariance much."""
+
+
+def rows_like(known: Sequence[Tensor], names: Sequence[str], seed: int) -> list[Tensor]:
+    """Return vectors for new names, drawn from the Gaussian with the mean and the covariance of the known vectors.
+
+    A draw is the mean of the known rows plus a random combination of their deviations from it, with standard normal
+    coefficients over √(n - 1): it has exactly their covariance, whatever the number of rows. The coefficients of a
+    name come from the seed and the name alone, so a gene's vector does not depend on its column or on the other new
+    genes.
+
+    Parameters
+    ----------
+    known
+        Tables ``(n_known, width)`` of the same rows, such as those of context and target encoder. A new row has the
+        same coefficients in each, so what belongs together stays together.
+    names
+        New names.
+    seed
+        Seed of the coefficients.
+
+    Returns
+    -------
+    list
+        For each table, ``(n_known + len(names), width)``: the known rows, untouched, and the new ones.
+    """
+    n_known = len(known[0])
+    chosen = np.unique(np.linspace(0, n_known - 1, min(n_known, _MOST_KNOWN)).round().astype(np.int64))
+    rows = [table[torch.from_numpy(chosen)].double().cpu() for table in known]
+    means = [table.mean(dim=0) for table in rows]
+    spread = [(table - mean) / max(len(chosen) - 1, 1) ** 0.5 for table, mean in zip(rows, means, strict=True)]
+    drawn: list[list[Tensor]] = [[] for _ in known]
+    for name in names:
+        weights = torch.from_numpy(_generator(seed, name).standard_normal(len(chosen)))
+        for new, mean, deviations in zip(drawn, means, spread, strict=True):
+            new.append(mean + weights @ deviations)
+    return [
+        torch.cat([table, torch.stack(new).to(table)]) if new else table.clone()
+        for table, new in zip(known, drawn, strict=True)
+    ]
+
+
+def _generator(seed: int, name: str) -> np.random.Generator:
+    key = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=32).digest()
+    return np.random.default_rng(np.frombuffer(key, dtype=np.uint32))
+
+
+def rows_of_mean(known: Sequence[Tensor], n_new: int) -> list[Tensor]:
+    """Return each table with ``n_new`` rows more, all of them the mean of the known ones."""
+    return [torch.cat([table, table.mean(dim=0, keepdim=True).expand(n_new, -1)]) for table in known]
+
+
+def train_new_rows_only(module: nn.Module, tables: Sequence[tuple[nn.Embedding, int]]) -> None:
+    """Freeze a module but for the rows of embedding tables from a number on.
+
+    The optimizer has no weight decay on embeddings (:func:`scjepa.training.parameter_groups`), so a row without a
+    gradient stays the same bit for bit.
+
+    Parameters
+    ----------
+    tables
+        Embedding tables, each with the number of its known rows.
+    """
+    module.requires_grad_(False)
+    for table, n_known in tables:
+        table.weight.requires_grad_(True)
+        table.weight.register_hook(partial(_without_known, n_known=n_known))
+
+
+def _without_known(gradient: Tensor, n_known: int) -> Tensor:
+    gradient = gradient.clone()
+    gradient[:n_known] = 0
+    return gradient
+
+
+def freeze_known(module: nn.Module, reference: Reference | None, tables: Mapping[str, nn.Embedding]) -> None:
+    """Leave what the reference gave out of training, where that was asked for.
+
+    Parameters
+    ----------
+    tables
+        By ``"n_genes"`` and ``"n_technologies"``, the tables of which only rows beyond the reference's are trained.
+    """
+    if reference is not None and reference.freeze == "encoder":
+        train_new_rows_only(module, [(table, getattr(reference, name)) for name, table in tables.items()])

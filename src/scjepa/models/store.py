@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from anndata import AnnData
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
-from scjepa.pretrained import MODEL_FILE, WEIGHTS_FILE
+from scjepa.pretrained import MODEL_FILE, README_FILE, WEIGHTS_FILE, Card
+from scjepa.training.collapse import RATIO
+
+if TYPE_CHECKING:
+    from scjepa.models.base import JEPAModel
+
+Facts = dict[str, Any]
+"""What is known of a model beside its weights; see :meth:`scjepa.models.JEPAModel.facts`."""
+
+Weights = dict[str, Tensor]
 
 ADATA_FILE = "adata.h5ad"
 FORMAT = 2
@@ -33,7 +48,7 @@ def write_model(
     folder: str | Path,
     facts: Mapping[str, Any],
     weights: Mapping[str, Tensor],
-    adata: Any = None,
+    adata: AnnData | None = None,
     *,
     overwrite: bool,
     texts: Mapping[str, str] | None = None,
@@ -91,7 +106,7 @@ def _open_as_usual(folder: Path) -> None:
     folder.chmod(mode | (mode & 0o444) >> 2 | 0o100)
 
 
-def seal(facts: Mapping[str, Any], weights_file: Path) -> dict[str, Any]:
+def seal(facts: Mapping[str, Any], weights_file: Path) -> Facts:
     """Return ``facts`` with the checksum of the weights' file, and that of the facts themselves."""
     sealed = {**facts, _WEIGHTS_SUM: _sha256_of_file(weights_file)}
     return {**sealed, _SUM: _sha256_of_facts(sealed)}
@@ -107,7 +122,7 @@ def _sha256_of_facts(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_model(folder: str | Path, model_name: str) -> tuple[Facts, Weights]:
     """Read what :func:`write_model` wrote: the facts, their statistics among them, and the weights.
 
     Raises
@@ -139,7 +154,7 @@ def read_model(folder: str | Path, model_name: str) -> tuple[dict[str, Any], dic
     return facts, {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
 
 
-def _read_facts(file: Path, model_name: str) -> dict[str, Any]:
+def _read_facts(file: Path, model_name: str) -> Facts:
     """Read ``model.json`` and check that it is ours, of this class, not newer than this version, and whole."""
     try:
         facts = json.loads(file.read_bytes())
@@ -160,7 +175,13 @@ def _read_facts(file: Path, model_name: str) -> dict[str, Any]:
     return facts
 
 
-def with_both_encoders(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copied(model: JEPAModel) -> tuple[Facts, Weights]:
+    """Return facts and weights of a model in memory, none of them shared with it."""
+    weights = {name: w.detach().cpu().clone() for name, w in model._weights().items()}
+    return copy.deepcopy(model.facts()), weights
+
+
+def with_both_encoders(weights: Mapping[str, Tensor]) -> Weights:
     """Return weights with a context encoder; a checkpoint keeps the target encoder alone, and training begins there."""
     if any(name.startswith("context.") for name in weights):
         return dict(weights)
@@ -179,3 +200,57 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], folder: str |
             f"{found.get(wrong[0])}, expected {expected.get(wrong[0])} ({len(wrong)} tensors differ)."
         )
     module.load_state_dict(dict(weights))
+
+
+# -- checkpoints for others ------------------------------------------------------------------------------------------
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+_KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss")
+"""The monitor's readings, so that a checkpoint can be diagnosed; the curves of every step stay behind."""
+
+
+def write_checkpoint(
+    model: JEPAModel,
+    path: str | os.PathLike[str],
+    card: Card | Mapping[str, Any] | None,
+    *,
+    dtype: str,
+    overwrite: bool,
+) -> None:
+    """Write a model for others, as :meth:`scjepa.STJEPA.save_pretrained` says."""
+    if dtype not in _DTYPES:
+        raise ValueError(unknown_name("dtype", dtype, _DTYPES))
+    model._warn_if_untrained()
+    card = Card.from_any(model.card if card is None else card, Path(path).name)
+    card = card if card.created else replace(card, created=date.today().isoformat())
+    facts = {name: value for name, value in model.facts().items() if name not in model._kept_home}
+    facts["card"] = card.to_dict()
+    history = facts["history"].items()
+    facts["history"] = {name: curve for name, curve in history if name in _KEPT_HISTORY or name.endswith(RATIO)}
+    state = model.module.state_dict().items()
+    weights = {name: _stored(name, w, _DTYPES[dtype]) for name, w in state if not name.startswith("context.")}
+    readme = card.to_markdown(type(model).__name__, _table_of_card(model, facts, dtype))
+    write_model(Path(path), facts, weights, overwrite=overwrite, texts={README_FILE: readme})
+
+
+def _table_of_card(model: JEPAModel, facts: Facts, dtype: str) -> Facts:
+    encoder = model.config.encoder
+    technologies = facts.get("panels", {}).get("technologies")
+    return {
+        "class": type(model).__name__,
+        "genes": len(model.vocabulary),
+        **({} if technologies is None else {"technologies": ", ".join(technologies)}),
+        "n_latent": encoder.width,
+        "encoder": f"{encoder.n_layers} layers, {model.module.parameter_counts()['encoder']:,} parameters, {dtype}",
+        "tokens": str(model.config.tokens),
+        "trained for": f"{model.n_steps_:,} steps",
+        "made with": f"scjepa {facts['scjepa_version']}, torch {facts['torch_version']}",
+    }
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    stored = tensor.detach().cpu().to(dtype) if tensor.is_floating_point() else tensor
+    if not torch.isfinite(stored).all() and torch.isfinite(tensor).all():
+        raise ValueError(f"The weights in {name} are too large for {dtype}: save with dtype='float32'.")
+    return stored

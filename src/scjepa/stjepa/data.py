@@ -1,27 +1,26 @@
-"""AnnData in, token tables out: the one place where the model's floor reads an AnnData object."""
+"""AnnData of tissues in, token tables out: where the model looks, what it checks, and what it makes of it."""
 
 from __future__ import annotations
 
 import logging
-import zlib
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
-from scipy import sparse
+from scvi.data.fields import BaseAnnDataField
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import array_of, flags_of, missing_key, sparse_of, text_of
-from scjepa._core.anndata import counts_of as counts_in
-from scjepa._core.counts import advice_on
+from scjepa._core.anndata import array_of, counts_of, flags_of, missing_key, require_anndata, sparse_of
+from scjepa._core.counts import advice_on, iter_rows
+from scjepa._core.digest import digest
+from scjepa._core.graph import graph_call
 from scjepa._core.warn import warn
+from scjepa.models import setup
 from scjepa.models.cache import counts_digest, graph_digest, through_cache
-from scjepa.tokens.cache import digest
+from scjepa.models.setup import codes_of, names_of
 from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count
 from scjepa.tokens.config import TokenConfig
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.fitted import FittedNormalizations, fit_normalizations
 from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, check_coordinates, neighbor_places
 from scjepa.tokens.normalize import NORMALIZATIONS
@@ -35,8 +34,8 @@ logger = logging.getLogger("scjepa")
 _LOOKED_AT = 2000
 """Cells that are looked at when data is set up, at most."""
 
-ONE = "unnamed"
-"""Name of the technology, or section, where the user named none."""
+_OPTIONAL = {"library_key": "one section", "technology_key": "one technology, not known to the model"}
+"""Columns that a query may lack, and what its cells are taken as then."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,122 @@ class DataKeys:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
+
+    def fields(self) -> list[BaseAnnDataField]:
+        """Return what is registered of an AnnData object, in the order in which it is checked."""
+        return [
+            setup.PanelField(self.layer),
+            setup.LabelField("technology", self.technology_key),
+            setup.LabelField("section", self.library_key),
+            CoordinatesField(self.spatial_key),
+            GraphField(self.neighbors_key, self.library_key, self.spatial_key),
+        ]
+
+    def validate(self, adata: AnnData) -> None:
+        """Raise where ``adata`` cannot be used with these keys; nothing is written to it."""
+        setup.validate_fields(adata, self.fields())
+
+    @classmethod
+    def for_query(cls, adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> DataKeys:
+        """Return where to look in an AnnData object that a model was not made from.
+
+        Parameters
+        ----------
+        registered
+            What the user said of this object with ``setup_anndata``; it wins.
+        usual
+            The keys of the model's own data. A column of sections or technologies that ``adata`` does not have is taken
+            as one section, or as one technology that the model does not know, with a warning; a table of panels that it
+            does not have is inferred.
+        """
+        require_anndata(adata)
+        if registered is not None:
+            return registered
+        setup.require_places(adata, usual)
+        absent: dict[str, None] = {}
+        for name, what in _OPTIONAL.items():
+            key = getattr(usual, name)
+            if key is not None and key not in adata.obs:
+                absent[name] = None
+                warn(
+                    f"adata.obs has no {key!r}, so all its cells are taken as {what}. If another column tells, name it "
+                    f"first: setup_anndata(adata, {name}=...)."
+                )
+        if usual.panel_key is not None and usual.panel_key not in adata.varm:
+            absent["panel_key"] = None
+        return replace(usual, **absent)  # type: ignore[arg-type]  # only keys that may be None are absent
+
+    @classmethod
+    def to_load(cls, adata: AnnData, registered: DataKeys | None, saved: DataKeys) -> DataKeys:
+        """Return where to look in the data that a saved model is loaded on: where it was saved to look, if possible.
+
+        Parameters
+        ----------
+        registered
+            What the user said of these data with ``setup_anndata``; it tells of what is not where the model looked.
+        saved
+            The keys that were saved with the model.
+        """
+        require_anndata(adata)
+        if registered is not None:
+            absent = [name for name, key in saved.to_dict().items() if not _is_there(adata, name, key)]
+            saved = replace(saved, **{name: getattr(registered, name) for name in absent})
+        return cls.for_query(adata, None, saved)
+
+    def mark(self, adata: AnnData) -> tuple:
+        """Return a checksum of what the tables are made from, so that a changed graph or count is noticed."""
+        graph = adata.uns.get(f"{self.neighbors_key}_neighbors", {}).get("params", {})
+        matrices = [adata.obsp.get(f"{self.neighbors_key}_{part}") for part in ("connectivities", "distances")]
+        columns = [names_of(adata, key).astype("U") for key in (self.technology_key, self.library_key) if key]
+        return (
+            adata.shape,
+            digest(list(adata.var_names), graph.get("transform")),
+            setup.counts_mark(adata, self.layer),
+            *map(setup.checksum, (*matrices, array_of(adata.obsm[self.spatial_key]), *columns)),
+        )
+
+
+def _is_there(adata: AnnData, name: str, key: str | None) -> bool:
+    if key is None:
+        return True
+    if name == "neighbors_key":
+        return any(f"{key}_{part}" in adata.obsp for part in ("connectivities", "distances"))
+    return key in {"layer": adata.layers, "spatial_key": adata.obsm, "panel_key": adata.varm}.get(name, adata.obs)
+
+
+class CoordinatesField(setup.NamedField):
+    """Cell coordinates in ``obsm``."""
+
+    def __init__(self, key: str):
+        super().__init__("coordinates", "obsm", key)
+
+    def _state(self, adata: AnnData) -> dict:
+        if self.attr_key not in adata.obsm:
+            raise missing_key(
+                "obsm", self.attr_key, adata.obsm, "Put cell coordinates there, or name their key with spatial_key=..."
+            )
+        shape = adata.obsm[self.attr_key].shape
+        if len(shape) != 2 or shape[1] not in (2, 3):
+            raise ValueError(f"adata.obsm[{self.attr_key!r}] must have two or three columns, found shape {shape}.")
+        return {"n_dimensions": int(shape[1])}
+
+
+class GraphField(setup.NamedField):
+    """The spatial graph that squidpy wrote to ``obsp``."""
+
+    def __init__(self, key: str, library_key: str | None = None, spatial_key: str = _keys.SPATIAL):
+        super().__init__("graph", "obsp", f"{key}_connectivities")
+        self.key = key
+        self.library_key = library_key
+        self.spatial_key = spatial_key
+
+    def _state(self, adata: AnnData) -> dict:
+        keys = [f"{self.key}_connectivities", f"{self.key}_distances"]
+        if not any(key in adata.obsp for key in keys):
+            call = graph_call(adata, self.library_key, neighbors_key=self.key, spatial_key=self.spatial_key)
+            then = f"Compute the spatial graph first: {call} (anndata.concat drops graphs unless pairwise=True)."
+            raise missing_key("obsp", keys[0], adata.obsp, then)
+        return {"keys": [key for key in keys if key in adata.obsp]}
 
 
 @dataclass(frozen=True)
@@ -84,25 +199,6 @@ class CellData:
     places: np.ndarray | None = None
 
 
-def counts_of(adata: AnnData, keys: DataKeys) -> Any:
-    """Return the matrix of raw counts (in memory, backed or lazy)."""
-    return counts_in(adata, keys.layer)
-
-
-def names_of(adata: AnnData, key: str | None) -> np.ndarray:
-    """Return each cell's name in ``obs[key]`` as strings, one name for all where ``key`` is ``None``."""
-    if key is None:
-        return np.full(adata.n_obs, ONE, dtype=object)
-    return text_of(adata.obs[key])
-
-
-def codes_of(names: np.ndarray, known: tuple[str, ...]) -> np.ndarray:
-    """Return the position of each name in ``known``, -1 where it is not."""
-    distinct, inverse = np.unique(names.astype(str), return_inverse=True)
-    position = {name: code for code, name in enumerate(known)}
-    return np.array([position.get(name, -1) for name in distinct], dtype=np.int64)[inverse]
-
-
 def technologies_of(adata: AnnData, keys: DataKeys) -> tuple[str, ...]:
     """Return the names of the technologies in the data, sorted."""
     return tuple(sorted(set(names_of(adata, keys.technology_key))))
@@ -120,7 +216,7 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     ids = vocabulary.ids(adata.var_names)
     if keys.panel_key is None:
         codes = codes_of(names_of(adata, keys.technology_key), technologies)
-        return Panels.infer(counts_of(adata, keys), ids, codes, technologies, len(vocabulary))
+        return Panels.infer(counts_of(adata, keys.layer), ids, codes, technologies, len(vocabulary))
     if keys.panel_key not in adata.varm:
         raise missing_key("varm", keys.panel_key, adata.varm, "Name a table of panels, or leave panel_key out.")
     table = adata.varm[keys.panel_key]
@@ -150,8 +246,7 @@ def chosen_tokens(adata: AnnData, keys: DataKeys, config: TokenConfig) -> TokenC
     seen: list[TokenSpread] = []
 
     def spread(without: np.ndarray) -> TokenSpread:
-        told_by = {"cell_names": adata.obs_names, "gene_names": adata.var_names, "advice": advice_on(adata, keys.layer)}
-        seen.append(count_spread(counts_of(adata, keys), without, **told_by))
+        seen.append(count_spread(counts_of(adata, keys.layer), without, **_words(adata, keys)))
         return seen[-1]
 
     chosen = choose(config, adata.var_names, spread)
@@ -162,7 +257,7 @@ def chosen_tokens(adata: AnnData, keys: DataKeys, config: TokenConfig) -> TokenC
 def warn_of_same_tokens(adata: AnnData, keys: DataKeys) -> None:
     """Warn where the top genes by count are nearly the same in all cells; some of the cells tell."""
     try:
-        sentence = same_by_count(count_spread(counts_of(adata, keys), n_cells=_LOOKED_AT))
+        sentence = same_by_count(count_spread(counts_of(adata, keys.layer), n_cells=_LOOKED_AT))
     except (TypeError, ValueError):  # what is wrong with the counts is told where all of them are read
         return
     if sentence:
@@ -173,7 +268,7 @@ def n_measured(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary, config: T
     """Return the number of genes that may be tokens and that some cell has."""
     ids = ids_of(adata, vocabulary, config)
     found = np.zeros(len(ids), dtype=bool)
-    for _, rows in iter_rows(counts_of(adata, keys)):
+    for _, rows in iter_rows(counts_of(adata, keys.layer)):
         found[rows.indices] = True
     return int((found & (ids >= 0)).sum())
 
@@ -198,12 +293,11 @@ def normalizations_of(
         config,
         groups=codes_of(names_of(adata, keys.technology_key), technologies),
         n_groups=len(technologies),
-        cell_names=adata.obs_names,
-        gene_names=adata.var_names,
-        advice=advice_on(adata, keys.layer),
+        **_words(adata, keys),
     )
     if weighed and neighbors is not None:  # of the cells' own counts: sums of neighbors agree whatever they are of
-        fitted.weigh(gene_weights(counts_of(adata, keys), ids, len(vocabulary), neighbors, _sections_of(adata, keys)))
+        sections = codes_of(names_of(adata, keys.library_key))
+        fitted.weigh(gene_weights(counts_of(adata, keys.layer), ids, len(vocabulary), neighbors, sections))
     return fitted
 
 
@@ -250,9 +344,7 @@ def tables_of(
             n_groups=len(technologies),
             fitted=normalizations,
             token_ids=gene_ids,
-            cell_names=adata.obs_names,
-            gene_names=adata.var_names,
-            advice=advice_on(adata, keys.layer),
+            **_words(adata, keys),
         )
 
     def marks() -> dict[str, str]:
@@ -265,10 +357,10 @@ def tables_of(
             "normalization": digest(*(part for name in sorted(statistics) for part in (name, statistics[name]))),
             "technologies": digest(codes),
             "genes": digest(ids, gene_ids),
-            "counts": counts_digest(counts_of(adata, keys)),
+            "counts": counts_digest(counts_of(adata, keys.layer)),
         }
 
-    sections, coordinates = _sections_of(adata, keys), _coordinates_of(adata, keys)
+    sections, coordinates = codes_of(names_of(adata, keys.library_key)), _coordinates_of(adata, keys)
     return CellData(
         tokens=through_cache(TokenTable, marks, build),
         neighbors=neighbors,
@@ -282,17 +374,13 @@ def tables_of(
 
 def _expression_of(adata: AnnData, keys: DataKeys, added: NeighborTable | None) -> Any:
     """Return what becomes tokens: the counts, or the sums of each cell and the neighbors that are ``added``."""
-    counts = counts_of(adata, keys)
-    return (
-        counts
-        if added is None
-        else SummedCounts(counts, added, adata.obs_names, adata.var_names, advice_on(adata, keys.layer))
-    )
+    counts = counts_of(adata, keys.layer)
+    return counts if added is None else SummedCounts(counts, added, **_words(adata, keys))
 
 
-def _sections_of(adata: AnnData, keys: DataKeys) -> np.ndarray:
-    names = names_of(adata, keys.library_key)
-    return codes_of(names, tuple(sorted(set(names))))
+def _words(adata: AnnData, keys: DataKeys) -> dict[str, Any]:
+    """Return what errors about counts name: cells, genes, and the next call."""
+    return {"cell_names": adata.obs_names, "gene_names": adata.var_names, "advice": advice_on(adata, keys.layer)}
 
 
 def _coordinates_of(adata: AnnData, keys: DataKeys) -> np.ndarray:
@@ -322,43 +410,7 @@ def _neighbors_of(adata: AnnData, keys: DataKeys, n_neighbors: int) -> NeighborT
             "options": f"k={n_neighbors}, two_hop={two_hop}",
             "graph": graph_digest(connectivities, distances),
             "coordinates": digest(coordinates),
-            "sections": digest(_sections_of(adata, keys)),
+            "sections": digest(codes_of(names_of(adata, keys.library_key))),
         }
 
     return through_cache(NeighborTable, marks, build)
-
-
-def fingerprint(adata: AnnData, keys: DataKeys) -> tuple:
-    """Return a checksum of what the tables are made from, so that a changed graph or count is noticed."""
-    graph = adata.uns.get(f"{keys.neighbors_key}_neighbors", {}).get("params", {})
-    how = [list(adata.var_names), graph.get("transform")]
-    parts: list[Any] = [adata.shape, digest(*how), counts_mark(adata, keys.layer)]
-    for part in ("connectivities", "distances"):
-        parts.append(_checksum(adata.obsp.get(f"{keys.neighbors_key}_{part}")))
-    parts.append(_checksum(array_of(adata.obsm[keys.spatial_key])))
-    for key in (keys.technology_key, keys.library_key):
-        parts.append(None if key is None else _checksum(names_of(adata, key).astype("U")))
-    return tuple(parts)
-
-
-def counts_mark(adata: AnnData, layer: str | None) -> Any:
-    """Return a checksum of the counts, or the state of the file that backs them."""
-    return _file_state(adata) if adata.isbacked else _checksum(counts_in(adata, layer))
-
-
-def _file_state(adata: AnnData) -> tuple:
-    """Return which file backs ``adata``, and its size and time of change: reading all of it would take too long."""
-    state = Path(adata.filename).stat()
-    return str(adata.filename), state.st_size, state.st_mtime_ns
-
-
-def _checksum(matrix: Any) -> Any:
-    if matrix is None:
-        return None
-    if sparse.issparse(matrix):
-        arrays = [getattr(matrix, name) for name in ("data", "indices", "indptr") if hasattr(matrix, name)]
-        return tuple(_checksum(array) for array in arrays)
-    if isinstance(matrix, np.ndarray):
-        return matrix.shape, zlib.crc32(np.ascontiguousarray(matrix).view(np.uint8).ravel().data)
-    # Backed and lazy matrices live elsewhere; their identity has to do.
-    return id(matrix), getattr(matrix, "shape", None)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scjepa.models.embed import AUTO, CHUNK, batches, token_budget
+from scjepa.models.embed import AUTO, chunks
 from scjepa.nn import float32_default
 from scjepa.nn.groups import rank_in_group
 from scjepa.stjepa.batch import Batch
@@ -45,13 +45,7 @@ class MaskedRepresentations:
         Arguments of :func:`embed_masked` beside the scale.
     """
 
-    def __init__(
-        self,
-        module: STJEPAModule,
-        source: Callable[[str], TokenSource],
-        scales: Sequence[str],
-        **how: Any,
-    ):
+    def __init__(self, module: STJEPAModule, source: Callable[[str], TokenSource], scales: Sequence[str], **how: Any):
         self._module, self._source, self._scales, self._how = module, source, scales, how
         self._arrays: Iterator[np.ndarray] | None = None
 
@@ -107,16 +101,14 @@ def embed_masked(
     seed
         Seed of the masks; mask m of a seed is the same however many masks are drawn.
     """
-    budget = token_budget(module.config, source.device)
     for number in range(n_masks):
         out = np.empty((source.n_cells, module.config.encoder.width), dtype=np.float32)
-        for start in range(0, source.n_cells, CHUNK):
-            cells = np.arange(start, min(start + CHUNK, source.n_cells))
-            for some, batch in batches(source, cells, batch_size, budget):
+        for _, chunk in chunks(source, module, batch_size):
+            for cells, batch in chunk:
                 # Entered for each batch: a generator must not leave the mode on while its caller works.
                 with torch.inference_mode():
                     shown = batch.select(visible(batch, ratio, seed, number))
-                    out[some] = pool(module(shown, encoder), shown, scale).float().cpu().numpy()
+                    out[cells] = pool(module(shown, encoder), shown, scale).float().cpu().numpy()
         yield out
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,10 +19,14 @@ from scjepa._core.anndata import require_anndata
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
-from scjepa.models.base import JEPAModel, Task
-from scjepa.models.hub import PretrainedMixin
-from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, resolve
-from scjepa.stjepa.coverage import CoverageMixin
+from scjepa.models.base import JEPAModel
+from scjepa.models.coverage import Coverage, coverage
+from scjepa.models.embed import AUTO, Out, of_each, several
+from scjepa.models.reference import freeze_known, taken_to
+from scjepa.models.run import Run, Task
+from scjepa.models.setup import refuse_unknown, require_own
+from scjepa.stjepa import latent
+from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
 from scjepa.stjepa.data import (
     CellData,
     DataKeys,
@@ -31,24 +37,22 @@ from scjepa.stjepa.data import (
     tables_of,
     warn_of_same_tokens,
 )
-from scjepa.stjepa.fields import fields_of, refuse_unknown, validate
-from scjepa.stjepa.latent import LatentMixin
+from scjepa.stjepa.masked import MaskedRepresentations
 from scjepa.stjepa.module import STJEPAModule
+from scjepa.stjepa.query import check_trainable, extended
+from scjepa.stjepa.source import TokenSource
+from scjepa.tl import check_niches, niche_readout, niches
 from scjepa.tokens.choice import TokenSpread, describe_tokens
-from scjepa.tokens.config import TokenConfig
 from scjepa.tokens.fitted import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
+from scjepa.training import hold_out
 from scjepa.training.collapse import same_tokens_advice
 from scjepa.training.config import TrainConfig
 
 logger = logging.getLogger("scjepa")
 
 
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
-class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
+class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
     """Spatial-transcriptomics JEPA (GenBio 2026).
 
     Each cell and its nearest neighbors become a sequence of gene tokens. A context encoder sees the visible tokens,
@@ -60,7 +64,8 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         Data registered with :meth:`setup_anndata`.
     preset
         ``"demo"`` (a laptop, minutes), ``"base"``, ``"technologies"`` (sections of several technologies),
-        ``"paper_ablation"`` or ``"paper"`` (768 wide, 5 layers; a GPU), or a :class:`~scjepa.config.STJEPAConfig`.
+        ``"paper_ablation"`` or ``"paper"`` (768 wide, 5 layers; a GPU), or a whole
+        :class:`~scjepa.config.STJEPAConfig`.
     tokens, encoder, masking, objective, training
         Changes to the preset: a mapping of options, ``encoder={"n_layers": 4}``, or the dataclass itself. Of an
         objective the name will do: ``objective="lejepa"``.
@@ -75,6 +80,11 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
     >>> model.train()
     >>> adata.obsm["X_stjepa"] = model.get_latent_representation()
     """
+
+    config: STJEPAConfig
+    module: STJEPAModule
+    panels: Panels
+    normalizations: FittedNormalizations
 
     def __init__(
         self,
@@ -114,10 +124,8 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         normalizations: FittedNormalizations,
         seed: int,
     ) -> None:
-        self.config, self.vocabulary, self.panels, self.seed = config, vocabulary, panels, seed
-        self.normalizations = normalizations
-        self.n_steps_ = 0
-        self._cached = None
+        self._start(config, vocabulary, seed)
+        self.panels, self.normalizations = panels, normalizations
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module = STJEPAModule(len(vocabulary), len(panels.technologies), config).eval()
@@ -175,68 +183,390 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         refuse_unknown(cls.setup_anndata, kwargs)
-        require_anndata(adata)
-        if adata.is_view:
-            raise ValueError("adata is a view of another AnnData object. Make it its own: adata = adata.copy().")
+        require_own(adata)
         keys = DataKeys(layer, technology_key, library_key, spatial_key, neighbors_key, panel_key)
-        manager = AnnDataManager(fields=fields_of(keys), setup_method_args=setup_method_args)
+        manager = AnnDataManager(fields=keys.fields(), setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
         warn_of_same_tokens(adata, keys)
 
-    def _checked(self, adata: AnnData) -> AnnData:
-        require_anndata(adata)
-        return adata  # _tables checks the rest by its own keys, without writing to it or holding on to it
+    @classmethod
+    def keys_of(cls, setup: Mapping[str, Any]) -> DataKeys:
+        """Return where the model looks in AnnData, from the arguments of ``setup_anndata``."""
+        return DataKeys(**{f.name: setup[f.name] for f in fields(DataKeys) if f.name in setup})
 
-    def _source(self, adata: AnnData | None, gene_ids: np.ndarray | None = None, scale: str = "") -> Any:
-        if scale != "cell" or not self.config.tokens.summed:
-            return super()._source(adata, gene_ids, scale)
-        one = self.adata if adata is None else self._checked(adata)
-        return self._source_of(self._tables(one, gene_ids, alone=True), self.device)
+    def tables(
+        self, adata: AnnData, keys: DataKeys, genes: np.ndarray | None = None, *, alone: bool = False
+    ) -> CellData:
+        """Return the token and neighbor tables of ``adata``.
 
-    def _tables(self, adata: AnnData, gene_ids: np.ndarray | None = None, *, alone: bool = False) -> CellData:
-        keys = self._keys_for(adata)
+        Parameters
+        ----------
+        adata, keys
+            Data, and where to look in them.
+        genes
+            Vocabulary ids that may become tokens; ``None``: all.
+        alone
+            Where neighborhoods are summed: whether each cell is a neighborhood of its own.
+        """
         if adata is not self.adata:
-            validate(adata, keys)
             alignment = self.vocabulary.align(adata.var_names, source="adata.var_names", columns=adata.var)
-            if alignment.n_matched < alignment.n_names:
-                warn(
-                    f"Genes the model does not know are left out. {alignment} To take them in: query = "
-                    f"{type(self).__name__}.load_query_data(adata, model)."
-                )
-        return tables_of(
-            adata,
-            keys,
-            self.vocabulary,
-            self.panels.technologies,
-            self.config.tokens,
-            self.normalizations,
-            gene_ids,
-            alone=alone,
-            with_places=self.config.encoder.needs_places,
-        )
+            self._warn_of_unknown(alignment, "query = ")
+        technologies, places = self.panels.technologies, self.config.encoder.needs_places
+        about = (keys, self.vocabulary, technologies, self.config.tokens, self.normalizations, genes)
+        return tables_of(adata, *about, alone=alone, with_places=places)
 
-    def _options_of_run(self) -> dict[str, Any]:
-        return {**self._options_of_reference(), **super()._options_of_run()}
+    def source(self, data: CellData, device: torch.device | str = "cpu") -> TokenSource:
+        """Return the source of neighborhoods of tables."""
+        tables = (data.tokens, data.neighbors, data.technologies)
+        return TokenSource(*tables, device, summed=data.summed, places=data.places)
 
-    def _token_spread(self) -> TokenSpread:
-        n_genes = n_measured(self.adata, self.keys, self.vocabulary, self.config.tokens)
-        return TokenSpread.of(self._own_tables().tokens, n_genes)
+    def _source_at(self, adata: AnnData, scale: str) -> TokenSource:
+        return latent.source_at(self, adata, None, scale)
 
-    def _task(self, validation_size: float, validation: str | None) -> Task:
-        task = super()._task(validation_size, validation)
-        spread = self._token_spread()
+    def split(self, data: CellData, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cells to train on and those held out: blocks of each section, or whole sections."""
+        return hold_out(data.coordinates, data.sections, size, by=by or "block", seed=self.seed)
+
+    def _task(self, run: Run) -> Task:
+        check_trainable(self)
+        data = self._own_tables()
+        task = self._task_of(data, run)
+        spread = self._spread_of(data)
         if spread.same:
+            advice = same_tokens_advice(self.config.tokens)
             warn(
                 f"The tokens of all cells are nearly the same genes: {spread}. Niches can hardly be told from them. "
-                f"{_sentence(same_tokens_advice(self.config.tokens))}"
+                f"{advice[0].upper()}{advice[1:]}."
             )
         return task
 
-    def _table_of_card(self, facts: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-        table = super()._table_of_card(facts, dtype)
-        first = {name: table.pop(name) for name in ("class", "genes")}
-        return {**first, "technologies": ", ".join(self.panels.technologies), **table}
+    def _token_spread(self) -> TokenSpread:
+        return self._spread_of(self._own_tables())
+
+    def _spread_of(self, data: CellData) -> TokenSpread:
+        return TokenSpread.of(data.tokens, n_measured(self.adata, self.keys, self.vocabulary, self.config.tokens))
+
+    # -- embedding ------------------------------------------------------------------------------------------------
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | Sequence[AnnData] | Mapping[str, AnnData] | None = None,
+        *,
+        scale: str = "neighborhood",
+        encoder: str = "target",
+        genes: latent.Genes = None,
+        contextual: bool = True,
+        batch_size: int | str = AUTO,
+        out: Out = None,
+        key_added: str | None = None,
+    ) -> Any:
+        """Embed cells: the mean over the contextual tokens of a neighborhood, or of its index cell.
+
+        Parameters
+        ----------
+        adata
+            Other data, or a list or a mapping of such, with a spatial graph. Sections and technologies may be new;
+            where they are found is what ``setup_anndata`` was told of this object, else of the model's own.
+            Genes are aligned by name; those the model does not know are left out with a warning
+            (:meth:`load_query_data` takes them in). Counts are normalized with the model's statistics, those of their
+            technology or, where the model does not know it, of all technologies. Default: the model's own.
+        scale
+            ``"neighborhood"`` (the cell with its neighbors: for niches) or ``"cell"`` (the index cell's tokens, seen
+            in context; with ``tokenizer="neighborhood"``, which tells no cells apart, the cell as a neighborhood of
+            its own counts alone).
+        encoder
+            ``"target"`` (the EMA encoder) or ``"context"``.
+        genes
+            Genes that may become tokens: ``"shared"`` (those all technologies measured), a list of names, or ``None``
+            for all. A token's value is the same in each case.
+        contextual
+            False: pool tokens as they are given to the encoder's transformer, untouched by other tokens; a control.
+        batch_size
+            Cells at a time, or ``"auto"``: as many as fit a share of the device's memory. The result does not depend on
+            it, save for rounding.
+        out
+            Where to write: a float32 array or memory map of shape ``(n_cells, n_latent)``, or the path of a ``.npy``
+            file, for results larger than memory. A path can be resumed: it is written as ``<name>.part`` with a small
+            ``<name>.json`` beside it, and the same call with the same weights and data goes on where a killed one
+            stopped, or returns the finished file. Default: a new array.
+        key_added
+            Also write the result to ``adata.obsm[key_added]``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(n_cells, n_latent)`` float32: ``out`` if it is an array, a read-only memory map if it is a path. Cells
+            without any token at that scale are zero, and a warning names them. For a list of AnnData a list of such
+            arrays, for a mapping a dictionary.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``scale``, ``encoder``, ``batch_size`` or ``out`` cannot be used, or no gene matches.
+        KeyError
+            If the data lacks coordinates, a spatial graph or the layer of counts.
+        FileExistsError
+            If there is a file at ``out`` from another model or other data; it is not replaced.
+        """
+        how = (scale, encoder, genes, contextual, batch_size)
+        if several(adata):
+            return of_each(adata, out, lambda one: self._embedded(one, *how, None, key_added))
+        return self._embedded(adata, *how, out, key_added)
+
+    def _embedded(self, adata: AnnData | None, *how_and_key: Any) -> np.ndarray:
+        *how, key_added = how_and_key
+        embedding = latent.latent(self, adata, *how)
+        if key_added is not None:
+            (self.adata if adata is None else adata).obsm[key_added] = embedding
+        return embedding
+
+    def get_masked_representations(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_masks: int = 8,
+        ratio: float = 0.3,
+        seed: int = 0,
+        scale: str | None = None,
+        encoder: str = "target",
+        genes: latent.Genes = None,
+        batch_size: int | str = AUTO,
+    ) -> MaskedRepresentations:
+        """Embed cells several times, each time with other tokens hidden, for :func:`scjepa.tl.niche_confidence`.
+
+        Parameters
+        ----------
+        n_masks
+            Times to embed; each takes about (1 - ratio) of the time of :meth:`get_latent_representation`.
+        ratio
+            Share of each cell's tokens that is hidden, in (0, 1); a cell keeps one token at least.
+        seed
+            Seed of the masks. What is hidden depends on it and on the counts of a neighborhood, not on the order of
+            cells or genes or the batch size.
+        scale
+            As in :meth:`get_latent_representation`. Default: ``"neighborhood"``, and in
+            :func:`~scjepa.tl.niche_confidence` the scale of the embedding that the niches come from.
+        adata, encoder, genes, batch_size
+            As in :meth:`get_latent_representation`.
+
+        Yields
+        ------
+        numpy.ndarray
+            ``(n_cells, n_latent)`` float32 for each mask, made when it is asked for. All at once:
+            ``np.stack(list(model.get_masked_representations()))``.
+
+        Raises
+        ------
+        ValueError
+            If an option cannot be used, or no gene matches.
+        """
+        return latent.masked(self, adata, n_masks, ratio, seed, scale, encoder, genes, batch_size)
+
+    def get_gene_representation(self, *, encoder: str = "target", batch_size: int | str = AUTO) -> np.ndarray:
+        """Embed genes: the mean contextual token of each gene over the cells that express it.
+
+        Parameters
+        ----------
+        encoder
+            ``"target"`` or ``"context"``.
+        batch_size
+            Cells at a time, or ``"auto"``: as many as fit a share of the device's memory.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(n_vars, n_latent)`` float32 in the order of ``adata.var_names``, ready for ``adata.varm``. Genes that are
+            among no cell's top tokens are NaN, and a warning tells how many.
+        """
+        return latent.gene_representation(self, encoder, batch_size)
+
+    def niches(
+        self,
+        adata: AnnData | None = None,
+        n_niches: int | None = None,
+        *,
+        resolution: float = 1.0,
+        use_rep: str | Sequence[str] | None = None,
+        align: str = "auto",
+        encoder: str = "target",
+        batch_size: int | str = AUTO,
+        progress_bar: bool = True,
+        key_added: str = _keys.NICHE,
+        random_state: int = 0,
+    ) -> None:
+        """Find niches: embed at all scales in one pass, read out cells and the rings around them, cluster.
+
+        The same as :meth:`get_latent_representation` at both scales, :meth:`get_gene_representation`,
+        :func:`scjepa.tl.niche_readout` and :func:`scjepa.tl.niches`, which take more options, one after another.
+
+        Parameters
+        ----------
+        adata
+            Other data with a spatial graph. Default: the model's own.
+        n_niches
+            Number of niches. Default: as many as Leiden finds at ``resolution``.
+        resolution
+            Leiden's resolution, where ``n_niches`` is not given.
+        use_rep
+            What the read-out reads: ``"X_stjepa_cell"`` for the embedding alone, ``"X"`` for the expression alone.
+            Default: both.
+        align
+            What sections are made to have in common; see :func:`scjepa.tl.niche_readout`.
+        encoder, batch_size
+            As in :meth:`get_latent_representation`.
+        progress_bar
+            Show how far the pass of the encoder is.
+        key_added
+            Column of ``adata.obs`` for the niches.
+        random_state
+            Seed of the clustering.
+
+        Returns
+        -------
+        None
+            Writes ``adata.obsm["X_stjepa"]`` (neighborhoods), ``adata.obsm["X_stjepa_cell"]`` (cells in context),
+            ``adata.varm["X_stjepa_gene"]`` (genes; NaN for those that are no token of any cell),
+            ``adata.obsm["X_stjepa_niche"]`` (the read-out), ``adata.obs[key_added]``, and what
+            :func:`scjepa.tl.niches` writes beside it.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            As the functions named above; what is told by the arguments alone, before the encoder runs.
+
+        Examples
+        --------
+        >>> model.train()
+        >>> model.niches(n_niches=12)
+        >>> scjepa.pl.niches(adata)
+        """
+        own = self.adata if adata is None else adata
+        keys = self._keys_for(own)
+        made = (_keys.EMBEDDING, _keys.EMBEDDING_CELL)
+        check_niches(own, n_niches, use_rep=use_rep, align=align, key_added=key_added, made=made)
+        latent.embed_all(self, own, encoder, batch_size, progress_bar)
+        niche_readout(
+            own, use_rep, layer=keys.layer, library_key=keys.library_key, align=align, neighbors_key=keys.neighbors_key
+        )
+        find = partial(niches, n_niches=n_niches, resolution=resolution, random_state=random_state)
+        find(own, _keys.EMBEDDING_NICHE, key_added=key_added)
+
+    def coverage(
+        self,
+        adata: AnnData | None = None,
+        *,
+        cost: bool = False,
+        reference: AnnData | None = None,
+        scale: str = "neighborhood",
+        n_cells: int = 1000,
+        seed: int = 0,
+    ) -> Coverage:
+        """Report how much of a data set the model was trained to read.
+
+        Genes count as matched if the model was *trained* on them: those that :meth:`load_query_data` took in do
+        only once the query model has been trained itself.
+
+        Parameters
+        ----------
+        adata
+            Data to be embedded. Default: the model's own, which is of interest for query models.
+        cost
+            Also measure what such coverage costs: the model's own data is embedded with all its genes, and with those
+            alone that ``adata`` has too, and the two are compared. Takes about as long as embedding ``2 * n_cells``
+            cells, after the tables are made.
+        reference
+            The data to measure the cost on. Default: the model's own, if the model was trained on it.
+        scale
+            Scale of the embeddings that are compared, ``"neighborhood"`` or ``"cell"``.
+        n_cells
+            Cells to compare, at most.
+        seed
+            Seed of their choice.
+
+        Returns
+        -------
+        Coverage
+            ``print(model.coverage(adata))`` reads well.
+
+        Raises
+        ------
+        ValueError
+            If no gene matches, or the cost is asked for and the model's training data is not at hand.
+
+        Examples
+        --------
+        >>> print(model.coverage(new_section, cost=True))
+        """
+        return coverage(self, adata, cost, reference, scale, n_cells, seed, self.config.tokens.n_tokens)
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData,
+        reference_model: JEPAModel | str | os.PathLike[str],
+        *,
+        freeze: str = "none",
+        seed: int | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Self:
+        """Take a trained model to new data: other sections, genes in any order, other panels, other technologies.
+
+        The new model has the genes and technologies of the reference, with their weights, and those of ``adata``
+        besides. It embeds at once (zero-shot), and :meth:`train` fine-tunes it on ``adata``. The reference stays as it
+        is. Nothing is written to ``adata`` but scvi-tools' bookkeeping.
+
+        What is new begins like this, depending on ``seed`` and names alone:
+
+        - the vector of a gene is drawn from the Gaussian with the mean and covariance of the reference's gene vectors;
+        - the token of a technology is the mean of the reference's;
+        - normalizations that learn (all but ``counts``) learn a new gene, and a new technology with 100 cells or
+          more, from ``adata``; a smaller one takes the reference's statistics of all technologies.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, coordinates and a spatial graph. Where they are found is what ``setup_anndata`` was told of
+            this object, else what it was told of the reference's.
+        reference_model
+            A model, a folder that :meth:`save` or :meth:`save_pretrained` wrote, or the name of a checkpoint
+            (:func:`scjepa.pretrained.locate`).
+        freeze
+            What stays as it is in training: ``"none"``; or ``"encoder"``, then only the vectors of new genes and
+            technologies are trained, and data without new genes keeps its embeddings bit for bit. With ``"encoder"``
+            the context encoder begins as a copy of the target encoder.
+        seed
+            Seed of new vectors and of training. Default: the reference's.
+        accelerator, device
+            Where the weights go.
+
+        Returns
+        -------
+        STJEPA
+            A model on ``adata``, of the reference's configuration.
+
+        Raises
+        ------
+        ValueError
+            If no gene is the reference's (the message names some of both and the likely cause), or the data, the
+            folder or an option cannot be used.
+        FileNotFoundError
+            If there is no such checkpoint.
+
+        Warns
+        -----
+        UserWarning
+            If genes count as new whose names differ from the reference's in case only.
+
+        Examples
+        --------
+        >>> query = scjepa.STJEPA.load_query_data(new_section, model)
+        >>> new_section.obsm["X_stjepa"] = query.get_latent_representation()  # zero-shot
+        >>> query.train(max_steps=300)  # fine-tuned
+        """
+        take = partial(taken_to, cls, adata, reference_model, extended, freeze=freeze, seed=seed)
+        return take(accelerator=accelerator, device=device)
 
     # -- words --------------------------------------------------------------------------------------------------
 
@@ -260,34 +590,25 @@ class STJEPA(LatentMixin, CoverageMixin, PretrainedMixin):
             ]
         )
 
-    def __repr__(self) -> str:
-        return self.summary()
+    # -- save and load --------------------------------------------------------------------------------------------
 
-    # -- save and load ------------------------------------------------------------------------------------------
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            **super()._facts(),
-            "panels": self.panels.to_dict(),
-            "statistics": self.normalizations.to_arrays(),
-        }
+    def facts(self) -> dict[str, Any]:
+        """Return what a loaded model needs beside weights: panels and statistics of normalizations as well."""
+        return {**super().facts(), "panels": self.panels.to_dict(), "statistics": self.normalizations.to_arrays()}
 
     @classmethod
-    def _from_facts(cls, adata: AnnData, facts: Mapping[str, Any]) -> STJEPA:
-        model = cls.__new__(cls)
-        super(JEPAModel, model).__init__(adata)
-        config = STJEPAConfig.from_dict(facts["config"])
+    def from_facts(cls, adata: AnnData, facts: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Self:
+        """Return a model on ``adata``, which is registered, from what :meth:`facts` gave."""
+        model, config = cls._bare(adata), STJEPAConfig.from_dict(facts["config"])
         vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
-        normalizations = FittedNormalizations.from_arrays(
-            config.tokens, facts["statistics"], len(vocabulary), len(panels.technologies)
-        )
+        sizes = len(vocabulary), len(panels.technologies)
+        normalizations = FittedNormalizations.from_arrays(config.tokens, facts["statistics"], *sizes)
         model._build(config, vocabulary, panels, normalizations, facts["seed"])
-        alignment = model.vocabulary.align(adata.var_names, source="adata.var_names", columns=adata.var)
-        if alignment.n_matched < alignment.n_names:
-            warn(f"Genes the model does not know are left out. {alignment}")
+        model._warn_of_unknown(vocabulary.align(adata.var_names, source="adata.var_names", columns=adata.var))
         model._restore(facts)
-        model._model_summary_string = model.summary()
-        model.init_params_ = {"kwargs": {}, "non_kwargs": {"preset": config, "seed": facts["seed"]}}
+        embedding = model.module.context.embedding
+        tables = {"n_genes": embedding.gene, "n_technologies": embedding.technology}
+        freeze_known(model.module, model.reference, tables)
         return model
 
     @property

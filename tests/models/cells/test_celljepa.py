@@ -41,7 +41,7 @@ def test_embeddings_do_not_depend_on_gene_order_other_cells_or_batch_size(finetu
     np.testing.assert_allclose(model.get_latent_representation(adata[3:4].copy())[0], full[3], rtol=1e-3, atol=1e-5)
     student = model.get_latent_representation(encoder="context")
     assert not np.allclose(student, full)
-    assert not np.allclose(model.get_latent_representation(pooling="genes"), full)
+    assert not np.allclose(model.get_latent_representation(scale="genes"), full)
 
 
 def test_runs_repeat_and_the_seed_matters(make_adata, make_model, quiet):
@@ -311,16 +311,16 @@ def _ensembl(adata):
 def test_ensembl_ids_are_named_and_converted_by_a_table(finetuned):
     model, adata = finetuned
     query, expected = _ensembl(adata), model.get_latent_representation()
-    with pytest.raises(ValueError, match=r"adata.var\['symbol'\] has .* names that are.*gene_table="):
+    with pytest.raises(ValueError, match=r"adata.var\['symbol'\] has .* names that are.*gene_names="):
         model.get_latent_representation(query)
     with pytest.raises(KeyError, match="symbols"):
-        model.get_latent_representation(query, gene_table="symbols")
+        model.get_latent_representation(query, gene_names="symbols")
     with pytest.raises(ValueError, match="from the data's names"):
-        model.get_latent_representation(query, gene_table={"A": "B"})
+        model.get_latent_representation(query, gene_names={"A": "B"})
     table = dict(zip(query.var_names, adata.var_names, strict=True))
     for given in ("symbol", table, pd.Series(table)):
-        assert np.array_equal(model.get_latent_representation(query, gene_table=given), expected)
-    assert len(model.predict_labels(query, gene_table="symbol")) == 150
+        assert np.array_equal(model.get_latent_representation(query, gene_names=given), expected)
+    assert len(model.predict_labels(query, gene_names="symbol")) == 150
 
 
 def test_a_table_of_names_is_advised_only_where_one_can_be_given(finetuned, tmp_path):
@@ -328,7 +328,7 @@ def test_a_table_of_names_is_advised_only_where_one_can_be_given(finetuned, tmp_
     model.save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"adata.var\['symbol'\] has .* names that are") as error:
         scjepa.CellJEPA.load(tmp_path / "model", _ensembl(adata), accelerator="cpu")
-    assert "gene_table" not in str(error.value)
+    assert "gene_names" not in str(error.value)
 
 
 def test_genes_that_become_one_are_added_up(finetuned):
@@ -341,7 +341,7 @@ def test_genes_that_become_one_are_added_up(finetuned):
     parts = sparse.hstack([halves, split.X - halves]).tocsr()
     query = ad.AnnData(parts, obs=adata.obs[[]].copy(), var=pd.DataFrame(index=[*names[0], *names[1]]))
     table = {name: name[:-2] for name in query.var_names}
-    found = model.get_latent_representation(query, gene_table=table)
+    found = model.get_latent_representation(query, gene_names=table)
     np.testing.assert_allclose(found, model.get_latent_representation(), rtol=1e-3, atol=1e-5)
 
 

@@ -140,7 +140,7 @@ def test_runs_repeat():
     def run():
         model = model_of(screen())
         model.train_perturbation(outside="token", **QUIET)
-        return model._perturbed.state_dict()
+        return model._further["perturbation."].state_dict()
 
     one, two = run(), run()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -161,7 +161,7 @@ def test_test_conditions_take_no_part():
             "OUT+ctrl",
         }
         assert set(adata.obs["condition"].iloc[model.trainer.lightning_module.monitor_cells]) == {"GENE2+ctrl"}
-        return model._perturbed.state_dict()
+        return model._further["perturbation."].state_dict()
 
     one, two = run(False), run(True)
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -301,7 +301,7 @@ def test_resuming_is_exact(tmp_path):
     def run(**options):
         model = model_of(screen())
         model.train_perturbation(outside="token", **options, **QUIET)
-        return model._perturbed.state_dict()
+        return model._further["perturbation."].state_dict()
 
     whole = run()
     run(max_steps=10, checkpoint_dir=tmp_path, checkpoint_every=5)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -267,8 +266,8 @@ class Pretraining:
 
     def finetuned(self, entry: CellEntry, corpus: Corpus, seed: int, labelled: AnnData) -> CellJEPA:
         """Return the model of a method, fine-tuned on labelled cells."""
-        model = _with_data(self.model(entry, corpus, seed, Took()), labelled, self.folder, self.accelerator)
         with _quiet():
+            model = self.model(entry, corpus, seed, Took()).on(labelled)
             model.finetune(validation_size=0, accelerator=self.accelerator, progress_bar=False)
         return model
 
@@ -307,37 +306,14 @@ def _config(entry: CellEntry) -> CellJEPAConfig:
     return entry.config
 
 
-def embedder(model: CellJEPA, scoring: CellScoring, pooling: str) -> Embed:
+def embedder(model: CellJEPA, scoring: CellScoring, scale: str) -> Embed:
     """Return the function that embeds cells by a model, with as many of their genes as ``scoring`` says."""
 
     def embed(adata: AnnData) -> np.ndarray:
-        with _read_out_as(model, scoring), _quiet():
-            return model.get_latent_representation(adata, pooling=pooling)
+        with _quiet():
+            return model.get_latent_representation(adata, scale=scale, n_tokens=scoring.n_tokens, kept=scoring.kept)
 
     return embed
-
-
-# The next two stand in for arguments that the model's methods lack (n_tokens= and kept=, and other data).
-
-
-@contextmanager
-def _read_out_as(model: CellJEPA, scoring: CellScoring) -> Iterator[None]:
-    """Let a model keep the genes that ``scoring`` says; its training is as before, afterwards."""
-    before = model.config
-    wanted = {"n_embedded": scoring.n_tokens, "kept": scoring.kept}
-    model.config = resolve_cells(before, tokens={name: one for name, one in wanted.items() if one is not None})
-    try:
-        yield
-    finally:
-        model.config = before
-
-
-def _with_data(model: CellJEPA, cells: AnnData, folder: Path, accelerator: str) -> CellJEPA:
-    """Return a model with other cells, and their labels, as its data: what fine-tuning needs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".") as place, _quiet():
-        model.save(Path(place) / "model")
-        return type(model).load(Path(place) / "model", cells, accelerator=accelerator)
 
 
 @contextmanager

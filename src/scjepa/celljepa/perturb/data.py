@@ -16,6 +16,7 @@ from scjepa._core.counts import advice_on
 from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellKeys
 from scjepa.celljepa.expression import binned, build_count_table
+from scjepa.models.run import curves_from_dict, curves_to_dict
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, simulation_split
 from scjepa.perturbation.expression import cell_sizes, log_scaled, target_size
 from scjepa.tokens.table import TokenTable
@@ -62,22 +63,15 @@ class PerturbationRun:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        history = {
-            name: {"step": frame.index.tolist(), "value": frame[name].tolist()}
-            for name, frame in (self.history or {}).items()
-        }
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**values, "split": self.split.to_dict(), "history": history}
+        return {**values, "split": self.split.to_dict(), "history": curves_to_dict(self.history)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build it from what :meth:`to_dict` gave."""
-        history = {
-            name: pd.DataFrame({name: entry["value"]}, index=pd.Index(entry["step"], name="step"))
-            for name, entry in values["history"].items()
-        }
         lists = {name: tuple(values[name]) for name in ("conditions", "genes", "outside")}
-        return cls(**{**values, **lists, "split": PerturbationSplit.from_dict(values["split"]), "history": history})
+        split, history = PerturbationSplit.from_dict(values["split"]), curves_from_dict(values["history"])
+        return cls(**{**values, **lists, "split": split, "history": history})
 
 
 def split_of(split: PerturbationSplit | str | None, conditions: Conditions) -> PerturbationSplit:

@@ -83,6 +83,7 @@ class LeJEPA(NeighborhoodObjective):
         super().__init__(config, n_technologies)
         self.config = cast(LeJEPAConfig, config.objective)
         self.masking = config.masking
+        self.passes = self.config.n_views * (1 - self.masking.ratio)
         self.projector = PooledHead(config.encoder.width)
         self.adversary = None
         self.needs_technology = self.config.adversarial_weight > 0

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from anndata import AnnData
 
-from scjepa._core.anndata import require_anndata
-from scjepa.models.embed import AUTO, batches, token_budget
-from scjepa.stjepa.config import STJEPAConfig
-from scjepa.stjepa.data import counts_of
-from scjepa.stjepa.fields import validate
-from scjepa.stjepa.module import STJEPAModule
-from scjepa.stjepa.query import QueryMixin
-from scjepa.stjepa.source import TokenSource
-from scjepa.tokens.counts import iter_rows
+from scjepa._core.anndata import counts_of
+from scjepa._core.counts import iter_rows
+from scjepa.models.embed import batches
+from scjepa.models.estimate import AUTO, token_budget
+from scjepa.tokens.source import TableSource
 from scjepa.tokens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from scjepa.models.base import JEPAModel
 
 _NEIGHBORS = 15
 _EXAMPLES = 5
@@ -146,119 +146,88 @@ class Coverage:
         return "\n".join(["Coverage", *(f"  {line}" for line in lines)])
 
 
-class CoverageMixin(QueryMixin):
-    """``coverage``."""
+def coverage(
+    model: JEPAModel,
+    adata: AnnData | None,
+    cost: bool,
+    reference: AnnData | None,
+    scale: str,
+    n_cells: int,
+    seed: int,
+    n_tokens: int,
+) -> Coverage:
+    """Return how much of a data set a model can read, as :meth:`scjepa.STJEPA.coverage` says.
 
-    config: STJEPAConfig
-    module: STJEPAModule
-    vocabulary: Vocabulary
+    Parameters
+    ----------
+    n_tokens
+        Tokens that a cell has at most.
+    """
+    if reference is not None and not cost:
+        raise ValueError("reference is what the cost is measured on: coverage(adata, cost=True, reference=...).")
+    adata = model.adata if adata is None else adata
+    keys = model._keys_for(adata)
+    keys.validate(adata)
+    known = _trained_vocabulary(model)
+    alignment = known.align(adata.var_names, source="adata.var_names", columns=adata.var)
+    matched = alignment.ids >= 0
+    per_gene, lengths = np.zeros(len(matched)), []
+    for _, rows in iter_rows(counts_of(adata, keys.layer)):
+        per_gene += np.asarray(rows.sum(axis=0)).ravel()
+        lengths.append(np.bincount(_rows_of(rows)[matched[rows.indices]], minlength=rows.shape[0]))
+    tokens = np.minimum(np.concatenate(lengths), n_tokens)
+    missing = [i for i in np.argsort(-per_gene, kind="stable") if not matched[i]][:_EXAMPLES]
+    return Coverage(
+        n_matched=alignment.n_matched,
+        n_query=alignment.n_names,
+        n_model=len(known),
+        share_of_counts=float(per_gene[matched].sum() / max(per_gene.sum(), 1e-12)),
+        tokens_per_cell=float(np.median(tokens)),
+        n_tokens=n_tokens,
+        empty=float((tokens == 0).mean()),
+        missing=tuple(str(adata.var_names[i]) for i in missing),
+        case_only=alignment.case_only,
+        version_only=alignment.version_only,
+        cost=_cost(model, adata, reference, scale, n_cells, seed) if cost else None,
+    )
 
-    def coverage(
-        self,
-        adata: AnnData | None = None,
-        *,
-        cost: bool = False,
-        reference: AnnData | None = None,
-        scale: str = "neighborhood",
-        n_cells: int = 1000,
-        seed: int = 0,
-    ) -> Coverage:
-        """Report how much of a data set the model was trained to read.
 
-        Genes count as matched if the model was *trained* on them: those that :meth:`load_query_data` took in do
-        only once the query model has been trained itself.
+def _trained_vocabulary(model: JEPAModel) -> Vocabulary:
+    """Return the genes that the model was trained on."""
+    if model.reference is None or model._knows_own_data:
+        return model.vocabulary
+    return Vocabulary(model.vocabulary.names[: model.reference.n_genes])
 
-        Parameters
-        ----------
-        adata
-            Data to be embedded. Default: the model's own, which is of interest for query models.
-        cost
-            Also measure what such coverage costs: the model's own data is embedded with all its genes, and with those
-            alone that ``adata`` has too, and the two are compared. Takes about as long as embedding ``2 * n_cells``
-            cells, after the tables are made.
-        reference
-            The data to measure the cost on. Default: the model's own, if the model was trained on it.
-        scale
-            Scale of the embeddings that are compared, ``"neighborhood"`` or ``"cell"``.
-        n_cells
-            Cells to compare, at most.
-        seed
-            Seed of their choice.
 
-        Returns
-        -------
-        Coverage
-            ``print(model.coverage(adata))`` reads well.
+def _cost(
+    model: JEPAModel, adata: AnnData, reference: AnnData | None, scale: str, n_cells: int, seed: int
+) -> CoverageCost:
+    if reference is None:
+        if not model._knows_own_data or adata is model.adata:
+            raise ValueError(
+                "The cost is measured on the data that the model was trained on, which is not at hand here. Pass "
+                "it: coverage(adata, cost=True, reference=training_adata)."
+            )
+        reference = model.adata
+    kept = np.isin(reference.var_names, adata.var_names) & (model.vocabulary.ids(reference.var_names) >= 0)
+    if not kept.any():
+        raise ValueError("None of the matched genes is in reference, so there is nothing to measure on it.")
+    cells = np.arange(reference.n_obs)
+    if len(cells) > n_cells:
+        cells = np.sort(np.random.default_rng(seed).choice(cells, n_cells, replace=False))
+    every, few = (
+        _embed_some(model, model._source_at(data, scale), cells, scale) for data in (reference, reference[:, kept])
+    )
+    return _compared(every, few, reference.n_vars, int(kept.sum()), scale, seed)
 
-        Raises
-        ------
-        ValueError
-            If no gene matches, or the cost is asked for and the model's training data is not at hand.
 
-        Examples
-        --------
-        >>> print(model.coverage(new_section, cost=True))
-        """
-        if reference is not None and not cost:
-            raise ValueError("reference is what the cost is measured on: coverage(adata, cost=True, reference=...).")
-        adata = self.adata if adata is None else adata
-        require_anndata(adata)
-        keys = self._keys_for(adata)
-        validate(adata, keys)
-        known = self._trained_vocabulary()
-        alignment = known.align(adata.var_names, source="adata.var_names", columns=adata.var)
-        matched = alignment.ids >= 0
-        per_gene, lengths = np.zeros(len(matched)), []
-        for _, rows in iter_rows(counts_of(adata, keys)):
-            per_gene += np.asarray(rows.sum(axis=0)).ravel()
-            lengths.append(np.bincount(_rows_of(rows)[matched[rows.indices]], minlength=rows.shape[0]))
-        tokens = np.minimum(np.concatenate(lengths), self.config.tokens.n_tokens)
-        missing = [i for i in np.argsort(-per_gene, kind="stable") if not matched[i]][:_EXAMPLES]
-        return Coverage(
-            n_matched=alignment.n_matched,
-            n_query=alignment.n_names,
-            n_model=len(known),
-            share_of_counts=float(per_gene[matched].sum() / max(per_gene.sum(), 1e-12)),
-            tokens_per_cell=float(np.median(tokens)),
-            n_tokens=self.config.tokens.n_tokens,
-            empty=float((tokens == 0).mean()),
-            missing=tuple(str(adata.var_names[i]) for i in missing),
-            case_only=alignment.case_only,
-            version_only=alignment.version_only,
-            cost=self._cost(adata, reference, scale, n_cells, seed) if cost else None,
-        )
-
-    def _trained_vocabulary(self) -> Vocabulary:
-        """Return the genes that the model was trained on."""
-        if self.reference is None or self._knows_own_data:
-            return self.vocabulary
-        return Vocabulary(self.vocabulary.names[: self.reference.n_genes])
-
-    def _cost(self, adata: AnnData, reference: AnnData | None, scale: str, n_cells: int, seed: int) -> CoverageCost:
-        if reference is None:
-            if not self._knows_own_data or adata is self.adata:
-                raise ValueError(
-                    "The cost is measured on the data that the model was trained on, which is not at hand here. Pass "
-                    "it: coverage(adata, cost=True, reference=training_adata)."
-                )
-            reference = self.adata
-        kept = np.isin(reference.var_names, adata.var_names) & (self.vocabulary.ids(reference.var_names) >= 0)
-        if not kept.any():
-            raise ValueError("None of the matched genes is in reference, so there is nothing to measure on it.")
-        cells = np.arange(reference.n_obs)
-        if len(cells) > n_cells:
-            cells = np.sort(np.random.default_rng(seed).choice(cells, n_cells, replace=False))
-        every = self._embed_some(self._source(reference, None, scale), cells, scale)
-        few = self._embed_some(self._source(reference[:, kept], None, scale), cells, scale)
-        return _compared(every, few, reference.n_vars, int(kept.sum()), scale, seed)
-
-    @torch.inference_mode()
-    def _embed_some(self, source: TokenSource, cells: np.ndarray, scale: str) -> np.ndarray:
-        """Return embeddings of some cells, in their order."""
-        out = np.empty((len(cells), self.config.encoder.width), dtype=np.float32)
-        for taken, batch in batches(source, cells, AUTO, token_budget(self.config, source.device)):
-            out[np.searchsorted(cells, taken)] = self.module.embed(batch, "target", scale).cpu().numpy()
-        return out
+@torch.inference_mode()
+def _embed_some(model: JEPAModel, source: TableSource, cells: np.ndarray, scale: str) -> np.ndarray:
+    """Return embeddings of some cells, in their order."""
+    out = np.empty((len(cells), model.config.encoder.width), dtype=np.float32)
+    for taken, batch in batches(source, cells, AUTO, token_budget(model.config.encoder, source.device)):
+        out[np.searchsorted(cells, taken)] = model.module.embed(batch, "target", scale).cpu().numpy()
+    return out
 
 
 def _rows_of(rows) -> np.ndarray:
