@@ -361,7 +361,7 @@ def about_nan(n_nan: int, n_genes: int) -> str:
     )
 
 
-def genes_with_nan(counts: Any) -> tuple[int, int]:
+def genes_with_nan(counts: CountMatrix) -> tuple[int, int]:
     """Return how many genes have NaN in some cell, and how many there are."""
     n_cells, n_genes = counts.shape
     found = np.zeros(n_genes, dtype=bool)

@@ -435,7 +435,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             added up.
         n_tokens, kept
             How many genes of a cell are read at most, and which, ``"top"`` or ``"spread"``. Default: ``n_embedded`` and
-            ``kept`` of the model's :class:`~scjepa.CellTokenConfig`.
+            ``kept`` of the model's :class:`~scjepa.config.CellTokenConfig`.
         batch_size
             Cells at a time, or ``"auto"``. The result does not depend on it, save for rounding.
         out

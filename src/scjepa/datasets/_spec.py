@@ -77,51 +77,26 @@ class Difficulty:
         check_fields(self, POSITIVE, "capture")
 
 
+_NAMED = ("easy", "medium", "hard")
+
+_SETTINGS = {
+    "niche_effect": (2.0, 1.6, 1.4),
+    "niche_genes": (0.35, 0.3, 0.25),
+    "opposed": (0.0, 0.1, 0.3),
+    "mix_sharpness": (1.5, 1.2, 0.3),
+    "type_effect": (1.5, 1.5, 2.0),
+    "capture": (0.5, 0.4, 0.25),
+    "background": (0.05, 0.08, 0.1),
+    "dispersion": (0.2, 0.3, 0.4),
+    "depth_spread": (0.25, 0.3, 0.4),
+    "batch_effect": (0.02, 0.06, 0.5),
+    "technology_effect": (0.2, 0.3, 0.5),
+    "gradient": (0.0, 0.05, 0.05),
+}
+"""Options in each of the named difficulties."""
+
 DIFFICULTIES: Mapping[str, Difficulty] = MappingProxyType(
-    {
-        "easy": Difficulty(
-            niche_effect=2.0,
-            niche_genes=0.35,
-            opposed=0.0,
-            mix_sharpness=1.5,
-            type_effect=1.5,
-            capture=0.5,
-            background=0.05,
-            dispersion=0.2,
-            depth_spread=0.25,
-            batch_effect=0.02,
-            technology_effect=0.2,
-            gradient=0.0,
-        ),
-        "medium": Difficulty(
-            niche_effect=1.6,
-            niche_genes=0.3,
-            opposed=0.1,
-            mix_sharpness=1.2,
-            type_effect=1.5,
-            capture=0.4,
-            background=0.08,
-            dispersion=0.3,
-            depth_spread=0.3,
-            batch_effect=0.06,
-            technology_effect=0.3,
-            gradient=0.05,
-        ),
-        "hard": Difficulty(
-            niche_effect=1.4,
-            niche_genes=0.25,
-            opposed=0.3,
-            mix_sharpness=0.3,
-            type_effect=2.0,
-            capture=0.25,
-            background=0.1,
-            dispersion=0.4,
-            depth_spread=0.4,
-            batch_effect=0.5,
-            technology_effect=0.5,
-            gradient=0.05,
-        ),
-    }
+    {name: Difficulty(**{key: of[i] for key, of in _SETTINGS.items()}) for i, name in enumerate(_NAMED)}
 )
 """The named difficulties. A test holds the hash of what each one gives, so recipes tuned on them stay comparable;
 ``benchmarks/simulation/difficulty.csv`` holds what neighborhood PCA finds in each. At ``"easy"`` it finds nearly

@@ -16,6 +16,8 @@ from scjepa.tl._covariance import ALIGNMENTS, covariances_of, map_to, mapped, me
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scjepa._core.arrays import Labels
+
 _CONSTANT = 1e-6
 """A dimension whose standard deviation is below this share of its root mean square is rounding noise (float32)."""
 
@@ -26,7 +28,7 @@ def standardize(
     use_rep: str = _keys.EMBEDDING,
     *,
     library_key: str | None = None,
-    groups: Any = None,
+    groups: Labels | None = None,
     n_comps: int | None = 30,
     align: str = "scale",
     key_added: str | None = None,
@@ -91,7 +93,7 @@ def standardize(
 
 
 def standardized(
-    embedding: np.ndarray, groups: Any = None, n_comps: int | None = 30, align: str = "scale"
+    embedding: np.ndarray, groups: Labels | None = None, n_comps: int | None = 30, align: str = "scale"
 ) -> np.ndarray:
     """Return what :func:`standardize` gives of an array."""
     n_cells, n_dims = embedding.shape
