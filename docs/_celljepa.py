@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from scjepa import CELL_PRESETS, CellJEPAConfig
+from scjepa.config import CELL_PRESETS, CellJEPAConfig
 from scjepa.celljepa import CellJEPAModule, GeneModuleJEPAModule
 
 N_GENES = 13_714

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import _speed
 
-from scjepa import PRESETS
+from scjepa.config import PRESETS
 from scjepa.stjepa import MASKING_SCHEMES, OBJECTIVES, RANK_ENCODERS, SEGMENT_ENCODERS
 from scjepa.nn import VALUE_ENCODERS
 from scjepa.tokens import NORMALIZATIONS

@@ -15,7 +15,7 @@ import _perturbation
 import _speed
 import torch
 
-from scjepa import PRESETS, STJEPAConfig
+from scjepa.config import PRESETS, STJEPAConfig
 from scjepa.stjepa import STJEPAModule
 
 N_GENES, N_TECHNOLOGIES = 1669, 2

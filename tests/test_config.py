@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from scjepa import PRESETS, EncoderConfig, MaskingConfig, STJEPAConfig, TokenConfig, TrainConfig
 from scjepa.celljepa.config import resolve_cells
+from scjepa.config import PRESETS, EncoderConfig, MaskingConfig, STJEPAConfig, TokenConfig, TrainConfig
 from scjepa.stjepa import OBJECTIVES, IJEPAConfig, LeJEPAConfig, NeighborhoodObjective
 from scjepa.stjepa.config import ObjectiveConfig, resolve
 

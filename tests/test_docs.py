@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FLOORS = (
     "",
+    "config",
     "tl",
     "pl",
     "metrics",

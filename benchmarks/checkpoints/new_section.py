@@ -205,12 +205,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--preset", default="demo", choices=list(scjepa.PRESETS))
+    parser.add_argument("--preset", default="demo", choices=list(scjepa.config.PRESETS))
     parser.add_argument("--steps", type=int, help="optimizer steps; default: the preset's")
     options = parser.parse_args()
     run, name = TASKS[options.task]
     file = RESULTS / name
-    steps = options.steps or scjepa.PRESETS[options.preset].training.max_steps
+    steps = options.steps or scjepa.config.PRESETS[options.preset].training.max_steps
     for seed in range(options.seeds):
         key = {"seed": seed, "preset": options.preset, "steps": steps}
         if done(file, key):

@@ -136,6 +136,8 @@ def test_methods_do_not_depend_on_the_order_of_the_cells(tissue, name):
     options = {**SMALL, "training": {"max_steps": 0}} if name == "stjepa" else SMALL
     if "pca" in name or name == "linear":
         options = {"n_comps": 3}
+    if name == "harmony_pca":
+        pytest.skip("Harmony draws where its clusters begin by cell number")
     if name == "stjepa":
         pytest.skip("batches are drawn by cell number, so training is another draw; tests/models has the embedding")
     order = np.random.default_rng(1).permutation(80)

@@ -107,7 +107,7 @@ def test_an_estimate(data, capsys):
     assert info(data / "a.h5ad", "--preset", "demo", "--accelerator", "cpu") == 0
     report = capsys.readouterr().out
     assert line(report, "estimate") == "preset 'demo': Estimate for 80 cells on cpu"
-    steps = scjepa.PRESETS["demo"].training.max_steps
+    steps = scjepa.config.PRESETS["demo"].training.max_steps
     assert f"training    {steps} steps, about" in report
 
 

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from scjepa import (
+from scjepa._core.plain import plain, seed_of, whole
+from scjepa.benchmark import CellScoring, CellTraining, Scoring
+from scjepa.celljepa.config import resolve_cells
+from scjepa.config import (
     CellEncoderConfig,
     CellJEPAConfig,
     CellMaskingConfig,
@@ -17,9 +20,6 @@ from scjepa import (
     TokenConfig,
     TrainConfig,
 )
-from scjepa._core.plain import plain, seed_of, whole
-from scjepa.benchmark import CellScoring, CellTraining, Scoring
-from scjepa.celljepa.config import resolve_cells
 from scjepa.perturbation import PerturbationSplit
 from scjepa.pretrained import Card
 from scjepa.stjepa import IJEPAConfig

@@ -136,7 +136,7 @@ def test_a_model_sees_the_same_in_one_object_as_in_each(recwarn):
         (lambda: scjepa.concat([section()], spatial_key="xy"), KeyError, "'spatial'"),
         (lambda: scjepa.concat([section(), section(genes="AA")]), ValueError, "'A' twice"),
         (lambda: scjepa.concat([section(), section(graph=False)]), ValueError, "Compute it for each"),
-        (lambda: scjepa.concat([section(2, section=["s", None], graph=False)]), ValueError, "first 'c1'"),
+        (lambda: scjepa.concat([section(2, section=["s", None], graph=False)]), ValueError, "the first is 'c1'"),
         (
             lambda: scjepa.concat([section(), with_graph(section(), transform="cosine")]),
             ValueError,

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
 
 from scjepa.datasets import DIFFICULTIES, TechnologySpec, simulated_tissue
-from scjepa.datasets._expression import block_size, regroup, stack_counts
+from scjepa.datasets._expression import block_size
 
 QUIET = replace(
     DIFFICULTIES["easy"],
@@ -172,20 +171,6 @@ def test_panel_errors_name_the_gene():
         simulated_tissue(90, technologies=[TechnologySpec("A", genes=["gene_001", "Sox9"])])
     with pytest.raises(ValueError, match="'A' measures no gene"):
         simulated_tissue(90, technologies=[TechnologySpec("A", genes=0.0)])
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 7), min_size=1, max_size=6), st.integers(1, 20), st.integers(0, 99))
-def test_regroup_keeps_every_row(sizes, group, seed):
-    rng = np.random.default_rng(seed)
-    blocks = [sparse.csr_matrix(rng.poisson(0.5, (size, 5)).astype(np.int32)) for size in sizes]
-    whole = np.concatenate([block.toarray() for block in blocks])
-    groups = list(regroup(iter(blocks), group))
-    assert all(part.shape[0] == group for part in groups[:-1])
-    np.testing.assert_array_equal(np.concatenate([np.zeros((0, 5)), *(part.toarray() for part in groups)]), whole)
-    stacked = stack_counts(iter(blocks), 5)
-    np.testing.assert_array_equal(stacked.toarray(), whole)
-    assert stacked.dtype == stacked.indices.dtype == np.int32
 
 
 def test_block_size_bounds_memory():

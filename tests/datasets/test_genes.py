@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import scjepa
-from scjepa._core.features import no_genes, told, types_of
+from scjepa._core.features import about_features, no_genes, types_of
 
 CONTROLS = """NegPrb0 NegPrb12 NegProbe-WTX Negative1 Negative_01 NegControlProbe_00042 NegControlCodeword_0500
     BLANK_0001 Blank-1 blank1 BLANK antisense_PROKR2 UnassignedCodeword_0001 DeprecatedCodeword_1 Intergenic_Region_1
@@ -44,24 +44,24 @@ def test_kinds_are_read_where_they_are_told(category):
     adata = cells(["CD3", "Gad1", "Negative9", "Gad2", "sgA"], feature_types=types)
     if category:
         adata.var["feature_types"] = adata.var["feature_types"].astype("category")
-    text = told(adata.var_names, types_of(adata.var))
+    text = about_features(adata.var_names, types_of(adata.var))
     assert text.startswith(
         "Among the 5 features are 1 control probes ('Negative9') and 1 antibodies ('CD3') and 1 'CRISPR Guide Capture' "
         "('sgA'), which count as genes."
     )
     assert scjepa.datasets.only_genes(adata).var_names.tolist() == ["Gad1", "Gad2"]
     # Where nothing is said to be a gene, as in a panel of proteins, the column tells nothing apart.
-    assert told(["CD3", "CD4"], pd.Series(["Antibody Capture"] * 2, name="feature_types")) is None
+    assert about_features(["CD3", "CD4"], pd.Series(["Antibody Capture"] * 2, name="feature_types")) is None
 
 
 def test_the_advice_can_be_followed():
     names = [*CONTROLS, *ANTIBODIES, *GENES]
     adata = cells(names)
-    call = re.search("To leave them out: (.*)\\.$", told(adata.var_names))[1]
+    call = re.search("To leave them out: (.*)\\.$", about_features(adata.var_names))[1]
     followed = {"adata": adata, "scjepa": scjepa}
     exec(call, followed)
     assert followed["adata"].var_names.tolist() == GENES
-    assert told(followed["adata"].var_names) is None
+    assert about_features(followed["adata"].var_names) is None
     assert adata.n_vars == len(names)  # the user's object stays
     with pytest.raises(ValueError, match="None of the 1 features is a gene, such as 'NegPrb0'"):
         scjepa.datasets.only_genes(cells(["NegPrb0"]))

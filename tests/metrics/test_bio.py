@@ -6,8 +6,9 @@ import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 
 from scjepa._core.leiden import EmbeddingGraph
-from scjepa._core.neighbors import as_scib, nearest
+from scjepa._core.neighbors import nearest
 from scjepa.metrics import average_bio, ilisi, scib_suite
+from scjepa.metrics.integration import as_scib
 
 
 def _cells(noise: float = 4.0, n: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

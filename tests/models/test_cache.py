@@ -8,8 +8,8 @@ import pytest
 from scipy import sparse
 
 import scjepa
+from scjepa._core import counts as core_counts
 from scjepa.models.cache import counts_digest
-from scjepa._core import counts as counts_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 
@@ -56,9 +56,9 @@ def test_each_data_and_option_has_tables_of_its_own(adata, make_model, with_grap
 
 def test_a_damaged_cache_is_refused_and_says_what_to_do(adata, make_model, cache):
     make_model(adata).get_latent_representation()
-    path = next(cache.glob("tokens-*")) / "genes.npy"
+    path = next(cache.glob("tokens-*"))
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(ValueError, match="Delete the folder and run again"):
+    with pytest.raises(ValueError, match="Delete the file and run again"):
         make_model(adata).get_latent_representation()
 
 
@@ -100,7 +100,7 @@ def on_disk(adata, kind, path):
 @pytest.mark.parametrize("kind", ["h5ad", "zarr, sparse", "zarr, lazy", "zarr, dense"])
 def test_counts_on_disk_give_the_same_embeddings(adata, make_model, tmp_path, monkeypatch, kind, with_cache):
     reference = make_model(adata.copy()).get_latent_representation()
-    monkeypatch.setattr(counts_module, "_LARGEST_CHUNK", 17 * adata.n_vars)  # several chunks, in order
+    monkeypatch.setattr(core_counts, "_LARGEST_CHUNK", 17 * adata.n_vars)  # several chunks, in order
     if with_cache:
         monkeypatch.setattr(scjepa.settings, "cache_dir", tmp_path / "cache")
     model = make_model(on_disk(adata, kind, tmp_path))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from scjepa import TrainConfig
+from scjepa.config import TrainConfig
 from scjepa.models import estimate as _estimate
 from scjepa.models.estimate import Estimate, check_memory, count_steps, readable_seconds
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scjepa.tl import NicheReadout
-from scjepa.tl import _surroundings as surroundings
+from scjepa.tl import _niche_estimator as surroundings
 from scjepa.tl._aggregate import hops_of
-from scjepa.tl._surroundings import MAX_RINGS, weigh
+from scjepa.tl._niche_estimator import MAX_RINGS, weigh
 
 
 def _fields(make_graph, error: float, side: int = 40, n: int = 4, seed: int = 0) -> np.ndarray:

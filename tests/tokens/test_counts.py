@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scjepa.tokens.counts import CountReader, check_codes, iter_rows
+from scjepa._core.counts import iter_rows
+from scjepa.tokens.counts import CountReader, check_codes
 
 COUNTS = np.array([[4, 0, 2, 0], [0, 0, 0, 0], [1, 3, 0, 0], [0, 6, 6, 0], [2, 0, 0, 0]])
 
@@ -31,7 +32,7 @@ def test_rows_are_canonical_whatever_the_form(form, size):
 
 
 def test_rows_with_many_genes_come_in_smaller_chunks(monkeypatch):
-    monkeypatch.setattr("scjepa.tokens.counts._LARGEST_CHUNK", 8)
+    monkeypatch.setattr("scjepa._core.counts._LARGEST_CHUNK", 8)
     assert [rows.shape for _, rows in iter_rows(COUNTS)] == [(2, 4), (2, 4), (1, 4)]
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
+from scjepa._core.counts import iter_rows
 from scjepa.stjepa import TokenSource
 from scjepa.tokens import NeighborTable, SummedCounts, TokenConfig, build_token_table
-from scjepa.tokens.counts import iter_rows
 
 CONFIG = TokenConfig(n_tokens=3, tokenizer="neighborhood")
 

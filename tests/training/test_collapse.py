@@ -8,8 +8,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scjepa import CellObjectiveConfig
 from scjepa.celljepa import CellObjective
+from scjepa.config import CellObjectiveConfig
 from scjepa.training import diagnose, effective_rank, mean_cosine
 from scjepa.training.collapse import gene_mean_loss
 

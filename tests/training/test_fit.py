@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scjepa import TrainConfig
+from scjepa.config import TrainConfig
 from scjepa.training.fit import LAST, RunOptions, make_trainer, resume_from, usable_precision
 from scjepa.training.history import History
 

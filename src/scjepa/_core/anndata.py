@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from scipy import sparse
+
+Note: TypeAlias = "dict[str, Any]"
+"""What scjepa notes of something that it wrote: options by name."""
 
 _MOST_NAMES = 12
 """Names that an error lists, at most."""
@@ -38,7 +41,7 @@ _WORDS_OF_NONE = frozenset(
 # -- the object ----------------------------------------------------------------------------------------------------
 
 
-def require_anndata(data: Any, name: str | None = None) -> None:
+def require_anndata(data: object, name: str | None = None) -> None:
     """Refuse what is no AnnData object, with the call that makes one of it.
 
     Parameters
@@ -84,12 +87,12 @@ def _how_to_get_one(data: Any) -> str:
     return "Read one: adata = anndata.read_h5ad(path)."
 
 
-def is_array(data: Any) -> bool:
+def is_array(data: object) -> bool:
     """Return whether a function that takes annotated data or an array was given an array, table or sparse matrix."""
     return hasattr(data, "shape") and not hasattr(data, "obs_names")
 
 
-def refuse_adata(values: Any, what: str) -> None:
+def refuse_adata(values: object, what: str) -> None:
     """Raise if ``values``, of which an array is to be made, is AnnData, SpatialData or a path.
 
     NumPy would slice AnnData cell by cell, for minutes.
@@ -113,7 +116,9 @@ def refuse_adata(values: Any, what: str) -> None:
         )
 
 
-def missing_key(where: str, key: str | None, available: Iterable[Any], then: str, name: str | None = None) -> KeyError:
+def missing_key(
+    where: str, key: str | None, available: Iterable[object], then: str, name: str | None = None
+) -> KeyError:
     """Return the error of a key that is not there, with what is and the next call.
 
     Parameters
@@ -220,7 +225,7 @@ def array_of(value: Any) -> np.ndarray:
         return value.to_numpy(dtype=object)
 
 
-def sparse_of(value: Any) -> sparse.csr_matrix:
+def sparse_of(value: object) -> sparse.csr_matrix:
     """Return a matrix of ``obsp`` as CSR, whatever holds it; stored zeros stay."""
     from scipy import sparse
 
@@ -256,7 +261,7 @@ def flags_of(column: pd.Series) -> np.ndarray:
 # -- embeddings ----------------------------------------------------------------------------------------------------
 
 
-def as_embedding(values: Any, names: Sequence[str] | None = None, what: str = "the embedding") -> np.ndarray:
+def as_embedding(values: object, names: Sequence[str] | None = None, what: str = "the embedding") -> np.ndarray:
     """Return ``values`` as a finite array of shape (n_cells, n_dims).
 
     Parameters
@@ -320,7 +325,7 @@ def means_none(word: str, *, surely: bool = False) -> bool:
     return plain in _TEXTS_OF_NONE or (not surely and plain in _WORDS_OF_NONE)
 
 
-def warn_of_words(labels: Iterable[Any], what: str, key: str | None = None, *, surely: bool = False) -> None:
+def warn_of_words(labels: Iterable[object], what: str, key: str | None = None, *, surely: bool = False) -> None:
     """Warn of words that may mean "no label" and count as labels of their own.
 
     Parameters
@@ -430,12 +435,12 @@ def groups_of(adata: AnnData, key: str | None) -> np.ndarray | None:
 # -- what scjepa noted ---------------------------------------------------------------------------------------------
 
 
-def notes_of(adata: AnnData) -> dict[str, dict[str, Any]]:
+def notes_of(adata: AnnData) -> dict[str, Note]:
     """Return what scjepa noted in ``uns`` of what it wrote, by key."""
     return {str(key): dict(note) for key, note in dict(adata.uns.get(_keys.UNS, {})).items()}
 
 
-def joined_notes(notes: Sequence[Mapping[str, Any]], columns: Sequence[Iterable[Any]]) -> dict[str, dict[str, Any]]:
+def joined_notes(notes: Sequence[Mapping[str, Note]], columns: Sequence[Iterable[object]]) -> dict[str, Note]:
     """Return what can be noted of columns of ``obs`` that were put together from several objects.
 
     A column is scjepa's where it is in every object that has it. How it was made is what all say alike; of niches the
@@ -464,17 +469,17 @@ def joined_notes(notes: Sequence[Mapping[str, Any]], columns: Sequence[Iterable[
     return joined
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: object, other: object) -> bool:
     return repr(one) == repr(other)
 
 
-def record_of(adata: AnnData, key: str) -> dict[str, Any]:
+def record_of(adata: AnnData, key: str) -> Note:
     """Return what scjepa recorded about ``key``, empty when it did not write it."""
     require_anndata(adata)
     return notes_of(adata).get(key, {})
 
 
-def record(adata: AnnData, key: str, **how: Any) -> None:
+def record(adata: AnnData, key: str, **how: object) -> None:
     """Note in ``adata.uns["scjepa"][key]`` how ``key`` was made; options that are ``None`` are left out."""
     notes = dict(adata.uns.get(_keys.UNS, {}))
     notes[key] = {name: plain(value) for name, value in how.items() if value is not None}

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from scjepa._core.anndata import as_embedding, refuse_adata
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy import sparse
 
-def varied_embedding(values: Any, n_cells: int | None = None, what: str = "the embedding") -> np.ndarray:
+    Matrix: TypeAlias = np.ndarray | pd.DataFrame | sparse.spmatrix | sparse.sparray
+    Labels: TypeAlias = Sequence[object] | np.ndarray | pd.Series | pd.Categorical | pd.Index
+    Ignored: TypeAlias = str | Sequence[object]
+
+
+def varied_embedding(values: object, n_cells: int | None = None, what: str = "the embedding") -> np.ndarray:
     """Return a finite array of shape (n_cells, n_dims) in which not all cells are the same.
 
     Raises
@@ -29,7 +38,7 @@ def varied_embedding(values: Any, n_cells: int | None = None, what: str = "the e
 
 
 def group_codes(
-    values: Any, n_cells: int, what: str = "groups", *, as_text: bool = False
+    values: Labels, n_cells: int, what: str = "groups", *, as_text: bool = False
 ) -> tuple[np.ndarray, list[Any]]:
     """Return int64 codes of the groups in sorted order, and their names.
 
@@ -66,7 +75,7 @@ def group_codes(
     return codes.astype(np.int64), list(names)
 
 
-def tissue(coordinates: Any, sections: Any, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
+def tissue(coordinates: object, sections: Labels | None, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
     """Return finite float64 coordinates of shape (n_cells, n_axes) and int64 codes of the sections.
 
     Raises

@@ -82,8 +82,8 @@ def iter_rows(counts: CountMatrix, chunk_size: int = CHUNK_SIZE) -> Iterator[tup
         If it does not hold real numbers.
     """
     n_cells, n_genes = shape_of(counts)
-    if sparse.issparse(counts) and counts.format != "csr":
-        counts = counts.tocsr()  # once, for rows of any other format are slow to slice
+    if sparse.issparse(counts) and getattr(counts, "format", "") != "csr":
+        counts = sparse.csr_array(counts)  # once, for rows of any other format are slow to slice
     step = max(1, min(chunk_size, _LARGEST_CHUNK // max(n_genes, 1)))
     for start in range(0, n_cells, step):
         yield start, as_csr(counts[start : min(start + step, n_cells)])
@@ -361,7 +361,7 @@ def about_nan(n_nan: int, n_genes: int) -> str:
     )
 
 
-def genes_with_nan(counts: Any) -> tuple[int, int]:
+def genes_with_nan(counts: CountMatrix) -> tuple[int, int]:
     """Return how many genes have NaN in some cell, and how many there are."""
     n_cells, n_genes = counts.shape
     found = np.zeros(n_genes, dtype=bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ def whole(path: Path, beside: Path | None = None) -> Iterator[Path]:
     """
     beside = path if beside is None else beside
     beside.parent.mkdir(parents=True, exist_ok=True)
-    draft = beside.with_name(f".{beside.stem}.part-{os.getpid()}{beside.suffix}")
+    draft = beside.with_name(f".{beside.stem}.part-{os.getpid()}-{threading.get_ident()}{beside.suffix}")
     try:
         yield draft
         _rename(draft, path)

@@ -6,7 +6,7 @@ No edge joins two sections. A call that an error names works on the data it is s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
@@ -73,7 +73,7 @@ def graph_keys(adata: AnnData, neighbors_key: str = _keys.SPATIAL) -> list[str]:
     return [key for key in (f"{neighbors_key}_{part}" for part in PARTS) if key in adata.obsp]
 
 
-def edges_of(connectivities: Any) -> sparse.csr_matrix:
+def edges_of(connectivities: object) -> sparse.csr_matrix:
     """Return the edges of a graph as a csr matrix of float32 ones, the diagonal and stored zeros left out.
 
     Parameters

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_matrix, triu
@@ -16,6 +16,9 @@ from scjepa._core.anndata import as_embedding
 from scjepa._core.arrays import canonical_order, first_components
 from scjepa._core.neighbors import neighbor_graph
 from scjepa._core.options import unknown_name
+
+if TYPE_CHECKING:
+    import igraph
 
 _LEIDEN_ITERATIONS = 2
 _MAX_RESOLUTION = 4096.0
@@ -70,7 +73,7 @@ def _igraph_seed(seed: int) -> Iterator[None]:
         igraph.set_random_number_generator(random)
 
 
-def _by_igraph(graph: Any, resolution: float, seed: int) -> Sequence[int]:
+def _by_igraph(graph: igraph.Graph, resolution: float, seed: int) -> Sequence[int]:
     with _igraph_seed(seed):
         clusters = graph.community_leiden(
             objective_function="modularity",
@@ -81,7 +84,7 @@ def _by_igraph(graph: Any, resolution: float, seed: int) -> Sequence[int]:
     return clusters.membership
 
 
-def _by_leidenalg(graph: Any, resolution: float, seed: int) -> Sequence[int]:
+def _by_leidenalg(graph: igraph.Graph, resolution: float, seed: int) -> Sequence[int]:
     import leidenalg
 
     clusters = leidenalg.find_partition(
@@ -95,7 +98,12 @@ def _by_leidenalg(graph: Any, resolution: float, seed: int) -> Sequence[int]:
     return clusters.membership
 
 
-FLAVORS: dict[str, Callable[[Any, float, int], Sequence[int]]] = {"igraph": _by_igraph, "leidenalg": _by_leidenalg}
+Flavor: TypeAlias = "Callable[[igraph.Graph, float, int], Sequence[int]]"
+
+FLAVORS: dict[str, Flavor] = {
+    "igraph": _by_igraph,
+    "leidenalg": _by_leidenalg,
+}
 """Implementations of Leiden, under scanpy's names: cluster of each vertex from a graph, a resolution and a seed."""
 
 
@@ -123,7 +131,7 @@ class EmbeddingGraph:
         Neighbors used.
     """
 
-    def __init__(self, embedding: Any, n_neighbors: int = 15, seed: int = 0) -> None:
+    def __init__(self, embedding: object, n_neighbors: int = 15, seed: int = 0) -> None:
         embedding = as_embedding(embedding)
         if n_neighbors < 2:
             raise ValueError(f"n_neighbors counts the cell itself and must be 2 or more, found {n_neighbors}.")
@@ -270,7 +278,7 @@ def _misses(found: Partition, n_clusters: int, least: float) -> int:
     return abs(found.counted(least) - n_clusters)
 
 
-def _as_igraph(connectivities: csr_matrix) -> Any:
+def _as_igraph(connectivities: csr_matrix) -> igraph.Graph:
     """Return the undirected weighted graph, each edge once."""
     import igraph
 

@@ -6,6 +6,7 @@ A comparison is a :class:`Study` of a :class:`Suite`, one of sections (:func:`ru
 
 from __future__ import annotations
 
+from scjepa._core.renamed import no_attribute
 from scjepa.benchmark.controls import neighborhood_pca, section_zscored_pca
 from scjepa.benchmark.method import Method, MethodResult, register
 from scjepa.benchmark.occupancy import occupancy
@@ -41,3 +42,7 @@ __all__ = [
     "score_table",
     "section_zscored_pca",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise no_attribute(__name__, name)

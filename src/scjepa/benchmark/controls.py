@@ -11,10 +11,10 @@ from scipy import sparse
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import counts_of, groups_of, missing_key, require_anndata, sparse_of
+from scjepa._core.counts import read_counts
 from scjepa._core.graph import graph_call
 from scjepa.benchmark.inputs import restore, with_counts
 from scjepa.benchmark.method import Method, Parts
-from scjepa.tokens.counts import read_counts
 
 Embed = Callable[[AnnData], np.ndarray]
 """From cells to their embedding, ``(n_cells, n_dims)``."""
@@ -195,10 +195,10 @@ def _zscored_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_co
     return {"embedding": embedding, "info": {"n_components": embedding.shape[1]}}
 
 
-def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None) -> Parts:
+def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> Parts:
     """Correct both components for sections; with one section there is nothing to correct."""
     given, has = with_counts(adata)
-    found = _both_pca(given, seed=seed)
+    found = _both_pca(given, seed=seed, n_comps=n_comps)
     sections = given.obs[_keys.SECTION].to_numpy()
     n_sections = len(np.unique(sections.astype(str)))
     for part in ("embedding", "cell_embedding") if n_sections > 1 else ():
@@ -236,6 +236,7 @@ SECTION_CONTROLS: Mapping[str, Method] = {
         "neighborhood PCA, corrected for the section by Harmony",
         _harmony_pca,
         "harmonypy",
+        options=("n_comps",),
         packages=(*_SCANPY["packages"], "harmonypy"),
         group="controls",
     ),

@@ -17,14 +17,13 @@ from scipy import sparse
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import array_of, counts_of, missing_key, require_anndata, sparse_of, text_of, warn_of_words
-from scjepa._core.counts import advice_on
+from scjepa._core.counts import CountCheck, advice_on, read_counts
 from scjepa._core.graph import graph_call
 from scjepa._core.instruments import how_to_read, raw_output
 from scjepa._core.squidpy import graph_call as squidpy_call
 from scjepa._core.squidpy import spatial_graph
 from scjepa._core.warn import warn
 from scjepa.benchmark.method import Parts
-from scjepa.tokens.counts import CountCheck, read_counts
 from scjepa.tokens.neighborhoods import build_neighbor_table, check_coordinates
 from scjepa.tokens.vocabulary import check_names
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path, PurePath
+from tokenize import TokenError
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -432,7 +433,7 @@ def code_of(function: Function) -> str:
         own = own.func
     try:
         words = list(_words_of(function, getattr(own, "__module__", ""), set()))
-    except (_UnknownError, OSError, TypeError, RecursionError):
+    except (_UnknownError, OSError, TypeError, SyntaxError, TokenError, RecursionError):
         return UNKNOWN
     return hashlib.sha256("\n".join(words).encode(errors="backslashreplace")).hexdigest()[:8]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scjepa._core.anndata import refuse_adata
-from scjepa.tokens.counts import iter_rows
+from scjepa._core.counts import iter_rows
 
 if TYPE_CHECKING:
     import pandas as pd

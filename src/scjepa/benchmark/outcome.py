@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa.benchmark.inputs import prepare, restore, with_counts
+from scjepa.benchmark.memory import peak_gib, reset_peak
 from scjepa.benchmark.method import (
     REGISTRY,
     Arguments,
@@ -30,8 +29,6 @@ from scjepa.benchmark.method import (
     one_line,
 )
 from scjepa.benchmark.process import find_python, run_in_process
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass
@@ -52,26 +49,6 @@ class Took:
         """Add what was counted elsewhere."""
         self.seconds += seconds
         self.cpu_seconds += cpu_seconds
-
-
-def reset_peak() -> None:
-    """Forget the peak of memory so far, where the system can (Linux)."""
-    try:
-        _CLEAR.write_text("5")
-    except OSError:
-        pass
-
-
-def peak_gib() -> float:
-    """Return the peak resident memory since :func:`reset_peak`, or of the whole session where that is not possible."""
-    if _STATUS.is_file():
-        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
-        return int(found.group(1)) / 2**20 if found else float("nan")
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def check_options(name: str, method: Method, options: Arguments, more: tuple[str, ...] = ()) -> None:

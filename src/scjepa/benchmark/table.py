@@ -156,7 +156,7 @@ def score_table(
         Known label of each cell.
     sections
         Section of each cell: embeddings are then z-scored within sections and reduced to 30 components
-        (:func:`scjepa.tl.readout`). Default: embeddings as they are.
+        (:func:`scjepa.tl.standardize`). Default: embeddings as they are.
     seeds
         Seeds of Leiden.
     **options

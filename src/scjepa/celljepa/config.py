@@ -196,7 +196,7 @@ class CellObjectiveConfig(Config):
 
 @dataclass(frozen=True)
 class CellTrainConfig(TrainConfig):
-    """Optimization and its schedules; what is not named here is as in :class:`~scjepa.TrainConfig`.
+    """Optimization and its schedules; what is not named here is as in :class:`~scjepa.config.TrainConfig`.
 
     Parameters
     ----------

@@ -12,13 +12,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core.anndata import counts_of, labels_of, missing_key, require_anndata, text_of, warn_of_words
-from scjepa._core.counts import advice_on
+from scjepa._core.counts import advice_on, iter_rows
+from scjepa._core.digest import digest
 from scjepa.celljepa.expression import build_expression_table
 from scjepa.models import setup
 from scjepa.models.cache import counts_digest, through_cache
 from scjepa.models.setup import codes_of, names_of
-from scjepa.tokens.cache import digest
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.table import TokenTable
 from scjepa.tokens.vocabulary import Vocabulary
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from scjepa._core.counts import Advice
+from scjepa._core.counts import CHUNK_SIZE, Advice, CountMatrix
 from scjepa.tokens.config import TokenRule
-from scjepa.tokens.counts import CHUNK_SIZE, CountMatrix
 from scjepa.tokens.table import TokenTable, build_token_table
 
 

@@ -12,11 +12,11 @@ from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from scjepa._core.digest import digest
 from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellTables
 from scjepa.celljepa.latent import Reading, latent
 from scjepa.models.store import Facts
-from scjepa.tokens.cache import digest
 
 if TYPE_CHECKING:
     from scjepa.celljepa.model import CellJEPA

@@ -16,6 +16,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 
 from scjepa._core.anndata import require_anndata
+from scjepa._core.digest import digest
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
@@ -47,7 +48,6 @@ from scjepa.models.run import Run, RunArguments, Task
 from scjepa.models.setup import refuse_unknown, require_own
 from scjepa.models.store import Facts, Weights
 from scjepa.perturbation import PerturbationSplit
-from scjepa.tokens.cache import digest
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training.history import History
 
@@ -67,7 +67,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         Data registered with :meth:`setup_anndata`.
     preset
         ``"demo"`` (a laptop, minutes), ``"base"`` or ``"paper"`` (512 wide, 12 layers; a GPU), or a whole
-        :class:`~scjepa.CellJEPAConfig`.
+        :class:`~scjepa.config.CellJEPAConfig`.
     tokens, encoder, masking, objective, training, finetuning, perturbation
         Changes to the preset: a mapping of options, ``objective={"jepa_weight": 0}``, or the dataclass itself.
     modules
@@ -435,7 +435,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             added up.
         n_tokens, kept
             How many genes of a cell are read at most, and which, ``"top"`` or ``"spread"``. Default: ``n_embedded`` and
-            ``kept`` of the model's :class:`~scjepa.CellTokenConfig`.
+            ``kept`` of the model's :class:`~scjepa.config.CellTokenConfig`.
         batch_size
             Cells at a time, or ``"auto"``. The result does not depend on it, save for rounding.
         out

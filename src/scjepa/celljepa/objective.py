@@ -53,7 +53,7 @@ def hide(batch: CellBatch, ratios: tuple[float, ...], generator: torch.Generator
 
 
 class CellObjective(ObjectiveOfCells):
-    """The heads, and the loss that the weights of a :class:`~scjepa.CellObjectiveConfig` make of them.
+    """The heads, and the loss that the weights of a :class:`~scjepa.config.CellObjectiveConfig` make of them.
 
     loss = w_reconstruction · MSE(value head(hidden genes), bins)
     + w_jepa · (1 - cos(predictor(student's <cls>), teacher's <cls>)), or the squared difference,

@@ -24,8 +24,8 @@ class CellSource(TableSource[CellBatch]):
     n_tokens
         Genes of a cell in a batch, at most, where they are drawn.
     kept
-        Which are kept where nothing is drawn: ``"top"`` or ``"spread"``, as in :class:`scjepa.CellTokenConfig`. Either
-        depends on the cell and the vocabulary alone.
+        Which are kept where nothing is drawn: ``"top"`` or ``"spread"``, as in :class:`scjepa.config.CellTokenConfig`.
+        Either depends on the cell and the vocabulary alone.
     labels
         ``(n_cells,)`` integer label codes, -1 for none; default: none has one.
     device

@@ -11,7 +11,7 @@ from scjepa.training.sampling import held_out_groups
 
 
 class CellTrainingPlan(JEPATrainingPlan):
-    """The shared plan with the optimizers and schedules of a :class:`~scjepa.CellTrainConfig`."""
+    """The shared plan with the optimizers and schedules of a :class:`~scjepa.config.CellTrainConfig`."""
 
     config: CellTrainConfig
 

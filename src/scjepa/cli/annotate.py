@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Paths, Positive
@@ -25,6 +25,7 @@ from scjepa.cli.options import Column, Paths, Positive
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scjepa import CellJEPA
     from scjepa.cli.cells import SavedModel
     from scjepa.cli.io import DataFile
 
@@ -135,13 +136,13 @@ def _columns(options: argparse.Namespace) -> tuple[str, str]:
     return options.key_added, f"{options.key_added}{CONFIDENCE}"
 
 
-def _with_reference(saved: SavedModel, options: argparse.Namespace, progress: shared.Progress) -> Any:
+def _with_reference(saved: SavedModel, options: argparse.Namespace, progress: shared.Progress) -> CellJEPA:
     """Return the model on the labelled cells; genes that it does not know are left out."""
     import scjepa
     from scjepa.cli.cells import Names, join, read_cells
     from scjepa.cli.io import data_files
 
-    where = shared.Where(layer=options.layer or saved.keys.layer, labels_key=options.labels_key)
+    where = shared.Where(layer=options.layer or saved.keys.layer or None, labels_key=options.labels_key)
     names = Names.of(saved.kind, where)
     files = data_files(options.reference)
     adata, keys = join(files, [read_cells(file, where, names) for file in files], names)
@@ -154,7 +155,7 @@ def _with_reference(saved: SavedModel, options: argparse.Namespace, progress: sh
 
 def _annotate(
     saved: SavedModel,
-    model: Any,
+    model: CellJEPA | None,
     file: DataFile,
     target: Path,
     options: argparse.Namespace,

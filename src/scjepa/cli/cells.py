@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import anndata as ad
 import numpy as np
@@ -19,14 +19,20 @@ from anndata.io import read_elem, sparse_dataset
 
 import scjepa
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import array_of, text_of
+from scjepa._core.anndata import array_of, entry_of, names_of, text_of
 from scjepa._core.counts import holds_counts
 from scjepa._core.features import types_of
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cli.io import H5AD, SPATIALDATA, DataFile
-from scjepa.cli.options import KINDS, Kind, Where
+from scjepa.cli.options import KINDS, Kind, Values, Where
 from scjepa.datasets import concat, table_of
 from scjepa.pretrained import MODEL_FILE, locate
+from scjepa.tokens.neighborhoods import check_coordinates
+
+if TYPE_CHECKING:
+    from h5py import Group  # or that of zarr, which is used alike
+
+    Model: TypeAlias = scjepa.STJEPA | scjepa.CellJEPA
 
 X, RAW = "X", "raw"
 """``--layer`` that names the matrix itself; and where AnnData keeps what was set aside, often the counts."""
@@ -48,31 +54,30 @@ _USUAL = {"library_key": (_keys.SECTION,), "technology_key": (_keys.TECHNOLOGY,)
 
 @dataclass(frozen=True)
 class Names:
-    """What things are called in cells that were read, as ``setup_anndata`` is told; ``None``: they are not there."""
+    """What things are called in cells that were read, as ``setup_anndata`` is told; empty: they are not there."""
 
-    layer: str | None = None
-    technology_key: str | None = None
-    library_key: str | None = None
-    spatial_key: str | None = None
-    neighbors_key: str | None = None
-    panel_key: str | None = None
-    batch_key: str | None = None
-    labels_key: str | None = None
+    layer: str = ""
+    technology_key: str = ""
+    library_key: str = ""
+    spatial_key: str = ""
+    neighbors_key: str = ""
+    panel_key: str = ""
+    batch_key: str = ""
+    labels_key: str = ""
 
     @classmethod
     def of(cls, kind: Kind, where: Where) -> Names:
         """Return the names in cells that are read for a new model."""
-        layer = None if where.layer == X else where.layer
+        layer = "" if where.layer in (None, X) else where.layer
         if kind.model == "CellJEPA":
-            return cls(layer, batch_key=where.batch_key or "batch", labels_key=where.labels_key)
+            return cls(layer, batch_key=where.batch_key or "batch", labels_key=where.labels_key or "")
         columns = (where.technology_key or _keys.TECHNOLOGY, where.library_key or _keys.SECTION)
-        return cls(
-            layer, *columns, where.spatial_key or _keys.SPATIAL, where.neighbors_key or _keys.SPATIAL, _keys.PANEL
-        )
+        places = (where.spatial_key or _keys.SPATIAL, where.neighbors_key or _keys.SPATIAL)
+        return cls(layer, *columns, *places, panel_key=_keys.PANEL)
 
     def to_dict(self) -> dict[str, str]:
         """Return those that there are: arguments of ``setup_anndata``."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value}
 
     @property
     def columns(self) -> dict[str, str]:
@@ -94,7 +99,7 @@ def read_parts(file: DataFile, layer: str | None, paths: Sequence[str], *, use_c
             raise ValueError(f"{file.path} has no {'genes' if len(obs) else 'cells'}. Leave this file out.")
         obs.index, var.index = obs.index.astype(str), var.index.astype(str)
         counts = read_elem(matrix_of(group, layer, file)) if use_counts else None
-        parts: dict[str, dict[str, Any]] = {}
+        parts: dict[str, Values] = {}
         for slot, _, key in (path.partition("/") for path in paths if path in group):
             parts.setdefault(slot, {})[key] = read_elem(group[slot][key])
     return AnnData(counts, obs=obs, var=var, **parts)
@@ -124,7 +129,7 @@ def read_cells(
         has.
     """
     spatial, graph = where.spatial_key or _keys.SPATIAL, where.neighbors_key or _keys.SPATIAL
-    has_places = names.spatial_key is not None
+    has_places = bool(names.spatial_key)
     paths = [f"obsm/{spatial}", f"uns/{graph}_neighbors", *(f"varm/{key}" for key in PANELS)] if has_places else []
     paths += [f"obsp/{graph}_{part}" for part in PARTS] if has_places and use_graph else []
     found = read_parts(file, where.layer, [*paths, "uns/spatialdata_attrs"], use_counts=use_counts)
@@ -147,18 +152,21 @@ def read_cells(
 def _add_places(cells: AnnData, found: AnnData, file: DataFile, spatial: str, graph: str, names: Names) -> None:
     """Add coordinates, the spatial graph and the table of panels to cells."""
     stored = found.obsm[spatial] if spatial in found.obsm else _computed_coordinates(file, spatial)
-    cells.obsm[names.spatial_key] = _checked_coordinates(array_of(stored), file, spatial, cells.obs_names)
+    try:
+        cells.obsm[names.spatial_key] = check_coordinates(array_of(stored), cells.obs_names)
+    except ValueError as error:
+        raise ValueError(f"{file.path}: obsm[{spatial!r}]: {error}") from error
     for part in PARTS:
         if f"{graph}_{part}" in found.obsp:
             cells.obsp[f"{names.neighbors_key}_{part}"] = found.obsp[f"{graph}_{part}"]
     if has_graph(cells, names) and f"{graph}_neighbors" in found.uns:
         cells.uns[f"{names.neighbors_key}_neighbors"] = dict(found.uns[f"{graph}_neighbors"])
     panels = next((found.varm[key] for key in PANELS if isinstance(found.varm.get(key), pd.DataFrame)), None)
-    if names.panel_key is not None and panels is not None:
+    if names.panel_key and panels is not None:
         cells.varm[names.panel_key] = panels
 
 
-def matrix_of(group: Any, layer: str | None, file: DataFile) -> Any:
+def matrix_of(group: Group, layer: str | None, file: DataFile) -> Group:
     """Return the element of a layer, or of ``X``; one that is not there is a ``ValueError``."""
     layers = sorted(group["layers"]) if "layers" in group else []
     if layer in (None, X):
@@ -190,22 +198,8 @@ def column_of(found: AnnData, file: DataFile, part: str, key: str | None) -> pd.
     key = key or next((name for name in usual if name in found.obs), None)
     if key is None:
         return None
-    column = named_column(found.obs, file, key, f" Name another with --{part.replace('_', '-')}.")
-    absent = column.isna().to_numpy()
-    if absent.any() and part != "labels_key":
-        raise ValueError(
-            f"{file.path}: obs[{key!r}] is missing for {absent.sum()} cells, first "
-            f"{found.obs_names[absent.argmax()]!r}. Fill it in, or leave these cells out."
-        )
-    return pd.Categorical(text_of(column))
-
-
-def named_column(obs: pd.DataFrame, file: DataFile, key: str, then: str = "") -> pd.Series:
-    """Return a column; one that is not there is a ``ValueError``."""
-    if key not in obs:
-        columns = ", ".join(map(str, obs.columns)) or "none"
-        raise ValueError(f"{file.path} has no column obs[{key!r}]; columns: {columns}.{then}")
-    return obs[key]
+    column = entry_of(found, "obs", key, f"Name another with --{part.replace('_', '-')}.", str(file.path))
+    return pd.Categorical(text_of(column) if part == "labels_key" else names_of(found, key, str(file.path)))
 
 
 def _computed_coordinates(file: DataFile, spatial_key: str) -> np.ndarray:
@@ -226,24 +220,6 @@ def _computed_coordinates(file: DataFile, spatial_key: str) -> np.ndarray:
 
 class NoCoordinatesError(ValueError):
     """A file has no coordinates."""
-
-
-def _checked_coordinates(place: np.ndarray, file: DataFile, spatial_key: str, cells: pd.Index) -> np.ndarray:
-    """Return coordinates as numbers."""
-    what = f"{file.path}: obsm[{spatial_key!r}]"
-    if place.ndim != 2 or place.shape[1] not in (2, 3):
-        raise ValueError(f"{what} must have two or three columns, found {place.shape}.")
-    try:
-        place = place.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} must hold numbers: {error}.") from error
-    lost = ~np.isfinite(place).all(axis=1)
-    if lost.any():
-        raise ValueError(
-            f"{what}: {lost.sum()} cells have no finite coordinates, first {cells[lost.argmax()]!r}. Leave these cells "
-            "out."
-        )
-    return place
 
 
 # -- the spatial graph ---------------------------------------------------------------------------------------------
@@ -273,8 +249,8 @@ def add_graph(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, op
         return
     refuse_small_sections(cells, file, names, n_neighbors, option)
     library = names.library_key if names.library_key in cells.obs else None
-    how = {"spatial_key": names.spatial_key, "key_added": names.neighbors_key}
-    spatial_graph(cells, n_neighs=n_neighbors, library_key=library, **how)
+    keys = {"spatial_key": names.spatial_key, "key_added": names.neighbors_key}
+    spatial_graph(cells, n_neighs=n_neighbors, library_key=library, **keys)
 
 
 def refuse_small_sections(
@@ -331,7 +307,7 @@ def where_counts_are(file: DataFile, layer: str | None) -> str:
     )
 
 
-def _on_disk(element: Any) -> Any:
+def _on_disk(element: Group) -> object:
     """Return a matrix in a file such that it can be sliced without reading all of it."""
     return sparse_dataset(element) if hasattr(element, "keys") else element
 
@@ -352,24 +328,24 @@ def join(files: Sequence[DataFile], cells: Sequence[AnnData], names: Names) -> t
     """
     if len(cells) == 1:
         (one,) = cells
-        absent = {part: None for part, name in names.columns.items() if name not in one.obs}
-        absent |= {} if names.panel_key in one.varm else {"panel_key": None}
+        absent = {part: "" for part, name in names.columns.items() if name not in one.obs}
+        absent |= {} if names.panel_key in one.varm else {"panel_key": ""}
         return one, replace(names, **absent)
     named = {file.name: part for file, part in zip(files, cells, strict=True)}
-    if names.spatial_key is None:
+    if not names.spatial_key:
         return _joined_cells(named, names), names
     if len({part.obsm[names.spatial_key].shape[1] for part in cells}) > 1:
         raise ValueError("Some files have coordinates of two columns and some of three. Take files of one kind.")
     whole = together(named, names)
-    if names.layer is not None:  # where the model will look for counts in other files too
+    if names.layer:  # where the model will look for counts in other files too
         whole.layers[names.layer], whole.X = whole.X, None
     return whole, names
 
 
 def together(named: Mapping[str, AnnData], names: Names) -> AnnData:
     """Return cells in tissue together, counts in ``X``, as :func:`scjepa.concat` does."""
-    keys = {name: getattr(names, name) for name in ("layer", "technology_key", "panel_key", "spatial_key")}
-    return concat(named, section_key=names.library_key, neighbors_key=names.neighbors_key, **keys)
+    keys = {name: getattr(names, name) for name in ("technology_key", "panel_key", "spatial_key", "neighbors_key")}
+    return concat(named, layer=names.layer or None, library_key=names.library_key, **keys)
 
 
 def _joined_cells(named: Mapping[str, AnnData], names: Names) -> AnnData:
@@ -414,7 +390,7 @@ class SavedModel:
         self.name = name
         self.path: Path = locate(name)
         try:
-            self.facts: dict[str, Any] = json.loads((self.path / MODEL_FILE).read_bytes())
+            self.facts: Values = json.loads((self.path / MODEL_FILE).read_bytes())
             self.kind = next(kind for kind in KINDS.values() if kind.model == self.facts["model"])
         except (ValueError, KeyError, TypeError, StopIteration) as error:
             raise ValueError(f"{self.path / MODEL_FILE} is damaged, or none of scjepa's: {error!r}.") from error
@@ -423,7 +399,7 @@ class SavedModel:
     def keys(self) -> Names:
         """Where the model finds what it reads."""
         known = {part.name for part in fields(Names)}
-        return Names(**{name: value for name, value in self.facts["setup"].items() if name in known})
+        return Names(**{name: value for name, value in self.facts["setup"].items() if value and name in known})
 
     @property
     def n_neighbors(self) -> int:
@@ -436,11 +412,11 @@ class SavedModel:
         Where the command line does not say where things are, they are looked for where the model's own data has them.
         A file that does not say is one section, and one technology, of its name.
         """
-        keys = self.keys
+        keys = replace(self.keys, labels_key="")  # of the model's own cells alone
         with file.opened() as group:
             columns = set(group["obs"].attrs["column-order"])
         own = {name: key for name, key in keys.to_dict().items() if name not in _COLUMNS or key in columns}
-        given = {part.name: getattr(options, part.name, None) or own.get(part.name) for part in fields(Where)}
+        given: Values = {part.name: getattr(options, part.name, None) or own.get(part.name) for part in fields(Where)}
         use_graph = not getattr(options, "rebuild_graph", False)
         cells = read_cells(file, Where(**given), keys, use_graph=use_graph)
         if self.n_neighbors:
@@ -450,7 +426,7 @@ class SavedModel:
                     cells.obs[name] = pd.Categorical([file.name] * cells.n_obs)
         return cells
 
-    def load(self, adata: AnnData, accelerator: str, all_genes: bool = False) -> Any:
+    def load(self, adata: AnnData, accelerator: str, all_genes: bool = False) -> Model:
         """Return the model on ``adata``.
 
         Parameters

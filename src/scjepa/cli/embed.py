@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from scjepa.cli import options as shared
 from scjepa.cli.options import Key
@@ -25,8 +25,9 @@ from scjepa.cli.options import Key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from anndata import AnnData
+    import pandas as pd
 
+    from scjepa.cli.cells import Model
     from scjepa.cli.io import DataFile
 
 BOTH = "both"
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
         adata = saved.cells_of(file, options)
         model = saved.load(adata, options.accelerator, all_genes=options.genes == "all")
         progress.step(f"{file.path}: embedding {adata.n_obs:,} cells")
-        _write(model, adata, file, target, keys, options.overwrite)
+        _write(model, adata.obs_names, file, target, keys, options.overwrite)
         progress.step(f"wrote {target}")
         shared.written(target)
 
@@ -103,7 +104,9 @@ def _scales(target: Path, options: argparse.Namespace, kind: shared.Kind) -> dic
     return {scale: options.key_added if i == 0 else f"{options.key_added}_{scale}" for i, scale in enumerate(wanted)}
 
 
-def _write(model: Any, adata: AnnData, file: DataFile, target: Path, keys: Mapping[str, str], overwrite: bool) -> None:
+def _write(
+    model: Model, cells: pd.Index, file: DataFile, target: Path, keys: Mapping[str, str], overwrite: bool
+) -> None:
     """Embed, and write an embedding alone or copies of files with embeddings."""
     from scjepa.cli.io import Additions, add, write_table
 
@@ -113,21 +116,16 @@ def _write(model: Any, adata: AnnData, file: DataFile, target: Path, keys: Mappi
         if overwrite:
             for path in (target, target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.json")):
                 path.unlink(missing_ok=True)
-        _embedding(model, scale, out=target)  # piece by piece, and from where a killed one stopped
+        model.get_latent_representation(scale=scale, out=target)  # piece by piece, and from where a killed one stopped
         return
-    embeddings = {key: _embedding(model, scale) for scale, key in keys.items()}
+    embeddings = {key: model.get_latent_representation(scale=scale) for scale, key in keys.items()}
     if target.suffix not in TABLES:
         return add(file, Additions(obsm=embeddings), target)
     import pandas as pd
 
     ((key, embedding),) = embeddings.items()
     columns = [f"{key}_{i}" for i in range(embedding.shape[1])]
-    write_table(pd.DataFrame(embedding, index=adata.obs_names, columns=columns), target)
-
-
-def _embedding(model: Any, scale: str, **how: Any) -> Any:
-    scale_of = {"pooling": scale} if type(model).__name__ == "CellJEPA" else {"scale": scale}
-    return model.get_latent_representation(**scale_of, **how)
+    write_table(pd.DataFrame(embedding, index=cells, columns=columns), target)
 
 
 COMMAND = shared.Command.of(

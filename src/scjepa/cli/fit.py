@@ -21,14 +21,15 @@ import argparse
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from scjepa.cli import options as shared
-from scjepa.cli.options import Folder, Positive
+from scjepa.cli.options import Configuration, Folder, Positive, Values
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scjepa.cli.cells import Model as Trained
     from scjepa.cli.cells import Names, SavedModel
 
 RUN_FILE, STATE_FILE, END_FILE = "run.json", "last.ckpt", "finished.json"
@@ -165,7 +166,7 @@ def _check_usage(options: argparse.Namespace) -> None:
         raise shared.UsageError("--finetune needs --labels-key, the obs column of labels.")
 
 
-def _model_of(options: argparse.Namespace) -> tuple[SavedModel | None, shared.Kind, Any]:
+def _model_of(options: argparse.Namespace) -> tuple[SavedModel | None, shared.Kind, Configuration]:
     """Return the model to go on from, if any, what kind of model is trained, and its configuration."""
     if options.start is None:
         kind = shared.KINDS[options.model or "stjepa"]
@@ -204,8 +205,8 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _read(
-    options: argparse.Namespace, kind: shared.Kind, config: Any, progress: shared.Progress
-) -> tuple[AnnData, Names, list[Any]]:
+    options: argparse.Namespace, kind: shared.Kind, config: Configuration, progress: shared.Progress
+) -> tuple[AnnData, Names, list[str]]:
     """Return the cells of all files, with graphs, where a model is to look, and what tells each file's cells apart."""
     from scjepa.cli.cells import Names, NoCoordinatesError, add_graph, has_graph, join, read_cells
     from scjepa.cli.io import data_files
@@ -219,22 +220,22 @@ def _read(
         except NoCoordinatesError as error:
             raise ValueError(f"{error} Dissociated cells have none: --model celljepa.") from error
         graph = ""
-        if kind.model == "STJEPA":
+        if isinstance(config, shared.STJEPAConfig):
             n = config.tokens.n_neighbors
             graph = ", its own graph" if has_graph(part, names) else f", graph of {n} neighbors"
             add_graph(part, file, names, n)
         progress.step(f"{file.path}: {part.n_obs:,} cells, {part.n_vars:,} genes{graph}")
         cells.append(part)
         if options.checkpoint_dir is not None:
-            marks.append([file.name, *part.shape, _mark(part)])
+            marks.append(f"{file.name} {part.shape} {_mark(part)}")
     return (*join(files, cells, names), marks)
 
 
 def _mark(cells: AnnData) -> str:
     """Return a checksum of the cells of a file: what a state of training must have been made from."""
     from scjepa._core.anndata import sparse_of, text_of
+    from scjepa._core.digest import digest
     from scjepa.models.cache import counts_digest, graph_digest
-    from scjepa.tokens.cache import digest
 
     counts = [counts_digest(matrix) for matrix in (cells.X, *cells.layers.values()) if matrix is not None]
     columns = [text_of(cells.obs[name]) for name in cells.obs]
@@ -246,8 +247,13 @@ def _mark(cells: AnnData) -> str:
 
 
 def _made(
-    options: argparse.Namespace, saved: SavedModel | None, kind: shared.Kind, config: Any, adata: AnnData, keys: Names
-) -> Any:
+    options: argparse.Namespace,
+    saved: SavedModel | None,
+    kind: shared.Kind,
+    config: Configuration,
+    adata: AnnData,
+    keys: Names,
+) -> Trained:
     """Return the model that is to be trained."""
     import scjepa
 
@@ -260,7 +266,7 @@ def _made(
     return model.from_pretrained(saved.path, adata, **how)
 
 
-def _train(model: Any, options: argparse.Namespace, kind: shared.Kind) -> None:
+def _train(model: Trained, options: argparse.Namespace, kind: shared.Kind) -> None:
     """Run the stages: training, fine-tuning on labels, or both; options of a run are those of the first."""
     stages = ["finetune"] if options.finetune and options.start else ["train", *["finetune"] * options.finetune]
     then = "nothing was saved; --checkpoint-dir keeps the state of training"
@@ -287,7 +293,7 @@ def _train(model: Any, options: argparse.Namespace, kind: shared.Kind) -> None:
 # -- the folder of states: what is trained there, so that nothing else is resumed -----------------------------------
 
 
-def _claim(options: argparse.Namespace, config: dict[str, Any], marks: list[Any]) -> None:
+def _claim(options: argparse.Namespace, config: Values, marks: list[str]) -> None:
     """Note in the folder of states what is being trained, or check that what is to be resumed is the same.
 
     Raises
@@ -318,21 +324,21 @@ def _claim(options: argparse.Namespace, config: dict[str, Any], marks: list[Any]
         )
 
 
-def _note(path: Path, facts: dict[str, Any]) -> None:
+def _note(path: Path, facts: Values) -> None:
     from scjepa._core.files import whole
 
     with whole(path) as draft:
         draft.write_text(json.dumps(facts, indent=1))
 
 
-def _noted(path: Path) -> dict[str, Any]:
+def _noted(path: Path) -> Values:
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
         return {}
 
 
-def _end(out: Path) -> dict[str, Any]:
+def _end(out: Path) -> Values:
     return {"out": str(out.resolve())}
 
 

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from scjepa._core import keys as _keys
 from scjepa._core.instruments import raw_output
@@ -119,7 +118,7 @@ def _about_model(name: Path) -> str:
     keys = ", ".join(f"{name}={value!r}" for name, value in saved.keys.to_dict().items())
     history = {name: list(entry["value"]) for name, entry in facts["history"].items()}
     trained = f"{facts['n_steps']:,} steps" if facts["is_trained"] else "no: its weights are random"
-    encoder = config.encoder
+    encoder, of = config.encoder, "neighborhoods" if saved.kind.model == "STJEPA" else "cells"
     found = {
         "what": str(card.get("description", "")),
         "trained": trained + (", fine-tuned" if facts.get("is_finetuned") else ""),
@@ -130,7 +129,7 @@ def _about_model(name: Path) -> str:
         f"value {encoder.value!r}",
         "weights": f"{in_encoder:,} in the encoder, {sum(counts.values()):,} saved",
         "seed": str(facts["seed"]),
-        "diagnosis": str(diagnose(history, encoder.width, config=config, objective=_objective_of(config))),
+        "diagnosis": str(diagnose(history, encoder.width, of, config, objective=_objective_of(config))),
         "trained on": "\n".join(map(_row, card.get("data", ()))),
         "scores": "\n".join(map(_row, card.get("scores", ()))),
         "not for": str(card.get("limitations", "")),
@@ -141,9 +140,9 @@ def _about_model(name: Path) -> str:
     )
 
 
-def _objective_of(config: Any) -> Any:
+def _objective_of(config: shared.Configuration) -> type:
     """Return the class of the model's objective, which says what its history means."""
-    if hasattr(config, "finetuning"):
+    if isinstance(config, shared.CellJEPAConfig):
         from scjepa.celljepa import CellObjective, ModuleObjective
 
         return ModuleObjective if config.tokens.unit == "module" else CellObjective
@@ -152,13 +151,13 @@ def _objective_of(config: Any) -> Any:
     return OBJECTIVES[config.objective.name]
 
 
-def _of_kind(facts: Mapping[str, Any], config: Any) -> dict[str, str]:
+def _of_kind(facts: shared.Values, config: shared.Configuration) -> dict[str, str]:
     """Return what only models of one kind have: panels, labels, and what their tokens are."""
     from scjepa.tokens import Panels, Vocabulary
     from scjepa.tokens.choice import describe_tokens
 
-    tokens = config.tokens
-    if facts["model"] == "STJEPA":
+    if isinstance(config, shared.STJEPAConfig):
+        tokens = config.tokens
         vocabulary = Vocabulary(facts["vocabulary"])
         panels = Panels.from_dict(facts["panels"]).describe(vocabulary)
         return {
@@ -169,12 +168,12 @@ def _of_kind(facts: Mapping[str, Any], config: Any) -> dict[str, str]:
     modules = f", in {len(facts['modules']['names'])} modules" if "modules" in facts else ""
     labels = facts.get("labels", {}).get("names", ())
     return {
-        "tokens": f"up to {tokens.n_tokens} expressed genes of a cell, {tokens.n_bins} bins{modules}",
+        "tokens": f"up to {config.tokens.n_tokens} expressed genes of a cell, {config.tokens.n_bins} bins{modules}",
         "labels": f"{len(labels)}: {', '.join(labels[:_SHOWN])}{', ...' * (len(labels) > _SHOWN)}" if labels else "",
     }
 
 
-def _row(row: Mapping[str, Any]) -> str:
+def _row(row: shared.Values) -> str:
     """Return a row of a card's table in words."""
     return ", ".join(
         f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
@@ -194,7 +193,7 @@ def _about_file(path: Path, options: argparse.Namespace) -> str:
     kind = saved.kind if saved else shared.KINDS[options.model or "stjepa"]
     asked, where, mind = bool(options.model or options.preset), shared.Where.of(options), list[str]()
     facts = _contents(file, mind)
-    names = replace(Names.of(shared.KINDS["stjepa"], where), layer=None)  # the layer becomes X
+    names = replace(Names.of(shared.KINDS["stjepa"], where), layer="")  # the layer becomes X
     cells = None
     try:
         cells = read_cells(file, where, names, use_graph=not options.rebuild_graph)
@@ -210,7 +209,7 @@ def _about_file(path: Path, options: argparse.Namespace) -> str:
         mind.append(str(error))
     if cells is not None:
         facts["counts"] = _counts(cells, file, where.layer, mind)
-        if names.spatial_key is not None:
+        if names.spatial_key:
             preset = options.preset if kind.model == "STJEPA" else None
             n_neighbors = (saved and saved.n_neighbors) or shared.PRESETS[preset or "base"].tokens.n_neighbors
             facts |= _of_tissue(cells, file, names, n_neighbors, mind)
@@ -233,7 +232,7 @@ def _contents(file: DataFile, mind: list[str]) -> dict[str, str]:
         obs, var = read_elem(group["obs"]), read_elem(group["var"])
         layers = sorted(group["layers"]) if "layers" in group else []
         obsm = sorted(group["obsm"]) if "obsm" in group else []
-        shapes = {key: getattr(group["obsm"][key], "shape", ()) for key in obsm}
+        shapes: dict[str, tuple[int, ...]] = {key: getattr(group["obsm"][key], "shape", ()) for key in obsm}
         notes = read_elem(group["uns"][_keys.UNS]) if f"uns/{_keys.UNS}" in group else {}
     if not var.index.is_unique:
         twice = var.index[var.index.duplicated()][0]
@@ -254,9 +253,9 @@ def _counts(cells: AnnData, file: DataFile, layer: str | None, mind: list[str]) 
     """Tell of the counts: whole numbers or not, depth, cells without any."""
     import numpy as np
 
-    from scjepa._core.counts import about_nan
+    from scjepa._core.counts import about_nan, iter_rows
     from scjepa.cli.cells import where_counts_are
-    from scjepa.tokens.counts import iter_rows, keep_entries, totals_of
+    from scjepa.tokens.counts import keep_entries, totals_of
 
     totals, genes, extremes, whole = [], [], [0.0], True
     unknown = np.zeros(cells.n_vars, dtype=bool)  # genes with NaN, which are told of apart
@@ -362,12 +361,12 @@ def _graph(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, mind:
     graphs = [cells.obsp.get(f"{names.neighbors_key}_{part}") for part in PARTS]
     noted = cells.uns.get(f"{names.neighbors_key}_neighbors", {}).get("params", {})
     sections = cells.obs.get(names.library_key)
-    how = {"sections": None if sections is None else sections.to_numpy(), "cell_names": cells.obs_names}
-    how["two_hop"] = noted.get("transform") == "cosine"
+    how: shared.Values = {"two_hop": noted.get("transform") == "cosine", "cell_names": cells.obs_names}
+    how["sections"] = None if sections is None else sections.to_numpy()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
-            build_neighbor_table(*graphs, cells.obsm[names.spatial_key], n_neighbors, **how)
+            build_neighbor_table(graphs[0], graphs[1], cells.obsm[names.spatial_key], n_neighbors, **how)
             refused = []
         except ValueError as error:
             refused = [str(error)]
@@ -385,11 +384,8 @@ def _against_model(saved: SavedModel, file: DataFile, options: argparse.Namespac
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Genes the model does not know")  # the report tells
             model = saved.load(adata, options.accelerator)
-            if hasattr(model, "coverage"):
-                told = [line.strip() for line in str(model.coverage()).splitlines()[1:]]
-                told = [line for line in told if "model.coverage" not in line]  # no advice on Python here
-            else:
-                told = [str(model.vocabulary.align(adata.var_names, source="adata.var_names"))]
+            told = [line.strip() for line in str(model.coverage()).splitlines()[1:]]
+            told = [line for line in told if "model.coverage" not in line]  # no advice on Python here
             return {"coverage": "\n".join(told), "estimate": str(model.estimate())}
     except ValueError as error:
         return {"coverage": str(error)}
@@ -401,7 +397,7 @@ def _estimate(kind: shared.Kind, cells: AnnData, file: DataFile, names: Names, o
     from scjepa.cli.cells import add_graph, join
 
     config, keys, model = shared.configuration(options.preset, [], kind), {}, getattr(scjepa, kind.model)
-    if kind.model == "STJEPA":
+    if isinstance(config, shared.STJEPAConfig):
         add_graph(cells, file, names, config.tokens.n_neighbors)
         keys = join([file], [cells], names)[1].to_dict()
     model.setup_anndata(cells, **keys)

@@ -9,18 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scjepa._core import keys as _keys
 from scjepa._core.files import whole
 from scjepa._core.instruments import RawOutput, raw_output
 from scjepa._core.options import unknown_name
-from scjepa.cli.options import UsageError
+from scjepa.cli.options import UsageError, Values
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from anndata import AnnData
+    from h5py import Group  # or that of zarr, which is used alike
 
 
 class ForeignFileError(ValueError):
@@ -55,14 +56,14 @@ class DataFile:
     table: str | None = None
 
     @contextmanager
-    def opened(self, mode: str = "r") -> Iterator[Any]:
+    def opened(self, mode: str = "r") -> Iterator[Group]:
         """Open the HDF5 or zarr group that holds the AnnData object."""
         with opened(self.path, mode) as root:
             yield root if self.table is None else root[f"tables/{self.table}"]
 
 
 @contextmanager
-def opened(path: Path, mode: str = "r") -> Iterator[Any]:
+def opened(path: Path, mode: str = "r") -> Iterator[Group]:
     """Open an HDF5 file or a zarr store.
 
     Raises
@@ -155,7 +156,7 @@ def _told(path: Path, found: RawOutput) -> str:
     return f"{path} is {found.what}, not a file of cells. {found.as_file}"
 
 
-def _check_version(group: Any, path: Path) -> None:
+def _check_version(group: Group, path: Path) -> None:
     if "encoding-type" not in group["obs"].attrs:
         raise ValueError(
             f"{path} was written by an anndata older than 0.7. Write it anew: "
@@ -172,7 +173,7 @@ def _table_name(names: list[str], path: Path, wanted: str | None) -> str:
     return wanted or names[0]
 
 
-def _listed(group: Any) -> str:
+def _listed(group: Group) -> str:
     return ", ".join(sorted(map(str, group))[:8]) or "nothing"
 
 
@@ -317,10 +318,10 @@ class Additions:
 
     obs: Mapping[str, pd.Series] = field(default_factory=dict)
     obsm: Mapping[str, np.ndarray] = field(default_factory=dict)
-    uns: Mapping[str, Any] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    uns: Values = field(default_factory=dict)
+    notes: Values = field(default_factory=dict)
 
-    def write(self, group: Any) -> None:
+    def write(self, group: Group) -> None:
         """Add to the HDF5 or zarr group of an AnnData object."""
         from anndata.io import read_elem, write_elem
 

@@ -11,12 +11,13 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import partial
+from difflib import get_close_matches
+from functools import partial, reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 from scjepa._core import keys as _keys
-from scjepa._core.options import Config, unknown_name
+from scjepa._core.options import unknown_name
 from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 from scjepa.stjepa.config import PRESETS, STJEPAConfig, resolve
 
@@ -86,6 +87,9 @@ class Command:
 # -- the models ----------------------------------------------------------------------------------------------------
 
 
+Configuration: TypeAlias = STJEPAConfig | CellJEPAConfig
+
+
 @dataclass(frozen=True)
 class Kind:
     """What the command line knows of a model before it is loaded.
@@ -103,9 +107,9 @@ class Kind:
     """
 
     model: str
-    config: type[STJEPAConfig] | type[CellJEPAConfig]
-    presets: Mapping[str, STJEPAConfig | CellJEPAConfig]
-    resolve: Callable[..., STJEPAConfig | CellJEPAConfig]
+    config: type[Configuration]
+    presets: Mapping[str, Configuration]
+    resolve: Callable[..., Configuration]
     scales: Mapping[str, str]
     usual: tuple[str, ...]
 
@@ -145,7 +149,8 @@ Folder = Annotated[Path, "FOLDER"]
 Paths = Annotated[list[Path], "FILE"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
-ACCELERATORS = get_args(Accelerator)
+Values: TypeAlias = dict[str, Any]
+"""Values of any kind by name, as JSON holds them."""
 
 _WORDS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 
@@ -190,7 +195,7 @@ def add_fields(parser: argparse.ArgumentParser, options: type, names: Sequence[s
         group.add_argument(flag, dest=part.name, default=default, help=said, **how)
 
 
-def _how(hint: Any) -> dict[str, Any]:
+def _how(hint: Any) -> Values:
     """Return how ``argparse`` reads values of a type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -286,21 +291,11 @@ class Where:
     @classmethod
     def of(cls, options: argparse.Namespace) -> Where:
         """Return where the command line says."""
-        return cls(**{part.name: getattr(options, part.name, part.default) for part in fields(cls)})
+        return cls(**{name: value for name, value in vars(options).items() if name in cls.__dataclass_fields__})
 
 
 OF_PLACES = ("layer", "library_key", "technology_key", "spatial_key", "neighbors_key", "rebuild_graph", "table")
 """What says where things are that an ST-JEPA model reads."""
-
-
-def add_table(parser: Any) -> None:
-    """Add the name of the table in SpatialData stores."""
-    parser.add_argument("--table", metavar="NAME", help="table of SpatialData stores that have several")
-
-
-def add_accelerator(parser: Any) -> None:
-    """Add the device."""
-    parser.add_argument("--accelerator", default="auto", choices=ACCELERATORS, help="device (default: auto)")
 
 
 # -- options of a configuration ------------------------------------------------------------------------------------
@@ -310,20 +305,12 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def paths_of(config: Any) -> dict[str, Any]:
-    """Return the options of a configuration, or of its class, by path (``"encoder.n_layers"``), with their values."""
-    found: dict[str, Any] = {}
-    for part in fields(config):
-        value = getattr(config, part.name)
-        inner = paths_of(value) if is_dataclass(value) else None
-        found |= {part.name: value} if inner is None else {f"{part.name}.{path}": v for path, v in inner.items()}
-    return found
-
-
 class _Change(argparse.Action):
     """An option of a configuration as an option of the command: adds its path and value to those of ``--set``."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, *_: object
+    ) -> None:
         """Note a change."""
         namespace.set = [*namespace.set, f"{self.const}={values}"]
 
@@ -331,12 +318,12 @@ class _Change(argparse.Action):
 class _Listing(argparse.Action):
     """Print every option of the configurations."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print the options of each model, with the values of its preset ``"base"``."""
         for name, kind in KINDS.items():
             print(f"--model {name}, with the values of --preset base")
-            for path, value in paths_of(kind.presets["base"]).items():
-                print(f"  {_option(path)} {value}")
+            for path in kind.config.option_paths():
+                print(f"  {_option(path)} {reduce(getattr, path.split('.'), kind.presets['base'])}")
         parser.exit()
 
 
@@ -352,7 +339,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
         group.add_argument(_option(path), dest="set", action=_Change, const=path, help=argparse.SUPPRESS)
 
 
-def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjepa"]) -> STJEPAConfig | CellJEPAConfig:
+def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjepa"]) -> Configuration:
     """Return a preset with changes such as ``"encoder.n_layers=3"``.
 
     Raises
@@ -370,7 +357,7 @@ def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjep
         raise UsageError(f"--set: {error}") from error
 
 
-def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str, Any]:
+def changes_of(changes: Sequence[str], config: type[Configuration] = STJEPAConfig) -> Values:
     """Return changes such as ``"encoder.n_layers=3"`` by part and option; parts may have parts.
 
     Parameters
@@ -383,33 +370,27 @@ def changes_of(changes: Sequence[str], config: type = STJEPAConfig) -> dict[str,
     UsageError
         If a part or option is not known, or a value is not of its type.
     """
-    found: dict[str, Any] = {}
+    found: Values = {}
     for change in changes:
         path, equals, text = change.partition("=")
         *parts, option = path.strip().split(".")
         if not (equals and parts):
             raise UsageError(f"--set takes PART.OPTION=VALUE, such as encoder.n_layers=3; found {change!r}.")
-        place, kind = found, config
-        for i, part in enumerate(parts):
-            kind = _hint(kind, part, f"option of {parts[i - 1]!r}" if i else "part", change)
-            place = place.setdefault(part, {})
-        hint = _hint(kind, option, f"option of {parts[-1]!r}", change)
+        place, kind = found, cast(Any, config)
         try:
-            place[option] = value_of(text.strip(), hint)
+            for part in parts:
+                kind, place = kind.option_types()[part], place.setdefault(part, {})
+            place[option] = value_of(text.strip(), kind.option_types()[option])
+        except (KeyError, AttributeError):
+            near = get_close_matches(path.strip(), config.option_paths(), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UsageError(f"--set {change}: no such option.{hint} scjepa fit --list-options tells all.") from None
         except ValueError as error:
             raise UsageError(f"--set {change}: {error}") from error
     return found
 
 
-def _hint(config: Any, name: str, what: str, change: str) -> Any:
-    """Return the type of an option."""
-    known = config.option_types() if isinstance(config, type) and issubclass(config, Config) else {}
-    if name not in known:
-        raise UsageError(f"--set {change}: {unknown_name(what, name, known)}")
-    return known[name]
-
-
-def value_of(text: str, hint: Any) -> Any:
+def value_of(text: str, hint: object) -> Any:
     """Return ``text`` as a value of the type ``hint``.
 
     Raises
@@ -436,7 +417,7 @@ def value_of(text: str, hint: Any) -> Any:
         return text.lower() == "true"
     if hint in (int, float):
         try:
-            return hint(text)
+            return int(text) if hint is int else float(text)
         except ValueError:
             raise ValueError(f"the value must be {'a whole number' if hint is int else 'a number'}") from None
     return text

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from scjepa import __version__
 from scjepa._core.squidpy import graph_call
@@ -41,7 +41,7 @@ _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
 class _Versions(argparse.Action):
     """Print the versions of scjepa, of what it stands on, and of the system."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Import what scjepa stands on, for only what is imported is listed, and print."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -170,7 +170,7 @@ def _with_options(text: str, parser: argparse.ArgumentParser) -> str:
     return f"{text} On the command line: {', '.join(missing)}." if missing else text
 
 
-def _tell(what: Any, code: int, parser: argparse.ArgumentParser | None = None) -> int:
+def _tell(what: object, code: int, parser: argparse.ArgumentParser | None = None) -> int:
     """Print one line on stderr and return ``code``; ``parser`` is that of the command, of an error it raised."""
     if isinstance(what, KeyError) and what.args:
         sentence = " " in str(what.args[0])  # str() of a KeyError would quote it
@@ -200,10 +200,14 @@ def _session(options: argparse.Namespace, terminated: threading.Event) -> Iterat
 
 
 def _show_with(parser: argparse.ArgumentParser) -> Callable[..., None]:
-    """Return what shows a warning of a command in one line."""
+    """Return what shows a warning of a command in one line, and once where several places give it."""
+    shown = set[str]()
 
-    def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-        print(f"scjepa: warning: {_with_options(' '.join(str(message).split()), parser)}", file=sys.stderr)
+    def show(message: Warning | str, *_: object) -> None:
+        text = _with_options(" ".join(str(message).split()), parser)
+        if text not in shown:
+            print(f"scjepa: warning: {text}", file=sys.stderr)
+        shown.add(text)
 
     return show
 
@@ -214,7 +218,7 @@ def _terminable(terminated: threading.Event) -> Iterator[None]:
         yield
         return
 
-    def stop(*_: Any) -> NoReturn:
+    def stop(*_: object) -> NoReturn:
         terminated.set()
         sys.exit(TERMINATED)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from scjepa._core.features import only_genes
+from scjepa._core.renamed import no_attribute
 from scjepa.datasets._concat import concat
-from scjepa.datasets._difficulty import DIFFICULTIES, Difficulty
 from scjepa.datasets._genesets import read_gmt
 from scjepa.datasets._local import available, load
-from scjepa.datasets._simulate import iter_simulated_tissue, simulated_tissue
+from scjepa.datasets._simulate import simulated_tissue
 from scjepa.datasets._spatialdata import table_of
-from scjepa.datasets._spec import Geometry, TechnologySpec
+from scjepa.datasets._spec import DIFFICULTIES, Difficulty, Geometry, TechnologySpec
 from scjepa.datasets._thinning import thin_counts
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "TechnologySpec",
     "available",
     "concat",
-    "iter_simulated_tissue",
     "load",
     "only_genes",
     "read_gmt",
@@ -27,3 +26,7 @@ __all__ = [
     "table_of",
     "thin_counts",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise no_attribute(__name__, name)

@@ -12,15 +12,18 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import (
     array_of,
     counts_of,
+    entry_of,
     flags_of,
     joined_notes,
-    missing_key,
+    names_of,
     notes_of,
     require_anndata,
     sparse_of,
     text_of,
 )
 from scjepa._core.counts import iter_rows
+from scjepa._core.graph import graph_keys
+from scjepa._core.renamed import renamed
 from scjepa._core.squidpy import graph_call
 from scjepa._core.warn import warn
 from scjepa.tokens.vocabulary import likely_cause
@@ -30,11 +33,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@renamed(section_key="library_key=")
 def concat(
     adatas: Mapping[str, AnnData] | Sequence[AnnData],
     *,
     layer: str | None = None,
-    section_key: str = _keys.SECTION,
+    library_key: str = _keys.SECTION,
     technology_key: str = _keys.TECHNOLOGY,
     panel_key: str = _keys.PANEL,
     spatial_key: str = _keys.SPATIAL,
@@ -53,7 +57,7 @@ def concat(
         coordinates; all have a spatial graph of squidpy, or none has one.
     layer
         Layer of raw counts, which becomes ``X``. Default: ``X``.
-    section_key
+    library_key
         ``obs`` column of the sections. An object without it is one section, of its name. A section name that several
         objects have is preceded by that of the object, as in ``"V1-1"``.
     technology_key
@@ -107,13 +111,13 @@ def concat(
         _check(name, adata, layer, spatial_key)
     _check_shared({name: adata.var_names for name, adata in named.items()})
     graph = _graph_params(named, neighbors_key)
-    sections = _sections(named, section_key)
+    sections = _sections(named, library_key)
     technologies = {name: _labels(adata, technology_key, name) for name, adata in named.items()}
 
     light = {}
     for name, adata in named.items():
-        obs = adata.obs.assign(**{section_key: sections[name], technology_key: technologies[name]})
-        obsp = {key: sparse_of(adata.obsp[key]) for key in _graph_keys(adata, neighbors_key)}
+        obs = adata.obs.assign(**{library_key: sections[name], technology_key: technologies[name]})
+        obsp = {key: sparse_of(adata.obsp[key]) for key in graph_keys(adata, neighbors_key)}
         counts = counts_of(adata, layer)
         coordinates = {spatial_key: array_of(adata.obsm[spatial_key])}
         light[name] = ad.AnnData(counts, obs=obs, var=adata.var, obsm=coordinates, obsp=obsp)
@@ -127,7 +131,7 @@ def concat(
         index_unique="-" if len(names) < sum(names.values()) else None,
     )
     both = both[:, sorted(both.var_names)].copy()
-    for key in (section_key, technology_key):
+    for key in (library_key, technology_key):
         both.obs[key] = both.obs[key].astype("category")
     for key in both.obs:
         if _is_mixed(both.obs[key]):
@@ -156,9 +160,8 @@ def _check(name: str, adata: Any, layer: str | None, spatial_key: str) -> None:
     if adata.isbacked:
         raise ValueError(f"{name!r} is backed by a file. Read it: adata = adata.to_memory().")
     counts_of(adata, layer, name)
-    if spatial_key not in adata.obsm:
-        then = "Put cell coordinates there, or name their key with spatial_key=..."
-        raise missing_key("obsm", spatial_key, adata.obsm, then, name)
+    then = "Put cell coordinates there, or name their key with spatial_key=..."
+    entry_of(adata, "obsm", spatial_key, then, name)
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()][0]
         raise ValueError(f"{name!r} has the gene {twice!r} twice. Call adata.var_names_make_unique().")
@@ -191,11 +194,6 @@ def _check_shared(genes: Mapping[str, pd.Index]) -> None:
             before.setdefault(gene.casefold(), (gene, name))
 
 
-def _graph_keys(adata: AnnData, neighbors_key: str) -> list[str]:
-    keys = (f"{neighbors_key}_{part}" for part in ("connectivities", "distances"))
-    return [key for key in keys if key in adata.obsp]
-
-
 def _graph_params(named: Mapping[str, AnnData], neighbors_key: str) -> dict[str, Any] | None:
     """Return what ``uns`` is to say of the graph, ``None`` where there is none; what the objects do not share is lost.
 
@@ -204,7 +202,7 @@ def _graph_params(named: Mapping[str, AnnData], neighbors_key: str) -> dict[str,
     ValueError
         If only some objects have a graph, or they have different matrices, or some are cosine-transformed.
     """
-    keys = {name: _graph_keys(adata, neighbors_key) for name, adata in named.items()}
+    keys = {name: graph_keys(adata, neighbors_key) for name, adata in named.items()}
     with_graph = [name for name in keys if keys[name]]
     if not with_graph:
         return None
@@ -232,11 +230,7 @@ def _labels(adata: AnnData, key: str, default: str) -> np.ndarray:
     """Return each cell's name in ``obs[key]``, ``default`` where there is no such column."""
     if key not in adata.obs:
         return np.full(adata.n_obs, default, dtype=object)
-    column = adata.obs[key]
-    if column.isna().any():
-        cell = adata.obs_names[column.isna().to_numpy().argmax()]
-        raise ValueError(f"obs[{key!r}] of {default!r} is missing for {column.isna().sum()} cells, first {cell!r}.")
-    return text_of(column)
+    return names_of(adata, key, default)
 
 
 def _sections(named: Mapping[str, AnnData], key: str) -> dict[str, np.ndarray]:

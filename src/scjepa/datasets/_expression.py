@@ -248,22 +248,6 @@ def stack_counts(blocks: Iterable[sparse.csr_matrix], n_genes: int) -> sparse.cs
     return sparse.csr_matrix((data, indices, indptr.astype(index_type)), shape=(len(indptr) - 1, n_genes))
 
 
-def regroup(blocks: Iterator[sparse.csr_matrix], size: int) -> Iterator[sparse.csr_matrix]:
-    """Yield the rows of ``blocks`` again, ``size`` at a time."""
-    held: list[sparse.csr_matrix] = []
-    n_held = 0
-    for block in blocks:
-        held.append(block)
-        n_held += block.shape[0]
-        if n_held >= size:
-            rows = stack_counts(held, block.shape[1])
-            whole = n_held - n_held % size
-            yield from (rows[start : start + size] for start in range(0, whole, size))
-            held, n_held = [rows[whole:]], n_held - whole
-    if n_held:
-        yield stack_counts(held, held[0].shape[1])
-
-
 def _to_csr(counts: NDArray[np.int64]) -> sparse.csr_matrix:
     rows, columns = np.nonzero(counts)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(counts)))])

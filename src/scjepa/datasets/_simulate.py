@@ -1,9 +1,8 @@
-"""Simulated tissue as AnnData: all at once, or section by section and chunk by chunk."""
+"""Simulated tissue as AnnData."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,17 +11,16 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core.keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY
-from scjepa._core.options import unknown_name
-from scjepa.datasets._difficulty import Difficulty, resolve_difficulty
-from scjepa.datasets._expression import ROLES, Program, draw_panels, regroup, sample_section, stack_counts
+from scjepa.datasets._expression import ROLES, Program, draw_panels, sample_section, stack_counts
 from scjepa.datasets._spec import (
     MEASURED,
     SIMULATION,
+    Difficulty,
     Geometry,
     TechnologySpec,
     TissueSpec,
+    resolve_difficulty,
     resolve_technologies,
-    whole,
 )
 from scjepa.datasets._tissue import Cells, GivenTissue, SimulatedTissue, read_map
 
@@ -98,7 +96,7 @@ def simulated_tissue(
     A niche shows in the mix of its cell types and in genes whose expression depends on type and niche together.
     Counts are negative binomial, with the capture, the background and the panel of the section's technology, a
     multiplier of each gene in each technology and section, and a smooth drift across the section that has nothing to
-    do with niches. A seed gives the same tissue however it is streamed (:func:`iter_simulated_tissue`), and a panel
+    do with niches. A seed gives the same tissue, and a panel
     hides the counts of the genes it lacks without changing those of the others.
 
     Parameters
@@ -180,61 +178,6 @@ def simulated_tissue(
         order = np.argsort(cells.rows)
         X, cells, codes = X[order], cells[order], codes[order]
     return simulation.anndata(X, codes, cells)
-
-
-def iter_simulated_tissue(
-    n_cells: int | None = None, *, chunk_size: int | None = None, **options: Any
-) -> Iterator[AnnData]:
-    """Simulate tissue one section, or one chunk of a section, at a time: memory does not grow with the tissue.
-
-    The cells are those of :func:`simulated_tissue` with the same options, section after section, whatever the
-    ``chunk_size``.
-
-    Parameters
-    ----------
-    n_cells
-        Cells in all sections together.
-    chunk_size
-        Most cells per object; ``None``: one object per section.
-    **options
-        As in :func:`simulated_tissue`.
-
-    Yields
-    ------
-    AnnData
-        As from :func:`simulated_tissue`; categories are those of the whole tissue.
-
-    Raises
-    ------
-    TypeError
-        If an option is not known.
-    ValueError, KeyError
-        As in :func:`simulated_tissue`, at the call and not at the first section.
-
-    Examples
-    --------
-    A million cells on disk, with one section in memory:
-
-    >>> for section in iter_simulated_tissue(1_000_000, n_sections=20):  # doctest: +SKIP
-    ...     section.write_h5ad(f"{section.obs['section'].iloc[0]}.h5ad")
-    """
-    if chunk_size is not None:
-        chunk_size = whole("chunk_size", chunk_size, least=1)
-    known = signature(simulated_tissue).parameters
-    for name in options:
-        if name not in known:
-            raise TypeError(unknown_name("option of simulated_tissue", name, known))
-    arguments = {name: parameter.default for name, parameter in known.items()} | {"n_cells": n_cells} | options
-    return _chunks(_prepare(**arguments), chunk_size)
-
-
-def _chunks(simulation: Simulation, chunk_size: int | None) -> Iterator[AnnData]:
-    for section in range(simulation.spec.n_sections):
-        cells = simulation.tissue.section(section)
-        size = len(cells) if chunk_size is None else chunk_size
-        for i, X in enumerate(regroup(simulation.counts(section, cells), size)):
-            part = cells[i * size : (i + 1) * size]
-            yield simulation.anndata(X, np.full(len(part), section), part)
 
 
 def _prepare(

@@ -1,21 +1,119 @@
-"""What a simulated tissue is made of: frozen dataclasses, validated once."""
+"""What a simulated tissue is made of, and how hard its niches are to find: frozen dataclasses, validated once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from scjepa._core.checks import POSITIVE, check_fields, within
 from scjepa._core.keys import as_key
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import take_plain, whole
-from scjepa.datasets._difficulty import Difficulty
 
 MEASURED = "measured"
 """``varm`` key of the genes × technologies table that tells "not measured" from "zero"."""
 
 SIMULATION = "scjepa_simulation"
 """``uns`` key of the specification a tissue was simulated from."""
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How visible niches are in composition and expression, and how much noise covers them.
+
+    Parameters
+    ----------
+    niche_effect
+        Mean log fold change of a niche gene in its niches, in the cell types that respond.
+    niche_genes
+        Share of genes that depend on the niche.
+    opposed
+        Share of a niche gene's responding cell types that go down where the others go up. At 0.5 the responses
+        cancel in the mean over a neighborhood of mixed types: the niche is in the pairing of type and gene.
+    mix_sharpness
+        Spread of the log abundances of cell types between niches; 0: every niche has the same mix.
+    type_effect
+        Mean log fold change of a marker gene in its cell types.
+    capture
+        Share of a cell's transcripts that are counted; about ``2 * capture`` counts per gene and cell.
+    background
+        Share of a cell's counts that come from the tissue's mean profile instead of the cell (ambient, spill-over).
+    dispersion
+        Overdispersion of the negative binomial: variance = mean + dispersion · mean². 0: Poisson.
+    depth_spread
+        Standard deviation of a cell's log depth.
+    batch_effect
+        Standard deviation of the log multiplier of each gene in each section.
+    technology_effect
+        Standard deviation of the log multiplier of each gene in each technology.
+    gradient
+        Standard deviation of the log multiplier of each gene that drifts smoothly across a section, with directions
+        of its own in each section (uneven permeabilization or imaging): it says nothing about niches.
+    """
+
+    niche_effect: float
+    niche_genes: float
+    opposed: float
+    mix_sharpness: float
+    type_effect: float
+    capture: float
+    background: float
+    dispersion: float
+    depth_spread: float
+    batch_effect: float
+    technology_effect: float
+    gradient: float
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"Difficulty.{name} must be a number of at least 0, found {getattr(self, name)!r}.")
+        take_plain(self)
+        check_fields(self, within(0.0, 1.0), "niche_genes", "opposed", "background", "capture")
+        check_fields(self, POSITIVE, "capture")
+
+
+_NAMED = ("easy", "medium", "hard")
+
+_SETTINGS = {
+    "niche_effect": (2.0, 1.6, 1.4),
+    "niche_genes": (0.35, 0.3, 0.25),
+    "opposed": (0.0, 0.1, 0.3),
+    "mix_sharpness": (1.5, 1.2, 0.3),
+    "type_effect": (1.5, 1.5, 2.0),
+    "capture": (0.5, 0.4, 0.25),
+    "background": (0.05, 0.08, 0.1),
+    "dispersion": (0.2, 0.3, 0.4),
+    "depth_spread": (0.25, 0.3, 0.4),
+    "batch_effect": (0.02, 0.06, 0.5),
+    "technology_effect": (0.2, 0.3, 0.5),
+    "gradient": (0.0, 0.05, 0.05),
+}
+"""Options in each of the named difficulties."""
+
+DIFFICULTIES: Mapping[str, Difficulty] = MappingProxyType(
+    {name: Difficulty(**{key: of[i] for key, of in _SETTINGS.items()}) for i, name in enumerate(_NAMED)}
+)
+"""The named difficulties. A test holds the hash of what each one gives, so recipes tuned on them stay comparable;
+``benchmarks/simulation/difficulty.csv`` holds what neighborhood PCA finds in each. At ``"easy"`` it finds nearly
+everything. At ``"hard"`` cell types and sections drown the niche genes, which answer in reverse in some types, so it
+finds hardly more than in tissue without niches, while a probe that is told the labels of other sections finds most."""
+
+
+def resolve_difficulty(difficulty: str | Difficulty) -> Difficulty:
+    """Return the :class:`Difficulty` that is named, or given."""
+    if isinstance(difficulty, Difficulty):
+        return difficulty
+    if difficulty not in DIFFICULTIES:
+        raise ValueError(
+            unknown_name("difficulty", difficulty, DIFFICULTIES)
+            + " For a setting of your own: dataclasses.replace(scjepa.datasets.DIFFICULTIES['medium'], capture=0.1)."
+        )
+    return DIFFICULTIES[difficulty]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Scores of embeddings and clusterings against labels, on plain arrays."""
 
+from scjepa._core.renamed import no_attribute
 from scjepa.metrics.agreement import neighbor_agreement
 from scjepa.metrics.bio import AverageBio, average_bio, scib_suite
 from scjepa.metrics.bootstrap import BlockBootstrap, block_bootstrap
@@ -34,3 +35,7 @@ __all__ = [
     "perturbation_scores",
     "scib_suite",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise no_attribute(__name__, name)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scjepa._core.arrays import varied_embedding
 from scjepa._core.neighbors import nearest
 
+if TYPE_CHECKING:
+    from scjepa._core.arrays import Matrix
 
-def neighbor_agreement(embedding: Any, other: Any, *, n_neighbors: int = 15) -> float:
+
+def neighbor_agreement(embedding: Matrix, other: Matrix, *, n_neighbors: int = 15) -> float:
     """Return the share of nearest neighbors that two embeddings of the same cells have in common.
 
     Parameters

@@ -19,6 +19,8 @@ from scjepa.metrics.integration import as_scib
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scjepa._core.arrays import Ignored, Labels, Matrix
+
 RESOLUTIONS = tuple(round(0.1 * step, 1) for step in range(1, 21))
 """Leiden's resolutions among which AvgBIO takes the best."""
 
@@ -56,13 +58,13 @@ class AverageBio:
 
 
 def average_bio(
-    embedding: Any,
-    labels: Any,
+    embedding: Matrix,
+    labels: Labels,
     *,
     resolutions: Sequence[float] = RESOLUTIONS,
     n_neighbors: int = 15,
     seed: int = 0,
-    ignore: str | Sequence[Any] = UNLABELLED,
+    ignore: Ignored = UNLABELLED,
 ) -> AverageBio:
     """Return AvgBIO: the mean of NMI, ARI and silhouette width against known cell types.
 
@@ -114,12 +116,12 @@ def average_bio(
 
 
 def scib_suite(
-    embedding: Any,
-    batches: Any,
-    labels: Any,
+    embedding: Matrix,
+    batches: Labels,
+    labels: Labels,
     *,
-    uncorrected: Any = None,
-    ignore: str | Sequence[Any] = UNLABELLED,
+    uncorrected: Matrix | None = None,
+    ignore: Ignored = UNLABELLED,
 ) -> pd.Series:
     """Return the scores of scib-metrics for bio conservation and batch correction, as its ``Benchmarker`` sets them.
 
@@ -194,7 +196,7 @@ def scib_suite(
     return row
 
 
-def _labelled_cells(embedding: Any, labels: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+def _labelled_cells(embedding: Matrix, labels: Labels, ignore: Ignored) -> tuple[np.ndarray, np.ndarray]:
     """Return embedding and label codes of the labelled cells; fewer than two labels, or as many as cells, raise."""
     values = as_embedding(embedding)
     if len(labels) != len(values):
@@ -209,7 +211,7 @@ def _labelled_cells(embedding: Any, labels: Any, ignore: str | Sequence[Any]) ->
     return varied_embedding(values[kept]), codes
 
 
-def _pcr(scib: Any, uncorrected: Any, values: np.ndarray, batches: np.ndarray, kept: np.ndarray) -> float:
+def _pcr(scib: Any, uncorrected: Matrix, values: np.ndarray, batches: np.ndarray, kept: np.ndarray) -> float:
     if uncorrected is None:
         return float("nan")
     before = varied_embedding(uncorrected, len(kept), "the uncorrected embedding")[kept]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from scjepa._core.arrays import tissue
 from scjepa._core.blocks import spatial_blocks
 from scjepa._core.keys import UNLABELLED
 from scjepa.metrics.clustering import _labelled, _paired
+
+if TYPE_CHECKING:
+    from scjepa._core.arrays import Ignored, Labels, Matrix
 
 _ENTRIES_AT_ONCE = 2_000_000
 """Entries of the resampled tables that are scored at once (16 MB an array)."""
@@ -50,18 +53,18 @@ class BlockBootstrap:
 
 
 def block_bootstrap(
-    labels: Any,
+    labels: Labels,
     clusterings_a: Any,
     clusterings_b: Any,
-    coordinates: Any,
-    sections: Any = None,
+    coordinates: Matrix,
+    sections: Labels | None = None,
     *,
     score: Literal["nmi", "ari"] = "nmi",
     n_bootstrap: int = 1000,
     n_blocks: int = 50,
     level: float = 0.95,
     seed: int = 0,
-    ignore: str | Sequence[Any] = UNLABELLED,
+    ignore: Ignored = UNLABELLED,
 ) -> BlockBootstrap:
     """Resample spatial blocks to tell how sure the difference between two methods' scores is.
 
@@ -140,7 +143,7 @@ def block_bootstrap(
     )
 
 
-def _tables(labels: Any, given: Any, blocks: np.ndarray, ignore: Any, name: str) -> Iterator[np.ndarray]:
+def _tables(labels: Labels, given: Any, blocks: np.ndarray, ignore: Ignored, name: str) -> Iterator[np.ndarray]:
     """Yield for each clustering the number of cells by block, label and cluster, shape (blocks, labels, clusters)."""
     clusterings = [given[column] for column in given.columns] if hasattr(given, "columns") else given
     if len(clusterings) == 0:

@@ -15,11 +15,13 @@ from scjepa._core.leiden import EmbeddingGraph
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scjepa._core.arrays import Ignored, Labels, Matrix
+
 WEIGHTED = "weighted"
 """Group of means over groups, weighted by labelled cells."""
 
 
-def _labelled(labels: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+def _labelled(labels: Labels, ignore: Ignored) -> tuple[np.ndarray, np.ndarray]:
     """Return int codes of the labels (in sorted order) and which cells have one."""
     import pandas as pd
 
@@ -32,7 +34,7 @@ def _labelled(labels: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.
     return pd.factorize(values)[0], kept
 
 
-def _same_order(labels: Any, clusters: Any) -> None:
+def _same_order(labels: Labels, clusters: Labels) -> None:
     """Raise if two Series hold the same cells in another order, for they are paired by position."""
     import pandas as pd
 
@@ -43,7 +45,7 @@ def _same_order(labels: Any, clusters: Any) -> None:
         raise ValueError("labels and clusters hold the same cells in another order; use clusters.loc[labels.index].")
 
 
-def _paired(labels: Any, clusters: Any, ignore: str | Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+def _paired(labels: Labels, clusters: Labels, ignore: Ignored) -> tuple[np.ndarray, np.ndarray]:
     """Return int codes of labels and clusters of the labelled cells."""
     import pandas as pd
 
@@ -60,7 +62,7 @@ def _paired(labels: Any, clusters: Any, ignore: str | Sequence[Any]) -> tuple[np
     return codes[kept], found[kept]
 
 
-def nmi(labels: Any, clusters: Any, *, ignore: str | Sequence[Any] = UNLABELLED) -> float:
+def nmi(labels: Labels, clusters: Labels, *, ignore: Ignored = UNLABELLED) -> float:
     """Return the normalized mutual information of clusters with labels (arithmetic mean of the entropies).
 
     Parameters
@@ -88,7 +90,7 @@ def nmi(labels: Any, clusters: Any, *, ignore: str | Sequence[Any] = UNLABELLED)
     return float(normalized_mutual_info_score(*_paired(labels, clusters, ignore), average_method="arithmetic"))
 
 
-def ari(labels: Any, clusters: Any, *, ignore: str | Sequence[Any] = UNLABELLED) -> float:
+def ari(labels: Labels, clusters: Labels, *, ignore: Ignored = UNLABELLED) -> float:
     """Return the adjusted Rand index of clusters with labels.
 
     Parameters and errors are those of :func:`nmi`.
@@ -104,17 +106,17 @@ def ari(labels: Any, clusters: Any, *, ignore: str | Sequence[Any] = UNLABELLED)
 
 
 def clustering_scores(
-    embedding: Any,
-    labels: Any,
+    embedding: Matrix,
+    labels: Labels,
     *,
     resolutions: Sequence[float] = (0.6, 0.8, 1.0, 1.2, 1.4),
     n_neighbors: int = 15,
     seeds: Sequence[int] = (0,),
     matched: bool = True,
     min_share: float = 0.01,
-    groups: Any = None,
+    groups: Labels | None = None,
     weighted: bool = False,
-    ignore: str | Sequence[Any] = UNLABELLED,
+    ignore: Ignored = UNLABELLED,
 ) -> pd.DataFrame:
     """Score an embedding by how well its Leiden clusters agree with labels, as the paper evaluates.
 
@@ -215,7 +217,7 @@ def _weighted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**rows[0], "group": WEIGHTED, "n_cells": sum(cells), **means}
 
 
-def _labelled_of_groups(groups: Any, kept: np.ndarray) -> list[tuple[dict[str, Any], np.ndarray]]:
+def _labelled_of_groups(groups: Labels, kept: np.ndarray) -> list[tuple[dict[str, Any], np.ndarray]]:
     """Return name and size of each group that has labelled cells, and which cells these are."""
     codes, names = group_codes(groups, len(kept), "groups")
     members = [(name, kept & (codes == code)) for code, name in enumerate(names)]

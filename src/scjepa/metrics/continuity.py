@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scjepa._core.arrays import group_codes, tissue
 from scjepa._core.neighbors import nearest_places
+
+if TYPE_CHECKING:
+    from scjepa._core.arrays import Labels, Matrix
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class NicheContinuity:
 
 
 def niche_continuity(
-    clusters: Any, coordinates: Any, sections: Any = None, *, n_neighbors: int = 10
+    clusters: Labels, coordinates: Matrix, sections: Labels | None = None, *, n_neighbors: int = 10
 ) -> NicheContinuity:
     """Measure how far niches hang together: PAS, CHAOS and the share of like neighbors.
 

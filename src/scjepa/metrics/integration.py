@@ -16,17 +16,19 @@ from scjepa.metrics.clustering import _labelled
 if TYPE_CHECKING:
     from scib_metrics.nearest_neighbors import NeighborsResults
 
+    from scjepa._core.arrays import Ignored, Labels, Matrix
+
 _FEWEST_CELLS = 10
 """Cells below which a label says nothing about mixing (the bound that scib-metrics sets for kBET)."""
 
 
 def ilisi(
-    embedding: Any,
-    batches: Any,
+    embedding: Matrix,
+    batches: Labels,
     *,
-    labels: Any = None,
+    labels: Labels | None = None,
     n_neighbors: int = 90,
-    ignore: str | Sequence[Any] = UNLABELLED,
+    ignore: Ignored = UNLABELLED,
 ) -> float:
     """Return how well batches mix among nearest neighbors: iLISI of scib-metrics, scaled to [0, 1].
 
@@ -81,7 +83,7 @@ def ilisi(
     return float(np.average(scores, weights=[len(cells) for cells in groups]))
 
 
-def _cells_by_label(labels: Any, n_cells: int, ignore: str | Sequence[Any]) -> list[np.ndarray]:
+def _cells_by_label(labels: Labels, n_cells: int, ignore: Ignored) -> list[np.ndarray]:
     if len(labels) != n_cells:
         raise ValueError(f"The embedding has {n_cells} cells, labels {len(labels)}.")
     codes, kept = _labelled(labels, ignore)
@@ -118,8 +120,8 @@ def _lisi(embedding: np.ndarray, batches: np.ndarray, groups: list[np.ndarray], 
 
 
 def mmd(
-    embedding: Any,
-    batches: Any,
+    embedding: Matrix,
+    batches: Labels,
     *,
     bandwidths: Sequence[float] = (0.25, 0.5, 1, 2, 4),
     n_cells: int = 2000,

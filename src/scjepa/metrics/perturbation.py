@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from scjepa._core.arrays import Matrix
 
 NAN_RULES = ("zero", "omit")
 """What a correlation counts for that is not defined, one side being constant."""
@@ -48,7 +50,7 @@ class PerturbationReference:
 
 
 def perturbation_reference(
-    expression: Any,
+    expression: Matrix,
     conditions: Sequence[str],
     genes: Sequence[str],
     *,
@@ -101,7 +103,7 @@ def perturbation_reference(
     return PerturbationReference(table, pd.Series(base, index=list(genes), dtype=np.float64), top, kept, n_top)
 
 
-def _check_expression(matrix: Any, genes: Sequence[str]) -> None:
+def _check_expression(matrix: Matrix, genes: Sequence[str]) -> None:
     """Raise if a gene is named twice or an expression is no number: scores would be silently of something else."""
     named, counts = np.unique(np.asarray(genes).astype(str), return_counts=True)
     if named.size and counts.max() > 1:
@@ -119,7 +121,7 @@ def _check_expression(matrix: Any, genes: Sequence[str]) -> None:
 
 
 def _ranked(
-    matrix: Any, labels: np.ndarray, genes: Sequence[str], control: str, names: list[str]
+    matrix: Matrix, labels: np.ndarray, genes: Sequence[str], control: str, names: list[str]
 ) -> dict[str, tuple[str, ...]]:
     """Return all genes of each condition by falling |t| against control."""
     import pandas as pd

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from scjepa.metrics.clustering import _labelled
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from scjepa._core.arrays import Ignored, Labels, Matrix
 
 _MOST_ITERATIONS = 1000
 _FEWEST_IN_BLOCK = 50
@@ -58,16 +60,16 @@ class Probe:
 
 
 def block_probe(
-    embedding: Any,
-    labels: Any,
-    coordinates: Any,
-    sections: Any = None,
+    embedding: Matrix,
+    labels: Labels,
+    coordinates: Matrix,
+    sections: Labels | None = None,
     *,
     n_folds: int = 5,
     block_size: int | None = None,
     margin: int = 10,
     seed: int = 0,
-    ignore: str | Sequence[Any] = UNLABELLED,
+    ignore: Ignored = UNLABELLED,
 ) -> Probe:
     """Cross-validate a linear classifier of labels over compact spatial blocks.
 
@@ -171,15 +173,15 @@ class BlockFolds:
 
 
 def block_folds(
-    labels: Any,
-    coordinates: Any,
-    sections: Any = None,
+    labels: Labels,
+    coordinates: Matrix,
+    sections: Labels | None = None,
     *,
     n_folds: int = 5,
     block_size: int | None = None,
     margin: int = 10,
     seed: int = 0,
-    ignore: str | Sequence[Any] = UNLABELLED,
+    ignore: Ignored = UNLABELLED,
 ) -> BlockFolds:
     """Deal labelled cells to folds by whole blocks of tissue, with a margin between training and test cells.
 

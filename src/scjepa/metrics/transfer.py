@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scjepa._core.arrays import varied_embedding
 from scjepa._core.keys import UNLABELLED
 from scjepa.metrics.clustering import _labelled
+
+if TYPE_CHECKING:
+    from scjepa._core.arrays import Ignored, Labels, Matrix
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,13 @@ class LabelTransfer:
 
 
 def label_transfer(
-    reference_embedding: Any,
-    reference_labels: Any,
-    query_embedding: Any,
-    query_labels: Any,
+    reference_embedding: Matrix,
+    reference_labels: Labels,
+    query_embedding: Matrix,
+    query_labels: Labels,
     *,
     n_neighbors: int = 15,
-    ignore: str | Sequence[Any] = UNLABELLED,
+    ignore: Ignored = UNLABELLED,
 ) -> LabelTransfer:
     """Carry labels from reference to query cells by a vote of nearest neighbors, and score them.
 
@@ -116,7 +118,7 @@ def label_transfer(
     )
 
 
-def _side(embedding: Any, labels: Any, ignore: str | Sequence[Any], side: str) -> tuple[np.ndarray, np.ndarray]:
+def _side(embedding: Matrix, labels: Labels, ignore: Ignored, side: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the embedding and the labels of the labelled cells."""
     values = varied_embedding(embedding, what=f"the embedding of the {side}")
     if len(labels) != len(values):

@@ -281,7 +281,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             Stop when ``validation_loss`` stops falling. A JEPA's loss can fall while features die, so look at
             :meth:`diagnose` as well.
         plan_kwargs
-            Options of :class:`~scjepa.TrainConfig` by name, such as ``{"learning_rate": 3e-4}``.
+            Options of :class:`~scjepa.config.TrainConfig` by name, such as ``{"learning_rate": 3e-4}``.
         checkpoint_dir
             Folder in which the state of training is kept, ``last.ckpt``, every ``checkpoint_every`` (100) steps.
         ckpt_path

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from scjepa._core.counts import iter_rows
+from scjepa._core.digest import digest
 from scjepa._core.settings import settings
-from scjepa.tokens.cache import digest
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.neighborhoods import NeighborTable
 from scjepa.tokens.table import TokenTable
 
@@ -20,7 +20,7 @@ Table = TypeVar("Table", TokenTable, NeighborTable)
 def through_cache(kind: type[Table], marks: Callable[[], dict[str, str]], build: Callable[[], Table]) -> Table:
     """Return the table of ``marks`` from ``scjepa.settings.cache_dir``, built and written there if it is not.
 
-    Without a cache folder the table is built and stays in memory. Each combination of marks has a folder of its own, so
+    Without a cache folder the table is built and stays in memory. Each combination of marks has a file of its own, so
     nothing is ever replaced, and several runs may share a cache.
 
     Parameters
@@ -40,10 +40,10 @@ def through_cache(kind: type[Table], marks: Callable[[], dict[str, str]], build:
     if settings.cache_dir is None:
         return build()
     fingerprint = marks()
-    folder = Path(settings.cache_dir) / f"{kind.kind}-{digest(fingerprint)}"
-    if not folder.exists():
-        build().save(folder, fingerprint)
-    return kind.load(folder, mmap=True, fingerprint=fingerprint)
+    file = Path(settings.cache_dir) / f"{kind.kind}-{digest(fingerprint)}.safetensors"
+    if not file.exists():
+        build().save(file, fingerprint)
+    return kind.load(file, mmap=True, fingerprint=fingerprint)
 
 
 def counts_digest(counts: Any) -> str:

@@ -10,9 +10,9 @@ import torch
 from anndata import AnnData
 
 from scjepa._core.anndata import counts_of
+from scjepa._core.counts import iter_rows
 from scjepa.models.embed import batches
 from scjepa.models.estimate import AUTO, token_budget
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.source import TableSource
 from scjepa.tokens.vocabulary import Vocabulary
 

@@ -14,11 +14,10 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scjepa._core.counts import CountMatrix
+from scjepa._core.counts import CountMatrix, iter_rows
+from scjepa._core.digest import digest
 from scjepa.models.estimate import AUTO, check_memory, embedding_bytes, token_budget
 from scjepa.nn import JEPAModule
-from scjepa.tokens.cache import digest
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.source import TableSource
 
 CHUNK = 8192

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from scjepa._core.digest import digest
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa.nn import JEPAModule
-from scjepa.tokens.cache import digest
 from scjepa.tokens.source import TableSource
 from scjepa.training import JEPATrainingPlan, RunOptions, TrainConfig
 from scjepa.training.history import History

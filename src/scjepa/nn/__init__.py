@@ -17,36 +17,4 @@ if TYPE_CHECKING:
     from scjepa.nn.objective import Advice, Objective, ObjectiveOutput, Ratio
     from scjepa.nn.precision import float32_default
 
-__all__ = [
-    "ATTENTION_BACKENDS",
-    "VALUE_ENCODERS",
-    "Advice",
-    "Encoder",
-    "JEPAModule",
-    "MaskedPacking",
-    "Objective",
-    "ObjectiveOutput",
-    "Packing",
-    "Ratio",
-    "Transformer",
-    "TransformerConfig",
-    "attend",
-    "choose_backend",
-    "float32_default",
-    "sigreg",
-]
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "attention": ("ATTENTION_BACKENDS", "Packing", "attend", "choose_backend"),
-        "config": ("TransformerConfig",),
-        "embedding": ("VALUE_ENCODERS",),
-        "encoder": ("Encoder", "Transformer"),
-        "jepa": ("JEPAModule",),
-        "losses": ("sigreg",),
-        "masked": ("MaskedPacking",),
-        "objective": ("Advice", "Objective", "ObjectiveOutput", "Ratio"),
-        "precision": ("float32_default",),
-    },
-)
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

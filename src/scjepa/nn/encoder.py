@@ -125,4 +125,4 @@ class Encoder(nn.Module):
     def __init__(self, embedding: Embedding, config: TransformerConfig):
         super().__init__()
         self.embedding = embedding
-        self.transformer = Transformer(config)
+        self.transformer: nn.Module = Transformer(config)

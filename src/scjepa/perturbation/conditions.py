@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scjepa._core.anndata import means_none, missing_key, refuse_adata, require_anndata
+from scjepa._core.anndata import column_of, means_none, refuse_adata, require_anndata
 from scjepa._core.keys import UNLABELLED
 from scjepa.perturbation.names import GeneNames, renamer
 
@@ -243,9 +243,8 @@ class Conditions:
     def of_adata(cls, adata: AnnData, key: str = "condition") -> Conditions:
         """Read ``adata.obs[key]``; genes of the panel count as genes however they look."""
         require_anndata(adata)
-        if key not in adata.obs:
-            raise missing_key("obs", key, adata.obs.columns, "Name the column of conditions with condition_key=...")
-        return cls.of(adata.obs[key], set(adata.var_names), key)
+        column = column_of(adata, key, "Name the column of conditions with condition_key=...")
+        return cls.of(column, set(adata.var_names), key)
 
     @property
     def control(self) -> int:

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._core.anndata import counts_of, missing_key, require_anndata
+from scjepa._core.anndata import column_of, counts_of, require_anndata
 from scjepa._core.counts import check_of, iter_rows
 from scjepa._core.counts import log_normalized as log_normalized_rows
 
@@ -38,10 +38,8 @@ def cell_sizes(adata: AnnData, layer: str | None = None, size_key: str | None = 
             check.see(rows, start)
             sums.append(np.asarray(rows.sum(axis=1), dtype=np.float64))
         return np.concatenate(sums)
-    if size_key not in adata.obs:
-        then = "Name a column of sizes, or leave size_key out to use the sums of the counts."
-        raise missing_key("obs", size_key, adata.obs.columns, then)
-    column = pd.to_numeric(adata.obs[size_key], errors="coerce")  # what is no number is NaN
+    then = "Name a column of sizes, or leave size_key out to use the sums of the counts."
+    column = pd.to_numeric(column_of(adata, size_key, then), errors="coerce")  # what is no number is NaN
     sizes = column.to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~(np.isfinite(sizes) & (sizes > 0))
     if wrong.any():

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scjepa._core.anndata import array_of, groups_of, missing_key, text_of
+from scjepa._core import keys as _keys
+from scjepa._core.anndata import array_of, column_of, entry_of, groups_of, require_anndata, text_of
 from scjepa._core.graph import section_key_of
+from scjepa.pl._numbers import Numbers
 from scjepa.pl.figure import bare, finish, grid_shape, panels, point_size
+from scjepa.pl.labels import Labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,9 +89,7 @@ def draw_map(adata: AnnData, drawn: Sequence[Layer], how: MapOptions) -> Figure:
 
 def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
     """Return the first two coordinates of the cells, float64; NaN for those without."""
-    if key not in adata.obsm:
-        raise missing_key("obsm", key, adata.obsm, "Name the key of the coordinates: spatial_key=...")
-    given = array_of(adata.obsm[key])
+    given = array_of(entry_of(adata, "obsm", key, "Name the key of the coordinates: spatial_key=..."))
     if given.ndim != 2 or given.shape[1] < 2:
         raise ValueError(f"adata.obsm[{key!r}] must have two columns or more, found the shape {given.shape}.")
     try:
@@ -164,3 +166,139 @@ def _scale_bar(ax: Axes, xy: np.ndarray, unit: str, step: float) -> None:
     transform = ax.get_xaxis_transform()  # x in the tissue's units, y in shares of the panel
     ax.plot([low, end], [-0.03, -0.03], color="black", linewidth=2, transform=transform, clip_on=False)
     ax.text((low + end) / 2, -0.05, f"{length:g} {unit}", transform=transform, ha="center", va="top", fontsize=9)
+
+
+def niches(
+    adata: AnnData,
+    key: str = _keys.NICHE,
+    *,
+    reference: str | None = None,
+    library_key: str | None = None,
+    spatial_key: str = _keys.SPATIAL,
+    unit: str | None = None,
+    pixel_size: float | None = None,
+    ncols: int | None = None,
+    size: float | None = None,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+    show: bool = False,
+) -> Figure:
+    """Draw niches on the tissue, one panel for each section, beside labels to compare them with.
+
+    Colors are those of ``adata.uns[f"{key}_colors"]``. A reference without colors of its own takes the color of the
+    niche it shares most cells with, so that agreement shows as equal colors. Cells without a label (NaN or
+    ``"unlabelled"``) are gray, those without coordinates are not drawn. Nothing is written to ``adata``.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with ``obs[key]`` and ``obsm[spatial_key]``.
+    key
+        Column of ``adata.obs`` to draw.
+    reference
+        Column of ``adata.obs`` drawn beside it, such as ``"region"``.
+    library_key
+        Column of ``adata.obs`` that tells sections apart. ``None``: ``"section"`` if there is such a column, else all
+        cells are one section.
+    spatial_key
+        Key in ``adata.obsm`` of the coordinates; the first two columns are drawn, in equal scale.
+    unit
+        Unit of length, such as ``"µm"``: draws a scale bar. ``None``: no scale bar.
+    pixel_size
+        Length of one step of the coordinates in ``unit``, for coordinates in pixels. ``None``: they are in ``unit``.
+    ncols
+        Sections in a row; default at most 4.
+    size
+        Marker area in points². ``None``: fits the number of cells.
+    ax
+        Axes to draw in, for one section and no reference. ``None``: a new figure.
+    save
+        File to save the figure in.
+    show
+        Call ``matplotlib.pyplot.show()``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure; its panels are ``figure.axes``.
+
+    Raises
+    ------
+    KeyError
+        If a column or ``spatial_key`` is not there.
+    ValueError
+        If no cell has coordinates, they have fewer than two columns, or ``ax`` is given for more than one panel.
+    """
+    drawn = [Labels.of(adata, key)]
+    if reference is not None:
+        drawn.append(Labels.of(adata, reference).colored_like(drawn[0]))
+    return draw_map(adata, drawn, MapOptions(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show))
+
+
+def confidence(
+    adata: AnnData,
+    key: str = _keys.NICHE_CONFIDENCE,
+    *,
+    reference: str | None = None,
+    library_key: str | None = None,
+    spatial_key: str = _keys.SPATIAL,
+    unit: str | None = None,
+    pixel_size: float | None = None,
+    ncols: int | None = None,
+    size: float | None = None,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+    show: bool = False,
+) -> Figure:
+    """Draw each cell's confidence in its niche on the tissue, one panel for each section.
+
+    Colors run from 0 to 1 in every figure, so that figures can be compared. The least sure cells lie on top, those
+    without a confidence are gray. Nothing is written to ``adata``.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with ``obs[key]``, shares in [0, 1], and ``obsm[spatial_key]``.
+    key
+        Column of ``adata.obs`` that :func:`scjepa.tl.niche_confidence` wrote.
+    reference
+        Column of ``adata.obs`` with labels to draw beside it, such as ``"niche"``, in its own colors.
+    library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show
+        As in :func:`scjepa.pl.niches`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure; its panels are ``figure.axes``.
+
+    Raises
+    ------
+    KeyError
+        If a column or ``spatial_key`` is not there.
+    ValueError
+        If the confidence is not a number in [0, 1], no cell has coordinates, or ``ax`` is given for more than one
+        panel.
+    """
+    require_anndata(adata)
+    if key == _keys.NICHE_CONFIDENCE and key not in adata.obs:
+        raise KeyError(
+            f"adata.obs has no {key!r}. Compute it first: "
+            "scjepa.tl.niche_confidence(adata, model.get_masked_representations())"
+        )
+    drawn: list[Layer] = [Numbers(key, _shares(adata, key), 0.0, 1.0)]
+    if reference is not None:
+        drawn.append(Labels.of(adata, reference))
+    return draw_map(adata, drawn, MapOptions(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show))
+
+
+def _shares(adata: AnnData, key: str) -> np.ndarray:
+    column = column_of(adata, key)
+    if not pd.api.types.is_numeric_dtype(column):
+        raise ValueError(f"adata.obs[{key!r}] must hold numbers in [0, 1], found {column.dtype}.")
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    found = values[~np.isnan(values)]
+    if len(found) and (found.min() < 0 or found.max() > 1):
+        raise ValueError(
+            f"adata.obs[{key!r}] must hold numbers in [0, 1], found {found.min():.3g} to {found.max():.3g}."
+        )
+    return values

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+_OF_TOKENS = ("genes", "values", "ranks", "segments", "sequences", "places")
+"""Columns of a batch that have an entry for each token."""
 
 
 @dataclass(frozen=True)
@@ -72,29 +76,18 @@ class Batch:
 
     def select(self, keep: Tensor) -> Batch:
         """Return the batch of the tokens ``keep`` (``(T,)`` bool or sorted indices); sequences keep their numbers."""
-        return replace(
-            self,
-            genes=self.genes[keep],
-            values=self.values[keep],
-            ranks=self.ranks[keep],
-            segments=self.segments[keep],
-            sequences=self.sequences[keep],
-            places=None if self.places is None else self.places[keep],
-        )
+        columns = {name: getattr(self, name) for name in _OF_TOKENS}
+        chosen: dict[str, Any] = {name: None if x is None else x[keep] for name, x in columns.items()}
+        return replace(self, **chosen)
 
     def repeat(self, times: int) -> Batch:
         """Return the batch ``times`` over, the copies being sequences of their own."""
         if times == 1:
             return self
         shift = torch.arange(times, device=self.sequences.device) * self.n_sequences
-        return replace(
-            self,
-            genes=self.genes.repeat(times),
-            values=self.values.repeat(times),
-            ranks=self.ranks.repeat(times),
-            segments=self.segments.repeat(times),
-            sequences=(self.sequences[None, :] + shift[:, None]).reshape(-1),
-            technologies=self.technologies.repeat(times),
-            partners=None if self.partners is None else (self.partners[None, :] + shift[:, None]).reshape(-1),
-            places=None if self.places is None else self.places.repeat(times, 1),
-        )
+        columns = {name: getattr(self, name) for name in (*_OF_TOKENS, "technologies")}
+        repeated: dict[str, Any] = {name: None if x is None else torch.cat([x] * times) for name, x in columns.items()}
+        for name in ("sequences", "partners"):  # rows of the batch
+            rows = getattr(self, name)
+            repeated[name] = None if rows is None else (rows[None, :] + shift[:, None]).reshape(-1)
+        return replace(self, **repeated)

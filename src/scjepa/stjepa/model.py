@@ -65,7 +65,8 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         Data registered with :meth:`setup_anndata`.
     preset
         ``"demo"`` (a laptop, minutes), ``"base"``, ``"technologies"`` (sections of several technologies),
-        ``"paper_ablation"`` or ``"paper"`` (768 wide, 5 layers; a GPU), or a whole :class:`~scjepa.STJEPAConfig`.
+        ``"paper_ablation"`` or ``"paper"`` (768 wide, 5 layers; a GPU), or a whole
+        :class:`~scjepa.config.STJEPAConfig`.
     tokens, encoder, masking, objective, training
         Changes to the preset: a mapping of options, ``encoder={"n_layers": 4}``, or the dataclass itself. Of an
         objective the name will do: ``objective="lejepa"``.

@@ -8,13 +8,13 @@ import numpy as np
 from anndata import AnnData
 
 from scjepa._core.anndata import counts_of
+from scjepa._core.counts import iter_rows
 from scjepa.models import store as _store
 from scjepa.models.reference import rows_like, rows_of_mean
 from scjepa.models.setup import codes_of, names_of
 from scjepa.models.store import Facts, Weights
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.data import DataKeys, normalizations_of, panels_of
-from scjepa.tokens.counts import iter_rows
 from scjepa.tokens.fitted import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 

@@ -6,6 +6,7 @@ The estimators load scikit-learn, which takes seconds, on first use.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scjepa._core.renamed import no_attribute
 from scjepa.tl._aggregate import aggregate
 from scjepa.tl._compare import NicheComparison, compare_niches
 from scjepa.tl._composition import Composition, niche_composition
@@ -53,7 +54,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _ESTIMATORS:
         return getattr(import_module(_ESTIMATORS[name]), name)
-    raise AttributeError(f"module 'scjepa.tl' has no attribute {name!r}")
+    raise no_attribute(__name__, name)
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,7 @@ from scjepa._core.graph import edges_of, section_key_of, spatial_graph_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
 _ROWS = 16_384
 """Cells whose rings are held at one time."""
 
@@ -27,7 +28,7 @@ def aggregate(
     concatenate: bool = True,
     neighbors_key: str = _keys.SPATIAL,
     library_key: str | None = None,
-    connectivities: Any = None,
+    connectivities: object = None,
     key_added: str | None = None,
 ) -> Any:
     """Average an embedding over each ring of the spatial graph, for niches wider than the model's.

@@ -77,14 +77,15 @@ def compare_niches(adata: AnnData, a: str, b: str) -> NicheComparison:
         raise ValueError(f"No cell has a niche in both adata.obs[{a!r}] and adata.obs[{b!r}].")
     first, second = first[both].remove_unused_categories(), second[both].remove_unused_categories()
     counts = contingency(first.codes, second.codes, (len(first.categories), len(second.categories)))
+    pairs = [pd.factorize(niches)[0] for niches in (first, second)]  # in the order of the cells, as in metrics
     return NicheComparison(
         counts=pd.DataFrame(
             counts, index=pd.Index(first.categories, name=a), columns=pd.Index(second.categories, name=b)
         ),
         matching=_matching_table(counts, first.categories, second.categories),
         agreement=float(sum(counts[pair] for pair in best_matching(counts).items()) / counts.sum()),
-        nmi=float(normalized_mutual_info_score(first.codes, second.codes)),
-        ari=float(adjusted_rand_score(first.codes, second.codes)),
+        nmi=float(normalized_mutual_info_score(*pairs)),
+        ari=float(adjusted_rand_score(*pairs)),
         n_cells=int(both.sum()),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import as_embedding, embedding_of, niches_of, record, record_of, refuse_users
 from scjepa._core.neighbors import neighbor_search
+from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
 from scjepa.tl._replay import Way, check_way, reads_expression_alone, ways_to
 
@@ -27,6 +28,7 @@ class MadeAs(Protocol):
         ...
 
 
+@renamed(standardize_by="use_rep=, what scjepa.tl.standardize(adata, library_key=...) wrote")
 def niche_confidence(
     adata: AnnData,
     masked: Iterable[np.ndarray],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import embedding_of, refuse_users
+from scjepa._core.anndata import Note, embedding_of, refuse_users
 from scjepa._core.options import AUTO
 from scjepa.tl._niche_readout import names_in, niche_readout
 from scjepa.tl._niches import niches, refuse_niches
@@ -85,9 +85,9 @@ def find_niches(
     refuse_niches(adata, n_niches, key_added)
     if model is None:
         readout = _keys.EXPRESSION if use_rep is None else use_rep
-        where = {"library_key": library_key, "neighbors_key": neighbors_key}
-        niche_readout(adata, readout, layer=layer, align=align, **where)
-        options: dict[str, Any] = {"n_niches": n_niches, "resolution": resolution, "random_state": random_state}
+        where: Note = {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key}
+        niche_readout(adata, readout, align=align, **where)
+        options: Note = {"n_niches": n_niches, "resolution": resolution, "random_state": random_state}
         niches(adata, _keys.EMBEDDING_NICHE, key_added=key_added, **options)
         return
     if not callable(getattr(model, "niches", None)):

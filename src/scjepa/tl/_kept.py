@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+
+from scjepa._core.files import whole
 
 _OPTIONS = "options"
 """Key of the options in the dictionary of a fitted object; the others are what the fit set."""
@@ -53,12 +54,8 @@ class Kept:
         from safetensors.numpy import save_file
 
         arrays, facts = _flat(self.to_dict())
-        draft = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-        try:
+        with whole(Path(path)) as draft:
             save_file(arrays, draft, {_META: json.dumps({"class": type(self).__name__, **facts})})
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

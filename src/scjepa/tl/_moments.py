@@ -18,6 +18,8 @@ from scjepa._core.features import TRANSCRIPTS, kinds_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scjepa._core.arrays import Labels
+
 _CELLS = 16_384
 """Cells of a chunk at most."""
 
@@ -78,7 +80,7 @@ class Features:
             self.names = None  # names that two features share find neither
 
     @classmethod
-    def of(cls, values: Any, target_sum: float | None = None, names: Sequence[str] | None = None) -> Features:
+    def of(cls, values: object, target_sum: float | None = None, names: Sequence[str] | None = None) -> Features:
         """Return ``values`` to be read chunk by chunk; themselves where they are that already."""
         if isinstance(values, Features):
             return values
@@ -171,7 +173,7 @@ ALL_CELLS = "all"
 """Name of the group where no groups are told apart."""
 
 
-def groups_in(groups: Any, n_cells: int) -> tuple[list[str], np.ndarray]:
+def groups_in(groups: Labels | None, n_cells: int) -> tuple[list[str], np.ndarray]:
     """Return the names of groups as text, sorted, and each cell's position among them; ``None`` is one group of all."""
     if groups is None:
         return [ALL_CELLS], np.zeros(n_cells, dtype=np.int64)

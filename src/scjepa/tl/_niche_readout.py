@@ -10,6 +10,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import embedding_of, groups_of, record, record_of, refuse_users, require_anndata
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.options import AUTO
+from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
 from scjepa.tl._moments import Features
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("scjepa")
 
 
+@renamed(by="library_key=")
 def niche_readout(
     adata: AnnData,
     use_rep: str | Sequence[str] | None = None,

@@ -10,12 +10,14 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import embedding_of, record, record_of, refuse_users
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa._core.palette import palette
+from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@renamed(standardize_by="use_rep=, what scjepa.tl.standardize(adata, library_key=...) wrote")
 def niches(
     adata: AnnData,
     use_rep: str | None = None,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -17,6 +17,9 @@ from scjepa.tl._aggregate import iter_hops
 from scjepa.tl._covariance import ALIGNMENTS, covariances_of, map_to, mapped, mean_covariance, power
 from scjepa.tl._kept import Kept
 from scjepa.tl._moments import Features, Standardizer, groups_in, principal_axes_of
+
+if TYPE_CHECKING:
+    from scjepa._core.arrays import Labels
 
 _CELLS_PER_AXIS = 20
 """Cells for each principal axis at least: with fewer, chance alone correlates cells and surroundings."""
@@ -119,7 +122,9 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
 
     # -- fit and transform --------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, graph: Any, groups: Any = None, *, feature_names: Any = None) -> PredictiveComponents:
+    def fit(
+        self, X: object, graph: object, groups: Labels | None = None, *, feature_names: Sequence[str] | None = None
+    ) -> PredictiveComponents:
         """Find the components of cells in a spatial graph.
 
         Parameters
@@ -159,13 +164,15 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         return self
 
     def fit_transform(  # type: ignore[override]
-        self, X: Any, graph: Any, groups: Any = None, *, feature_names: Any = None
+        self, X: object, graph: object, groups: Labels | None = None, *, feature_names: Sequence[str] | None = None
     ) -> np.ndarray:
         """Return the components of the cells they are found in: :meth:`fit`, then :meth:`transform`, in one reading."""
         features = Features.of(X, self.target_sum, feature_names)
         return self._components_of(self._fit(features, edges_of(graph), groups))
 
-    def transform(self, X: Any, groups: Any = None, *, feature_names: Any = None) -> np.ndarray:
+    def transform(
+        self, X: object, groups: Labels | None = None, *, feature_names: Sequence[str] | None = None
+    ) -> np.ndarray:
         """Return the components of cells, which may be others than those of the fit.
 
         Parameters
@@ -206,19 +213,19 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
             return self._components_of(self._scores(features, fitted, self.maps_, kept[own]))
         return self._components_of(self._scores(features, *self._with_new(features, own, kept), own))
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Return the names of the components, for scikit-learn."""
         return np.array([f"component_{number}" for number in range(self.weights_.shape[1])], dtype=object)
 
     # -- the steps of a fit -------------------------------------------------------------------------------------
 
-    def _fit(self, features: Features, edges: csr_matrix, groups: Any) -> np.ndarray:
+    def _fit(self, features: Features, edges: csr_matrix, groups: Labels | None) -> np.ndarray:
         """Fit and return the scores of the cells, which :meth:`_components_of` turns into components."""
         scores, _ = self._principal(features, edges, groups)
         self._correlate(scores, edges)
         return scores
 
-    def _principal(self, features: Features, edges: csr_matrix, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _principal(self, features: Features, edges: csr_matrix, groups: Labels | None) -> tuple[np.ndarray, np.ndarray]:
         """Set standardization and principal axes.
 
         Returns

@@ -10,6 +10,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import embedding_of, groups_of, record, record_of, refuse_users
 from scjepa._core.counts import TARGET_SUM
 from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.renamed import renamed
 from scjepa.tl._moments import Features
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from scjepa.tl._predictive import PredictiveComponents
 
 
+@renamed(by="library_key=")
 def predictive_components(
     adata: AnnData,
     use_rep: str | None = None,

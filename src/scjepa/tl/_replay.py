@@ -6,14 +6,14 @@ read-outs are applied as they are, z-scores and means over rings are made anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import embedding_of, groups_of, record_of
+from scjepa._core.anndata import Note, embedding_of, groups_of, record_of
 from scjepa._core.arrays import principal_axes
 from scjepa._core.graph import spatial_graph_of
 from scjepa.tl._aggregate import means_over_hops
@@ -68,11 +68,11 @@ def _ways(adata: AnnData, key: str, met: frozenset[str]) -> Iterator[Way]:
                 yield Way(way.base, (*way.steps, step))
 
 
-def _names(use_rep: Any) -> list[str]:
+def _names(use_rep: object) -> list[str]:
     return [] if use_rep is None else [str(name) for name in np.atleast_1d(np.asarray(use_rep, dtype=object))]
 
 
-def _step(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step | None:
+def _step(adata: AnnData, note: Note, source: str) -> _Step | None:
     """Return what a note says was done with ``obsm[source]``; ``None`` where it says nothing that is known here."""
     fitted = note.get("fitted")
     if fitted is not None:
@@ -82,7 +82,7 @@ def _step(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step | None:
     return _scores(adata, note, source) if "align" in note else None
 
 
-def _anew(adata: AnnData, by: Any) -> np.ndarray:
+def _anew(adata: AnnData, by: object) -> np.ndarray:
     """Return groups of cells under names that no fit knows, so that each is standardized by its own mean and variance.
 
     Hiding tokens moves all cells of a section alike, which says nothing of one of them.
@@ -92,7 +92,7 @@ def _anew(adata: AnnData, by: Any) -> np.ndarray:
     return np.array([f"{name}, masked" for name in names], dtype=object)
 
 
-def _sources(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step | None:
+def _sources(adata: AnnData, note: Note, source: str) -> _Step | None:
     """Apply a fitted read-out of several sources, of which this one is another embedding."""
     from scjepa.tl._niche_estimator import NicheReadout
 
@@ -104,20 +104,20 @@ def _sources(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step | No
     return lambda values: fitted.transform({**sources, source: values}, graph, groups)
 
 
-def _components(adata: AnnData, note: Mapping[str, Any]) -> _Step:
+def _components(adata: AnnData, note: Note) -> _Step:
     from scjepa.tl._predictive import PredictiveComponents
 
     fitted, groups = PredictiveComponents.from_dict(note["fitted"]), _anew(adata, note.get("library_key"))
     return lambda values: fitted.transform(values, groups)
 
 
-def _rings(adata: AnnData, note: Mapping[str, Any]) -> _Step:
+def _rings(adata: AnnData, note: Note) -> _Step:
     graph = spatial_graph_of(adata, note["neighbors_key"], note.get("library_key"))
     n_hops, side_by_side = int(note["n_hops"]), bool(note["concatenate"])
     return lambda values: means_over_hops(values, graph, n_hops, side_by_side)
 
 
-def _scores(adata: AnnData, note: Mapping[str, Any], source: str) -> _Step:
+def _scores(adata: AnnData, note: Note, source: str) -> _Step:
     """Z-score within groups anew, and take the principal axes of the embedding that is there."""
     groups, align, n_comps = groups_of(adata, note.get("library_key")), str(note["align"]), note.get("n_comps")
     there = embedding_of(adata, source)
@@ -146,7 +146,7 @@ def check_way(adata: AnnData, way: Way, use_rep: str) -> None:
         )
 
 
-def _maker(note: Mapping[str, Any]) -> str:
+def _maker(note: Note) -> str:
     if "fitted" in note:
         return "niche_readout(adata)" if "sources_" in note["fitted"] else "predictive_components(adata, ...)"
     return "aggregate(adata, ...)" if "n_hops" in note else "standardize(adata, ...)"

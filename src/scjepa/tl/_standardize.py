@@ -10,21 +10,25 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import as_embedding, embedding_of, groups_of, is_array, record, refuse_users
 from scjepa._core.arrays import canonical_order, group_codes, principal_components
 from scjepa._core.options import unknown_name
+from scjepa._core.renamed import renamed
 from scjepa.tl._covariance import ALIGNMENTS, covariances_of, map_to, mapped, mean_covariance
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scjepa._core.arrays import Labels
+
 _CONSTANT = 1e-6
 """A dimension whose standard deviation is below this share of its root mean square is rounding noise (float32)."""
 
 
+@renamed(by="library_key=")
 def standardize(
     data: AnnData | Any,
     use_rep: str = _keys.EMBEDDING,
     *,
     library_key: str | None = None,
-    groups: Any = None,
+    groups: Labels | None = None,
     n_comps: int | None = 30,
     align: str = "scale",
     key_added: str | None = None,
@@ -89,7 +93,7 @@ def standardize(
 
 
 def standardized(
-    embedding: np.ndarray, groups: Any = None, n_comps: int | None = 30, align: str = "scale"
+    embedding: np.ndarray, groups: Labels | None = None, n_comps: int | None = 30, align: str = "scale"
 ) -> np.ndarray:
     """Return what :func:`standardize` gives of an array."""
     n_cells, n_dims = embedding.shape

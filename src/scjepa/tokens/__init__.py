@@ -20,37 +20,4 @@ if TYPE_CHECKING:
     from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
     from scjepa.tokens.weights import gene_weights
 
-__all__ = [
-    "NORMALIZATIONS",
-    "Alignment",
-    "FittedNormalizations",
-    "NeighborTable",
-    "Normalization",
-    "Panels",
-    "SummedCounts",
-    "TableSource",
-    "TokenConfig",
-    "TokenRule",
-    "TokenTable",
-    "Vocabulary",
-    "build_neighbor_table",
-    "build_token_table",
-    "fit_normalizations",
-    "gene_weights",
-    "neighbor_places",
-]
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "config": ("TokenConfig", "TokenRule"),
-        "fitted": ("FittedNormalizations", "fit_normalizations"),
-        "neighborhoods": ("NeighborTable", "build_neighbor_table", "neighbor_places"),
-        "normalize": ("NORMALIZATIONS", "Normalization"),
-        "source": ("TableSource",),
-        "sums": ("SummedCounts",),
-        "table": ("TokenTable", "build_token_table"),
-        "vocabulary": ("Alignment", "Panels", "Vocabulary"),
-        "weights": ("gene_weights",),
-    },
-)
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from scjepa._core.counts import CountMatrix, as_csr, iter_rows, shape_of
 from scjepa._core.features import ANTIBODY, CONTROL, GENE, MITOCHONDRIAL, RIBOSOMAL, kinds_of
 from scjepa._core.options import AUTO
 from scjepa.tokens.config import TokenConfig, TokenRule
-from scjepa.tokens.counts import CountMatrix, as_csr, iter_rows, shape_of
 from scjepa.tokens.table import TokenTable, build_token_table
 
 FEW = 0.05

@@ -8,17 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from scjepa._core.counts import (  # noqa: F401 - read here by the modules of this floor
-    CHUNK_SIZE,
-    Advice,
-    CountCheck,
-    CountMatrix,
-    as_csr,
-    iter_rows,
-    name_of,
-    read_counts,
-    shape_of,
-)
+from scjepa._core.counts import CHUNK_SIZE, Advice, CountCheck, CountMatrix, iter_rows, shape_of
 
 
 def check_codes(codes: ArrayLike, n_cells: int, n_groups: int, what: str, *, unknown: bool = False) -> np.ndarray:

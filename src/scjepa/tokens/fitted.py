@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from scjepa._core.counts import Advice
+from scjepa._core.counts import CHUNK_SIZE, Advice, CountMatrix
 from scjepa.tokens.config import TokenRule
-from scjepa.tokens.counts import CHUNK_SIZE, CountMatrix, CountReader
+from scjepa.tokens.counts import CountReader
 from scjepa.tokens.normalize import NORMALIZATIONS, Normalization
 
 

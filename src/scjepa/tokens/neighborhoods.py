@@ -6,20 +6,19 @@ their columns, not of distance, and two cells in one place have an edge in one o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from scjepa._core.counts import name_of
 from scjepa._core.graph import refuse_across
 from scjepa._core.squidpy import graph_call
 from scjepa._core.warn import warn
-from scjepa.tokens import cache
-from scjepa.tokens.counts import name_of
+from scjepa.tokens.store import StoredTable
 
 _BLOCK = 2**20
 """Edges sorted at once."""
@@ -35,7 +34,7 @@ _RATIO_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class NeighborTable:
+class NeighborTable(StoredTable):
     """The nearest neighbors of every cell.
 
     Attributes
@@ -66,17 +65,6 @@ class NeighborTable:
     def nbytes(self) -> int:
         """Bytes that the table takes."""
         return self.index.nbytes
-
-    def save(self, folder: str | Path, fingerprint: Mapping[str, object] | None = None) -> None:
-        """Write the table to a folder, as :meth:`TokenTable.save` does."""
-        cache.write_table(folder, self.kind, {"index": self.index}, {}, fingerprint)
-
-    @classmethod
-    def load(
-        cls, folder: str | Path, mmap: bool = True, fingerprint: Mapping[str, object] | None = None
-    ) -> NeighborTable:
-        """Read a table that :meth:`save` wrote, as :meth:`TokenTable.load` does."""
-        return cls(cache.read_table(folder, cls.kind, mmap, fingerprint)[0]["index"])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ RESIDENT_SHARE = 0.5
 class Batch(Protocol):
     """A packed batch of token sequences, a dataclass of tensors; each model has its own."""
 
-    __dataclass_fields__: dict[str, Field[Any]]
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def n_sequences(self) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import Advice
-from scjepa.tokens.counts import CountCheck, CountMatrix, as_csr, offsets_of, shape_of
+from scjepa._core.counts import Advice, CountCheck, CountMatrix, as_csr, shape_of
+from scjepa.tokens.counts import offsets_of
 from scjepa.tokens.neighborhoods import NeighborTable
 
 _BLOCK = 8192
@@ -53,7 +53,7 @@ class SummedCounts:
         if neighbors.n_cells != self.shape[0]:
             raise ValueError(f"There are counts of {self.shape[0]} cells, but neighbors of {neighbors.n_cells}.")
         self._in_memory = sparse.issparse(counts)
-        self._counts = counts.tocsr() if self._in_memory else counts
+        self._counts = sparse.csr_array(counts) if self._in_memory else counts
         self._neighbors = neighbors.index
         # A negative count could be hidden in a sum, so each cell's own counts are checked as its row is made.
         self._check = CountCheck(cell_names, gene_names, advice)
@@ -75,6 +75,7 @@ class SummedCounts:
         members = np.column_stack([np.arange(first, last), self._neighbors[first:last]])
         present = members >= 0
         who = members[present]
+        counts: sparse.csr_array
         if self._in_memory:
             counts, n = self._counts, self.shape[0]
             self._check.see(as_csr(counts[first:last]), first)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import Advice
-from scjepa.tokens import cache
+from scjepa._core.counts import CHUNK_SIZE, Advice, CountMatrix
 from scjepa.tokens.config import TokenRule
-from scjepa.tokens.counts import CHUNK_SIZE, CountMatrix, CountReader, keep_entries, offsets_of
+from scjepa.tokens.counts import CountReader, keep_entries, offsets_of
 from scjepa.tokens.fitted import FittedNormalizations
+from scjepa.tokens.store import StoredTable
 
 _RANK_BITS = 32
 """Bits of a rank value in a sort key: those of a float32."""
 
 
 @dataclass(frozen=True, eq=False)
-class TokenTable:
+class TokenTable(StoredTable):
     """The tokens of all cells, one cell after the other, each cell's in the order of their ranks.
 
     Cell ``i`` owns the tokens ``offsets[i]:offsets[i + 1]``; a cell without counts owns none.
@@ -85,49 +84,6 @@ class TokenTable:
         """Bytes that the arrays take."""
         arrays = (getattr(self, field.name) for field in fields(self))
         return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
-
-    def save(self, folder: str | Path, fingerprint: Mapping[str, object] | None = None) -> None:
-        """Write the table to a folder of ``.npy`` files, whole or not at all.
-
-        Parameters
-        ----------
-        folder
-            Folder to make. If it holds a token table of this fingerprint already, that one is kept: of two runs that
-            write one folder the first to finish wins.
-        fingerprint
-            What the table was made from, by name, as JSON can hold it; :meth:`load` compares it.
-
-        Raises
-        ------
-        ValueError
-            If the folder holds something else.
-        """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        cache.write_table(folder, self.kind, arrays, {"n_vocabulary": self.n_vocabulary}, fingerprint)
-
-    @classmethod
-    def load(cls, folder: str | Path, mmap: bool = True, fingerprint: Mapping[str, object] | None = None) -> TokenTable:
-        """Read a table that :meth:`save` wrote.
-
-        Parameters
-        ----------
-        folder
-            The folder.
-        mmap
-            Map the arrays into memory rather than read them, so that a table may be larger than memory.
-        fingerprint
-            What the table has to have been made from; names that are left out are not compared.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such folder.
-        ValueError
-            If the table is damaged, truncated, foreign, newer than this version, or made from something else.
-        """
-        arrays, facts = cache.read_table(folder, cls.kind, mmap, fingerprint)
-        return cls(ranks=arrays.pop("ranks", None), n_vocabulary=facts["n_vocabulary"], **arrays)
 
     def subset(self, cells: slice | np.ndarray | Sequence[int]) -> TokenTable:
         """Return the table of ``cells`` (indices in any order, a boolean mask or a slice), arrays copied.

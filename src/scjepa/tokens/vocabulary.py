@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from scjepa.tokens.counts import CHUNK_SIZE, CountMatrix, check_codes, iter_rows, shape_of
+from scjepa._core.counts import CHUNK_SIZE, CountMatrix, iter_rows, shape_of
+from scjepa.tokens.counts import check_codes
 
 _N_EXAMPLES = 5
 _RENAME = (

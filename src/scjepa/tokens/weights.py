@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
-from scjepa.tokens.counts import CountMatrix, as_csr, iter_rows, offsets_of, rows_of, shape_of, totals_of
+from scjepa._core.counts import CountMatrix, as_csr, iter_rows, shape_of
+from scjepa.tokens.counts import offsets_of, rows_of, totals_of
 from scjepa.tokens.neighborhoods import NeighborTable
 
 _BLOCK = 8192

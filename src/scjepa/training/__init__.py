@@ -14,30 +14,4 @@ if TYPE_CHECKING:
     from scjepa.training.plan import JEPATrainingPlan, parameter_groups
     from scjepa.training.sampling import BatchSchedule, hold_out, spatial_blocks
 
-__all__ = [
-    "BatchSchedule",
-    "Diagnosis",
-    "History",
-    "JEPATrainingPlan",
-    "RunOptions",
-    "TrainConfig",
-    "diagnose",
-    "effective_rank",
-    "hold_out",
-    "mean_cosine",
-    "parameter_groups",
-    "run",
-    "spatial_blocks",
-]
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "collapse": ("Diagnosis", "diagnose", "effective_rank", "mean_cosine"),
-        "config": ("TrainConfig",),
-        "fit": ("RunOptions", "run"),
-        "history": ("History",),
-        "plan": ("JEPATrainingPlan", "parameter_groups"),
-        "sampling": ("BatchSchedule", "hold_out", "spatial_blocks"),
-    },
-)
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

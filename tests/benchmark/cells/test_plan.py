@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scjepa import CELL_PRESETS
 from scjepa.benchmark import CellTraining
 from scjepa.benchmark.suites.cell_models import entries_of, told
 from scjepa.benchmark.suites.cell_tasks import chosen_tasks
+from scjepa.config import CELL_PRESETS
 
 
 def _by_name(*args, **kwargs):
@@ -49,14 +49,14 @@ def test_a_configuration_is_told_by_what_differs_from_the_nearest_preset():
     options = {"scvi": {"n_genes": 5}}
     found = _by_name(["celljepa", "untrained", "scvi"], CellTraining("base", max_steps=20), options)
     ours = found["celljepa"]
-    assert ours.configuration("zero_shot") == "base, training.max_steps=20"
-    assert found["untrained"].configuration("zero_shot") == "base"
-    assert found["scvi"].configuration("zero_shot") == "n_genes=5"
+    assert ours.configuration_of("zero_shot") == "base, training.max_steps=20"
+    assert found["untrained"].configuration_of("zero_shot") == "base"
+    assert found["scvi"].configuration_of("zero_shot") == "n_genes=5"
     assert told(CELL_PRESETS["modules"], ("tokens", "encoder")) == "modules"
     tuned = _by_name("celljepa", CellTraining("base", max_steps=20, finetune_epochs=2))["celljepa"]
-    assert tuned.code("zero_shot") == ours.code("zero_shot")
-    assert tuned.code("finetune") != ours.code("finetune")
-    assert "finetuning.training.max_epochs=2" in tuned.configuration("finetune")
+    assert tuned.code_of("zero_shot") == ours.code_of("zero_shot")
+    assert tuned.code_of("finetune") != ours.code_of("finetune")
+    assert "finetuning.training.max_epochs=2" in tuned.configuration_of("finetune")
 
 
 def test_tasks_come_in_order_and_batches_where_there_are_some():
@@ -74,12 +74,12 @@ def test_options_that_are_numpys_are_the_same_configuration():
     plain = {"modules": {"n_modules": 5, "training.max_steps": 7, "masking.ratio": 0.5}}
     one, other = (_by_name("modules", options=each)["modules"] for each in (options, plain))
     assert one == other
-    assert one.configuration("zero_shot") == other.configuration("zero_shot")
+    assert one.configuration_of("zero_shot") == other.configuration_of("zero_shot")
 
 
 def test_another_content_of_a_file_is_another_configuration(tmp_path):
     file, codes = tmp_path / "modules.gmt", []
     for genes in ("A\tB\tC", "A\tB\tD"):
         file.write_text(f"one\t-\t{genes}\ntwo\t-\tE\tF\tG\n")
-        codes.append(_by_name("modules", options={"modules": {"modules": file}})["modules"].code("zero_shot"))
+        codes.append(_by_name("modules", options={"modules": {"modules": file}})["modules"].code_of("zero_shot"))
     assert codes[0] != codes[1]

@@ -32,7 +32,8 @@ def _rows(scores: dict[str, list[float]], metric: str = "avg_bio", **about) -> p
         for method, values in scores.items()
         for seed, value in enumerate(values)
     ]
-    return pd.DataFrame(rows).assign(seconds=1.0, cpu_seconds=2.0, peak_gib=0.5)
+    empty = {"resolution": np.nan, "leiden_seed": np.nan}
+    return pd.DataFrame(rows).assign(seconds=1.0, cpu_seconds=2.0, peak_gib=0.5, **empty)
 
 
 def test_differences_are_paired_by_seed_with_a_t_interval():

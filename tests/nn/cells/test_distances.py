@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scjepa import CellObjectiveConfig
 from scjepa.celljepa.losses import JEPA_DISTANCES, as_target
+from scjepa.config import CellObjectiveConfig
 
 
 def test_distances_are_of_directions_or_of_places():

@@ -52,7 +52,7 @@ class CellScoring:
     n_neighbors
         Neighbors that vote on a label, and that are compared between embeddings.
     n_tokens, kept
-        How many of a cell's expressed genes Cell-JEPA embeds, and which, as in :class:`~scjepa.CellTokenConfig`;
+        How many of a cell's expressed genes Cell-JEPA embeds, and which, as in :class:`~scjepa.config.CellTokenConfig`;
         ``None``: as the model was trained.
     folds
         Parts of the cross-validation of the neighbors' vote.

@@ -19,8 +19,9 @@ from scjepa import __version__
 from scjepa._core.keys import UNLABELLED
 from scjepa.benchmark.controls import BATCH, Embed
 from scjepa.benchmark.inputs import Data
+from scjepa.benchmark.memory import peak_gib, reset_peak
 from scjepa.benchmark.method import OWN, REGISTRY, Method, checked_embedding
-from scjepa.benchmark.outcome import Took, peak_gib, reset_peak
+from scjepa.benchmark.outcome import Took
 from scjepa.benchmark.store import RunKey, Scored, Store
 from scjepa.benchmark.study import Methods, Options, Results, Say, Study
 from scjepa.benchmark.suites.cell_data import Corpus, TargetCells, corpus_of, read_corpus, read_target

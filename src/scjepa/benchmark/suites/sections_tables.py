@@ -145,7 +145,7 @@ def table_1(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _in_order_of(rows: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
     """Return a key that sorts as names first come, means after what they are of, and carried labels last."""
-    carried = set(rows.loc[rows["metric"].fillna("").str.startswith("transfer_"), "group"])
+    carried = set(rows.loc[rows["metric"].astype(object).fillna("").str.startswith("transfer_"), "group"])
     last = {ALL: 1, WEIGHTED: 2}
 
     def key(column: pd.Series) -> pd.Series:
@@ -305,7 +305,7 @@ def _reasons(table: pd.DataFrame) -> str:
         return ""
     # What lies with the data holds for many methods and read-outs, which are named in one row.
     of = ["data", "task", "group", "reason"]
-    named = failed.assign(**{name: failed[name].fillna("").astype(str) for name in [*KEYS, "reason"]})
+    named = failed.assign(**{name: failed[name].astype(object).fillna("").astype(str) for name in [*KEYS, "reason"]})
     others = [name for name in KEYS if name not in of]
     failed = named.groupby(of, sort=False)[others].agg(lambda column: ", ".join(dict.fromkeys(column))).reset_index()
     return "\n**Not measured**\n\n" + markdown_table([*KEYS, "reason"], failed[[*KEYS, "reason"]].to_numpy().tolist())

@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import random
-import re
 import sys
 import threading
 import time
@@ -23,22 +22,6 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-
-def peak_gib() -> float:
-    """Return the peak resident memory of this process.
-
-    Linux: VmHWM, because ``ru_maxrss`` starts at what the parent held when it started this process.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        return int(found.group(1)) / 2**20 if found else float("nan")
-    try:
-        import resource
-    except ImportError:
-        return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
@@ -85,6 +68,7 @@ def main(adapter: Path, folder: Path) -> None:
     # Of scjepa adapters have this alone, which needs nothing: how squidpy's functions are called.
     sys.modules["scjepa_squidpy"] = load(Path(__file__).parents[2] / "_core" / "squidpy.py", "scjepa_squidpy")
     module = load(adapter)
+    memory = load(Path(__file__).parents[1] / "memory.py", "scjepa_memory")
     import_packages(adapter)
     import numpy as np
     from anndata import read_h5ad
@@ -98,7 +82,7 @@ def main(adapter: Path, folder: Path) -> None:
     about = {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu,
-        "peak_gib": peak_gib(),
+        "peak_gib": memory.peak_gib(),
         "versions": versions(module.PACKAGES),
         "info": output.pop("info", {}),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,8 @@ class PerturbedBatch(CellBatch):
         """Return the batch of the tokens ``keep``; perturbed cells stay whole."""
         names = ("genes", "values", "sequences", "perturbed", "expression", "change")
         columns = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: None if x is None else x[keep] for name, x in columns.items()})
+        chosen: dict[str, Any] = {name: None if x is None else x[keep] for name, x in columns.items()}
+        return replace(self, **chosen)
 
 
 class PerturbedEmbedding(CellEmbedding):

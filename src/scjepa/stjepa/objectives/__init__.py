@@ -11,12 +11,7 @@ from scjepa._core.lazy import lazy
 
 if TYPE_CHECKING:
     from scjepa.stjepa.objectives.base import NeighborhoodObjective
-    from scjepa.stjepa.objectives.ijepa import IJEPA
+    from scjepa.stjepa.objectives.ijepa import IJEPA, Predictor
     from scjepa.stjepa.objectives.lejepa import LeJEPA, TechnologyAdversary
 
-__all__ = ["IJEPA", "LeJEPA", "NeighborhoodObjective", "TechnologyAdversary"]
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {"base": ("NeighborhoodObjective",), "ijepa": ("IJEPA",), "lejepa": ("LeJEPA", "TechnologyAdversary")},
-)
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)
