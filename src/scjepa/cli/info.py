@@ -146,9 +146,7 @@ def _objective_of(config: shared.Configuration) -> type:
         from scjepa.celljepa import CellObjective, ModuleObjective
 
         return ModuleObjective if config.tokens.unit == "module" else CellObjective
-    from scjepa.stjepa import OBJECTIVES
-
-    return OBJECTIVES[config.objective.name]
+    return config.objective.objective_class()
 
 
 def _of_kind(facts: shared.Values, config: shared.Configuration) -> dict[str, str]:
