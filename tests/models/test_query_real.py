@@ -24,14 +24,17 @@ def load(data_dir, name, n_cells=400):
 
 @pytest.fixture(scope="module")
 def reference(data_dir):
-    adata = load(data_dir, "V1")
+    adata = load(data_dir, "starmap_visual_cortex")
     scjepa.STJEPA.setup_anndata(adata, technology_key="technology", library_key="section")
     model = scjepa.STJEPA(adata, "demo")
     model.train(max_steps=5, progress_bar=False, **CPU)
     return model
 
 
-@pytest.mark.parametrize(("name", "matched", "genes"), [("osmFISH", 19, 33), ("molcart", 69, 100)])
+@pytest.mark.parametrize(
+    ("name", "matched", "genes"),
+    [("osmfish_somatosensory_cortex", 19, 33), ("molcart_mouse_cortex_3sections", 69, 100)],
+)
 def test_other_panels_are_covered_and_taken_in(data_dir, reference, name, matched, genes):
     adata = load(data_dir, name)
     coverage = reference.coverage(adata, cost=True)
@@ -50,7 +53,9 @@ def test_other_panels_are_covered_and_taken_in(data_dir, reference, name, matche
 
 
 def test_a_checkpoint_of_two_sets_is_small_and_embeds_a_third(data_dir, tmp_path):
-    both = scjepa.concat({name: load(data_dir, name, 200) for name in ("V1", "mPFC")})
+    both = scjepa.concat(
+        {name: load(data_dir, name, 200) for name in ("starmap_visual_cortex", "starmap_mpfc_3sections")}
+    )
     scjepa.STJEPA.setup_anndata(both, technology_key="technology", library_key="section", panel_key="panel")
     model = scjepa.STJEPA(both, "demo")
     assert model.technologies == ("STARmap",)
@@ -58,7 +63,7 @@ def test_a_checkpoint_of_two_sets_is_small_and_embeds_a_third(data_dir, tmp_path
     model.train(max_steps=2, progress_bar=False, **CPU)
     model.save_pretrained(tmp_path / "two")
     assert sum(file.stat().st_size for file in (tmp_path / "two").iterdir()) < 2e6
-    osmfish = load(data_dir, "osmFISH")
+    osmfish = load(data_dir, "osmfish_somatosensory_cortex")
     loaded = scjepa.STJEPA.from_pretrained(tmp_path / "two", osmfish, **CPU)
     direct = scjepa.STJEPA.load_query_data(osmfish, model, **CPU)
     np.testing.assert_array_equal(loaded.get_latent_representation(), direct.get_latent_representation())
