@@ -215,11 +215,10 @@ def test_standardizing_by_no_column_aligns_nothing(embedded, tmp_path):
 
 
 def test_options_of_niches_are_those_of_python():
-    from scjepa.tl._surroundings import MAX_RINGS
-
     from scjepa._core.options import AUTO
     from scjepa.cli.niches import Readout
     from scjepa.tl._covariance import ALIGNMENTS
+    from scjepa.tl._niche_estimator import MAX_RINGS
 
     hints = get_type_hints(Readout)
     assert hints["align"] == Literal[(AUTO, *ALIGNMENTS)] | None

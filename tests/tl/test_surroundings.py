@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scjepa.tl import NicheReadout
-from scjepa.tl import _surroundings as surroundings
+from scjepa.tl import _niche_estimator as surroundings
 from scjepa.tl._aggregate import hops_of
 from scjepa.tl._niche_estimator import MAX_RINGS, weigh
 
