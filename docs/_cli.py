@@ -34,7 +34,8 @@ def _of(parser: argparse.ArgumentParser) -> str:
     lines = ["```text", " ".join([parser.prog, *positional, *required, "[options]"]), "```", ""]
     lines += ["| option | |", "|---|---|"]
     for group in parser._action_groups:
-        actions = [a for a in group._group_actions if not isinstance(a, argparse._HelpAction)]
+        told = [a for a in group._group_actions if a.help != argparse.SUPPRESS]  # the others: scjepa fit --list-options
+        actions = [a for a in told if not isinstance(a, argparse._HelpAction)]
         own = group.title not in ("positional arguments", "options")
         if actions and own:
             lines.append(f"| **{group.title}** | |")

@@ -197,6 +197,5 @@ def test_an_objective_can_be_registered_and_has_options_of_its_own():
 
 
 def test_configurations_are_read_without_torch():
-    code = "import sys; from scjepa.config import CELL_PRESETS, PRESETS; PRESETS['base']"
-    code += "; print('torch' in sys.modules)"
+    code = "import sys; from scjepa.config import CELL_PRESETS, PRESETS; PRESETS['base']; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

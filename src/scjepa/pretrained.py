@@ -93,7 +93,7 @@ class Card:
             raise ValueError("Card.name is empty. Name the checkpoint: Card(name='mouse-brain-small', ...).")
 
     @classmethod
-    def from_any(cls, card: Card | Mapping[str, Any] | None, name: str) -> Card:
+    def from_any(cls, card: Card | Mapping[str, object] | None, name: str) -> Card:
         """Return a card from a card, a mapping of its fields, or nothing; ``name`` where none is given.
 
         Raises
@@ -109,13 +109,14 @@ class Card:
         for field_name in card or {}:
             if field_name not in known:
                 raise ValueError(unknown_name("field of a card", field_name, known))
-        return cls(**{"name": name, **(card or {})})
+        given: dict[str, Any] = {"name": name, **(card or {})}
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         return {**asdict(self), "data": list(self.data), "scores": list(self.scores)}
 
-    def to_markdown(self, model: str = "STJEPA", facts: Mapping[str, Any] | None = None) -> str:
+    def to_markdown(self, model: str = "STJEPA", facts: Mapping[str, object] | None = None) -> str:
         """Return the card as a README that people and the Hugging Face hub read.
 
         Parameters
@@ -148,13 +149,13 @@ class Card:
         return "\n".join(lines)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     body = [[_cell(row.get(name, "")) for name in columns] for row in rows]
     return [_line(columns), _line(["---"] * len(columns)), *map(_line, body)]
 
 
-def _transposed(row: Mapping[str, Any]) -> list[str]:
+def _transposed(row: Mapping[str, object]) -> list[str]:
     return [_line(["", ""]), _line(["---", "---"]), *(_line([name, _cell(value)]) for name, value in row.items())]
 
 

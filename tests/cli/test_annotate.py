@@ -146,7 +146,7 @@ def test_info_tells_of_models_and_files_of_cells(cells, capsys):
     assert main(["info", str(cells / "a.h5ad"), "--model", "celljepa", "--preset", "demo", "--accelerator", "cpu"]) == 0
     assert "Estimate for 60 cells" in capsys.readouterr().out
     assert main(["info", str(cells / "b.h5ad"), "--model", str(cells / "model"), "--accelerator", "cpu"]) == 0
-    assert "24 of" in capsys.readouterr().out
+    assert "24 genes matched" in capsys.readouterr().out
 
 
 def test_a_run_that_was_fine_tuned_is_resumed_by_doing_nothing_and_claims_all_options(cells, tmp_path, capsys):
@@ -198,7 +198,7 @@ def test_labelled_cells_of_a_file_vote_where_the_model_has_none(cells, tmp_path)
     model = scjepa.CellJEPA.from_pretrained(cells / "plain", adata, accelerator="cpu")
     assert found.tolist() == model.predict_labels(query)["label"].tolist()
     truth = query.obs["cell_type"]
-    assert (found == truth)[truth != "unlabelled"].mean() > 0.9
+    assert (found.astype(str) == truth.astype(str))[truth != "unlabelled"].mean() > 0.9
 
 
 def test_cells_without_counts_and_doubtful_ones_get_no_label(cells, tmp_path):
@@ -244,7 +244,7 @@ def test_columns_of_the_user_are_never_replaced(cells, tmp_path, capsys):
         ("plain", [], 1, "keeps no labelled cells"),
         ("model", ["--reference", "a.h5ad", "--labels-key", "cell_type"], 1, "of its own"),
         ("plain", ["--reference", "a.h5ad"], 2, "go together"),
-        ("plain", ["--reference", "a.h5ad", "--labels-key", "type"], 1, "no column obs['type']"),
+        ("plain", ["--reference", "a.h5ad", "--labels-key", "type"], 1, "obs['type'] does not exist"),
         ("model", ["--min-confidence", "2"], 2, "from 0 to 1"),
         ("model", ["--format", "npy"], 2, "invalid choice"),
     ],

@@ -59,7 +59,7 @@ def test_what_the_user_can_mend_is_one_line(done, data, tmp_path, capsys):
         (["--tasks", "sections"], 1, "two sections or more"),
         (["--tasks", "section"], 1, "Did you mean 'sections'"),
         (["--pretrain", "c.h5ad"], 2, "--pretrain belongs to --target"),
-        (["--ablate", "tokens.n_token=3"], 2, "Did you mean 'n_tokens'"),
+        (["--ablate", "tokens.n_token=3"], 2, "Did you mean tokens.n_tokens"),
         (["--ablate", "n_tokens=3"], 2, "PART.OPTION"),
         (["--grid", "tokens.n_tokens=3,4"], 2, "--ablate tokens.n_tokens=3,4"),
         (["--option", "banksy"], 2, "METHOD.OPTION=VALUE"),

@@ -75,7 +75,7 @@ def test_what_the_user_can_mend_is_one_line(done, files, tmp_path, capsys):
         (["--methods", "cellj"], 1, "Did you mean 'celljepa'"),
         (["--tasks", "batches"], 1, "--batch COLUMN"),
         (["--tasks", "zeroshot"], 1, "Did you mean 'zero_shot'"),
-        (["--set", "objective.jepa_weigth=3"], 2, "Did you mean 'jepa_weight'"),
+        (["--set", "objective.jepa_weigth=3"], 2, "Did you mean objective.jepa_weight"),
         (["--set", "finetuning.objective=3"], 2, "parts are tokens"),
         (["--option", "scvi"], 2, "METHOD.OPTION=VALUE"),
         (["--option", "scvi.epochs=3"], 1, "max_epochs"),

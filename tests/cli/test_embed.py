@@ -173,7 +173,8 @@ def test_a_killed_embed_leaves_no_half_file(data, model, tmp_path, signal_number
         assert (run.returncode, left) == (143, [])
     else:  # nothing can clean up then; what is left is hidden, and no .h5ad of that name
         assert run.returncode == -9
-        assert left == [f".e.part-{run.pid}.h5ad"]
+        (name,) = left
+        assert name.startswith(f".e.part-{run.pid}")
     assert main(words) == 0
     assert ad.read_h5ad(tmp_path / "e.h5ad").obsm["X_stjepa"].shape == (80, 32)
 

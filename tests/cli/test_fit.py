@@ -101,7 +101,7 @@ def test_what_is_wrong_with_a_file_is_one_line(data, make_tissue, tmp_path, caps
 
     assert fit(tmp_path / "missing.h5ad") == (1, f"scjepa: There is no file {tmp_path / 'missing.h5ad'}.")
     code, line = fit(data / "a.h5ad", "--technology-key", "assay")
-    assert (code, "no column obs['assay']" in line) == (1, True)
+    assert (code, "obs['assay'] does not exist" in line) == (1, True)
     code, line = fit(data / "a.h5ad", "--spatial-key", "X_spatial")
     assert (code, "no coordinates obsm['X_spatial']; obsm holds spatial" in line) == (1, True)
     code, line = fit(data / "a.h5ad", "--n-neighbors", "100")

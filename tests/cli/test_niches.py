@@ -256,7 +256,7 @@ def test_niches_are_written_anew_but_never_over_a_column_of_the_user(embedded, t
         (["--layer", "raw"], 1, "has no layer 'raw'"),
         (["--use-rep", "X_pca"], 1, "has no obsm['X_pca']; obsm holds X_stjepa, X_stjepa_cell, spatial. Embed its"),
         (["--spatial-neighbors", "90"], 1, "too few for 90 neighbors each. Leave it out, or take fewer: --spatial-"),
-        (["--standardize-by", "mouse"], 1, "no column obs['mouse']"),
+        (["--standardize-by", "mouse"], 1, "obs['mouse'] does not exist"),
         (["--n-niches", "81"], 1, "between 1 and the number of cells"),
         (["--spatial-key", "X", "--map", "map.png"], 1, "--spatial-key"),
     ],

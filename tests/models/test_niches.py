@@ -132,7 +132,7 @@ def test_niches_of_other_data_are_written_there_by_its_own_keys(make_tissue, mak
     with pytest.warns(UserWarning, match="Genes the model does not know are left out"):
         model.niches(other, 2)
     assert other.uns["scjepa"]["X_stjepa_niche"]["layer"] == "raw"
-    assert other.uns["scjepa"]["X_stjepa_niche"]["by"] == "slide"
+    assert other.uns["scjepa"]["X_stjepa_niche"]["library_key"] == "slide"
     assert other.obs["niche"].nunique() == 2
     genes = other.varm["X_stjepa_gene"]
     assert genes.shape == (21, 32)

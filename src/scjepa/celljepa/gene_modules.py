@@ -15,6 +15,7 @@ from scjepa._core.anndata import flags_of, labels_of, means_none, missing_key
 from scjepa._core.warn import warn
 from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.datasets import read_gmt
+from scjepa.models.store import Facts
 from scjepa.tokens.vocabulary import Vocabulary
 
 FEWEST_GENES = 3
@@ -72,7 +73,7 @@ class GeneModules:
         return {"names": list(self.names), "genes": [list(genes) for genes in self.genes]}
 
     @classmethod
-    def from_saved(cls, facts: Mapping[str, Any]) -> Self:
+    def from_saved(cls, facts: Facts) -> Self:
         """Build it from what :meth:`facts` gave."""
         return cls(tuple(facts["names"]), tuple(tuple(genes) for genes in facts["genes"]))
 

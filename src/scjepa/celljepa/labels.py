@@ -15,6 +15,8 @@ from sklearn.preprocessing import normalize
 from scjepa._core.digest import digest
 from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellTables
+from scjepa.celljepa.latent import Reading, latent
+from scjepa.models.store import Facts
 
 if TYPE_CHECKING:
     from scjepa.celljepa.model import CellJEPA
@@ -64,7 +66,7 @@ class LabelReference:
         return {f"reference_{name}": getattr(self, name) for name in ("embedding", "codes", "cells")}
 
     @classmethod
-    def from_saved(cls, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+    def from_saved(cls, facts: Facts, arrays: Mapping[str, np.ndarray]) -> Self:
         """Build it from what :meth:`facts` and :meth:`arrays` gave."""
         own = {name: arrays[f"reference_{name}"] for name in ("embedding", "codes", "cells")}
         return cls(names=tuple(facts["names"]), source=facts["source"], **own)
@@ -164,7 +166,7 @@ def labelled_cells(model: CellJEPA, data: CellTables | None = None) -> Labelled:
                 "labels_key=...), before the model is made."
             )
         about = (data.labels, data.label_names, source_mark(data), model.seed)
-        reference = LabelReference.of(model._embedded(None, data), *about)
+        reference = LabelReference.of(latent(model, None, data), *about)
         known = model._labelled = Labelled(reference, data, model.n_steps_)
     return known
 
@@ -190,14 +192,17 @@ def forget(model: CellJEPA, data: CellTables) -> None:
         )
 
 
-def predict(model: CellJEPA, adata: AnnData | None, n_neighbors: int, **how: Any) -> pd.DataFrame:
+def predict(
+    model: CellJEPA, adata: AnnData | None, n_neighbors: int, reading: Reading, batch_size: int | str
+) -> pd.DataFrame:
     """Return each cell's label and confidence, as :meth:`scjepa.CellJEPA.predict_labels` says."""
     if n_neighbors < 1:
         raise ValueError(f"n_neighbors must be positive, found {n_neighbors}.")
     is_own = adata is None or adata is model.adata
     data = model._own_tables() if is_own or model._labelled is None or not model._labelled.saved else None
     known = labelled_cells(model, data)
-    query = model._embedded(adata, data if is_own and how.get("gene_names") is None else None, **how)
+    at_hand = data if is_own and reading.gene_names is None else None
+    query = latent(model, adata, at_hand, reading, batch_size=batch_size)
     own = is_own and data is not None and (known.tables is data or known.reference.source == source_mark(data))
     codes, share = known.reference.vote(query, n_neighbors, own=own)
     empty = ~query.any(axis=1)

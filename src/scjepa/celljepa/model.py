@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
-from typing import Any, ClassVar, Self, Unpack, cast
+from typing import Any, ClassVar, Self, Unpack
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,10 +18,9 @@ from scvi.data import AnnDataManager
 from scjepa._core.anndata import require_anndata
 from scjepa._core.digest import digest
 from scjepa._core.features import warn_of_no_genes
-from scjepa._core.options import unknown_name
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
-from scjepa.celljepa import labels
+from scjepa.celljepa import labels, latent
 from scjepa.celljepa.config import (
     CellEncoderConfig,
     CellJEPAConfig,
@@ -35,8 +34,7 @@ from scjepa.celljepa.config import (
 )
 from scjepa.celljepa.data import CellKeys, CellTables, GeneTable, converted_names, tables_of
 from scjepa.celljepa.gene_modules import GeneModules, ModuleSource, modules_for
-from scjepa.celljepa.generation import generate, with_unknown
-from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
+from scjepa.celljepa.module import CellJEPAModule
 from scjepa.celljepa.module_encoder import GeneModuleJEPAModule
 from scjepa.celljepa.perturb import model as perturb
 from scjepa.celljepa.perturb.data import PerturbationRun
@@ -44,10 +42,10 @@ from scjepa.celljepa.source import CellSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.models.base import JEPAModel, renamed
 from scjepa.models.coverage import Coverage, coverage
-from scjepa.models.embed import AUTO, Out, check_batch_size, embed_to, of_each, several, why_empty
+from scjepa.models.embed import AUTO, Out, embed_each
 from scjepa.models.reference import freeze_known, rows_like, taken_to
 from scjepa.models.run import Run, RunArguments, Task
-from scjepa.models.setup import known_ids, refuse_unknown, require_own
+from scjepa.models.setup import refuse_unknown, require_own
 from scjepa.models.store import Facts, Weights
 from scjepa.perturbation import PerturbationSplit
 from scjepa.tokens.vocabulary import Vocabulary
@@ -102,19 +100,19 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         adata: AnnData,
         preset: str | CellJEPAConfig = "base",
         *,
-        tokens: CellTokenConfig | Mapping[str, Any] | None = None,
-        encoder: CellEncoderConfig | Mapping[str, Any] | None = None,
-        masking: CellMaskingConfig | Mapping[str, Any] | None = None,
-        objective: CellObjectiveConfig | Mapping[str, Any] | None = None,
-        training: CellTrainConfig | Mapping[str, Any] | None = None,
-        finetuning: FinetuneConfig | Mapping[str, Any] | None = None,
-        perturbation: PerturbationConfig | Mapping[str, Any] | None = None,
+        tokens: CellTokenConfig | Mapping[str, object] | None = None,
+        encoder: CellEncoderConfig | Mapping[str, object] | None = None,
+        masking: CellMaskingConfig | Mapping[str, object] | None = None,
+        objective: CellObjectiveConfig | Mapping[str, object] | None = None,
+        training: CellTrainConfig | Mapping[str, object] | None = None,
+        finetuning: FinetuneConfig | Mapping[str, object] | None = None,
+        perturbation: PerturbationConfig | Mapping[str, object] | None = None,
         modules: ModuleSource | None = None,
         seed: int = 0,
     ):
-        parts: dict[str, Any] = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
+        parts = {"tokens": tokens, "encoder": encoder, "masking": masking, "objective": objective}
         stages = {"training": training, "finetuning": finetuning, "perturbation": perturbation}
-        config, seed = resolve_cells(preset, **parts, **stages), seed_of(seed)
+        config, seed = resolve_cells(preset, **{**parts, **stages}), seed_of(seed)
         require_anndata(adata)
         super().__init__(adata)
         warn_of_no_genes(adata)
@@ -186,7 +184,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         cls.register_manager(manager)
 
     @classmethod
-    def keys_of(cls, setup: Mapping[str, Any]) -> CellKeys:
+    def keys_of(cls, setup: Facts) -> CellKeys:
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``."""
         return CellKeys(**{f.name: setup[f.name] for f in fields(CellKeys) if f.name in setup})
 
@@ -249,7 +247,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             raise ValueError(f"Validation is by 'cell' or by 'batch', found {by!r}.")
         empty = data.tokens.lengths == 0
         if empty.any():
-            warn(f"{self._empty_cells(self.adata, empty)} They are not trained on.")
+            warn(f"{latent.empty_cells(self, self.adata, empty)} They are not trained on.")
         cells = np.flatnonzero(usable)
         return hold_out_cells(cells, size, data.sections[cells] if by == "batch" else None, self.seed)
 
@@ -294,10 +292,10 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         self._keep(cells, trainer, history)
         self.is_finetuned_ |= finetuned  # also of an interrupted run, which has changed the weights as well
 
-    def _options_of_run(self, stage: str, own: Any) -> dict[str, Any]:
+    def _options_of_run(self, stage: str, own: CellJEPAConfig | FinetuneConfig | PerturbationConfig) -> Facts:
         """Return the options that a run of a stage depends on, those of its optimization left out."""
         stages = ("training", "finetuning", "perturbation")
-        parts: dict[str, Any] = {"tokens": asdict(self.config.tokens), "encoder": asdict(self.config.encoder)}
+        parts: Facts = {"tokens": asdict(self.config.tokens), "encoder": asdict(self.config.encoder)}
         parts |= {name: part for name, part in asdict(own).items() if name not in stages}
         if self.modules is not None:
             parts["gene modules"] = digest(self.modules.facts())
@@ -458,62 +456,9 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         ValueError, TypeError
             If an option cannot be used, a value cannot be a count, or no gene matches.
         """
-        how: dict[str, Any] = {"scale": scale, "encoder": encoder, "genes": genes, "gene_names": gene_names}
-        how |= {"n_tokens": n_tokens, "kept": kept, "batch_size": batch_size}
-        if several(adata):
-            return of_each(adata, out, lambda one: self.get_latent_representation(one, key_added=key_added, **how))
-        one = cast(AnnData | None, adata)
-        embedding = self._embedded(one, out=out, **how)
-        if key_added is not None:
-            (self.adata if one is None else one).obsm[key_added] = embedding
-        return embedding
-
-    def _embedded(
-        self,
-        adata: AnnData | None,
-        data: CellTables | None = None,
-        *,
-        scale: str = "cls",
-        encoder: str = "target",
-        genes: Sequence[str] | None = None,
-        gene_names: GeneTable | None = None,
-        n_tokens: int | None = None,
-        kept: str | None = None,
-        batch_size: int | str = AUTO,
-        out: Out = None,
-    ) -> np.ndarray:
-        """Return the embeddings of the cells of ``adata``, whose tables ``data`` may be at hand."""
-        if scale not in CELL_POOLING:
-            raise ValueError(unknown_name("scale", scale, CELL_POOLING))
-        check_batch_size(batch_size)
-        self.module.encoder(encoder)
-        self._warn_if_untrained()
-        source = self._cells_of(adata, data, genes, gene_names, n_tokens=n_tokens, kept=kept)
-        return embed_to(out, self.module, source, scale=scale, encoder=encoder, batch_size=batch_size)
-
-    def _cells_of(
-        self,
-        adata: AnnData | None,
-        data: CellTables | None = None,
-        genes: Sequence[str] | None = None,
-        gene_names: GeneTable | None = None,
-        **kept: Any,
-    ) -> CellSource:
-        """Return the source of ``adata``, and warn of cells that it has nothing of."""
-        if data is None:
-            how = {} if gene_names is None else {"gene_names": gene_names}
-            data = self._tables_of(adata, None if genes is None else known_ids(self.vocabulary, genes), **how)
-        empty = data.tokens.lengths == 0
-        if empty.any():
-            warn(f"{self._empty_cells(self.adata if adata is None else adata, empty)} Their embedding is zero.")
-        return self.source(data, self.device, **kept)
-
-    def _empty_cells(self, adata: AnnData, empty: np.ndarray) -> str:
-        """Return the sentences that name cells without counts of known genes."""
-        call = f"{type(self).__name__}.load_query_data(adata, model)"
-        without = "not of a gene the model knows" + ("." if self.modules else f": {call} takes genes in.")
-        why = why_empty(empty, adata.obs_names, self._counts_of(adata), without)
-        return f"{empty.sum():,} cells have no count of a gene the model knows. {why}"
+        reading = latent.Reading(genes, gene_names, n_tokens, kept)
+        embed = partial(latent.latent, self, reading=reading, scale=scale, encoder=encoder, batch_size=batch_size)
+        return embed_each(self.adata, adata, out, lambda one, to: embed(one, out=to), key_added)
 
     @renamed(gene_table="gene_names")
     def predict_labels(
@@ -552,7 +497,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         ValueError
             If the model has no labelled cells to compare with.
         """
-        return labels.predict(self, adata, n_neighbors, gene_names=gene_names, batch_size=batch_size)
+        return labels.predict(self, adata, n_neighbors, latent.Reading(gene_names=gene_names), batch_size)
 
     @renamed(gene_table="gene_names")
     def predict_expression(
@@ -591,24 +536,8 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         ValueError
             If a gene is not known, a number is not positive, or the model has no head that predicts values.
         """
-        if self.config.tokens.unit != "gene":
-            raise ValueError("Values are of genes: predict_expression needs a model with genes as tokens.")
-        if n_iterations < 1 or batch_size < 1:
-            raise ValueError(f"n_iterations and batch_size must be positive, found {n_iterations} and {batch_size}.")
-        ids = self.vocabulary.ids(list(genes))
-        if (ids < 0).any() or len(set(ids)) < len(ids) or not len(ids):
-            unknown = [name for name, i in zip(genes, ids, strict=True) if i < 0]
-            raise ValueError(f"genes must be distinct names that the model knows; it does not know {unknown[:5]}.")
-        self._warn_if_untrained()
-        adata = self.adata if adata is None else adata
-        source = self._cells_of(adata, gene_names=gene_names)
-        wanted = torch.from_numpy(ids).to(self.device)
-        parts = []
-        for cells in torch.arange(source.n_cells).split(batch_size):
-            batch, asked = with_unknown(source.batch(cells), wanted)
-            values = generate(self.module.target, self.module.objective, batch, asked, n_iterations)
-            parts.append(values[asked].view(-1, len(ids)).cpu().numpy())
-        return pd.DataFrame(np.concatenate(parts), index=adata.obs_names, columns=list(genes))
+        reading = latent.Reading(gene_names=gene_names)
+        return latent.predicted_expression(self, genes, adata, n_iterations, reading, batch_size)
 
     def predict_perturbation(
         self,
@@ -797,7 +726,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             ]
         )
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Return what a loaded model needs beside weights: modules, labelled cells and perturbations as well."""
         facts = {**super().facts(), "is_finetuned": self.is_finetuned_}
         if self.perturbation_ is not None:
@@ -808,7 +737,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         return facts if reference is None else {**facts, "labels": reference.facts(), "statistics": reference.arrays()}
 
     @classmethod
-    def from_facts(cls, adata: AnnData, facts: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Self:
+    def from_facts(cls, adata: AnnData, facts: Facts, weights: Mapping[str, torch.Tensor]) -> Self:
         """Return a model on ``adata``, which is registered, from what :meth:`facts` gave."""
         model, config = cls._bare(adata), CellJEPAConfig.from_dict(facts["config"])
         modules = GeneModules.from_saved(facts["modules"]) if "modules" in facts else None

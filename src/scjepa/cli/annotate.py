@@ -25,7 +25,7 @@ from scjepa.cli.options import Column, Paths, Positive
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scjepa import CellJEPA
+    from scjepa.celljepa.model import CellJEPA
     from scjepa.cli.cells import SavedModel
     from scjepa.cli.io import DataFile
 

@@ -19,7 +19,7 @@ from anndata.io import read_elem, sparse_dataset
 
 import scjepa
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import array_of, text_of
+from scjepa._core.anndata import array_of, entry_of, names_of, text_of
 from scjepa._core.counts import holds_counts
 from scjepa._core.features import types_of
 from scjepa._core.squidpy import spatial_graph
@@ -27,6 +27,7 @@ from scjepa.cli.io import H5AD, SPATIALDATA, DataFile
 from scjepa.cli.options import KINDS, Kind, Values, Where
 from scjepa.datasets import concat, table_of
 from scjepa.pretrained import MODEL_FILE, locate
+from scjepa.tokens.neighborhoods import check_coordinates
 
 if TYPE_CHECKING:
     from h5py import Group  # or that of zarr, which is used alike
@@ -151,7 +152,10 @@ def read_cells(
 def _add_places(cells: AnnData, found: AnnData, file: DataFile, spatial: str, graph: str, names: Names) -> None:
     """Add coordinates, the spatial graph and the table of panels to cells."""
     stored = found.obsm[spatial] if spatial in found.obsm else _computed_coordinates(file, spatial)
-    cells.obsm[names.spatial_key] = _checked_coordinates(array_of(stored), file, spatial, cells.obs_names)
+    try:
+        cells.obsm[names.spatial_key] = check_coordinates(array_of(stored), cells.obs_names)
+    except ValueError as error:
+        raise ValueError(f"{file.path}: obsm[{spatial!r}]: {error}") from error
     for part in PARTS:
         if f"{graph}_{part}" in found.obsp:
             cells.obsp[f"{names.neighbors_key}_{part}"] = found.obsp[f"{graph}_{part}"]
@@ -194,22 +198,8 @@ def column_of(found: AnnData, file: DataFile, part: str, key: str | None) -> pd.
     key = key or next((name for name in usual if name in found.obs), None)
     if key is None:
         return None
-    column = named_column(found.obs, file, key, f" Name another with --{part.replace('_', '-')}.")
-    absent = column.isna().to_numpy()
-    if absent.any() and part != "labels_key":
-        raise ValueError(
-            f"{file.path}: obs[{key!r}] is missing for {absent.sum()} cells, first "
-            f"{found.obs_names[absent.argmax()]!r}. Fill it in, or leave these cells out."
-        )
-    return pd.Categorical(text_of(column))
-
-
-def named_column(obs: pd.DataFrame, file: DataFile, key: str, then: str = "") -> pd.Series:
-    """Return a column; one that is not there is a ``ValueError``."""
-    if key not in obs:
-        columns = ", ".join(map(str, obs.columns)) or "none"
-        raise ValueError(f"{file.path} has no column obs[{key!r}]; columns: {columns}.{then}")
-    return obs[key]
+    column = entry_of(found, "obs", key, f"Name another with --{part.replace('_', '-')}.", str(file.path))
+    return pd.Categorical(text_of(column) if part == "labels_key" else names_of(found, key, str(file.path)))
 
 
 def _computed_coordinates(file: DataFile, spatial_key: str) -> np.ndarray:
@@ -230,24 +220,6 @@ def _computed_coordinates(file: DataFile, spatial_key: str) -> np.ndarray:
 
 class NoCoordinatesError(ValueError):
     """A file has no coordinates."""
-
-
-def _checked_coordinates(place: np.ndarray, file: DataFile, spatial_key: str, cells: pd.Index) -> np.ndarray:
-    """Return coordinates as numbers."""
-    what = f"{file.path}: obsm[{spatial_key!r}]"
-    if place.ndim != 2 or place.shape[1] not in (2, 3):
-        raise ValueError(f"{what} must have two or three columns, found {place.shape}.")
-    try:
-        place = place.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} must hold numbers: {error}.") from error
-    lost = ~np.isfinite(place).all(axis=1)
-    if lost.any():
-        raise ValueError(
-            f"{what}: {lost.sum()} cells have no finite coordinates, first {cells[lost.argmax()]!r}. Leave these cells "
-            "out."
-        )
-    return place
 
 
 # -- the spatial graph ---------------------------------------------------------------------------------------------
@@ -440,7 +412,7 @@ class SavedModel:
         Where the command line does not say where things are, they are looked for where the model's own data has them.
         A file that does not say is one section, and one technology, of its name.
         """
-        keys = self.keys
+        keys = replace(self.keys, labels_key="")  # of the model's own cells alone
         with file.opened() as group:
             columns = set(group["obs"].attrs["column-order"])
         own = {name: key for name, key in keys.to_dict().items() if name not in _COLUMNS or key in columns}

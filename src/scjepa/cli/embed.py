@@ -25,7 +25,6 @@ from scjepa.cli.options import Key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     import pandas as pd
 
     from scjepa.cli.cells import Model
@@ -117,9 +116,9 @@ def _write(
         if overwrite:
             for path in (target, target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.json")):
                 path.unlink(missing_ok=True)
-        _embedding(model, scale, out=target)  # piece by piece, and from where a killed one stopped
+        model.get_latent_representation(scale=scale, out=target)  # piece by piece, and from where a killed one stopped
         return
-    embeddings = {key: _embedding(model, scale) for scale, key in keys.items()}
+    embeddings = {key: model.get_latent_representation(scale=scale) for scale, key in keys.items()}
     if target.suffix not in TABLES:
         return add(file, Additions(obsm=embeddings), target)
     import pandas as pd
@@ -127,11 +126,6 @@ def _write(
     ((key, embedding),) = embeddings.items()
     columns = [f"{key}_{i}" for i in range(embedding.shape[1])]
     write_table(pd.DataFrame(embedding, index=cells, columns=columns), target)
-
-
-def _embedding(model: Model, scale: str, out: Path | None = None) -> np.ndarray:
-    how = {"pooling" if type(model).__name__ == "CellJEPA" else "scale": scale}
-    return model.get_latent_representation(out=out, **how)
 
 
 COMMAND = shared.Command.of(

@@ -118,7 +118,7 @@ def _about_model(name: Path) -> str:
     keys = ", ".join(f"{name}={value!r}" for name, value in saved.keys.to_dict().items())
     history = {name: list(entry["value"]) for name, entry in facts["history"].items()}
     trained = f"{facts['n_steps']:,} steps" if facts["is_trained"] else "no: its weights are random"
-    encoder = config.encoder
+    encoder, of = config.encoder, "neighborhoods" if saved.kind.model == "STJEPA" else "cells"
     found = {
         "what": str(card.get("description", "")),
         "trained": trained + (", fine-tuned" if facts.get("is_finetuned") else ""),
@@ -129,7 +129,7 @@ def _about_model(name: Path) -> str:
         f"value {encoder.value!r}",
         "weights": f"{in_encoder:,} in the encoder, {sum(counts.values()):,} saved",
         "seed": str(facts["seed"]),
-        "diagnosis": str(diagnose(history, encoder.width, config=config, objective=_objective_of(config))),
+        "diagnosis": str(diagnose(history, encoder.width, of, config, objective=_objective_of(config))),
         "trained on": "\n".join(map(_row, card.get("data", ()))),
         "scores": "\n".join(map(_row, card.get("scores", ()))),
         "not for": str(card.get("limitations", "")),
@@ -146,9 +146,7 @@ def _objective_of(config: shared.Configuration) -> type:
         from scjepa.celljepa import CellObjective, ModuleObjective
 
         return ModuleObjective if config.tokens.unit == "module" else CellObjective
-    from scjepa.stjepa import OBJECTIVES
-
-    return OBJECTIVES[config.objective.name]
+    return config.objective.objective_class()
 
 
 def _of_kind(facts: shared.Values, config: shared.Configuration) -> dict[str, str]:
@@ -384,11 +382,8 @@ def _against_model(saved: SavedModel, file: DataFile, options: argparse.Namespac
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Genes the model does not know")  # the report tells
             model = saved.load(adata, options.accelerator)
-            if hasattr(model, "coverage"):
-                told = [line.strip() for line in str(model.coverage()).splitlines()[1:]]
-                told = [line for line in told if "model.coverage" not in line]  # no advice on Python here
-            else:
-                told = [str(model.vocabulary.align(adata.var_names, source="adata.var_names"))]
+            told = [line.strip() for line in str(model.coverage()).splitlines()[1:]]
+            told = [line for line in told if "model.coverage" not in line]  # no advice on Python here
             return {"coverage": "\n".join(told), "estimate": str(model.estimate())}
     except ValueError as error:
         return {"coverage": str(error)}

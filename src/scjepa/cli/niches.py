@@ -395,8 +395,8 @@ def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -
     """Return the cells of a file: embeddings, notes, columns, and where they are needed places, graph and counts."""
     from anndata import AnnData
 
-    from scjepa._core.anndata import array_of, notes_of
-    from scjepa.cli.cells import column_of, named_column, read_parts
+    from scjepa._core.anndata import array_of, entry_of, notes_of
+    from scjepa.cli.cells import column_of, read_parts
 
     rings = options.readout == NICHE
     expression = rings and EXPRESSION in sources
@@ -404,7 +404,7 @@ def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -
     paths = [*(f"obsm/{key}" for key in keys), f"uns/{_keys.UNS}", "uns/spatialdata_attrs"]
     found = read_parts(file, options.layer, paths, use_counts=False)
     columns = [name for name in (options.standardize_by, options.reference) if name not in (None, _keys.SECTION)]
-    kept = {name: named_column(found.obs, file, name) for name in columns}
+    kept = {name: entry_of(found, "obs", name, "Name one of these.", str(file.path)) for name in columns}
     if options.key_added in found.obs:
         kept[options.key_added] = found.obs[options.key_added]
     sections = column_of(found, file, "library_key", options.library_key)

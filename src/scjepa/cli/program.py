@@ -200,10 +200,14 @@ def _session(options: argparse.Namespace, terminated: threading.Event) -> Iterat
 
 
 def _show_with(parser: argparse.ArgumentParser) -> Callable[..., None]:
-    """Return what shows a warning of a command in one line."""
+    """Return what shows a warning of a command in one line, and once where several places give it."""
+    shown = set[str]()
 
-    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        print(f"scjepa: warning: {_with_options(' '.join(str(message).split()), parser)}", file=sys.stderr)
+    def show(message: Warning | str, *_: object) -> None:
+        text = _with_options(" ".join(str(message).split()), parser)
+        if text not in shown:
+            print(f"scjepa: warning: {text}", file=sys.stderr)
+        shown.add(text)
 
     return show
 

@@ -19,6 +19,7 @@ from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 
 from scjepa._core.anndata import counts_of, require_anndata
+from scjepa._core.counts import CountMatrix
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
 from scjepa.models.estimate import Estimate, check_training_memory, estimate
@@ -36,6 +37,7 @@ from scjepa.models.run import (
     one_device,
 )
 from scjepa.models.setup import SET_UPS, Keys, whole
+from scjepa.models.store import Facts, Weights
 from scjepa.pretrained import Card
 from scjepa.tokens.choice import SAME_BY_COUNT, TokenSpread
 from scjepa.tokens.source import TableSource
@@ -101,7 +103,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     @classmethod
     @abstractmethod
-    def keys_of(cls, setup: Mapping[str, Any]) -> KeysT:
+    def keys_of(cls, setup: Facts) -> KeysT:
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``; it may hold others."""
 
     @abstractmethod
@@ -133,7 +135,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """
 
     @abstractmethod
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Return what a loaded model needs beside weights: what JSON can hold, and arrays under ``"statistics"``.
 
         A model adds its own to what this method of the base gives.
@@ -157,7 +159,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     @classmethod
     @abstractmethod
-    def from_facts(cls, adata: AnnData, facts: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Self:
+    def from_facts(cls, adata: AnnData, facts: Facts, weights: Weights) -> Self:
         """Return a model on ``adata``, which is registered, from what :meth:`facts` gave.
 
         Its weights are whatever they are at first: ``weights``, whose names and shapes it has, are loaded into it.
@@ -240,7 +242,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Return the source of batches that are embedded at ``scale``."""
         return self._source(adata)
 
-    def _counts_of(self, adata: AnnData) -> Any:
+    def _counts_of(self, adata: AnnData) -> CountMatrix:
         """Return the matrix of raw counts of ``adata``."""
         registered = None if whole(adata) is self.adata else SET_UPS.of(type(self), adata)
         return counts_of(adata, (registered or self.keys).layer)
@@ -312,11 +314,11 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Return the task of training the model's own module on ``data``; ``more`` are fields of it."""
         cells = self.split(data, run.config.validation_size, run.validation)
         options = {name: part for name, part in self.config.to_dict().items() if name != "training"}
-        fields: dict[str, Any] = {"options": options, "keep": functools.partial(self._keep, cells), **more}
+        fields: Facts = {"options": options, "keep": functools.partial(self._keep, cells), **more}
         fields["options"] = {**self._options_of_reference(), **fields["options"]}
         return Task(self.module, self.source(data), *cells, getattr(data, "sections", None), **fields)
 
-    def _options_of_reference(self) -> dict[str, Any]:
+    def _options_of_reference(self) -> Facts:
         """Return what a run depends on of the model that this one came from."""
         options = {} if self.reference is None else {"reference": self.reference.to_dict()}
         return options if self.card is None else {**options, "checkpoint": self.card.name}
@@ -428,13 +430,13 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     # -- save and load --------------------------------------------------------------------------------------------
 
-    def to_device(self, device: Any) -> None:
+    def to_device(self, device: torch.device | str | int) -> None:
         """Move the weights to ``device``."""
         super().to_device(device)
         for module in self._further.values():
             module.to(self.device)
 
-    def _weights(self) -> dict[str, torch.Tensor]:
+    def _weights(self) -> Weights:
         """Return all tensors that are saved."""
         further = ((f"{prefix}{name}", w) for prefix, m in self._further.items() for name, w in m.state_dict().items())
         return {**self.module.state_dict(), **dict(further)}
@@ -517,8 +519,8 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     def _on(
         cls,
         adata: AnnData,
-        facts: Mapping[str, Any],
-        weights: Mapping[str, torch.Tensor],
+        facts: Facts,
+        weights: Weights,
         source: str,
         device: torch.device,
     ) -> Self:
@@ -539,8 +541,8 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     def _assemble(
         cls,
         adata: AnnData,
-        facts: Mapping[str, Any],
-        weights: Mapping[str, torch.Tensor],
+        facts: Facts,
+        weights: Weights,
         source: str,
         device: torch.device,
     ) -> Self:
@@ -567,7 +569,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         self.config, self.vocabulary, self.seed = config, vocabulary, seed
         self.n_steps_, self._cached, self._further = 0, None, {}
 
-    def _restore(self, facts: Mapping[str, Any]) -> None:
+    def _restore(self, facts: Facts) -> None:
         """Take up the state of training that was saved."""
         self.is_trained_, self.n_steps_ = facts["is_trained"], facts["n_steps"]
         self.history_ = curves_from_dict(facts["history"]) or None
@@ -579,7 +581,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     def save_pretrained(
         self,
         path: str | os.PathLike[str],
-        card: Card | Mapping[str, Any] | None = None,
+        card: Card | Mapping[str, object] | None = None,
         *,
         dtype: str = "float32",
         overwrite: bool = False,

@@ -7,14 +7,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scjepa._core.counts import iter_rows
+from scjepa._core.counts import CountMatrix, iter_rows
 from scjepa._core.digest import digest
 from scjepa.models.estimate import AUTO, check_memory, embedding_bytes, token_budget
 from scjepa.nn import JEPAModule
@@ -26,16 +26,39 @@ CHUNK = 8192
 Out = np.ndarray | str | Path | None
 """Where embeddings are written: a new array, one of the user's, or a file."""
 
-T = TypeVar("T")
 
+def embed_each(
+    own: AnnData,
+    adata: AnnData | Sequence[AnnData] | Mapping[str, AnnData] | None,
+    out: Out,
+    embed_one: Callable[[AnnData | None, Out], np.ndarray],
+    key_added: str | None,
+) -> np.ndarray | list[np.ndarray] | dict[str, np.ndarray]:
+    """Return the embeddings of one AnnData object, or of each of several: a list, or by name.
 
-def of_each(adata: Sequence[AnnData] | Mapping[str, AnnData], out: Out, embed_one: Callable[[AnnData], T]) -> Any:
-    """Return what ``embed_one`` gives of each of several AnnData objects: a list, or by name."""
+    Parameters
+    ----------
+    own
+        The model's own data, which ``None`` stands for.
+    embed_one
+        Gives the embeddings of one object, written to where is said.
+    key_added
+        Key of ``obsm`` under which they are put there, too.
+    """
+
+    def one(each: AnnData | None, to: Out) -> np.ndarray:
+        embedding = embed_one(each, to)
+        if key_added is not None:
+            (own if each is None else each).obsm[key_added] = embedding
+        return embedding
+
+    if not isinstance(adata, Mapping | Sequence) or isinstance(adata, str):
+        return one(adata, out)
     if out is not None:
         raise ValueError("out takes the result of one AnnData object; embed them one by one.")
     if isinstance(adata, Mapping):
-        return {name: embed_one(one) for name, one in adata.items()}
-    return [embed_one(one) for one in adata]
+        return {name: one(each, None) for name, each in adata.items()}
+    return [one(each, None) for each in adata]
 
 
 def check_batch_size(batch_size: int | str) -> None:
@@ -169,12 +192,7 @@ def check_embedding_memory(module: JEPAModule, source: TableSource, batch_size: 
     check_memory(embedding_bytes(module, source, batch_size), source.device, what, then)
 
 
-def several(adata: object) -> TypeGuard[Sequence[AnnData] | Mapping[str, AnnData]]:
-    """Return whether these are several AnnData objects, in a list or a mapping."""
-    return isinstance(adata, Mapping | Sequence) and not isinstance(adata, str)
-
-
-def why_empty(empty: np.ndarray, names: Sequence[str], counts: Any, without: str) -> str:
+def why_empty(empty: np.ndarray, names: Sequence[str], counts: CountMatrix, without: str) -> str:
     """Return why cells have no token: no counts at all, or none of a gene that could be one.
 
     Parameters

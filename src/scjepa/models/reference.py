@@ -61,7 +61,7 @@ class Reference:
     freeze: str = "none"
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], freeze: str = "none") -> Reference:
+    def of(cls, facts: Facts, freeze: str = "none") -> Reference:
         """Return what a model with these facts can give to another."""
         technologies = facts.get("panels", {}).get("technologies", ())
         return cls(len(facts["vocabulary"]), len(technologies), facts["n_steps"], freeze)

@@ -52,7 +52,7 @@ class Task:
     held_out: np.ndarray
     sections: np.ndarray | None
     keep: Callable[[pl.Trainer, History], None]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     plan: type[JEPATrainingPlan] = JEPATrainingPlan
 
     def marks(self, genes: Sequence[str], seed: int, config: TrainConfig) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class RunArguments(TypedDict, total=False):
     validation_size: float | None
     validation: str | None
     early_stopping: bool
-    plan_kwargs: Mapping[str, Any] | None
+    plan_kwargs: Mapping[str, object] | None
     checkpoint_dir: str | Path | None
     ckpt_path: str | Path | None
     monitor_every: int | None
@@ -95,10 +95,10 @@ class Run:
     config: TrainConfig
     options: RunOptions
     validation: str | None
-    trainer: Mapping[str, Any]
+    trainer: Mapping[str, object]
 
     @classmethod
-    def of(cls, base: TrainConfig, max_epochs: int | None, arguments: Mapping[str, Any]) -> Run:
+    def of(cls, base: TrainConfig, max_epochs: int | None, arguments: Mapping[str, object]) -> Run:
         """Return the run of ``base`` with what a call asks for.
 
         Raises
@@ -136,10 +136,10 @@ def _changed(
     max_steps: int | None,
     batch_size: int | None,
     validation_size: float | None,
-    plan_kwargs: Mapping[str, Any] | None,
+    plan_kwargs: Mapping[str, object] | None,
 ) -> TrainConfig:
     """Return the configuration of a run with what the call asks for."""
-    changes = dict(plan_kwargs or {})
+    changes: dict[str, Any] = dict(plan_kwargs or {})
     known = [f.name for f in fields(base)]
     for name in changes:
         if name not in known:

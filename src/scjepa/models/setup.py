@@ -99,7 +99,7 @@ class SetUps:
 SET_UPS = SetUps()
 
 
-def refuse_unknown(setup: Callable[..., None], arguments: Mapping[str, Any]) -> None:
+def refuse_unknown(setup: Callable[..., None], arguments: Mapping[str, object]) -> None:
     """Raise if ``setup`` was given an argument that neither it nor scvi-tools' registry takes.
 
     Raises

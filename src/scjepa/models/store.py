@@ -46,7 +46,7 @@ STATISTICS = "statistics"
 
 def write_model(
     folder: str | Path,
-    facts: Mapping[str, Any],
+    facts: Facts,
     weights: Mapping[str, Tensor],
     adata: AnnData | None = None,
     *,
@@ -106,7 +106,7 @@ def _open_as_usual(folder: Path) -> None:
     folder.chmod(mode | (mode & 0o444) >> 2 | 0o100)
 
 
-def seal(facts: Mapping[str, Any], weights_file: Path) -> Facts:
+def seal(facts: Facts, weights_file: Path) -> Facts:
     """Return ``facts`` with the checksum of the weights' file, and that of the facts themselves."""
     sealed = {**facts, _WEIGHTS_SUM: _sha256_of_file(weights_file)}
     return {**sealed, _SUM: _sha256_of_facts(sealed)}
@@ -117,7 +117,7 @@ def _sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sha256_of_facts(facts: Mapping[str, Any]) -> str:
+def _sha256_of_facts(facts: Facts) -> str:
     rest = {name: value for name, value in facts.items() if name != _SUM}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -213,7 +213,7 @@ _KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss")
 def write_checkpoint(
     model: JEPAModel,
     path: str | os.PathLike[str],
-    card: Card | Mapping[str, Any] | None,
+    card: Card | Mapping[str, object] | None,
     *,
     dtype: str,
     overwrite: bool,

@@ -93,6 +93,7 @@ class JEPAModule(nn.Module, ABC, Generic[SourceT, BatchT]):
         """
         return self.gather(source, cells), source.batch(cells)
 
+    @float32_default()
     def loss(self, batch: BatchT, generator: torch.Generator | None = None) -> ObjectiveOutput:
         """Return the training loss of a batch; masks come from ``generator``."""
         return cast(ObjectiveOutput, self.objective(self.context, self.target, batch, generator))

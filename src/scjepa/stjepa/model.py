@@ -21,10 +21,11 @@ from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
 from scjepa.models.base import JEPAModel
 from scjepa.models.coverage import Coverage, coverage
-from scjepa.models.embed import AUTO, Out, of_each, several
+from scjepa.models.embed import AUTO, Out, embed_each
 from scjepa.models.reference import freeze_known, taken_to
 from scjepa.models.run import Run, Task
 from scjepa.models.setup import refuse_unknown, require_own
+from scjepa.models.store import Facts
 from scjepa.stjepa import latent
 from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
 from scjepa.stjepa.data import (
@@ -91,11 +92,11 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         adata: AnnData,
         preset: str | STJEPAConfig = "base",
         *,
-        tokens: TokenConfig | Mapping[str, Any] | None = None,
-        encoder: EncoderConfig | Mapping[str, Any] | None = None,
-        masking: MaskingConfig | Mapping[str, Any] | None = None,
-        objective: ObjectiveConfig | Mapping[str, Any] | str | None = None,
-        training: TrainConfig | Mapping[str, Any] | None = None,
+        tokens: TokenConfig | Mapping[str, object] | None = None,
+        encoder: EncoderConfig | Mapping[str, object] | None = None,
+        masking: MaskingConfig | Mapping[str, object] | None = None,
+        objective: ObjectiveConfig | Mapping[str, object] | str | None = None,
+        training: TrainConfig | Mapping[str, object] | None = None,
         seed: int = 0,
     ):
         config = resolve(
@@ -191,7 +192,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         warn_of_same_tokens(adata, keys)
 
     @classmethod
-    def keys_of(cls, setup: Mapping[str, Any]) -> DataKeys:
+    def keys_of(cls, setup: Facts) -> DataKeys:
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``."""
         return DataKeys(**{f.name: setup[f.name] for f in fields(DataKeys) if f.name in setup})
 
@@ -310,16 +311,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             If there is a file at ``out`` from another model or other data; it is not replaced.
         """
         how = (scale, encoder, genes, contextual, batch_size)
-        if several(adata):
-            return of_each(adata, out, lambda one: self._embedded(one, *how, None, key_added))
-        return self._embedded(adata, *how, out, key_added)
-
-    def _embedded(self, adata: AnnData | None, *how_and_key: Any) -> np.ndarray:
-        *how, key_added = how_and_key
-        embedding = latent.latent(self, adata, *how)
-        if key_added is not None:
-            (self.adata if adata is None else adata).obsm[key_added] = embedding
-        return embedding
+        return embed_each(self.adata, adata, out, lambda one, to: latent.latent(self, one, *how, to), key_added)
 
     def get_masked_representations(
         self,
@@ -592,12 +584,12 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
 
     # -- save and load --------------------------------------------------------------------------------------------
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Return what a loaded model needs beside weights: panels and statistics of normalizations as well."""
         return {**super().facts(), "panels": self.panels.to_dict(), "statistics": self.normalizations.to_arrays()}
 
     @classmethod
-    def from_facts(cls, adata: AnnData, facts: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Self:
+    def from_facts(cls, adata: AnnData, facts: Facts, weights: Mapping[str, torch.Tensor]) -> Self:
         """Return a model on ``adata``, which is registered, from what :meth:`facts` gave."""
         model, config = cls._bare(adata), STJEPAConfig.from_dict(facts["config"])
         vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
