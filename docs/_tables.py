@@ -23,17 +23,9 @@ N_GENES, N_TECHNOLOGIES = 1669, 2
 
 REGISTRIES = {
     "tokens": ("NORMALIZATIONS",),
-    "nn": (
-        "VALUE_ENCODERS",
-        "RANK_ENCODERS",
-        "SEGMENT_ENCODERS",
-        "MASKING_SCHEMES",
-        "OBJECTIVES",
-        "ATTENTION_BACKENDS",
-        "POOLING",
-        "CONTRASTS",
-        "CELL_POOLING",
-    ),
+    "nn": ("VALUE_ENCODERS", "ATTENTION_BACKENDS"),
+    "stjepa": ("RANK_ENCODERS", "SEGMENT_ENCODERS", "MASKING_SCHEMES", "OBJECTIVES", "POOLING"),
+    "celljepa": ("CONTRASTS", "CELL_POOLING"),
 }
 
 

@@ -40,13 +40,19 @@ def _floor(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
+def _home_of(name: str) -> str:
+    """Return the module of a name at the top of scjepa."""
+    thing = getattr(scjepa, name)
+    return thing.__module__ if isinstance(thing, type) else f"scjepa.{name}"
+
+
 def _imports(path: Path) -> set[str]:
     """Return the floors of scjepa that a file imports, wherever in the file."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module] if node.module != "scjepa" else [f"scjepa.{a.name}" for a in node.names]
+            names = [node.module] if node.module != "scjepa" else [_home_of(a.name) for a in node.names]
         found |= {n.split(".")[1] for n in names if n.startswith("scjepa.") and n.split(".")[1] != "__version__"}
     return found
 

@@ -369,8 +369,6 @@ def test_wrong_data_is_told(tissue, fitted):
         PredictiveComponents(target_sum=SUM).fit(tissue.X, _edges(tissue), ["a"] * 599)
     with pytest.raises(ValueError, match="1 cells have no value in groups; the first is row 3"):
         PredictiveComponents(target_sum=SUM).fit(tissue.X, _edges(tissue), ["a", "a", "a", None] + ["a"] * 596)
-    with pytest.raises(TypeError, match="counts is an AnnData object"):
-        PredictiveComponents(target_sum=SUM).fit(tissue, _edges(tissue))
     values = np.ones((600, 4))
     values[7, 1] = np.nan
     with pytest.raises(ValueError, match=r"NaN.*row 7"):

@@ -65,7 +65,7 @@ def group_codes(
     refuse_adata(values, what)
     if len(values) != n_cells:
         raise ValueError(f"{what} has {len(values)} entries for {n_cells} cells.")
-    column = pd.Series(np.asarray(values).astype(object))
+    column = pd.Series(np.asarray(values, dtype=object))
     missing = np.flatnonzero(column.isna())
     if len(missing):
         raise ValueError(
