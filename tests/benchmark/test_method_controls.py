@@ -65,7 +65,7 @@ def test_section_zscored_pca_forgets_shift_and_scale_of_a_section(tissue):
     before = scjepa.benchmark.section_zscored_pca(mixed, library_key="section", n_comps=3)
     centers = [before[(mixed.obs["section"] == name).to_numpy()].mean(0) for name in ("s1", "s2")]
     np.testing.assert_allclose(centers, 0, atol=1e-3)
-    with pytest.raises(KeyError, match=r"Unknown column of adata\.obs 'slide'"):
+    with pytest.raises(KeyError, match="slide"):
         scjepa.benchmark.section_zscored_pca(mixed, library_key="slide")
 
 
