@@ -16,8 +16,8 @@ aligned) is poor where these are few; here it only says which neighborhoods corr
 4. The read-out of these components is where the next anchors are looked for: 2 and 3 again.
 
 No prediction was written: a trial came before this script. The steps were chosen on V1 × osmFISH; what they gave on
-V1 × mPFC and V1 × smFISH was seen and changed nothing. Rows go to results/shared_components.csv, losing ones too; those that are there
-are not made again. Beside them: results/harmony.md has all other methods on the first two pairs.
+V1 × mPFC and V1 × smFISH was seen and changed nothing. Rows go to results/shared_components.csv, losing ones too;
+those that are there are not made again. Other methods on the first two pairs are in results/harmony.md.
 """
 
 from __future__ import annotations
