@@ -131,7 +131,7 @@ def test_niches_are_asked_for_by_flavor_and_seeded(monkeypatch):
 
 def test_peers_are_handed_the_file_alone(tmp_path):
     """Where scjepa is not installed, an adapter has it still."""
-    worker = Path(scjepa.__file__).parent / "benchmark" / "methods" / "peers" / "_worker.py"
+    worker = Path(scjepa.__file__).parent / "benchmark" / "worker"
     (tmp_path / "adapter.py").write_text(
         "import sys\nfrom scjepa_squidpy import spatial_graph\nPACKAGES = ('numpy',)\n"
         "def run(adata, seed):\n"
