@@ -41,7 +41,6 @@ from scjepa.celljepa.perturb.data import PerturbationRun
 from scjepa.celljepa.source import CellSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.models.base import JEPAModel, renamed
-from scjepa.models.coverage import Coverage, coverage
 from scjepa.models.embed import AUTO, Out, embed_each
 from scjepa.models.reference import freeze_known, rows_like, taken_to
 from scjepa.models.run import Run, RunArguments, Task
@@ -86,6 +85,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
     >>> model.predict_labels(query)
     """
 
+    _scale = "cls"
     config: CellJEPAConfig
     module: CellJEPAModule | GeneModuleJEPAModule
     modules: GeneModules | None
@@ -587,55 +587,9 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         """
         return perturb.predict_perturbation(self, conditions, n_cells, controls, n_controls, batch_size)
 
-    def coverage(
-        self,
-        adata: AnnData | None = None,
-        *,
-        cost: bool = False,
-        reference: AnnData | None = None,
-        scale: str = "cls",
-        n_cells: int = 1000,
-        seed: int = 0,
-    ) -> Coverage:
-        """Report how much of a data set the model was trained to read.
-
-        Genes count as matched if the model was *trained* on them: those that :meth:`load_query_data` took in do
-        only once the query model has been trained itself.
-
-        Parameters
-        ----------
-        adata
-            Data to be embedded. Default: the model's own, which is of interest for query models.
-        cost
-            Also measure what such coverage costs: the model's own data is embedded with all its genes, and with those
-            alone that ``adata`` has too, and the two are compared. Takes about as long as embedding ``2 * n_cells``
-            cells, after the tables are made.
-        reference
-            The data to measure the cost on. Default: the model's own, if the model was trained on it.
-        scale
-            Scale of the embeddings that are compared, ``"cls"`` or ``"genes"``.
-        n_cells
-            Cells to compare, at most.
-        seed
-            Seed of their choice.
-
-        Returns
-        -------
-        Coverage
-            ``print(model.coverage(adata))`` reads well.
-
-        Raises
-        ------
-        ValueError
-            If no gene matches, or the cost is asked for and the model's training data is not at hand.
-
-        Examples
-        --------
-        >>> print(model.coverage(new_cells, cost=True))
-        """
-        tokens = self.config.tokens
-        n_tokens = tokens.n_embedded or tokens.n_tokens
-        return coverage(self, adata, cost, reference, scale, n_cells, seed, n_tokens)
+    @property
+    def _n_read(self) -> int:
+        return self.config.tokens.n_embedded or self.config.tokens.n_tokens
 
     @classmethod
     def load_query_data(

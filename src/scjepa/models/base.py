@@ -22,6 +22,7 @@ from scjepa._core.anndata import counts_of, require_anndata
 from scjepa._core.counts import CountMatrix
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
+from scjepa.models.coverage import Coverage, coverage
 from scjepa.models.estimate import Estimate, check_training_memory, estimate
 from scjepa.models.reference import Reference
 from scjepa.models.run import (
@@ -96,6 +97,8 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     """Modules beside the model's own, saved with it, by the prefix of their weights' names."""
     _cached: tuple[tuple, DataT] | None
     _embeds: ClassVar[str] = "neighborhoods"
+    _scale: ClassVar[str]
+    """Scale of ``get_latent_representation`` where none is named."""
     _kept_home: ClassVar[tuple[str, ...]] = ()
     """Entries of :meth:`facts` that stay with the model's data and go into no checkpoint."""
 
@@ -238,6 +241,11 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Return the source of batches of ``adata`` (default: the model's own) on the model's device."""
         return self.source(self._tables_of(adata, genes), self.device)
 
+    @property
+    @abstractmethod
+    def _n_read(self) -> int:
+        """Tokens of a cell that are read when it is embedded, at most."""
+
     def _source_at(self, adata: AnnData, scale: str) -> SourceT:
         """Return the source of batches that are embedded at ``scale``."""
         return self._source(adata)
@@ -379,6 +387,54 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         self.history_ = extended_curves(self.history_, history, before)
         self.n_steps_ = before + trainer.global_step
         self.is_trained_ = True
+
+    def coverage(
+        self,
+        adata: AnnData | None = None,
+        *,
+        cost: bool = False,
+        reference: AnnData | None = None,
+        scale: str | None = None,
+        n_cells: int = 1000,
+        seed: int = 0,
+    ) -> Coverage:
+        """Report how much of a data set the model was trained to read.
+
+        Genes count as matched if the model was *trained* on them: those that :meth:`load_query_data` took in do
+        only once the query model has been trained itself.
+
+        Parameters
+        ----------
+        adata
+            Data to be embedded. Default: the model's own, which is of interest for query models.
+        cost
+            Also measure what such coverage costs: the model's own data is embedded with all its genes, and with those
+            alone that ``adata`` has too, and the two are compared. Takes about as long as embedding ``2 * n_cells``
+            cells, after the tables are made.
+        reference
+            The data to measure the cost on. Default: the model's own, if the model was trained on it.
+        scale
+            Scale of the embeddings that are compared, as ``get_latent_representation`` names them. Default: its own.
+        n_cells
+            Cells to compare, at most.
+        seed
+            Seed of their choice.
+
+        Returns
+        -------
+        Coverage
+            ``print(model.coverage(adata))`` reads well.
+
+        Raises
+        ------
+        ValueError
+            If no gene matches, or the cost is asked for and the model's training data is not at hand.
+
+        Examples
+        --------
+        >>> print(model.coverage(new, cost=True))
+        """
+        return coverage(self, adata, cost, reference, scale or self._scale, n_cells, seed, self._n_read)
 
     def estimate(self, adata: AnnData | None = None) -> Estimate:
         """Tell what training and embedding will take, before either is started.

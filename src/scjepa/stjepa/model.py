@@ -20,7 +20,6 @@ from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
 from scjepa.models.base import JEPAModel
-from scjepa.models.coverage import Coverage, coverage
 from scjepa.models.embed import AUTO, Out, embed_each
 from scjepa.models.reference import freeze_known, taken_to
 from scjepa.models.run import Run, Task
@@ -82,6 +81,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
     >>> adata.obsm["X_stjepa"] = model.get_latent_representation()
     """
 
+    _scale = "neighborhood"
     config: STJEPAConfig
     module: STJEPAModule
     panels: Panels
@@ -444,53 +444,9 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         find = partial(niches, n_niches=n_niches, resolution=resolution, random_state=random_state)
         find(own, _keys.EMBEDDING_NICHE, key_added=key_added)
 
-    def coverage(
-        self,
-        adata: AnnData | None = None,
-        *,
-        cost: bool = False,
-        reference: AnnData | None = None,
-        scale: str = "neighborhood",
-        n_cells: int = 1000,
-        seed: int = 0,
-    ) -> Coverage:
-        """Report how much of a data set the model was trained to read.
-
-        Genes count as matched if the model was *trained* on them: those that :meth:`load_query_data` took in do
-        only once the query model has been trained itself.
-
-        Parameters
-        ----------
-        adata
-            Data to be embedded. Default: the model's own, which is of interest for query models.
-        cost
-            Also measure what such coverage costs: the model's own data is embedded with all its genes, and with those
-            alone that ``adata`` has too, and the two are compared. Takes about as long as embedding ``2 * n_cells``
-            cells, after the tables are made.
-        reference
-            The data to measure the cost on. Default: the model's own, if the model was trained on it.
-        scale
-            Scale of the embeddings that are compared, ``"neighborhood"`` or ``"cell"``.
-        n_cells
-            Cells to compare, at most.
-        seed
-            Seed of their choice.
-
-        Returns
-        -------
-        Coverage
-            ``print(model.coverage(adata))`` reads well.
-
-        Raises
-        ------
-        ValueError
-            If no gene matches, or the cost is asked for and the model's training data is not at hand.
-
-        Examples
-        --------
-        >>> print(model.coverage(new_section, cost=True))
-        """
-        return coverage(self, adata, cost, reference, scale, n_cells, seed, self.config.tokens.n_tokens)
+    @property
+    def _n_read(self) -> int:
+        return self.config.tokens.n_tokens
 
     @classmethod
     def load_query_data(
