@@ -22,6 +22,9 @@ EMBEDDING_NICHE: Final = "X_stjepa_niche"
 PREDICTIVE: Final = "X_predictive"
 """``obsm`` and ``varm`` key of what :func:`scjepa.tl.predictive_components` writes."""
 
+SHARED: Final = "X_shared"
+"""``obsm`` key of what :func:`scjepa.tl.shared_components` writes."""
+
 EMBEDDING_GENE: Final = "X_stjepa_gene"
 """``varm`` key of gene embeddings."""
 

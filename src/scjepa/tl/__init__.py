@@ -18,13 +18,19 @@ from scjepa.tl._markers import niche_markers
 from scjepa.tl._niche_readout import niche_readout, niche_readout_of
 from scjepa.tl._niches import niches
 from scjepa.tl._predictive_components import predictive_components, predictive_components_of, predictive_genes
+from scjepa.tl._shared_components import shared_components, shared_components_of
 from scjepa.tl._standardize import standardize
 
 if TYPE_CHECKING:
     from scjepa.tl._niche_estimator import NicheReadout
     from scjepa.tl._predictive import PredictiveComponents
+    from scjepa.tl._shared import SharedComponents
 
-_ESTIMATORS = {"NicheReadout": "scjepa.tl._niche_estimator", "PredictiveComponents": "scjepa.tl._predictive"}
+_ESTIMATORS = {
+    "NicheReadout": "scjepa.tl._niche_estimator",
+    "PredictiveComponents": "scjepa.tl._predictive",
+    "SharedComponents": "scjepa.tl._shared",
+}
 
 __all__ = [
     "Composition",
@@ -32,6 +38,7 @@ __all__ = [
     "NicheComparison",
     "NicheReadout",
     "PredictiveComponents",
+    "SharedComponents",
     "aggregate",
     "check_niches",
     "compare_niches",
@@ -47,6 +54,8 @@ __all__ = [
     "predictive_components",
     "predictive_components_of",
     "predictive_genes",
+    "shared_components",
+    "shared_components_of",
     "standardize",
 ]
 
