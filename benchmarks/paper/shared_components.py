@@ -39,6 +39,7 @@ from scjepa.tl import NicheReadout, SharedComponents, aggregate
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "shared_components.csv"
+FIGURE = Path(__file__).parents[2] / "docs" / "_static" / "technologies.png"
 PAIRS = {
     "V1xosmFISH": {"V1": "starmap_visual_cortex", "osmFISH": "osmfish_somatosensory_cortex"},
     "V1xmPFC": {"V1": "starmap_visual_cortex", "mPFC": "starmap_mpfc_3sections"},
@@ -140,8 +141,56 @@ def write_table() -> None:
     TABLE.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
+NAMES = {
+    "stjepa": "ST-JEPA, technologies",
+    "stjepa base": "ST-JEPA, base",
+    "cellcharter": "CellCharter",
+    "scvi_mean": "scVI, neighborhood means",
+    "banksy": "Banksy",
+    "graphst": "GraphST",
+    "novae": "Novae, trained from nothing",
+    "section_zscored_pca": "PCA, z-scored",
+}
+"""Methods of the figure."""
+
+
+def peers(pair: str) -> pd.DataFrame:
+    """Return methods of results/harmony.csv, as they are and after Harmony, each where it agrees best."""
+    rows = pd.read_csv(RESULTS / "harmony.csv", keep_default_na=False, na_values={"nmi": ""}).query("pair == @pair")
+    means = rows.groupby(["method", "settings", "readout", "harmony"], as_index=False)[["nmi", "ilisi"]].mean()
+    return means.loc[means.groupby(["method", "harmony"])["nmi"].idxmax()]
+
+
+def draw() -> None:
+    """Draw agreement against mixing: every read-out of ours, and peers as they are and after Harmony."""
+    import matplotlib.pyplot as plt
+
+    ours, pairs = pd.read_csv(TABLE), ("V1xosmFISH", "V1xmPFC")
+    colors = dict(zip(NAMES, plt.get_cmap("tab10").colors, strict=False))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    for axis, pair in zip(axes, pairs, strict=True):
+        there = peers(pair)
+        for method, name in NAMES.items():
+            rows = there[there["method"] == method].sort_values("harmony")
+            axis.plot(rows["ilisi"], rows["nmi"], "-", color=colors[method], lw=0.8)
+            axis.plot(rows["ilisi"], rows["nmi"], "o", color=colors[method], ms=5, label=name)
+        own = ours[ours["pair"] == pair]
+        shared = own["readout"].str.startswith("shared genes")
+        axis.plot(own[shared]["ilisi"], own[shared]["nmi"], "kx", label="linear, shared genes alone")
+        axis.plot(own[~shared]["ilisi"], own[~shared]["nmi"], "k*", ms=9, label="components in common: no training")
+        axis.set(title=pair.replace("x", " × "), xlabel="mixing of technologies (iLISI)")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("agreement with layers (NMI)")
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    figure.savefig(FIGURE, dpi=130)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    asked = sys.argv[1:] or [*PAIRS, "table"]
-    for one in asked:
-        write_table() if one == "table" else run(one)
+    for one in sys.argv[1:] or [*PAIRS, "table"]:
+        if one == "table":
+            write_table()
+            draw()
+        else:
+            run(one)
