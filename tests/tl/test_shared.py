@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anndata as ad
+import dask.array as da
 import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
@@ -125,6 +126,21 @@ def test_a_table_of_panels_is_followed(parts):
     del joined.varm["panel"]
     shared_components(joined, **FEW)
     np.testing.assert_array_equal(with_table.obsm["X_shared"], joined.obsm["X_shared"])
+
+
+@pytest.mark.parametrize("holder", ["dask", "backed", "layer"])
+def test_it_does_not_matter_what_holds_the_counts(tissue, tmp_path, holder):
+    other, layer = tissue.copy(), None
+    del other.obsm["X_shared"], other.uns["scjepa"]
+    if holder == "dask":
+        other.X = da.from_array(other.X.toarray(), chunks=(300, 120))
+    elif holder == "backed":
+        other.write_h5ad(tmp_path / "backed.h5ad")
+        other = ad.read_h5ad(tmp_path / "backed.h5ad", backed="r")
+    else:
+        other.layers["counts"], other.X, layer = other.X, None, "counts"
+    shared_components(other, layer=layer, **FEW)
+    np.testing.assert_array_equal(other.obsm["X_shared"], tissue.obsm["X_shared"])
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class Features:
         require_anndata(adata)
         found = cls(counts_of(adata, layer), target_sum, check_of(adata, layer), adata.var_names)
         genes = np.flatnonzero(np.isin(kinds_of(adata.var_names).astype(str), TRANSCRIPTS))
-        return found if len(genes) in (0, adata.n_vars) else found._with(genes)
+        return found if len(genes) in (0, adata.n_vars) else found.narrowed(genes)
 
     def taken(self, names: np.ndarray | None, n_features: int) -> Features:
         """Return the features of a fit: by their names where both have any, else as they are.
@@ -131,9 +131,9 @@ class Features:
                 f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}. Fit anew on the features "
                 "that both have."
             )
-        return self._with(np.array([place[name] for name in names]))
+        return self.narrowed(np.array([place[name] for name in names]))
 
-    def _with(self, columns: np.ndarray) -> Features:
+    def narrowed(self, columns: np.ndarray) -> Features:
         """Return some of the features, in this order; the others take no part in the size of a cell either."""
         found = copy(self)
         found._columns = columns if self._columns is None else self._columns[columns]

@@ -100,7 +100,8 @@ def shared_components(
     for name in sorted(set(technologies)):
         cells = cells_of[name] = np.flatnonzero(technologies == name)
         part = adata[cells]
-        data[name] = Features.of_counts(part[:, _panel(part, name, layer, panel_key)], layer)
+        read = Features.of_counts(part, layer)
+        data[name] = read.narrowed(np.flatnonzero(_panel(part, name, layer, panel_key)[read.columns]))
         graphs[name] = graph[cells][:, cells]
         groups[name] = np.zeros(len(cells), dtype=int) if sections is None else sections[cells]
     fitted = SharedComponents(n_comps, n_anchors=n_anchors, n_iterations=n_iterations)
