@@ -1,4 +1,4 @@
-"""Columns of ``obs`` as colored labels, drawn on a scatter and told in a legend."""
+"""Columns of ``obs`` as colors, labels and numbers: drawn on a scatter and told in a legend or a color bar."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PathCollection
-from matplotlib.colors import is_color_like, to_rgba_array
+from matplotlib.colors import Normalize, is_color_like, to_rgba_array
 from matplotlib.lines import Line2D
 
 from scjepa._core.anndata import categories_of
@@ -21,6 +23,9 @@ from scjepa._core.palette import MISSING, palette, spare_colors
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+VIRIDIS = colormaps["viridis"].with_extremes(bad=MISSING)
+"""Dark to light, also for color-blind readers and in print; cells without a number are gray."""
 
 _RASTERIZE_FROM = 5_000
 _LEGEND_LINE = 0.2
@@ -58,9 +63,9 @@ class Labels:
         names = list(found.categories)
         return cls(key, found.codes.astype(np.int64), names, *_colors_of(adata, key, names))
 
-    def color_of(self, name: str) -> str:
-        """Return the color of a category."""
-        return self.colors[self.names.index(name)]
+    def part(self, names: Sequence[str]) -> tuple[Sequence[str], list[str]]:
+        """Return some of the categories and their colors."""
+        return names, [self.colors[self.names.index(name)] for name in names]
 
     def colored_like(self, other: Labels) -> Labels:
         """Return these labels in the colors of the labels of ``other`` that they share most cells with, one to one.
@@ -92,6 +97,41 @@ class Labels:
             Line2D([], [], linestyle="", marker="o", markersize=6, color=color, label=name) for name, color in entries
         ]
         outer_legend(ax, handles, height, self.title if titled else None)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column of numbers and the range that its colors cover.
+
+    Attributes
+    ----------
+    title
+        Name of the column.
+    values
+        float64 of shape (n_cells,), NaN for cells without a number.
+    low, high
+        Numbers that get the first and the last color.
+    """
+
+    title: str
+    values: np.ndarray
+    low: float
+    high: float
+
+    def draw(self, ax: Axes, xy: np.ndarray, rows: np.ndarray, size: float) -> None:
+        """Draw the cells ``rows`` at ``xy``: those without a number below, the lowest on top."""
+        rows = rows[np.argsort(-self.values[rows], kind="stable")]  # NaN comes last
+        rows = np.roll(rows, int(np.isnan(self.values[rows]).sum()))
+        scatter(ax, xy[rows], size, c=self.values[rows], cmap=VIRIDIS, vmin=self.low, vmax=self.high)
+
+    def legend(self, ax: Axes, height: float, *, titled: bool) -> None:
+        """Put the color bar outside, to the right of ``ax``, two inches high where the panel of ``height`` has them."""
+        share = min(0.9, 2.0 / height)
+        bar = ax.inset_axes((1.04, 1 - share, 0.05, share))
+        ax.figure.colorbar(ScalarMappable(Normalize(self.low, self.high), VIRIDIS), cax=bar)
+        bar.tick_params(labelsize=9)
+        if titled:
+            bar.set_title(self.title, fontsize=9, loc="left", pad=10)
 
 
 def outer_legend(ax: Axes, handles: Sequence[Artist], height: float, title: str | None) -> None:
