@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from scjepa._core.anndata import (
     sparse_of,
     text_of,
 )
-from scjepa._core.counts import iter_rows
+from scjepa._core.counts import CountMatrix, iter_rows
 from scjepa._core.graph import graph_keys
 from scjepa._core.renamed import renamed
 from scjepa._core.squidpy import graph_call
@@ -155,7 +155,7 @@ def _is_mixed(column: pd.Series) -> bool:
     return len({isinstance(value, str) for value in pd.unique(values.dropna())}) > 1
 
 
-def _check(name: str, adata: Any, layer: str | None, spatial_key: str) -> None:
+def _check(name: str, adata: AnnData, layer: str | None, spatial_key: str) -> None:
     require_anndata(adata, name)
     if adata.isbacked:
         raise ValueError(f"{name!r} is backed by a file. Read it: adata = adata.to_memory().")
@@ -194,7 +194,7 @@ def _check_shared(genes: Mapping[str, pd.Index]) -> None:
             before.setdefault(gene.casefold(), (gene, name))
 
 
-def _graph_params(named: Mapping[str, AnnData], neighbors_key: str) -> dict[str, Any] | None:
+def _graph_params(named: Mapping[str, AnnData], neighbors_key: str) -> dict[str, object] | None:
     """Return what ``uns`` is to say of the graph, ``None`` where there is none; what the objects do not share is lost.
 
     Raises
@@ -262,7 +262,9 @@ def _panels(
     return pd.DataFrame({_keys.as_key(name): measured[name] for name in sorted(measured)}, index=genes)
 
 
-def _measured(adata: AnnData, counts: Any, technologies: np.ndarray, technology: str, panel_key: str) -> pd.Index:
+def _measured(
+    adata: AnnData, counts: CountMatrix, technologies: np.ndarray, technology: str, panel_key: str
+) -> pd.Index:
     """Return the names of the genes that a technology measured in one object."""
     table = adata.varm.get(panel_key)
     column = _keys.key_in(getattr(table, "columns", ()), technology)
