@@ -32,6 +32,9 @@ _GLOBAL = "global"
 _SQUIDPY = "squidpy:"
 _SUFFIX = ".h5ad"
 
+_MOST = 20
+"""Files that an error lists, at most."""
+
 
 PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -80,7 +83,10 @@ def load(name: str, path: str | os.PathLike[str] | None = None) -> AnnData:
     >>> adata = scjepa.datasets.load("starmap_visual_cortex", "data/")  # doctest: +SKIP
     """
     if name.startswith(_SQUIDPY):
-        return _categorical(_load_public(name.removeprefix(_SQUIDPY), path))
+        public = name.removeprefix(_SQUIDPY)
+        if public not in PUBLIC:
+            raise ValueError(unknown_name("data set of squidpy", public, PUBLIC) + " See scjepa.datasets.available().")
+        return _categorical(getattr(squidpy().datasets, public)(**({} if path is None else {"path": path})))
     if path is not None and Path(path).is_file():
         return _categorical(ad.read_h5ad(path))
     stem = name.removesuffix(_SUFFIX)
@@ -135,25 +141,15 @@ def _not_found(name: str, folders: list[Path], files: list[Path]) -> str:
         )
     places = ", ".join(f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in folders)
     names = [file.stem for file in files]
+    found = ", ".join(names[:_MOST]) or "no h5ad file"
+    found += f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     near = get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return (
-        f"{wanted} was not found in {places}.{hint} Found there: {_listing(files)}. Call "
+        f"{wanted} was not found in {places}.{hint} Found there: {found}. Call "
         f"scjepa.datasets.load({name!r}, path=...) with the folder or the file; scjepa.datasets.available(path) lists "
         "what a folder holds."
     )
-
-
-def _listing(files: list[Path], most: int = 20) -> str:
-    names = ", ".join(file.stem for file in files[:most]) or "no h5ad file"
-    return names + (f" and {len(files) - most} more" if len(files) > most else "")
-
-
-def _load_public(name: str, path: str | os.PathLike[str] | None) -> AnnData:
-    if name not in PUBLIC:
-        raise ValueError(unknown_name("data set of squidpy", name, PUBLIC) + " See scjepa.datasets.available().")
-    read = getattr(squidpy().datasets, name)
-    return read() if path is None else read(path=path)
 
 
 def _categorical(adata: AnnData) -> AnnData:
@@ -291,7 +287,7 @@ def _table(sdata: SpatialData, name: str | None) -> AnnData:
         raise ValueError("The SpatialData object has no table: there are no counts to work on.")
     if len(names) > 1:
         raise ValueError(
-            f"The SpatialData object has {len(names)} tables, {', '.join(names)}. Name one: table_name=..."
+            f"The SpatialData object has {len(names)} tables, {', '.join(names)}. Name one, table_name=..."
         )
     return sdata.tables[names[0]]
 
@@ -346,9 +342,7 @@ def _centroids_of(element: SpatialElement, region: str, coordinate_system: str |
     systems = list(get_transformation(element, get_all=True))
     if coordinate_system is None:
         if _GLOBAL not in systems and len(systems) > 1:
-            raise ValueError(
-                f"{region!r} is in the coordinate systems {', '.join(systems)}. Name one: coordinate_system=..."
-            )
+            raise ValueError(f"{region!r} has coordinate systems {', '.join(systems)}. Name one: coordinate_system=...")
         coordinate_system = _GLOBAL if _GLOBAL in systems else systems[0]
     if coordinate_system not in systems:
         raise ValueError(unknown_name(f"coordinate system of {region!r}", coordinate_system, systems))

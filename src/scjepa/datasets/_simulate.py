@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from scjepa._core.anndata import counts_of, require_anndata
 from scjepa._core.counts import NAN, OTHER, advice_on, read_counts
 from scjepa._core.keys import CELL_TYPE, REGION, SECTION, SPATIAL, TECHNOLOGY, as_key
 from scjepa.datasets._tissue import (
-    MEASURED,
-    SIMULATION,
     Cells,
     Difficulty,
     Geometry,
@@ -33,12 +31,15 @@ from scjepa.datasets._tissue import (
     resolve_technologies,
 )
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
 _DEFAULTS = {"n_cells": 5000, "n_sections": 3, "n_niches": 6, "n_cell_types": 12}
 """Sizes where neither the caller nor given labels say; the difficulties were measured at these."""
 
+
+_MEASURED = "measured"
+"""``varm`` key of the genes × technologies table that tells "not measured" from "zero"."""
+
+_SIMULATION = "scjepa_simulation"
+"""``uns`` key of the specification a tissue was simulated from."""
 
 _TRANSCRIPTS = 2.0
 """Mean transcripts per gene and cell, before capture."""
@@ -165,90 +166,55 @@ def _positions(technology: TechnologySpec, genes: pd.Index) -> NDArray[np.int64]
     return positions
 
 
-@dataclass(frozen=True)
-class Assay:
-    """How one section is measured: its technology, its panel and what multiplies each gene.
+def _effects(spec: TissueSpec, section: int) -> tuple[NDArray[np.float64], list[SmoothField], NDArray[np.float64]]:
+    """Return what multiplies each gene of ``section``.
 
-    Attributes
-    ----------
-    technology
-        Position of the technology.
-    measured
-        (n_genes,) bool.
-    log_multiplier
-        (n_genes,) log of the capture and of the batch and technology effects.
-    background, dispersion, depth_spread
-        As in :class:`Difficulty`.
-    drifts
-        Smooth fields over the section, in radii.
-    loadings
-        (n_drifts, n_genes) how much of each drift a gene takes; no rows where there is no gradient.
+    Returns
+    -------
+    tuple
+        (n_genes,) log of the capture and of the batch and technology effects; smooth fields over the section, in radii;
+        and (n_fields, n_genes) how much of each field a gene takes, no field where there is no gradient.
     """
-
-    technology: int
-    measured: NDArray[np.bool_]
-    log_multiplier: NDArray[np.float64]
-    background: float
-    dispersion: float
-    depth_spread: float
-    drifts: tuple[SmoothField, ...]
-    loadings: NDArray[np.float64]
-
-    @classmethod
-    def draw(cls, spec: TissueSpec, section: int, panels: pd.DataFrame) -> Assay:
-        """Draw the assay of ``section``."""
-        knobs, index = spec.difficulty, spec.technology_of(section)
-        technology = spec.technologies[index]
-        rng = generator(spec.seed, Stream.TECHNOLOGY_EFFECT, index)
-        log_multiplier = _log_multipliers(rng, knobs.technology_effect, spec.n_genes)
-        rng = generator(spec.seed, Stream.SECTION_EFFECT, section)
-        log_multiplier += _log_multipliers(rng, _or(technology.batch_effect, knobs.batch_effect), spec.n_genes)
-        log_multiplier += np.log(_or(technology.capture, knobs.capture))
-        n_drifts = _N_GRADIENTS if knobs.gradient > 0 else 0
-        return cls(
-            technology=index,
-            measured=panels.iloc[:, index].to_numpy(),
-            log_multiplier=log_multiplier,
-            background=_or(technology.background, knobs.background),
-            dispersion=_or(technology.dispersion, knobs.dispersion),
-            depth_spread=knobs.depth_spread,
-            drifts=tuple(SmoothField.draw(rng, _GRADIENT_WAVELENGTH) for _ in range(n_drifts)),
-            loadings=rng.normal(0, knobs.gradient / np.sqrt(_N_GRADIENTS), (n_drifts, spec.n_genes)),
-        )
-
-    def sample(
-        self, rng: np.random.Generator, transcripts: NDArray[np.float64], drift: NDArray[np.float64], program: Program
-    ) -> sparse.csr_matrix:
-        """Return csr int32 counts of cells with the given (n, n_genes) mean ``transcripts`` and (n, n_drifts) drift.
-
-        Genes outside the panel are drawn too and then dropped, so a panel hides counts and changes none.
-        """
-        mean = (1 - self.background) * transcripts
-        mean += self.background * program.ambient
-        depth = rng.normal(-(self.depth_spread**2) / 2, self.depth_spread, (len(mean), 1))
-        log_factor = self.log_multiplier + depth
-        log_factor += drift @ self.loadings
-        mean *= np.exp(log_factor, out=log_factor)
-        if self.dispersion > 0:
-            mean *= self.dispersion * rng.standard_gamma(1 / self.dispersion, mean.shape)
-        return sparse.csr_matrix((rng.poisson(mean) * self.measured).astype(np.int32))
+    knobs, index = spec.difficulty, spec.technology_of(section)
+    technology = spec.technologies[index]
+    rng = generator(spec.seed, Stream.TECHNOLOGY_EFFECT, index)
+    log_multiplier = _log_multipliers(rng, knobs.technology_effect, spec.n_genes)
+    rng = generator(spec.seed, Stream.SECTION_EFFECT, section)
+    log_multiplier += _log_multipliers(rng, _or(technology.batch_effect, knobs.batch_effect), spec.n_genes)
+    log_multiplier += np.log(_or(technology.capture, knobs.capture))
+    fields = [SmoothField.draw(rng, _GRADIENT_WAVELENGTH) for _ in range(_N_GRADIENTS if knobs.gradient > 0 else 0)]
+    loadings = rng.normal(0, knobs.gradient / np.sqrt(_N_GRADIENTS), (len(fields), spec.n_genes))
+    return log_multiplier, fields, loadings
 
 
 def _sample_section(
     spec: TissueSpec, section: int, cells: Cells, program: Program, panels: pd.DataFrame
 ) -> Iterator[sparse.csr_matrix]:
-    """Yield the counts of a section in blocks of rows; a block's stream is its own, so memory is bounded by one."""
-    assay = Assay.draw(spec, section, panels)
-    drift = np.zeros((len(cells.rows), len(assay.drifts)))
-    if assay.drifts:
+    """Yield the csr int32 counts of a section in blocks of rows.
+
+    A block's stream is its own, so memory is bounded by one. Genes outside the panel are drawn too and then dropped, so
+    a panel hides counts and changes none.
+    """
+    knobs, index = spec.difficulty, spec.technology_of(section)
+    technology, measured = spec.technologies[index], panels.iloc[:, index].to_numpy()
+    background, dispersion = _or(technology.background, knobs.background), _or(technology.dispersion, knobs.dispersion)
+    log_multiplier, fields, loadings = _effects(spec, section)
+    drift = np.zeros((len(cells.rows), len(fields)))
+    if fields:
         centered = cells.coordinates[:, :2] - cells.coordinates[:, :2].mean(axis=0)
         centered /= max(np.sqrt(2 * centered.var(axis=0).sum()), 1e-12)
-        drift = np.stack([field(centered) for field in assay.drifts], axis=1)
+        drift = np.stack([field(centered) for field in fields], axis=1)
     size = block_size(spec.n_genes)
     for block, start in enumerate(range(0, len(cells.rows), size)):
-        rows = slice(start, start + size)
-        transcripts = program.transcripts(cells.cell_types[rows], cells.niches[rows])
-        yield assay.sample(generator(spec.seed, Stream.COUNTS, section, block), transcripts, drift[rows], program)
+        rows, rng = slice(start, start + size), generator(spec.seed, Stream.COUNTS, section, block)
+        mean = (1 - background) * program.transcripts(cells.cell_types[rows], cells.niches[rows])
+        mean += background * program.ambient
+        log_factor = log_multiplier + rng.normal(-(knobs.depth_spread**2) / 2, knobs.depth_spread, (len(mean), 1))
+        log_factor += drift[rows] @ loadings
+        mean *= np.exp(log_factor, out=log_factor)
+        if dispersion > 0:
+            mean *= dispersion * rng.standard_gamma(1 / dispersion, mean.shape)
+        yield sparse.csr_matrix((rng.poisson(mean) * measured).astype(np.int32))
 
 
 def block_size(n_genes: int) -> int:
@@ -372,15 +338,8 @@ def simulated_tissue(
             raise ValueError("geometry shapes simulated sections; leave it out where coordinates are given.")
         points, table = read_map(coordinates, labels)
         found = _sizes_of_map(table, sizes)
-    spec = TissueSpec(
-        **found,
-        n_genes=n_genes,
-        technologies=kinds,
-        panel_overlap=panel_overlap,
-        difficulty=knobs,
-        seed=seed,
-        geometry=geometry,
-    )
+    found |= {"n_genes": n_genes, "seed": seed}
+    spec = TissueSpec(**found, technologies=kinds, panel_overlap=panel_overlap, difficulty=knobs, geometry=geometry)
     tissue = SimulatedTissue(spec) if coordinates is None else GivenTissue(spec, points, table)
     genes = pd.Index([f"gene_{i:0{max(3, len(str(spec.n_genes)))}d}" for i in range(1, spec.n_genes + 1)])
     panels, program = draw_panels(spec, genes), Program.draw(spec, tissue.composition)
@@ -402,18 +361,19 @@ def simulated_tissue(
         },
         index=tissue.obs_names[cells.rows],
     )
-    truth = {  # arrays: names of given niches, such as "L2/3", are no keys of an h5ad file
-        "type_effect": program.type_effect.T.copy(),
-        "niche_effect": program.niche_effect.T.copy(),
-        "niche_response": program.response.T.copy(),
+    # Arrays: names of given niches, such as "L2/3", are no keys of an h5ad file.
+    truth = {
+        "type_effect": program.type_effect,
+        "niche_effect": program.niche_effect,
+        "niche_response": program.response,
     }
     return AnnData(
         X,
         obs=obs,
         var=pd.DataFrame({"role": pd.Categorical.from_codes(program.role, ROLES)}, index=genes),
         obsm={SPATIAL: cells.coordinates},
-        varm={MEASURED: panels, **truth},
-        uns={SIMULATION: spec.to_dict() | {"niches": tissue.niches, "cell_types": tissue.cell_types}},
+        varm={_MEASURED: panels, **{key: effect.T.copy() for key, effect in truth.items()}},
+        uns={_SIMULATION: spec.to_dict() | {"niches": tissue.niches, "cell_types": tissue.cell_types}},
     )
 
 

@@ -9,26 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, check_fields, within
 from scjepa._core.keys import CELL_TYPE, REGION, SECTION, as_key
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import take_plain, whole
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-
-MEASURED = "measured"
-"""``varm`` key of the genes × technologies table that tells "not measured" from "zero"."""
-
-SIMULATION = "scjepa_simulation"
-"""``uns`` key of the specification a tissue was simulated from."""
 
 
 @dataclass(frozen=True)
@@ -217,9 +208,6 @@ class TissueSpec:
         if self.n_cells < self.n_sections:
             raise ValueError(f"n_cells={self.n_cells} cannot fill n_sections={self.n_sections}; ask for more cells.")
         check_fields(self, within(0.0, 1.0), "panel_overlap")
-        self._check_technologies()
-
-    def _check_technologies(self) -> None:
         names = [technology.name for technology in self.technologies]
         if not names:
             raise ValueError("technologies is empty; give at least one name, such as technologies=('A',).")
@@ -240,11 +228,7 @@ class TissueSpec:
         """Return nested plain values that h5ad can hold (what is ``None`` is left out)."""
         spec = {name: value for name, value in asdict(self).items() if value is not None}
         spec["technologies"] = {
-            as_key(each["name"]): {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in each.items()
-                if value is not None
-            }
+            as_key(each["name"]): {k: list(v) if isinstance(v, tuple) else v for k, v in each.items() if v is not None}
             for each in spec["technologies"]
         }
         return spec
@@ -512,14 +496,10 @@ def read_map(
         raise ValueError(f"coordinates must have shape (n_cells, 2) or (n_cells, 3), found {points.shape}.")
     broken = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(broken):
-        raise ValueError(
-            f"coordinates of {len(broken)} cells are not finite (first at row {broken[0]}); drop those cells first."
-        )
+        raise ValueError(f"coordinates of {len(broken)} cells are not finite (first at row {broken[0]}); drop those.")
     table = _label_table(labels)
     if len(table) != len(points):
-        raise ValueError(
-            f"labels has {len(table)} rows and coordinates {len(points)}; they must describe the same cells."
-        )
+        raise ValueError(f"labels has {len(table)} rows and coordinates {len(points)}; they must be of the same cells.")
     for column in table:
         missing = np.flatnonzero(table[column].isna())
         if len(missing):
@@ -536,9 +516,7 @@ def _label_table(labels: ArrayLike | pd.DataFrame | None) -> pd.DataFrame:
     if isinstance(labels, pd.DataFrame):
         if REGION not in labels:
             found = ", ".join(map(str, labels.columns)) or "none"
-            raise KeyError(
-                f"labels has no column {REGION!r} (found: {found}); rename the column that holds the niches."
-            )
+            raise KeyError(f"labels has no column {REGION!r} (found: {found}); rename the column that has the niches.")
         table = labels[[key for key in (REGION, CELL_TYPE, SECTION) if key in labels]].copy()
         table.index = labels.index.astype(str)
     else:

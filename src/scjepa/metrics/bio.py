@@ -101,17 +101,9 @@ def average_bio(
     best = scores.loc[scores["nmi"].idxmax()]
     asw = float(silhouette_score(values, codes))
     nmi, ari = float(best["nmi"]), float(best["ari"])
-    scaled = (asw + 1) / 2
-    return AverageBio(
-        avg_bio=(nmi + ari + scaled) / 3,
-        avg_bio_unscaled=(nmi + ari + asw) / 3,
-        nmi=nmi,
-        ari=ari,
-        asw=asw,
-        asw_scaled=scaled,
-        resolution=float(best["resolution"]),
-        n_clusters=int(best["n_clusters"]),
-    )
+    asw_scaled = (asw + 1) / 2
+    means = (nmi + ari + asw_scaled) / 3, (nmi + ari + asw) / 3
+    return AverageBio(*means, nmi, ari, asw, asw_scaled, float(best["resolution"]), int(best["n_clusters"]))
 
 
 def scib_suite(

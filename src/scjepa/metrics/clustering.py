@@ -329,18 +329,10 @@ def block_bootstrap(
         for name, given in (("clusterings_a", clusterings_a), ("clusterings_b", clusterings_b))
     )
     resampled = (a - b)[1:]
-    lower, upper = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return BlockBootstrap(
-        difference=float(a[0] - b[0]),
-        lower=float(lower),
-        upper=float(upper),
-        share_above=float((resampled > 0).mean()),
-        score_a=float(a[0]),
-        score_b=float(b[0]),
-        n_cells=int(kept.sum()),
-        n_blocks=found,
-        resampled=resampled,
-    )
+    lower, upper = map(float, np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]))
+    difference, above = float(a[0] - b[0]), float((resampled > 0).mean())
+    scores, sizes = (float(a[0]), float(b[0])), (int(kept.sum()), found)
+    return BlockBootstrap(difference, lower, upper, above, *scores, *sizes, resampled)
 
 
 def _tables(labels: Labels, given: Clusterings, blocks: np.ndarray, ignore: Ignored, name: str) -> Iterator[np.ndarray]:

@@ -72,7 +72,10 @@ def ilisi(
         raise ValueError(f"iLISI needs two batches or more; all {len(codes)} cells are of batch {names[0]!r}.")
     if n_neighbors < _FEWEST_CELLS:
         raise ValueError(f"n_neighbors must be {_FEWEST_CELLS} or more, found {n_neighbors}.")
-    groups = [np.arange(len(embedding))] if labels is None else _cells_by_label(labels, len(embedding), ignore)
+    groups = [np.arange(len(embedding))]
+    if labels is not None:
+        of_label, kept = _labelled(labels, ignore, len(embedding))
+        groups = [np.flatnonzero((of_label == code) & kept) for code in np.unique(of_label[kept])]
     groups = [cells for cells in groups if len(cells) >= _FEWEST_CELLS and len(np.unique(codes[cells])) > 1]
     if not groups:
         what = f"There are fewer than {_FEWEST_CELLS} cells" if labels is None else "No label has 10 cells of 2 batches"
@@ -80,11 +83,6 @@ def ilisi(
     medians = np.array([np.nanmedian(lisi) for lisi in _lisi(embedding, codes, groups, n_neighbors)])
     scores = (medians - 1) / [len(np.unique(codes[cells])) - 1 for cells in groups]
     return float(np.average(scores, weights=[len(cells) for cells in groups]))
-
-
-def _cells_by_label(labels: Labels, n_cells: int, ignore: Ignored) -> list[np.ndarray]:
-    codes, kept = _labelled(labels, ignore, n_cells)
-    return [np.flatnonzero((codes == code) & kept) for code in np.unique(codes[kept])]
 
 
 def as_scib(indices: np.ndarray, distances: np.ndarray) -> NeighborsResults:
@@ -183,9 +181,7 @@ def _mmd(x: np.ndarray, y: np.ndarray, bandwidths: Sequence[float], names: tuple
     distances = pdist(np.vstack([x, y]))
     median = np.median(distances)
     if median == 0:
-        raise ValueError(
-            f"Most cells of {names[0]!r} and {names[1]!r} have the same embedding, so their distances have no scale."
-        )
+        raise ValueError(f"Most cells of {names[0]!r} and {names[1]!r} have the same embedding: there is no scale.")
     kernel = np.mean([np.exp(-np.square(distances / (width * median)) / 2) for width in bandwidths], axis=0)
     square = squareform(kernel, checks=False)  # 0 on the diagonal: a cell is no pair with itself
     n, m = len(x), len(y)

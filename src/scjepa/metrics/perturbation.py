@@ -119,11 +119,8 @@ def _ranked(
     import scanpy as sc
     from anndata import AnnData
 
-    cells = AnnData(
-        matrix.astype(np.float32),
-        obs=pd.DataFrame({"condition": pd.Categorical(labels)}, index=[str(i) for i in range(len(labels))]),
-        var=pd.DataFrame(index=list(genes)),
-    )
+    obs = pd.DataFrame({"condition": pd.Categorical(labels)}, index=[str(i) for i in range(len(labels))])
+    cells = AnnData(matrix.astype(np.float32), obs=obs, var=pd.DataFrame(index=list(genes)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # genes without variance: their t counts as 0
         warnings.simplefilter("ignore", pd.errors.PerformanceWarning)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -26,9 +26,6 @@ from scjepa._core.palette import MISSING, SAFE, palette
 from scjepa.pl.figure import finish, panels
 from scjepa.pl.labels import Labels, outer_legend
 from scjepa.tl import compare_niches, niche_composition
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 _BAR = 0.28
 """Height of a bar with its gap in inches."""
@@ -393,17 +390,9 @@ def _color_marks(ax: Axes, colors: Sequence[str], side: str, start: float = 0.0)
     places, zeros = start + np.arange(len(colors)), np.zeros(len(colors))
     left = side == "left"
     along = ax.get_yaxis_transform() if left else ax.get_xaxis_transform()
-    shift = (-_MARK, 0) if left else (0, -_MARK)
-    ax.scatter(
-        zeros if left else places,
-        places if left else zeros,
-        c=list(colors),
-        marker="o",
-        s=_MARK**2 / 2,
-        linewidths=0,
-        clip_on=False,
-        transform=offset_copy(along, ax.figure, x=shift[0], y=shift[1], units="points"),  # type: ignore[arg-type]
-    )
+    (x, y), at = ((-_MARK, 0), (zeros, places)) if left else ((0, -_MARK), (places, zeros))
+    beside = offset_copy(along, ax.figure, x, y, units="points")  # type: ignore[arg-type]
+    ax.scatter(*at, c=list(colors), s=_MARK**2 / 2, linewidths=0, clip_on=False, transform=beside)
     ax.set(xlim=limits[0], ylim=limits[1])
     ax.tick_params(axis="y" if left else "x", length=0, pad=2 * _MARK)
 

@@ -9,10 +9,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -37,9 +38,6 @@ from scjepa._core.options import unknown_name
 from scjepa.pl.figure import bare, blocks, finish, grid_shape, panels, point_size
 from scjepa.pl.labels import VIRIDIS, Labels, Numbers, scatter
 from scjepa.tl import predictive_genes as genes_of
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 _UP, _DOWN = "#0072B2", "#D55E00"
 """Blue and vermilion, which color-blind readers tell apart."""
@@ -86,7 +84,12 @@ def _draw_map(adata: AnnData, drawn: Sequence[Labels | Numbers], how: _MapOption
             "or draw a subset of the cells."
         )
     width, height = _panel_size(xy, sections, len(drawn))
-    figure, places = _places(len(sections), len(drawn), how.ncols, (width, height), how.ax)
+    if how.ax is not None:
+        figure, places = cast(Figure, how.ax.figure), np.array([[how.ax]])
+    elif len(sections) == 1:
+        figure, places = panels(1, len(drawn), width, height)
+    else:
+        figure, places = blocks(len(sections), len(drawn), width, height, how.ncols)
     for (name, rows), axes in zip(sections.items(), places, strict=True):
         for layer, panel in zip(drawn, axes, strict=True):
             layer.draw(panel, xy, rows, how.size or point_size(xy[rows], width, height))
@@ -133,15 +136,6 @@ def _panel_size(xy: np.ndarray, sections: dict[str, np.ndarray], n_columns: int)
     shape = np.clip(np.median(extents[:, 0] / extents[:, 1]), 0.4, 2.5) if len(extents) else 1.0
     area = 12.0 if len(sections) * n_columns <= 2 else 7.0
     return float(np.sqrt(area * shape)), float(np.sqrt(area / shape))
-
-
-def _places(
-    n_sections: int, n_layers: int, ncols: int | None, panel: tuple[float, float], ax: Axes | None
-) -> tuple[Figure, np.ndarray]:
-    """Return the figure and, for each section, the axes of its layers."""
-    if ax is not None:
-        return cast(Figure, ax.figure), np.array([[ax]])
-    return panels(1, n_layers, *panel) if n_sections == 1 else blocks(n_sections, n_layers, *panel, ncols)
 
 
 def _label_rows(drawn: Sequence[Labels | Numbers], top: np.ndarray, height: float, many: bool) -> None:

@@ -121,9 +121,7 @@ def training(
 
 
 def _history(model_or_history: object) -> Mapping[str, ArrayLike]:
-    history = model_or_history
-    if not isinstance(history, Mapping):
-        history = getattr(model_or_history, "history", None)
+    history = model_or_history if isinstance(model_or_history, Mapping) else getattr(model_or_history, "history", None)
     if not history:
         raise ValueError("There is no training history. Train first: model.train()")
     return history

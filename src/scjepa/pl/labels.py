@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -21,15 +22,16 @@ from scjepa._core.keys import UNLABELLED
 from scjepa._core.matching import best_matching, contingency
 from scjepa._core.palette import MISSING, palette, spare_colors
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 VIRIDIS = colormaps["viridis"].with_extremes(bad=MISSING)
 """Dark to light, also for color-blind readers and in print; cells without a number are gray."""
 
 _RASTERIZE_FROM = 5_000
 _LEGEND_LINE = 0.2
 """Height of a legend entry in inches."""
+
+
+_LEGEND = {"frameon": False, "fontsize": 9, "handlelength": 1.2, "handletextpad": 0.4, "columnspacing": 0.8}
+"""How legends look."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,7 @@ class Labels:
         shared = contingency(self.codes, other.codes, (len(self.names), len(other.names)))
         partner = best_matching(shared)
         spare = iter(spare_colors(len(self.names) - len(partner), other.colors))
-        colors = [
-            other.colors[partner[number]] if number in partner else next(spare) for number in range(len(self.names))
-        ]
+        colors = [other.colors[partner[i]] if i in partner else next(spare) for i in range(len(self.names))]
         return replace(self, colors=colors)
 
     def draw(self, ax: Axes, xy: np.ndarray, rows: np.ndarray, size: float) -> None:
@@ -93,9 +93,7 @@ class Labels:
         entries = list(zip(self.names, self.colors, strict=True))
         if (self.codes < 0).any():
             entries.append((UNLABELLED[0], MISSING))
-        handles = [
-            Line2D([], [], linestyle="", marker="o", markersize=6, color=color, label=name) for name, color in entries
-        ]
+        handles = [Line2D([], [], ls="", marker="o", markersize=6, color=color, label=name) for name, color in entries]
         outer_legend(ax, handles, height, self.title if titled else None)
 
 
@@ -137,20 +135,8 @@ class Numbers:
 def outer_legend(ax: Axes, handles: Sequence[Artist], height: float, title: str | None) -> None:
     """Put a legend outside, to the right of ``ax``, in as many columns as axes of ``height`` inches need."""
     per_column = max(4, int(height / _LEGEND_LINE) - 1)
-    ax.legend(
-        handles=list(handles),
-        title=title,
-        ncols=-(-len(handles) // per_column),
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        borderaxespad=0.0,
-        frameon=False,
-        fontsize=9,
-        handlelength=1.2,
-        handletextpad=0.4,
-        columnspacing=0.8,
-        alignment="left",
-    )
+    entries = {"handles": list(handles), "title": title, "ncols": -(-len(handles) // per_column)}
+    ax.legend(**entries, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, alignment="left", **_LEGEND)
 
 
 def _colors_of(adata: AnnData, key: str, names: list[str]) -> tuple[list[str], bool]:

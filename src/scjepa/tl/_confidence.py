@@ -241,11 +241,18 @@ def _names(use_rep: object) -> list[str]:
 
 def _step(adata: AnnData, note: Note, source: str) -> _Step | None:
     """Return what a note says was done with ``obsm[source]``; ``None`` where it says nothing that is known here."""
-    fitted = note.get("fitted")
+    fitted, library_key = note.get("fitted"), note.get("library_key")
+    if fitted is not None and "sources_" in fitted:
+        return _sources(adata, note, source)
     if fitted is not None:
-        return _sources(adata, note, source) if "sources_" in fitted else _components(adata, note)
+        from scjepa.tl._predictive import PredictiveComponents
+
+        components, groups = PredictiveComponents.from_dict(fitted), _anew(adata, library_key)
+        return lambda values: components.transform(values, groups)
     if "n_hops" in note:
-        return _rings(adata, note)
+        graph = spatial_graph_of(adata, note["neighbors_key"], library_key)
+        n_hops, side_by_side = int(note["n_hops"]), bool(note["concatenate"])
+        return lambda values: means_over_hops(values, graph, n_hops, side_by_side)
     return _scores(adata, note, source) if "align" in note else None
 
 
@@ -269,19 +276,6 @@ def _sources(adata: AnnData, note: Note, source: str) -> _Step | None:
     graph = spatial_graph_of(adata, note["neighbors_key"], note.get("library_key"))
     sources, groups = sources_of(adata, list(fitted.sources_), note.get("layer")), _anew(adata, note.get("library_key"))
     return lambda values: fitted.transform({**sources, source: values}, graph, groups)
-
-
-def _components(adata: AnnData, note: Note) -> _Step:
-    from scjepa.tl._predictive import PredictiveComponents
-
-    fitted, groups = PredictiveComponents.from_dict(note["fitted"]), _anew(adata, note.get("library_key"))
-    return lambda values: fitted.transform(values, groups)
-
-
-def _rings(adata: AnnData, note: Note) -> _Step:
-    graph = spatial_graph_of(adata, note["neighbors_key"], note.get("library_key"))
-    n_hops, side_by_side = int(note["n_hops"]), bool(note["concatenate"])
-    return lambda values: means_over_hops(values, graph, n_hops, side_by_side)
 
 
 def _scores(adata: AnnData, note: Note, source: str) -> _Step:

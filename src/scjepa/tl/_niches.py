@@ -104,7 +104,10 @@ def niches(
     names = np.arange(found.n_clusters).astype(str)
     adata.obs[key_added] = pd.Categorical.from_codes(found.labels, categories=names)
     adata.uns[f"{key_added}_colors"] = palette(found.n_clusters)
-    _write_graph(adata, graph, use_rep, random_state)
+    # As scanpy does, so that its tools take ``neighbors_key="scjepa_niche"``.
+    adata.obsp[f"{_keys.NICHE_NEIGHBORS}_distances"] = graph.distances
+    adata.obsp[f"{_keys.NICHE_NEIGHBORS}_connectivities"] = graph.connectivities
+    adata.uns[_keys.NICHE_NEIGHBORS] = graph.as_scanpy(use_rep, random_state, _keys.NICHE_NEIGHBORS)
     how: Note = {"n_neighbors": graph.n_neighbors, "random_state": found.seed, "flavor": flavor}
     made: Note = {"resolution": float(found.resolution), "n_niches": found.n_clusters}
     record(adata, key_added, slot="obs", use_rep=use_rep, **made, **how)
@@ -131,14 +134,6 @@ def _refuse_niches(adata: AnnData, n_niches: int | None, key: str) -> None:
             f"The niches in adata.obs[{key!r}] were renamed after scjepa wrote them, and it will not replace them. "
             f"Choose another name with key_added=..., or remove the column first: del adata.obs[{key!r}]"
         )
-
-
-def _write_graph(adata: AnnData, graph: EmbeddingGraph, use_rep: str, seed: int) -> None:
-    """Write the graph as scanpy does, so that its tools take ``neighbors_key="scjepa_niche"``."""
-    key = _keys.NICHE_NEIGHBORS
-    adata.obsp[f"{key}_distances"] = graph.distances
-    adata.obsp[f"{key}_connectivities"] = graph.connectivities
-    adata.uns[key] = graph.as_scanpy(use_rep, seed, key)
 
 
 class FindsNiches(Protocol):
@@ -212,8 +207,7 @@ def find_niches(
     options: Note = {"resolution": resolution, "random_state": random_state}
     if model is None:
         readout = _keys.EXPRESSION if use_rep is None else use_rep
-        where: Note = {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key}
-        niche_readout(adata, readout, align=align, **where)
+        niche_readout(adata, readout, layer=layer, library_key=library_key, align=align, neighbors_key=neighbors_key)
         niches(adata, _keys.EMBEDDING_NICHE, n_niches=n_niches, key_added=key_added, **options)
         return
     if not callable(getattr(model, "niches", None)):
