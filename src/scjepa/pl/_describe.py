@@ -390,9 +390,9 @@ def _color_marks(ax: Axes, colors: Sequence[str], side: str, start: float = 0.0)
     places, zeros = start + np.arange(len(colors)), np.zeros(len(colors))
     left = side == "left"
     along = ax.get_yaxis_transform() if left else ax.get_xaxis_transform()
-    (x, y), at = ((-_MARK, 0), (zeros, places)) if left else ((0, -_MARK), (places, zeros))
+    x, y, across, down = (-_MARK, 0.0, zeros, places) if left else (0.0, -_MARK, places, zeros)
     beside = offset_copy(along, ax.figure, x, y, units="points")  # type: ignore[arg-type]
-    ax.scatter(*at, c=list(colors), s=_MARK**2 / 2, linewidths=0, clip_on=False, transform=beside)
+    ax.scatter(across, down, c=list(colors), s=_MARK**2 / 2, linewidths=0, clip_on=False, transform=beside)
     ax.set(xlim=limits[0], ylim=limits[1])
     ax.tick_params(axis="y" if left else "x", length=0, pad=2 * _MARK)
 
