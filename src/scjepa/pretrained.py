@@ -158,8 +158,7 @@ def _cell(value: object) -> str:
 
 def shipped() -> dict[str, Path]:
     """Return the folders of the checkpoints that come with the package, by name."""
-    folders = sorted(SHIPPED.glob(f"*/{MODEL_FILE}"))
-    return {path.parent.name: path.parent for path in folders}
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{MODEL_FILE}"))}
 
 
 def read_card(folder: str | Path) -> tuple[Card, dict[str, Any]]:

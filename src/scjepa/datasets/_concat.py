@@ -145,8 +145,7 @@ def _check(name: str, adata: AnnData, layer: str | None, spatial_key: str) -> No
     if adata.isbacked:
         raise ValueError(f"{name!r} is backed by a file. Read it: adata = adata.to_memory().")
     counts_of(adata, layer, name)
-    then = "Put cell coordinates there, or name their key with spatial_key=..."
-    entry_of(adata, "obsm", spatial_key, then, name)
+    entry_of(adata, "obsm", spatial_key, "Put cell coordinates there, or name their key with spatial_key=...", name)
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()][0]
         raise ValueError(f"{name!r} has the gene {twice!r} twice. Call adata.var_names_make_unique().")

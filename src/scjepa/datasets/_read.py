@@ -127,8 +127,7 @@ def _folders(path: str | os.PathLike[str] | None) -> list[Path]:
 
 
 def _find(folders: list[Path]) -> list[Path]:
-    found = (file.resolve() for folder in folders for file in folder.rglob(f"*{_SUFFIX}"))
-    return sorted(dict.fromkeys(found))
+    return sorted({file.resolve() for folder in folders for file in folder.rglob(f"*{_SUFFIX}")})
 
 
 def _not_found(name: str, folders: list[Path], files: list[Path]) -> str:

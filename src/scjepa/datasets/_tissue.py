@@ -536,5 +536,4 @@ def _codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
 
 
 def _names(what: str, n: int) -> list[str]:
-    width = len(str(n))
-    return [f"{what}_{i:0{width}d}" for i in range(1, n + 1)]
+    return [f"{what}_{i:0{len(str(n))}d}" for i in range(1, n + 1)]

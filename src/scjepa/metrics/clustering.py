@@ -318,10 +318,11 @@ def block_bootstrap(
         raise ValueError(f"n_bootstrap must be 1 or more and n_blocks 2 or more, found {n_bootstrap} and {n_blocks}.")
     places, codes = tissue(coordinates, sections, len(labels))
     _, kept = _labelled(labels, ignore)
-    blocks = spatial_blocks(places[kept], codes[kept], -(-int(kept.sum()) // n_blocks))
+    n_cells = int(kept.sum())
+    blocks = spatial_blocks(places[kept], codes[kept], -(-n_cells // n_blocks))
     found = int(blocks.max()) + 1
     if found < 2:
-        raise ValueError(f"{kept.sum()} labelled cells make one block; there is nothing to resample.")
+        raise ValueError(f"{n_cells} labelled cells make one block; there is nothing to resample.")
     drawn = np.random.default_rng(seed).multinomial(found, np.full(found, 1 / found), size=n_bootstrap)
     weights = np.vstack([np.ones(found), drawn])  # the first row: the cells as they are
     a, b = (
@@ -331,8 +332,7 @@ def block_bootstrap(
     resampled = (a - b)[1:]
     lower, upper = map(float, np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]))
     difference, above = float(a[0] - b[0]), float((resampled > 0).mean())
-    scores, sizes = (float(a[0]), float(b[0])), (int(kept.sum()), found)
-    return BlockBootstrap(difference, lower, upper, above, *scores, *sizes, resampled)
+    return BlockBootstrap(difference, lower, upper, above, float(a[0]), float(b[0]), n_cells, found, resampled)
 
 
 def _tables(labels: Labels, given: Clusterings, blocks: np.ndarray, ignore: Ignored, name: str) -> Iterator[np.ndarray]:

@@ -118,15 +118,14 @@ def block_probe(
     folds = block_folds(
         labels, coordinates, sections, n_folds=n_folds, block_size=block_size, margin=margin, seed=seed, ignore=ignore
     )
-    kept, truth, names = folds.kept, folds.truth, folds.names
-    values = values[kept]
+    kept, truth, values = folds.kept, folds.truth, values[folds.kept]
     found = np.full(len(values), -1)
     rows = []
     for fold, (train, test) in enumerate(folds):
         found[test] = _fit_predict(values[train], truth[train], values[test])
         rows.append({"fold": fold, "n_train": len(train), "n_test": len(test), **_scores(truth[test], found[test])})
     predicted = np.full(len(kept), None, dtype=object)
-    predicted[kept] = np.array(names, dtype=object)[found]
+    predicted[kept] = np.array(folds.names, dtype=object)[found]
     return Probe(
         **_scores(truth, found),
         majority_rate=float(np.bincount(truth).max() / len(truth)),
@@ -363,8 +362,7 @@ def label_transfer(
     scored = np.array([name in number for name in truth])
     codes = np.array([number[name] for name in truth[scored]])
     vote = KNeighborsClassifier(n_neighbors=min(n_neighbors, len(reference)), algorithm="brute")
-    vote.fit(reference, np.array([number[name] for name in known]))
-    found = vote.predict(query[scored])
+    found = vote.fit(reference, np.array([number[name] for name in known])).predict(query[scored])
     kept = [number[name] for name in shared]
     return LabelTransfer(
         accuracy=float(accuracy_score(codes, found)),
