@@ -39,29 +39,6 @@ def candidates() -> str:
     return _speed.table(["set", "candidate", "steps", *HEADER], shown)
 
 
-def _named(row: dict[str, str]) -> str | None:
-    """Return what was read out in words; the trials of other recipes have none."""
-    method, _, scale = row["embedding"].rpartition(" ")
-    names = {
-        "nearby600": f"`base`, 600 steps: {scale}",
-        "near1200": f"1,200 steps: {scale}",
-        "base600": f"without `nearby`, 600 steps: {scale}",
-        "whole600": f"whole cells masked, 600 steps: {scale}",
-        "untrained": f"untrained: {scale}",
-        "cell": "PCA of cells",
-    }
-    return names.get(method)
-
-
-def readouts() -> str:
-    """Return the trials of the read-out of rings: from cells and from neighborhoods, trained and not."""
-    kept = [row for row in _rows("readout_trials") if row["readout"] == "z20c3" and _named(row) is not None]
-    if not kept:
-        return _speed.NOT_MEASURED
-    shown = [[row["set"], str(_named(row)), *_scores(row)] for row in kept]
-    return _speed.table(["set", "embedding", *HEADER], shown)
-
-
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
@@ -132,5 +109,5 @@ def _named_by(names: Iterable[str]) -> str:
 
 def parts() -> dict[str, str]:
     """Return the page's tables by the name of the file they are included from."""
-    makers = {"candidates": candidates, "readouts": readouts, "cost": cost, "tables": table_sizes, "axes": axes}
+    makers = {"candidates": candidates, "cost": cost, "tables": table_sizes, "axes": axes}
     return {f"choosing_{name}": make() + "\n" for name, make in makers.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +71,8 @@ class Card:
 
     name: str
     description: str = ""
-    data: Sequence[Mapping[str, Any]] = ()
-    scores: Sequence[Mapping[str, Any]] = ()
+    data: Sequence[Mapping[str, object]] = ()
+    scores: Sequence[Mapping[str, object]] = ()
     license: str = ""
     limitations: str = ""
     citation: str = ""
@@ -112,7 +112,7 @@ class Card:
         given: dict[str, Any] = {"name": name, **(card or {})}
         return cls(**given)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values, ready for JSON."""
         return {**asdict(self), "data": list(self.data), "scores": list(self.scores)}
 
@@ -134,44 +134,31 @@ class Card:
             lines += [self.description, ""]
         lines += ["```python", "import scjepa", "", f'model = scjepa.{model}.from_pretrained("{self.name}", adata)']
         lines += [f'adata.obsm["{key}"] = model.get_latent_representation()', "```", ""]
-        for title, rows in (("Model", [facts] if facts else []), ("Trained on", self.data), ("Scores", self.scores)):
+        if facts:
+            lines += ["## Model", "", *_table(["", ""], facts.items()), ""]
+        for title, rows in (("Trained on", self.data), ("Scores", self.scores)):
+            columns = list(dict.fromkeys(name for row in rows for name in row))
             if rows:
-                lines += [f"## {title}", "", *(_transposed(rows[0]) if title == "Model" else _table(rows)), ""]
-        for title, text in (
-            ("Limitations", self.limitations),
-            ("License", self.license),
-            ("Citation", self.citation),
-            ("Authors", self.authors),
-            ("Created", self.created),
-        ):
-            if text:
+                lines += [f"## {title}", "", *_table(columns, ([row.get(c, "") for c in columns] for row in rows)), ""]
+        for title in ("Limitations", "License", "Citation", "Authors", "Created"):
+            if text := getattr(self, title.lower()):
                 lines += [f"## {title}", "", text, ""]
         return "\n".join(lines)
 
 
-def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    body = [[_cell(row.get(name, "")) for name in columns] for row in rows]
-    return [_line(columns), _line(["---"] * len(columns)), *map(_line, body)]
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _transposed(row: Mapping[str, object]) -> list[str]:
-    return [_line(["", ""]), _line(["---", "---"]), *(_line([name, _cell(value)]) for name, value in row.items())]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
 
 def shipped() -> dict[str, Path]:
     """Return the folders of the checkpoints that come with the package, by name."""
-    folders = sorted(SHIPPED.glob(f"*/{MODEL_FILE}"))
-    return {path.parent.name: path.parent for path in folders}
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{MODEL_FILE}"))}
 
 
 def read_card(folder: str | Path) -> tuple[Card, dict[str, Any]]:

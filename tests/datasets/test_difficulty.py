@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scjepa.datasets import DIFFICULTIES, Difficulty, simulated_tissue
-from scjepa.datasets._spec import resolve_difficulty
+from scjepa.datasets._tissue import resolve_difficulty
 
 # Frozen before any recipe was tuned on them; the same with NumPy 1.26 and 2.4. A change here makes every figure on
 # simulated tissue incomparable with earlier ones: add a difficulty under a new name instead.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scjepa.datasets import DIFFICULTIES, TechnologySpec, simulated_tissue
-from scjepa.datasets._expression import block_size
+from scjepa.datasets._simulate import block_size
 
 QUIET = replace(
     DIFFICULTIES["easy"],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scjepa.datasets import Geometry, TechnologySpec
-from scjepa.datasets._spec import resolve_technologies
+from scjepa.datasets._tissue import resolve_technologies
 
 
 def test_technologies_in_every_form():

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from scjepa._core.features import only_genes
-from scjepa._core.renamed import no_attribute
-from scjepa.datasets._concat import concat
-from scjepa.datasets._genesets import read_gmt
-from scjepa.datasets._local import available, load
-from scjepa.datasets._simulate import simulated_tissue
-from scjepa.datasets._spatialdata import table_of
-from scjepa.datasets._spec import DIFFICULTIES, Difficulty, Geometry, TechnologySpec
-from scjepa.datasets._thinning import thin_counts
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DIFFICULTIES",
-    "Difficulty",
-    "Geometry",
-    "TechnologySpec",
-    "available",
-    "concat",
-    "load",
-    "only_genes",
-    "read_gmt",
-    "simulated_tissue",
-    "table_of",
-    "thin_counts",
-]
+from scjepa._core.lazy import lazy
 
+if TYPE_CHECKING:
+    from scjepa._core.features import only_genes
+    from scjepa.datasets._concat import concat
+    from scjepa.datasets._read import available, load, read_gmt, table_of
+    from scjepa.datasets._simulate import simulated_tissue, thin_counts
+    from scjepa.datasets._tissue import DIFFICULTIES, Difficulty, Geometry, TechnologySpec
 
-def __getattr__(name: str) -> object:
-    raise no_attribute(__name__, name)
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import (
@@ -21,16 +23,12 @@ from scjepa._core.anndata import (
     sparse_of,
     text_of,
 )
-from scjepa._core.counts import iter_rows
+from scjepa._core.counts import CountMatrix, iter_rows
 from scjepa._core.graph import graph_keys
 from scjepa._core.renamed import renamed
 from scjepa._core.squidpy import graph_call
 from scjepa._core.warn import warn
 from scjepa.tokens.vocabulary import likely_cause
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 @renamed(section_key="library_key=")
@@ -100,9 +98,6 @@ def concat(
     >>> keys = {"technology_key": "technology", "library_key": "section", "panel_key": "panel"}
     >>> scjepa.STJEPA.setup_anndata(adata, **keys)
     """
-    import anndata as ad
-    import pandas as pd
-
     named = dict(adatas) if isinstance(adatas, Mapping) else {str(i): adata for i, adata in enumerate(adatas)}
     named = {str(name): adata for name, adata in named.items()}
     if not named:
@@ -122,21 +117,15 @@ def concat(
         coordinates = {spatial_key: array_of(adata.obsm[spatial_key])}
         light[name] = ad.AnnData(counts, obs=obs, var=adata.var, obsm=coordinates, obsp=obsp)
     names = Counter(cell for adata in named.values() for cell in adata.obs_names)
-    both = ad.concat(
-        light,
-        join="outer",
-        merge="unique",
-        fill_value=0,
-        pairwise=True,
-        index_unique="-" if len(names) < sum(names.values()) else None,
-    )
+    between = "-" if len(names) < sum(names.values()) else None
+    both = ad.concat(light, join="outer", merge="unique", fill_value=0, pairwise=True, index_unique=between)
     both = both[:, sorted(both.var_names)].copy()
     for key in (library_key, technology_key):
         both.obs[key] = both.obs[key].astype("category")
     for key in both.obs:
         if _is_mixed(both.obs[key]):
             both.obs[key] = pd.Categorical(text_of(both.obs[key]))
-    both.varm[panel_key] = _panels(light, named, technologies, technology_key, panel_key, both.var_names)
+    both.varm[panel_key] = _panels(light, named, technologies, panel_key, both.var_names)
     if graph is not None:
         both.uns[f"{neighbors_key}_neighbors"] = graph
     notes = joined_notes([notes_of(adata) for adata in named.values()], [adata.obs for adata in named.values()])
@@ -147,21 +136,16 @@ def concat(
 
 def _is_mixed(column: pd.Series) -> bool:
     """Return whether a column holds text beside numbers, as where one object has names of types and another codes."""
-    import pandas as pd
-
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
-    if values.dtype != object:
-        return False
-    return len({isinstance(value, str) for value in pd.unique(values.dropna())}) > 1
+    return values.dtype == object and len({isinstance(value, str) for value in pd.unique(values.dropna())}) > 1
 
 
-def _check(name: str, adata: Any, layer: str | None, spatial_key: str) -> None:
+def _check(name: str, adata: AnnData, layer: str | None, spatial_key: str) -> None:
     require_anndata(adata, name)
     if adata.isbacked:
         raise ValueError(f"{name!r} is backed by a file. Read it: adata = adata.to_memory().")
     counts_of(adata, layer, name)
-    then = "Put cell coordinates there, or name their key with spatial_key=..."
-    entry_of(adata, "obsm", spatial_key, then, name)
+    entry_of(adata, "obsm", spatial_key, "Put cell coordinates there, or name their key with spatial_key=...", name)
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()][0]
         raise ValueError(f"{name!r} has the gene {twice!r} twice. Call adata.var_names_make_unique().")
@@ -194,7 +178,7 @@ def _check_shared(genes: Mapping[str, pd.Index]) -> None:
             before.setdefault(gene.casefold(), (gene, name))
 
 
-def _graph_params(named: Mapping[str, AnnData], neighbors_key: str) -> dict[str, Any] | None:
+def _graph_params(named: Mapping[str, AnnData], neighbors_key: str) -> dict[str, object] | None:
     """Return what ``uns`` is to say of the graph, ``None`` where there is none; what the objects do not share is lost.
 
     Raises
@@ -217,12 +201,8 @@ def _graph_params(named: Mapping[str, AnnData], neighbors_key: str) -> dict[str,
     params = [dict(entry.get("params", {})) for entry in stored]
     transforms = {str(each.get("transform")) for each in params}
     if len(transforms) > 1 and "cosine" in transforms:
-        raise ValueError(
-            "Some spatial graphs are cosine-transformed and others are not; compute all of them in one way."
-        )
-    shared = {
-        key: value for key, value in params[0].items() if all(repr(each.get(key)) == repr(value) for each in params)
-    }
+        raise ValueError("Some spatial graphs are cosine-transformed and others are not; compute all in one way.")
+    shared = {key: value for key, value in params[0].items() if len({repr(each.get(key)) for each in params}) == 1}
     return {**{f"{key.removeprefix(f'{neighbors_key}_')}_key": key for key in keys[with_graph[0]]}, "params": shared}
 
 
@@ -247,13 +227,10 @@ def _panels(
     light: Mapping[str, AnnData],
     named: Mapping[str, AnnData],
     technologies: Mapping[str, np.ndarray],
-    technology_key: str,
     panel_key: str,
     genes: pd.Index,
 ) -> pd.DataFrame:
     """Return the table of panels, genes × technologies, bool."""
-    import pandas as pd
-
     measured: dict[str, np.ndarray] = {}
     for name, adata in named.items():
         for technology in np.unique(technologies[name].astype(str)):
@@ -262,7 +239,9 @@ def _panels(
     return pd.DataFrame({_keys.as_key(name): measured[name] for name in sorted(measured)}, index=genes)
 
 
-def _measured(adata: AnnData, counts: Any, technologies: np.ndarray, technology: str, panel_key: str) -> pd.Index:
+def _measured(
+    adata: AnnData, counts: CountMatrix, technologies: np.ndarray, technology: str, panel_key: str
+) -> pd.Index:
     """Return the names of the genes that a technology measured in one object."""
     table = adata.varm.get(panel_key)
     column = _keys.key_in(getattr(table, "columns", ()), technology)

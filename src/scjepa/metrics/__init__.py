@@ -1,41 +1,24 @@
 """Scores of embeddings and clusterings against labels, on plain arrays."""
 
-from scjepa._core.renamed import no_attribute
-from scjepa.metrics.agreement import neighbor_agreement
-from scjepa.metrics.bio import AverageBio, average_bio, scib_suite
-from scjepa.metrics.bootstrap import BlockBootstrap, block_bootstrap
-from scjepa.metrics.clustering import ari, clustering_scores, nmi
-from scjepa.metrics.continuity import NicheContinuity, niche_continuity
-from scjepa.metrics.integration import ilisi, mmd
-from scjepa.metrics.perturbation import PerturbationReference, perturbation_reference, perturbation_scores
-from scjepa.metrics.probe import BlockFolds, Probe, block_folds, block_probe
-from scjepa.metrics.transfer import LabelTransfer, label_transfer
+from __future__ import annotations
 
-__all__ = [
-    "AverageBio",
-    "BlockBootstrap",
-    "BlockFolds",
-    "LabelTransfer",
-    "NicheContinuity",
-    "PerturbationReference",
-    "Probe",
-    "ari",
-    "average_bio",
-    "block_bootstrap",
-    "block_folds",
-    "block_probe",
-    "clustering_scores",
-    "ilisi",
-    "label_transfer",
-    "mmd",
-    "neighbor_agreement",
-    "niche_continuity",
-    "nmi",
-    "perturbation_reference",
-    "perturbation_scores",
-    "scib_suite",
-]
+from typing import TYPE_CHECKING
 
+from scjepa._core.lazy import lazy
 
-def __getattr__(name: str) -> object:
-    raise no_attribute(__name__, name)
+if TYPE_CHECKING:
+    from scjepa.metrics.bio import AverageBio, average_bio, scib_suite
+    from scjepa.metrics.clustering import (
+        BlockBootstrap,
+        NicheContinuity,
+        ari,
+        block_bootstrap,
+        clustering_scores,
+        niche_continuity,
+        nmi,
+    )
+    from scjepa.metrics.integration import ilisi, mmd, neighbor_agreement
+    from scjepa.metrics.perturbation import PerturbationReference, perturbation_reference, perturbation_scores
+    from scjepa.metrics.probe import BlockFolds, LabelTransfer, Probe, block_folds, block_probe, label_transfer
+
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

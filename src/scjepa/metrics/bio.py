@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from scjepa._core.anndata import as_embedding
 from scjepa._core.arrays import group_codes, varied_embedding
@@ -17,8 +18,6 @@ from scjepa.metrics.clustering import _labelled, clustering_scores
 from scjepa.metrics.integration import as_scib
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from scjepa._core.arrays import Ignored, Labels, Matrix
 
 RESOLUTIONS = tuple(round(0.1 * step, 1) for step in range(1, 21))
@@ -95,24 +94,16 @@ def average_bio(
     """
     from sklearn.metrics import silhouette_score
 
-    values, codes = _labelled_cells(embedding, labels, ignore)
+    values, codes, _ = _labelled_cells(embedding, labels, ignore)
     scores = clustering_scores(
         values, codes, resolutions=resolutions, n_neighbors=n_neighbors, seeds=(seed,), matched=False, ignore=()
     )
     best = scores.loc[scores["nmi"].idxmax()]
     asw = float(silhouette_score(values, codes))
     nmi, ari = float(best["nmi"]), float(best["ari"])
-    scaled = (asw + 1) / 2
-    return AverageBio(
-        avg_bio=(nmi + ari + scaled) / 3,
-        avg_bio_unscaled=(nmi + ari + asw) / 3,
-        nmi=nmi,
-        ari=ari,
-        asw=asw,
-        asw_scaled=scaled,
-        resolution=float(best["resolution"]),
-        n_clusters=int(best["n_clusters"]),
-    )
+    asw_scaled = (asw + 1) / 2
+    means = (nmi + ari + asw_scaled) / 3, (nmi + ari + asw) / 3
+    return AverageBio(*means, nmi, ari, asw, asw_scaled, float(best["resolution"]), int(best["n_clusters"]))
 
 
 def scib_suite(
@@ -157,18 +148,19 @@ def scib_suite(
         If an embedding has NaN or is constant, lengths differ, a cell has no batch, or there is one batch or one
         label.
     """
-    import pandas as pd
     import scib_metrics as scib
 
     of_batch, batch_names = group_codes(batches, len(labels), "batches")
-    _, kept = _labelled(labels, ignore)
-    values, codes = _labelled_cells(embedding, labels, ignore)
+    values, codes, kept = _labelled_cells(embedding, labels, ignore)
     of_batch = np.unique(of_batch[kept], return_inverse=True)[1]
     if of_batch.max() == 0:
         raise ValueError(
             f"The labelled cells are of one batch (batches there: {batch_names}); integration needs two. "
             "For one batch use scjepa.metrics.average_bio."
         )
+    before = None
+    if uncorrected is not None:
+        before = varied_embedding(uncorrected, len(kept), "the uncorrected embedding")[kept].astype(np.float32)
     values = values.astype(np.float32)
     indices, distances = nearest(values, min(90, len(values)))
     near = {n: as_scib(indices[:, :n], distances[:, :n]) for n in (15, 50, 90)}
@@ -188,7 +180,9 @@ def scib_suite(
             "ilisi": scib.ilisi_knn(near[90], of_batch),
             "kbet": scib.kbet_per_label(near[50], of_batch, codes),
             "graph_connectivity": scib.graph_connectivity(near[15], codes),
-            "pcr_comparison": _pcr(scib, uncorrected, values, of_batch, kept),
+            "pcr_comparison": np.nan
+            if before is None
+            else scib.pcr_comparison(before, values, of_batch, categorical=True),
         }
     row = pd.Series({**bio, **batch}, dtype=float)
     row["bio"], row["batch"] = row[list(bio)].mean(), row[list(batch)].mean()
@@ -196,23 +190,17 @@ def scib_suite(
     return row
 
 
-def _labelled_cells(embedding: Matrix, labels: Labels, ignore: Ignored) -> tuple[np.ndarray, np.ndarray]:
-    """Return embedding and label codes of the labelled cells; fewer than two labels, or as many as cells, raise."""
+def _labelled_cells(embedding: Matrix, labels: Labels, ignore: Ignored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return embedding and label codes of the labelled cells, and which these are.
+
+    Fewer than two labels, or as many as cells, raise.
+    """
     values = as_embedding(embedding)
-    if len(labels) != len(values):
-        raise ValueError(f"The embedding has {len(values)} cells, labels {len(labels)}.")
-    _, kept = _labelled(labels, ignore)
+    _, kept = _labelled(labels, ignore, len(values))
     codes, names = group_codes(np.asarray(labels, dtype=object)[kept], int(kept.sum()), "labels")
     if not 2 <= len(names) < len(codes):
         raise ValueError(
             f"The {len(codes)} labelled cells have {len(names)} labels; a silhouette needs two or more, and fewer "
             "than there are cells."
         )
-    return varied_embedding(values[kept]), codes
-
-
-def _pcr(scib: Any, uncorrected: Matrix, values: np.ndarray, batches: np.ndarray, kept: np.ndarray) -> float:
-    if uncorrected is None:
-        return float("nan")
-    before = varied_embedding(uncorrected, len(kept), "the uncorrected embedding")[kept]
-    return float(scib.pcr_comparison(before.astype(np.float32), values, batches, categorical=True))
+    return varied_embedding(values[kept]), codes, kept

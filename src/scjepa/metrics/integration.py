@@ -1,10 +1,10 @@
-"""How well sections or technologies mix in an embedding: iLISI and the maximum mean discrepancy."""
+"""How well batches mix in an embedding (iLISI, maximum mean discrepancy), and what stays near in another one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scib_metrics.nearest_neighbors import NeighborsResults
 
     from scjepa._core.arrays import Ignored, Labels, Matrix
+
 
 _FEWEST_CELLS = 10
 """Cells below which a label says nothing about mixing (the bound that scib-metrics sets for kBET)."""
@@ -71,23 +72,17 @@ def ilisi(
         raise ValueError(f"iLISI needs two batches or more; all {len(codes)} cells are of batch {names[0]!r}.")
     if n_neighbors < _FEWEST_CELLS:
         raise ValueError(f"n_neighbors must be {_FEWEST_CELLS} or more, found {n_neighbors}.")
-    groups = [np.arange(len(embedding))] if labels is None else _cells_by_label(labels, len(embedding), ignore)
+    groups = [np.arange(len(embedding))]
+    if labels is not None:
+        of_label, kept = _labelled(labels, ignore, len(embedding))
+        groups = [np.flatnonzero((of_label == code) & kept) for code in np.unique(of_label[kept])]
     groups = [cells for cells in groups if len(cells) >= _FEWEST_CELLS and len(np.unique(codes[cells])) > 1]
     if not groups:
         what = f"There are fewer than {_FEWEST_CELLS} cells" if labels is None else "No label has 10 cells of 2 batches"
         raise ValueError(f"{what}, so there is no mixing to measure.")
-    scores = np.empty(len(groups))
-    lisi = _lisi(embedding, codes, groups, n_neighbors)
-    for i, cells in enumerate(groups):
-        scores[i] = (np.nanmedian(lisi[i]) - 1) / (len(np.unique(codes[cells])) - 1)
+    medians = np.array([np.nanmedian(lisi) for lisi in _lisi(embedding, codes, groups, n_neighbors)])
+    scores = (medians - 1) / [len(np.unique(codes[cells])) - 1 for cells in groups]
     return float(np.average(scores, weights=[len(cells) for cells in groups]))
-
-
-def _cells_by_label(labels: Labels, n_cells: int, ignore: Ignored) -> list[np.ndarray]:
-    if len(labels) != n_cells:
-        raise ValueError(f"The embedding has {n_cells} cells, labels {len(labels)}.")
-    codes, kept = _labelled(labels, ignore)
-    return [np.flatnonzero((codes == code) & kept) for code in np.unique(codes[kept])]
 
 
 def as_scib(indices: np.ndarray, distances: np.ndarray) -> NeighborsResults:
@@ -180,17 +175,47 @@ def mmd(
     return float(np.mean([_mmd(samples[i], samples[j], bandwidths, (names[i], names[j])) for i, j in pairs]))
 
 
-def _mmd(x: np.ndarray, y: np.ndarray, bandwidths: Sequence[float], names: tuple[Any, Any]) -> float:
+def _mmd(x: np.ndarray, y: np.ndarray, bandwidths: Sequence[float], names: tuple[object, object]) -> float:
     from scipy.spatial.distance import pdist, squareform
 
     distances = pdist(np.vstack([x, y]))
     median = np.median(distances)
     if median == 0:
-        raise ValueError(
-            f"Most cells of {names[0]!r} and {names[1]!r} have the same embedding, so their distances have no scale."
-        )
+        raise ValueError(f"Most cells of {names[0]!r} and {names[1]!r} have the same embedding: there is no scale.")
     kernel = np.mean([np.exp(-np.square(distances / (width * median)) / 2) for width in bandwidths], axis=0)
     square = squareform(kernel, checks=False)  # 0 on the diagonal: a cell is no pair with itself
     n, m = len(x), len(y)
     within_x, within_y = square[:n, :n].sum() / (n * (n - 1)), square[n:, n:].sum() / (m * (m - 1))
     return within_x + within_y - 2 * square[:n, n:].mean()
+
+
+def neighbor_agreement(embedding: Matrix, other: Matrix, *, n_neighbors: int = 15) -> float:
+    """Return the share of nearest neighbors that two embeddings of the same cells have in common.
+
+    Parameters
+    ----------
+    embedding, other
+        Arrays of shape (n_cells, n_dims) and (n_cells, n_other_dims), cells in one order, such as of cells and of the
+        same cells after :func:`scjepa.datasets.thin_counts`.
+    n_neighbors
+        Neighbors of each cell (Euclidean, the cell itself left out), fewer than there are cells.
+
+    Returns
+    -------
+    float
+        Mean over cells of the number of common neighbors over ``n_neighbors``, in [0, 1]. Unrelated embeddings have
+        about ``n_neighbors`` / (n_cells - 1).
+
+    Raises
+    ------
+    ValueError
+        If an embedding has NaN or is constant, the numbers of cells differ, or there are too few cells.
+    """
+    first = varied_embedding(embedding, what="the embedding")
+    second = varied_embedding(other, len(first), what="the other embedding")
+    if not 1 <= n_neighbors < len(first):
+        raise ValueError(f"n_neighbors must lie in [1, {len(first) - 1}] for {len(first)} cells, found {n_neighbors}.")
+    near, again = (nearest(values, n_neighbors + 1)[0][:, 1:] for values in (first, second))
+    n = len(first)
+    pairs, others = (np.sort((np.arange(n)[:, None] * n + indices).ravel()) for indices in (near, again))
+    return float(np.intersect1d(pairs, others, assume_unique=True).size / pairs.size)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from scjepa._core.arrays import Matrix
 
 NAN_RULES = ("zero", "omit")
@@ -50,12 +49,7 @@ class PerturbationReference:
 
 
 def perturbation_reference(
-    expression: Matrix,
-    conditions: Sequence[str],
-    genes: Sequence[str],
-    *,
-    control: str = "ctrl",
-    n_top: int = 20,
+    expression: Matrix, conditions: Sequence[str], genes: Sequence[str], *, control: str = "ctrl", n_top: int = 20
 ) -> PerturbationReference:
     """Summarize measured cells: mean profiles and the genes that differ.
 
@@ -78,8 +72,6 @@ def perturbation_reference(
         If shapes do not fit, a gene is named twice, expression has NaN, control is not there, or a condition has fewer
         than two cells.
     """
-    import pandas as pd
-
     labels = np.asarray(conditions).astype(str)
     matrix = sparse.csr_matrix(expression) if sparse.issparse(expression) else np.asarray(expression)
     if matrix.shape != (len(labels), len(genes)):
@@ -124,15 +116,11 @@ def _ranked(
     matrix: Matrix, labels: np.ndarray, genes: Sequence[str], control: str, names: list[str]
 ) -> dict[str, tuple[str, ...]]:
     """Return all genes of each condition by falling |t| against control."""
-    import pandas as pd
     import scanpy as sc
     from anndata import AnnData
 
-    cells = AnnData(
-        matrix.astype(np.float32),
-        obs=pd.DataFrame({"condition": pd.Categorical(labels)}, index=[str(i) for i in range(len(labels))]),
-        var=pd.DataFrame(index=list(genes)),
-    )
+    obs = pd.DataFrame({"condition": pd.Categorical(labels)}, index=[str(i) for i in range(len(labels))])
+    cells = AnnData(matrix.astype(np.float32), obs=obs, var=pd.DataFrame(index=list(genes)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # genes without variance: their t counts as 0
         warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
@@ -178,8 +166,6 @@ def perturbation_scores(
     ValueError
         If the rule is not known, or a condition or gene is missing.
     """
-    import pandas as pd
-
     if nan not in NAN_RULES:
         raise ValueError(f"nan must be 'zero' or 'omit', found {nan!r}.")
     absent = [name for name in predicted.index if name not in reference.means.index]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from scjepa.perturbation.baselines import PERTURBATION_BASELINES, predict_baselines
-from scjepa.perturbation.conditions import CONTROL, Conditions, condition_name, convert_conditions, parse_condition
-from scjepa.perturbation.expression import log_normalized
-from scjepa.perturbation.splits import CATEGORIES, PerturbationSplit, simulation_split
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "CATEGORIES",
-    "CONTROL",
-    "PERTURBATION_BASELINES",
-    "Conditions",
-    "PerturbationSplit",
-    "condition_name",
-    "convert_conditions",
-    "log_normalized",
-    "parse_condition",
-    "predict_baselines",
-    "simulation_split",
-]
+from scjepa._core.lazy import lazy
+
+if TYPE_CHECKING:
+    from scjepa.perturbation.baselines import PERTURBATION_BASELINES, predict_baselines
+    from scjepa.perturbation.conditions import (
+        CATEGORIES,
+        CONTROL,
+        Conditions,
+        PerturbationSplit,
+        condition_name,
+        convert_conditions,
+        parse_condition,
+        simulation_split,
+    )
+    from scjepa.perturbation.expression import log_normalized
+
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -11,12 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scjepa._core.warn import warn
-from scjepa.perturbation.conditions import CONTROL, condition_name, parse_condition
-from scjepa.perturbation.names import named_otherwise
-
-
-def _genes_of(condition: str, panel: pd.Index) -> tuple[str, ...]:
-    return parse_condition(condition, panel)
+from scjepa.perturbation.conditions import CONTROL, condition_name, named_otherwise, parse_condition
 
 
 def _filled(profile: pd.Series, conditions: Sequence[str]) -> pd.DataFrame:
@@ -72,25 +67,20 @@ def additive(
     """
     if unseen not in ("mean", "zero"):
         raise ValueError(f"unseen must be 'mean' or 'zero', found {unseen!r}.")
-    genes = {name: _genes_of(name, means.columns) for name in means.index}
+    genes = {name: parse_condition(name, means.columns) for name in means.index}
     changes = means.sub(control, axis=1)
     single = {each[0]: changes.loc[name] for name, each in genes.items() if len(each) == 1}
     usual = pd.DataFrame(single).mean(axis=1) if single else changes.mean(axis=0)
     other = usual if unseen == "mean" else usual * 0.0
     rows = {}
     for name in conditions:
-        parts = [single.get(gene, other) for gene in _genes_of(name, means.columns)]
+        parts = [single.get(gene, other) for gene in parse_condition(name, means.columns)]
         rows[name] = control.add(sum(parts)) if parts else control
     return pd.DataFrame(rows).T.loc[list(conditions), means.columns]
 
 
 def linear(
-    means: pd.DataFrame,
-    control: pd.Series,
-    conditions: Sequence[str],
-    *,
-    n_components: int = 10,
-    ridge: float = 0.1,
+    means: pd.DataFrame, control: pd.Series, conditions: Sequence[str], *, n_components: int = 10, ridge: float = 0.1
 ) -> pd.DataFrame:
     """Predict with the bilinear model of Ahlmann-Eltze et al. (2025), means = G W P + b, fitted by ridge regression.
 
@@ -115,10 +105,10 @@ def linear(
     place = {gene: i for i, gene in enumerate(means.columns)}
 
     def vectors(names: Sequence[str]) -> np.ndarray:
-        rows = [[place[g] for g in _genes_of(name, means.columns) if g in place] for name in names]
+        rows = [[place[g] for g in parse_condition(name, means.columns) if g in place] for name in names]
         return np.stack([embedding[row].sum(axis=0) for row in rows]) if rows else np.zeros((0, k))
 
-    fitted = [i for i, name in enumerate(means.index) if any(g in place for g in _genes_of(name, means.columns))]
+    fitted = [i for i, name in enumerate(means.index) if any(g in place for g in parse_condition(name, means.columns))]
     p = vectors([means.index[i] for i in fitted])
     penalty = ridge * np.eye(k)
     weights = np.linalg.solve(embedding.T @ embedding + penalty, embedding.T @ (y[:, fitted] - usual[:, None]) @ p)
@@ -170,7 +160,7 @@ def predict_baselines(means: pd.DataFrame, control: pd.Series, conditions: Seque
     """
     if not len(means):
         raise ValueError("There is no training condition to learn from.")
-    if any(condition_name(_genes_of(name, means.columns)) == CONTROL for name in means.index):
+    if any(condition_name(parse_condition(name, means.columns)) == CONTROL for name in means.index):
         raise ValueError("Control is among the training conditions. Pass it as control, and the others as means.")
     _tell_of_other_names(means, conditions)
     return {name: baseline(means, control, conditions) for name, baseline in PERTURBATION_BASELINES.items()}
@@ -179,7 +169,7 @@ def predict_baselines(means: pd.DataFrame, control: pd.Series, conditions: Seque
 def _tell_of_other_names(means: pd.DataFrame, conditions: Sequence[str]) -> None:
     """Warn of perturbed genes that the panel has by another name: the linear model would take them for unmeasured."""
     panel = list(map(str, means.columns))
-    perturbed = {gene for name in (*means.index, *conditions) for gene in _genes_of(name, means.columns)}
+    perturbed = {gene for name in (*means.index, *conditions) for gene in parse_condition(name, means.columns)}
     outside = sorted(perturbed.difference(panel))
     call = "scjepa.perturbation.convert_conditions(names, genes={genes}), for the index of means and for conditions."
     told = named_otherwise(outside, panel, call, "means.columns") if outside else ""

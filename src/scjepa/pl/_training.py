@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import ArrayLike
 
-from scjepa.pl.figure import finish, grid_shape, panels
+from scjepa.pl.figure import blocks, finish
 
 _PANEL = (3.2, 2.4)
 """Width and height of a panel in inches."""
@@ -107,25 +107,21 @@ def training(
     """
     history = _history(model_or_history)
     panels_ = (_LOSS, *_ratio_panels(model_or_history, history), *_PANELS)
-    momentum = next(_finite(history, ("momentum",)), None)
+    momentum = _finite(history, ("momentum",))
     alone = momentum is not None and (momentum == 0).all()  # LeJEPA's target is a copy of its one encoder
     shown = [panel for panel in panels_ if not (alone and panel.of_teacher)]
     drawn = [(panel, lines) for panel in shown if (lines := _lines(panel, history))]
     if not drawn:
         known = ", ".join(keys[0] for panel in panels_ for keys in panel.lines.values())
         raise ValueError(f"history has none of the metrics to draw; it has {list(history)}, known are: {known}.")
-    figure, grid = panels(*grid_shape(len(drawn), ncols), *_PANEL)
-    for (panel, lines), ax in zip(drawn, grid.flat, strict=False):
+    figure, grid = blocks(len(drawn), 1, *_PANEL, ncols)
+    for (panel, lines), ax in zip(drawn, grid.flat, strict=True):
         _draw(ax, panel, lines)
-    for unused in grid.flat[len(drawn) :]:
-        unused.remove()
     return finish(figure, save, show)
 
 
 def _history(model_or_history: object) -> Mapping[str, ArrayLike]:
-    history = model_or_history
-    if not isinstance(history, Mapping):
-        history = getattr(model_or_history, "history", None)
+    history = model_or_history if isinstance(model_or_history, Mapping) else getattr(model_or_history, "history", None)
     if not history:
         raise ValueError("There is no training history. Train first: model.train()")
     return history
@@ -147,23 +143,20 @@ def _ratio_panels(model_or_history: object, history: Mapping[str, object]) -> li
 
 def _lines(panel: _Panel, history: Mapping[str, ArrayLike]) -> dict[str, pd.Series]:
     """Return the lines of a panel that the history holds."""
-    found = {}
-    for name, keys in panel.lines.items():
-        line = next(_finite(history, keys), None)
-        if line is not None:
-            found[name] = line
-    return found
+    found = {name: _finite(history, keys) for name, keys in panel.lines.items()}
+    return {name: line for name, line in found.items() if line is not None}
 
 
-def _finite(history: Mapping[str, ArrayLike], keys: tuple[str, ...]) -> Iterator[pd.Series]:
-    """Yield what the history holds under the keys, without NaN, leaving out what is empty then."""
+def _finite(history: Mapping[str, ArrayLike], keys: tuple[str, ...]) -> pd.Series | None:
+    """Return what the history holds under the first of the keys that has finite numbers, these alone."""
     for key in keys:
         if key in history:
             values = history[key]
             line = values.iloc[:, 0] if isinstance(values, pd.DataFrame) else pd.Series(values)
             line = pd.to_numeric(line).replace([np.inf, -np.inf], np.nan).dropna()
             if len(line):
-                yield line
+                return line
+    return None
 
 
 def _draw(ax: Axes, panel: _Panel, lines: Mapping[str, pd.Series]) -> None:

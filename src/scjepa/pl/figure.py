@@ -14,13 +14,23 @@ _POINTS_PER_INCH = 72
 
 def panels(n_rows: int, n_cols: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """Return a figure and its axes, an array of shape (n_rows, n_cols) of panels of the given size in inches."""
-    return plt.subplots(
-        n_rows,
-        n_cols,
-        squeeze=False,
-        figsize=(n_cols * width + 1.5, n_rows * height + 0.5),
-        layout="constrained",
-    )
+    size = (n_cols * width + 1.5, n_rows * height + 0.5)
+    return plt.subplots(n_rows, n_cols, squeeze=False, figsize=size, layout="constrained")
+
+
+def blocks(
+    n_blocks: int, n_high: int, width: float, height: float, n_cols: int | None, at_most: int = 4
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure of blocks side by side and below one another, each of ``n_high`` panels one above the other.
+
+    Columns are as in :func:`grid_shape`. The axes are an array of shape (n_blocks, n_high); none are left over.
+    """
+    n_rows, n_cols = grid_shape(n_blocks, n_cols, at_most)
+    figure, grid = panels(n_rows * n_high, n_cols, width, height)
+    found = grid.reshape(n_rows, n_high, n_cols).swapaxes(1, 2).reshape(-1, n_high)
+    for unused in found[n_blocks:].flat:
+        unused.remove()
+    return figure, found[:n_blocks]
 
 
 def finish(figure: Figure, save: str | Path | None, show: bool, *, owned: bool = True) -> Figure:

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from scjepa._core.renamed import no_attribute
 from scjepa.tl._aggregate import aggregate
-from scjepa.tl._compare import NicheComparison, compare_niches
-from scjepa.tl._composition import Composition, niche_composition
 from scjepa.tl._confidence import niche_confidence
-from scjepa.tl._find_niches import check_niches, find_niches
-from scjepa.tl._gene_modules import gene_modules
-from scjepa.tl._interactions import Interactions, niche_interactions
-from scjepa.tl._markers import niche_markers
+from scjepa.tl._describe import (
+    Composition,
+    Interactions,
+    NicheComparison,
+    compare_niches,
+    gene_modules,
+    niche_composition,
+    niche_interactions,
+    niche_markers,
+)
 from scjepa.tl._niche_readout import niche_readout, niche_readout_of
-from scjepa.tl._niches import niches
+from scjepa.tl._niches import check_niches, find_niches, niches
 from scjepa.tl._predictive_components import predictive_components, predictive_components_of, predictive_genes
 from scjepa.tl._shared_components import shared_components, shared_components_of
 from scjepa.tl._standardize import standardize

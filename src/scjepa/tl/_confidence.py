@@ -1,26 +1,41 @@
-"""How sure a cell's niche is: whether it stays the same when part of what the model saw is hidden."""
+"""How sure a cell's niche is: whether it stays the same when part of what the model saw is hidden.
+
+What niches were found in came from an embedding by the ways that the notes in ``uns["scjepa"]`` tell, whichever
+function of this package wrote them. Another embedding of the cells goes the same way: fitted read-outs are applied as
+they are, z-scores and means over rings are made anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import as_embedding, embedding_of, niches_of, record, record_of, refuse_users
+from scjepa._core.anndata import Note, as_embedding, embedding_of, groups_of, niches_of, record, record_of, refuse_users
+from scjepa._core.arrays import principal_axes
+from scjepa._core.graph import spatial_graph_of
 from scjepa._core.neighbors import neighbor_search
 from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
-from scjepa.tl._replay import Way, check_way, reads_expression_alone, ways_to
+from scjepa.tl._aggregate import means_over_hops
+from scjepa.tl._niche_readout import sources_of
+from scjepa.tl._standardize import standardized
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_Step = Callable[[np.ndarray], np.ndarray]
+
+_TOLERANCE = 1e-3
+"""Share of its spread by which a read-out that is made anew may differ from the one that is there."""
+
 
 @runtime_checkable
-class MadeAs(Protocol):
+class _MadeAs(Protocol):
     """Masked embeddings of a model, which knows at which scale it made an embedding."""
 
     def made_as(self, embedding: np.ndarray) -> Iterator[np.ndarray] | None:
@@ -104,7 +119,7 @@ def niche_confidence(
         raise ValueError(f"Only one cell has a niche in adata.obs[{niche_key!r}]; no other can vote.")
     n_neighbors = min(n_neighbors, len(voters) - 1)
     arrays, way = _placed(adata, masked, use_rep)
-    check_way(adata, way, use_rep)
+    _check_way(adata, way, use_rep)
     search = neighbor_search(embedding[voters], n_neighbors + 1, random_state)
     shape, votes, n_masks = adata.obsm[way.base].shape, np.zeros(len(voters)), 0
     for one in arrays:
@@ -115,31 +130,28 @@ def niche_confidence(
     confidence = np.full(len(codes), np.nan, dtype=np.float32)
     confidence[voters] = votes / n_masks
     adata.obs[key_added] = confidence
-    record(
-        adata,
-        key_added,
-        slot="obs",
-        use_rep=use_rep,
-        niche_key=niche_key,
-        n_neighbors=n_neighbors,
-        n_masks=n_masks,
-        random_state=random_state,
-    )
+    how: Note = {"n_neighbors": n_neighbors, "n_masks": n_masks, "random_state": random_state}
+    record(adata, key_added, slot="obs", use_rep=use_rep, niche_key=niche_key, **how)
 
 
-def _placed(adata: AnnData, masked: Any, use_rep: str) -> tuple[Iterator[np.ndarray], Way]:
+def _placed(adata: AnnData, masked: Iterable[np.ndarray], use_rep: str) -> tuple[Iterator[np.ndarray], _Way]:
     """Return the masked embeddings, and how they become what niches were found in.
 
     Those of a model are made at the scale at which it made the embedding that the niches come from; of others the shape
     tells whether they are of the read-out itself or of what it was made from.
     """
-    ways = ways_to(adata, use_rep)
-    if isinstance(masked, MadeAs):
+    ways = list(_ways_to(adata, use_rep))
+    if isinstance(masked, _MadeAs):
         for way in ways:
             found = masked.made_as(embedding_of(adata, way.base))
             if found is not None:
                 return found, way
-        raise ValueError(_not_of_the_model(adata, use_rep, [way.base for way in ways]))
+        where = " or ".join(f"adata.obsm[{way.base!r}]" for way in ways)
+        raise ValueError(
+            f"{where} is not what this model gives for these cells now, at any scale that was asked for. Embed again, "
+            "make the read-out and the niches anew, or ask for masked embeddings as it was made: "
+            "model.get_masked_representations(adata, scale=..., encoder=..., genes=...)."
+        )
     arrays = iter(masked)
     first = next(arrays, None)
     if first is None:
@@ -156,7 +168,7 @@ def _space_of(adata: AnnData, use_rep: str) -> str:
     ValueError
         If niches are of counts alone, and no embedding of a model is there.
     """
-    if not reads_expression_alone(adata, use_rep):
+    if not _reads_expression_alone(adata, use_rep):
         return use_rep
     there = [key for key in (_keys.EMBEDDING_CELL, _keys.EMBEDDING) if key in adata.obsm]
     if not there:
@@ -169,15 +181,6 @@ def _space_of(adata: AnnData, use_rep: str) -> str:
         f"confidence tells how firmly they hold in the model's adata.obsm[{there[0]!r}]."
     )
     return there[0]
-
-
-def _not_of_the_model(adata: AnnData, use_rep: str, bases: list[str]) -> str:
-    where = " or ".join(f"adata.obsm[{base!r}]" for base in bases)
-    return (
-        f"{where} is not what this model gives for these cells now, at any scale that was asked for. Embed again, make "
-        "the read-out and the niches anew, or ask for masked embeddings as it was made: "
-        "model.get_masked_representations(adata, scale=..., encoder=..., genes=...)."
-    )
 
 
 def _checked(one: np.ndarray, shape: tuple[int, ...], use_rep: str, number: int) -> np.ndarray:
@@ -195,3 +198,126 @@ def _without_self(near: np.ndarray) -> np.ndarray:
     own = near == np.arange(len(near))[:, None]
     own[~own.any(axis=1), -1] = True
     return near[~own].reshape(len(near), -1)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a read-out came from one embedding.
+
+    Attributes
+    ----------
+    base
+        Key in ``obsm`` of the embedding.
+    steps
+        What was done to it, in turn.
+    """
+
+    base: str
+    steps: tuple[_Step, ...] = ()
+
+    def place(self, values: np.ndarray) -> np.ndarray:
+        """Return the read-out of another embedding of the same cells, in the coordinates of the one that is there."""
+        for step in self.steps:
+            values = step(values)
+        return values
+
+
+def _ways_to(adata: AnnData, key: str, met: frozenset[str] = frozenset()) -> Iterator[_Way]:
+    """Yield how ``obsm[key]`` came from embeddings: from itself first, then from what the notes lead back to."""
+    yield _Way(key)
+    note = record_of(adata, key)
+    if note.get("slot") != "obsm" or key in met:
+        return
+    for source in _names(note.get("use_rep")):
+        step = _step(adata, note, source) if source != _keys.EXPRESSION and source in adata.obsm else None
+        if step is not None:
+            for way in _ways_to(adata, source, met | {key}):
+                yield _Way(way.base, (*way.steps, step))
+
+
+def _names(use_rep: object) -> list[str]:
+    return [] if use_rep is None else [str(name) for name in np.atleast_1d(np.asarray(use_rep, dtype=object))]
+
+
+def _step(adata: AnnData, note: Note, source: str) -> _Step | None:
+    """Return what a note says was done with ``obsm[source]``; ``None`` where it says nothing that is known here."""
+    fitted, library_key = note.get("fitted"), note.get("library_key")
+    if fitted is not None and "sources_" in fitted:
+        return _sources(adata, note, source)
+    if fitted is not None:
+        from scjepa.tl._predictive import PredictiveComponents
+
+        components, groups = PredictiveComponents.from_dict(fitted), _anew(adata, library_key)
+        return lambda values: components.transform(values, groups)
+    if "n_hops" in note:
+        graph = spatial_graph_of(adata, note["neighbors_key"], library_key)
+        n_hops, side_by_side = int(note["n_hops"]), bool(note["concatenate"])
+        return lambda values: means_over_hops(values, graph, n_hops, side_by_side)
+    return _scores(adata, note, source) if "align" in note else None
+
+
+def _anew(adata: AnnData, by: object) -> np.ndarray:
+    """Return groups of cells under names that no fit knows, so that each is standardized by its own mean and variance.
+
+    Hiding tokens moves all cells of a section alike, which says nothing of one of them.
+    """
+    groups = groups_of(adata, None if by is None else str(by))
+    names = np.full(adata.n_obs, "") if groups is None else groups
+    return np.array([f"{name}, masked" for name in names], dtype=object)
+
+
+def _sources(adata: AnnData, note: Note, source: str) -> _Step | None:
+    """Apply a fitted read-out of several sources, of which this one is another embedding."""
+    from scjepa.tl._niche_estimator import NicheReadout
+
+    fitted = NicheReadout.from_dict(note["fitted"])
+    if source not in fitted.sources_:
+        return None
+    graph = spatial_graph_of(adata, note["neighbors_key"], note.get("library_key"))
+    sources, groups = sources_of(adata, list(fitted.sources_), note.get("layer")), _anew(adata, note.get("library_key"))
+    return lambda values: fitted.transform({**sources, source: values}, graph, groups)
+
+
+def _scores(adata: AnnData, note: Note, source: str) -> _Step:
+    """Z-score within groups anew, and take the principal axes of the embedding that is there."""
+    groups, align, n_comps = groups_of(adata, note.get("library_key")), str(note["align"]), note.get("n_comps")
+    there = embedding_of(adata, source)
+    if n_comps is None or int(n_comps) >= there.shape[1]:
+        return lambda values: standardized(values, groups, None, align)
+    axes = principal_axes(standardized(there, groups, None, align).astype(np.float64), int(n_comps))
+    return lambda values: standardized(values, groups, None, align) @ axes
+
+
+def _check_way(adata: AnnData, way: _Way, use_rep: str) -> None:
+    """Raise where the way does not lead from the embedding that is there to the read-out that is there.
+
+    Raises
+    ------
+    ValueError
+        With the next call.
+    """
+    if not way.steps:
+        return
+    there = embedding_of(adata, use_rep).astype(np.float64)
+    anew = np.asarray(way.place(embedding_of(adata, way.base)), dtype=np.float64)
+    if anew.shape != there.shape or np.abs(anew - there).mean() > _TOLERANCE * max(there.std(), 1e-30):
+        raise ValueError(
+            f"adata.obsm[{use_rep!r}] is not the read-out of adata.obsm[{way.base!r}] as it is now. Make it, and the "
+            f"niches, anew: scjepa.tl.{_maker(record_of(adata, use_rep))}, then scjepa.tl.niches(adata, {use_rep!r})."
+        )
+
+
+def _maker(note: Note) -> str:
+    if "fitted" in note:
+        return "niche_readout(adata)" if "sources_" in note["fitted"] else "predictive_components(adata, ...)"
+    return "aggregate(adata, ...)" if "n_hops" in note else "standardize(adata, ...)"
+
+
+def _reads_expression_alone(adata: AnnData, use_rep: str) -> bool:
+    """Return whether a read-out is of counts and of no embedding, or of one that had too little to say."""
+    note = record_of(adata, use_rep)
+    fitted = note.get("fitted")
+    if fitted is None:
+        return False
+    read = _names(fitted["sources_"]) if "sources_" in fitted else _names(note.get("use_rep")) or [_keys.EXPRESSION]
+    return read == [_keys.EXPRESSION]

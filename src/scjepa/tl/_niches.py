@@ -1,17 +1,20 @@
-"""Niches: clusters of neighborhood embeddings."""
+"""Niches: clusters of neighborhood embeddings, with a trained model or with none."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import embedding_of, record, record_of, refuse_users
-from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
+from scjepa._core.anndata import Note, embedding_of, record, record_of, refuse_users
+from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
+from scjepa._core.options import AUTO
 from scjepa._core.palette import palette
 from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
+from scjepa.tl._niche_readout import names_in, niche_readout
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,7 +85,9 @@ def niches(
         If a cell has a NaN in the embedding, there are fewer cells than niches, an option is out of its range, or
         ``adata.obs`` has a column ``key_added`` that scjepa did not write or whose niches were renamed.
     """
-    refuse_niches(adata, n_niches, key_added)
+    import pandas as pd
+
+    _refuse_niches(adata, n_niches, key_added)
     if use_rep is None:
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
     embedding = embedding_of(adata, use_rep)
@@ -91,23 +96,24 @@ def niches(
         found = graph.leiden(resolution, random_state, flavor)
     else:
         found = graph.match(n_niches, random_state, min_share, flavor)
-        _warn_unmatched(found, n_niches)
-    _write_niches(adata, key_added, found)
-    _write_graph(adata, graph, use_rep, random_state)
-    record(
-        adata,
-        key_added,
-        slot="obs",
-        use_rep=use_rep,
-        resolution=float(found.resolution),
-        n_niches=found.n_clusters,
-        n_neighbors=graph.n_neighbors,
-        random_state=found.seed,
-        flavor=flavor,
-    )
+        if found.n_clusters != n_niches:
+            warn(
+                f"No resolution gave {n_niches} niches; the nearest, {found.n_clusters} niches at resolution "
+                f"{found.resolution:.4g}, is written. Another random_state or n_neighbors may reach {n_niches}."
+            )
+    names = np.arange(found.n_clusters).astype(str)
+    adata.obs[key_added] = pd.Categorical.from_codes(found.labels, categories=names)
+    adata.uns[f"{key_added}_colors"] = palette(found.n_clusters)
+    # As scanpy does, so that its tools take ``neighbors_key="scjepa_niche"``.
+    adata.obsp[f"{_keys.NICHE_NEIGHBORS}_distances"] = graph.distances
+    adata.obsp[f"{_keys.NICHE_NEIGHBORS}_connectivities"] = graph.connectivities
+    adata.uns[_keys.NICHE_NEIGHBORS] = graph.as_scanpy(use_rep, random_state, _keys.NICHE_NEIGHBORS)
+    how: Note = {"n_neighbors": graph.n_neighbors, "random_state": found.seed, "flavor": flavor}
+    made: Note = {"resolution": float(found.resolution), "n_niches": found.n_clusters}
+    record(adata, key_added, slot="obs", use_rep=use_rep, **made, **how)
 
 
-def refuse_niches(adata: AnnData, n_niches: int | None, key: str) -> None:
+def _refuse_niches(adata: AnnData, n_niches: int | None, key: str) -> None:
     """Raise where niches could not be found or written: at once, before anything long is done.
 
     Raises
@@ -130,25 +136,117 @@ def refuse_niches(adata: AnnData, n_niches: int | None, key: str) -> None:
         )
 
 
-def _warn_unmatched(found: Partition, n_niches: int) -> None:
-    if found.n_clusters != n_niches:
-        warn(
-            f"No resolution gave {n_niches} niches; the nearest, {found.n_clusters} niches at resolution "
-            f"{found.resolution:.4g}, is written. Another random_state or n_neighbors may reach {n_niches}."
+class FindsNiches(Protocol):
+    """A model that finds niches itself, such as :class:`scjepa.STJEPA`."""
+
+    def niches(self, adata: AnnData | None = None, n_niches: int | None = None, **options: object) -> None:
+        """Write niches and the embeddings they were found in."""
+
+
+def find_niches(
+    adata: AnnData,
+    model: FindsNiches | None = None,
+    *,
+    n_niches: int | None = None,
+    resolution: float = 1.0,
+    use_rep: str | Sequence[str] | None = None,
+    layer: str | None = None,
+    library_key: str | None = None,
+    align: str = AUTO,
+    neighbors_key: str = _keys.SPATIAL,
+    key_added: str = _keys.NICHE,
+    random_state: int = 0,
+) -> None:
+    """Find niches in one call: with no model by the linear method, in a second; with a trained one, by both.
+
+    Without a model the predictive components of the expression are read out with the rings around each cell
+    (:func:`niche_readout`) and clustered (:func:`niches`). With a model its embedding of cells stands beside them: the
+    same as ``model.niches(adata, n_niches)``.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with raw counts and the graph of squidpy.
+    model
+        A trained :class:`scjepa.STJEPA`. It knows the layer, the sections and the graph that it was set up with.
+    n_niches
+        Number of niches. Default: as many as Leiden finds at ``resolution``.
+    resolution
+        Leiden's resolution, where ``n_niches`` is not given.
+    use_rep
+        What is read: ``"X"`` for the counts, keys of ``adata.obsm`` for embeddings. Default: the counts, and with a
+        model its embedding of cells beside them.
+    layer, library_key, neighbors_key
+        Layer of raw counts, column of sections and squidpy's ``key_added``, where there is no model.
+    align
+        What sections are made to have in common; see :func:`niche_readout`.
+    key_added
+        Column of ``adata.obs`` to write.
+    random_state
+        Seed of the clustering.
+
+    Returns
+    -------
+    None
+        Writes ``adata.obsm["X_stjepa_niche"]``, ``adata.obs[key_added]`` and what :func:`niches` writes beside it; with
+        a model also what ``model.niches`` names.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        As :func:`niche_readout` and :func:`niches`; also if a layer, sections or a graph are named beside a model, or
+        ``model`` does not find niches.
+
+    Examples
+    --------
+    >>> sq.gr.spatial_neighbors_knn(adata, n_neighs=10, library_key="section")
+    >>> scjepa.tl.find_niches(adata, n_niches=12)
+    >>> scjepa.pl.niches(adata)
+    """
+    _refuse_niches(adata, n_niches, key_added)
+    options: Note = {"resolution": resolution, "random_state": random_state}
+    if model is None:
+        readout = _keys.EXPRESSION if use_rep is None else use_rep
+        niche_readout(adata, readout, layer=layer, library_key=library_key, align=align, neighbors_key=neighbors_key)
+        niches(adata, _keys.EMBEDDING_NICHE, n_niches=n_niches, key_added=key_added, **options)
+        return
+    if not callable(getattr(model, "niches", None)):
+        raise TypeError(f"model must be a trained scjepa.STJEPA, or None; found {type(model).__name__}.")
+    if layer is not None or library_key is not None or neighbors_key != _keys.SPATIAL:
+        raise ValueError(
+            "layer, library_key and neighbors_key are for data without a model; a model has them from setup_anndata."
         )
+    model.niches(adata, n_niches, use_rep=use_rep, align=align, key_added=key_added, **options)
 
 
-def _write_niches(adata: AnnData, key: str, found: Partition) -> None:
-    import pandas as pd
+def check_niches(
+    adata: AnnData,
+    n_niches: int | None = None,
+    *,
+    use_rep: str | Sequence[str] | None = None,
+    align: str = AUTO,
+    key_added: str = _keys.NICHE,
+    made: Sequence[str] = (),
+) -> None:
+    """Raise where niches could not be found or written, before anything long is done for them.
 
-    names = np.arange(found.n_clusters).astype(str)
-    adata.obs[key] = pd.Categorical.from_codes(found.labels, categories=names)
-    adata.uns[f"{key}_colors"] = palette(found.n_clusters)
+    Parameters
+    ----------
+    adata, n_niches, use_rep, align, key_added
+        As :func:`find_niches` takes them.
+    made
+        Keys of embeddings that will be there by then.
 
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        As :func:`niche_readout` and :func:`niches`.
+    """
+    from scjepa.tl._niche_estimator import NicheReadout
 
-def _write_graph(adata: AnnData, graph: EmbeddingGraph, use_rep: str, seed: int) -> None:
-    """Write the graph as scanpy does, so that its tools take ``neighbors_key="scjepa_niche"``."""
-    key = _keys.NICHE_NEIGHBORS
-    adata.obsp[f"{key}_distances"] = graph.distances
-    adata.obsp[f"{key}_connectivities"] = graph.connectivities
-    adata.uns[key] = graph.as_scanpy(use_rep, seed, key)
+    _refuse_niches(adata, n_niches, key_added)
+    refuse_users(adata, "obsm", _keys.EMBEDDING_NICHE)
+    NicheReadout(align=align).check_options()
+    for name in names_in(use_rep) if use_rep is not None else ():
+        if name != _keys.EXPRESSION and name not in made:
+            embedding_of(adata, name)

@@ -23,7 +23,7 @@ from scjepa.models.run import Run, Task, extended_curves
 from scjepa.models.store import Facts, Weights
 from scjepa.nn import float32_default
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition
-from scjepa.perturbation.names import named_otherwise
+from scjepa.perturbation.conditions import named_otherwise
 from scjepa.training.history import History
 
 if TYPE_CHECKING:

@@ -1,0 +1,348 @@
+"""Data sets by name, local files and public ones through squidpy; the table of a SpatialData object; and gene sets."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scjepa._core import keys as _keys
+from scjepa._core.instruments import how_to_read
+from scjepa._core.keys import CELL_TYPE, REGION, SECTION, TECHNOLOGY
+from scjepa._core.options import unknown_name
+from scjepa._core.settings import settings
+from scjepa._core.squidpy import squidpy
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+    from spatialdata.models import SpatialElement
+
+_GLOBAL = "global"
+
+
+_SQUIDPY = "squidpy:"
+_SUFFIX = ".h5ad"
+
+_MOST = 20
+"""Files that an error lists, at most."""
+
+
+PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "four_i": ("HeLa cells", "4i"),
+        "imc": ("human breast cancer", "imaging mass cytometry"),
+        "merfish": ("mouse preoptic hypothalamus", "MERFISH"),
+        "mibitof": ("human colorectal carcinoma", "MIBI-TOF"),
+        "sc_mouse_cortex": ("mouse cortex", "dissociated"),
+        "seqfish": ("mouse embryo", "seqFISH"),
+        "slideseqv2": ("mouse hippocampus", "Slide-seqV2"),
+        "visium_fluo_adata": ("mouse brain", "Visium"),
+        "visium_hne_adata": ("mouse brain", "Visium"),
+    }
+)
+"""Public data sets of ``squidpy.datasets`` that come as AnnData, their tissue and technology; many hold
+normalized values, not counts."""
+
+
+def load(name: str, path: str | os.PathLike[str] | None = None) -> AnnData:
+    """Read a data set by name.
+
+    Parameters
+    ----------
+    name
+        Name of an h5ad file without its ending, such as ``"starmap_visual_cortex"``; or ``"squidpy:"`` and a function
+        of ``squidpy.datasets`` that returns AnnData, such as ``"squidpy:imc"``, which is downloaded once.
+    path
+        The file, or a folder to look in, subfolders included. Default: ``scjepa.settings.data_dir`` and the
+        environment variable ``SCJEPA_DATA``. With ``"squidpy:"``: the file to keep the download in; default squidpy's.
+
+    Returns
+    -------
+    AnnData
+        As in the file; ``section``, ``technology``, ``region`` and ``cell_type`` in ``obs`` are made categorical
+        where they are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no file has that name, with the folders that were searched and what they hold.
+    ValueError
+        If several files have that name, or squidpy has no such data set.
+
+    Examples
+    --------
+    >>> adata = scjepa.datasets.load("starmap_visual_cortex", "data/")  # doctest: +SKIP
+    """
+    if name.startswith(_SQUIDPY):
+        public = name.removeprefix(_SQUIDPY)
+        if public not in PUBLIC:
+            raise ValueError(unknown_name("data set of squidpy", public, PUBLIC) + " See scjepa.datasets.available().")
+        return _categorical(getattr(squidpy().datasets, public)(**({} if path is None else {"path": path})))
+    if path is not None and Path(path).is_file():
+        return _categorical(ad.read_h5ad(path))
+    stem = name.removesuffix(_SUFFIX)
+    folders = _folders(path)
+    files = _find(folders)
+    matches = [file for file in files if file.stem == stem]
+    if not matches:
+        raise FileNotFoundError(_not_found(stem, folders, files))
+    if len(matches) > 1:
+        places = ", ".join(map(str, matches))
+        raise ValueError(f"Several files are named {stem}{_SUFFIX}: {places}. Give one of them as path.")
+    return _categorical(ad.read_h5ad(matches[0]))
+
+
+def available(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """Return what :func:`load` can read now: the h5ad files that are there, then the public sets of squidpy.
+
+    Parameters
+    ----------
+    path
+        Folder to look in, subfolders included. Default as in :func:`load`.
+
+    Returns
+    -------
+    DataFrame
+        Index ``name``; columns ``tissue``, ``technology`` (empty for files) and ``file`` (empty for data
+        that squidpy downloads).
+    """
+    rows = [(file.stem, "", "", str(file)) for file in _find(_folders(path))]
+    rows += [(_SQUIDPY + name, *about, "") for name, about in PUBLIC.items()]
+    return pd.DataFrame(rows, columns=["name", "tissue", "technology", "file"]).set_index("name")
+
+
+def _folders(path: str | os.PathLike[str] | None) -> list[Path]:
+    """Return the folders to search, without repeats: ``path``, or the setting and the environment variable."""
+    given = [path] if path is not None else [settings.data_dir, os.environ.get("SCJEPA_DATA")]
+    return list(dict.fromkeys(Path(folder).expanduser() for folder in given if folder))
+
+
+def _find(folders: list[Path]) -> list[Path]:
+    return sorted({file.resolve() for folder in folders for file in folder.rglob(f"*{_SUFFIX}")})
+
+
+def _not_found(name: str, folders: list[Path], files: list[Path]) -> str:
+    wanted = f"{name}{_SUFFIX}"
+    if not folders:
+        return (
+            f"{wanted} was not looked for: no folder is set. Call scjepa.datasets.load({name!r}, path='folder'), or "
+            "set scjepa.settings.data_dir or the environment variable SCJEPA_DATA. Without data: "
+            "scjepa.datasets.simulated_tissue()."
+        )
+    places = ", ".join(f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in folders)
+    names = [file.stem for file in files]
+    found = ", ".join(names[:_MOST]) or "no h5ad file"
+    found += f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    near = get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return (
+        f"{wanted} was not found in {places}.{hint} Found there: {found}. Call "
+        f"scjepa.datasets.load({name!r}, path=...) with the folder or the file; scjepa.datasets.available(path) lists "
+        "what a folder holds."
+    )
+
+
+def _categorical(adata: AnnData) -> AnnData:
+    for key in (SECTION, TECHNOLOGY, REGION, CELL_TYPE):
+        if key in adata.obs and not isinstance(adata.obs[key].dtype, pd.CategoricalDtype):
+            adata.obs[key] = adata.obs[key].astype("category")
+    return adata
+
+
+def read_gmt(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
+    """Read gene sets from a GMT file: a line for each, its name, a description, and its genes, separated by tabs.
+
+    Parameters
+    ----------
+    path
+        The file, such as those of MSigDB.
+
+    Returns
+    -------
+    dict
+        Genes of each set by the set's name, in the order of the file; a gene that a line has twice is there once.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a line has no gene, a name occurs twice, or there is no line.
+    """
+    sets: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, *rest = (part.strip() for part in line.split("\t"))
+        genes = tuple(dict.fromkeys(gene for gene in rest[1:] if gene))
+        if not genes:
+            raise ValueError(
+                f"Line {number} of {path} has no gene: a GMT line is a name, a description and genes, separated by "
+                f"tabs; found {line[:60]!r}."
+            )
+        if name in sets:
+            raise ValueError(f"{path} has the gene set {name!r} twice, the second time in line {number}.")
+        sets[name] = genes
+    if not sets:
+        raise ValueError(f"{path} holds no gene set.")
+    return sets
+
+
+def table_of(
+    data: AnnData | SpatialData,
+    table_name: str | None = None,
+    *,
+    coordinate_system: str | Mapping[str, str] | None = None,
+    spatial_key: str = _keys.SPATIAL,
+) -> AnnData:
+    """Return the cells of a SpatialData object as AnnData, with their coordinates in ``obsm``.
+
+    It is the table itself and no copy: an embedding or niches written to it are in the SpatialData object too.
+
+    Parameters
+    ----------
+    data
+        A :class:`spatialdata.SpatialData` object. An AnnData object is returned as it is, with no other option.
+    table_name
+        Table to take, a name in ``sdata.tables``. May be left out where there is one table.
+    coordinate_system
+        Coordinate system in which centroids are computed, or one for each annotated region by its name. Default:
+        ``"global"`` where an element has that, else its only one. Coordinates that the table has already must be those
+        of the system that is named.
+    spatial_key
+        ``obsm`` key of the coordinates.
+
+    Returns
+    -------
+    AnnData
+        The table. Where it has no ``obsm[spatial_key]``, the centroids of the shapes, labels or points that it
+        annotates are written there, ``(n_cells, 2 or 3)`` float64 in the unit of the coordinate system. Nothing else
+        is written.
+
+    Raises
+    ------
+    TypeError
+        If ``data`` is neither SpatialData nor AnnData.
+    KeyError
+        If there is no table of that name, or an annotated element does not exist.
+    ValueError
+        If the table cannot be told from several, or there is none; coordinates are needed and cannot be computed (the
+        table annotates nothing, an element lacks a cell, or does not have the coordinate system); or a coordinate
+        system is named and the table has other coordinates.
+
+    Examples
+    --------
+    >>> adata = scjepa.table_of(sdata)  # doctest: +SKIP
+    """
+    if isinstance(data, AnnData):
+        for name, value in {"table_name": table_name, "coordinate_system": coordinate_system}.items():
+            if value is not None:
+                raise ValueError(f"{name}={value!r} is of SpatialData, and this is AnnData. Leave it out.")
+        return data
+    spatialdata = sys.modules.get("spatialdata")  # whoever has such an object has imported it
+    if spatialdata is None or not isinstance(data, spatialdata.SpatialData):
+        then = how_to_read(data) if isinstance(data, str | os.PathLike) else "Read one: spatialdata.read_zarr(path)."
+        raise TypeError(f"Expected a SpatialData or AnnData object, found {type(data).__name__}. {then}")
+    table = _table(data, table_name)
+    if spatial_key not in table.obsm:
+        table.obsm[spatial_key] = _centroids(data, table, coordinate_system, spatial_key)
+    elif coordinate_system is not None:
+        _check_system(data, table, coordinate_system, spatial_key)
+    return table
+
+
+def _check_system(
+    sdata: SpatialData, table: AnnData, coordinate_system: str | Mapping[str, str], spatial_key: str
+) -> None:
+    """Raise where the coordinates that are there are not those of the coordinate system that is asked for."""
+    there = np.asarray(table.obsm[spatial_key], dtype=np.float64)
+    wanted = _centroids(sdata, table, coordinate_system, spatial_key)
+    if there.shape != wanted.shape or not np.allclose(there, wanted, rtol=1e-5, atol=1e-6 * np.ptp(wanted)):
+        raise ValueError(
+            f"The table has coordinates in obsm[{spatial_key!r}] that are not those of "
+            f"coordinate_system={coordinate_system!r}: its first cell lies at {there[0].tolist()}, and there at "
+            f"{wanted[0].tolist()}. Take those of that system under another key, table_of(sdata, "
+            f"coordinate_system=..., spatial_key='{spatial_key}_computed'), or remove what is there first: "
+            f"del sdata.tables[...].obsm[{spatial_key!r}]."
+        )
+
+
+def _table(sdata: SpatialData, name: str | None) -> AnnData:
+    names = list(sdata.tables)
+    if name is not None:
+        if name not in names:
+            raise KeyError(unknown_name("table of the SpatialData object", name, names))
+        return sdata.tables[name]
+    if not names:
+        raise ValueError("The SpatialData object has no table: there are no counts to work on.")
+    if len(names) > 1:
+        raise ValueError(
+            f"The SpatialData object has {len(names)} tables, {', '.join(names)}. Name one, table_name=..."
+        )
+    return sdata.tables[names[0]]
+
+
+def _centroids(
+    sdata: SpatialData, table: AnnData, coordinate_system: str | Mapping[str, str] | None, spatial_key: str
+) -> np.ndarray:
+    """Return the centroid of what each row of the table annotates, matched by instance and not by order."""
+    attributes = table.uns.get("spatialdata_attrs", {})
+    region_key, instance_key = attributes.get("region_key"), attributes.get("instance_key")
+    if region_key is None or instance_key is None:
+        raise ValueError(
+            "The table annotates no element, so no coordinates of its cells can be computed. "
+            f"Put them there, table.obsm[{spatial_key!r}] = ..., or annotate shapes or labels: "
+            "sdata.set_table_annotates_spatialelement(...)."
+        )
+    regions = table.obs[region_key].astype(str).to_numpy()
+    for name in coordinate_system if isinstance(coordinate_system, Mapping) else ():
+        if name not in regions:
+            raise KeyError(unknown_name("region in coordinate_system", name, set(regions)))
+    instances = table.obs[instance_key].to_numpy()
+    found: np.ndarray | None = None
+    for region in sorted(set(regions)):
+        if region not in sdata:
+            raise KeyError(f"The table annotates {region!r}, which the SpatialData object does not have.")
+        wanted = coordinate_system.get(region) if isinstance(coordinate_system, Mapping) else coordinate_system
+        centroids = _centroids_of(sdata[region], region, wanted)
+        rows = np.flatnonzero(regions == region)
+        position = centroids.index.get_indexer(instances[rows])
+        if (position < 0).any():
+            raise ValueError(
+                f"{(position < 0).sum()} cells of the table are not in {region!r}, first the {instance_key} "
+                f"{instances[rows[(position < 0).argmax()]]!r}. Keep those that are: "
+                "spatialdata.match_table_to_element(...)."
+            )
+        values = centroids.to_numpy(dtype=np.float64)[position]
+        if found is None:
+            found = np.empty((table.n_obs, values.shape[1]))
+        if values.shape[1] != found.shape[1]:
+            raise ValueError("Some of the annotated elements have two dimensions and some three.")
+        found[rows] = values
+    if found is None:
+        raise ValueError("The table has no cells.")
+    return found
+
+
+def _centroids_of(element: SpatialElement, region: str, coordinate_system: str | None) -> pd.DataFrame:
+    """Return a data frame of centroids by instance."""
+    from spatialdata import get_centroids
+    from spatialdata.transformations import get_transformation
+
+    systems = list(get_transformation(element, get_all=True))
+    if coordinate_system is None:
+        if _GLOBAL not in systems and len(systems) > 1:
+            raise ValueError(f"{region!r} has coordinate systems {', '.join(systems)}. Name one: coordinate_system=...")
+        coordinate_system = _GLOBAL if _GLOBAL in systems else systems[0]
+    if coordinate_system not in systems:
+        raise ValueError(unknown_name(f"coordinate system of {region!r}", coordinate_system, systems))
+    return get_centroids(element, coordinate_system=coordinate_system).compute()
