@@ -84,12 +84,7 @@ def pooled_input(
 
 
 def precomputed(
-    adata: AnnData,
-    *,
-    seed: int,
-    n_niches: int | None = None,
-    obsm_key: str | None = None,
-    obs_key: str | None = None,
+    adata: AnnData, *, seed: int, n_niches: int | None = None, obsm_key: str | None = None, obs_key: str | None = None
 ) -> Parts:
     """Take an embedding of ``obsm``, clusters of ``obs``, or both."""
     if obsm_key is None and obs_key is None:

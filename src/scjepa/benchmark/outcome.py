@@ -18,16 +18,7 @@ from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa.benchmark.inputs import prepare, restore, with_counts
 from scjepa.benchmark.memory import peak_gib, reset_peak
-from scjepa.benchmark.method import (
-    REGISTRY,
-    Arguments,
-    Method,
-    MethodError,
-    MethodResult,
-    Parts,
-    checked,
-    one_line,
-)
+from scjepa.benchmark.method import REGISTRY, Arguments, Method, MethodError, MethodResult, Parts, checked, one_line
 from scjepa.benchmark.process import find_python, run_in_process
 
 

@@ -35,12 +35,7 @@ def find_python(python: str | os.PathLike[str] | None = None) -> str:
 
 
 def run_in_process(
-    adapter: str | Path,
-    adata: AnnData,
-    arguments: Arguments,
-    *,
-    python: str,
-    timeout: float | None = None,
+    adapter: str | Path, adata: AnnData, arguments: Arguments, *, python: str, timeout: float | None = None
 ) -> Parts:
     """Run an adapter's ``run(adata, **arguments)`` under another interpreter.
 

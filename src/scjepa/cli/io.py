@@ -210,11 +210,7 @@ def refuse_written(file: DataFile, slot: str, keys: Iterable[str], overwrite: bo
 
 
 def plan(
-    files: Sequence[DataFile],
-    out: Path | None,
-    overwrite: bool,
-    suffix: str | None = None,
-    tables: Sequence[str] = (),
+    files: Sequence[DataFile], out: Path | None, overwrite: bool, suffix: str | None = None, tables: Sequence[str] = ()
 ) -> list[Path]:
     """Return where the result of each file goes, before anything is computed.
 

@@ -23,11 +23,7 @@ from scjepa.benchmark.table import (
     took,
 )
 
-PAIRS = (
-    ("celljepa", "reconstruction_only"),
-    ("celljepa", "untrained"),
-    ("modules", "untrained_modules"),
-)
+PAIRS = (("celljepa", "reconstruction_only"), ("celljepa", "untrained"), ("modules", "untrained_modules"))
 """Methods whose difference is told: the second begins each seed with the same weights as the first."""
 
 COMPARED = {
@@ -70,11 +66,7 @@ HEADINGS = {
 _BATCH = ("ilisi", "kbet", "bras", "graph_connectivity", "pcr_comparison", "bio", "batch", "total")
 
 SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    ZERO_SHOT: (
-        "Zero-shot",
-        "",
-        ("avg_bio", "avg_bio_unscaled", "nmi", "ari", "asw", "asw_scaled", "knn_accuracy"),
-    ),
+    ZERO_SHOT: ("Zero-shot", "", ("avg_bio", "avg_bio_unscaled", "nmi", "ari", "asw", "asw_scaled", "knn_accuracy")),
     DROPOUT: ("Fewer molecules", "molecules", ("neighbors", "label_accuracy", "nmi", "avg_bio")),
     BATCHES: ("Batches", "", _BATCH),
     FINETUNE: ("Fine-tuning", "stage", ("accuracy", "macro_f1", "majority_rate", "avg_bio", "nmi", "ari", "asw")),

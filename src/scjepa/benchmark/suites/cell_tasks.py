@@ -230,12 +230,7 @@ class Finetune:
         return rows
 
 
-TASKS: Mapping[str, CellTask] = {
-    ZERO_SHOT: ZeroShot(),
-    DROPOUT: Dropout(),
-    BATCHES: Batches(),
-    FINETUNE: Finetune(),
-}
+TASKS: Mapping[str, CellTask] = {ZERO_SHOT: ZeroShot(), DROPOUT: Dropout(), BATCHES: Batches(), FINETUNE: Finetune()}
 """What methods are asked to do, by name."""
 
 
