@@ -10,10 +10,9 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from scjepa.benchmark import CellScoring, run_cells
-from scjepa.benchmark.suites.cell_data import TargetCells
 from scjepa.benchmark.suites.cell_figures import robustness, score_bars, umaps
 from scjepa.benchmark.suites.cell_tables import differences, table
-from scjepa.benchmark.suites.cell_tasks import knn_accuracy
+from scjepa.benchmark.suites.cell_tasks import TargetCells, knn_accuracy
 
 
 def _rows(scores: dict[str, list[float]], metric: str = "avg_bio", **about) -> pd.DataFrame:

@@ -13,9 +13,8 @@ from matplotlib.lines import Line2D
 from scjepa._core.palette import palette
 from scjepa.benchmark.figures import DEFAULT, OTHER, as_labels, plain_axes
 from scjepa.benchmark.figures import umaps as umaps_of
-from scjepa.benchmark.suites.cell_data import TargetCells
 from scjepa.benchmark.suites.cell_tables import HEADINGS, place_of, title_of
-from scjepa.benchmark.suites.cell_tasks import BATCHES, DROPOUT, FITTED, PLAIN, ZERO_SHOT
+from scjepa.benchmark.suites.cell_tasks import BATCHES, DROPOUT, FITTED, PLAIN, ZERO_SHOT, TargetCells
 from scjepa.pl.figure import finish, panels
 
 Embeddings = Mapping[tuple[str, str], np.ndarray]

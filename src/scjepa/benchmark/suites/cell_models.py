@@ -22,8 +22,16 @@ from scjepa.benchmark.files import whole
 from scjepa.benchmark.method import OWN, REGISTRY, Arguments, Method, Parts, code_of, of_function, peers_of
 from scjepa.benchmark.outcome import Took
 from scjepa.benchmark.study import Entry, Methods, Options, Say, choose, word
-from scjepa.benchmark.suites.cell_data import LABEL, Corpus, without_labels
-from scjepa.benchmark.suites.cell_tasks import FINETUNE, PRETRAINED, UNTRAINED, ZERO_SHOT, CellScoring
+from scjepa.benchmark.suites.cell_tasks import (
+    FINETUNE,
+    LABEL,
+    PRETRAINED,
+    UNTRAINED,
+    ZERO_SHOT,
+    CellScoring,
+    Corpus,
+    without_labels,
+)
 from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ from scjepa.benchmark.method import OWN, REGISTRY, Method, checked_embedding
 from scjepa.benchmark.outcome import Took
 from scjepa.benchmark.store import RunKey, Scored, Store
 from scjepa.benchmark.study import Methods, Options, Results, Say, Study
-from scjepa.benchmark.suites.cell_data import Corpus, TargetCells, corpus_of, read_corpus, read_target
 from scjepa.benchmark.suites.cell_models import (
     CellEntry,
     CellModel,
@@ -43,7 +42,12 @@ from scjepa.benchmark.suites.cell_tasks import (
     ZERO_SHOT,
     CellOutput,
     CellScoring,
+    Corpus,
+    TargetCells,
     chosen_tasks,
+    corpus_of,
+    read_corpus,
+    read_target,
 )
 
 if TYPE_CHECKING:

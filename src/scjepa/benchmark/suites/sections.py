@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scjepa._core.options import unknown_name
-from scjepa.benchmark.controls import SECTION_CONTROLS
 from scjepa.benchmark.inputs import Data
-from scjepa.benchmark.method import OWN, REGISTRY, Method, MethodResult, code_of, of_function, peers_of
-from scjepa.benchmark.models import STJEPA_METHODS
+from scjepa.benchmark.method import OWN, REGISTRY, Method, MethodResult
 from scjepa.benchmark.occupancy import occupancy
 from scjepa.benchmark.outcome import missing_option, outcome
 from scjepa.benchmark.score import ALL, Scoring, score
 from scjepa.benchmark.store import RunKey, Scored, Store
-from scjepa.benchmark.study import Entry, Methods, Options, Results, Say, Study, choose
-from scjepa.benchmark.suites.ablation import Axes, ablation, configured, told
+from scjepa.benchmark.study import Entry, Methods, Options, Results, Say, Study
+from scjepa.benchmark.suites.section_models import Axes, ablation, entries_of
 from scjepa.benchmark.suites.sections_tables import failures, markdown_1, markdown_2, table_1, table_2, verdicts_of
 from scjepa.benchmark.suites.tissue import AUTO, Columns, Task, make_tasks, read_units
 
@@ -30,17 +27,8 @@ if TYPE_CHECKING:
 
     from scjepa.stjepa.config import STJEPAConfig
 
-_ORDER = ("stjepa", "untrained", "linear", "pooled_input")
-_KNOWN = {**STJEPA_METHODS, **SECTION_CONTROLS}
-
-REGISTRY["sections"].update({name: _KNOWN[name] for name in (*_ORDER, *SECTION_CONTROLS, "precomputed")})
-REGISTRY["sections"].update(peers_of("sections"))
-
 METHODS: Mapping[str, Method] = MappingProxyType(REGISTRY["sections"])
 """Methods by name."""
-
-SETTINGS = "settings"
-"""Option of every method: the one of its settings that takes part, where all would take too long."""
 
 
 def run(
@@ -134,7 +122,10 @@ def run(
     scoring, store = scoring or Scoring(), Store(out)
     entries, levels = ablation(entries_of(methods, preset=preset, options=options), axes or {})
     columns = Columns(label, technology, section, layer)
-    obs, obsm = (_named_by(entries, kind) for kind in ("obs_options", "obsm_options"))
+    obs, obsm = (
+        sorted({e.options[key] for e in entries for key in getattr(e.method, kind) if e.options.get(key)})
+        for kind in ("obs_options", "obsm_options")
+    )  # the columns, and the arrays, that options name
     suite = SectionSuite(make_tasks(read_units(data, columns, obs, obsm), tasks), scoring, timeout)
     study = Study(suite, entries, seeds, store, say)
     store.claim({"label": label, **asdict(scoring)}, {f"{t.kind}: {t.data}": t.digest for t in suite.tasks()}, levels)
@@ -142,30 +133,6 @@ def run(
     results = BenchmarkResults(store.rows(), store.runs(), store, suite.tasks())
     results.keep_in(out)
     return results
-
-
-def entries_of(methods: Methods, *, preset: str | STJEPAConfig = "base", options: Options | None = None) -> list[Entry]:
-    """Return the methods that take part, each in all its settings; see :func:`~scjepa.benchmark.study.choose`."""
-    entries: list[Entry] = []
-    for name, what in choose(methods, METHODS, options, (SETTINGS,)):
-        if callable(what):
-            entries.append(Entry(name, of_function(what), OWN, code=code_of(what)))
-            continue
-        method, given = METHODS[name], dict(what)
-        wanted = given.pop(SETTINGS, None)
-        if wanted is not None and wanted not in method.settings:
-            raise ValueError(unknown_name(f"settings of {name!r}", str(wanted), method.settings))
-        if "preset" in method.options:
-            given.setdefault("preset", preset)
-            configured(given)  # raises for what cannot be, before anything runs
-        for settings in method.settings if wanted is None else (wanted,):
-            entries.append(Entry(name, method, settings, told(given), given))
-    return list({(e.name, e.settings, e.configuration): e for e in entries}.values())
-
-
-def _named_by(entries: Sequence[Entry], kind: str) -> list[str]:
-    """Return the columns, or the arrays, that options name."""
-    return sorted({e.options[key] for e in entries for key in getattr(e.method, kind) if e.options.get(key)})
 
 
 @dataclass

@@ -19,7 +19,7 @@ from scjepa.benchmark.occupancy import LENGTHS, expressed_genes
 from scjepa.benchmark.readouts import HARMONY
 from scjepa.benchmark.score import ALL
 from scjepa.benchmark.store import Level, RunKey, Store
-from scjepa.benchmark.suites.ablation import OURS
+from scjepa.benchmark.suites.section_models import OURS
 from scjepa.benchmark.suites.sections_tables import HEADINGS, WEIGHTED, table_1, table_2
 from scjepa.benchmark.suites.tissue import TECHNOLOGIES, Task
 from scjepa.metrics import nmi

@@ -10,7 +10,7 @@ import pandas as pd
 from scjepa.benchmark.readouts import HARMONY, READOUT_WORDS
 from scjepa.benchmark.score import ALL
 from scjepa.benchmark.store import TOOK, Level
-from scjepa.benchmark.suites.ablation import OURS, UNTRAINED
+from scjepa.benchmark.suites.section_models import OURS, UNTRAINED
 from scjepa.benchmark.suites.tissue import SECTIONS, TECHNOLOGIES
 from scjepa.benchmark.table import (
     CASE,
