@@ -14,10 +14,9 @@ import pandas as pd
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa._core.warn import warn
-from scjepa.benchmark.files import source_digest, write_figures, write_texts
 from scjepa.benchmark.method import Arguments, Function, Method, MethodError, Output, Parts, groups_of, one_line
 from scjepa.benchmark.outcome import check_options
-from scjepa.benchmark.store import Run, RunKey, Scored, Store
+from scjepa.benchmark.store import Run, RunKey, Scored, Store, source_digest, write_figures, write_texts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
+from scjepa._core.files import whole
 from scjepa._core.plain import take_plain
 from scjepa.benchmark.controls import HARMONY, HVG_PCA, Embed
-from scjepa.benchmark.files import whole
 from scjepa.benchmark.method import OWN, REGISTRY, Arguments, Method, Parts, code_of, of_function, peers_of
 from scjepa.benchmark.outcome import Took
 from scjepa.benchmark.study import Entry, Methods, Options, Say, choose, word

@@ -17,6 +17,7 @@ from anndata import AnnData
 
 from scjepa import __version__
 from scjepa._core.keys import UNLABELLED
+from scjepa.benchmark import table as tables
 from scjepa.benchmark.controls import BATCH, Embed
 from scjepa.benchmark.inputs import Data
 from scjepa.benchmark.memory import peak_gib, reset_peak
@@ -33,9 +34,11 @@ from scjepa.benchmark.suites.cell_models import (
     entries_of,
     with_labels,
 )
-from scjepa.benchmark.suites.cell_tables import differences, markdown, place_of, shown, table
 from scjepa.benchmark.suites.cell_tasks import (
     BATCHES,
+    BEFORE,
+    DROPOUT,
+    FINETUNE,
     PLAIN,
     PRETRAINED,
     TASKS,
@@ -49,6 +52,7 @@ from scjepa.benchmark.suites.cell_tasks import (
     read_corpus,
     read_target,
 )
+from scjepa.benchmark.table import heading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -368,9 +372,9 @@ class CellBenchmarkResults(Results):
 
     def figures(self) -> dict[str, Figure]:
         """Return every figure that the results allow, by name: ``umap``, ``umap_batches``, ``avg_bio``, ``dropout``."""
-        from scjepa.benchmark.suites.cell_figures import every_figure
+        from scjepa.benchmark.figures import figures_of_cells
 
-        return every_figure(self._target, self._shown(), self.embeddings(), self.embeddings(BATCHES))
+        return figures_of_cells(self._target, self._shown(), self.embeddings(), self.embeddings(BATCHES))
 
     def embeddings(self, task: str = ZERO_SHOT) -> dict[tuple[str, str], np.ndarray]:
         """Return embeddings of the target by method and read-out, of each method's first seed there.
@@ -390,9 +394,219 @@ class CellBenchmarkResults(Results):
 
     def _texts(self) -> dict[str, str]:
         """Return ``table.csv``, ``differences.csv`` and ``table.md``."""
-        tables = {"table.csv": self.table(), "differences.csv": self.differences()}
-        texts = {name: one.to_csv(index=False, float_format="%.4f") for name, one in tables.items()}
+        both = {"table.csv": self.table(), "differences.csv": self.differences()}
+        texts = {name: one.to_csv(index=False, float_format="%.4f") for name, one in both.items()}
         return {**texts, "table.md": self.markdown()}
 
     def _shown(self) -> pd.DataFrame:
         return shown(self.rows, self._planned)
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+PAIRS = (("celljepa", "reconstruction_only"), ("celljepa", "untrained"), ("modules", "untrained_modules"))
+"""Methods whose difference is told: the second begins each seed with the same weights as the first."""
+
+COMPARED = {
+    ZERO_SHOT: ("avg_bio", "nmi", "ari", "asw_scaled", "knn_accuracy"),
+    DROPOUT: ("neighbors", "label_accuracy", "avg_bio"),
+    BATCHES: ("bio", "batch", "total"),
+    FINETUNE: ("accuracy", "macro_f1", "avg_bio"),
+}
+"""Scores whose differences are told."""
+
+_BATCH = ("ilisi", "kbet", "bras", "graph_connectivity", "pcr_comparison", "bio", "batch", "total")
+
+SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    ZERO_SHOT: ("Zero-shot", "", ("avg_bio", "avg_bio_unscaled", "nmi", "ari", "asw", "asw_scaled", "knn_accuracy")),
+    DROPOUT: ("Fewer molecules", "molecules", ("neighbors", "label_accuracy", "nmi", "avg_bio")),
+    BATCHES: ("Batches", "", _BATCH),
+    FINETUNE: ("Fine-tuning", "stage", ("accuracy", "macro_f1", "majority_rate", "avg_bio", "nmi", "ari", "asw")),
+}
+"""Of each task its heading, what its groups are, and the scores that are shown."""
+
+_TOLD = {
+    ZERO_SHOT: ("avg_bio", "knn_accuracy"),
+    DROPOUT: ("label_accuracy",),
+    BATCHES: ("total",),
+    FINETUNE: ("accuracy",),
+}
+"""Scores whose differences are told; all are in the table of differences."""
+
+_UNTOLD = ("100%", BEFORE)
+"""Groups that are told elsewhere: all molecules and no fine-tuning are zero-shot."""
+
+
+def title_of(name: str) -> str:
+    """Return the name of a method in tables and figures; one's own has the name it was given."""
+    return REGISTRY["cells"][name].title or name if name in REGISTRY["cells"] else name
+
+
+def place_of(name: str) -> int:
+    """Return where a method stands in tables and figures; one's own come last."""
+    return list(REGISTRY["cells"]).index(name) if name in REGISTRY["cells"] else len(REGISTRY["cells"])
+
+
+def shown(rows: pd.DataFrame, planned: Sequence[RunKey]) -> pd.DataFrame:
+    """Return the rows of the last call's configurations, and of methods that it did not name.
+
+    A folder may hold a method in several configurations, of which tables and figures show one.
+    """
+    key = ["task", "method", "settings", "configuration"]
+    asked = {tuple(getattr(run, name) for name in key) for run in planned}
+    named = {(task, method) for task, method, *_ in asked}
+    kept = [
+        (task, method) not in named or (task, method, settings, configuration) in asked
+        for task, method, settings, configuration in rows[key].itertuples(index=False)
+    ]
+    return rows[kept]
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return methods × scores.
+
+    Parameters
+    ----------
+    rows
+        Tidy results.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each data, task, method, settings, configuration, read-out and group (the share of molecules, or the
+        stage of fine-tuning): ``n_cells``, each score (mean over seeds) with ``_std_seeds`` (n - 1; NaN where there
+        is one), ``seconds``, ``cpu_seconds``, ``peak_gib`` and ``seeds``. A run that failed has a row with the
+        ``reason``.
+    """
+    values = rows[rows["metric"].notna() & rows["value"].notna()]
+    failed = tables.failures(rows)
+    if values.empty:
+        return failed.reindex(columns=[*tables.KEYS, "n_cells", *tables.TOOK, "seeds", "reason"])
+    found = tables.wide(tables.summarize(values), tuple(dict.fromkeys(values["metric"])))
+    found = found.merge(tables.took(rows), on=tables.RUN, how="left")
+    found["seeds"] = found.pop("seeds")  # behind what runs took
+    by = pd.DataFrame({"task": found["task"].map(list(TASKS).index), "method": found["method"].map(place_of)})
+    order = by.assign(came=_first_rows(values, found)).sort_values(["task", "method", "came"]).index
+    return pd.concat([found.loc[order].assign(reason=None), failed], ignore_index=True)
+
+
+def _first_rows(values: pd.DataFrame, found: pd.DataFrame) -> np.ndarray:
+    """Return where each case first came among the rows."""
+    first = {case: i for i, case in reversed(list(enumerate(values[tables.KEYS].itertuples(index=False, name=None))))}
+    return np.array([first[case] for case in found[tables.KEYS].itertuples(index=False, name=None)])
+
+
+def differences(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Return paired differences between methods, seed by seed.
+
+    Parameters
+    ----------
+    rows
+        Tidy results, each method in one configuration; a pair with several is left out.
+    confidence
+        Of the interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each pair, task, read-out, group and score: ``first``, ``second``, ``difference`` (mean over seeds of
+        first - second), ``low`` and ``high`` (Student's t over seeds; NaN where there is one), ``seeds``.
+    """
+    from scipy import stats
+
+    found = []
+    for first, second in PAIRS:
+        sides = [rows[rows["method"] == name] for name in (first, second)]
+        for task, metrics in COMPARED.items():
+            a, b = (side[(side["task"] == task) & side["metric"].isin(metrics)] for side in sides)
+            if a.empty or b.empty or a["configuration"].nunique() > 1 or b["configuration"].nunique() > 1:
+                continue
+            keys = ["data", "task", "readout", "group", "metric"]
+            pairs = a.merge(b, on=[*keys, "seed"], suffixes=("_first", "_second"))
+            pairs["difference"] = pairs["value_first"] - pairs["value_second"]
+            for case, own in pairs.groupby(keys, sort=False):
+                n, mean = len(own), own["difference"].mean()
+                half = np.nan
+                if n > 1:
+                    half = stats.t.ppf((1 + confidence) / 2, n - 1) * own["difference"].std(ddof=1) / n**0.5
+                about = dict(zip(keys, case, strict=True))
+                found.append(
+                    {"first": first, "second": second, **about}
+                    | {"difference": mean, "low": mean - half, "high": mean + half, "seeds": n}
+                )
+    columns = ["first", "second", "data", "task", "readout", "group", "metric", "difference", "low", "high", "seeds"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def note(scoring: CellScoring) -> str:
+    """Return what the scores are."""
+    low, high = min(scoring.resolutions), max(scoring.resolutions)
+    part = 1 - scoring.test_size
+    kept = {"top": "those of most counts", "spread": "as if drawn once for all cells"}
+    genes = "as many as they were trained with" if scoring.n_tokens is None else f"at most {scoring.n_tokens:,}"
+    which = "" if scoring.kept is None else f", {kept[scoring.kept]}"
+    return (
+        f"Means over seeds ± standard deviation. NMI and ARI are those of the best of {len(scoring.resolutions)} "
+        f"resolutions of Leiden ({low:g} to {high:g}) by NMI, chosen with the labels, so upper bounds. ASW is the mean "
+        "silhouette width of the labels; AvgBIO the mean of NMI, ARI and ASW from 0 to 1. Accuracy of neighbors: vote "
+        f"of the {scoring.n_neighbors} nearest cells of the other folds ({scoring.folds} folds). Methods that are "
+        "*fitted* have seen the counts of the cells that are scored (of fine-tuning: of its training cells); the "
+        f"pretrained have not, unless the set was among theirs. Fine-tuning: {part:.0%} of the cells, split by seed "
+        f"{scoring.split_seed}; labels of the others are voted by the {scoring.n_neighbors} nearest training cells. "
+        f"Cell-JEPA's models embed of a cell's expressed genes {genes}{which}.\n"
+    )
+
+
+def markdown(table: pd.DataFrame, differences: pd.DataFrame, scoring: CellScoring, runs: pd.DataFrame) -> str:
+    """Return the table: a part for each task, paired differences, and what could not be measured."""
+    parts = [note(scoring)]
+    scored = table[table["reason"].isna()]
+    for task, (title, groups, metrics) in SECTIONS.items():
+        own = scored[scored["task"] == task]
+        if len(own):
+            cells = f"{int(own['n_cells'].iloc[0]):,} cells"
+            parts += [f"\n**{title}**: {own['data'].iloc[0]}, {cells}\n"]
+            parts += [tables.scib_note(runs[runs["task"] == task])] if task == BATCHES else []
+            parts += [_scores(own, groups, metrics)]
+    parts += ["\n**Configurations**\n", _configurations(scored)] if len(scored) else []
+    told = differences[~differences["group"].isin(_UNTOLD)]
+    told = told[[metric in _TOLD[task] for task, metric in zip(told["task"], told["metric"], strict=True)]]
+    if len(told):
+        parts += ["\n**Paired differences**, by seed, with 95% intervals of Student's t\n", _differences(told)]
+    failed = table[table["reason"].notna()]
+    if len(failed):
+        rows = [[row["task"], title_of(row["method"]), row["reason"]] for row in failed.to_dict("records")]
+        parts += ["\n**Not measured**\n", tables.markdown_table(["task", "method", "reason"], rows)]
+    return "\n".join(parts) + "\n"
+
+
+def _scores(own: pd.DataFrame, groups: str, metrics: Sequence[str]) -> str:
+    metrics, rows = tables.with_values(own, metrics), []
+    for row in own.to_dict("records"):
+        words = [title_of(row["method"]), row["settings"], row["readout"], *([row["group"]] if groups else [])]
+        words += [tables.score_text(row, metric) for metric in metrics]
+        rows.append([*words, tables.number_text(row["cpu_seconds"], ".0f"), row["seeds"]])
+    head = ["method", "settings", "read-out", *([groups] if groups else []), *map(heading, metrics)]
+    return tables.markdown_table([*head, "CPU s", "seeds"], rows)
+
+
+def _configurations(scored: pd.DataFrame) -> str:
+    """Return what each method was, the tasks of one configuration together."""
+    cases = scored.groupby(["method", "settings", "configuration"], sort=False)["task"].unique()
+    rows = [
+        [title_of(method), settings, ", ".join(SECTIONS[task][0].lower() for task in tasks), configuration]
+        for (method, settings, configuration), tasks in cases.items()
+    ]
+    return tables.markdown_table(["method", "settings", "tasks", "configuration"], rows)
+
+
+def _differences(differences: pd.DataFrame) -> str:
+    rows = []
+    for row in differences.to_dict("records"):
+        pair = f"{title_of(row['first'])} − {title_of(row['second'])}"
+        group = "" if row["group"] == "all" else row["group"]
+        interval = "one seed" if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
+        what = ", ".join(word for word in (SECTIONS[row["task"]][0].lower(), group) if word)
+        words = [pair, what, row["readout"], heading(row["metric"])]
+        rows.append([*words, f"{row['difference']:+.3f}", interval, row["seeds"]])
+    return tables.markdown_table(["difference", "task", "read-out", "score", "mean", "interval", "seeds"], rows)
