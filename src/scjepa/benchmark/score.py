@@ -53,41 +53,30 @@ def _plain(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray
     return result.embedding
 
 
-def _components(align: str) -> Readout:
-    def components(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
-        return (
-            None
-            if result.embedding is None
-            else standardize(result.embedding, groups=task.sections, n_comps=30, align=align)
-        )
-
-    return components
+def _components(result: MethodResult, task: Task, tell: Tell = _nobody, *, align: str) -> np.ndarray | None:
+    if result.embedding is None:
+        return None
+    return standardize(result.embedding, groups=task.sections, n_comps=30, align=align)
 
 
-def _hops(align: str) -> Readout:
-    def hops(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
-        if result.cell_embedding is None:
-            return None
-        cells = standardize(result.cell_embedding, groups=task.sections, n_comps=20, align=align)
-        return aggregate(cells, connectivities=task.adata.obsp[f"{_keys.SPATIAL}_connectivities"], n_hops=3)
-
-    return hops
+def _hops(result: MethodResult, task: Task, tell: Tell = _nobody, *, align: str) -> np.ndarray | None:
+    if result.cell_embedding is None:
+        return None
+    cells = standardize(result.cell_embedding, groups=task.sections, n_comps=20, align=align)
+    return aggregate(cells, connectivities=task.adata.obsp[f"{_keys.SPATIAL}_connectivities"], n_hops=3)
 
 
-def _niche(expression: bool, align: str) -> Readout:
-    """Return the read-out of :class:`scjepa.tl.NicheReadout`, of the cell embedding alone or beside expression."""
-
-    def niche(result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
-        if result.cell_embedding is None:
-            return None
-        sources = {EXPRESSION: task.narrow} if expression else {}
-        found = NicheReadout(align=align)
-        graph = task.adata.obsp[f"{_keys.SPATIAL}_connectivities"]
-        values = found.fit_transform({**sources, CELLS: result.cell_embedding}, graph, task.sections)
-        tell(found.describe())
-        return values
-
-    return niche
+def _niche(
+    result: MethodResult, task: Task, tell: Tell = _nobody, *, align: str, expression: bool = False
+) -> np.ndarray | None:
+    """Read out by :class:`scjepa.tl.NicheReadout`, the cell embedding alone or beside expression."""
+    if result.cell_embedding is None:
+        return None
+    sources = {EXPRESSION: task.narrow} if expression else {}
+    found, graph = NicheReadout(align=align), task.adata.obsp[f"{_keys.SPATIAL}_connectivities"]
+    values = found.fit_transform({**sources, CELLS: result.cell_embedding}, graph, task.sections)
+    tell(found.describe())
+    return values
 
 
 def _harmonized(before: Readout) -> Readout:
@@ -103,14 +92,14 @@ def _harmonized(before: Readout) -> Readout:
 
 _BEFORE: Mapping[str, Readout] = {
     "plain": _plain,
-    "z30": _components("scale"),
-    "hops": _hops("scale"),
-    "niche": _niche(expression=False, align=AUTO),
-    "niche+X": _niche(expression=True, align=AUTO),
-    "aligned30": _components("covariance"),
-    "aligned_hops": _hops("covariance"),
-    "aligned_niche": _niche(expression=False, align="covariance"),
-    "aligned_niche+X": _niche(expression=True, align="covariance"),
+    "z30": partial(_components, align="scale"),
+    "hops": partial(_hops, align="scale"),
+    "niche": partial(_niche, align=AUTO),
+    "niche+X": partial(_niche, align=AUTO, expression=True),
+    "aligned30": partial(_components, align="covariance"),
+    "aligned_hops": partial(_hops, align="covariance"),
+    "aligned_niche": partial(_niche, align="covariance"),
+    "aligned_niche+X": partial(_niche, align="covariance", expression=True),
 }
 
 READOUTS: Mapping[str, Readout] = {

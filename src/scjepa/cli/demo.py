@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from scjepa._core import keys as _keys
+from scjepa.cli import io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Folder, Positive
 
@@ -132,9 +133,8 @@ def _load(options: argparse.Namespace) -> AnnData:
         from scjepa.datasets import simulated_tissue
 
         return simulated_tissue(3000, difficulty="medium", seed=options.seed)
-    from scjepa.cli.io import data_files, read_anndata
 
-    return read_anndata(*data_files([options.data]))
+    return io.read_anndata(*io.data_files([options.data]))
 
 
 def _column(adata: AnnData, wanted: str | None, default: str, what: str) -> str | None:

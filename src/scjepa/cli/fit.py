@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from scjepa.cli import io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Configuration, Folder, Positive, Values
 
@@ -194,9 +195,7 @@ def _model_of(options: argparse.Namespace) -> tuple[SavedModel | None, shared.Ki
 
 def _check_out(out: Path, overwrite: bool) -> None:
     """Refuse a folder that the model could not be saved to, before hours are spent on it."""
-    from scjepa.cli.io import refuse_existing
-
-    refuse_existing(out, overwrite)
+    io.refuse_existing(out, overwrite)
     if out.exists() and not (out / "model.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise FileExistsError(f"{out} is not a saved model, so it is not replaced. Name another --out.")
 
@@ -209,9 +208,8 @@ def _read(
 ) -> tuple[AnnData, Names, list[str]]:
     """Return the cells of all files, with graphs, where a model is to look, and what tells each file's cells apart."""
     from scjepa.cli.cells import Names, NoCoordinatesError, add_graph, has_graph, join, read_cells
-    from scjepa.cli.io import data_files
 
-    files, where = data_files(options.files, options.table), shared.Where.of(options)
+    files, where = io.data_files(options.files, options.table), shared.Where.of(options)
     names = Names.of(kind, where)
     cells, marks = [], []
     for file in files:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scjepa._core import keys as _keys
+from scjepa.cli import io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Positive
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from scjepa.cli.io import DataFile
 
 PICTURES = (".png", ".pdf", ".svg")
 
@@ -142,32 +142,30 @@ class Results:
 
 def run(options: argparse.Namespace) -> None:
     """Find niches over all files together, and write each file's."""
-    from scjepa.cli.io import Additions, add, data_files, plan, refuse_existing
-
     progress = shared.Progress(options)
     if options.map is not None:
         if options.map.suffix not in PICTURES:
             raise shared.UsageError(f"--map {options.map}: pictures end in {', '.join(PICTURES)}.")
-        refuse_existing(options.map, options.overwrite)
+        io.refuse_existing(options.map, options.overwrite)
     elif options.reference or options.unit:
         raise shared.UsageError("--reference and --unit are for the picture: name it with --map.")
     if options.n_niches is not None and options.resolution is not None:
         raise shared.UsageError("Give --n-niches or --resolution, not both.")
     _check_readout(options)
-    files = data_files(options.files, options.table)
-    targets = plan(files, options.out, options.overwrite)
+    files = io.data_files(options.files, options.table)
+    targets = io.plan(files, options.out, options.overwrite)
     sources = _sources_of(files, options, progress.note)
     adata, rows = _read_all(files, sources, options, progress.note)
     rep = _find(adata, sources, options, progress)
     key = options.key_added
     for file, target, own in zip(files, targets, rows, strict=True):
-        additions = Additions(
+        additions = io.Additions(
             obs={key: adata.obs[key].iloc[own]},
             obsm={rep: adata.obsm[rep][own]} if options.readout == NICHE else {},
             uns={f"{key}_colors": adata.uns[f"{key}_colors"]},
             notes=adata.uns[_keys.UNS],
         )
-        add(file, additions, target)
+        io.add(file, additions, target)
         shared.written(target)
     if options.map is not None:
         _draw(adata, options)
@@ -238,7 +236,7 @@ def _draw(adata: AnnData, options: argparse.Namespace) -> None:
 # -- what is read out ----------------------------------------------------------------------------------------------
 
 
-def _sources_of(files: Sequence[DataFile], options: argparse.Namespace, note: Note) -> list[str]:
+def _sources_of(files: Sequence[io.DataFile], options: argparse.Namespace, note: Note) -> list[str]:
     """Return what is read out: ``"X"`` for the counts, and ``obsm`` keys.
 
     Where the command line names nothing, the read-out for niches takes the counts and the embedding of cells. Files
@@ -265,7 +263,7 @@ def _sources_of(files: Sequence[DataFile], options: argparse.Namespace, note: No
     return sources
 
 
-def _usual_sources(files: Sequence[DataFile], options: argparse.Namespace, note: Note) -> list[str]:
+def _usual_sources(files: Sequence[io.DataFile], options: argparse.Namespace, note: Note) -> list[str]:
     """Return the usual sources that the files have."""
     key = _keys.EMBEDDING_CELL
     has = [_holds(file, f"obsm/{key}") for file in files]
@@ -289,7 +287,7 @@ def _usual_sources(files: Sequence[DataFile], options: argparse.Namespace, note:
     return [EXPRESSION, key]
 
 
-def _why_no_counts(files: Sequence[DataFile], layer: str | None) -> str | None:
+def _why_no_counts(files: Sequence[io.DataFile], layer: str | None) -> str | None:
     """Return why counts cannot stand beside an embedding; ``None`` where they can."""
     from scjepa.cli.cells import X, holds_raw_counts
 
@@ -305,7 +303,7 @@ def _why_no_counts(files: Sequence[DataFile], layer: str | None) -> str | None:
     return None
 
 
-def _tell_of_values(files: Sequence[DataFile], layer: str | None, note: Note) -> None:
+def _tell_of_values(files: Sequence[io.DataFile], layer: str | None, note: Note) -> None:
     """Tell of values that are no counts; raise where nobody asked for them by name, and counts are elsewhere."""
     from scjepa.cli.cells import holds_raw_counts, places_of_counts
 
@@ -318,19 +316,19 @@ def _tell_of_values(files: Sequence[DataFile], layer: str | None, note: Note) ->
         note(f"{told} They are taken for counts.")
 
 
-def _no_counts(file: DataFile, layer: str | None) -> str:
+def _no_counts(file: io.DataFile, layer: str | None) -> str:
     from scjepa.cli.cells import X, where_counts_are
 
     place = "X" if layer in (None, X) else f"the layer {layer!r}"
     return f"{file.path}: the values of {place} are no raw counts. {where_counts_are(file, layer)}"
 
 
-def _holds(file: DataFile, place: str) -> bool:
+def _holds(file: io.DataFile, place: str) -> bool:
     with file.opened() as group:
         return place in group
 
 
-def _genes_of(file: DataFile) -> pd.Index:
+def _genes_of(file: io.DataFile) -> pd.Index:
     from anndata.io import read_elem
 
     with file.opened() as group:
@@ -346,7 +344,7 @@ def _same(one: pd.Index, other: pd.Index) -> bool:
 
 
 def _read_all(
-    files: Sequence[DataFile], sources: Sequence[str], options: argparse.Namespace, note: Note
+    files: Sequence[io.DataFile], sources: Sequence[str], options: argparse.Namespace, note: Note
 ) -> tuple[AnnData, list[slice]]:
     """Return the cells of all files with what niches and the map need, and which rows are each file's.
 
@@ -391,7 +389,7 @@ def _read_all(
     return adata, [slice(*pair) for pair in pairwise(ends)]
 
 
-def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -> AnnData:
+def _read(file: io.DataFile, sources: Sequence[str], options: argparse.Namespace) -> AnnData:
     """Return the cells of a file: embeddings, notes, columns, and where they are needed places, graph and counts."""
     from anndata import AnnData
 
@@ -421,7 +419,7 @@ def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -
     return cells
 
 
-def _placed(file: DataFile, options: argparse.Namespace, use_counts: bool) -> AnnData:
+def _placed(file: io.DataFile, options: argparse.Namespace, use_counts: bool) -> AnnData:
     """Return coordinates for the map, and the spatial graph for rings; counts where they are read out."""
     from scjepa.cli.cells import PARTS, Names, NoCoordinatesError, add_graph, read_cells
 
@@ -439,7 +437,7 @@ def _placed(file: DataFile, options: argparse.Namespace, use_counts: bool) -> An
     return cells
 
 
-def _embedding(found: AnnData, key: str, file: DataFile) -> object:
+def _embedding(found: AnnData, key: str, file: io.DataFile) -> object:
     if key not in found.obsm:
         with file.opened() as group:
             there = ", ".join(sorted(group["obsm"])) if "obsm" in group else ""
@@ -452,7 +450,7 @@ def _embedding(found: AnnData, key: str, file: DataFile) -> object:
     return found.obsm[key]
 
 
-def _check_genes(files: Sequence[DataFile], parts: Sequence[AnnData], note: Note) -> None:
+def _check_genes(files: Sequence[io.DataFile], parts: Sequence[AnnData], note: Note) -> None:
     """Raise where genes cannot be matched by name, and tell of those that are left out."""
     genes = [part.var_names for part in parts]
     if all(genes[0].equals(other) for other in genes[1:]):
@@ -471,7 +469,7 @@ def _check_genes(files: Sequence[DataFile], parts: Sequence[AnnData], note: Note
         note(f"Expression is read from the {n_shared:,} genes that all files hold.")
 
 
-def _tell_sections_apart(files: Sequence[DataFile], parts: Sequence[AnnData]) -> None:
+def _tell_sections_apart(files: Sequence[io.DataFile], parts: Sequence[AnnData]) -> None:
     """Put the file's name before sections that several files have: a section is one piece of tissue."""
     given = [part.obs[_keys.SECTION].astype(str) for part in parts]
     for i, (part, file) in enumerate(zip(parts, files, strict=True)):

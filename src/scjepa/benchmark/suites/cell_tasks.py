@@ -23,7 +23,7 @@ from scjepa.metrics import average_bio, label_transfer, neighbor_agreement, scib
 from scjepa.metrics.bio import RESOLUTIONS
 
 if TYPE_CHECKING:
-    from scjepa.benchmark.suites.cells import Fitting
+    from scjepa.benchmark.suites.cell_models import Fitting
 
 LABEL = "label"
 """``obs`` column of labels in training cells of fine-tuning, empty elsewhere."""
@@ -365,7 +365,8 @@ class Finetune(CellTask):
     def embed(self, method: Fitting, target: TargetCells, scoring: CellScoring, seed: int) -> Iterator[Part]:
         """Embed what is scored."""
         fit = target.subset(split(target, scoring.test_size, scoring.split_seed)[0])
-        group = method.settings if method.settings in (FITTED, OWN) else BEFORE
+        settings = method.entry.settings
+        group = settings if settings in (FITTED, OWN) else BEFORE
         for readout, embed in method.embedders(fit).items():
             yield Part(readout, group, embed(target.adata))
         for readout, embed in method.finetuned(fit).items():

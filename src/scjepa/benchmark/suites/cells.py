@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,51 +12,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scjepa import __version__
 from scjepa._core.keys import UNLABELLED
 from scjepa.benchmark import table as tables
-from scjepa.benchmark.controls import BATCH, Embed
 from scjepa.benchmark.inputs import Data
 from scjepa.benchmark.memory import peak_gib, reset_peak
-from scjepa.benchmark.method import OWN, REGISTRY, Method, checked_embedding
-from scjepa.benchmark.outcome import Took
+from scjepa.benchmark.method import REGISTRY, Method, Parts
 from scjepa.benchmark.store import RunKey, Scored, Store
 from scjepa.benchmark.study import Methods, Options, Results, Say, Study
-from scjepa.benchmark.suites.cell_models import (
-    CellEntry,
-    CellModel,
-    CellTraining,
-    Pretraining,
-    embedder,
-    entries_of,
-    with_labels,
-)
-from scjepa.benchmark.suites.cell_tasks import (
-    BATCHES,
-    BEFORE,
-    DROPOUT,
-    FINETUNE,
-    PLAIN,
-    PRETRAINED,
-    TASKS,
-    ZERO_SHOT,
-    CellOutput,
-    CellScoring,
-    Corpus,
-    TargetCells,
-    chosen_tasks,
-    corpus_of,
-    read_corpus,
-    read_target,
-)
+from scjepa.benchmark.suites import cell_tasks
+from scjepa.benchmark.suites.cell_models import CellEntry, CellTraining, Fitting, Pretraining, entries_of
+from scjepa.benchmark.suites.cell_tasks import BATCHES, DROPOUT, FINETUNE, TASKS, ZERO_SHOT, CellOutput, CellScoring
 from scjepa.benchmark.table import heading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from scjepa.celljepa.model import CellJEPA
 
 CELL_METHODS: Mapping[str, Method] = MappingProxyType(REGISTRY["cells"])
 """Methods by name."""
@@ -147,29 +118,22 @@ def run_cells(
     ... )  # doctest: +SKIP
     >>> print(results.markdown())  # doctest: +SKIP
     """
-    training, scoring, say = training or CellTraining(), scoring or CellScoring(), say or (lambda _: None)
+    training, scoring = training or CellTraining(), scoring or CellScoring()
     entries = entries_of(methods, training, options)
-    kinds = chosen_tasks(tasks, batch is not None)
-    cells = read_target(target, label, batch, layer, no_label)
-    corpus = None if pretrain is None else read_corpus(pretrain, cells, layer)
+    kinds = cell_tasks.chosen_tasks(tasks, batch is not None)
+    cells = cell_tasks.read_target(target, label, batch, layer, no_label)
+    corpus = None if pretrain is None else cell_tasks.read_corpus(pretrain, cells, layer)
     store = Store(out)
-    with _models_in(out, training.models) as folder:
-        suite = CellSuite(cells, corpus, scoring, Pretraining(folder, training.accelerator, say), kinds)
-        study = Study(suite, entries, seeds, store, say)
+    there = training.models or (out and Path(out) / "models")
+    with nullcontext(there) if there else TemporaryDirectory(prefix="scjepa-cells-") as folder:
+        say = say or (lambda _: None)
+        models = Pretraining(Path(folder), cells, corpus, scoring, training.accelerator, say)
+        study = Study(CellSuite(models, kinds), entries, seeds, store, say)
         store.claim({"label": label, "batch": batch, **asdict(scoring)}, {f"target: {cells.name}": cells.digest}, [])
         study.run()
     results = CellBenchmarkResults(store.rows(), store.runs(), store, cells, scoring, study.keys)
     results.keep_in(out)
     return results
-
-
-@contextmanager
-def _models_in(out: str | Path | None, models: str | Path | None) -> Iterator[Path]:
-    if models is not None or out is not None:
-        yield Path(models) if models is not None else Path(str(out)) / "models"
-        return
-    with TemporaryDirectory(prefix="scjepa-cells-") as folder:
-        yield Path(folder)
 
 
 @dataclass
@@ -178,27 +142,15 @@ class CellSuite:
 
     Attributes
     ----------
-    target
-        The cells that are scored.
-    corpus
-        The cells to pretrain on; ``None``: those of the target that a method may be fitted on.
-    scoring
-        How results are read out and scored.
-    pretraining
-        Cell-JEPA's models.
+    models
+        Cell-JEPA's, the cells that they are trained on and those that are scored.
     kinds
         Names of tasks.
     """
 
-    target: TargetCells
-    corpus: Corpus | None
-    scoring: CellScoring
-    pretraining: Pretraining
+    models: Pretraining
     kinds: Sequence[str]
     name: str = "cells"
-    _corpora: dict[str, Corpus] = field(default_factory=dict, repr=False)
-    _embedded: dict[tuple[str, ...], tuple[np.ndarray, Took]] = field(default_factory=dict, repr=False)
-    """The target's embeddings by Cell-JEPA's models, which several tasks ask for, and what they took."""
 
     def tasks(self) -> Sequence[str]:
         """Return what methods are asked to do."""
@@ -207,115 +159,33 @@ class CellSuite:
     def plans(self, task: str, entry: CellEntry, first: bool) -> bool:
         """Return whether a method takes part, and its result depends on the seed, be it that of the thinning."""
         takes_part = not entry.method.tasks or task in entry.method.tasks
-        return takes_part and (first or entry.method.seeded or task == "dropout")
+        return takes_part and (first or entry.method.seeded or task == DROPOUT)
 
     def key(self, task: str, entry: CellEntry, seed: int) -> RunKey:
         """Return what a run is called."""
-        configuration = entry.configuration_of(task)
-        if entry.config is not None and self.corpus is not None and entry.settings == PRETRAINED:
-            configuration = f"{configuration}, on {self.corpus.name}"
-        return RunKey(self.target.name, task, entry.name, entry.settings, configuration, seed)
+        configuration, corpus = entry.configuration_of(task), self.models.corpus
+        if entry.config is not None and corpus is not None and entry.settings == cell_tasks.PRETRAINED:
+            configuration = f"{configuration}, on {corpus.name}"
+        return RunKey(self.models.target.name, task, entry.name, entry.settings, configuration, seed)
 
     def code(self, task: str, entry: CellEntry) -> str:
         """Return a checksum of configuration and cells to pretrain on, or of one's own function."""
-        of_corpus = "" if entry.config is None or self.corpus is None else f".{self.corpus.digest[:8]}"
+        corpus = self.models.corpus
+        of_corpus = "" if entry.config is None or corpus is None else f".{corpus.digest[:8]}"
         return f"{entry.code_of(task)}{of_corpus}"
 
     def run(self, task: str, entry: CellEntry, seed: int) -> CellOutput:
         """Embed what the task scores."""
-        fitting = Fitting(self, entry, seed)
+        fitting = Fitting(self.models, entry, seed)
         reset_peak()
-        parts = list(TASKS[task].embed(fitting, self.target, self.scoring, seed))
-        return CellOutput(
-            seed,
-            parts,
-            seconds=fitting.took.seconds,
-            cpu_seconds=fitting.took.cpu_seconds,
-            peak_gib=peak_gib(),
-            versions={"scjepa": __version__},
-            info={"about": entry.method.description},
-        )
+        parts = list(TASKS[task].embed(fitting, self.models.target, self.models.scoring, seed))
+        about: Parts = {"versions": {"scjepa": __version__}, "info": {"about": entry.method.description}}
+        return CellOutput(seed, parts, **asdict(fitting.took), peak_gib=peak_gib(), **about)
 
     def score(self, task: str, entry: CellEntry, output: CellOutput) -> Scored:
         """Score what a method gave."""
-        rows = TASKS[task].score(output.parts, self.target, self.scoring, output.seed)
-        kept = {part.readout: part.values for part in output.parts} if TASKS[task].keeps else {}
-        return Scored(rows, kept)
-
-    def corpus_for(self, fit: TargetCells) -> Corpus:
-        """Return the cells to pretrain on where a method may be fitted on ``fit``."""
-        if self.corpus is not None:
-            return self.corpus
-        return self._corpora.setdefault(fit.digest, corpus_of(fit))
-
-    def remembered(self, embed: Embed, about: tuple[str, ...], took: Took) -> Embed:
-        """Return the function that embeds cells, the target once for all tasks."""
-
-        def remembering(adata: AnnData) -> np.ndarray:
-            if adata is not self.target.adata:
-                return _timed(embed, took)(adata)
-            if about not in self._embedded:
-                own = Took()
-                self._embedded[about] = (_timed(embed, own)(adata), own)
-            embedding, own = self._embedded[about]
-            took.add(own.seconds, own.cpu_seconds)
-            return embedding
-
-        return remembering
-
-
-class Fitting:
-    """A method with a seed, as a task asks for it; the time of the method alone, not of scoring, is in ``took``."""
-
-    def __init__(self, suite: CellSuite, entry: CellEntry, seed: int) -> None:
-        self.suite, self.entry, self.seed, self.took = suite, entry, seed, Took()
-        self.settings = entry.settings
-
-    def embedders(self, fit: TargetCells, integrate: bool = False) -> dict[str, Embed]:
-        """Return what embeds cells, by read-out.
-
-        Parameters
-        ----------
-        fit
-            Cells that the method may be fitted on; their labels are not used.
-        integrate
-            Whether methods that can are to integrate batches.
-        """
-        suite, entry, run = self.suite, self.entry, self.entry.method.run
-        if entry.settings == OWN and callable(run):  # it gets a copy each time
-            return {PLAIN: _timed(lambda adata: run(adata.copy(), seed=self.seed), self.took)}
-        if not isinstance(entry.method, CellModel) and callable(run):
-            with self.took.counting(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                embed = run(fit.adata, seed=self.seed, batch_key=BATCH if integrate else None, **entry.options)
-            return {PLAIN: _timed(embed, self.took)}
-        corpus = suite.corpus_for(fit)
-        model = suite.pretraining.model(entry, corpus, self.seed, self.took)
-        about = (entry.name, entry.code_of(ZERO_SHOT), str(self.seed), corpus.digest)
-        return {
-            name: suite.remembered(embedder(model, suite.scoring, name), (*about, name), self.took)
-            for name in suite.scoring.readouts
-        }
-
-    def finetuned(self, fit: TargetCells) -> dict[str, Embed]:
-        """Return what embeds cells after fine-tuning on labels, by read-out; nothing for what is not fine-tuned."""
-        if self.entry.config is None:
-            return {}
-        suite, labelled = self.suite, with_labels(fit.adata, fit.labels)
-        with self.took.counting():
-            model: CellJEPA = suite.pretraining.finetuned(self.entry, suite.corpus_for(fit), self.seed, labelled)
-        return {name: _timed(embedder(model, suite.scoring, name), self.took) for name in suite.scoring.readouts}
-
-
-def _timed(embed: Embed, took: Took) -> Embed:
-    """Return the function, its time counted and its result checked."""
-
-    def timed(adata: AnnData) -> np.ndarray:
-        with took.counting():
-            found = embed(adata)
-        return checked_embedding(found, adata.n_obs)
-
-    return timed
+        rows = TASKS[task].score(output.parts, self.models.target, self.models.scoring, output.seed)
+        return Scored(rows, {part.readout: part.values for part in output.parts} if TASKS[task].keeps else {})
 
 
 @dataclass
@@ -333,7 +203,7 @@ class CellBenchmarkResults(Results):
         A row for each run: what it took, and why it failed.
     """
 
-    _target: TargetCells = field(repr=False)
+    _target: cell_tasks.TargetCells = field(repr=False)
     _scoring: CellScoring = field(repr=False)
     _planned: Sequence[RunKey] = field(repr=False)
 
@@ -418,10 +288,18 @@ COMPARED = {
 _BATCH = ("ilisi", "kbet", "bras", "graph_connectivity", "pcr_comparison", "bio", "batch", "total")
 
 SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    ZERO_SHOT: ("Zero-shot", "", ("avg_bio", "avg_bio_unscaled", "nmi", "ari", "asw", "asw_scaled", "knn_accuracy")),
+    ZERO_SHOT: (
+        "Zero-shot",
+        "",
+        ("avg_bio", "avg_bio_unscaled", "nmi", "ari", "asw", "asw_scaled", "knn_accuracy"),
+    ),
     DROPOUT: ("Fewer molecules", "molecules", ("neighbors", "label_accuracy", "nmi", "avg_bio")),
     BATCHES: ("Batches", "", _BATCH),
-    FINETUNE: ("Fine-tuning", "stage", ("accuracy", "macro_f1", "majority_rate", "avg_bio", "nmi", "ari", "asw")),
+    FINETUNE: (
+        "Fine-tuning",
+        "stage",
+        ("accuracy", "macro_f1", "majority_rate", "avg_bio", "nmi", "ari", "asw"),
+    ),
 }
 """Of each task its heading, what its groups are, and the scores that are shown."""
 
@@ -433,7 +311,7 @@ _TOLD = {
 }
 """Scores whose differences are told; all are in the table of differences."""
 
-_UNTOLD = ("100%", BEFORE)
+_UNTOLD = ("100%", cell_tasks.BEFORE)
 """Groups that are told elsewhere: all molecules and no fine-tuning are zero-shot."""
 
 

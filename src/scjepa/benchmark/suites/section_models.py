@@ -13,7 +13,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa.benchmark.controls import SECTION_CONTROLS
-from scjepa.benchmark.method import OWN, REGISTRY, Arguments, Method, MethodError, Parts, code_of, of_function, peers_of
+from scjepa.benchmark.method import REGISTRY, Arguments, Method, MethodError, Parts, peers_of
 from scjepa.benchmark.store import Level
 from scjepa.benchmark.study import Entry, Methods, Options, choose, word
 from scjepa.stjepa.config import STJEPAConfig, resolve
@@ -132,7 +132,7 @@ def entries_of(methods: Methods, *, preset: str | STJEPAConfig = "base", options
     entries: list[Entry] = []
     for name, what in choose(methods, REGISTRY["sections"], options, (SETTINGS,)):
         if callable(what):
-            entries.append(Entry(name, of_function(what), OWN, code=code_of(what)))
+            entries.append(Entry.of(name, what))
             continue
         method, given = REGISTRY["sections"][name], dict(what)
         wanted = given.pop(SETTINGS, None)

@@ -16,19 +16,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import text_of, warn_of_words
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.options import unknown_name
-from scjepa.benchmark.inputs import (
-    GRAPH,
-    Data,
-    check_graph,
-    complete_graph,
-    digest,
-    digest_of_texts,
-    note_graph,
-    of_one_kind,
-    prepare,
-    read_named,
-    with_graph,
-)
+from scjepa.benchmark import inputs
 from scjepa.datasets import concat
 from scjepa.tokens.vocabulary import likely_cause
 
@@ -133,7 +121,7 @@ class Task:
     @cached_property
     def digest(self) -> str:
         """Checksum of the cells, and of the labels they are scored with."""
-        return f"{digest(self.adata)[:16]}-{digest_of_texts(self.labels)}"
+        return f"{inputs.digest(self.adata)[:16]}-{inputs.digest_of_texts(self.labels)}"
 
     @cached_property
     def labelled(self) -> np.ndarray:
@@ -146,7 +134,9 @@ class Task:
         return len(set(self.labels[self.labelled]))
 
 
-def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_obsm: Sequence[str] = ()) -> list[Unit]:
+def read_units(
+    data: inputs.Data, columns: Columns, keep_obs: Sequence[str] = (), keep_obsm: Sequence[str] = ()
+) -> list[Unit]:
     """Return the data by technology and panel, in the order given; data sets that have both in common are one.
 
     Parameters
@@ -163,7 +153,7 @@ def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_
     FileNotFoundError, KeyError, TypeError, ValueError
         If a file or column is not there, no cell has a label, or the data cannot be used.
     """
-    given, label = read_named(data), columns.label
+    given, label = inputs.read_named(data), columns.label
     if label is not None and not any(label in adata.obs for adata in given.values()):
         there = sorted({str(key) for adata in given.values() for key in adata.obs})
         raise KeyError(f"No data have the label obs[{label!r}]; columns there: {', '.join(there) or 'none'}.")
@@ -171,7 +161,7 @@ def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_
         raise ValueError(f"obs[{label!r}] is the label, and no method may be given it.")
     parts: list[Unit] = []
     for name, adata in given.items():
-        cells = prepare(
+        cells = inputs.prepare(
             adata,
             name=name,
             layer=columns.layer,
@@ -181,12 +171,12 @@ def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_
             obsm=keep_obsm,
             graph=False,
         )
-        check_graph(name, cells)
-        complete_graph(cells)
+        inputs.check_graph(name, cells)
+        inputs.complete_graph(cells)
         parts += _by_technology(name, cells, _labels(adata, label))
     units = list(_merged(parts))
     for unit in units:
-        with_graph(unit.name, unit.adata)
+        inputs.add_graph(unit.name, unit.adata)
     if label is not None and not any(has_label(unit.labels).any() for unit in units):
         raise ValueError(
             f"obs[{label!r}] is missing (NaN or {UNLABELLED[0]!r}) for every cell. Leave the label out, or fill it in."
@@ -233,7 +223,7 @@ def _merged(parts: Sequence[Unit]) -> Iterator[Unit]:
         if len(own) == 1:
             yield own[0]
             continue
-        of_one_kind({part.name: part.adata for part in own})
+        inputs.of_one_kind({part.name: part.adata for part in own})
         labels = np.concatenate([part.labels for part in own])
         yield Unit(" + ".join(part.name for part in own), technology, _joined(own), labels)
 
@@ -304,13 +294,13 @@ def _settled(unit: Unit, adata: AnnData) -> AnnData:
         obs=adata.obs[list(unit.adata.obs)],
         var=pd.DataFrame(index=adata.var_names),
         obsm={key: adata.obsm[key] for key in unit.adata.obsm},
-        obsp={key: sparse.csr_matrix(adata.obsp[key]) for key in GRAPH},
+        obsp={key: sparse.csr_matrix(adata.obsp[key]) for key in inputs.GRAPH},
     )
     for key in settled.obs:
         settled.obs[key] = pd.Categorical(text_of(settled.obs[key]))
     if _keys.PANEL in adata.varm:
         settled.varm[_keys.PANEL] = pd.DataFrame(adata.varm[_keys.PANEL], index=settled.var_names)
-    note_graph(settled, adata.uns.get(f"{_keys.SPATIAL}_neighbors", {}).get("params", {}))
+    inputs.note_graph(settled, adata.uns.get(f"{_keys.SPATIAL}_neighbors", {}).get("params", {}))
     return settled
 
 
