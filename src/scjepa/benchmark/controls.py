@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -210,7 +211,7 @@ def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_co
     return restore({**found, "info": {"sections": n_sections, **found["info"], **empty}}, has)
 
 
-_SCANPY: Parts = {"packages": ("scjepa", "scanpy", "scikit-learn"), "group": "controls"}
+_control = partial(Method, options=("n_comps",), packages=("scjepa", "scanpy", "scikit-learn"), group="controls")
 
 SECTION_CONTROLS: Mapping[str, Method] = {
     "linear": Method(
@@ -221,27 +222,15 @@ SECTION_CONTROLS: Mapping[str, Method] = {
         packages=("scjepa", "scikit-learn"),
         group="controls",
     ),
-    "neighborhood_pca": Method(
-        "principal components of neighborhood means of log-normalized counts",
-        _both_pca,
-        options=("n_comps",),
-        seeded=False,
-        **_SCANPY,
+    "neighborhood_pca": _control(
+        "principal components of neighborhood means of log-normalized counts", _both_pca, seeded=False
     ),
-    "section_zscored_pca": Method(
-        "the same, each gene z-scored within sections first",
-        _zscored_pca,
-        options=("n_comps",),
-        seeded=False,
-        **_SCANPY,
-    ),
-    "harmony_pca": Method(
+    "section_zscored_pca": _control("the same, each gene z-scored within sections first", _zscored_pca, seeded=False),
+    "harmony_pca": _control(
         "neighborhood PCA, corrected for the section by Harmony",
         _harmony_pca,
         "harmonypy",
-        options=("n_comps",),
-        packages=(*_SCANPY["packages"], "harmonypy"),
-        group="controls",
+        packages=("scjepa", "scanpy", "scikit-learn", "harmonypy"),
     ),
 }
 """Controls of sections by name."""
@@ -289,20 +278,6 @@ def _harmony_on_hvg(adata: AnnData, seed: int = 0, batch_key: str | None = None,
     return lambda other: harmony(embed(other), other.obs[BATCH].to_numpy(), seed)
 
 
-HVG_PCA = Method(
-    "principal components of highly variable genes, log-normalized",
-    pca_on_hvg,
-    settings=("fitted",),
-    options=("n_genes", "n_comps"),
-    group="fitted",
-    title="HVG-PCA",
-)
-HARMONY = Method(
-    "HVG-PCA corrected for batches",
-    _harmony_on_hvg,
-    settings=("fitted",),
-    options=("n_genes", "n_comps"),
-    group="fitted",
-    title="Harmony",
-    tasks=("batches",),
-)
+_fitted = partial(Method, settings=("fitted",), options=("n_genes", "n_comps"), group="fitted")
+HVG_PCA = _fitted("principal components of highly variable genes, log-normalized", pca_on_hvg, title="HVG-PCA")
+HARMONY = _fitted("HVG-PCA corrected for batches", _harmony_on_hvg, title="Harmony", tasks=("batches",))

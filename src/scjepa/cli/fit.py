@@ -122,6 +122,8 @@ class LongRuns:
 
 def run(options: argparse.Namespace) -> None:
     """Read, train, save."""
+    import scjepa
+
     _check_usage(options)
     saved, kind, config = _model_of(options)
     # A pipeline that is run again resumes what has ended too: there is nothing left to do, which is no error.
@@ -135,7 +137,14 @@ def run(options: argparse.Namespace) -> None:
     if ended:
         progress.step(f"this run has ended; its model is in {options.out}")
         return shared.written(options.out)
-    model = _made(options, saved, kind, config, adata, keys)
+    model_class = getattr(scjepa, kind.model)
+    model_class.setup_anndata(adata, **keys.to_dict())
+    if saved is None:
+        modules = {"modules": options.modules} if options.modules else {}
+        model = model_class(adata, preset=config, seed=options.seed, **modules)
+    else:
+        how = {"freeze": options.freeze or "none", "seed": options.seed, "accelerator": options.accelerator}
+        model = model_class.from_pretrained(saved.path, adata, **how)
     progress.step("training")
     shown = repr(model)
     # Its first line tells who types Python to call model.train(), which is what comes next here.
@@ -241,27 +250,7 @@ def _mark(cells: AnnData) -> str:
     return digest(list(cells.obs_names), list(cells.var_names), *columns, *cells.obsm.values(), *counts, graph)
 
 
-# -- the model -----------------------------------------------------------------------------------------------------
-
-
-def _made(
-    options: argparse.Namespace,
-    saved: SavedModel | None,
-    kind: shared.Kind,
-    config: Configuration,
-    adata: AnnData,
-    keys: Names,
-) -> Trained:
-    """Return the model that is to be trained."""
-    import scjepa
-
-    model = getattr(scjepa, kind.model)
-    model.setup_anndata(adata, **keys.to_dict())
-    if saved is None:
-        modules = {"modules": options.modules} if options.modules else {}
-        return model(adata, preset=config, seed=options.seed, **modules)
-    how = {"freeze": options.freeze or "none", "seed": options.seed, "accelerator": options.accelerator}
-    return model.from_pretrained(saved.path, adata, **how)
+# -- training ------------------------------------------------------------------------------------------------------
 
 
 def _train(model: Trained, options: argparse.Namespace, kind: shared.Kind) -> None:

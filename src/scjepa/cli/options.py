@@ -319,9 +319,10 @@ class _Listing(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print the options of each model, with the values of its preset ``"base"``."""
         for name, kind in KINDS.items():
+            preset: Any = kind.presets["base"]
             print(f"--model {name}, with the values of --preset base")
             for path in kind.config.option_paths():
-                of_preset = reduce(lambda part, name: getattr(part, name, "-"), path.split("."), kind.presets["base"])
+                of_preset = reduce(lambda part, name: getattr(part, name, "-"), path.split("."), preset)
                 print(f"  {_option(path)} {of_preset}")  # "-": an option of another objective
         parser.exit()
 

@@ -142,11 +142,9 @@ def read_target(
             f"{name!r}: {len(kept)} cells with counts have a label obs[{label!r}], of {len(found)} kinds "
             f"({', '.join(found[:5]) or 'none'}). Two or more are needed, and fewer than there are cells."
         )
-    batches = None
+    cells, batches = cells[kept].copy(), None
     if batch is not None:
         batches = _batches(name, adata, batch)[kept]
-    cells = cells[kept].copy()
-    if batches is not None:
         cells.obs[BATCH] = pd.Categorical(batches)
     return TargetCells(name, cells, labels[kept], batches)
 

@@ -288,18 +288,10 @@ COMPARED = {
 _BATCH = ("ilisi", "kbet", "bras", "graph_connectivity", "pcr_comparison", "bio", "batch", "total")
 
 SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    ZERO_SHOT: (
-        "Zero-shot",
-        "",
-        ("avg_bio", "avg_bio_unscaled", "nmi", "ari", "asw", "asw_scaled", "knn_accuracy"),
-    ),
+    ZERO_SHOT: ("Zero-shot", "", ("avg_bio", "avg_bio_unscaled", "nmi", "ari", "asw", "asw_scaled", "knn_accuracy")),
     DROPOUT: ("Fewer molecules", "molecules", ("neighbors", "label_accuracy", "nmi", "avg_bio")),
     BATCHES: ("Batches", "", _BATCH),
-    FINETUNE: (
-        "Fine-tuning",
-        "stage",
-        ("accuracy", "macro_f1", "majority_rate", "avg_bio", "nmi", "ari", "asw"),
-    ),
+    FINETUNE: ("Fine-tuning", "stage", ("accuracy", "macro_f1", "majority_rate", "avg_bio", "nmi", "ari", "asw")),
 }
 """Of each task its heading, what its groups are, and the scores that are shown."""
 

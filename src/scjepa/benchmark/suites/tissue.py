@@ -17,6 +17,8 @@ from scjepa._core.anndata import text_of, warn_of_words
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.options import unknown_name
 from scjepa.benchmark import inputs
+from scjepa.benchmark.inputs import Data
+from scjepa.benchmark.method import Parts
 from scjepa.datasets import concat
 from scjepa.tokens.vocabulary import likely_cause
 
@@ -134,9 +136,7 @@ class Task:
         return len(set(self.labels[self.labelled]))
 
 
-def read_units(
-    data: inputs.Data, columns: Columns, keep_obs: Sequence[str] = (), keep_obsm: Sequence[str] = ()
-) -> list[Unit]:
+def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_obsm: Sequence[str] = ()) -> list[Unit]:
     """Return the data by technology and panel, in the order given; data sets that have both in common are one.
 
     Parameters
@@ -161,16 +161,8 @@ def read_units(
         raise ValueError(f"obs[{label!r}] is the label, and no method may be given it.")
     parts: list[Unit] = []
     for name, adata in given.items():
-        cells = inputs.prepare(
-            adata,
-            name=name,
-            layer=columns.layer,
-            library_key=columns.section,
-            technology_key=columns.technology,
-            obs=keep_obs,
-            obsm=keep_obsm,
-            graph=False,
-        )
+        keys: Parts = {"library_key": columns.section, "technology_key": columns.technology, "layer": columns.layer}
+        cells = inputs.prepare(adata, name=name, **keys, obs=keep_obs, obsm=keep_obsm, graph=False)
         inputs.check_graph(name, cells)
         inputs.complete_graph(cells)
         parts += _by_technology(name, cells, _labels(adata, label))
