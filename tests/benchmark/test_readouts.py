@@ -10,12 +10,12 @@ import pytest
 from scjepa.benchmark import READOUTS, MethodResult, Scoring, run
 from scjepa.benchmark.controls import harmony
 from scjepa.benchmark.score import score
-from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
+from scjepa.benchmark.suites.tissue import make_tasks, read_units
 from scjepa.tl import NicheReadout, aggregate, standardize
 
 
 def task_of(data, kinds="auto"):
-    return make_tasks(read_units(data, Columns(label="region")), kinds)[-1]
+    return make_tasks(read_units(data, "region"), kinds)[-1]
 
 
 def result(**parts) -> MethodResult:

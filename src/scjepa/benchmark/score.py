@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from itertools import permutations
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -38,12 +38,9 @@ def _nobody(words: str) -> None:
     """Hear what was chosen, and leave it at that."""
 
 
-class Readout(Protocol):
-    """What makes of a method's result what is clustered."""
-
-    def __call__(self, result: MethodResult, task: Task, tell: Tell = _nobody) -> np.ndarray | None:
-        """Return ``(n_cells, n_dims)``, or ``None`` where the method has no such embedding."""
-
+Readout: TypeAlias = Callable[..., np.ndarray | None]
+"""What makes of a method's result what is clustered, ``(n_cells, n_dims)``, from the result, its task and what is told
+of choices; ``None`` where the method has no such embedding."""
 
 HARMONY = "+harmony"
 """Ends the name of a read-out that Harmony follows."""

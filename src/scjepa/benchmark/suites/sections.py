@@ -20,7 +20,7 @@ from scjepa.benchmark.score import ALL, HARMONY, READOUT_WORDS, Scoring, score
 from scjepa.benchmark.store import Level, RunKey, Scored, Store
 from scjepa.benchmark.study import Entry, Methods, Options, Results, Say, Study
 from scjepa.benchmark.suites.section_models import OURS, UNTRAINED, Axes, ablation, entries_of
-from scjepa.benchmark.suites.tissue import AUTO, SECTIONS, TECHNOLOGIES, Columns, Task, make_tasks, read_units
+from scjepa.benchmark.suites.tissue import AUTO, SECTIONS, TECHNOLOGIES, Task, make_tasks, read_units
 from scjepa.benchmark.table import CASE, KEYS, failures, occupancy
 
 if TYPE_CHECKING:
@@ -122,12 +122,13 @@ def run(
     """
     scoring, store = scoring or Scoring(), Store(out)
     entries, levels = ablation(entries_of(methods, preset=preset, options=options), axes or {})
-    columns = Columns(label, technology, section, layer)
-    obs, obsm = (
-        sorted({e.options[key] for e in entries for key in getattr(e.method, kind) if e.options.get(key)})
+    named = {  # the columns, and the arrays, that options name
+        kind: sorted({e.options[key] for e in entries for key in getattr(e.method, kind) if e.options.get(key)})
         for kind in ("obs_options", "obsm_options")
-    )  # the columns, and the arrays, that options name
-    suite = SectionSuite(make_tasks(read_units(data, columns, obs, obsm), tasks), scoring, timeout)
+    }
+    where = {"technology": technology, "section": section, "layer": layer}
+    units = read_units(data, label, keep_obs=named["obs_options"], keep_obsm=named["obsm_options"], **where)
+    suite = SectionSuite(make_tasks(units, tasks), scoring, timeout)
     study = Study(suite, entries, seeds, store, say)
     store.claim({"label": label, **asdict(scoring)}, {f"{t.kind}: {t.data}": t.digest for t in suite.tasks()}, levels)
     study.run()

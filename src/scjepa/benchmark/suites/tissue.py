@@ -29,24 +29,6 @@ KINDS = (WITHIN, SECTIONS, TECHNOLOGIES)
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Where things are in ``obs``; ``None``: ``"section"`` and ``"technology"`` where they are there, and no labels."""
-
-    label: str | None = None
-    technology: str | None = None
-    section: str | None = None
-    layer: str | None = None
-
-    def __post_init__(self) -> None:
-        used = (self.technology or _keys.TECHNOLOGY, self.section or _keys.SECTION)
-        if self.label is not None and self.label in used:
-            raise ValueError(
-                f"The label {self.label!r} is also the column of technologies or sections, which methods are given. "
-                "Labels must stay out of training: name another column."
-            )
-
-
-@dataclass(frozen=True)
 class Unit:
     """Cells of one technology with one panel of genes.
 
@@ -136,24 +118,40 @@ class Task:
         return len(set(self.labels[self.labelled]))
 
 
-def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_obsm: Sequence[str] = ()) -> list[Unit]:
+def read_units(
+    data: Data,
+    label: str | None = None,
+    *,
+    keep_obs: Sequence[str] = (),
+    keep_obsm: Sequence[str] = (),
+    technology: str | None = None,
+    section: str | None = None,
+    layer: str | None = None,
+) -> list[Unit]:
     """Return the data by technology and panel, in the order given; data sets that have both in common are one.
 
     Parameters
     ----------
     data
         AnnData objects or h5ad files.
-    columns
-        Where things are.
+    label, technology, section
+        ``obs`` columns; ``None``: no labels, and ``"technology"`` and ``"section"`` where they are there.
     keep_obs, keep_obsm
         Columns and arrays that a method asks for by name.
+    layer
+        Layer of raw counts; default: ``X``.
 
     Raises
     ------
     FileNotFoundError, KeyError, TypeError, ValueError
         If a file or column is not there, no cell has a label, or the data cannot be used.
     """
-    given, label = inputs.read_named(data), columns.label
+    if label is not None and label in (technology or _keys.TECHNOLOGY, section or _keys.SECTION):
+        raise ValueError(
+            f"The label {label!r} is also the column of technologies or sections, which methods are given. "
+            "Labels must stay out of training: name another column."
+        )
+    given = inputs.read_named(data)
     if label is not None and not any(label in adata.obs for adata in given.values()):
         there = sorted({str(key) for adata in given.values() for key in adata.obs})
         raise KeyError(f"No data have the label obs[{label!r}]; columns there: {', '.join(there) or 'none'}.")
@@ -161,7 +159,7 @@ def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_
         raise ValueError(f"obs[{label!r}] is the label, and no method may be given it.")
     parts: list[Unit] = []
     for name, adata in given.items():
-        keys: Parts = {"library_key": columns.section, "technology_key": columns.technology, "layer": columns.layer}
+        keys: Parts = {"library_key": section, "technology_key": technology, "layer": layer}
         cells = inputs.prepare(adata, name=name, **keys, obs=keep_obs, obsm=keep_obsm, graph=False)
         inputs.check_graph(name, cells)
         inputs.complete_graph(cells)
