@@ -23,19 +23,10 @@ from anndata import AnnData
 from scjepa._core import keys as _keys
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
+from scjepa.benchmark import method as registry
 from scjepa.benchmark.inputs import prepare, restore, with_counts
 from scjepa.benchmark.memory import peak_gib, reset_peak
-from scjepa.benchmark.method import (
-    PARTS,
-    REGISTRY,
-    Arguments,
-    Method,
-    MethodError,
-    MethodResult,
-    Parts,
-    checked,
-    one_line,
-)
+from scjepa.benchmark.method import PARTS, Arguments, Method, MethodError, MethodResult, Parts, checked
 
 PYTHON_VARIABLE = "SCJEPA_PEERS_PYTHON"
 """Environment variable that names the interpreter of the peers' environment."""
@@ -147,7 +138,7 @@ def run_method(
     >>> result = scjepa.benchmark.run_method("banksy", adata, settings="same graph")  # doctest: +SKIP
     >>> adata.obsm["X_banksy"] = result.embedding  # doctest: +SKIP
     """
-    methods, given = REGISTRY["sections"], dict(options or {})
+    methods, given = registry.REGISTRY["sections"], dict(options or {})
     if name not in methods:
         raise ValueError(unknown_name("method", name, methods))
     method = methods[name]
@@ -201,7 +192,7 @@ def outcome(
     except MethodError as failure:
         return replace(result, error=str(failure))
     except Exception as error:  # noqa: BLE001 - one method must not stop the others; its reason goes into its row
-        return replace(result, error=f"{type(error).__name__}: {one_line(error)}")
+        return replace(result, error=f"{type(error).__name__}: {registry.one_line(error)}")
 
 
 def _in_session(method: Method, prepared: AnnData, arguments: Arguments) -> Parts:

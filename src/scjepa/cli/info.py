@@ -68,7 +68,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _report(path: Path, options: argparse.Namespace) -> str:
-
     if not path.exists() and path.suffix in io.SUFFIXES:
         raise FileNotFoundError(f"There is no file {path}.")
     if (path / "model.json").is_file() or not path.exists():  # or the name of a checkpoint

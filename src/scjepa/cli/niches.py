@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scjepa._core import keys as _keys
+from scjepa._core.keys import EXPRESSION
 from scjepa.cli import io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Positive
@@ -37,9 +38,6 @@ PICTURES = (".png", ".pdf", ".svg")
 
 NICHE, PLAIN = "niche", "plain"
 """Read-outs: what cells and the rings around them tell of their place, and an embedding as it is."""
-
-EXPRESSION = "X"
-"""Source of the read-out that is the counts, as :class:`scjepa.tl.NicheReadout` calls them; others are embeddings."""
 
 NOTHING = "none"
 """``--standardize-by`` for no column."""
