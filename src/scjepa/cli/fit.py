@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
     progress.note(str(model.diagnose()))
     model.save(options.out, overwrite=options.overwrite)
     if options.checkpoint_dir is not None:
-        _note(options.checkpoint_dir / END_FILE, _end(options.out))
+        _note(options.checkpoint_dir / END_FILE, {"out": str(options.out.resolve())})
     progress.step(f"saved the model to {options.out}")
     shared.written(options.out)
 
@@ -325,13 +325,9 @@ def _noted(path: Path) -> Values:
         return {}
 
 
-def _end(out: Path) -> Values:
-    return {"out": str(out.resolve())}
-
-
 def _has_ended(folder: Path, out: Path) -> bool:
     """Return whether the run of ``folder`` has ended and its model is still at ``out``."""
-    return _noted(folder / END_FILE) == _end(out) and (out / "model.json").is_file()
+    return _noted(folder / END_FILE) == {"out": str(out.resolve())} and (out / "model.json").is_file()
 
 
 COMMAND = shared.Command.of(__doc__, run, shared.Files, Saving, Model, shared.add_configuration, shared.Where, LongRuns)
