@@ -51,9 +51,9 @@ def _neighborhood_means(adata: AnnData, layer: str | None, neighbors_key: str) -
     return (sparse.diags(1.0 / np.asarray(graph.sum(axis=1)).ravel()) @ graph @ _of_layer(adata, layer)).toarray()
 
 
-def cell_pca(adata: AnnData, *, layer: str | None = None, n_comps: int = 50, random_state: int = 0) -> np.ndarray:
+def cell_pca(adata: AnnData, *, n_comps: int = 50, random_state: int = 0) -> np.ndarray:
     """Return principal components of the cells' own log-normalized counts: what the read-out by rings starts from."""
-    return _components(_of_layer(adata, layer), n_comps, random_state)
+    return _components(_of_layer(adata, None), n_comps, random_state)
 
 
 def _components(values: np.ndarray | sparse.csr_matrix, n_comps: int, random_state: int) -> np.ndarray:

@@ -54,7 +54,7 @@ def plain_axes(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def umaps(embeddings: Mapping[str, np.ndarray], colorings: Sequence[Labels], seed: int = 0) -> Figure | None:
+def umaps(embeddings: Mapping[str, np.ndarray], colorings: Sequence[Labels]) -> Figure | None:
     """Draw embeddings in two dimensions, once for each coloring, below one another.
 
     Parameters
@@ -63,8 +63,6 @@ def umaps(embeddings: Mapping[str, np.ndarray], colorings: Sequence[Labels], see
         ``(n_cells, n_dims)`` by what stands above them.
     colorings
         Labels of the cells.
-    seed
-        Of UMAP, and of the order in which cells are drawn.
     """
     if not embeddings:
         return None
@@ -73,10 +71,10 @@ def umaps(embeddings: Mapping[str, np.ndarray], colorings: Sequence[Labels], see
     figure, grid = panels(blocks * len(colorings), n_cols, SIZE, SIZE + 0.35)
     longest = max(len(name) for labels in colorings for name in labels.names)
     figure.set_figwidth(n_cols * SIZE + 0.7 + _LETTER * longest)  # else the legend takes its room from the maps
-    order = np.random.default_rng(seed).permutation(len(colorings[0].codes))
+    order = np.random.default_rng(0).permutation(len(colorings[0].codes))
     for number, (title, embedding) in enumerate(embeddings.items()):
         block, column = divmod(number, n_cols)
-        xy = umap_of(np.asarray(embedding), 15, seed)
+        xy = umap_of(np.asarray(embedding), 15, 0)
         for row, labels in enumerate(colorings):
             ax = grid[block * len(colorings) + row, column]
             labels.draw(ax, xy, order, min(point_size(xy, SIZE, SIZE), 8.0))
@@ -101,8 +99,8 @@ def _beside(ax: Axes, handles: Sequence[Artist], labels: Sequence[str], size: in
 
 # -- of sections ---------------------------------------------------------------------------------------------------
 
-METATOKEN = "encoder.metatoken"
-"""Axis whose levels are drawn on the tissue."""
+METATOKEN, NORMALIZATIONS = "encoder.metatoken", "tokens.values × tokens.ranks"
+"""Axis whose levels are drawn on the tissue, and the grid whose levels are drawn in families."""
 
 _CONTROL = SAFE[3]
 """Lines of the untrained encoder."""
@@ -443,7 +441,7 @@ def _bars(ax: Axes, own: pd.DataFrame, levels: Sequence[str], metric: str) -> No
     plain_axes(ax)
 
 
-def normalization_families(table: pd.DataFrame, axis: str = "tokens.values × tokens.ranks") -> Figure | None:
+def normalization_families(table: pd.DataFrame) -> Figure | None:
     """Draw normalizations in three families: of values alone, of ranks alone, and of both; NMI and ARI.
 
     The default is dark; a line across a bar is the untrained encoder of that level, where it took part.
@@ -452,10 +450,8 @@ def normalization_families(table: pd.DataFrame, axis: str = "tokens.values × to
     ----------
     table
         Rows of Table 2 of one task, read-out and technology.
-    axis
-        Name of the grid.
     """
-    shown = table[(table["axis"] == axis) & table["reason"].isna()]
+    shown = table[(table["axis"] == NORMALIZATIONS) & table["reason"].isna()]
     if shown.empty or not shown["default"].any():
         return None
     pairs = shown["value"].str.split(" × ", expand=True)
@@ -479,7 +475,7 @@ def normalization_families(table: pd.DataFrame, axis: str = "tokens.values × to
     return finish(figure, None, False)
 
 
-def expressed_genes_per_cell(task: Task, lengths: Sequence[int] = LENGTHS) -> Figure:
+def expressed_genes_per_cell(task: Task) -> Figure:
     """Draw how many genes cells express, a panel for each technology, and how many cells fill L tokens."""
     counts = expressed_genes(task.adata.X)
     names = np.unique(task.technologies)
@@ -493,7 +489,7 @@ def expressed_genes_per_cell(task: Task, lengths: Sequence[int] = LENGTHS) -> Fi
         ax.set_xscale("log", base=2)
         ax.set_xlim(1, 2.6 * most)
         top = ax.get_ylim()[1]
-        for length in (length for length in lengths if length <= 2 * most):
+        for length in (length for length in LENGTHS if length <= 2 * most):
             ax.axvline(length, color=DEFAULT, linewidth=1)
             text = f" L={length}\n {(own >= length).mean():.0%}"
             ax.text(length, 1.3 * top, text, va="top", ha="left", fontsize=8, color=DEFAULT)
@@ -549,9 +545,7 @@ def _told(scores: pd.DataFrame, task: str, metrics: Sequence[str]) -> dict[tuple
     return {case: ", ".join(own) for case, own in words.items()}
 
 
-def umaps_of_cells(
-    target: TargetCells, embeddings: Embeddings, told: Mapping[tuple[str, str], str], seed: int = 0
-) -> Figure | None:
+def umaps_of_cells(target: TargetCells, embeddings: Embeddings, told: Mapping[tuple[str, str], str]) -> Figure | None:
     """Draw each method's embedding in two dimensions, colored by label, and below by batch where there is one.
 
     Of a method with several read-outs the first is drawn; ``told`` is what stands below its name.
@@ -564,7 +558,7 @@ def umaps_of_cells(
     if target.batches is not None:
         colorings.append(as_labels("batch", target.batches))
     titles = {key: "\n".join([_named(*key), *([told[key]] if key in told else [])]) for key in first.values()}
-    return umaps({titles[key]: embeddings[key] for key in first.values()}, colorings, seed)
+    return umaps({titles[key]: embeddings[key] for key in first.values()}, colorings)
 
 
 def _named(method: str, readout: str) -> str:
