@@ -178,12 +178,11 @@ def _linear(
     align: str = "auto",
 ) -> Parts:
     """Read out the expression of cells and of the rings around them; see :class:`scjepa.tl.NicheReadout`."""
-    from scjepa._core.keys import EXPRESSION
     from scjepa.tl import NicheReadout
 
     readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     graph = adata.obsp[f"{_keys.SPATIAL}_connectivities"]
-    embedding = readout.fit_transform({EXPRESSION: adata}, graph, groups_of(adata, _keys.SECTION))
+    embedding = readout.fit_transform({_keys.EXPRESSION: adata}, graph, groups_of(adata, _keys.SECTION))
     return {"embedding": embedding, "info": {"chosen": readout.describe()}}
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.arrays import varied_embedding
-from scjepa._core.keys import EXPRESSION
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa._core.options import AUTO, unknown_name
 from scjepa._core.plain import take_plain
@@ -69,7 +68,7 @@ def _niche(
     """Read out by :class:`scjepa.tl.NicheReadout`, the cell embedding alone or beside expression."""
     if result.cell_embedding is None:
         return None
-    sources = {EXPRESSION: task.narrow} if expression else {}
+    sources = {_keys.EXPRESSION: task.narrow} if expression else {}
     found, graph = NicheReadout(align=align), task.adata.obsp[f"{_keys.SPATIAL}_connectivities"]
     values = found.fit_transform({**sources, CELLS: result.cell_embedding}, graph, task.sections)
     tell(found.describe())

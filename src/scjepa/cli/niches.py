@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scjepa._core import keys as _keys
-from scjepa._core.keys import EXPRESSION
 from scjepa.cli import io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Positive
@@ -203,7 +202,7 @@ def _find(adata: AnnData, sources: Sequence[str], options: argparse.Namespace, p
         with warnings.catch_warnings():  # told of the file, and not of what was read from it
             warnings.filterwarnings("ignore", message=".*the values are not whole numbers")
             scjepa.tl.niche_readout(adata, sources, library_key=by, **chosen)
-        what = "linear method" if sources == [EXPRESSION] else "read-out"
+        what = "linear method" if sources == [_keys.EXPRESSION] else "read-out"
         progress.step(f"{what}: {adata.uns[_keys.UNS][_keys.EMBEDDING_NICHE]['chosen']}")
         rep = _keys.EMBEDDING_NICHE
     else:
@@ -256,7 +255,7 @@ def _sources_of(files: Sequence[io.DataFile], options: argparse.Namespace, note:
         other = not any(_holds(f, f"obsm/{_keys.EMBEDDING}") for f in files) and _holds(files[0], f"obsm/{of_cells}")
         return list(options.use_rep or [of_cells if other else _keys.EMBEDDING])
     sources = _usual_sources(files, options, note) if options.use_rep is None else list(dict.fromkeys(options.use_rep))
-    if EXPRESSION in sources and (options.use_rep is not None or sources == [EXPRESSION]):
+    if _keys.EXPRESSION in sources and (options.use_rep is not None or sources == [_keys.EXPRESSION]):
         _tell_of_values(files, options.layer, note)
     return sources
 
@@ -271,7 +270,7 @@ def _usual_sources(files: Sequence[io.DataFile], options: argparse.Namespace, no
             f"{which} no obsm[{key!r}]: niches are found by the linear method, from expression alone. To have an "
             "embedding beside it: scjepa fit, then scjepa embed."
         )
-        return [EXPRESSION]
+        return [_keys.EXPRESSION]
     if not all(has):
         one, other = files[has.index(False)].path, files[has.index(True)].path
         raise ValueError(
@@ -282,7 +281,7 @@ def _usual_sources(files: Sequence[io.DataFile], options: argparse.Namespace, no
     if reason is not None:
         note(f"The embedding is read without expression beside it. {reason}")
         return [key]
-    return [EXPRESSION, key]
+    return [_keys.EXPRESSION, key]
 
 
 def _why_no_counts(files: Sequence[io.DataFile], layer: str | None) -> str | None:
@@ -395,8 +394,8 @@ def _read(file: io.DataFile, sources: Sequence[str], options: argparse.Namespace
     from scjepa.cli.cells import column_of, read_parts
 
     rings = options.readout == NICHE
-    expression = rings and EXPRESSION in sources
-    keys = [key for key in sources if not (expression and key == EXPRESSION)]
+    expression = rings and _keys.EXPRESSION in sources
+    keys = [key for key in sources if not (expression and key == _keys.EXPRESSION)]
     paths = [*(f"obsm/{key}" for key in keys), f"uns/{_keys.UNS}", "uns/spatialdata_attrs"]
     found = read_parts(file, options.layer, paths, use_counts=False)
     columns = [name for name in (options.standardize_by, options.reference) if name not in (None, _keys.SECTION)]
