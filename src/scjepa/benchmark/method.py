@@ -106,6 +106,11 @@ class Method:
         """Whether it runs in this session rather than in a process of its own."""
         return not isinstance(self.run, Path)
 
+    def asked(self, options: Arguments) -> dict[str, list[str]]:
+        """Return the columns of ``obs``, and the keys of ``obsm``, that options name."""
+        kinds = {"obs": self.obs_options, "obsm": self.obsm_options}
+        return {kind: [options[name] for name in names if options.get(name)] for kind, names in kinds.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output:

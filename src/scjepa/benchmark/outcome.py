@@ -149,16 +149,9 @@ def run_method(
     missing = missing_option(method, given)
     if missing is not None:
         raise ValueError(f"{name!r} needs {method.needs}: pass options={{{missing!r}: ...}}.")
-    prepared = prepare(
-        adata,
-        layer=layer,
-        library_key=library_key,
-        technology_key=technology_key,
-        neighbors_key=neighbors_key,
-        spatial_key=spatial_key,
-        obs=[given[key] for key in method.obs_options if given.get(key)],
-        obsm=[given[key] for key in method.obsm_options if given.get(key)],
-    )
+    where: Parts = {"library_key": library_key, "technology_key": technology_key, "neighbors_key": neighbors_key}
+    where |= {"spatial_key": spatial_key, "layer": layer, **method.asked(given)}
+    prepared = prepare(adata, **where)
     arguments = plain({"seed": int(seed), "n_niches": n_niches, **method.fixed, **given}, arrays=True)
     return outcome(method, MethodResult(name, settings, int(seed)), prepared, arguments, python, timeout)
 

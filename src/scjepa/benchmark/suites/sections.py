@@ -122,12 +122,10 @@ def run(
     """
     scoring, store = scoring or Scoring(), Store(out)
     entries, levels = ablation(entries_of(methods, preset=preset, options=options), axes or {})
-    named = {  # the columns, and the arrays, that options name
-        kind: sorted({e.options[key] for e in entries for key in getattr(e.method, kind) if e.options.get(key)})
-        for kind in ("obs_options", "obsm_options")
-    }
+    asked = [entry.method.asked(entry.options) for entry in entries]
+    obs, obsm = (sorted({name for one in asked for name in one[kind]}) for kind in ("obs", "obsm"))
     where = {"technology": technology, "section": section, "layer": layer}
-    units = read_units(data, label, keep_obs=named["obs_options"], keep_obsm=named["obsm_options"], **where)
+    units = read_units(data, label, keep_obs=obs, keep_obsm=obsm, **where)
     suite = SectionSuite(make_tasks(units, tasks), scoring, timeout)
     study = Study(suite, entries, seeds, store, say)
     store.claim({"label": label, **asdict(scoring)}, {f"{t.kind}: {t.data}": t.digest for t in suite.tasks()}, levels)
