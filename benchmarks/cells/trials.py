@@ -16,20 +16,18 @@ import json
 import logging
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from benchmarks.cells.sets import corpus, highly_variable, target
 from benchmarks.records import append, commit
-from sklearn.model_selection import cross_val_score
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
 import scjepa
 from scjepa import datasets
 from scjepa.benchmark.controls import pca_on_hvg
+from scjepa.benchmark.suites.cell_tasks import knn_accuracy
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore")
@@ -46,8 +44,7 @@ def bio(embedding: np.ndarray, labels: pd.Series) -> dict:
 
 def knn(embedding: np.ndarray, labels: pd.Series) -> float:
     """Return the accuracy of a vote of nearest cells, five-fold."""
-    vote = KNeighborsClassifier(15, algorithm="brute")
-    return round(float(cross_val_score(vote, embedding, labels, cv=5).mean()), 4)
+    return round(knn_accuracy(embedding, labels.to_numpy()), 4)
 
 
 def run(plan: dict, options: argparse.Namespace) -> None:
@@ -84,9 +81,7 @@ def run(plan: dict, options: argparse.Namespace) -> None:
             row[metric] = round(float(values.iloc[-20 if metric.endswith("_loss") else -1 :].mean()), 3)
     for number, readout in enumerate(plan.get("readouts", READOUTS)):
         pooling, kept, n_tokens = readout.split()
-        tokens = replace(model.config.tokens, kept=kept, n_embedded=int(n_tokens))
-        model.config = replace(model.config, tokens=tokens)
-        embedding = model.get_latent_representation(scored, scale=pooling)
+        embedding = model.get_latent_representation(scored, scale=pooling, n_tokens=int(n_tokens), kept=kept)
         scores = {**row, "readout": readout, "knn": knn(embedding, labels)}
         scores["knn_centered"] = knn(normalize(embedding - embedding.mean(0)), labels)
         if number == 0 and plan.get("bio", True):

@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.paper.kept import KEPT, task_of
 from PIL import Image
 
+from scjepa.benchmark.figures import Found, found_of, niche_maps
 from scjepa.benchmark.store import Store
-from scjepa.benchmark.suites.sections_figures import Found, found_of, niche_maps
 from scjepa.benchmark.suites.tissue import Task
 from scjepa.metrics import nmi
 

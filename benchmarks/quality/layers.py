@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from benchmarks.quality.methods import _model
-from benchmarks.quality.readouts import hops, z30
+from benchmarks.quality.readouts import read_out
 from benchmarks.quality.recipes import RECIPES
 from benchmarks.quality.run import RESULTS, append, commit, config_hash, done
 from benchmarks.quality.sets import REAL, SETS, load_set
@@ -40,7 +40,7 @@ from scjepa.stjepa import draw_mask, pool
 FEWEST = 10
 """Tokens of a gene from which on its mean and regression are asked."""
 
-SCALES = {"cell": hops, "neighborhood": z30}
+SCALES = {"cell": "hops", "neighborhood": "z30"}
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def probes(adata: AnnData, pooled: dict[str, np.ndarray]) -> list[dict]:
     regions = adata.obs["region"].astype(str)
     n_labels = regions[regions != "unlabelled"].nunique()
     for scale, readout in SCALES.items():
-        values = readout(pooled, adata)
+        values = read_out(readout, pooled, adata)
         row: dict[str, object] = {"scale": scale}
         for label in ("region", "cell_type"):
             found = block_probe(values, adata.obs[label].astype(str), adata.obsm["spatial"], adata.obs["section"])

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import scanpy as sc
 from anndata import AnnData
-from torch import Tensor, nn
 
 import scjepa
+from scjepa.benchmark.controls import cell_pca, harmony
 from scjepa.stjepa.config import STJEPAConfig
 
 Result = tuple[dict[str, np.ndarray], dict]
@@ -25,8 +24,9 @@ def _model(adata: AnnData, config: STJEPAConfig, seed: int) -> scjepa.STJEPA:
     return scjepa.STJEPA(adata, config, seed=seed)
 
 
-def _scales(model: scjepa.STJEPA) -> dict[str, np.ndarray]:
-    return {scale: model.get_latent_representation(scale=scale) for scale in ("neighborhood", "cell")}
+def _scales(model: scjepa.STJEPA, contextual: bool = True) -> dict[str, np.ndarray]:
+    scales = ("neighborhood", "cell")
+    return {scale: model.get_latent_representation(scale=scale, contextual=contextual) for scale in scales}
 
 
 def stjepa(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
@@ -47,36 +47,19 @@ def _untrained(gene_std: float):
     return method
 
 
-class PassingOn(nn.Module):
-    """Stands in for the transformer: tokens leave as they came."""
-
-    def forward(self, tokens: Tensor, packing: object) -> Tensor:
-        """Return the tokens."""
-        return tokens
-
-
 def pooled_input(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
     """Mean of gene ⊙ log1p(count) with the untrained gene vectors: the encoder's input without the encoder."""
     encoder = replace(config.encoder, rank="none", segment="none", n_layers=1)
     model = _model(adata, replace(config, encoder=encoder), seed)
-    model.module.target.transformer = PassingOn()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
-        return _scales(model), {}
-
-
-def _cell_pca(adata: AnnData, seed: int) -> np.ndarray:
-    counts = AnnData(adata.X.astype(np.float32))
-    sc.pp.normalize_total(counts, target_sum=1e4)
-    sc.pp.log1p(counts)
-    sc.pp.pca(counts, n_comps=min(50, adata.n_vars - 1), random_state=seed)
-    return counts.obsm["X_pca"].astype(np.float32)
+        return _scales(model, contextual=False), {}
 
 
 def neighborhood_pca(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
     """Neighborhood PCA, see :func:`scjepa.benchmark.neighborhood_pca`; at the cell scale PCA of the cells."""
     near = scjepa.benchmark.neighborhood_pca(adata, random_state=seed)
-    return {"neighborhood": near, "cell": _cell_pca(adata, seed)}, {}
+    return {"neighborhood": near, "cell": cell_pca(adata, random_state=seed)}, {}
 
 
 def linear(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
@@ -94,15 +77,9 @@ def harmony_pca(adata: AnnData, config: STJEPAConfig, seed: int) -> Result:
     """PCA integrated over sections by Harmony, of neighborhoods and of cells; nothing where there is one section."""
     if adata.obs["section"].nunique() < 2:
         return {}, {}
-    import harmonypy
-
-    inputs = neighborhood_pca(adata, config, seed)[0]
-    obs = adata.obs[["section"]].astype(str)
-    found = {}
-    for scale, values in inputs.items():
-        corrected = np.asarray(harmonypy.run_harmony(values, obs, "section", random_state=seed, verbose=False).Z_corr)
-        found[scale] = (corrected if corrected.shape[0] == adata.n_obs else corrected.T).astype(np.float32)
-    return found, {}
+    sections = adata.obs["section"].to_numpy()
+    both = neighborhood_pca(adata, config, seed)[0]
+    return {scale: harmony(values, sections, seed).astype(np.float32) for scale, values in both.items()}, {}
 
 
 METHODS: dict[str, Callable[[AnnData, STJEPAConfig, int], Result]] = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from benchmarks.quality.readouts import READOUTS
+from benchmarks.quality.readouts import READOUTS, read_out
 from benchmarks.quality.run import CACHE, RESULTS, cache_file
 from benchmarks.quality.sets import REAL, SETS, load_set
 
@@ -42,8 +42,8 @@ def main() -> None:
         for run in runs[runs["set"] == name].to_dict("records"):
             with np.load(cache_file(options.cache, run)) as file:
                 embeddings = {scale: file[scale] for scale in ("neighborhood", "cell") if scale in file}
-            for readout_name, readout in READOUTS.items():
-                values = readout(embeddings, adata)
+            for readout_name in READOUTS:
+                values = read_out(readout_name, embeddings, adata)
                 for label in LABELS if values is not None else ():
                     known = adata.obs[label].astype(str)
                     found = block_probe(values, known, adata.obsm["spatial"], adata.obs["section"])

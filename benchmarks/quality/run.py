@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from benchmarks.quality.methods import INDEPENDENT_OF_RECIPE, METHODS
-from benchmarks.quality.readouts import READOUTS, Embeddings
+from benchmarks.quality.readouts import READOUTS, Embeddings, read_out
 from benchmarks.quality.recipes import RECIPES
 from benchmarks.quality.sets import REAL, SETS, load_set
 from benchmarks.records import append, commit, done
@@ -69,8 +69,8 @@ def cluster(embedding: np.ndarray, labels: pd.Series, seeds: range) -> tuple[pd.
 def score(embeddings: Embeddings, adata: AnnData, seeds: range) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Score every read-out; return the rows and the clusterings by read-out."""
     tables, clusters = [], {}
-    for name, readout in READOUTS.items():
-        values = readout(embeddings, adata)
+    for name in READOUTS:
+        values = read_out(name, embeddings, adata)
         if values is None:
             continue
         rows, clusters[name] = cluster(values, adata.obs["region"], seeds)

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from benchmarks.quality.methods import harmony_pca, neighborhood_pca, zscored_pca
-from benchmarks.quality.readouts import ACROSS_TECHNOLOGIES, Embeddings
+from benchmarks.quality.readouts import ACROSS_TECHNOLOGIES, Embeddings, read_out
 from benchmarks.quality.recipes import RECIPES
 from benchmarks.quality.run import RESULTS, append, commit, done
 from benchmarks.quality.sets import load_set
@@ -106,7 +106,7 @@ def main() -> None:
         rows = []
         for method, embeddings in methods(adata, shared, RECIPES[options.recipe], seed):
             for name, readout in ACROSS_TECHNOLOGIES.items():
-                values = readout(embeddings, adata)
+                values = read_out(readout, embeddings, adata)
                 if values is not None:
                     for metric, value in score(values, adata, options.pair).items():
                         rows.append({**key, "method": method, "readout": name, "metric": metric, "value": value})

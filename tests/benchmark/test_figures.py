@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scjepa.benchmark import Scoring, run
-from scjepa.benchmark.suites.sections_figures import ablation_bars, agreement_against_mixing, normalization_families
+from scjepa.benchmark.figures import ablation_bars, agreement_against_mixing, normalization_families
 from scjepa.metrics import nmi
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scjepa.benchmark import files
-from scjepa.benchmark.files import whole
+from scjepa._core import files
+from scjepa._core.files import whole
 
 
 def test_what_fails_leaves_the_file_as_it_was(tmp_path):

@@ -7,8 +7,7 @@ import pytest
 from anndata import AnnData
 
 from scjepa.benchmark import METHODS
-from scjepa.benchmark.suites.ablation import ablation
-from scjepa.benchmark.suites.sections import entries_of
+from scjepa.benchmark.suites.section_models import ablation, entries_of
 
 
 def names(entries) -> list[tuple[str, str, str]]:

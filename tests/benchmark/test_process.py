@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scjepa.benchmark import METHODS
+from scjepa.benchmark import METHODS, peers
 from scjepa.benchmark.method import MethodError
-from scjepa.benchmark.process import ADAPTERS, find_python, run_in_process
+from scjepa.benchmark.outcome import find_python, run_in_process
+
+ADAPTERS = Path(peers.__file__).parent
 
 
 def call(adapter, adata, **arguments):
@@ -64,7 +66,7 @@ def test_a_package_that_is_missing_is_told_with_the_way_to_it(tissue, adapter):
 KILLED = """
 import sys
 from anndata import read_h5ad
-from scjepa.benchmark.process import run_in_process
+from scjepa.benchmark.outcome import run_in_process
 adata = read_h5ad(sys.argv[1])
 run_in_process(sys.argv[2], adata, {"seed": 0}, python=sys.executable)
 """

@@ -7,15 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from scjepa.benchmark import READOUTS, MethodResult, Scoring, readouts, run
+from scjepa.benchmark import READOUTS, MethodResult, Scoring, run
 from scjepa.benchmark.controls import harmony
 from scjepa.benchmark.score import score
-from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
+from scjepa.benchmark.suites.tissue import make_tasks, read_units
 from scjepa.tl import NicheReadout, aggregate, standardize
 
 
 def task_of(data, kinds="auto"):
-    return make_tasks(read_units(data, Columns(label="region")), kinds)[-1]
+    return make_tasks(read_units(data, "region"), kinds)[-1]
 
 
 def result(**parts) -> MethodResult:
@@ -144,6 +144,6 @@ def test_harmony_of_one_section_or_of_a_constant_is_no_score(tissue, other):
 def test_a_read_out_that_cannot_be_made_is_told_before_anything_runs(monkeypatch):
     with pytest.raises(ValueError, match=r"Did you mean 'hops\+harmony'"):
         Scoring(readouts=("hops+harmon",))
-    monkeypatch.setattr(readouts, "find_spec", lambda name: None)
+    monkeypatch.setattr("scjepa.benchmark.score.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"'z30.harmony' needs harmonypy: pip install harmonypy"):
         Scoring(readouts=("plain", "z30+harmony"))

@@ -17,8 +17,8 @@ from anndata import AnnData
 from scipy import sparse
 
 import scjepa
+from scjepa._core.files import whole
 from scjepa.benchmark import run
-from scjepa.benchmark.files import whole
 from scjepa.benchmark.score import score
 from scjepa.benchmark.store import COLUMNS, Store
 

@@ -8,12 +8,12 @@ import pytest
 
 from scjepa.benchmark import MethodResult, Scoring
 from scjepa.benchmark.score import score
-from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
+from scjepa.benchmark.suites.tissue import make_tasks, read_units
 from scjepa.metrics import clustering_scores, niche_continuity
 
 
 def task_of(data, kinds="auto", label="region"):
-    return make_tasks(read_units(data, Columns(label=label)), kinds)[-1]
+    return make_tasks(read_units(data, label), kinds)[-1]
 
 
 def table(scored) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def test_a_technology_without_labels_says_so_and_the_others_are_scored(tissue, o
 
 def test_a_section_without_labels_says_so_beside_one_with_labels(tissue, quick):
     tissue.obs["region"] = tissue.obs["region"].astype(object).where(tissue.obs["section"] == "s1")
-    (one, two) = make_tasks(read_units({"a": tissue}, Columns(label="region")), "within")
+    (one, two) = make_tasks(read_units({"a": tissue}, "region"), "within")
     values = np.random.default_rng(0).normal(size=(40, 3))
     assert "reason" not in table(score(one, result(embedding=values), quick))
     told = table(score(two, result(embedding=values), quick)).dropna(subset="reason")

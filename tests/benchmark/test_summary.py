@@ -10,7 +10,7 @@ import pytest
 
 from scjepa.benchmark import occupancy
 from scjepa.benchmark.store import COLUMNS, Level
-from scjepa.benchmark.suites.sections_tables import markdown_1, markdown_2, table_1, table_2, tidy_values, verdicts_of
+from scjepa.benchmark.suites.sections import markdown_1, markdown_2, table_1, table_2, tidy_values, verdicts_of
 from scjepa.benchmark.table import summarize
 from scjepa.metrics import clustering_scores
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
+from scjepa.benchmark.suites.tissue import make_tasks, read_units
 
-REGION = Columns(label="region")
+REGION = {"label": "region"}
 
 
 def tasks_of(data, kinds="auto", columns=REGION):
-    return {(task.kind, task.data): task for task in make_tasks(read_units(data, columns), kinds)}
+    return {(task.kind, task.data): task for task in make_tasks(read_units(data, **columns), kinds)}
 
 
 def test_auto_takes_each_technology_by_itself_and_all_together(tissue, other):
@@ -153,43 +153,43 @@ def test_labels_that_are_all_missing_are_an_error(tissue):
 
 def test_a_label_that_methods_would_be_given_is_an_error():
     with pytest.raises(ValueError, match="Labels must stay out of training"):
-        Columns(label="technology")
+        read_units({}, label="technology")
     with pytest.raises(ValueError, match="Labels must stay out of training"):
-        Columns(label="layer", section="layer")
+        read_units({}, label="layer", section="layer")
 
 
 @pytest.mark.parametrize(
     ("columns", "error", "message"),
     [
-        (Columns(label="layers"), KeyError, "obs.'layers'.*region"),
-        (Columns(technology="tech"), KeyError, "'a'.*'tech'"),
-        (Columns(layer="counts"), KeyError, r"layers\['counts'\] does not exist"),
+        ({"label": "layers"}, KeyError, "obs.'layers'.*region"),
+        ({"technology": "tech"}, KeyError, "'a'.*'tech'"),
+        ({"layer": "counts"}, KeyError, r"layers\['counts'\] does not exist"),
     ],
 )
 def test_columns_that_are_not_there_are_named(tissue, columns, error, message):
     with pytest.raises(error, match=message):
-        read_units({"a": tissue}, columns)
+        read_units({"a": tissue}, **columns)
 
 
 def test_a_method_may_not_ask_for_the_label(tissue):
     with pytest.raises(ValueError, match="no method may be given it"):
-        read_units({"a": tissue}, REGION, keep_obs=["region"])
+        read_units({"a": tissue}, **REGION, keep_obs=["region"])
 
 
 def test_data_are_read_from_files_and_named_by_them(tissue, tmp_path):
     tissue.write_h5ad(tmp_path / "one.h5ad")
-    (unit,) = read_units(tmp_path / "one.h5ad", REGION)
+    (unit,) = read_units(tmp_path / "one.h5ad", **REGION)
     assert unit.name == "one"
     with pytest.raises(FileNotFoundError, match="There is no file"):
-        read_units(tmp_path / "two.h5ad", REGION)
+        read_units(tmp_path / "two.h5ad", **REGION)
     with pytest.raises(TypeError, match="for 'a', found int"):
-        read_units({"a": 3}, REGION)
+        read_units({"a": 3}, **REGION)
     with pytest.raises(ValueError, match="There are no data"):
-        read_units([], REGION)
+        read_units([], **REGION)
 
 
 def test_a_section_of_few_cells_says_what_to_do(tissue):
     few = tissue[:8].copy()
     del few.obsp["spatial_connectivities"], few.obsp["spatial_distances"]
     with pytest.raises(ValueError, match="'s1' has 8 cells, too few for 10 neighbors"):
-        read_units({"a": few}, REGION)
+        read_units({"a": few}, **REGION)

@@ -14,7 +14,7 @@ import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import run
 from scjepa.benchmark.inputs import digest, prepare
-from scjepa.benchmark.suites.tissue import Columns, make_tasks, read_units
+from scjepa.benchmark.suites.tissue import make_tasks, read_units
 
 PARTS = ("spatial_connectivities", "spatial_distances")
 
@@ -34,7 +34,7 @@ def without(adata: AnnData, *parts: str) -> AnnData:
 
 
 def units_of(data):
-    return read_units(data, Columns(label="region"))
+    return read_units(data, "region")
 
 
 def told(data) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scjepa.cli import UsageError
+from scjepa.cli import UsageError, main
 from scjepa.cli.options import changes_of, configuration, positive, value_of
 from scjepa.config import PRESETS
 
@@ -31,6 +31,13 @@ def test_changes_reach_the_configuration_with_their_types():
     assert config.tokens.values == "shifted_log"
     assert config.masking == PRESETS["demo"].masking
     assert configuration("base", []) == PRESETS["base"]
+
+
+def test_every_option_of_the_presets_is_listed(capsys):
+    assert main(["fit", "--list-options"]) == 0
+    listed = capsys.readouterr().out
+    assert f"--encoder.n-layers {PRESETS['base'].encoder.n_layers}\n" in listed
+    assert "--objective.n-views -\n" in listed  # of another objective than that of the preset
 
 
 @pytest.mark.parametrize(

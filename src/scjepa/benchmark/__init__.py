@@ -9,16 +9,14 @@ from __future__ import annotations
 from scjepa._core.renamed import no_attribute
 from scjepa.benchmark.controls import neighborhood_pca, section_zscored_pca
 from scjepa.benchmark.method import Method, MethodResult, register
-from scjepa.benchmark.occupancy import occupancy
 from scjepa.benchmark.outcome import run_method
-from scjepa.benchmark.readouts import READOUTS
-from scjepa.benchmark.score import Scoring
+from scjepa.benchmark.score import READOUTS, Scoring
 from scjepa.benchmark.study import Study, Suite
 from scjepa.benchmark.suites.cell_models import CellTraining
 from scjepa.benchmark.suites.cell_tasks import CellScoring
 from scjepa.benchmark.suites.cells import CELL_METHODS, CellBenchmarkResults, run_cells
 from scjepa.benchmark.suites.sections import METHODS, BenchmarkResults, run
-from scjepa.benchmark.table import score_table
+from scjepa.benchmark.table import occupancy, score_table
 
 __all__ = [
     "CELL_METHODS",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
@@ -23,14 +25,18 @@ BATCH = "batch"
 """``obs`` column of batches in what methods of cells are given."""
 
 
-def _log_normalized(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
-    """Return log1p of counts scaled to 10,000 a cell, ``(n_cells, n_genes)`` float32."""
+def _log_normalized(cells: AnnData) -> AnnData:
+    """Return log1p of counts scaled to 10,000 a cell, float32, with the names of cells and genes."""
     import scanpy as sc
 
-    counts = AnnData(read_counts(counts_of(adata, layer), dtype=np.float32))
-    sc.pp.normalize_total(counts, target_sum=1e4)
-    sc.pp.log1p(counts)
-    return counts.X
+    logged = AnnData(cells.X.astype(np.float32), obs=cells.obs[[]], var=cells.var[[]])
+    sc.pp.normalize_total(logged, target_sum=1e4)
+    sc.pp.log1p(logged)
+    return logged
+
+
+def _of_layer(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
+    return _log_normalized(AnnData(read_counts(counts_of(adata, layer), dtype=np.float32))).X
 
 
 def _neighborhood_means(adata: AnnData, layer: str | None, neighbors_key: str) -> np.ndarray:
@@ -42,12 +48,12 @@ def _neighborhood_means(adata: AnnData, layer: str | None, neighbors_key: str) -
         raise missing_key("obsp", key, adata.obsp, then)
     graph = sparse.csr_matrix(sparse_of(adata.obsp[key]) > 0, dtype=np.float32)
     graph = graph + sparse.identity(adata.n_obs, format="csr")
-    return (sparse.diags(1.0 / np.asarray(graph.sum(axis=1)).ravel()) @ graph @ _log_normalized(adata, layer)).toarray()
+    return (sparse.diags(1.0 / np.asarray(graph.sum(axis=1)).ravel()) @ graph @ _of_layer(adata, layer)).toarray()
 
 
-def cell_pca(adata: AnnData, *, layer: str | None = None, n_comps: int = 50, random_state: int = 0) -> np.ndarray:
+def cell_pca(adata: AnnData, *, n_comps: int = 50, random_state: int = 0) -> np.ndarray:
     """Return principal components of the cells' own log-normalized counts: what the read-out by rings starts from."""
-    return _components(_log_normalized(adata, layer), n_comps, random_state)
+    return _components(_of_layer(adata, None), n_comps, random_state)
 
 
 def _components(values: np.ndarray | sparse.csr_matrix, n_comps: int, random_state: int) -> np.ndarray:
@@ -148,8 +154,6 @@ def harmony(embedding: np.ndarray, batches: np.ndarray, seed: int = 0) -> np.nda
     ImportError
         If ``harmonypy`` is not installed.
     """
-    import pandas as pd
-
     try:
         import harmonypy
     except ImportError as error:
@@ -174,12 +178,11 @@ def _linear(
     align: str = "auto",
 ) -> Parts:
     """Read out the expression of cells and of the rings around them; see :class:`scjepa.tl.NicheReadout`."""
-    from scjepa._core.keys import EXPRESSION
     from scjepa.tl import NicheReadout
 
     readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     graph = adata.obsp[f"{_keys.SPATIAL}_connectivities"]
-    embedding = readout.fit_transform({EXPRESSION: adata}, graph, groups_of(adata, _keys.SECTION))
+    embedding = readout.fit_transform({_keys.EXPRESSION: adata}, graph, groups_of(adata, _keys.SECTION))
     return {"embedding": embedding, "info": {"chosen": readout.describe()}}
 
 
@@ -207,7 +210,7 @@ def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_co
     return restore({**found, "info": {"sections": n_sections, **found["info"], **empty}}, has)
 
 
-_SCANPY: Parts = {"packages": ("scjepa", "scanpy", "scikit-learn"), "group": "controls"}
+_control = partial(Method, options=("n_comps",), packages=("scjepa", "scanpy", "scikit-learn"), group="controls")
 
 SECTION_CONTROLS: Mapping[str, Method] = {
     "linear": Method(
@@ -218,45 +221,21 @@ SECTION_CONTROLS: Mapping[str, Method] = {
         packages=("scjepa", "scikit-learn"),
         group="controls",
     ),
-    "neighborhood_pca": Method(
-        "principal components of neighborhood means of log-normalized counts",
-        _both_pca,
-        options=("n_comps",),
-        seeded=False,
-        **_SCANPY,
+    "neighborhood_pca": _control(
+        "principal components of neighborhood means of log-normalized counts", _both_pca, seeded=False
     ),
-    "section_zscored_pca": Method(
-        "the same, each gene z-scored within sections first",
-        _zscored_pca,
-        options=("n_comps",),
-        seeded=False,
-        **_SCANPY,
-    ),
-    "harmony_pca": Method(
+    "section_zscored_pca": _control("the same, each gene z-scored within sections first", _zscored_pca, seeded=False),
+    "harmony_pca": _control(
         "neighborhood PCA, corrected for the section by Harmony",
         _harmony_pca,
         "harmonypy",
-        options=("n_comps",),
-        packages=(*_SCANPY["packages"], "harmonypy"),
-        group="controls",
+        packages=("scjepa", "scanpy", "scikit-learn", "harmonypy"),
     ),
 }
 """Controls of sections by name."""
 
 
 # -- of cells: fitted on their counts, they return the function that embeds cells ------------------------------------
-
-
-def _log_normalized_cells(adata: AnnData) -> AnnData:
-    """Return log1p of counts scaled to 10,000 a cell, with the names of cells and genes."""
-    import scanpy as sc
-
-    counts = AnnData(adata.X.astype(np.float32), obs=adata.obs[[]], var=adata.var[[]])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Some cells have zero counts")
-        sc.pp.normalize_total(counts, target_sum=1e4)
-    sc.pp.log1p(counts)
-    return counts
 
 
 def pca_on_hvg(
@@ -280,12 +259,17 @@ def pca_on_hvg(
     import scanpy as sc
     from sklearn.decomposition import PCA
 
-    logged = _log_normalized_cells(adata)
+    def logged_of(cells: AnnData) -> AnnData:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Some cells have zero counts")
+            return _log_normalized(cells)
+
+    logged = logged_of(adata)
     sc.pp.highly_variable_genes(logged, n_top_genes=min(n_genes, logged.n_vars))
     genes = logged.var_names[logged.var["highly_variable"]].to_numpy()
     n_comps = min(n_comps, adata.n_obs - 1, len(genes) - 1)
     pca = PCA(n_comps, random_state=seed).fit(logged[:, genes].X.toarray())
-    return lambda other: pca.transform(_log_normalized_cells(other)[:, genes].X.toarray()).astype(np.float32)
+    return lambda other: pca.transform(logged_of(other)[:, genes].X.toarray()).astype(np.float32)
 
 
 def _harmony_on_hvg(adata: AnnData, seed: int = 0, batch_key: str | None = None, **options: int) -> Embed:
@@ -293,20 +277,6 @@ def _harmony_on_hvg(adata: AnnData, seed: int = 0, batch_key: str | None = None,
     return lambda other: harmony(embed(other), other.obs[BATCH].to_numpy(), seed)
 
 
-HVG_PCA = Method(
-    "principal components of highly variable genes, log-normalized",
-    pca_on_hvg,
-    settings=("fitted",),
-    options=("n_genes", "n_comps"),
-    group="fitted",
-    title="HVG-PCA",
-)
-HARMONY = Method(
-    "HVG-PCA corrected for batches",
-    _harmony_on_hvg,
-    settings=("fitted",),
-    options=("n_genes", "n_comps"),
-    group="fitted",
-    title="Harmony",
-    tasks=("batches",),
-)
+_fitted = partial(Method, settings=("fitted",), options=("n_genes", "n_comps"), group="fitted")
+HVG_PCA = _fitted("principal components of highly variable genes, log-normalized", pca_on_hvg, title="HVG-PCA")
+HARMONY = _fitted("HVG-PCA corrected for batches", _harmony_on_hvg, title="Harmony", tasks=("batches",))

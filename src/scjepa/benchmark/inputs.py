@@ -61,7 +61,8 @@ def read_named(data: Data, alone: str = "data 1") -> dict[str, AnnData]:
         given = {str(name): one for name, one in data.items()}
     else:
         several = list(data) if isinstance(data, Sequence) and not isinstance(data, str) else [data]
-        names = [_name_of(one, i) for i, one in enumerate(several)]
+        paths = [Path(one).stem if isinstance(one, str | PathLike) else None for one in several]
+        names = [path or f"data {i}" for i, path in enumerate(paths, start=1)]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(f"Two data sets are called {twice[0]!r}. Name them: data={{'a': ..., 'b': ...}}.")
@@ -69,12 +70,6 @@ def read_named(data: Data, alone: str = "data 1") -> dict[str, AnnData]:
     if not given:
         raise ValueError("There are no data: pass AnnData objects or paths of h5ad files.")
     return {name: _read(name, one) for name, one in given.items()}
-
-
-def _name_of(one: object, position: int) -> str:
-    if isinstance(one, str | PathLike):
-        return Path(one).stem
-    return f"data {position + 1}"
 
 
 def _read(name: str, one: object) -> AnnData:
@@ -375,7 +370,7 @@ def complete_graph(adata: AnnData) -> None:
     adata.obsp[DISTANCES] = sparse.csr_matrix((lengths, (row, col)), edges.shape)
 
 
-def with_graph(name: str, adata: AnnData) -> AnnData:
+def add_graph(name: str, adata: AnnData) -> None:
     """Build the graph of nearest neighbors within sections, where there is none.
 
     Raises
@@ -384,7 +379,7 @@ def with_graph(name: str, adata: AnnData) -> AnnData:
         If a section has too few cells.
     """
     if graph_of(adata):
-        return adata
+        return
     sizes = adata.obs[_keys.SECTION].value_counts()
     sizes = sizes[sizes > 0]
     if sizes.min() <= N_NEIGHBORS:
@@ -393,7 +388,6 @@ def with_graph(name: str, adata: AnnData) -> AnnData:
             f"neighbors each. Leave it out, or compute a graph of fewer: {squidpy_call(...)}."
         )
     spatial_graph(adata, n_neighs=N_NEIGHBORS, library_key=_keys.SECTION)
-    return adata
 
 
 def of_one_kind(adatas: dict[str, AnnData]) -> None:
@@ -405,11 +399,11 @@ def of_one_kind(adatas: dict[str, AnnData]) -> None:
     for name in have:
         for key in graph_of(adatas[name]):
             del adatas[name].obsp[key]
-    listed = {True: ", ".join(map(repr, have)), False: ", ".join(map(repr, without))}
-    verb = {True: "has" if len(have) == 1 else "have", False: "has" if len(without) == 1 else "have"}
+    (one, one_has), (other, other_has) = (
+        (", ".join(map(repr, names)), "has" if len(names) == 1 else "have") for names in (have, without)
+    )
     warn(
-        f"{listed[True]} {verb[True]} a spatial graph and {listed[False]} {verb[False]} none. They are of one "
-        f"technology and panel and are taken together, so {N_NEIGHBORS} nearest neighbors within each section are used "
-        f"for all, and not the graph of {listed[True]}. To use it, compute the same for "
-        f"{listed[False]}: {squidpy_call(..., ...)}."
+        f"{one} {one_has} a spatial graph and {other} {other_has} none. They are of one technology and panel and are "
+        f"taken together, so {N_NEIGHBORS} nearest neighbors within each section are used for all, and not the graph "
+        f"of {one}. To use it, compute the same for {other}: {squidpy_call(..., ...)}."
     )

@@ -106,6 +106,11 @@ class Method:
         """Whether it runs in this session rather than in a process of its own."""
         return not isinstance(self.run, Path)
 
+    def asked(self, options: Arguments) -> dict[str, list[str]]:
+        """Return the columns of ``obs``, and the keys of ``obsm``, that options name."""
+        kinds = {"obs": self.obs_options, "obsm": self.obsm_options}
+        return {kind: [options[name] for name in names if options.get(name)] for kind, names in kinds.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
@@ -357,17 +362,14 @@ def checked(output: Arguments, n_cells: int) -> dict[str, np.ndarray | None]:
         If there is neither, or one has the wrong shape, NaN, infinite values, or values whose distances are lost in
         32 bits, or clusters are numbers that are not whole.
     """
-    embedding, clusters, cells = output.get("embedding"), output.get("clusters"), output.get("cell_embedding")
-    if embedding is None and clusters is None:
+    if output.get("embedding") is None and output.get("clusters") is None:
         raise MethodError("The method gave neither an embedding nor clusters.")
-    return {
-        "embedding": None if embedding is None else checked_embedding(embedding, n_cells),
-        "clusters": None if clusters is None else _checked_clusters(np.asarray(clusters), n_cells),
-        "cell_embedding": None if cells is None else checked_embedding(cells, n_cells),
-    }
+    checks = {"embedding": checked_embedding, "clusters": _checked_clusters, "cell_embedding": checked_embedding}
+    return {name: None if output.get(name) is None else check(output[name], n_cells) for name, check in checks.items()}
 
 
-def _checked_clusters(clusters: np.ndarray, n_cells: int) -> np.ndarray:
+def _checked_clusters(values: object, n_cells: int) -> np.ndarray:
+    clusters = np.asarray(values)
     if clusters.ndim not in (1, 2) or len(clusters) != n_cells:
         raise MethodError(f"The clusters have the shape {clusters.shape}; the data have {n_cells} cells.")
     missing = pd.isna(clusters).reshape(n_cells, -1).any(axis=1)

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from zipfile import BadZipFile
 
+import numpy as np
 from anndata import AnnData
 
 from scjepa._core import keys as _keys
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
+from scjepa.benchmark import method as registry
 from scjepa.benchmark.inputs import prepare, restore, with_counts
 from scjepa.benchmark.memory import peak_gib, reset_peak
-from scjepa.benchmark.method import (
-    REGISTRY,
-    Arguments,
-    Method,
-    MethodError,
-    MethodResult,
-    Parts,
-    checked,
-    one_line,
-)
-from scjepa.benchmark.process import find_python, run_in_process
+from scjepa.benchmark.method import PARTS, Arguments, Method, MethodError, MethodResult, Parts, checked
+
+PYTHON_VARIABLE = "SCJEPA_PEERS_PYTHON"
+"""Environment variable that names the interpreter of the peers' environment."""
+
+WORKER = Path(__file__).parent / "worker"
+"""Folder that Python runs. It is none of the peers', whose files have the names of the packages they call."""
+
+_OF_THIS_ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSAFEPATH")
+"""Variables that would lead another interpreter to the packages of this one."""
 
 
 @dataclass
@@ -131,7 +138,7 @@ def run_method(
     >>> result = scjepa.benchmark.run_method("banksy", adata, settings="same graph")  # doctest: +SKIP
     >>> adata.obsm["X_banksy"] = result.embedding  # doctest: +SKIP
     """
-    methods, given = REGISTRY["sections"], dict(options or {})
+    methods, given = registry.REGISTRY["sections"], dict(options or {})
     if name not in methods:
         raise ValueError(unknown_name("method", name, methods))
     method = methods[name]
@@ -142,16 +149,9 @@ def run_method(
     missing = missing_option(method, given)
     if missing is not None:
         raise ValueError(f"{name!r} needs {method.needs}: pass options={{{missing!r}: ...}}.")
-    prepared = prepare(
-        adata,
-        layer=layer,
-        library_key=library_key,
-        technology_key=technology_key,
-        neighbors_key=neighbors_key,
-        spatial_key=spatial_key,
-        obs=[given[key] for key in method.obs_options if given.get(key)],
-        obsm=[given[key] for key in method.obsm_options if given.get(key)],
-    )
+    where: Parts = {"library_key": library_key, "technology_key": technology_key, "neighbors_key": neighbors_key}
+    where |= {"spatial_key": spatial_key, "layer": layer, **method.asked(given)}
+    prepared = prepare(adata, **where)
     arguments = plain({"seed": int(seed), "n_niches": n_niches, **method.fixed, **given}, arrays=True)
     return outcome(method, MethodResult(name, settings, int(seed)), prepared, arguments, python, timeout)
 
@@ -185,7 +185,7 @@ def outcome(
     except MethodError as failure:
         return replace(result, error=str(failure))
     except Exception as error:  # noqa: BLE001 - one method must not stop the others; its reason goes into its row
-        return replace(result, error=f"{type(error).__name__}: {one_line(error)}")
+        return replace(result, error=f"{type(error).__name__}: {registry.one_line(error)}")
 
 
 def _in_session(method: Method, prepared: AnnData, arguments: Arguments) -> Parts:
@@ -193,8 +193,8 @@ def _in_session(method: Method, prepared: AnnData, arguments: Arguments) -> Part
     reset_peak()
     with took.counting():
         output = method.run(prepared, **arguments)  # type: ignore[operator]
-    times = {"seconds": took.seconds, "cpu_seconds": took.cpu_seconds, "peak_gib": peak_gib()}
-    return {**output, **times, "versions": versions_of(method.packages)}
+    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in method.packages}}
+    return {**output, **asdict(took), "peak_gib": peak_gib(), "versions": versions}
 
 
 def _in_process(
@@ -212,6 +212,119 @@ def _in_process(
     return restore(output, has)
 
 
-def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
-    """Return the versions of Python and of distributions by name."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+# -- in a process: h5ad in, npz out, under a time limit -------------------------------------------------------------
+
+
+def find_python(python: str | os.PathLike[str] | None = None) -> str:
+    """Return the interpreter for methods in a process: the one given, the environment variable's, or this one."""
+    return os.path.expanduser(python or os.environ.get(PYTHON_VARIABLE) or sys.executable)
+
+
+def run_in_process(
+    adapter: str | Path, adata: AnnData, arguments: Arguments, *, python: str, timeout: float | None = None
+) -> Parts:
+    """Run an adapter's ``run(adata, **arguments)`` under another interpreter.
+
+    Parameters
+    ----------
+    adapter
+        File such as those of :mod:`scjepa.benchmark.peers`.
+    adata
+        What the adapter is given.
+    arguments
+        Its keyword arguments; anything JSON holds.
+    python
+        The interpreter.
+    timeout
+        Seconds, from start to end of the process; ``None``: no limit.
+
+    Returns
+    -------
+    dict
+        ``embedding``, ``clusters`` and ``cell_embedding`` where the adapter gave them, ``info``, ``seconds``,
+        ``cpu_seconds``, ``peak_gib`` and ``versions``.
+
+    Raises
+    ------
+    MethodError
+        If the process cannot be started, fails, takes too long or writes nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="scjepa-method-") as name:
+        folder = Path(name)
+        adata.write_h5ad(folder / "input.h5ad")
+        (folder / "arguments.json").write_text(json.dumps(plain(arguments, arrays=True)))
+        errors = _run([python, str(WORKER), str(adapter), str(folder)], folder, timeout)
+        output = folder / "output.npz"
+        if not output.is_file():
+            raise MethodError(f"The method ended without writing a result. {_last_line(errors)}".strip())
+        try:
+            with np.load(output, allow_pickle=False) as arrays:
+                found: Parts = {key: arrays[key] for key in PARTS if key in arrays}
+                return {**found, **json.loads(str(arrays["about"]))}
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise MethodError(f"The method's result cannot be read: {error}") from error
+
+
+def _run(command: list[str], folder: Path, timeout: float | None) -> str:
+    """Run to the end, or end it with its children at the time limit; return what it said on stderr."""
+    python, environment = command[0], {"MPLBACKEND": "Agg", **os.environ}
+    if Path(python) != Path(sys.executable):
+        environment = {key: value for key, value in environment.items() if key not in _OF_THIS_ENVIRONMENT}
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,  # packages leave logs and checkpoints where they run
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise MethodError(
+            f"The interpreter {python} cannot be started ({error.strerror}). {_how_to_get_peers()}"
+        ) from error
+    try:
+        _, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise MethodError(f"The method took longer than the time limit of {timeout:g} s.") from error
+    finally:
+        _end(process)
+    if process.returncode:
+        raise MethodError(_reason(process.returncode, errors, python))
+    return errors
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End the process and whatever it started, if it still runs."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, AttributeError):  # it is gone, or this is Windows
+            process.kill()
+        process.communicate()
+
+
+def _reason(code: int, errors: str, python: str) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        hint = " Memory may have run out." if name == "SIGKILL" else ""
+        return f"The process was ended by signal {name}.{hint}"
+    line = _last_line(errors) or f"The process ended with code {code} and no message."
+    if line.startswith(("ModuleNotFoundError", "ImportError")):
+        return f"{line} (interpreter {python}). {_how_to_get_peers()}"
+    return line
+
+
+def _last_line(errors: str) -> str:
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _how_to_get_peers() -> str:
+    return (
+        "Build the peers' environment with benchmarks/peers/setup.sh and name its interpreter: "
+        f"python=... or the environment variable {PYTHON_VARIABLE}."
+    )

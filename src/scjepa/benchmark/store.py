@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,9 +16,15 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
+import scjepa
+from scjepa._core.files import whole
 from scjepa._core.plain import plain
-from scjepa.benchmark.files import alone, check_folder, whole
 from scjepa.benchmark.method import UNKNOWN
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 KEY = ("data", "task", "method", "settings", "configuration", "seed")
 
@@ -89,11 +96,8 @@ class Scored:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Embeddings and clusters by name, ``embedding_plain`` or ``clusters_plain``."""
-        embeddings = {f"embedding_{name}": values for name, values in self.embeddings.items()}
-        return {
-            **embeddings,
-            **{f"clusters_{name}": np.asarray(one).astype(str) for name, one in self.clusters.items()},
-        }
+        clusters = {f"clusters_{name}": np.asarray(one).astype(str) for name, one in self.clusters.items()}
+        return {**{f"embedding_{name}": values for name, values in self.embeddings.items()}, **clusters}
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class Store:
     Raises
     ------
     NotADirectoryError
-        If it is a file.
+        If it is a file, or is to be within one.
     ValueError
         If it has tables or runs of which it does not say what they were made with, or says so in a damaged file.
     """
@@ -157,11 +161,19 @@ class Store:
         self.folder = None if folder is None else Path(folder)
         self.levels: list[Level] = []
         self._runs: dict[RunKey, Run] = {}
-        if self.folder is not None:
-            check_folder(self.folder)
-            self._read_runs()
-            _check_ours(self.folder, self._runs)
-            _about(self.folder)
+        if self.folder is None:
+            return
+        there = next((path for path in (self.folder, *self.folder.parents) if path.exists()), None)
+        if there is not None and not there.is_dir():
+            raise NotADirectoryError(f"{there} is a file, and results are written to a folder. Name another one.")
+        self._read_runs()
+        found = [name for name in TABLES if (self.folder / name).exists()] + (["runs"] if self._runs else [])
+        if found and not (self.folder / ABOUT).exists():  # looked for last: another process may be at its first results
+            raise ValueError(
+                f"{self.folder} has {', '.join(found)} and no {ABOUT}, so these are no results that could be gone on "
+                "with, and would be overwritten. Name another folder."
+            )
+        _about(self.folder)
 
     def claim(self, how: Mapping[str, object], tasks: Mapping[str, str], levels: Sequence[Level]) -> None:
         """Note how results are made, or check that what is in the folder was made in the same way.
@@ -193,7 +205,7 @@ class Store:
             for name, checksum in this["tasks"].items():
                 if before["tasks"].get(name, checksum) != checksum:
                     raise ValueError(f"{self.folder} holds results of other data called {name!r}. Name another folder.")
-        old = [Level(**level) for level in before.get("levels", [])]
+        old = before.get("levels", [])
         held, own = (next((lev.configuration for lev in part if lev.default), None) for part in (old, levels))
         if None not in (held, own) and held != own:
             raise ValueError(
@@ -207,12 +219,19 @@ class Store:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from changing what is noted of the folder, and its tables."""
+        """Keep other processes from changing what is noted of the folder, and its tables: wait until none does.
+
+        Where the system or the disk knows no locks, nothing is waited for.
+        """
         if self.folder is None:
             yield
             return
-        with alone(self.folder / LOCK):
-            yield
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("a") as file:
+            if fcntl is not None:
+                with suppress(OSError):  # a disk without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            yield  # closing the file lets the next one in
 
     def holds(self, folder: str | Path) -> bool:
         """Return whether a folder is the store's own."""
@@ -222,12 +241,13 @@ class Store:
         """Take up what other processes have finished in the folder since, and the levels that they noted."""
         if self.folder is not None:
             self._read_runs()
-            self.levels = _merged([Level(**level) for level in _about(self.folder).get("levels", [])], self.levels)
+            self.levels = _merged(_about(self.folder).get("levels", []), self.levels)
 
     def _read_runs(self) -> None:
         for path in sorted((self.folder / "runs").glob("*.json")) if self.folder is not None else ():
-            run = _read(path)
-            if run is not None:
+            with suppress(OSError, ValueError, KeyError, TypeError):  # not ours, or damaged: it is run again
+                found = json.loads(path.read_text())
+                run = Run(RunKey(**found["key"]), found["about"], found["rows"], {})
                 self._runs[run.key] = run
 
     def finished(self, key: RunKey, code: str = "") -> bool:
@@ -278,23 +298,17 @@ class Store:
             key, took = asdict(run.key), {name: run.about[name] for name in TOOK}
             rows = run.rows or [{"reason": run.about["reason"]}]
             tables += [{**key, **took, **{k: v for k, v in row.items() if v is not None}} for row in rows]
-        return _typed(pd.DataFrame(tables, columns=list(COLUMNS)))
+        table = pd.DataFrame(tables, columns=list(COLUMNS)).astype(dict.fromkeys(("value", "resolution", *TOOK), float))
+        table = table.astype(dict.fromkeys(("seed", "n_cells", "leiden_seed"), "Int64"))
+        for name in ("readout", "group", "metric", "reason"):
+            table[name] = table[name].astype(object).where(table[name].notna(), None)
+        return table
 
     def runs(self) -> pd.DataFrame:
         """Return a row for each run: what it took, what it did, why it failed."""
         found = [{**asdict(run.key), **run.about} for run in self._runs.values()]
         table = pd.DataFrame(found, columns=list(RUN_COLUMNS))
         return table.assign(info=[json.dumps(info, default=str) for info in table["info"]])
-
-
-def _check_ours(folder: Path, runs: Mapping[RunKey, Run]) -> None:
-    """Raise where there are tables or runs, and not the file that comparisons write before them."""
-    found = [name for name in TABLES if (folder / name).exists()] + (["runs"] if runs else [])
-    if found and not (folder / ABOUT).exists():  # looked for last: another process may be at its first results
-        raise ValueError(
-            f"{folder} has {', '.join(found)} and no {ABOUT}, so these are no results that could be gone on with, and "
-            "would be overwritten. Name another folder."
-        )
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -310,41 +324,18 @@ def _about(folder: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text())
-        _check_about(found)
+        if not isinstance(found, dict):
+            raise TypeError(f"it holds a {type(found).__name__}, not options and data")
+        for name in ("how", "tasks"):
+            if not isinstance(found.get(name), dict):
+                raise TypeError(f"it has no {name!r}" if name not in found else f"{name!r} is {found[name]!r}")
+        found["levels"] = [Level(**level) for level in found.get("levels", [])]
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged, or no file of a benchmark ({' '.join(str(error).split())}). Name another folder, or "
             "remove this one to start anew."
         ) from error
     return found
-
-
-def _check_about(found: object) -> None:
-    if not isinstance(found, dict):
-        raise TypeError(f"it holds a {type(found).__name__}, not options and data")
-    for name in ("how", "tasks"):
-        if not isinstance(found.get(name), dict):
-            raise TypeError(f"it has no {name!r}" if name not in found else f"{name!r} is {found[name]!r}")
-    for level in found.get("levels", []):
-        Level(**level)
-
-
-def _read(path: Path) -> Run | None:
-    try:
-        found = json.loads(path.read_text())
-        return Run(RunKey(**found["key"]), found["about"], found["rows"], {})
-    except (OSError, ValueError, KeyError, TypeError):  # not ours, or damaged: it is run again
-        return None
-
-
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    numbers = ("value", "resolution", *TOOK)
-    table = table.astype(dict.fromkeys(numbers, float))
-    for name in ("seed", "n_cells", "leiden_seed"):
-        table[name] = table[name].astype("Int64")
-    for name in ("readout", "group", "metric", "reason"):
-        table[name] = table[name].astype(object).where(table[name].notna(), None)
-    return table
 
 
 def _merged(old: Sequence[Level], new: Sequence[Level]) -> list[Level]:
@@ -356,3 +347,25 @@ def _merged(old: Sequence[Level], new: Sequence[Level]) -> list[Level]:
             merged[key] = level
     axes = list(dict.fromkeys(level.axis for level in merged.values()))
     return sorted(merged.values(), key=lambda level: axes.index(level.axis))
+
+
+# -- files, whole or not there ---------------------------------------------------------------------------------------
+
+
+def write_files(folder: str | Path, files: Mapping[str, Callable[[Path], object]]) -> list[Path]:
+    """Write files, by name what writes each, whole or not at all; return their paths."""
+    paths = [Path(folder) / name for name in files]
+    for path, write in zip(paths, files.values(), strict=True):
+        with whole(path) as part:
+            write(part)
+    return paths
+
+
+@lru_cache(maxsize=1)
+def source_digest() -> str:
+    """Return a checksum of scjepa's own files: it tells by which version of the code a result was made."""
+    folder = Path(scjepa.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return found.hexdigest()[:8]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import pandas as pd
 
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa._core.warn import warn
-from scjepa.benchmark.files import source_digest, write_figures, write_texts
-from scjepa.benchmark.method import Arguments, Function, Method, MethodError, Output, Parts, groups_of, one_line
+from scjepa.benchmark import method as registry
+from scjepa.benchmark.method import OWN, Arguments, Function, Method, MethodError, Output, Parts
 from scjepa.benchmark.outcome import check_options
-from scjepa.benchmark.store import Run, RunKey, Scored, Store
+from scjepa.benchmark.store import Run, RunKey, Scored, Store, source_digest, write_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,6 +66,11 @@ class Entry:
     configuration: str = "-"
     options: Arguments = field(default_factory=dict)
     code: str = ""
+
+    @classmethod
+    def of(cls, name: str, function: Function, wrap: bool = True) -> Self:
+        """Return the entry of one's own function; see :func:`~scjepa.benchmark.method.of_function`."""
+        return cls(name, registry.of_function(function, wrap), OWN, code=registry.code_of(function))
 
 
 class Suite(Protocol[TaskT, EntryT_contra, OutputT]):
@@ -163,15 +170,13 @@ class Study(Generic[TaskT, EntryT, OutputT]):
         try:
             output = self.suite.run(task, entry, seed)
             reason = output.error
+            if reason is None:
+                scored = self.suite.score(task, entry, output)
         except MethodError as failure:
             reason = str(failure)
         except Exception as error:  # noqa: BLE001 - one method must not stop the others; its reason goes into its row
-            reason = f"{type(error).__name__}: {one_line(error)}"
-        if output is not None and reason is None:
-            try:
-                scored = self.suite.score(task, entry, output)
-            except Exception as error:  # noqa: BLE001 - nor may what one method gives stop the scores of the others
-                reason = f"It could not be scored. {type(error).__name__}: {one_line(error)}"
+            where = "" if output is None else "It could not be scored. "
+            reason = f"{where}{type(error).__name__}: {registry.one_line(error)}"
         of_code = {"source": source_digest(), "scib-metrics": version("scib-metrics")}  # iLISI changed with its 0.6
         versions = {**(output.versions if output else {}), **of_code}
         chosen = {f"readout.{name}": words for name, words in scored.chosen.items()}
@@ -241,7 +246,7 @@ def choose(
     found: list[tuple[str, Function | Parts]] = []
     for name, what in (methods if isinstance(methods, Mapping) else dict.fromkeys(names_of(methods, known))).items():
         if callable(what):
-            if name in known or name in groups_of(known):
+            if name in known or name in registry.groups_of(known):
                 raise ValueError(f"{name!r} is the name of a method that is there. Give your function another name.")
             found.append((name, what))
         elif what is None or isinstance(what, Mapping):
@@ -268,7 +273,7 @@ def names_of(methods: object, known: Mapping[str, Method]) -> list[str]:
     TypeError
         If it is no name.
     """
-    groups = groups_of(known)
+    groups = registry.groups_of(known)
     if callable(methods) or not isinstance(methods, Iterable):
         raise TypeError(_unnamed(methods))
     found: list[str] = []
@@ -341,21 +346,19 @@ class Results:
 
         In the folder of the runs they are of all that are finished there, those of other processes too.
         """
-        if not self._store.holds(folder):
-            return write_texts(folder, self._all_texts())
-        with self._store.alone():  # else tables of fewer runs may come after those of more
-            self._store.reread()
-            self.rows, self.runs = self._store.rows(), self._store.runs()
-            return write_texts(folder, self._all_texts())
-
-    def _all_texts(self) -> dict[str, str]:
-        tidy = {"results.csv": self.rows, "runs.csv": self.runs}
-        texts = {name: table.to_csv(index=False, float_format="%.5g") for name, table in tidy.items()}
-        return {**texts, **self._texts()}
+        with self._store.alone() if self._store.holds(folder) else nullcontext():
+            if self._store.holds(folder):  # else tables of fewer runs may come after those of more
+                self._store.reread()
+                self.rows, self.runs = self._store.rows(), self._store.runs()
+            tidy = {"results.csv": self.rows, "runs.csv": self.runs}
+            texts = {name: table.to_csv(index=False, float_format="%.5g") for name, table in tidy.items()}
+            texts |= self._texts()
+            return write_files(folder, {name: partial(Path.write_text, data=text) for name, text in texts.items()})
 
     def write_figures(self, folder: str | Path) -> list[Path]:
         """Write every figure as PNG to a folder."""
-        return write_figures(folder, self.figures())
+        how: Parts = {"dpi": 150, "bbox_inches": "tight"}
+        return write_files(folder, {f"{name}.png": partial(one.savefig, **how) for name, one in self.figures().items()})
 
     def keep_in(self, out: str | Path | None) -> None:
         """Write the tables to the folder of a comparison, and warn where its runs are of several versions of scjepa."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scjepa._core.anndata import refuse_adata
+from scjepa._core.counts import iter_rows
 from scjepa.benchmark.store import TOOK
 from scjepa.metrics import clustering_scores
 from scjepa.tl import standardize
@@ -26,44 +26,78 @@ SPREAD = {"resolutions": "resolution", "seeds": "seed", "leiden": "leiden_seed"}
 """Causes by which a score moves, and their columns."""
 
 
-@dataclass(frozen=True)
-class TableSpec:
-    """Which scores a table has, and how they are told.
+HEADINGS = {
+    "nmi": "NMI",
+    "ari": "ARI",
+    "nmi_matched": "NMI matched",
+    "ari_matched": "ARI matched",
+    "ilisi": "iLISI",
+    "ilisi_technology": "iLISI",
+    "mmd_technology": "MMD²",
+    "ilisi_section": "iLISI of sections",
+    "mmd_section": "MMD² of sections",
+    "transfer_accuracy": "accuracy of carried labels",
+    "transfer_macro_f1": "macro-F1",
+    "transfer_majority_rate": "accuracy of the commonest label",
+    "share_full": "cells that fill L",
+    "avg_bio": "AvgBIO",
+    "asw": "ASW, −1 to 1",
+    "asw_scaled": "ASW, 0 to 1",
+    "avg_bio_unscaled": "AvgBIO of ASW, −1 to 1",
+    "knn_accuracy": "accuracy of neighbors",
+    "neighbors": "neighbors kept",
+    "macro_f1": "macro F1",
+    "majority_rate": "commonest label",
+    "bras": "BRAS",
+    "kbet": "kBET",
+    "pcr_comparison": "PCR",
+}
+"""Scores that are told otherwise than by their own name."""
 
-    Attributes
+
+def heading(metric: str) -> str:
+    """Return what tables and figures call a score, one beside the default or the untrained encoder too."""
+    for end, words in (("_change", " against default"), ("_untrained", " untrained")):
+        if metric.endswith(end):
+            return f"{heading(metric.removesuffix(end))}{words}"
+    return HEADINGS.get(metric, metric.replace("_", " "))
+
+
+def wide(
+    summary: pd.DataFrame,
+    metrics: Sequence[str],
+    spreads: Mapping[str, Sequence[str]] | None = None,
+    always: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Return a row for each case and group, scores as columns with their spreads.
+
+    Parameters
     ----------
-    headings
-        Of scores, in the order of the text.
+    summary
+        What :func:`summarize` gave.
     metrics
-        Columns of the data frame, in their order; others are left out. Those in ``always`` are there without a value.
+        Columns in their order; others are left out. Those in ``always`` are there without a value.
     spreads
         Causes whose standard deviations stand behind a score, by its name; the method's seeds behind others.
     always
         Scores that every table has. How many cells a row is of is said by them, where there are any.
     """
+    cells = summary.groupby(KEYS, sort=False)["n_cells"].first()
+    counted = summary[summary["metric"].isin(always)]
+    parts = [counted.groupby(KEYS, sort=False)["n_cells"].first().combine_first(cells).rename("n_cells")]
+    for metric in metrics:
+        own = summary[summary["metric"] == metric].set_index(KEYS)
+        if len(own) or metric in always:
+            parts.append(own["value"].rename(metric))
+            causes = (spreads or {}).get(metric, ("seeds",))
+            parts += [own[f"std_{cause}"].rename(f"{metric}_std_{cause}") for cause in causes]
+    seeds = summary.groupby(KEYS, sort=False)["seeds"].max()
+    return pd.concat([*parts, seeds], axis=1).reset_index()
 
-    headings: Mapping[str, str]
-    metrics: Sequence[str]
-    spreads: Mapping[str, Sequence[str]]
-    always: Sequence[str] = ()
 
-    def wide(self, summary: pd.DataFrame) -> pd.DataFrame:
-        """Return a row for each case and group, scores as columns with their spreads, from :func:`summarize`."""
-        cells = summary.groupby(KEYS, sort=False)["n_cells"].first()
-        counted = summary[summary["metric"].isin(self.always)]
-        parts = [counted.groupby(KEYS, sort=False)["n_cells"].first().combine_first(cells).rename("n_cells")]
-        for metric in self.metrics:
-            own = summary[summary["metric"] == metric].set_index(KEYS)
-            if len(own) or metric in self.always:
-                parts.append(own["value"].rename(metric))
-                causes = self.spreads.get(metric, ("seeds",))
-                parts += [own[f"std_{cause}"].rename(f"{metric}_std_{cause}") for cause in causes]
-        seeds = summary.groupby(KEYS, sort=False)["seeds"].max()
-        return pd.concat([*parts, seeds], axis=1).reset_index()
-
-    def shown(self, rows: pd.DataFrame) -> list[str]:
-        """Return the scores that rows have a value of."""
-        return [metric for metric in self.headings if metric in rows and rows[metric].notna().any()]
+def with_values(rows: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Return the scores that rows have a value of."""
+    return [metric for metric in metrics if metric in rows and rows[metric].notna().any()]
 
 
 def summarize(values: pd.DataFrame) -> pd.DataFrame:
@@ -180,3 +214,66 @@ def score_table(
             **{f"{key}_matched": value for key, value in means.loc[True].items()},
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+# -- how many of the L tokens of a cell there are genes for -----------------------------------------------------------
+
+LENGTHS = (16, 32, 64, 128, 256, 512)
+
+
+def expressed_genes(counts: Any) -> np.ndarray:
+    """Return the number of genes that each cell expresses, ``(n_cells,)`` int64."""
+    return np.concatenate([np.diff(rows.indptr).astype(np.int64) for _, rows in iter_rows(counts)])
+
+
+def occupancy(counts: Any, groups: Any = None, *, lengths: Sequence[int] = LENGTHS) -> pd.DataFrame:
+    """Return how far cells fill the L tokens that a configuration gives them.
+
+    A longer L than cells express genes changes nothing: read an ablation of ``tokens.n_tokens`` beside this.
+
+    Parameters
+    ----------
+    counts
+        ``(n_cells, n_genes)``, sparse or dense.
+    groups
+        Group of each cell, such as its technology; ``None``: all cells are one, ``"all"``.
+    lengths
+        Values of ``tokens.n_tokens``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each group and length: ``group``, ``n_tokens``, ``share_full`` (share of cells that express as many
+        genes or more), ``mean_fill`` (mean share of the tokens that are there), ``median_genes`` (expressed by a cell)
+        and ``n_cells``.
+
+    Raises
+    ------
+    ValueError
+        If a length is not positive or ``groups`` has another length.
+
+    Examples
+    --------
+    >>> scjepa.benchmark.occupancy(adata.X, adata.obs["technology"])  # doctest: +SKIP
+    """
+    refuse_adata(counts, "counts")
+    expressed = expressed_genes(counts)
+    named = np.full(len(expressed), "all") if groups is None else np.asarray(groups).astype(str)
+    if len(named) != len(expressed):
+        raise ValueError(f"groups has {len(named)} entries, counts {len(expressed)} cells.")
+    if not all(length > 0 for length in lengths):
+        raise ValueError(f"lengths must be positive, found {list(lengths)}.")
+    rows = [
+        {
+            "group": group,
+            "n_tokens": int(length),
+            "share_full": float((own >= length).mean()),
+            "mean_fill": float(np.minimum(own, length).mean() / length),
+            "median_genes": float(np.median(own)),
+            "n_cells": len(own),
+        }
+        for group in np.unique(named)
+        for own in [expressed[named == group]]
+        for length in lengths
+    ]
+    return pd.DataFrame(rows)

@@ -18,31 +18,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from scjepa.celljepa.config import CellJEPAConfig
-from scjepa.cli.options import (
-    Accelerator,
-    Column,
-    Command,
-    Folder,
-    Paths,
-    Positive,
-    Progress,
-    UsageError,
-    changes_of,
-    positive,
-    stopped_with,
-    written,
-)
+from scjepa.cli import io
+from scjepa.cli import options as shared
+from scjepa.cli.options import Accelerator, Column, Folder, Paths, Positive, UsageError
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from scjepa.cli.io import DataFile
 
 OWN = "own"
 """Value of an option that leaves a model as it is."""
@@ -51,7 +39,7 @@ _APPEND = {"action": "append"}
 
 
 def _positive_or_own(text: str) -> int | str:
-    return OWN if text == OWN else positive(text)
+    return OWN if text == OWN else shared.positive(text)
 
 
 @dataclass(frozen=True)
@@ -199,6 +187,8 @@ class Scored:
     no_figures: bool = False
 
 
+_KEPT = "runs that had ended are kept, and the same command goes on with the others"
+
 _OF_SECTIONS = ("data", "technology", "section", "timeout", "ablate", "grid", "leiden_seeds")
 _OF_CELLS = (
     *("target", "pretrain", "models", "batch", "no_label", "set", "max_steps", "finetune_epochs"),
@@ -215,62 +205,54 @@ def run(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None:
             here, there = ("--target", "--data") if of_cells else ("--data", "--target")
             raise UsageError(f"--{name.replace('_', '-')} belongs to {there}, and not to {here}.")
-    progress = Progress(options)
+    progress = shared.Progress(options)
     results = (_of_cells if of_cells else _of_sections)(options, progress)
     paths = results.write(options.out)
     if not options.no_figures:
         progress.step("figures")
         paths += results.write_figures(options.out / "figures")
     for path in paths:
-        written(path)
+        shared.written(path)
     failed = results.runs["reason"].notna().sum()
     where = f", see {'table.md' if of_cells else 'table1.md'}" if failed else ""
     progress.step(f"done; {failed} of {len(results.runs)} runs failed{where}")
 
 
-def _of_sections(options: argparse.Namespace, progress: Progress) -> Any:
-    from scjepa.cli.io import data_files
-
+def _of_sections(options: argparse.Namespace, progress: shared.Progress) -> Any:
     axes, chosen = axes_of(options.ablate or (), options.grid or ()), method_options(options.option or ())
-    files = data_files(options.data, options.table)
+    files = io.data_files(options.data, options.table)
 
     from scjepa.benchmark import Scoring
     from scjepa.benchmark import run as compare
 
     if options.accelerator not in (None, "auto"):
         chosen.setdefault("stjepa", {})["accelerator"] = options.accelerator
-    data = {(name := _name(file)): _read(file, name, progress) for file in files}
+    data = {file.name: _read(file, progress) for file in files}
     names = ("label", "technology", "section", "layer", "methods", "tasks", "seeds", "preset", "out", "timeout")
     how = {**_given(options, names), "options": chosen, "axes": axes, "scoring": Scoring(**_of(options, Scoring))}
-    with _keeping():
+    with shared.stopped_with(_KEPT):
         return compare(data, **how, say=progress.step)
 
 
-def _of_cells(options: argparse.Namespace, progress: Progress) -> Any:
-    from scjepa.cli.io import data_files
-
+def _of_cells(options: argparse.Namespace, progress: shared.Progress) -> Any:
     if options.label is None:
         raise UsageError("--target needs --label COLUMN, the obs column of its cell types.")
     later = [text for text in options.set or () if text.split(".")[0].strip() in ("finetuning", "perturbation")]
     if later:
         raise UsageError(f"--set {later[0]}: parts are tokens, encoder, masking, objective, training.")
-    changes, chosen = changes_of(options.set or (), CellJEPAConfig), method_options(options.option or ())
-    (target,) = data_files([options.target], options.table)
-    corpus = data_files(options.pretrain, options.table) if options.pretrain else []
+    changes, chosen = shared.changes_of(options.set or (), CellJEPAConfig), method_options(options.option or ())
+    (target,) = io.data_files([options.target], options.table)
+    corpus = io.data_files(options.pretrain, options.table) if options.pretrain else []
 
     from scjepa.benchmark import CellScoring, CellTraining, run_cells
 
     training = CellTraining(changes=changes, **_of(options, CellTraining))
-    pretrain = {file.name: _read(file, file.name, progress) for file in corpus} or None
-    cells = {target.name: _read(target, target.name, progress)}
+    pretrain = {file.name: _read(file, progress) for file in corpus} or None
+    cells = {target.name: _read(target, progress)}
     names = ("label", "batch", "layer", "no_label", "methods", "tasks", "seeds", "out")
     how = {**_given(options, names), "options": chosen, "scoring": CellScoring(**_of(options, CellScoring))}
-    with _keeping():
+    with shared.stopped_with(_KEPT):
         return run_cells(cells, pretrain=pretrain, training=training, **how, say=progress.step)
-
-
-def _keeping() -> Any:
-    return stopped_with("runs that had ended are kept, and the same command goes on with the others")
 
 
 def _given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
@@ -284,26 +266,17 @@ def _of(options: argparse.Namespace, how: type) -> dict[str, Any]:
     return _given(options, (part.name for part in fields(how)))
 
 
-def _name(file: DataFile) -> str:
-    """Return the name of a file of cells."""
-    return str(file.name)
-
-
-def _read(file: DataFile, name: str, progress: Progress) -> AnnData:
+def _read(file: io.DataFile, progress: shared.Progress) -> AnnData:
     """Read a file whole, and tell its size."""
-    import anndata as ad
-
-    from scjepa.cli.io import H5AD, SPATIALDATA
-
-    if file.kind == SPATIALDATA:
+    if file.kind == io.SPATIALDATA:
         import spatialdata
 
         from scjepa.datasets import table_of
 
         adata = table_of(spatialdata.read_zarr(file.path), file.table)
     else:
-        adata = ad.read_h5ad(file.path) if file.kind == H5AD else ad.read_zarr(file.path)
-    progress.step(f"{name}: {adata.n_obs:,} cells, {adata.n_vars:,} genes")
+        adata = io.read_anndata(file)
+    progress.step(f"{file.name}: {adata.n_obs:,} cells, {adata.n_vars:,} genes")
     return adata
 
 
@@ -330,10 +303,8 @@ def method_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def _number_or_text(value: str) -> int | float | str:
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(value)
-        except ValueError:
-            continue
     return value
 
 
@@ -360,9 +331,9 @@ def _axis(text: str, option: str) -> tuple[str, list[Any]]:
     if not (own and values):
         raise UsageError(f"{option} takes PART.OPTION=V1,V2, such as tokens.n_tokens=16,32; found {text!r}.")
     try:
-        return f"{part}.{own}", [changes_of([f"{part}.{own}={value}"])[part][own] for value in values.split(",")]
+        return f"{part}.{own}", [shared.changes_of([f"{part}.{own}={value}"])[part][own] for value in values.split(",")]
     except UsageError as error:
         raise UsageError(str(error).replace("--set", option, 1)) from error
 
 
-COMMAND = Command.of(__doc__, run, Data, Columns, Compared, Scored)
+COMMAND = shared.Command.of(__doc__, run, Data, Columns, Compared, Scored)

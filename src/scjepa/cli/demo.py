@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from scjepa._core import keys as _keys
+from scjepa.cli import io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Folder, Positive
 
@@ -132,9 +133,8 @@ def _load(options: argparse.Namespace) -> AnnData:
         from scjepa.datasets import simulated_tissue
 
         return simulated_tissue(3000, difficulty="medium", seed=options.seed)
-    from scjepa.cli.io import data_files, read_anndata
 
-    return read_anndata(*data_files([options.data]))
+    return io.read_anndata(*io.data_files([options.data]))
 
 
 def _column(adata: AnnData, wanted: str | None, default: str, what: str) -> str | None:
@@ -156,7 +156,6 @@ def _score(adata: AnnData, untrained: np.ndarray, label: str, section: str | Non
 
     from scjepa._core.anndata import groups_of, record_of
     from scjepa.benchmark import neighborhood_pca, score_table, section_zscored_pca
-    from scjepa.cli.niches import EXPRESSION
     from scjepa.tl import NicheReadout, aggregate, standardize
 
     graph, sections = adata.obsp[f"{_keys.SPATIAL}_connectivities"], groups_of(adata, section)
@@ -165,8 +164,8 @@ def _score(adata: AnnData, untrained: np.ndarray, label: str, section: str | Non
     chosen = {"ST-JEPA": record_of(adata, _keys.EMBEDDING_NICHE)[_CHOSEN]}
     for name, sources in {
         "ST-JEPA, embedding alone": {_keys.EMBEDDING_CELL: trained},
-        "linear method": {EXPRESSION: counts},
-        "untrained encoder": {EXPRESSION: counts, "untrained embedding": untrained},
+        "linear method": {_keys.EXPRESSION: counts},
+        "untrained encoder": {_keys.EXPRESSION: counts, "untrained embedding": untrained},
         "untrained encoder, embedding alone": {"untrained embedding": untrained},
     }.items():
         rule = NicheReadout()

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from scjepa.cli import io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Configuration, Folder, Positive, Values
 
@@ -121,6 +122,8 @@ class LongRuns:
 
 def run(options: argparse.Namespace) -> None:
     """Read, train, save."""
+    import scjepa
+
     _check_usage(options)
     saved, kind, config = _model_of(options)
     # A pipeline that is run again resumes what has ended too: there is nothing left to do, which is no error.
@@ -134,7 +137,14 @@ def run(options: argparse.Namespace) -> None:
     if ended:
         progress.step(f"this run has ended; its model is in {options.out}")
         return shared.written(options.out)
-    model = _made(options, saved, kind, config, adata, keys)
+    model_class = getattr(scjepa, kind.model)
+    model_class.setup_anndata(adata, **keys.to_dict())
+    if saved is None:
+        modules = {"modules": options.modules} if options.modules else {}
+        model = model_class(adata, preset=config, seed=options.seed, **modules)
+    else:
+        how = {"freeze": options.freeze or "none", "seed": options.seed, "accelerator": options.accelerator}
+        model = model_class.from_pretrained(saved.path, adata, **how)
     progress.step("training")
     shown = repr(model)
     # Its first line tells who types Python to call model.train(), which is what comes next here.
@@ -143,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
     progress.note(str(model.diagnose()))
     model.save(options.out, overwrite=options.overwrite)
     if options.checkpoint_dir is not None:
-        _note(options.checkpoint_dir / END_FILE, _end(options.out))
+        _note(options.checkpoint_dir / END_FILE, {"out": str(options.out.resolve())})
     progress.step(f"saved the model to {options.out}")
     shared.written(options.out)
 
@@ -194,9 +204,7 @@ def _model_of(options: argparse.Namespace) -> tuple[SavedModel | None, shared.Ki
 
 def _check_out(out: Path, overwrite: bool) -> None:
     """Refuse a folder that the model could not be saved to, before hours are spent on it."""
-    from scjepa.cli.io import refuse_existing
-
-    refuse_existing(out, overwrite)
+    io.refuse_existing(out, overwrite)
     if out.exists() and not (out / "model.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise FileExistsError(f"{out} is not a saved model, so it is not replaced. Name another --out.")
 
@@ -209,9 +217,8 @@ def _read(
 ) -> tuple[AnnData, Names, list[str]]:
     """Return the cells of all files, with graphs, where a model is to look, and what tells each file's cells apart."""
     from scjepa.cli.cells import Names, NoCoordinatesError, add_graph, has_graph, join, read_cells
-    from scjepa.cli.io import data_files
 
-    files, where = data_files(options.files, options.table), shared.Where.of(options)
+    files, where = io.data_files(options.files, options.table), shared.Where.of(options)
     names = Names.of(kind, where)
     cells, marks = [], []
     for file in files:
@@ -243,27 +250,7 @@ def _mark(cells: AnnData) -> str:
     return digest(list(cells.obs_names), list(cells.var_names), *columns, *cells.obsm.values(), *counts, graph)
 
 
-# -- the model -----------------------------------------------------------------------------------------------------
-
-
-def _made(
-    options: argparse.Namespace,
-    saved: SavedModel | None,
-    kind: shared.Kind,
-    config: Configuration,
-    adata: AnnData,
-    keys: Names,
-) -> Trained:
-    """Return the model that is to be trained."""
-    import scjepa
-
-    model = getattr(scjepa, kind.model)
-    model.setup_anndata(adata, **keys.to_dict())
-    if saved is None:
-        modules = {"modules": options.modules} if options.modules else {}
-        return model(adata, preset=config, seed=options.seed, **modules)
-    how = {"freeze": options.freeze or "none", "seed": options.seed, "accelerator": options.accelerator}
-    return model.from_pretrained(saved.path, adata, **how)
+# -- training ------------------------------------------------------------------------------------------------------
 
 
 def _train(model: Trained, options: argparse.Namespace, kind: shared.Kind) -> None:
@@ -338,13 +325,9 @@ def _noted(path: Path) -> Values:
         return {}
 
 
-def _end(out: Path) -> Values:
-    return {"out": str(out.resolve())}
-
-
 def _has_ended(folder: Path, out: Path) -> bool:
     """Return whether the run of ``folder`` has ended and its model is still at ``out``."""
-    return _noted(folder / END_FILE) == _end(out) and (out / "model.json").is_file()
+    return _noted(folder / END_FILE) == {"out": str(out.resolve())} and (out / "model.json").is_file()
 
 
 COMMAND = shared.Command.of(__doc__, run, shared.Files, Saving, Model, shared.add_configuration, shared.Where, LongRuns)

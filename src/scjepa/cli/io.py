@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from scjepa._core import keys as _keys
 from scjepa._core.files import whole
-from scjepa._core.instruments import RawOutput, raw_output
+from scjepa._core.instruments import raw_output
 from scjepa._core.options import unknown_name
 from scjepa.cli.options import UsageError, Values
 
@@ -136,6 +136,7 @@ def _data_file(path: Path, table: str | None) -> DataFile:
     name = path.name
     for suffix in (*SUFFIXES, ".spatialdata", ".h5ad"):
         name = name.removesuffix(suffix)
+    cause = None
     try:
         with opened(path) as group:
             if "obs" in group and "var" in group:
@@ -143,17 +144,14 @@ def _data_file(path: Path, table: str | None) -> DataFile:
                 return DataFile(path, ZARR if path.is_dir() else H5AD, name)
             if "tables" in group and path.is_dir():
                 return DataFile(path, SPATIALDATA, name, _table_name(list(group["tables"]), path, table))
-            there = _listed(group)
+            there = ", ".join(sorted(map(str, group))[:8]) or "nothing"
+            told = f"{path} holds neither AnnData nor SpatialData with a table; at its top are {there}."
     except ForeignFileError as error:
-        found = raw_output(path)
-        raise ForeignFileError(str(error) if found is None else _told(path, found)) from error
+        told, cause = str(error), error
     found = raw_output(path)
-    neither = f"{path} holds neither AnnData nor SpatialData with a table; at its top are {there}."
-    raise ForeignFileError(neither if found is None else _told(path, found))
-
-
-def _told(path: Path, found: RawOutput) -> str:
-    return f"{path} is {found.what}, not a file of cells. {found.as_file}"
+    if found is not None:
+        told = f"{path} is {found.what}, not a file of cells. {found.as_file}"
+    raise ForeignFileError(told) from cause
 
 
 def _check_version(group: Group, path: Path) -> None:
@@ -171,10 +169,6 @@ def _table_name(names: list[str], path: Path, wanted: str | None) -> str:
     if wanted is None and len(names) != 1:
         raise ValueError(f"{path} has {len(names)} tables: {', '.join(names) or 'none'}. Name one with --table.")
     return wanted or names[0]
-
-
-def _listed(group: Group) -> str:
-    return ", ".join(sorted(map(str, group))[:8]) or "nothing"
 
 
 def read_anndata(file: DataFile) -> AnnData:
@@ -210,11 +204,7 @@ def refuse_written(file: DataFile, slot: str, keys: Iterable[str], overwrite: bo
 
 
 def plan(
-    files: Sequence[DataFile],
-    out: Path | None,
-    overwrite: bool,
-    suffix: str | None = None,
-    tables: Sequence[str] = (),
+    files: Sequence[DataFile], out: Path | None, overwrite: bool, suffix: str | None = None, tables: Sequence[str] = ()
 ) -> list[Path]:
     """Return where the result of each file goes, before anything is computed.
 

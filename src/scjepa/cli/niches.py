@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scjepa._core import keys as _keys
+from scjepa.cli import io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Positive
 
@@ -31,15 +32,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from scjepa.cli.io import DataFile
 
 PICTURES = (".png", ".pdf", ".svg")
 
 NICHE, PLAIN = "niche", "plain"
 """Read-outs: what cells and the rings around them tell of their place, and an embedding as it is."""
-
-EXPRESSION = "X"
-"""Source of the read-out that is the counts, as :class:`scjepa.tl.NicheReadout` calls them; others are embeddings."""
 
 NOTHING = "none"
 """``--standardize-by`` for no column."""
@@ -142,32 +139,30 @@ class Results:
 
 def run(options: argparse.Namespace) -> None:
     """Find niches over all files together, and write each file's."""
-    from scjepa.cli.io import Additions, add, data_files, plan, refuse_existing
-
     progress = shared.Progress(options)
     if options.map is not None:
         if options.map.suffix not in PICTURES:
             raise shared.UsageError(f"--map {options.map}: pictures end in {', '.join(PICTURES)}.")
-        refuse_existing(options.map, options.overwrite)
+        io.refuse_existing(options.map, options.overwrite)
     elif options.reference or options.unit:
         raise shared.UsageError("--reference and --unit are for the picture: name it with --map.")
     if options.n_niches is not None and options.resolution is not None:
         raise shared.UsageError("Give --n-niches or --resolution, not both.")
     _check_readout(options)
-    files = data_files(options.files, options.table)
-    targets = plan(files, options.out, options.overwrite)
+    files = io.data_files(options.files, options.table)
+    targets = io.plan(files, options.out, options.overwrite)
     sources = _sources_of(files, options, progress.note)
     adata, rows = _read_all(files, sources, options, progress.note)
     rep = _find(adata, sources, options, progress)
     key = options.key_added
     for file, target, own in zip(files, targets, rows, strict=True):
-        additions = Additions(
+        additions = io.Additions(
             obs={key: adata.obs[key].iloc[own]},
             obsm={rep: adata.obsm[rep][own]} if options.readout == NICHE else {},
             uns={f"{key}_colors": adata.uns[f"{key}_colors"]},
             notes=adata.uns[_keys.UNS],
         )
-        add(file, additions, target)
+        io.add(file, additions, target)
         shared.written(target)
     if options.map is not None:
         _draw(adata, options)
@@ -207,7 +202,7 @@ def _find(adata: AnnData, sources: Sequence[str], options: argparse.Namespace, p
         with warnings.catch_warnings():  # told of the file, and not of what was read from it
             warnings.filterwarnings("ignore", message=".*the values are not whole numbers")
             scjepa.tl.niche_readout(adata, sources, library_key=by, **chosen)
-        what = "linear method" if sources == [EXPRESSION] else "read-out"
+        what = "linear method" if sources == [_keys.EXPRESSION] else "read-out"
         progress.step(f"{what}: {adata.uns[_keys.UNS][_keys.EMBEDDING_NICHE]['chosen']}")
         rep = _keys.EMBEDDING_NICHE
     else:
@@ -238,7 +233,7 @@ def _draw(adata: AnnData, options: argparse.Namespace) -> None:
 # -- what is read out ----------------------------------------------------------------------------------------------
 
 
-def _sources_of(files: Sequence[DataFile], options: argparse.Namespace, note: Note) -> list[str]:
+def _sources_of(files: Sequence[io.DataFile], options: argparse.Namespace, note: Note) -> list[str]:
     """Return what is read out: ``"X"`` for the counts, and ``obsm`` keys.
 
     Where the command line names nothing, the read-out for niches takes the counts and the embedding of cells. Files
@@ -260,12 +255,12 @@ def _sources_of(files: Sequence[DataFile], options: argparse.Namespace, note: No
         other = not any(_holds(f, f"obsm/{_keys.EMBEDDING}") for f in files) and _holds(files[0], f"obsm/{of_cells}")
         return list(options.use_rep or [of_cells if other else _keys.EMBEDDING])
     sources = _usual_sources(files, options, note) if options.use_rep is None else list(dict.fromkeys(options.use_rep))
-    if EXPRESSION in sources and (options.use_rep is not None or sources == [EXPRESSION]):
+    if _keys.EXPRESSION in sources and (options.use_rep is not None or sources == [_keys.EXPRESSION]):
         _tell_of_values(files, options.layer, note)
     return sources
 
 
-def _usual_sources(files: Sequence[DataFile], options: argparse.Namespace, note: Note) -> list[str]:
+def _usual_sources(files: Sequence[io.DataFile], options: argparse.Namespace, note: Note) -> list[str]:
     """Return the usual sources that the files have."""
     key = _keys.EMBEDDING_CELL
     has = [_holds(file, f"obsm/{key}") for file in files]
@@ -275,7 +270,7 @@ def _usual_sources(files: Sequence[DataFile], options: argparse.Namespace, note:
             f"{which} no obsm[{key!r}]: niches are found by the linear method, from expression alone. To have an "
             "embedding beside it: scjepa fit, then scjepa embed."
         )
-        return [EXPRESSION]
+        return [_keys.EXPRESSION]
     if not all(has):
         one, other = files[has.index(False)].path, files[has.index(True)].path
         raise ValueError(
@@ -286,10 +281,10 @@ def _usual_sources(files: Sequence[DataFile], options: argparse.Namespace, note:
     if reason is not None:
         note(f"The embedding is read without expression beside it. {reason}")
         return [key]
-    return [EXPRESSION, key]
+    return [_keys.EXPRESSION, key]
 
 
-def _why_no_counts(files: Sequence[DataFile], layer: str | None) -> str | None:
+def _why_no_counts(files: Sequence[io.DataFile], layer: str | None) -> str | None:
     """Return why counts cannot stand beside an embedding; ``None`` where they can."""
     from scjepa.cli.cells import X, holds_raw_counts
 
@@ -305,7 +300,7 @@ def _why_no_counts(files: Sequence[DataFile], layer: str | None) -> str | None:
     return None
 
 
-def _tell_of_values(files: Sequence[DataFile], layer: str | None, note: Note) -> None:
+def _tell_of_values(files: Sequence[io.DataFile], layer: str | None, note: Note) -> None:
     """Tell of values that are no counts; raise where nobody asked for them by name, and counts are elsewhere."""
     from scjepa.cli.cells import holds_raw_counts, places_of_counts
 
@@ -318,19 +313,19 @@ def _tell_of_values(files: Sequence[DataFile], layer: str | None, note: Note) ->
         note(f"{told} They are taken for counts.")
 
 
-def _no_counts(file: DataFile, layer: str | None) -> str:
+def _no_counts(file: io.DataFile, layer: str | None) -> str:
     from scjepa.cli.cells import X, where_counts_are
 
     place = "X" if layer in (None, X) else f"the layer {layer!r}"
     return f"{file.path}: the values of {place} are no raw counts. {where_counts_are(file, layer)}"
 
 
-def _holds(file: DataFile, place: str) -> bool:
+def _holds(file: io.DataFile, place: str) -> bool:
     with file.opened() as group:
         return place in group
 
 
-def _genes_of(file: DataFile) -> pd.Index:
+def _genes_of(file: io.DataFile) -> pd.Index:
     from anndata.io import read_elem
 
     with file.opened() as group:
@@ -346,7 +341,7 @@ def _same(one: pd.Index, other: pd.Index) -> bool:
 
 
 def _read_all(
-    files: Sequence[DataFile], sources: Sequence[str], options: argparse.Namespace, note: Note
+    files: Sequence[io.DataFile], sources: Sequence[str], options: argparse.Namespace, note: Note
 ) -> tuple[AnnData, list[slice]]:
     """Return the cells of all files with what niches and the map need, and which rows are each file's.
 
@@ -391,7 +386,7 @@ def _read_all(
     return adata, [slice(*pair) for pair in pairwise(ends)]
 
 
-def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -> AnnData:
+def _read(file: io.DataFile, sources: Sequence[str], options: argparse.Namespace) -> AnnData:
     """Return the cells of a file: embeddings, notes, columns, and where they are needed places, graph and counts."""
     from anndata import AnnData
 
@@ -399,8 +394,8 @@ def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -
     from scjepa.cli.cells import column_of, read_parts
 
     rings = options.readout == NICHE
-    expression = rings and EXPRESSION in sources
-    keys = [key for key in sources if not (expression and key == EXPRESSION)]
+    expression = rings and _keys.EXPRESSION in sources
+    keys = [key for key in sources if not (expression and key == _keys.EXPRESSION)]
     paths = [*(f"obsm/{key}" for key in keys), f"uns/{_keys.UNS}", "uns/spatialdata_attrs"]
     found = read_parts(file, options.layer, paths, use_counts=False)
     columns = [name for name in (options.standardize_by, options.reference) if name not in (None, _keys.SECTION)]
@@ -421,7 +416,7 @@ def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -
     return cells
 
 
-def _placed(file: DataFile, options: argparse.Namespace, use_counts: bool) -> AnnData:
+def _placed(file: io.DataFile, options: argparse.Namespace, use_counts: bool) -> AnnData:
     """Return coordinates for the map, and the spatial graph for rings; counts where they are read out."""
     from scjepa.cli.cells import PARTS, Names, NoCoordinatesError, add_graph, read_cells
 
@@ -439,7 +434,7 @@ def _placed(file: DataFile, options: argparse.Namespace, use_counts: bool) -> An
     return cells
 
 
-def _embedding(found: AnnData, key: str, file: DataFile) -> object:
+def _embedding(found: AnnData, key: str, file: io.DataFile) -> object:
     if key not in found.obsm:
         with file.opened() as group:
             there = ", ".join(sorted(group["obsm"])) if "obsm" in group else ""
@@ -452,7 +447,7 @@ def _embedding(found: AnnData, key: str, file: DataFile) -> object:
     return found.obsm[key]
 
 
-def _check_genes(files: Sequence[DataFile], parts: Sequence[AnnData], note: Note) -> None:
+def _check_genes(files: Sequence[io.DataFile], parts: Sequence[AnnData], note: Note) -> None:
     """Raise where genes cannot be matched by name, and tell of those that are left out."""
     genes = [part.var_names for part in parts]
     if all(genes[0].equals(other) for other in genes[1:]):
@@ -471,7 +466,7 @@ def _check_genes(files: Sequence[DataFile], parts: Sequence[AnnData], note: Note
         note(f"Expression is read from the {n_shared:,} genes that all files hold.")
 
 
-def _tell_sections_apart(files: Sequence[DataFile], parts: Sequence[AnnData]) -> None:
+def _tell_sections_apart(files: Sequence[io.DataFile], parts: Sequence[AnnData]) -> None:
     """Put the file's name before sections that several files have: a section is one piece of tissue."""
     given = [part.obs[_keys.SECTION].astype(str) for part in parts]
     for i, (part, file) in enumerate(zip(parts, files, strict=True)):

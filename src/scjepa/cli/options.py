@@ -21,8 +21,6 @@ from scjepa._core.options import unknown_name
 from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 from scjepa.stjepa.config import PRESETS, STJEPAConfig, resolve
 
-ACCELERATORS = ("auto", "cpu", "cuda", "mps")
-
 
 class UsageError(ValueError):
     """The command line itself is wrong, whatever the files hold: exit code 2."""
@@ -321,9 +319,11 @@ class _Listing(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print the options of each model, with the values of its preset ``"base"``."""
         for name, kind in KINDS.items():
+            preset: Any = kind.presets["base"]
             print(f"--model {name}, with the values of --preset base")
             for path in kind.config.option_paths():
-                print(f"  {_option(path)} {reduce(getattr, path.split('.'), kind.presets['base'])}")
+                of_preset = reduce(lambda part, name: getattr(part, name, "-"), path.split("."), preset)
+                print(f"  {_option(path)} {of_preset}")  # "-": an option of another objective
         parser.exit()
 
 

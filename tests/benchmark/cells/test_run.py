@@ -11,8 +11,7 @@ import pytest
 import scjepa
 from scjepa.benchmark import CellScoring, run_cells
 from scjepa.benchmark.store import COLUMNS
-from scjepa.benchmark.suites.cell_data import read_target
-from scjepa.benchmark.suites.cell_tasks import split
+from scjepa.benchmark.suites.cell_tasks import read_target, split
 
 
 def test_models_and_fitted_methods_are_scored_alike_and_kept(cells, others, small, tmp_path):

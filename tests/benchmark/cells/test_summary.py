@@ -10,10 +10,9 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from scjepa.benchmark import CellScoring, run_cells
-from scjepa.benchmark.suites.cell_data import TargetCells
-from scjepa.benchmark.suites.cell_figures import robustness, score_bars, umaps
-from scjepa.benchmark.suites.cell_tables import differences, table
-from scjepa.benchmark.suites.cell_tasks import knn_accuracy
+from scjepa.benchmark.figures import robustness, score_bars, umaps_of_cells
+from scjepa.benchmark.suites.cell_tasks import TargetCells, knn_accuracy
+from scjepa.benchmark.suites.cells import differences, table
 
 
 def _rows(scores: dict[str, list[float]], metric: str = "avg_bio", **about) -> pd.DataFrame:
@@ -92,12 +91,12 @@ def test_maps_have_a_panel_for_each_method_and_a_row_for_batches():
     target = TargetCells("x", None, labels, None)
     embeddings = {("celljepa", "cls"): rng.normal(size=(40, 3)), ("celljepa", "genes"): rng.normal(size=(40, 3))}
     embeddings["hvg_pca", "plain"] = rng.normal(size=(40, 3))
-    figure = umaps(target, embeddings, {("celljepa", "cls"): "AvgBIO 0.50"})
+    figure = umaps_of_cells(target, embeddings, {("celljepa", "cls"): "AvgBIO 0.50"})
     titles = [ax.get_title() for ax in figure.axes]
     assert titles == ["CellJEPA, cls\nAvgBIO 0.50", "HVG-PCA"]
     batched = TargetCells("x", None, labels, labels[::-1])
-    assert len(umaps(batched, embeddings, {}).axes) == 4
-    assert umaps(target, {}, {}) is None
+    assert len(umaps_of_cells(batched, embeddings, {}).axes) == 4
+    assert umaps_of_cells(target, {}, {}) is None
 
 
 def test_figures_show_means_and_every_seed(cells, small, good):

@@ -39,9 +39,7 @@ def run(adata, *, seed, settings, n_niches=None, max_epochs=None):
     clusters = None
     if n_niches is not None:
         mixture = cellcharter.tl.Cluster(
-            n_clusters=n_niches,
-            random_state=seed,
-            trainer_params={"accelerator": "cpu", "enable_progress_bar": False},
+            n_clusters=n_niches, random_state=seed, trainer_params={"accelerator": "cpu", "enable_progress_bar": False}
         )
         mixture.fit(adata, use_rep="X_cellcharter")
         clusters = mixture.predict(adata, use_rep="X_cellcharter")

@@ -30,17 +30,7 @@ TOKENS = ("modality", "specie", "assay")
 
 
 def run(
-    adata,
-    *,
-    seed,
-    settings,
-    checkpoint,
-    reference,
-    technology_mean,
-    tokens,
-    n_niches=None,
-    layer=-1,
-    batch_size=32,
+    adata, *, seed, settings, checkpoint, reference, technology_mean, tokens, n_niches=None, layer=-1, batch_size=32
 ):
     """Embed cells; ``tokens`` are the codes of modality, species and assay, ``reference`` an h5ad with its genes.
 

@@ -10,20 +10,22 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
+from scjepa._core.files import whole
 from scjepa._core.plain import take_plain
-from scjepa.benchmark.controls import HARMONY, HVG_PCA, Embed
-from scjepa.benchmark.files import whole
-from scjepa.benchmark.method import OWN, REGISTRY, Arguments, Method, Parts, code_of, of_function, peers_of
+from scjepa.benchmark.controls import BATCH, HARMONY, HVG_PCA, Embed
+from scjepa.benchmark.method import OWN, REGISTRY, Arguments, Method, Parts, checked_embedding, peers_of
 from scjepa.benchmark.outcome import Took
 from scjepa.benchmark.study import Entry, Methods, Options, Say, choose, word
-from scjepa.benchmark.suites.cell_data import LABEL, Corpus, without_labels
-from scjepa.benchmark.suites.cell_tasks import FINETUNE, PRETRAINED, UNTRAINED, ZERO_SHOT, CellScoring
+from scjepa.benchmark.suites import cell_tasks
+from scjepa.benchmark.suites.cell_tasks import PRETRAINED, UNTRAINED, ZERO_SHOT, CellScoring, Corpus, TargetCells
 from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ class CellEntry(Entry):
         """Return the parts of the configuration that bear on a task."""
         parts = _EMBEDDING if self.settings == UNTRAINED else _TRAINING
         # Fine-tuning has an objective and a mask of its own, and what pretraining used is in its starting point.
-        return (*parts, "finetuning") if task == FINETUNE else parts
+        return (*parts, "finetuning") if task == cell_tasks.FINETUNE else parts
 
     def configuration_of(self, task: str) -> str:
         """Return what was chosen for a task in words; ``"-"`` where nothing was."""
@@ -160,14 +162,12 @@ class CellEntry(Entry):
 
     def files(self) -> dict[str, str]:
         """Return a checksum of each file that an option names: what it holds may be other modules tomorrow."""
-        paths = {
-            name: value for name, value in self.options.items() if isinstance(value, str) and Path(value).is_file()
-        }
-        return {name: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8] for name, path in paths.items()}
+        paths = {name: Path(value) for name, value in self.options.items() if isinstance(value, str)}
+        return {n: hashlib.sha256(path.read_bytes()).hexdigest()[:8] for n, path in paths.items() if path.is_file()}
 
 
-def _chosen(config: CellJEPAConfig, parts: Sequence[str]) -> Parts:
-    return {name: part for name, part in asdict(config).items() if name in parts}
+def _chosen(config: CellJEPAConfig | None, parts: Sequence[str]) -> Parts:
+    return {} if config is None else {name: part for name, part in asdict(config).items() if name in parts}
 
 
 def _checksum(values: object) -> str:
@@ -200,7 +200,7 @@ def entries_of(
     entries = []
     for name, what in choose(methods, REGISTRY["cells"], options):
         if callable(what):
-            entries.append(CellEntry(name, of_function(what, wrap=False), OWN, code=code_of(what)))
+            entries.append(CellEntry.of(name, what, wrap=False))
         else:
             entries.append(_configured(name, training or CellTraining(), what))
     return list({entry.name: entry for entry in entries}.values())
@@ -228,21 +228,54 @@ def _configured(name: str, training: CellTraining, own: Parts) -> CellEntry:
 # -- training, and reading out -------------------------------------------------------------------------------------
 
 
+@dataclass
 class Pretraining:
-    """Models by method, corpus and seed.
+    """Cell-JEPA's models by method, corpus and seed.
 
-    Parameters
+    Attributes
     ----------
     folder
         Where they are kept; a training that was stopped goes on from the state that it left there.
+    target
+        The cells that are scored.
+    corpus
+        The cells to pretrain on; ``None``: those of the target that a method may be fitted on.
+    scoring
+        How cells are read out.
     accelerator
         Lightning's.
     say
         Called with a line when a training starts.
     """
 
-    def __init__(self, folder: Path, accelerator: str = "auto", say: Say = lambda _: None) -> None:
-        self.folder, self.accelerator, self.say = folder, accelerator, say
+    folder: Path
+    target: TargetCells
+    corpus: Corpus | None
+    scoring: CellScoring
+    accelerator: str
+    say: Say
+    _corpora: dict[str, Corpus] = field(default_factory=dict, repr=False)
+    _embedded: dict[tuple[str, ...], tuple[np.ndarray, Took]] = field(default_factory=dict, repr=False)
+    """The target's embeddings, which several tasks ask for, and what they took."""
+
+    def corpus_for(self, fit: TargetCells) -> Corpus:
+        """Return the cells to pretrain on where a method may be fitted on ``fit``."""
+        return self.corpus or self._corpora.setdefault(fit.digest, cell_tasks.corpus_of(fit))
+
+    def remembered(self, embed: Embed, about: tuple[str, ...], took: Took) -> Embed:
+        """Return the function that embeds cells, the target once for all tasks."""
+
+        def remembering(adata: AnnData) -> np.ndarray:
+            if adata is not self.target.adata:
+                return _timed(embed, took)(adata)
+            if about not in self._embedded:
+                own = Took()
+                self._embedded[about] = (_timed(embed, own)(adata), own)
+            embedding, own = self._embedded[about]
+            took.add(**asdict(own))
+            return embedding
+
+        return remembering
 
     def model(self, entry: CellEntry, corpus: Corpus, seed: int, took: Took) -> CellJEPA:
         """Return the model of a method, trained on a corpus as its configuration says; its time is added to ``took``.
@@ -254,7 +287,7 @@ class Pretraining:
         if entry.settings == UNTRAINED:
             with _quiet():
                 return self._build(entry, corpus, seed)
-        about = [_chosen(_config(entry), entry.parts(ZERO_SHOT)), {**entry.options, **entry.files()}, seed]
+        about = [_chosen(entry.config, entry.parts(ZERO_SHOT)), {**entry.options, **entry.files()}, seed]
         folder = self.folder / f"{entry.name}.seed{seed}.{_checksum([*about, corpus.digest])}"
         times = folder.with_name(f"{folder.name}.json")
         if not (folder / "model.json").is_file():
@@ -281,8 +314,8 @@ class Pretraining:
                 n_modules = entry.options.get("n_modules")
                 gene_modules(adata, **({} if n_modules is None else {"n_modules": n_modules}))
             more["modules"] = _MODULE if given is None else given
-        CellJEPA.setup_anndata(adata, labels_key=LABEL)
-        return CellJEPA(adata, _config(entry), seed=seed, **more)
+        CellJEPA.setup_anndata(adata, labels_key=cell_tasks.LABEL)
+        return CellJEPA(adata, cast("CellJEPAConfig", entry.config), seed=seed, **more)
 
     def _train(self, entry: CellEntry, corpus: Corpus, seed: int, folder: Path, times: Path) -> None:
         self.say(f"pretraining {entry.method.title} on {corpus.name} ({corpus.adata.n_obs:,} cells), seed {seed}")
@@ -291,7 +324,7 @@ class Pretraining:
             model = self._build(entry, corpus, seed)
             model.train(accelerator=self.accelerator, checkpoint_dir=state, ckpt_path="last", progress_bar=False)
         with whole(times) as part:  # before the model, which is what says that training is done
-            part.write_text(json.dumps({"seconds": took.seconds, "cpu_seconds": took.cpu_seconds}))
+            part.write_text(json.dumps(asdict(took)))
         try:
             model.save(folder)
         except FileExistsError:  # another comparison, which shares the folder, was first to make the same model
@@ -300,20 +333,64 @@ class Pretraining:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def _config(entry: CellEntry) -> CellJEPAConfig:
-    if entry.config is None:
-        raise TypeError(f"The method {entry.name!r} has no configuration.")
-    return entry.config
+class Fitting:
+    """A method with a seed, as a task asks for it; the time of the method alone, not of scoring, is in ``took``."""
+
+    def __init__(self, models: Pretraining, entry: CellEntry, seed: int) -> None:
+        self.models, self.entry, self.seed, self.took = models, entry, seed, Took()
+
+    def embedders(self, fit: TargetCells, integrate: bool = False) -> dict[str, Embed]:
+        """Return what embeds cells, by read-out.
+
+        Parameters
+        ----------
+        fit
+            Cells that the method may be fitted on; their labels are not used.
+        integrate
+            Whether methods that can are to integrate batches.
+        """
+        models, entry, run = self.models, self.entry, self.entry.method.run
+        if entry.settings == OWN and callable(run):  # it gets a copy each time
+            return {cell_tasks.PLAIN: _timed(lambda adata: run(adata.copy(), seed=self.seed), self.took)}
+        if entry.config is None and callable(run):
+            with self.took.counting(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                embed = run(fit.adata, seed=self.seed, batch_key=BATCH if integrate else None, **entry.options)
+            return {cell_tasks.PLAIN: _timed(embed, self.took)}
+        corpus = models.corpus_for(fit)
+        about = (entry.name, entry.code_of(ZERO_SHOT), str(self.seed), corpus.digest)
+        read = self._readouts(models.model(entry, corpus, self.seed, self.took))
+        return {name: models.remembered(embed, (*about, name), self.took) for name, embed in read.items()}
+
+    def finetuned(self, fit: TargetCells) -> dict[str, Embed]:
+        """Return what embeds cells after fine-tuning on labels, by read-out; nothing for what is not fine-tuned."""
+        if self.entry.config is None:
+            return {}
+        labelled = with_labels(fit.adata, fit.labels)
+        with self.took.counting():
+            model = self.models.finetuned(self.entry, self.models.corpus_for(fit), self.seed, labelled)
+        return {name: _timed(embed, self.took) for name, embed in self._readouts(model).items()}
+
+    def _readouts(self, model: CellJEPA) -> dict[str, Embed]:
+        """Return what embeds cells by a model, by read-out, with as many of their genes as the scoring says."""
+        scoring = self.models.scoring
+
+        def embed(adata: AnnData, scale: str) -> np.ndarray:
+            with _quiet():
+                return model.get_latent_representation(adata, scale=scale, n_tokens=scoring.n_tokens, kept=scoring.kept)
+
+        return {scale: partial(embed, scale=scale) for scale in scoring.readouts}
 
 
-def embedder(model: CellJEPA, scoring: CellScoring, scale: str) -> Embed:
-    """Return the function that embeds cells by a model, with as many of their genes as ``scoring`` says."""
+def _timed(embed: Embed, took: Took) -> Embed:
+    """Return the function, its time counted and its result checked."""
 
-    def embed(adata: AnnData) -> np.ndarray:
-        with _quiet():
-            return model.get_latent_representation(adata, scale=scale, n_tokens=scoring.n_tokens, kept=scoring.kept)
+    def timed(adata: AnnData) -> np.ndarray:
+        with took.counting():
+            found = embed(adata)
+        return checked_embedding(found, adata.n_obs)
 
-    return embed
+    return timed
 
 
 @contextmanager
@@ -332,8 +409,6 @@ def _quiet() -> Iterator[None]:
 
 def with_labels(adata: AnnData, labels: np.ndarray) -> AnnData:
     """Return a copy of the cells with their labels, for fine-tuning."""
-    import pandas as pd
-
-    cells = without_labels(adata.copy())
-    cells.obs[LABEL] = pd.Categorical(labels)
+    cells = cell_tasks.without_labels(adata.copy())
+    cells.obs[cell_tasks.LABEL] = pd.Categorical(labels)
     return cells

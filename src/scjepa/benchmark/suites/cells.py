@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,43 +12,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scjepa import __version__
 from scjepa._core.keys import UNLABELLED
-from scjepa.benchmark.controls import BATCH, Embed
+from scjepa.benchmark import table as tables
 from scjepa.benchmark.inputs import Data
 from scjepa.benchmark.memory import peak_gib, reset_peak
-from scjepa.benchmark.method import OWN, REGISTRY, Method, checked_embedding
-from scjepa.benchmark.outcome import Took
+from scjepa.benchmark.method import REGISTRY, Method, Parts
 from scjepa.benchmark.store import RunKey, Scored, Store
 from scjepa.benchmark.study import Methods, Options, Results, Say, Study
-from scjepa.benchmark.suites.cell_data import Corpus, TargetCells, corpus_of, read_corpus, read_target
-from scjepa.benchmark.suites.cell_models import (
-    CellEntry,
-    CellModel,
-    CellTraining,
-    Pretraining,
-    embedder,
-    entries_of,
-    with_labels,
-)
-from scjepa.benchmark.suites.cell_tables import differences, markdown, place_of, shown, table
-from scjepa.benchmark.suites.cell_tasks import (
-    BATCHES,
-    PLAIN,
-    PRETRAINED,
-    TASKS,
-    ZERO_SHOT,
-    CellOutput,
-    CellScoring,
-    chosen_tasks,
-)
+from scjepa.benchmark.suites import cell_tasks
+from scjepa.benchmark.suites.cell_models import CellEntry, CellTraining, Fitting, Pretraining, entries_of
+from scjepa.benchmark.suites.cell_tasks import BATCHES, DROPOUT, FINETUNE, TASKS, ZERO_SHOT, CellOutput, CellScoring
+from scjepa.benchmark.table import heading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from scjepa.celljepa.model import CellJEPA
 
 CELL_METHODS: Mapping[str, Method] = MappingProxyType(REGISTRY["cells"])
 """Methods by name."""
@@ -139,29 +118,22 @@ def run_cells(
     ... )  # doctest: +SKIP
     >>> print(results.markdown())  # doctest: +SKIP
     """
-    training, scoring, say = training or CellTraining(), scoring or CellScoring(), say or (lambda _: None)
+    training, scoring = training or CellTraining(), scoring or CellScoring()
     entries = entries_of(methods, training, options)
-    kinds = chosen_tasks(tasks, batch is not None)
-    cells = read_target(target, label, batch, layer, no_label)
-    corpus = None if pretrain is None else read_corpus(pretrain, cells, layer)
+    kinds = cell_tasks.chosen_tasks(tasks, batch is not None)
+    cells = cell_tasks.read_target(target, label, batch, layer, no_label)
+    corpus = None if pretrain is None else cell_tasks.read_corpus(pretrain, cells, layer)
     store = Store(out)
-    with _models_in(out, training.models) as folder:
-        suite = CellSuite(cells, corpus, scoring, Pretraining(folder, training.accelerator, say), kinds)
-        study = Study(suite, entries, seeds, store, say)
+    there = training.models or (out and Path(out) / "models")
+    with nullcontext(there) if there else TemporaryDirectory(prefix="scjepa-cells-") as folder:
+        say = say or (lambda _: None)
+        models = Pretraining(Path(folder), cells, corpus, scoring, training.accelerator, say)
+        study = Study(CellSuite(models, kinds), entries, seeds, store, say)
         store.claim({"label": label, "batch": batch, **asdict(scoring)}, {f"target: {cells.name}": cells.digest}, [])
         study.run()
     results = CellBenchmarkResults(store.rows(), store.runs(), store, cells, scoring, study.keys)
     results.keep_in(out)
     return results
-
-
-@contextmanager
-def _models_in(out: str | Path | None, models: str | Path | None) -> Iterator[Path]:
-    if models is not None or out is not None:
-        yield Path(models) if models is not None else Path(str(out)) / "models"
-        return
-    with TemporaryDirectory(prefix="scjepa-cells-") as folder:
-        yield Path(folder)
 
 
 @dataclass
@@ -170,27 +142,15 @@ class CellSuite:
 
     Attributes
     ----------
-    target
-        The cells that are scored.
-    corpus
-        The cells to pretrain on; ``None``: those of the target that a method may be fitted on.
-    scoring
-        How results are read out and scored.
-    pretraining
-        Cell-JEPA's models.
+    models
+        Cell-JEPA's, the cells that they are trained on and those that are scored.
     kinds
         Names of tasks.
     """
 
-    target: TargetCells
-    corpus: Corpus | None
-    scoring: CellScoring
-    pretraining: Pretraining
+    models: Pretraining
     kinds: Sequence[str]
     name: str = "cells"
-    _corpora: dict[str, Corpus] = field(default_factory=dict, repr=False)
-    _embedded: dict[tuple[str, ...], tuple[np.ndarray, Took]] = field(default_factory=dict, repr=False)
-    """The target's embeddings by Cell-JEPA's models, which several tasks ask for, and what they took."""
 
     def tasks(self) -> Sequence[str]:
         """Return what methods are asked to do."""
@@ -199,115 +159,33 @@ class CellSuite:
     def plans(self, task: str, entry: CellEntry, first: bool) -> bool:
         """Return whether a method takes part, and its result depends on the seed, be it that of the thinning."""
         takes_part = not entry.method.tasks or task in entry.method.tasks
-        return takes_part and (first or entry.method.seeded or task == "dropout")
+        return takes_part and (first or entry.method.seeded or task == DROPOUT)
 
     def key(self, task: str, entry: CellEntry, seed: int) -> RunKey:
         """Return what a run is called."""
-        configuration = entry.configuration_of(task)
-        if entry.config is not None and self.corpus is not None and entry.settings == PRETRAINED:
-            configuration = f"{configuration}, on {self.corpus.name}"
-        return RunKey(self.target.name, task, entry.name, entry.settings, configuration, seed)
+        configuration, corpus = entry.configuration_of(task), self.models.corpus
+        if entry.config is not None and corpus is not None and entry.settings == cell_tasks.PRETRAINED:
+            configuration = f"{configuration}, on {corpus.name}"
+        return RunKey(self.models.target.name, task, entry.name, entry.settings, configuration, seed)
 
     def code(self, task: str, entry: CellEntry) -> str:
         """Return a checksum of configuration and cells to pretrain on, or of one's own function."""
-        of_corpus = "" if entry.config is None or self.corpus is None else f".{self.corpus.digest[:8]}"
+        corpus = self.models.corpus
+        of_corpus = "" if entry.config is None or corpus is None else f".{corpus.digest[:8]}"
         return f"{entry.code_of(task)}{of_corpus}"
 
     def run(self, task: str, entry: CellEntry, seed: int) -> CellOutput:
         """Embed what the task scores."""
-        fitting = Fitting(self, entry, seed)
+        fitting = Fitting(self.models, entry, seed)
         reset_peak()
-        parts = list(TASKS[task].embed(fitting, self.target, self.scoring, seed))
-        return CellOutput(
-            seed,
-            parts,
-            seconds=fitting.took.seconds,
-            cpu_seconds=fitting.took.cpu_seconds,
-            peak_gib=peak_gib(),
-            versions={"scjepa": __version__},
-            info={"about": entry.method.description},
-        )
+        parts = list(TASKS[task].embed(fitting, self.models.target, self.models.scoring, seed))
+        about: Parts = {"versions": {"scjepa": __version__}, "info": {"about": entry.method.description}}
+        return CellOutput(seed, parts, **asdict(fitting.took), peak_gib=peak_gib(), **about)
 
     def score(self, task: str, entry: CellEntry, output: CellOutput) -> Scored:
         """Score what a method gave."""
-        rows = TASKS[task].score(output.parts, self.target, self.scoring, output.seed)
-        kept = {part.readout: part.values for part in output.parts} if TASKS[task].keeps else {}
-        return Scored(rows, kept)
-
-    def corpus_for(self, fit: TargetCells) -> Corpus:
-        """Return the cells to pretrain on where a method may be fitted on ``fit``."""
-        if self.corpus is not None:
-            return self.corpus
-        return self._corpora.setdefault(fit.digest, corpus_of(fit))
-
-    def remembered(self, embed: Embed, about: tuple[str, ...], took: Took) -> Embed:
-        """Return the function that embeds cells, the target once for all tasks."""
-
-        def remembering(adata: AnnData) -> np.ndarray:
-            if adata is not self.target.adata:
-                return _timed(embed, took)(adata)
-            if about not in self._embedded:
-                own = Took()
-                self._embedded[about] = (_timed(embed, own)(adata), own)
-            embedding, own = self._embedded[about]
-            took.add(own.seconds, own.cpu_seconds)
-            return embedding
-
-        return remembering
-
-
-class Fitting:
-    """A method with a seed, as a task asks for it; the time of the method alone, not of scoring, is in ``took``."""
-
-    def __init__(self, suite: CellSuite, entry: CellEntry, seed: int) -> None:
-        self.suite, self.entry, self.seed, self.took = suite, entry, seed, Took()
-        self.settings = entry.settings
-
-    def embedders(self, fit: TargetCells, integrate: bool = False) -> dict[str, Embed]:
-        """Return what embeds cells, by read-out.
-
-        Parameters
-        ----------
-        fit
-            Cells that the method may be fitted on; their labels are not used.
-        integrate
-            Whether methods that can are to integrate batches.
-        """
-        suite, entry, run = self.suite, self.entry, self.entry.method.run
-        if entry.settings == OWN and callable(run):  # it gets a copy each time
-            return {PLAIN: _timed(lambda adata: run(adata.copy(), seed=self.seed), self.took)}
-        if not isinstance(entry.method, CellModel) and callable(run):
-            with self.took.counting(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                embed = run(fit.adata, seed=self.seed, batch_key=BATCH if integrate else None, **entry.options)
-            return {PLAIN: _timed(embed, self.took)}
-        corpus = suite.corpus_for(fit)
-        model = suite.pretraining.model(entry, corpus, self.seed, self.took)
-        about = (entry.name, entry.code_of(ZERO_SHOT), str(self.seed), corpus.digest)
-        return {
-            name: suite.remembered(embedder(model, suite.scoring, name), (*about, name), self.took)
-            for name in suite.scoring.readouts
-        }
-
-    def finetuned(self, fit: TargetCells) -> dict[str, Embed]:
-        """Return what embeds cells after fine-tuning on labels, by read-out; nothing for what is not fine-tuned."""
-        if self.entry.config is None:
-            return {}
-        suite, labelled = self.suite, with_labels(fit.adata, fit.labels)
-        with self.took.counting():
-            model: CellJEPA = suite.pretraining.finetuned(self.entry, suite.corpus_for(fit), self.seed, labelled)
-        return {name: _timed(embedder(model, suite.scoring, name), self.took) for name in suite.scoring.readouts}
-
-
-def _timed(embed: Embed, took: Took) -> Embed:
-    """Return the function, its time counted and its result checked."""
-
-    def timed(adata: AnnData) -> np.ndarray:
-        with took.counting():
-            found = embed(adata)
-        return checked_embedding(found, adata.n_obs)
-
-    return timed
+        rows = TASKS[task].score(output.parts, self.models.target, self.models.scoring, output.seed)
+        return Scored(rows, {part.readout: part.values for part in output.parts} if TASKS[task].keeps else {})
 
 
 @dataclass
@@ -325,7 +203,7 @@ class CellBenchmarkResults(Results):
         A row for each run: what it took, and why it failed.
     """
 
-    _target: TargetCells = field(repr=False)
+    _target: cell_tasks.TargetCells = field(repr=False)
     _scoring: CellScoring = field(repr=False)
     _planned: Sequence[RunKey] = field(repr=False)
 
@@ -364,9 +242,9 @@ class CellBenchmarkResults(Results):
 
     def figures(self) -> dict[str, Figure]:
         """Return every figure that the results allow, by name: ``umap``, ``umap_batches``, ``avg_bio``, ``dropout``."""
-        from scjepa.benchmark.suites.cell_figures import every_figure
+        from scjepa.benchmark.figures import figures_of_cells
 
-        return every_figure(self._target, self._shown(), self.embeddings(), self.embeddings(BATCHES))
+        return figures_of_cells(self._target, self._shown(), self.embeddings(), self.embeddings(BATCHES))
 
     def embeddings(self, task: str = ZERO_SHOT) -> dict[tuple[str, str], np.ndarray]:
         """Return embeddings of the target by method and read-out, of each method's first seed there.
@@ -386,9 +264,219 @@ class CellBenchmarkResults(Results):
 
     def _texts(self) -> dict[str, str]:
         """Return ``table.csv``, ``differences.csv`` and ``table.md``."""
-        tables = {"table.csv": self.table(), "differences.csv": self.differences()}
-        texts = {name: one.to_csv(index=False, float_format="%.4f") for name, one in tables.items()}
+        both = {"table.csv": self.table(), "differences.csv": self.differences()}
+        texts = {name: one.to_csv(index=False, float_format="%.4f") for name, one in both.items()}
         return {**texts, "table.md": self.markdown()}
 
     def _shown(self) -> pd.DataFrame:
         return shown(self.rows, self._planned)
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+PAIRS = (("celljepa", "reconstruction_only"), ("celljepa", "untrained"), ("modules", "untrained_modules"))
+"""Methods whose difference is told: the second begins each seed with the same weights as the first."""
+
+COMPARED = {
+    ZERO_SHOT: ("avg_bio", "nmi", "ari", "asw_scaled", "knn_accuracy"),
+    DROPOUT: ("neighbors", "label_accuracy", "avg_bio"),
+    BATCHES: ("bio", "batch", "total"),
+    FINETUNE: ("accuracy", "macro_f1", "avg_bio"),
+}
+"""Scores whose differences are told."""
+
+_BATCH = ("ilisi", "kbet", "bras", "graph_connectivity", "pcr_comparison", "bio", "batch", "total")
+
+SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    ZERO_SHOT: ("Zero-shot", "", ("avg_bio", "avg_bio_unscaled", "nmi", "ari", "asw", "asw_scaled", "knn_accuracy")),
+    DROPOUT: ("Fewer molecules", "molecules", ("neighbors", "label_accuracy", "nmi", "avg_bio")),
+    BATCHES: ("Batches", "", _BATCH),
+    FINETUNE: ("Fine-tuning", "stage", ("accuracy", "macro_f1", "majority_rate", "avg_bio", "nmi", "ari", "asw")),
+}
+"""Of each task its heading, what its groups are, and the scores that are shown."""
+
+_TOLD = {
+    ZERO_SHOT: ("avg_bio", "knn_accuracy"),
+    DROPOUT: ("label_accuracy",),
+    BATCHES: ("total",),
+    FINETUNE: ("accuracy",),
+}
+"""Scores whose differences are told; all are in the table of differences."""
+
+_UNTOLD = ("100%", cell_tasks.BEFORE)
+"""Groups that are told elsewhere: all molecules and no fine-tuning are zero-shot."""
+
+
+def title_of(name: str) -> str:
+    """Return the name of a method in tables and figures; one's own has the name it was given."""
+    return REGISTRY["cells"][name].title or name if name in REGISTRY["cells"] else name
+
+
+def place_of(name: str) -> int:
+    """Return where a method stands in tables and figures; one's own come last."""
+    return list(REGISTRY["cells"]).index(name) if name in REGISTRY["cells"] else len(REGISTRY["cells"])
+
+
+def shown(rows: pd.DataFrame, planned: Sequence[RunKey]) -> pd.DataFrame:
+    """Return the rows of the last call's configurations, and of methods that it did not name.
+
+    A folder may hold a method in several configurations, of which tables and figures show one.
+    """
+    key = ["task", "method", "settings", "configuration"]
+    asked = {tuple(getattr(run, name) for name in key) for run in planned}
+    named = {(task, method) for task, method, *_ in asked}
+    kept = [
+        (task, method) not in named or (task, method, settings, configuration) in asked
+        for task, method, settings, configuration in rows[key].itertuples(index=False)
+    ]
+    return rows[kept]
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return methods × scores.
+
+    Parameters
+    ----------
+    rows
+        Tidy results.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each data, task, method, settings, configuration, read-out and group (the share of molecules, or the
+        stage of fine-tuning): ``n_cells``, each score (mean over seeds) with ``_std_seeds`` (n - 1; NaN where there
+        is one), ``seconds``, ``cpu_seconds``, ``peak_gib`` and ``seeds``. A run that failed has a row with the
+        ``reason``.
+    """
+    values = rows[rows["metric"].notna() & rows["value"].notna()]
+    failed = tables.failures(rows)
+    if values.empty:
+        return failed.reindex(columns=[*tables.KEYS, "n_cells", *tables.TOOK, "seeds", "reason"])
+    found = tables.wide(tables.summarize(values), tuple(dict.fromkeys(values["metric"])))
+    found = found.merge(tables.took(rows), on=tables.RUN, how="left")
+    found["seeds"] = found.pop("seeds")  # behind what runs took
+    by = pd.DataFrame({"task": found["task"].map(list(TASKS).index), "method": found["method"].map(place_of)})
+    order = by.assign(came=_first_rows(values, found)).sort_values(["task", "method", "came"]).index
+    return pd.concat([found.loc[order].assign(reason=None), failed], ignore_index=True)
+
+
+def _first_rows(values: pd.DataFrame, found: pd.DataFrame) -> np.ndarray:
+    """Return where each case first came among the rows."""
+    first = {case: i for i, case in reversed(list(enumerate(values[tables.KEYS].itertuples(index=False, name=None))))}
+    return np.array([first[case] for case in found[tables.KEYS].itertuples(index=False, name=None)])
+
+
+def differences(rows: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Return paired differences between methods, seed by seed.
+
+    Parameters
+    ----------
+    rows
+        Tidy results, each method in one configuration; a pair with several is left out.
+    confidence
+        Of the interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each pair, task, read-out, group and score: ``first``, ``second``, ``difference`` (mean over seeds of
+        first - second), ``low`` and ``high`` (Student's t over seeds; NaN where there is one), ``seeds``.
+    """
+    from scipy import stats
+
+    found = []
+    for first, second in PAIRS:
+        sides = [rows[rows["method"] == name] for name in (first, second)]
+        for task, metrics in COMPARED.items():
+            a, b = (side[(side["task"] == task) & side["metric"].isin(metrics)] for side in sides)
+            if a.empty or b.empty or a["configuration"].nunique() > 1 or b["configuration"].nunique() > 1:
+                continue
+            keys = ["data", "task", "readout", "group", "metric"]
+            pairs = a.merge(b, on=[*keys, "seed"], suffixes=("_first", "_second"))
+            pairs["difference"] = pairs["value_first"] - pairs["value_second"]
+            for case, own in pairs.groupby(keys, sort=False):
+                n, mean = len(own), own["difference"].mean()
+                half = np.nan
+                if n > 1:
+                    half = stats.t.ppf((1 + confidence) / 2, n - 1) * own["difference"].std(ddof=1) / n**0.5
+                about = dict(zip(keys, case, strict=True))
+                found.append(
+                    {"first": first, "second": second, **about}
+                    | {"difference": mean, "low": mean - half, "high": mean + half, "seeds": n}
+                )
+    columns = ["first", "second", "data", "task", "readout", "group", "metric", "difference", "low", "high", "seeds"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def note(scoring: CellScoring) -> str:
+    """Return what the scores are."""
+    low, high = min(scoring.resolutions), max(scoring.resolutions)
+    part = 1 - scoring.test_size
+    kept = {"top": "those of most counts", "spread": "as if drawn once for all cells"}
+    genes = "as many as they were trained with" if scoring.n_tokens is None else f"at most {scoring.n_tokens:,}"
+    which = "" if scoring.kept is None else f", {kept[scoring.kept]}"
+    return (
+        f"Means over seeds ± standard deviation. NMI and ARI are those of the best of {len(scoring.resolutions)} "
+        f"resolutions of Leiden ({low:g} to {high:g}) by NMI, chosen with the labels, so upper bounds. ASW is the mean "
+        "silhouette width of the labels; AvgBIO the mean of NMI, ARI and ASW from 0 to 1. Accuracy of neighbors: vote "
+        f"of the {scoring.n_neighbors} nearest cells of the other folds ({scoring.folds} folds). Methods that are "
+        "*fitted* have seen the counts of the cells that are scored (of fine-tuning: of its training cells); the "
+        f"pretrained have not, unless the set was among theirs. Fine-tuning: {part:.0%} of the cells, split by seed "
+        f"{scoring.split_seed}; labels of the others are voted by the {scoring.n_neighbors} nearest training cells. "
+        f"Cell-JEPA's models embed of a cell's expressed genes {genes}{which}.\n"
+    )
+
+
+def markdown(table: pd.DataFrame, differences: pd.DataFrame, scoring: CellScoring, runs: pd.DataFrame) -> str:
+    """Return the table: a part for each task, paired differences, and what could not be measured."""
+    parts = [note(scoring)]
+    scored = table[table["reason"].isna()]
+    for task, (title, groups, metrics) in SECTIONS.items():
+        own = scored[scored["task"] == task]
+        if len(own):
+            cells = f"{int(own['n_cells'].iloc[0]):,} cells"
+            parts += [f"\n**{title}**: {own['data'].iloc[0]}, {cells}\n"]
+            parts += [tables.scib_note(runs[runs["task"] == task])] if task == BATCHES else []
+            parts += [_scores(own, groups, metrics)]
+    parts += ["\n**Configurations**\n", _configurations(scored)] if len(scored) else []
+    told = differences[~differences["group"].isin(_UNTOLD)]
+    told = told[[metric in _TOLD[task] for task, metric in zip(told["task"], told["metric"], strict=True)]]
+    if len(told):
+        parts += ["\n**Paired differences**, by seed, with 95% intervals of Student's t\n", _differences(told)]
+    failed = table[table["reason"].notna()]
+    if len(failed):
+        rows = [[row["task"], title_of(row["method"]), row["reason"]] for row in failed.to_dict("records")]
+        parts += ["\n**Not measured**\n", tables.markdown_table(["task", "method", "reason"], rows)]
+    return "\n".join(parts) + "\n"
+
+
+def _scores(own: pd.DataFrame, groups: str, metrics: Sequence[str]) -> str:
+    metrics, rows = tables.with_values(own, metrics), []
+    for row in own.to_dict("records"):
+        words = [title_of(row["method"]), row["settings"], row["readout"], *([row["group"]] if groups else [])]
+        words += [tables.score_text(row, metric) for metric in metrics]
+        rows.append([*words, tables.number_text(row["cpu_seconds"], ".0f"), row["seeds"]])
+    head = ["method", "settings", "read-out", *([groups] if groups else []), *map(heading, metrics)]
+    return tables.markdown_table([*head, "CPU s", "seeds"], rows)
+
+
+def _configurations(scored: pd.DataFrame) -> str:
+    """Return what each method was, the tasks of one configuration together."""
+    cases = scored.groupby(["method", "settings", "configuration"], sort=False)["task"].unique()
+    rows = [
+        [title_of(method), settings, ", ".join(SECTIONS[task][0].lower() for task in tasks), configuration]
+        for (method, settings, configuration), tasks in cases.items()
+    ]
+    return tables.markdown_table(["method", "settings", "tasks", "configuration"], rows)
+
+
+def _differences(differences: pd.DataFrame) -> str:
+    rows = []
+    for row in differences.to_dict("records"):
+        pair = f"{title_of(row['first'])} − {title_of(row['second'])}"
+        group = "" if row["group"] == "all" else row["group"]
+        interval = "one seed" if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
+        what = ", ".join(word for word in (SECTIONS[row["task"]][0].lower(), group) if word)
+        words = [pair, what, row["readout"], heading(row["metric"])]
+        rows.append([*words, f"{row['difference']:+.3f}", interval, row["seeds"]])
+    return tables.markdown_table(["difference", "task", "read-out", "score", "mean", "interval", "seeds"], rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -11,36 +12,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scjepa._core.options import unknown_name
-from scjepa.benchmark.controls import SECTION_CONTROLS
+from scjepa.benchmark import table as tables
 from scjepa.benchmark.inputs import Data
-from scjepa.benchmark.method import OWN, REGISTRY, Method, MethodResult, code_of, of_function, peers_of
-from scjepa.benchmark.models import STJEPA_METHODS
-from scjepa.benchmark.occupancy import occupancy
+from scjepa.benchmark.method import OWN, REGISTRY, Method, MethodResult
 from scjepa.benchmark.outcome import missing_option, outcome
-from scjepa.benchmark.score import ALL, Scoring, score
-from scjepa.benchmark.store import RunKey, Scored, Store
-from scjepa.benchmark.study import Entry, Methods, Options, Results, Say, Study, choose
-from scjepa.benchmark.suites.ablation import Axes, ablation, configured, told
-from scjepa.benchmark.suites.sections_tables import failures, markdown_1, markdown_2, table_1, table_2, verdicts_of
-from scjepa.benchmark.suites.tissue import AUTO, Columns, Task, make_tasks, read_units
+from scjepa.benchmark.score import ALL, HARMONY, READOUT_WORDS, Scoring, score
+from scjepa.benchmark.store import Level, RunKey, Scored, Store
+from scjepa.benchmark.study import Entry, Methods, Options, Results, Say, Study
+from scjepa.benchmark.suites.section_models import OURS, UNTRAINED, Axes, ablation, entries_of
+from scjepa.benchmark.suites.tissue import AUTO, SECTIONS, TECHNOLOGIES, Task, make_tasks, read_units
+from scjepa.benchmark.table import CASE, KEYS, failures, occupancy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from scjepa.stjepa.config import STJEPAConfig
 
-_ORDER = ("stjepa", "untrained", "linear", "pooled_input")
-_KNOWN = {**STJEPA_METHODS, **SECTION_CONTROLS}
-
-REGISTRY["sections"].update({name: _KNOWN[name] for name in (*_ORDER, *SECTION_CONTROLS, "precomputed")})
-REGISTRY["sections"].update(peers_of("sections"))
-
 METHODS: Mapping[str, Method] = MappingProxyType(REGISTRY["sections"])
 """Methods by name."""
-
-SETTINGS = "settings"
-"""Option of every method: the one of its settings that takes part, where all would take too long."""
 
 
 def run(
@@ -133,39 +122,17 @@ def run(
     """
     scoring, store = scoring or Scoring(), Store(out)
     entries, levels = ablation(entries_of(methods, preset=preset, options=options), axes or {})
-    columns = Columns(label, technology, section, layer)
-    obs, obsm = (_named_by(entries, kind) for kind in ("obs_options", "obsm_options"))
-    suite = SectionSuite(make_tasks(read_units(data, columns, obs, obsm), tasks), scoring, timeout)
+    asked = [entry.method.asked(entry.options) for entry in entries]
+    obs, obsm = (sorted({name for one in asked for name in one[kind]}) for kind in ("obs", "obsm"))
+    where = {"technology": technology, "section": section, "layer": layer}
+    units = read_units(data, label, keep_obs=obs, keep_obsm=obsm, **where)
+    suite = SectionSuite(make_tasks(units, tasks), scoring, timeout)
     study = Study(suite, entries, seeds, store, say)
     store.claim({"label": label, **asdict(scoring)}, {f"{t.kind}: {t.data}": t.digest for t in suite.tasks()}, levels)
     study.run()
     results = BenchmarkResults(store.rows(), store.runs(), store, suite.tasks())
     results.keep_in(out)
     return results
-
-
-def entries_of(methods: Methods, *, preset: str | STJEPAConfig = "base", options: Options | None = None) -> list[Entry]:
-    """Return the methods that take part, each in all its settings; see :func:`~scjepa.benchmark.study.choose`."""
-    entries: list[Entry] = []
-    for name, what in choose(methods, METHODS, options, (SETTINGS,)):
-        if callable(what):
-            entries.append(Entry(name, of_function(what), OWN, code=code_of(what)))
-            continue
-        method, given = METHODS[name], dict(what)
-        wanted = given.pop(SETTINGS, None)
-        if wanted is not None and wanted not in method.settings:
-            raise ValueError(unknown_name(f"settings of {name!r}", str(wanted), method.settings))
-        if "preset" in method.options:
-            given.setdefault("preset", preset)
-            configured(given)  # raises for what cannot be, before anything runs
-        for settings in method.settings if wanted is None else (wanted,):
-            entries.append(Entry(name, method, settings, told(given), given))
-    return list({(e.name, e.settings, e.configuration): e for e in entries}.values())
-
-
-def _named_by(entries: Sequence[Entry], kind: str) -> list[str]:
-    """Return the columns, or the arrays, that options name."""
-    return sorted({e.options[key] for e in entries for key in getattr(e.method, kind) if e.options.get(key)})
 
 
 @dataclass
@@ -265,9 +232,9 @@ class BenchmarkResults(Results):
 
     def figures(self) -> dict[str, Figure]:
         """Return every figure that the results allow, by name."""
-        from scjepa.benchmark.suites.sections_figures import every_figure
+        from scjepa.benchmark.figures import figures_of_sections
 
-        return every_figure(self._tasks, self._store, self.rows)
+        return figures_of_sections(self._tasks, self._store, self.rows)
 
     def embedding(self, method: str, data: str, *, readout: str = "plain", **key: object) -> np.ndarray:
         """Return what was clustered of a method, ``(n_cells, n_dims)``.
@@ -316,3 +283,276 @@ class BenchmarkResults(Results):
                 own = pd.concat([own, occupancy(task.adata.X, lengths=lengths).assign(group=ALL)])
             parts.append(own.assign(data=task.data))
         return pd.concat(parts, ignore_index=True).drop_duplicates(["data", "group", "n_tokens"])
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+WEIGHTED = "weighted by cells"
+"""Group, or data, of means weighted by labelled cells."""
+
+PLACE = ["data", "task", "readout", "group"]
+"""Where methods are compared with each other."""
+
+AGREEMENT = ("nmi", "ari", "nmi_matched", "ari_matched")
+"""Scores that are weighted by labelled cells."""
+
+CONTINUITY = ("pas", "chaos", "like_neighbors")
+
+HEALTHY = "healthy"
+"""The verdict that nothing is to be said about."""
+
+MIXING = ("ilisi_technology", "mmd_technology", "ilisi_section", "mmd_section")
+
+SHOWN = (
+    *("nmi", "ari", "nmi_matched", "ari_matched", "ilisi_technology", "mmd_technology", "ilisi_section", "mmd_section"),
+    *("like_neighbors", "transfer_accuracy", "transfer_macro_f1", "transfer_majority_rate", "share_full"),
+    *("nmi_change", "nmi_matched_change", "ilisi_technology_change"),
+    *("nmi_untrained", "nmi_matched_untrained", "ilisi_technology_untrained"),
+)
+"""Scores of the text, in their order."""
+
+METRICS = (*AGREEMENT, *MIXING, *CONTINUITY, "n_clusters")
+
+NOTE = """\
+NMI and ARI: mean over resolutions (± standard deviation over resolutions; over the method's seeds). Matched: at the
+number of clusters that equals the number of labels (± over seeds). Nothing after ±: there was one.
+"""
+
+
+def tidy_values(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows that have a value, and those of means over technologies and over data beside them."""
+    values = rows[rows["metric"].notna() & rows["value"].notna()]
+    return pd.concat([values, _weighted(values), _weighted_over_data(values)], ignore_index=True)
+
+
+def _weighted(values: pd.DataFrame) -> pd.DataFrame:
+    """Return means over technologies of a task, weighted by their labelled cells, for each clustering."""
+    shown = values[values["metric"].isin(AGREEMENT) & (values["group"] != ALL) & (values["task"] == TECHNOLOGIES)]
+    return _mean(shown, [*CASE, "metric", "seed", "leiden_seed"], group=WEIGHTED)
+
+
+def _weighted_over_data(values: pd.DataFrame) -> pd.DataFrame:
+    """Return means over all data that have been taken by themselves, weighted by labelled cells.
+
+    A data set whose sections were taken together counts as that. Only what has a score for all of them has a mean.
+    """
+    shown = values[values["metric"].isin(AGREEMENT) & (values["task"] != TECHNOLOGIES)]
+    whole = shown["data"].str.split(": ").str[0]
+    together = set(shown.loc[shown["task"] == SECTIONS, "data"])
+    shown = shown[(shown["task"] == SECTIONS) | ~whole.isin(together)]
+    n_data = shown["data"].nunique()
+    if n_data < 2:
+        return shown.iloc[:0]
+    keys = [*CASE[2:], "metric", "seed", "leiden_seed"]
+    complete = shown.groupby(keys, dropna=False)["data"].transform("nunique") == n_data
+    return _mean(shown[complete], keys, data=WEIGHTED, task="each by itself", group=WEIGHTED)
+
+
+def _mean(shown: pd.DataFrame, keys: list[str], **named: str) -> pd.DataFrame:
+    """Return weighted means; at the matched number of clusters whatever the resolution that gave it."""
+    matched = shown["metric"].str.endswith("_matched")
+    shown = shown.assign(resolution=shown["resolution"].where(~matched), weight=shown["n_cells"].astype(float))
+    shown = shown.assign(weighed=shown["value"] * shown["weight"])
+    sums = shown.groupby([*keys, "resolution"], sort=False, dropna=False)[["weighed", "weight"]].sum().reset_index()
+    sums["value"] = sums["weighed"] / sums["weight"]
+    sums["n_cells"] = sums["weight"].astype("Int64")
+    return sums.drop(columns=["weighed", "weight"]).assign(**named)
+
+
+def table_1(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return methods × metrics for each data set and technology, and weighted by cells.
+
+    Parameters
+    ----------
+    rows
+        Tidy results.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each data, task, method, settings, configuration, read-out and group (technology, ``"all"`` cells, or
+        ``"weighted by cells"``), best NMI first within a group: ``n_cells``, ``nmi`` and ``ari`` (means over
+        resolutions, seeds and Leiden's seeds) with ``_std_resolutions``, ``_std_seeds`` and ``_std_leiden``;
+        ``nmi_matched``, ``ari_matched``, mixing and continuity with ``_std_seeds``; ``seconds``, ``cpu_seconds``,
+        ``peak_gib`` (means over seeds), ``seeds``. A run that failed has a row with the ``reason``.
+    """
+    if rows["value"].isna().all():
+        nothing = [*KEYS, "n_cells", *AGREEMENT, *tables.TOOK, "seeds"]
+        return failures(rows).reindex(columns=[*nothing, "reason"])
+    summary = tables.summarize(tidy_values(rows))
+    transfer = sorted({metric for metric in summary["metric"] if metric.startswith("transfer_")})
+    spreads = {"nmi": tuple(tables.SPREAD), "ari": tuple(tables.SPREAD)}
+    found = tables.wide(summary, (*METRICS, *transfer), spreads, AGREEMENT)
+    found = found.merge(tables.took(rows), on=tables.RUN, how="left")
+    found["rank"] = found["nmi"].fillna(found.get("nmi_matched"))
+    found = found.sort_values("rank", ascending=False, kind="stable").drop(columns="rank")
+    found = found.sort_values(PLACE, kind="stable", key=_in_order_of(rows)).assign(reason=None)
+    return pd.concat([found, failures(rows)], ignore_index=True)[found.columns.tolist()]
+
+
+def _in_order_of(rows: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
+    """Return a key that sorts as names first come, means after what they are of, and carried labels last."""
+    carried = set(rows.loc[rows["metric"].astype(object).fillna("").str.startswith("transfer_"), "group"])
+    last = {ALL: 1, WEIGHTED: 2}
+
+    def key(column: pd.Series) -> pd.Series:
+        first = [name for name in dict.fromkeys(rows[column.name].dropna()) if name not in last]
+        places = {name: i + (len(first) + 2 if name in carried else 0) for i, name in enumerate(first)}
+        return column.map(lambda name: places.get(name, len(first) + last.get(name, 0)))
+
+    return key
+
+
+def table_2(
+    rows: pd.DataFrame,
+    levels: Sequence[Level],
+    occupancy: pd.DataFrame | None = None,
+    verdicts: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Return the ablation: :func:`table_1` for each level of each axis.
+
+    Parameters
+    ----------
+    rows
+        Tidy results.
+    levels
+        Levels of the axes.
+    occupancy
+        For the axis ``tokens.n_tokens``: rows of :func:`scjepa.benchmark.occupancy` by ``data``.
+    verdicts
+        Rows of :func:`verdicts_of`, for a column ``verdict``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``axis``, ``value`` and ``default`` before the columns of :func:`table_1`; the default is a row of every axis.
+        Agreement and mixing against the default, seed by seed, such as ``nmi_change`` and ``nmi_change_std_seeds``: a
+        seed moves all levels alike, so that their difference is steadier than they are. Where the untrained encoder
+        took part, agreement and mixing of it at the same level, such as ``nmi_untrained``.
+    """
+    if not levels:
+        return pd.DataFrame()
+    table = table_1(rows[rows["method"] == OURS])
+    beside, changes = _untrained(rows), _changes(rows, levels)
+    if verdicts is not None:
+        table = table.merge(verdicts, on=["data", "task", "configuration"], how="left")
+    parts = []
+    for level in levels:
+        own = table[table["configuration"] == level.configuration]
+        own = own.assign(axis=level.axis, value=level.value, default=level.default)
+        if not changes.empty:
+            change = changes[changes["configuration"] == level.configuration].drop(columns="configuration")
+            own = own.merge(change, on=PLACE, how="left")
+        if not beside.empty:
+            control = beside[beside["configuration"] == level.untrained].drop(columns="configuration")
+            own = own.merge(control, on=PLACE, how="left")
+        if occupancy is not None and level.axis == "tokens.n_tokens":
+            full = occupancy[occupancy["n_tokens"] == int(level.value)]
+            own = own.merge(full[["data", "group", "share_full", "mean_fill"]], on=["data", "group"], how="left")
+        parts.append(own)
+    found = pd.concat(parts, ignore_index=True)
+    first = ["axis", "value", "default"]
+    return found[[*first, *[column for column in found.columns if column not in first]]]
+
+
+def verdicts_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what ``diagnose()`` said of ST-JEPA's runs by ``data``, ``task`` and ``configuration``.
+
+    ``verdict`` is ``"healthy"`` where it said so of every seed, else what it said and of how many:
+    ``"collapsed (2 of 3)"``.
+    """
+    keys = ["data", "task", "configuration"]
+    own = runs[(runs["method"] == OURS) & runs["reason"].isna()]
+    said = own[keys].assign(verdict=[json.loads(info).get("verdict") for info in own["info"]]).dropna()
+
+    def told(verdicts: pd.Series) -> str:
+        ill = verdicts[verdicts != HEALTHY].value_counts(sort=False)
+        return ", ".join(f"{name} ({n} of {len(verdicts)})" for name, n in ill.items()) or HEALTHY
+
+    return said.groupby(keys, sort=False)["verdict"].agg(told).reset_index()
+
+
+def _changes(rows: pd.DataFrame, levels: Sequence[Level]) -> pd.DataFrame:
+    """Return differences from the default by configuration, mean and standard deviation over seeds they share."""
+    default = next((level.configuration for level in levels if level.default), None)
+    values = tidy_values(rows[rows["method"] == OURS])
+    values = values[values["metric"].isin((*AGREEMENT, *MIXING))]
+    means = values.groupby([*PLACE, "metric", "seed", "configuration"], sort=False)["value"].mean().unstack()
+    if default not in means:
+        return pd.DataFrame()
+    changes = means.drop(columns=default).sub(means[default], axis=0).stack().rename("change").reset_index()
+    if changes.empty:
+        return pd.DataFrame()
+    over_seeds = changes.groupby([*PLACE, "configuration", "metric"], sort=False)["change"].agg(["mean", "std"])
+    wide = over_seeds.unstack("metric")
+    wide.columns = [f"{metric}_change{'' if kind == 'mean' else '_std_seeds'}" for kind, metric in wide.columns]
+    return wide.reset_index()
+
+
+def _untrained(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return agreement and mixing of the untrained encoder by configuration, their columns named as its own."""
+    own = rows[(rows["method"] == UNTRAINED) & rows["value"].notna()]
+    if own.empty:
+        return pd.DataFrame()
+    table = table_1(own)
+    table = table[table["reason"].isna()]
+    scores = [metric for metric in (*AGREEMENT, *MIXING) if metric in table]
+    named = {metric: f"{metric}_untrained" for metric in scores}
+    return table[["configuration", *PLACE, *scores]].rename(columns=named)
+
+
+# -- as text -------------------------------------------------------------------------------------------------------
+
+
+def markdown_1(table: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """Return Table 1: for each data, task, technology and read-out a table, and what could not be measured."""
+    return _markdown(table, runs, ["method", "settings", "configuration"])
+
+
+def markdown_2(table: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """Return Table 2: for each data, technology, read-out and axis a table."""
+    default = table["default"].map({True: " (default)", False: ""})
+    return _markdown(table.assign(value=table["value"] + default), runs, ["axis", "value"])
+
+
+def _markdown(table: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str]) -> str:
+    of_lisi = [metric for metric in table if str(metric).startswith("ilisi")]
+    parts = [NOTE + (tables.scib_note(runs) if table[of_lisi].notna().to_numpy().any() else "")]
+    scored = table[table["reason"].isna()]
+    for (data, task, group, readout), rows in scored.groupby(["data", "task", "group", "readout"], sort=False):
+        counted = names[0] == "method" and rows["n_cells"].notna().any()
+        cells = f", {int(rows['n_cells'].iloc[0]):,} cells" if counted else ""
+        parts.append(f"\n**{data}** ({task}), {group}{cells}: {_readout(readout)}\n")
+        parts.append(_table(rows, names))
+    parts.append(_reasons(table))
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _readout(name: str) -> str:
+    before, plus, _ = name.partition(HARMONY)
+    return READOUT_WORDS.get(before, before) + (", then Harmony" if plus else "")
+
+
+def _table(rows: pd.DataFrame, names: Sequence[str]) -> str:
+    names = [name for name in names if name in ("method", "axis", "value") or rows[name].nunique() > 1]
+    shown = tables.with_values(rows, SHOWN)
+    ill = "verdict" in rows and (rows["verdict"].dropna() != HEALTHY).any()
+    lines = []
+    for row in rows.to_dict("records"):
+        cells = [*(row[name] for name in names), *(tables.score_text(row, metric) for metric in shown)]
+        took = [tables.number_text(row[name], form) for name, form in (("cpu_seconds", ".0f"), ("peak_gib", ".2f"))]
+        lines.append([*cells, *took, row["seeds"], *([tables.number_text(row["verdict"], "")] if ill else [])])
+    ends = ["CPU s", "GiB", "seeds", *(["training"] if ill else [])]
+    return tables.markdown_table([*names, *map(tables.heading, shown), *ends], lines)
+
+
+def _reasons(table: pd.DataFrame) -> str:
+    failed = table[table["reason"].notna()]
+    if failed.empty:
+        return ""
+    # What lies with the data holds for many methods and read-outs, which are named in one row.
+    of = ["data", "task", "group", "reason"]
+    named = failed.assign(**{name: failed[name].astype(object).fillna("").astype(str) for name in [*KEYS, "reason"]})
+    others, columns = [name for name in KEYS if name not in of], [*KEYS, "reason"]
+    failed = named.groupby(of, sort=False)[others].agg(lambda column: ", ".join(dict.fromkeys(column))).reset_index()
+    return "\n**Not measured**\n\n" + tables.markdown_table(columns, failed[columns].to_numpy().tolist())

@@ -16,19 +16,9 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import text_of, warn_of_words
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.options import unknown_name
-from scjepa.benchmark.inputs import (
-    GRAPH,
-    Data,
-    check_graph,
-    complete_graph,
-    digest,
-    digest_of_texts,
-    note_graph,
-    of_one_kind,
-    prepare,
-    read_named,
-    with_graph,
-)
+from scjepa.benchmark import inputs
+from scjepa.benchmark.inputs import Data
+from scjepa.benchmark.method import Parts
 from scjepa.datasets import concat
 from scjepa.tokens.vocabulary import likely_cause
 
@@ -36,24 +26,6 @@ WITHIN, SECTIONS, TECHNOLOGIES, AUTO = "within", "sections", "technologies", "au
 
 KINDS = (WITHIN, SECTIONS, TECHNOLOGIES)
 """Each section by itself; all sections of a technology together; all technologies together."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Where things are in ``obs``; ``None``: ``"section"`` and ``"technology"`` where they are there, and no labels."""
-
-    label: str | None = None
-    technology: str | None = None
-    section: str | None = None
-    layer: str | None = None
-
-    def __post_init__(self) -> None:
-        used = (self.technology or _keys.TECHNOLOGY, self.section or _keys.SECTION)
-        if self.label is not None and self.label in used:
-            raise ValueError(
-                f"The label {self.label!r} is also the column of technologies or sections, which methods are given. "
-                "Labels must stay out of training: name another column."
-            )
 
 
 @dataclass(frozen=True)
@@ -133,7 +105,7 @@ class Task:
     @cached_property
     def digest(self) -> str:
         """Checksum of the cells, and of the labels they are scored with."""
-        return f"{digest(self.adata)[:16]}-{digest_of_texts(self.labels)}"
+        return f"{inputs.digest(self.adata)[:16]}-{inputs.digest_of_texts(self.labels)}"
 
     @cached_property
     def labelled(self) -> np.ndarray:
@@ -146,24 +118,40 @@ class Task:
         return len(set(self.labels[self.labelled]))
 
 
-def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_obsm: Sequence[str] = ()) -> list[Unit]:
+def read_units(
+    data: Data,
+    label: str | None = None,
+    *,
+    keep_obs: Sequence[str] = (),
+    keep_obsm: Sequence[str] = (),
+    technology: str | None = None,
+    section: str | None = None,
+    layer: str | None = None,
+) -> list[Unit]:
     """Return the data by technology and panel, in the order given; data sets that have both in common are one.
 
     Parameters
     ----------
     data
         AnnData objects or h5ad files.
-    columns
-        Where things are.
+    label, technology, section
+        ``obs`` columns; ``None``: no labels, and ``"technology"`` and ``"section"`` where they are there.
     keep_obs, keep_obsm
         Columns and arrays that a method asks for by name.
+    layer
+        Layer of raw counts; default: ``X``.
 
     Raises
     ------
     FileNotFoundError, KeyError, TypeError, ValueError
         If a file or column is not there, no cell has a label, or the data cannot be used.
     """
-    given, label = read_named(data), columns.label
+    if label is not None and label in (technology or _keys.TECHNOLOGY, section or _keys.SECTION):
+        raise ValueError(
+            f"The label {label!r} is also the column of technologies or sections, which methods are given. "
+            "Labels must stay out of training: name another column."
+        )
+    given = inputs.read_named(data)
     if label is not None and not any(label in adata.obs for adata in given.values()):
         there = sorted({str(key) for adata in given.values() for key in adata.obs})
         raise KeyError(f"No data have the label obs[{label!r}]; columns there: {', '.join(there) or 'none'}.")
@@ -171,22 +159,14 @@ def read_units(data: Data, columns: Columns, keep_obs: Sequence[str] = (), keep_
         raise ValueError(f"obs[{label!r}] is the label, and no method may be given it.")
     parts: list[Unit] = []
     for name, adata in given.items():
-        cells = prepare(
-            adata,
-            name=name,
-            layer=columns.layer,
-            library_key=columns.section,
-            technology_key=columns.technology,
-            obs=keep_obs,
-            obsm=keep_obsm,
-            graph=False,
-        )
-        check_graph(name, cells)
-        complete_graph(cells)
+        keys: Parts = {"library_key": section, "technology_key": technology, "layer": layer}
+        cells = inputs.prepare(adata, name=name, **keys, obs=keep_obs, obsm=keep_obsm, graph=False)
+        inputs.check_graph(name, cells)
+        inputs.complete_graph(cells)
         parts += _by_technology(name, cells, _labels(adata, label))
     units = list(_merged(parts))
     for unit in units:
-        with_graph(unit.name, unit.adata)
+        inputs.add_graph(unit.name, unit.adata)
     if label is not None and not any(has_label(unit.labels).any() for unit in units):
         raise ValueError(
             f"obs[{label!r}] is missing (NaN or {UNLABELLED[0]!r}) for every cell. Leave the label out, or fill it in."
@@ -233,7 +213,7 @@ def _merged(parts: Sequence[Unit]) -> Iterator[Unit]:
         if len(own) == 1:
             yield own[0]
             continue
-        of_one_kind({part.name: part.adata for part in own})
+        inputs.of_one_kind({part.name: part.adata for part in own})
         labels = np.concatenate([part.labels for part in own])
         yield Unit(" + ".join(part.name for part in own), technology, _joined(own), labels)
 
@@ -304,13 +284,13 @@ def _settled(unit: Unit, adata: AnnData) -> AnnData:
         obs=adata.obs[list(unit.adata.obs)],
         var=pd.DataFrame(index=adata.var_names),
         obsm={key: adata.obsm[key] for key in unit.adata.obsm},
-        obsp={key: sparse.csr_matrix(adata.obsp[key]) for key in GRAPH},
+        obsp={key: sparse.csr_matrix(adata.obsp[key]) for key in inputs.GRAPH},
     )
     for key in settled.obs:
         settled.obs[key] = pd.Categorical(text_of(settled.obs[key]))
     if _keys.PANEL in adata.varm:
         settled.varm[_keys.PANEL] = pd.DataFrame(adata.varm[_keys.PANEL], index=settled.var_names)
-    note_graph(settled, adata.uns.get(f"{_keys.SPATIAL}_neighbors", {}).get("params", {}))
+    inputs.note_graph(settled, adata.uns.get(f"{_keys.SPATIAL}_neighbors", {}).get("params", {}))
     return settled
 
 

@@ -28,10 +28,8 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Return installed versions by distribution name."""
     found = {"python": platform.python_version()}
     for name in packages:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -1,0 +1,303 @@
+"""What a saved model gives to files of cells: ``scjepa embed`` their embedding, ``scjepa annotate`` labels."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from scjepa.cli import io
+from scjepa.cli import options as shared
+from scjepa.cli.options import Column, Key, Paths, Positive
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scjepa.celljepa.model import CellJEPA
+    from scjepa.cli.cells import Model, SavedModel
+
+BOTH = "both"
+
+EMBEDDING_ALONE, LABELS_ALONE = (".npy", ".csv", ".parquet"), (".csv", ".parquet")
+"""Suffixes of files that hold the result and no cells."""
+
+CONFIDENCE = "_confidence"
+"""What is put behind the ``obs`` column of labels for that of confidence."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Results.
+
+    Parameters
+    ----------
+    out
+        File to write (.h5ad, .zarr, .npy, .csv, .parquet), or a folder for one file each, named as the inputs; without
+        it, embeddings are added to the input files, which takes --overwrite.
+    format
+        Of the files in a folder. Default: that of the inputs.
+    overwrite
+        Replace files that are there, and the embedding in them.
+    scale
+        Of STJEPA, neighborhood: the mean over a cell and its neighbors; cell: the cell seen in their context, which
+        scjepa niches takes. Default: both, and neighborhood for .npy, .csv and .parquet. Of CellJEPA, cls: the vector
+        of the cell; genes: the mean of its genes' vectors. Default: cls.
+    key_added
+        obsm key. Default: X_stjepa (neighborhood), X_stjepa_cell (cell), X_celljepa (cls), X_celljepa_genes (genes);
+        with both scales, the second is KEY_cell or KEY_genes.
+    genes
+        known: genes the model does not know are left out; all: they are taken in, with vectors drawn at random.
+    """
+
+    out: Path | None = None
+    format: Literal["h5ad", "zarr", "npy", "csv", "parquet"] | None = None
+    overwrite: bool = False
+    scale: Literal["neighborhood", "cell", "cls", "genes", "both"] | None = None
+    key_added: Key | None = None
+    genes: Literal["known", "all"] = "known"
+
+
+def embed(options: argparse.Namespace) -> None:
+    """``scjepa embed``: embed the cells of files with a saved model.
+
+    Embed cells with a saved model of either kind. Each file is embedded by itself; genes are aligned with the model's
+    by name. The result is a copy of the file with the embedding in obsm, or the embedding alone (.npy, .csv, .parquet).
+    The paths written are printed on stdout. A .npy is written piece by piece: the same command goes on where it was
+    killed.
+
+        scjepa embed model section.h5ad --out embedded.h5ad
+        scjepa embed model *.h5ad --out embedded/
+        scjepa embed mouse-brain-small section.h5ad --out embedded.h5ad
+        scjepa embed model section.h5ad --overwrite
+        scjepa embed model section.h5ad --out cells.npy --scale cell
+        scjepa embed model xenium.zarr --out embedded/ --format h5ad
+    """
+    from scjepa.cli.cells import SavedModel
+
+    progress = shared.Progress(options)
+    files = io.data_files(options.files, options.table)
+    suffix = None if options.format is None else f".{options.format}"
+    targets = io.plan(files, options.out, options.overwrite, suffix, EMBEDDING_ALONE)
+    saved = SavedModel(options.model)
+    scales = [_scales(target, options, saved.kind) for target in targets]
+    for file, target, keys in zip(files, targets, scales, strict=True):
+        if target.suffix not in EMBEDDING_ALONE:
+            io.refuse_written(file, "obsm", keys.values(), options.overwrite)
+    for file, target, keys in zip(files, targets, scales, strict=True):
+        adata = saved.cells_of(file, options)
+        model = saved.load(adata, options.accelerator, all_genes=options.genes == "all")
+        progress.step(f"{file.path}: embedding {adata.n_obs:,} cells")
+        _write(model, adata.obs_names, file, target, keys, options.overwrite)
+        progress.step(f"wrote {target}")
+        shared.written(target)
+
+
+def _scales(target: Path, options: argparse.Namespace, kind: shared.Kind) -> dict[str, str]:
+    """Return the scales that go into a file, and the key of each."""
+    alone = target.suffix in EMBEDDING_ALONE
+    if options.scale not in (None, BOTH, *kind.scales):
+        raise shared.UsageError(f"--scale {options.scale}: a {kind.model} model embeds {' and '.join(kind.scales)}.")
+    if options.scale == BOTH and alone:
+        raise shared.UsageError(f"{target} holds one embedding: name --scale {' or '.join(kind.scales)}.")
+    first, second = kind.scales
+    wanted = {None: (first,) if alone else kind.usual, BOTH: (first, second)}.get(options.scale, (options.scale,))
+    if options.key_added is None:
+        return {scale: kind.scales[scale] for scale in wanted}
+    return {scale: options.key_added if i == 0 else f"{options.key_added}_{scale}" for i, scale in enumerate(wanted)}
+
+
+def _write(
+    model: Model, cells: pd.Index, file: io.DataFile, target: Path, keys: Mapping[str, str], overwrite: bool
+) -> None:
+    """Embed, and write an embedding alone or copies of files with embeddings."""
+    if target.suffix == ".npy":
+        (scale,) = keys
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for path in (target, target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.json")):
+                path.unlink(missing_ok=True)
+        model.get_latent_representation(scale=scale, out=target)  # piece by piece, and from where a killed one stopped
+        return
+    embeddings = {key: model.get_latent_representation(scale=scale) for scale, key in keys.items()}
+    if target.suffix not in EMBEDDING_ALONE:
+        return io.add(file, io.Additions(obsm=embeddings), target)
+    import pandas as pd
+
+    ((key, embedding),) = embeddings.items()
+    columns = [f"{key}_{i}" for i in range(embedding.shape[1])]
+    io.write_table(pd.DataFrame(embedding, index=cells, columns=columns), target)
+
+
+EMBED = shared.Command.of(
+    embed.__doc__, embed, shared.ModelAndFiles, Embeddings, shared.Device, (shared.Where, shared.OF_PLACES)
+)
+
+
+# -- labels ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels.
+
+    Parameters
+    ----------
+    reference
+        Files of labelled cells, where the model keeps none.
+    labels_key
+        Their obs column of labels; cells without one, or unlabelled, have no say.
+    n_neighbors
+        Nearest labelled cells, whose commonest label it is.
+    min_confidence
+        Share of these cells that must have the label, 0 to 1; below, a cell gets none.
+    """
+
+    reference: Paths | None = None
+    labels_key: Column | None = None
+    n_neighbors: Positive = 15
+    min_confidence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Results.
+
+    Parameters
+    ----------
+    out
+        File to write (.h5ad, .zarr, .csv, .parquet), or a folder for one file each, named as the inputs; without it,
+        labels are added to the input files, which takes --overwrite.
+    format
+        Of the files in a folder. Default: that of the inputs.
+    overwrite
+        Replace files that are there, and labels in them.
+    resume
+        Leave out the inputs whose result is in the folder --out already.
+    key_added
+        obs column of labels; that of confidence is COLUMN_confidence.
+    """
+
+    out: Path | None = None
+    format: Literal["h5ad", "zarr", "csv", "parquet"] | None = None
+    overwrite: bool = False
+    resume: bool = False
+    key_added: Column = "predicted_label"
+
+
+def annotate(options: argparse.Namespace) -> None:
+    """``scjepa annotate``: label the cells of files by labelled cells, with a saved Cell-JEPA model.
+
+    Label cells by the labelled cells that are nearest in the embedding of a Cell-JEPA model: those that the model keeps
+    (one that scjepa fit --finetune made), or those of --reference. Each file gets an obs column of labels, and one of
+    confidence: the share of its neighbors that have the label, which is no probability of being right. A cell of a type
+    that no labelled cell has gets a label too, unless --min-confidence leaves it out; cells without counts get none.
+    The paths written are printed on stdout.
+
+        scjepa annotate annotator new.h5ad --out labelled.h5ad
+        scjepa annotate annotator *.h5ad --out labelled/ --min-confidence 0.6
+        scjepa annotate annotator *.h5ad --out labels/ --format csv --resume
+        scjepa annotate model new.h5ad --reference atlas.h5ad --labels-key cell_type --out labelled.h5ad
+    """
+    from scjepa.cli.cells import SavedModel
+
+    if (options.reference is None) != (options.labels_key is None):
+        raise shared.UsageError("--reference and --labels-key go together: labelled cells, and the column of labels.")
+    if not 0 <= options.min_confidence <= 1:
+        raise shared.UsageError(f"--min-confidence is a share, from 0 to 1; found {options.min_confidence}.")
+    if options.resume and options.out is None:
+        raise shared.UsageError("--resume goes with --out, the folder that holds the results.")
+    progress = shared.Progress(options)
+    files = io.data_files(options.files, options.table)
+    suffix = None if options.format is None else f".{options.format}"
+    targets = io.plan(files, options.out, options.overwrite or options.resume, suffix, LABELS_ALONE)
+    for file, target in zip(files, targets, strict=True):
+        if target.suffix not in LABELS_ALONE:
+            columns = (options.key_added, f"{options.key_added}{CONFIDENCE}")
+            io.refuse_written(file, "obs", columns, options.overwrite)
+    saved = SavedModel(options.model)
+    _check_labels(saved, options)
+    model = None if options.reference is None else _with_reference(saved, options, progress)
+    for file, target in zip(files, targets, strict=True):
+        if options.resume and not options.overwrite and target.exists():
+            progress.step(f"{target} is there")
+        else:
+            cells = saved.cells_of(file, options)
+            progress.step(f"{file.path}: labels of {cells.n_obs:,} cells")
+            if model is None:
+                found = saved.load(cells, options.accelerator).predict_labels(n_neighbors=options.n_neighbors)
+            else:
+                found = model.predict_labels(cells, n_neighbors=options.n_neighbors)
+            found.loc[found["confidence"] < options.min_confidence, "label"] = None
+            progress.step(f"{_shares(found['label'])}; wrote {target}")
+            _write_labels(found, saved, file, target, options)
+        shared.written(target)
+
+
+def _check_labels(saved: SavedModel, options: argparse.Namespace) -> None:
+    """Raise unless there are labelled cells, and one set of them."""
+    if saved.kind.model != "CellJEPA":
+        raise ValueError(
+            f"{saved.name} is a {saved.kind.model} model, and labels are carried by CellJEPA models: scjepa fit "
+            "--model celljepa. Groups of cells in tissue, the same in several files: scjepa niches."
+        )
+    keeps = "labels" in saved.facts
+    finetune = f"scjepa fit FILE --from {saved.name} --labels-key COLUMN --finetune --out NEW"
+    if not keeps and options.reference is None:
+        raise ValueError(
+            f"{saved.name} keeps no labelled cells. Name some: --reference FILE --labels-key COLUMN. Or fine-tune it "
+            f"on them: {finetune}."
+        )
+    if keeps and options.reference is not None:
+        raise ValueError(
+            f"{saved.name} keeps labelled cells of its own, which would vote instead: leave --reference out. Or "
+            f"fine-tune it on others: {finetune}."
+        )
+
+
+def _with_reference(saved: SavedModel, options: argparse.Namespace, progress: shared.Progress) -> CellJEPA:
+    """Return the model on the labelled cells; genes that it does not know are left out."""
+    import scjepa
+    from scjepa.cli.cells import Names, join, read_cells
+
+    where = shared.Where(layer=options.layer or saved.keys.layer or None, labels_key=options.labels_key)
+    names = Names.of(saved.kind, where)
+    files = io.data_files(options.reference)
+    adata, keys = join(files, [read_cells(file, where, names) for file in files], names)
+    known = adata.var_names.isin(saved.facts["vocabulary"])
+    adata = adata[:, known].copy() if known.any() else adata  # of which the model says what is wrong
+    progress.step(f"{adata.n_obs:,} cells for reference, {known.sum():,} of {len(known):,} genes known")
+    scjepa.CellJEPA.setup_anndata(adata, **keys.to_dict())
+    return scjepa.CellJEPA.from_pretrained(saved.path, adata, accelerator=options.accelerator)
+
+
+def _write_labels(
+    found: pd.DataFrame, saved: SavedModel, file: io.DataFile, target: Path, options: argparse.Namespace
+) -> None:
+    """Write labels alone, or a copy of the file with them."""
+    label, confidence = options.key_added, f"{options.key_added}{CONFIDENCE}"
+    if target.suffix in LABELS_ALONE:
+        return io.write_table(found.rename(columns={"label": label, "confidence": confidence}), target)
+    how = {"model": str(saved.name), "n_neighbors": options.n_neighbors, "min_confidence": options.min_confidence}
+    notes = {key: {"slot": "obs", **how} for key in (label, confidence)}
+    io.add(file, io.Additions(obs={label: found["label"], confidence: found["confidence"]}, notes=notes), target)
+
+
+def _shares(labels: pd.Series) -> str:
+    """Return how many cells got the commonest labels, and how many none."""
+    sizes = labels.value_counts()
+    said = [f"{name} {size:,}" for name, size in sizes.iloc[:6].items() if size]
+    said += [f"{(sizes > 0).sum() - 6} others"] if (sizes > 0).sum() > 6 else []
+    return ", ".join([*said, f"none {labels.isna().sum():,}"] if labels.isna().any() else said)
+
+
+ANNOTATE = shared.Command.of(
+    annotate.__doc__,
+    annotate,
+    shared.ModelAndFiles,
+    Labels,
+    Annotations,
+    shared.Device,
+    (shared.Where, ("layer", "table")),
+)
