@@ -6,6 +6,7 @@ from typing import Literal, get_type_hints
 import anndata as ad
 import numpy as np
 import pytest
+from sklearn.metrics import normalized_mutual_info_score
 
 import scjepa
 from scjepa._core.squidpy import spatial_graph
@@ -281,3 +282,27 @@ def test_embeddings_of_two_models_do_not_mix(embedded, tmp_path, capsys):
     adata.write_h5ad(tmp_path / "seven.h5ad")
     assert niches(embedded / "a.h5ad", tmp_path / "seven.h5ad", "--out", tmp_path / "o") == 1
     assert "7 and 32 dimensions" in capsys.readouterr().err
+
+
+def test_technologies_of_different_panels_are_read_by_what_they_have_in_common(tmp_path, capsys):
+    whole = scjepa.datasets.simulated_tissue(
+        n_cells=1200, n_sections=2, n_niches=3, n_genes=100, technologies=("A", "B"), panel_overlap=0.2
+    )
+    files = []
+    for name in ("A", "B"):
+        part = whole[whole.obs["technology"] == name]
+        part = part[:, np.asarray(part.X.sum(axis=0)).ravel() > 0].copy()
+        del part.obs["technology"]
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+        files.append(tmp_path / f"{name}.h5ad")
+    out = tmp_path / "out"
+    assert niches(*files, "--readout", "shared", "--n-niches", 3, "--out", out) == 0
+    for name in ("A", "B"):
+        found = ad.read_h5ad(out / f"{name}.h5ad")
+        assert found.obsm["X_stjepa_niche"].shape[0] == found.n_obs
+        assert normalized_mutual_info_score(found.obs["region"], found.obs["niche"]) > 0.5
+        assert "X_shared" not in found.uns["scjepa"]
+    assert main(["niches", *map(str, files), "--readout", "shared", "--align", "none", "--out", str(out)]) == 2
+    assert "--align" in capsys.readouterr().err
+    assert main(["niches", *map(str, files), "--technology-key", "x", "--out", str(out)]) == 2
+    assert "--readout shared" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from scjepa._core.anndata import counts_of, groups_of, missing_key, require_annd
 from scjepa._core.counts import read_counts
 from scjepa._core.graph import graph_call
 from scjepa.benchmark.inputs import restore, with_counts
-from scjepa.benchmark.method import Method, Parts
+from scjepa.benchmark.method import Method, MethodError, Parts
 
 Embed = Callable[[AnnData], np.ndarray]
 """From cells to their embedding, ``(n_cells, n_dims)``."""
@@ -186,6 +186,26 @@ def _linear(
     return {"embedding": embedding, "info": {"chosen": readout.describe()}}
 
 
+def _shared(
+    adata: AnnData,
+    *,
+    seed: int,
+    n_niches: int | None = None,
+    n_comps: int = 20,
+    n_iterations: int = 3,
+    genes: Sequence[str] | None = None,
+) -> Parts:
+    """Read out what technologies have in common, by all genes of each; see :func:`scjepa.tl.shared_components`."""
+    from scjepa.tl import niche_readout, shared_components
+
+    if adata.obs[_keys.TECHNOLOGY].nunique() < 2:
+        raise MethodError("It aligns technologies, and there is one.")
+    shared_components(adata, _keys.TECHNOLOGY, n_comps=n_comps, n_iterations=n_iterations)
+    niche_readout(adata, _keys.SHARED, align="covariance")
+    correlations = adata.uns[_keys.UNS][_keys.SHARED]["correlations"]
+    return {"embedding": adata.obsm[_keys.EMBEDDING_NICHE], "info": {"correlations": list(map(float, correlations))}}
+
+
 def _both_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_comps: int = 50) -> Parts:
     """Return the components of neighborhoods, and of cells."""
     embedding = neighborhood_pca(adata, n_comps=n_comps, random_state=seed)
@@ -217,6 +237,15 @@ SECTION_CONTROLS: Mapping[str, Method] = {
         "the linear method: predictive components of expression, of a cell and of the rings around it",
         _linear,
         options=("n_comps", "n_rings", "own_weight", "align"),
+        seeded=False,
+        packages=("scjepa", "scikit-learn"),
+        group="controls",
+    ),
+    "shared_components": Method(
+        "the linear method across technologies: components of each one's own genes, in what they have in common",
+        _shared,
+        needs="two technologies or more",
+        options=("n_comps", "n_iterations", "genes"),
         seeded=False,
         packages=("scjepa", "scikit-learn"),
         group="controls",

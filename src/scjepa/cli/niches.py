@@ -11,6 +11,7 @@ the read-out chose from the data is told on stderr and noted in the files. The p
     scjepa niches embedded.h5ad --resolution 0.6 --out niches.h5ad --map map.pdf --reference region --unit µm
     scjepa niches embedded/*.h5ad --use-rep X_stjepa_cell --rings 2 --out alone/
     scjepa niches embedded/*.h5ad --readout plain --standardize-by section --overwrite
+    scjepa niches starmap.h5ad osmfish.h5ad --readout shared --n-niches 8 --out together/
 """
 
 from __future__ import annotations
@@ -35,16 +36,15 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".pdf", ".svg")
 
-NICHE, PLAIN = "niche", "plain"
-"""Read-outs: what cells and the rings around them tell of their place, and an embedding as it is."""
+NICHE, SHARED, PLAIN = "niche", "shared", "plain"
+"""Read-outs: what cells and the rings around them tell of their place; the same of what technologies of different
+panels have in common; and an embedding as it is."""
 
 NOTHING = "none"
 """``--standardize-by`` for no column."""
 
 _OF_NICHE = ("rings", "own_weight", "align", "layer")
 """Options that the read-out ``plain`` has no use for."""
-
-_PLACES = tuple(name for name in shared.OF_PLACES if name != "technology_key")
 
 Note = Callable[[str], None]
 
@@ -57,7 +57,9 @@ class Readout:
     ----------
     readout
         niche: predictive components of expression and of the cell embedding, of each cell beside their means over the
-        rings around it (scjepa.tl.niche_readout); plain: an embedding as it is, also of dissociated cells.
+        rings around it (scjepa.tl.niche_readout); shared: for technologies of different panels, the same of components
+        of all genes of each, in what they have in common (scjepa.tl.shared_components); plain: an embedding as it is,
+        also of dissociated cells.
     use_rep
         obsm key of an embedding, or X for expression; for niche may be repeated. Default: niche: X and X_stjepa_cell,
         or the one of them that is there: without an embedding it is the linear method, which needs no model; plain:
@@ -75,7 +77,7 @@ class Readout:
         what they consist of. Default: auto.
     """
 
-    readout: Literal["niche", "plain"] = "niche"
+    readout: Literal["niche", "shared", "plain"] = "niche"
     use_rep: shared.Key | None = field(default=None, metadata={"action": "append"})
     standardize_by: Column | None = None
     rings: Literal[0, 1, 2, 3] | None = None
@@ -158,9 +160,9 @@ def run(options: argparse.Namespace) -> None:
     for file, target, own in zip(files, targets, rows, strict=True):
         additions = io.Additions(
             obs={key: adata.obs[key].iloc[own]},
-            obsm={rep: adata.obsm[rep][own]} if options.readout == NICHE else {},
+            obsm={} if options.readout == PLAIN else {rep: adata.obsm[rep][own]},
             uns={f"{key}_colors": adata.uns[f"{key}_colors"]},
-            notes=adata.uns[_keys.UNS],
+            notes={name: note for name, note in adata.uns[_keys.UNS].items() if name != _keys.SHARED},
         )
         io.add(file, additions, target)
         shared.written(target)
@@ -177,6 +179,15 @@ def _check_readout(options: argparse.Namespace) -> None:
             raise shared.UsageError(f"--{idle[0].replace('_', '-')} is for --readout {NICHE}, not for {PLAIN}.")
         if len(options.use_rep or ()) > 1:
             raise shared.UsageError(f"--readout {PLAIN} takes one --use-rep, found {', '.join(options.use_rep)}.")
+        _refuse_technology(options)
+    elif options.readout == SHARED:
+        idle = [name for name in ("use_rep", "align", "standardize_by") if getattr(options, name) is not None]
+        if idle:
+            raise shared.UsageError(
+                f"--{idle[0].replace('_', '-')} does not go with --readout {SHARED}, which reads the counts and "
+                "aligns the covariances of sections."
+            )
+        options.standardize_by = _keys.SECTION
     elif options.standardize_by == NOTHING:
         if options.align not in (None, NOTHING):
             raise shared.UsageError(
@@ -187,7 +198,14 @@ def _check_readout(options: argparse.Namespace) -> None:
         options.standardize_by = _keys.SECTION
     if options.standardize_by == NOTHING:
         options.standardize_by = None
-    options.align = options.align or "auto"
+    if options.readout == NICHE:
+        _refuse_technology(options)
+    options.align = options.align or ("covariance" if options.readout == SHARED else "auto")
+
+
+def _refuse_technology(options: argparse.Namespace) -> None:
+    if options.technology_key is not None:
+        raise shared.UsageError(f"--technology-key is for --readout {SHARED}, not for {options.readout}.")
 
 
 def _find(adata: AnnData, sources: Sequence[str], options: argparse.Namespace, progress: shared.Progress) -> str:
@@ -197,12 +215,15 @@ def _find(adata: AnnData, sources: Sequence[str], options: argparse.Namespace, p
     sections = adata.obs[_keys.SECTION].nunique()
     progress.step(f"niches of {adata.n_obs:,} cells in {sections} section(s)")
     by = options.standardize_by
-    if options.readout == NICHE:
+    if options.readout == SHARED:
+        scjepa.tl.shared_components(adata, _keys.TECHNOLOGY, library_key=by)
+        sources = [_keys.SHARED]
+    if options.readout != PLAIN:
         chosen = {"n_rings": options.rings, "own_weight": options.own_weight, "align": options.align}
         with warnings.catch_warnings():  # told of the file, and not of what was read from it
             warnings.filterwarnings("ignore", message=".*the values are not whole numbers")
             scjepa.tl.niche_readout(adata, sources, library_key=by, **chosen)
-        what = "linear method" if sources == [_keys.EXPRESSION] else "read-out"
+        what = "read-out" if _keys.EMBEDDING_CELL in sources else "linear method"
         progress.step(f"{what}: {adata.uns[_keys.UNS][_keys.EMBEDDING_NICHE]['chosen']}")
         rep = _keys.EMBEDDING_NICHE
     else:
@@ -250,7 +271,10 @@ def _sources_of(files: Sequence[io.DataFile], options: argparse.Namespace, note:
         If some files have the embedding of cells and some have not, there is no layer of the name, or, where counts are
         asked for, they are elsewhere in the file.
     """
-    if options.readout != NICHE:
+    if options.readout == SHARED:
+        _tell_of_values(files, options.layer, note)
+        return [_keys.EXPRESSION]
+    if options.readout == PLAIN:
         of_cells = shared.KINDS["celljepa"].scales["cls"]
         other = not any(_holds(f, f"obsm/{_keys.EMBEDDING}") for f in files) and _holds(files[0], f"obsm/{of_cells}")
         return list(options.use_rep or [of_cells if other else _keys.EMBEDDING])
@@ -372,10 +396,11 @@ def _read_all(
                 f"obsm[{key!r}] has {' and '.join(map(str, widths))} dimensions in different files. Embed them all "
                 "with one model."
             )
-    if parts[0].X is not None:
+    if parts[0].X is not None and options.readout == NICHE:
         _check_genes(files, parts, note)
     _tell_sections_apart(files, parts)
-    adata = ad.concat(parts, join="inner", pairwise=True)
+    join: Literal["inner", "outer"] = "outer" if options.readout == SHARED else "inner"
+    adata = ad.concat(parts, join=join, pairwise=True, fill_value=0)
     obs = pd.concat([part.obs for part in parts])
     adata.obs = obs if obs.index.is_unique else obs.set_axis(pd.RangeIndex(len(obs)).astype(str))
     adata.obs[_keys.SECTION] = adata.obs[_keys.SECTION].astype("category")
@@ -393,7 +418,7 @@ def _read(file: io.DataFile, sources: Sequence[str], options: argparse.Namespace
     from scjepa._core.anndata import array_of, entry_of, notes_of
     from scjepa.cli.cells import column_of, read_parts
 
-    rings = options.readout == NICHE
+    rings = options.readout != PLAIN
     expression = rings and _keys.EXPRESSION in sources
     keys = [key for key in sources if not (expression and key == _keys.EXPRESSION)]
     paths = [*(f"obsm/{key}" for key in keys), f"uns/{_keys.UNS}", "uns/spatialdata_attrs"]
@@ -404,6 +429,9 @@ def _read(file: io.DataFile, sources: Sequence[str], options: argparse.Namespace
         kept[options.key_added] = found.obs[options.key_added]
     sections = column_of(found, file, "library_key", options.library_key)
     kept[_keys.SECTION] = file.name if sections is None else sections
+    if options.readout == SHARED:
+        technologies = column_of(found, file, "technology_key", options.technology_key)
+        kept[_keys.TECHNOLOGY] = file.name if technologies is None else technologies
     if not rings and options.map is None:
         cells = AnnData(obs=found.obs[[]])
     else:
@@ -420,7 +448,7 @@ def _placed(file: io.DataFile, options: argparse.Namespace, use_counts: bool) ->
     """Return coordinates for the map, and the spatial graph for rings; counts where they are read out."""
     from scjepa.cli.cells import PARTS, Names, NoCoordinatesError, add_graph, read_cells
 
-    rings, where = options.readout == NICHE, shared.Where.of(options)
+    rings, where = options.readout != PLAIN, shared.Where.of(options)
     names = Names.of(shared.KINDS["stjepa"], shared.Where())
     try:
         cells = read_cells(file, where, names, use_graph=rings and not options.rebuild_graph, use_counts=use_counts)
@@ -474,4 +502,4 @@ def _tell_sections_apart(files: Sequence[io.DataFile], parts: Sequence[AnnData])
         part.obs[_keys.SECTION] = given[i].where(~given[i].isin(others), file.name + "-" + given[i])
 
 
-COMMAND = shared.Command.of(__doc__, run, shared.Files, Readout, Clusters, Results, (shared.Where, _PLACES))
+COMMAND = shared.Command.of(__doc__, run, shared.Files, Readout, Clusters, Results, (shared.Where, shared.OF_PLACES))
