@@ -206,16 +206,7 @@ def _matrix_market(folder: Path, names: Sequence[str]) -> RawOutput | None:
     )
 
 
-_INSTRUMENTS: tuple[Detect, ...] = (
-    _xenium,
-    _visium_hd,
-    _visium,
-    _merscope,
-    _cosmx,
-    _stereoseq,
-    _seqfish,
-    _curio,
-)
+_INSTRUMENTS: tuple[Detect, ...] = (_xenium, _visium_hd, _visium, _merscope, _cosmx, _stereoseq, _seqfish, _curio)
 """Instruments that may have written a folder, the surest first."""
 
 

@@ -76,10 +76,7 @@ def _igraph_seed(seed: int) -> Iterator[None]:
 def _by_igraph(graph: igraph.Graph, resolution: float, seed: int) -> Sequence[int]:
     with _igraph_seed(seed):
         clusters = graph.community_leiden(
-            objective_function="modularity",
-            weights="weight",
-            resolution=resolution,
-            n_iterations=_LEIDEN_ITERATIONS,
+            objective_function="modularity", weights="weight", resolution=resolution, n_iterations=_LEIDEN_ITERATIONS
         )
     return clusters.membership
 
@@ -100,10 +97,7 @@ def _by_leidenalg(graph: igraph.Graph, resolution: float, seed: int) -> Sequence
 
 Flavor: TypeAlias = "Callable[[igraph.Graph, float, int], Sequence[int]]"
 
-FLAVORS: dict[str, Flavor] = {
-    "igraph": _by_igraph,
-    "leidenalg": _by_leidenalg,
-}
+FLAVORS: dict[str, Flavor] = {"igraph": _by_igraph, "leidenalg": _by_leidenalg}
 """Implementations of Leiden, under scanpy's names: cluster of each vertex from a graph, a resolution and a seed."""
 
 

@@ -340,11 +340,7 @@ _MODULE_OBJECTIVE = CellObjectiveConfig(
 # docs/user_guide/celljepa.md for what each of these does on its own.
 _TOKENS = CellTokenConfig(n_tokens=128, n_embedded=3000, kept="spread")
 _OBJECTIVE = CellObjectiveConfig(
-    jepa_distance="squared",
-    predictor="none",
-    target_view="masked",
-    variance_weight=1000.0,
-    covariance_weight=200.0,
+    jepa_distance="squared", predictor="none", target_view="masked", variance_weight=1000.0, covariance_weight=200.0
 )
 _TRAINING = CellTrainConfig(batch_size=128, learning_rate=3e-3, ema_start=0.99)
 

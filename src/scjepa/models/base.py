@@ -572,14 +572,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         return self._on(adata, facts, weights, "the model", self.device)
 
     @classmethod
-    def _on(
-        cls,
-        adata: AnnData,
-        facts: Facts,
-        weights: Weights,
-        source: str,
-        device: torch.device,
-    ) -> Self:
+    def _on(cls, adata: AnnData, facts: Facts, weights: Weights, source: str, device: torch.device) -> Self:
         """Register ``adata`` as the data of a saved model, and return the model on it."""
         require_anndata(adata)
         saved = cls.keys_of(facts["setup"])
@@ -594,14 +587,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             cls.setup_anndata(adata, **keys.to_dict())
 
     @classmethod
-    def _assemble(
-        cls,
-        adata: AnnData,
-        facts: Facts,
-        weights: Weights,
-        source: str,
-        device: torch.device,
-    ) -> Self:
+    def _assemble(cls, adata: AnnData, facts: Facts, weights: Weights, source: str, device: torch.device) -> Self:
         """Return a model on ``adata``, which is registered, from facts and weights; ``source`` names them in errors."""
         weights = _store.with_both_encoders(weights)
         model = cls.from_facts(adata, facts, weights)

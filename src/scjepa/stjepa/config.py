@@ -111,9 +111,7 @@ class MaskingConfig(Config):
     n_masks: int = option(1, POSITIVE, idle=_not_read("n_masks"))
     query_fraction: float = option(1.0, above(0, 1), idle=_not_read("query_fraction"))
     metatoken_dropout: float = option(
-        0.15,
-        within(0.0, 1.0),
-        idle=("encoder.metatoken is False", lambda own, config: not config.encoder.metatoken),
+        0.15, within(0.0, 1.0), idle=("encoder.metatoken is False", lambda own, config: not config.encoder.metatoken)
     )
 
     @property

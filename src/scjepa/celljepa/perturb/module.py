@@ -148,11 +148,7 @@ class PerturbationObjective(ObjectiveOfCells):
         return values + self.control[genes] if self.config.from_control else values
 
     def forward(
-        self,
-        context: CellEncoder,
-        target: CellEncoder,
-        batch: PerturbedBatch,
-        generator: torch.Generator | None = None,
+        self, context: CellEncoder, target: CellEncoder, batch: PerturbedBatch, generator: torch.Generator | None = None
     ) -> ObjectiveOutput:
         """Return the loss of a batch; nothing is drawn."""
         config = self.config.objective

@@ -27,10 +27,6 @@ class NeighborhoodObjective(Objective):
 
     @abstractmethod
     def forward(
-        self,
-        context: torch.nn.Module,
-        target: torch.nn.Module,
-        batch: Batch,
-        generator: torch.Generator | None = None,
+        self, context: torch.nn.Module, target: torch.nn.Module, batch: Batch, generator: torch.Generator | None = None
     ) -> ObjectiveOutput:
         """Return the loss of ``batch`` by the two encoders; what is drawn comes from ``generator``."""
