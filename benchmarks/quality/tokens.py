@@ -54,8 +54,7 @@ from scjepa.tokens import (
     gene_weights,
 )
 from scjepa.tokens.choice import TokenSpread
-from scjepa.tokens.counts import rows_of, totals_of
-from scjepa.tokens.normalize import SpatialRatio
+from scjepa.tokens.normalize import SpatialRatio, rows_of, totals_of
 
 RESULTS = Path(__file__).parent / "results" / "tokens.csv"
 COLUMNS = (

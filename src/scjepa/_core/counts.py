@@ -215,6 +215,34 @@ def log_normalized_cells(
     return AnnData(values, var=pd.DataFrame(index=adata.var_names.astype(str)))
 
 
+# -- entries of sparse rows -----------------------------------------------------------------------------------------
+
+
+def keep_entries(rows: sparse.csr_array, kept: np.ndarray) -> sparse.csr_array:
+    """Return ``rows`` without the entries that are not ``kept``, ``(rows.nnz,)`` bool; columns keep their numbers."""
+    if kept.all():
+        return rows
+    indptr = offsets_of(kept)[rows.indptr]
+    return sparse.csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Return where each of the consecutive runs of ``lengths`` begins, and where the last ends, int64."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def rows_of(rows: sparse.csr_array) -> np.ndarray:
+    """Return the row of each entry."""
+    return np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+
+
+def totals_of(rows: sparse.csr_array) -> np.ndarray:
+    """Return the sum of each row, float64."""
+    return np.bincount(rows_of(rows), weights=rows.data, minlength=rows.shape[0])
+
+
 # -- checks --------------------------------------------------------------------------------------------------------
 
 

@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, above, between, one_of, within
-from scjepa._core.options import Config, Idle, Registry, option, resolve_preset
+from scjepa._core.options import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Config,
+    Idle,
+    Registry,
+    above,
+    between,
+    one_of,
+    option,
+    resolve_preset,
+    within,
+)
 from scjepa.nn.config import TransformerConfig
 from scjepa.training.config import TrainConfig
 

@@ -16,11 +16,11 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 
 from scjepa._core.anndata import require_anndata
-from scjepa._core.digest import digest
 from scjepa._core.features import warn_of_no_genes
+from scjepa._core.files import digest
 from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
-from scjepa.celljepa import labels, latent
+from scjepa.celljepa import latent
 from scjepa.celljepa.config import (
     CellEncoderConfig,
     CellJEPAConfig,
@@ -33,22 +33,21 @@ from scjepa.celljepa.config import (
     resolve_cells,
 )
 from scjepa.celljepa.data import CellKeys, CellTables, GeneTable, converted_names, tables_of
-from scjepa.celljepa.gene_modules import GeneModules, ModuleSource, modules_for
+from scjepa.celljepa.gene_modules import GeneModuleJEPAModule, GeneModules, ModuleSource, modules_for
 from scjepa.celljepa.module import CellJEPAModule
-from scjepa.celljepa.module_encoder import GeneModuleJEPAModule
 from scjepa.celljepa.perturb import model as perturb
-from scjepa.celljepa.perturb.data import PerturbationRun
+from scjepa.celljepa.perturb.model import PerturbationRun
 from scjepa.celljepa.source import CellSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.models.base import JEPAModel, renamed
 from scjepa.models.embed import AUTO, Out, embed_each
 from scjepa.models.reference import freeze_known, rows_like, taken_to
-from scjepa.models.run import Run, RunArguments, Task
 from scjepa.models.setup import refuse_unknown, require_own
 from scjepa.models.store import Facts, Weights
 from scjepa.perturbation import PerturbationSplit
 from scjepa.tokens.vocabulary import Vocabulary
-from scjepa.training.history import History
+from scjepa.training.fit import Run, RunArguments, Task
+from scjepa.training.plan import History
 
 _GENES = ("context.embedding.gene.weight", "target.embedding.gene.weight")
 
@@ -91,7 +90,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
     modules: GeneModules | None
     perturbation_: PerturbationRun | None = None
     """The last run of :meth:`train_perturbation`: its split, its conditions and its curves."""
-    _labelled: labels.Labelled | None
+    _labelled: latent.Labelled | None
     _embeds: ClassVar[str] = "cells"
     _kept_home: ClassVar[tuple[str, ...]] = ("perturbation", "labels", "statistics")
 
@@ -266,7 +265,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         keep = partial(self._keep_stage, finetuning, cells)
         task = Task(self.module, self.source(data), *cells, data.sections, keep, options, CellTrainingPlan)
         self._begin(stage)
-        labels.forget(self, data)
+        latent.forget(self, data)
         return task
 
     def _check_trainable(self, run: Run) -> None:
@@ -497,7 +496,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         ValueError
             If the model has no labelled cells to compare with.
         """
-        return labels.predict(self, adata, n_neighbors, latent.Reading(gene_names=gene_names), batch_size)
+        return latent.predict(self, adata, n_neighbors, latent.Reading(gene_names=gene_names), batch_size)
 
     @renamed(gene_table="gene_names")
     def predict_expression(
@@ -687,7 +686,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             facts["perturbation"] = self.perturbation_.to_dict()
         if self.modules is not None:
             facts["modules"] = self.modules.facts()
-        reference = labels.kept_reference(self)
+        reference = latent.kept_reference(self)
         return facts if reference is None else {**facts, "labels": reference.facts(), "statistics": reference.arrays()}
 
     @classmethod
@@ -701,8 +700,8 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         model._restore(facts)
         freeze_known(model.module, model.reference, {"n_genes": model.module.context.embedding.gene})
         if "labels" in facts:
-            reference = labels.LabelReference.from_saved(facts["labels"], facts["statistics"])
-            model._labelled = labels.Labelled(reference)
+            reference = latent.LabelReference.from_saved(facts["labels"], facts["statistics"])
+            model._labelled = latent.Labelled(reference)
         if "perturbation" in facts:
             run = model.perturbation_ = PerturbationRun.from_dict(facts["perturbation"])
             model._further = {perturb.PREFIX: perturb.restored_module(model, run)}

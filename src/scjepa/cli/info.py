@@ -94,7 +94,7 @@ def _lines(title: str, facts: dict[str, str]) -> str:
 
 
 def _size(path: Path) -> str:
-    from scjepa.tokens.memory import readable_bytes
+    from scjepa.tokens.source import readable_bytes
 
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return readable_bytes(sum(file.stat().st_size for file in files))
@@ -251,9 +251,8 @@ def _counts(cells: AnnData, file: DataFile, layer: str | None, mind: list[str]) 
     """Tell of the counts: whole numbers or not, depth, cells without any."""
     import numpy as np
 
-    from scjepa._core.counts import about_nan, iter_rows
+    from scjepa._core.counts import about_nan, iter_rows, keep_entries, totals_of
     from scjepa.cli.cells import where_counts_are
-    from scjepa.tokens.counts import keep_entries, totals_of
 
     totals, genes, extremes, whole = [], [], [0.0], True
     unknown = np.zeros(cells.n_vars, dtype=bool)  # genes with NaN, which are told of apart

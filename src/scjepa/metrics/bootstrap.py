@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from scjepa._core.arrays import tissue
-from scjepa._core.blocks import spatial_blocks
 from scjepa._core.keys import UNLABELLED
+from scjepa._core.neighbors import spatial_blocks
 from scjepa.metrics.clustering import _labelled, _paired
 
 if TYPE_CHECKING:

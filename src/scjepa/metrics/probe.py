@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scjepa._core.arrays import group_codes, tissue, varied_embedding
-from scjepa._core.blocks import spatial_blocks
 from scjepa._core.keys import UNLABELLED
-from scjepa._core.neighbors import nearest_places
+from scjepa._core.neighbors import nearest_places, spatial_blocks
 from scjepa.metrics.clustering import _labelled
 
 if TYPE_CHECKING:

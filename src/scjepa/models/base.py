@@ -22,10 +22,17 @@ from scjepa._core.anndata import counts_of, require_anndata
 from scjepa._core.counts import CountMatrix
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
-from scjepa.models.coverage import Coverage, coverage
 from scjepa.models.estimate import Estimate, check_training_memory, estimate
-from scjepa.models.reference import Reference
-from scjepa.models.run import (
+from scjepa.models.reference import Coverage, Reference, coverage
+from scjepa.models.setup import SET_UPS, Keys, whole
+from scjepa.models.store import Facts, Weights
+from scjepa.pretrained import Card
+from scjepa.tokens.choice import SAME_BY_COUNT, TokenSpread
+from scjepa.tokens.source import TableSource
+from scjepa.tokens.vocabulary import Alignment, Vocabulary
+from scjepa.training import Diagnosis, JEPATrainingPlan, diagnose
+from scjepa.training import run as _run
+from scjepa.training.fit import (
     Curves,
     Run,
     RunArguments,
@@ -37,15 +44,7 @@ from scjepa.models.run import (
     extended_curves,
     one_device,
 )
-from scjepa.models.setup import SET_UPS, Keys, whole
-from scjepa.models.store import Facts, Weights
-from scjepa.pretrained import Card
-from scjepa.tokens.choice import SAME_BY_COUNT, TokenSpread
-from scjepa.tokens.source import TableSource
-from scjepa.tokens.vocabulary import Alignment, Vocabulary
-from scjepa.training import Diagnosis, JEPATrainingPlan, diagnose
-from scjepa.training import run as _run
-from scjepa.training.history import History
+from scjepa.training.plan import History
 
 KeysT = TypeVar("KeysT", bound=Keys)
 DataT = TypeVar("DataT")

@@ -15,7 +15,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from scjepa._core.counts import CountMatrix, iter_rows
-from scjepa._core.digest import digest
+from scjepa._core.files import digest
 from scjepa.models.estimate import AUTO, check_memory, embedding_bytes, token_budget
 from scjepa.nn import JEPAModule
 from scjepa.tokens.source import TableSource

@@ -15,8 +15,7 @@ from torch import Tensor
 from scjepa._core.warn import warn
 from scjepa.nn import JEPAModule
 from scjepa.nn.config import TransformerConfig
-from scjepa.tokens.memory import available_memory, readable_bytes
-from scjepa.tokens.source import TableSource, move_batch
+from scjepa.tokens.source import TableSource, available_memory, move_batch, readable_bytes
 from scjepa.training import parameter_groups
 from scjepa.training.config import TrainConfig
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scjepa._core.checks import POSITIVE, within
-from scjepa._core.options import Config, option
+from scjepa._core.options import POSITIVE, Config, option, within
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, above, at_least, between, one_of, within
-from scjepa._core.options import AUTO, Config, Registry, imported, option, resolve_preset
+from scjepa._core.options import (
+    AUTO,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Config,
+    Registry,
+    above,
+    at_least,
+    between,
+    imported,
+    one_of,
+    option,
+    resolve_preset,
+    within,
+)
 from scjepa.nn.config import TransformerConfig
 from scjepa.tokens.config import TokenConfig
 from scjepa.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from scjepa.stjepa.objectives.base import NeighborhoodObjective
+    from scjepa.stjepa.module import NeighborhoodObjective
 
 
 def _has_no_bins(own: EncoderConfig, config: STJEPAConfig) -> bool:
-    from scjepa.nn.embedding import VALUE_ENCODERS
+    from scjepa.nn.encoder import VALUE_ENCODERS
 
     return not VALUE_ENCODERS[own.value].has_bins
 
@@ -78,7 +91,7 @@ class EncoderConfig(TransformerConfig):
     @property
     def needs_places(self) -> bool:
         """Whether the encoder reads where neighbors lie."""
-        from scjepa.stjepa.embedding import SEGMENT_ENCODERS
+        from scjepa.stjepa.module import SEGMENT_ENCODERS
 
         return SEGMENT_ENCODERS[self.segment].needs_places
 
@@ -220,7 +233,7 @@ class IJEPAConfig(ObjectiveConfig):
         Random directions along which SIGReg looks, drawn anew at each step.
     """
 
-    objective = "scjepa.stjepa.objectives.ijepa:IJEPA"
+    objective = "scjepa.stjepa.objectives:IJEPA"
 
     name: str = field(default="ijepa", init=False)
     predictor_layers: int = option(1, POSITIVE)
@@ -280,7 +293,7 @@ class LeJEPAConfig(ObjectiveConfig):
         technologies in one batch: ``training={"batches": "mixed"}``.
     """
 
-    objective = "scjepa.stjepa.objectives.lejepa:LeJEPA"
+    objective = "scjepa.stjepa.objectives:LeJEPA"
     ignores = ("n_masks", "query_fraction")
 
     name: str = field(default="lejepa", init=False)

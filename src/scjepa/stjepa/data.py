@@ -13,18 +13,22 @@ from scvi.data.fields import BaseAnnDataField
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import array_of, counts_of, flags_of, missing_key, require_anndata, sparse_of
 from scjepa._core.counts import advice_on, iter_rows
-from scjepa._core.digest import digest
+from scjepa._core.files import digest
 from scjepa._core.graph import graph_call
 from scjepa._core.warn import warn
 from scjepa.models import setup
-from scjepa.models.cache import counts_digest, graph_digest, through_cache
 from scjepa.models.setup import codes_of, names_of
 from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count
 from scjepa.tokens.config import TokenConfig
-from scjepa.tokens.fitted import FittedNormalizations, fit_normalizations
-from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, check_coordinates, neighbor_places
-from scjepa.tokens.normalize import NORMALIZATIONS
-from scjepa.tokens.sums import SummedCounts
+from scjepa.tokens.neighborhoods import (
+    NeighborTable,
+    SummedCounts,
+    build_neighbor_table,
+    check_coordinates,
+    neighbor_places,
+)
+from scjepa.tokens.normalize import NORMALIZATIONS, FittedNormalizations, fit_normalizations
+from scjepa.tokens.store import counts_digest, graph_digest, through_cache
 from scjepa.tokens.table import TokenTable, build_token_table
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 from scjepa.tokens.weights import gene_weights

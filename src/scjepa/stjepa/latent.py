@@ -17,11 +17,9 @@ from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
 from scjepa.models.embed import CHUNK, Out, check_batch_size, check_embedding_memory, chunks, embed_to, why_empty
 from scjepa.models.setup import known_ids
-from scjepa.stjepa.batch import Batch
-from scjepa.stjepa.masked import MaskedRepresentations, check_masks
-from scjepa.stjepa.module import STJEPAModule
-from scjepa.stjepa.pooling import POOLING, pool
-from scjepa.stjepa.source import TokenSource
+from scjepa.stjepa.masking import MaskedRepresentations, check_masks
+from scjepa.stjepa.module import POOLING, STJEPAModule, pool
+from scjepa.stjepa.source import Batch, TokenSource
 
 if TYPE_CHECKING:
     from scjepa.stjepa.model import STJEPA

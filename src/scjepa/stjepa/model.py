@@ -22,7 +22,6 @@ from scjepa._core.warn import warn
 from scjepa.models.base import JEPAModel
 from scjepa.models.embed import AUTO, Out, embed_each
 from scjepa.models.reference import freeze_known, taken_to
-from scjepa.models.run import Run, Task
 from scjepa.models.setup import refuse_unknown, require_own
 from scjepa.models.store import Facts
 from scjepa.stjepa import latent
@@ -37,17 +36,18 @@ from scjepa.stjepa.data import (
     tables_of,
     warn_of_same_tokens,
 )
-from scjepa.stjepa.masked import MaskedRepresentations
+from scjepa.stjepa.masking import MaskedRepresentations
 from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.query import check_trainable, extended
 from scjepa.stjepa.source import TokenSource
 from scjepa.tl import check_niches, niche_readout, niches
 from scjepa.tokens.choice import TokenSpread, describe_tokens
-from scjepa.tokens.fitted import FittedNormalizations
+from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
 from scjepa.training import hold_out
 from scjepa.training.collapse import same_tokens_advice
 from scjepa.training.config import TrainConfig
+from scjepa.training.fit import Run, Task
 
 logger = logging.getLogger("scjepa")
 

@@ -15,7 +15,7 @@ from scjepa.models.setup import codes_of, names_of
 from scjepa.models.store import Facts, Weights
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.stjepa.data import DataKeys, normalizations_of, panels_of
-from scjepa.tokens.fitted import FittedNormalizations
+from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 
 if TYPE_CHECKING:

@@ -1,20 +1,21 @@
-"""Tables on disk: one safetensors file each, which says what it was made from, written whole or not at all."""
+"""Tables on disk: one safetensors file each, whole or not there, known again by what it was made from."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from scjepa._core.digest import digest
-from scjepa._core.files import whole
+from scjepa._core.counts import iter_rows
+from scjepa._core.files import digest, whole
 from scjepa._core.plain import plain
+from scjepa._core.settings import settings
 
 FORMAT = 2
 """Tables of format 1 were folders of ``.npy`` files; a cache has none of those names, so they are built anew."""
@@ -139,3 +140,50 @@ def _arrays(path: Path, mmap: bool) -> dict[str, np.ndarray]:
         mapped = np.memmap(path, dtype, "c", offset=_SIZE + length + first, shape=shape)
         arrays[name] = mapped if mmap else np.array(mapped)
     return arrays
+
+
+Table = TypeVar("Table", bound=StoredTable)
+
+
+def through_cache(kind: type[Table], marks: Callable[[], dict[str, str]], build: Callable[[], Table]) -> Table:
+    """Return the table of ``marks`` from ``scjepa.settings.cache_dir``, built and written there if it is not.
+
+    Without a cache folder the table is built and stays in memory. Each combination of marks has a file of its own, so
+    nothing is ever replaced, and several runs may share a cache.
+
+    Parameters
+    ----------
+    kind
+        The class of the table.
+    marks
+        Gives what the table is made from, by name.
+    build
+        Makes it.
+
+    Raises
+    ------
+    ValueError
+        If the table in the cache is damaged, foreign or newer than this version.
+    """
+    if settings.cache_dir is None:
+        return build()
+    fingerprint = marks()
+    file = Path(settings.cache_dir) / f"{kind.kind}-{digest(fingerprint)}.safetensors"
+    if not file.exists():
+        build().save(file, fingerprint)
+    return kind.load(file, mmap=True, fingerprint=fingerprint)
+
+
+def counts_digest(counts: Any) -> str:
+    """Return a hash of a matrix of counts: the same in memory and on disk, for every format and number type."""
+    parts = []
+    for start, rows in iter_rows(counts):
+        lengths = np.diff(rows.indptr).astype(np.int32)
+        parts.append(digest(start, lengths, rows.indices.astype(np.int32), rows.data.astype(np.float64)))
+    return digest(parts, list(counts.shape))
+
+
+def graph_digest(*matrices: Any) -> str:
+    """Return a hash of sparse matrices, each of which may be ``None``."""
+    parts = [None if m is None else digest(m.indptr.astype(np.int64), m.indices, m.data) for m in matrices]
+    return digest(parts)

@@ -9,10 +9,9 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import CHUNK_SIZE, Advice, CountMatrix
+from scjepa._core.counts import CHUNK_SIZE, Advice, CountMatrix, keep_entries, offsets_of
 from scjepa.tokens.config import TokenRule
-from scjepa.tokens.counts import CountReader, keep_entries, offsets_of
-from scjepa.tokens.fitted import FittedNormalizations
+from scjepa.tokens.normalize import CountReader, FittedNormalizations
 from scjepa.tokens.store import StoredTable
 
 _RANK_BITS = 32

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scjepa._core.counts import CHUNK_SIZE, CountMatrix, iter_rows, shape_of
-from scjepa.tokens.counts import check_codes
+from scjepa.tokens.normalize import check_codes
 
 _N_EXAMPLES = 5
 _RENAME = (

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, one_of, within
-from scjepa._core.options import Config, option
+from scjepa._core.options import NOT_NEGATIVE, POSITIVE, Config, one_of, option, within
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scjepa._core.blocks import spatial_blocks
+from scjepa._core.neighbors import spatial_blocks
 
 ORDER, MASK, MONITOR, DROPOUT = range(4)
 """What a derived seed is for: two purposes never share a stream."""
