@@ -7,7 +7,7 @@ import pytest
 
 import scjepa
 from scjepa.models import embed as _embed
-from scjepa.stjepa import latent as _latent
+from scjepa.stjepa import model as _latent
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 

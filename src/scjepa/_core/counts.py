@@ -6,7 +6,7 @@ A check says of values that are no counts where the raw ones are, and the call t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -263,9 +263,7 @@ class CountCheck:
         gene_names: Sequence[str] | None = None,
         advice: Advice | None = None,
     ):
-        self._cell_names = cell_names
-        self._gene_names = gene_names
-        self._advice = advice or usual_advice
+        self._cell_names, self._gene_names, self._advice = cell_names, gene_names, advice or usual_advice
         self._largest = 0.0
         self._first_fraction: str | None = None
 
@@ -323,9 +321,28 @@ def name_of(kind: str, names: Sequence[str] | None, number: int) -> str:
     return f"{kind} {number}" if names is None else f"{kind} {str(names[number])!r}"
 
 
+class Told(TypedDict, total=False):
+    """Names and advice for messages about counts."""
+
+    cell_names: Sequence[str] | None
+    gene_names: Sequence[str] | None
+    advice: Advice | None
+
+
+class Reading(Told, total=False):
+    """How counts are read: cells at once at most, beside names and advice for messages."""
+
+    chunk_size: int
+
+
+def told_of(adata: AnnData, layer: str | None) -> Told:
+    """Return what messages about the counts of ``adata`` need."""
+    return {"cell_names": adata.obs_names, "gene_names": adata.var_names, "advice": advice_on(adata, layer)}
+
+
 def check_of(adata: AnnData, layer: str | None) -> CountCheck:
     """Return a check of the counts of ``adata`` that names its cells and genes and knows where raw counts are."""
-    return CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
+    return CountCheck(**told_of(adata, layer))
 
 
 def usual_advice(kind: str) -> str:

@@ -55,7 +55,7 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for old in names.keys() & kwargs.keys():
-                raise TypeError(f"{function.__name__} has no argument {old!r}: pass {names[old]}.")
+                raise TypeError(f"{function.__name__}() has no argument {old!r}: it is called {names[old]}.")
             return function(*args, **kwargs)
 
         return call

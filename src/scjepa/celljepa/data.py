@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core.anndata import counts_of, labels_of, missing_key, require_anndata, text_of, warn_of_words
-from scjepa._core.counts import CHUNK_SIZE, Advice, CountMatrix, advice_on, iter_rows
+from scjepa._core.counts import CountMatrix, Reading, Told, iter_rows, offsets_of, told_of
 from scjepa._core.files import digest
 from scjepa.models import setup
 from scjepa.models.setup import codes_of, names_of
@@ -27,11 +27,7 @@ def build_expression_table(
     gene_ids: np.ndarray,
     n_vocabulary: int,
     n_bins: int = 51,
-    *,
-    chunk_size: int = CHUNK_SIZE,
-    cell_names: Sequence[str] | None = None,
-    gene_names: Sequence[str] | None = None,
-    advice: Advice | None = None,
+    **reading: Unpack[Reading],
 ) -> TokenTable:
     """Tokenize every cell: all its expressed genes by (-count, vocabulary id), with binned values.
 
@@ -68,23 +64,14 @@ def build_expression_table(
     UserWarning
         If values are not whole numbers.
     """
-    return binned(
-        build_count_table(
-            counts,
-            gene_ids,
-            n_vocabulary,
-            chunk_size=chunk_size,
-            cell_names=cell_names,
-            gene_names=gene_names,
-            advice=advice,
-        ),
-        n_bins,
-    )
+    return binned(build_count_table(counts, gene_ids, n_vocabulary, **reading), n_bins)
 
 
-def build_count_table(counts: CountMatrix, gene_ids: np.ndarray, n_vocabulary: int, **options: Any) -> TokenTable:
+def build_count_table(
+    counts: CountMatrix, gene_ids: np.ndarray, n_vocabulary: int, **reading: Unpack[Reading]
+) -> TokenTable:
     """Tokenize every cell as :func:`build_expression_table` does, with counts as values."""
-    return build_token_table(counts, gene_ids, n_vocabulary, TokenRule(n_tokens=n_vocabulary), **options)
+    return build_token_table(counts, gene_ids, n_vocabulary, TokenRule(n_tokens=n_vocabulary), **reading)
 
 
 def binned(table: TokenTable, n_bins: int) -> TokenTable:
@@ -131,16 +118,11 @@ def quantile_bins(values: np.ndarray, offsets: np.ndarray, n_bins: int) -> np.nd
 
 
 @dataclass(frozen=True)
-class CellKeys:
+class CellKeys(setup.Keys):
     """Where in an AnnData object Cell-JEPA finds what it reads; the arguments of ``setup_anndata``."""
 
-    layer: str | None = None
     batch_key: str | None = None
     labels_key: str | None = None
-
-    def to_dict(self) -> dict[str, str | None]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
     @classmethod
     def for_query(cls, adata: AnnData, registered: CellKeys | None, usual: CellKeys) -> CellKeys:
@@ -305,9 +287,8 @@ def tables_of(
     ids = vocabulary.ids(list(names))
 
     def build() -> TokenTable:
-        how: dict[str, Any] = {"cell_names": adata.obs_names, "gene_names": names}
-        how["advice"] = advice_on(adata, keys.layer)
-        return build_expression_table(counts, ids, len(vocabulary), n_bins, **how)
+        told: Told = {**told_of(adata, keys.layer), "gene_names": list(names)}
+        return build_expression_table(counts, ids, len(vocabulary), n_bins, **told)
 
     def marks() -> dict[str, str]:
         return {
@@ -328,6 +309,6 @@ def only(table: TokenTable, genes: np.ndarray) -> TokenTable:
     wanted = np.zeros(table.n_vocabulary, dtype=bool)
     wanted[genes] = True
     kept = wanted[table.genes]
-    offsets = np.concatenate([[0], np.cumsum(kept)])[table.offsets]
+    offsets = offsets_of(kept)[table.offsets]
     ranks = None if table.ranks is None else table.ranks[kept]
     return replace(table, offsets=offsets, genes=table.genes[kept], values=table.values[kept], ranks=ranks)

@@ -6,9 +6,9 @@ import functools
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,12 +20,16 @@ from scvi.model.base import BaseModelClass
 
 from scjepa._core.anndata import counts_of, require_anndata
 from scjepa._core.counts import CountMatrix
+from scjepa._core.features import warn_of_no_genes
+from scjepa._core.options import unknown_name
+from scjepa._core.plain import seed_of
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
 from scjepa.models.estimate import Estimate, check_training_memory, estimate
-from scjepa.models.reference import Coverage, Reference, coverage
-from scjepa.models.setup import SET_UPS, Keys, whole
+from scjepa.models.reference import FREEZE, Coverage, Reference, coverage, facts_of, tell_new
+from scjepa.models.setup import SET_UPS, Keys, refuse_unknown, require_own, whole
 from scjepa.models.store import Facts, Weights
+from scjepa.nn.jepa import JEPAModule
 from scjepa.pretrained import Card
 from scjepa.tokens.choice import SAME_BY_COUNT, TokenSpread
 from scjepa.tokens.source import TableSource
@@ -49,27 +53,9 @@ from scjepa.training.plan import History
 KeysT = TypeVar("KeysT", bound=Keys)
 DataT = TypeVar("DataT")
 SourceT = TypeVar("SourceT", bound=TableSource)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _MONITOR_CELLS = 512
 """Cells the monitor reads: enough for an effective rank, few enough to cost a few percent of a run."""
-
-
-def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a method refuse arguments that are called otherwise now, with their new names."""
-
-    def decorate(method: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(method)
-        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            for old, new in names.items():
-                if old in kwargs:
-                    raise TypeError(f"{method.__name__}() has no argument {old!r}: it is called {new}=... .")
-            return method(*args, **kwargs)
-
-        return checked
-
-    return decorate
 
 
 class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
@@ -169,17 +155,8 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     @classmethod
     @abstractmethod
-    def load_query_data(
-        cls,
-        adata: AnnData,
-        reference_model: JEPAModel | str | os.PathLike[str],
-        *,
-        freeze: str = "none",
-        seed: int | None = None,
-        accelerator: str = "auto",
-        device: int | str = "auto",
-    ) -> Self:
-        """Take a trained model to new data."""
+    def _extended(cls, facts: Facts, weights: Weights, adata: AnnData, keys: KeysT) -> tuple[Facts, Weights]:
+        """Return facts and weights of a model, with what is new in ``adata`` taken in."""
 
     @abstractmethod
     def summary(self) -> str:
@@ -205,6 +182,15 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Take up what ``setup_anndata`` was told of an AnnData object."""
         super().register_manager(adata_manager)
         SET_UPS.note(cls, adata_manager.adata, cls.keys_of(adata_manager.registry["setup_args"]))
+
+    @classmethod
+    def _register(cls, adata: AnnData, keys: KeysT, setup: Facts, registry: Mapping[str, object]) -> None:
+        """Register ``adata`` by what ``setup_anndata`` was told: its arguments, and scvi-tools' own."""
+        refuse_unknown(cls.setup_anndata, registry)
+        require_own(adata)
+        manager = AnnDataManager(fields=keys.fields(), setup_method_args=setup)
+        manager.register_fields(adata, **registry)
+        cls.register_manager(manager)
 
     def _keys_for(self, adata: AnnData) -> KeysT:
         """Return where to look in ``adata``, which need not be the model's own."""
@@ -245,7 +231,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     def _n_read(self) -> int:
         """Tokens of a cell that are read when it is embedded, at most."""
 
-    def _source_at(self, adata: AnnData, scale: str) -> SourceT:
+    def _source_at(self, adata: AnnData | None, scale: str) -> SourceT:
         """Return the source of batches that are embedded at ``scale``."""
         return self._source(adata)
 
@@ -605,10 +591,17 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         BaseModelClass.__init__(model, adata)
         return model
 
-    def _start(self, config: Any, vocabulary: Vocabulary, seed: int) -> None:
-        """Take up what a model begins with, before its module is made."""
-        self.config, self.vocabulary, self.seed = config, vocabulary, seed
-        self.n_steps_, self._cached, self._further = 0, None, {}
+    @abstractmethod
+    def _new_module(self) -> JEPAModule:
+        """Return the module of the model's configuration, of random weights."""
+
+    def _start(self, config: Any, vocabulary: Vocabulary, seed: int, **own: object) -> None:
+        """Take up what a model begins with, the class's own by name, and make its module."""
+        vars(self).update(own, config=config, vocabulary=vocabulary, seed=seed, n_steps_=0, _cached=None, _further={})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module = self._new_module().eval()
+        self._model_summary_string = self.summary()
 
     def _restore(self, facts: Facts) -> None:
         """Take up the state of training that was saved."""
@@ -660,6 +653,99 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         >>> model.save_pretrained("my-tissue", card={"description": "...", "license": "CC-BY-4.0"})
         """
         _store.write_checkpoint(self, path, card, dtype=dtype, overwrite=overwrite)
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData,
+        reference_model: JEPAModel | str | os.PathLike[str],
+        *,
+        freeze: str = "none",
+        seed: int | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Self:
+        """Take a trained model to new data: other cells, genes in any order, other panels, other technologies.
+
+        The new model has the genes and technologies of the reference, with their weights, and those of ``adata``
+        besides. It embeds at once (zero-shot), and :meth:`train` goes on with training on ``adata``, as do
+        :meth:`~scjepa.CellJEPA.finetune` and :meth:`~scjepa.CellJEPA.train_perturbation` with its labels and
+        conditions. The reference stays as it is. Nothing is written to ``adata`` but scvi-tools' bookkeeping.
+
+        What is new begins like this, depending on ``seed`` and names alone:
+
+        - the vector of a gene is drawn from the Gaussian with the mean and covariance of the reference's gene vectors
+          (:meth:`load` and ``get_latent_representation(adata)`` leave such genes out instead; where gene modules are
+          tokens, new genes are of no module and stay out here too);
+        - the token of a technology is the mean of the reference's;
+        - normalizations that learn (all but ``counts``) learn a new gene, and a new technology with 100 cells or
+          more, from ``adata``; a smaller one takes the reference's statistics of all technologies.
+
+        What a reference learned of perturbations is not taken over; the labelled cells that it keeps are, until the
+        model is trained.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, and for neighborhoods coordinates and a spatial graph. Where they are found is what
+            ``setup_anndata`` was told of this object, else what it was told of the reference's.
+        reference_model
+            A model, a folder that :meth:`save` or :meth:`save_pretrained` wrote, or the name of a checkpoint
+            (:func:`scjepa.pretrained.locate`).
+        freeze
+            What stays as it is in training: ``"none"``; or ``"encoder"``, then only the vectors of new genes and
+            technologies, and heads that fine-tuning adds, are trained, and data without new genes keeps its embeddings
+            bit for bit. With ``"encoder"`` the context encoder begins as a copy of the target encoder.
+        seed
+            Seed of new vectors and of training. Default: the reference's.
+        accelerator, device
+            Where the weights go.
+
+        Returns
+        -------
+        STJEPA, CellJEPA
+            A model of this class on ``adata``, of the reference's configuration.
+
+        Raises
+        ------
+        ValueError
+            If no gene is the reference's (the message names some of both and the likely cause), or the data, the
+            folder or an option cannot be used.
+        FileNotFoundError
+            If there is no such checkpoint.
+
+        Warns
+        -----
+        UserWarning
+            If genes count as new whose names differ from the reference's in case only.
+
+        Examples
+        --------
+        >>> query = scjepa.STJEPA.load_query_data(new_section, model)
+        >>> new_section.obsm["X_stjepa"] = query.get_latent_representation()  # zero-shot
+        >>> query.train(max_steps=300)  # fine-tuned
+        """
+        where = one_device(accelerator, device)
+        require_anndata(adata)
+        if freeze not in FREEZE:
+            raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
+        facts, weights, source = facts_of(cls, reference_model)
+        usual = cls.keys_of(facts["setup"])
+        keys = usual.for_query(adata, SET_UPS.of(cls, adata), usual)
+        alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names", columns=adata.var)
+        cls._set_up(adata, keys)
+        if seed is not None:
+            facts["seed"] = seed_of(seed)
+        reference = Reference.of(facts, freeze)
+        facts, weights = cls._extended(facts, weights, adata, keys)
+        if len(facts["vocabulary"]) - reference.n_genes == alignment.n_names - alignment.n_matched:
+            tell_new(alignment)  # and not where new genes stay out
+            if alignment.n_matched < alignment.n_names:
+                warn_of_no_genes(adata)
+        if freeze == "encoder":  # the context encoder begins as a copy of the target encoder
+            twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
+            weights = {**weights, **twins}
+        return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, where)
 
     @classmethod
     def from_pretrained(

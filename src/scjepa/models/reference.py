@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -16,20 +16,15 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 from scjepa import pretrained
-from scjepa._core.anndata import counts_of, require_anndata
-from scjepa._core.counts import iter_rows
-from scjepa._core.features import warn_of_no_genes
-from scjepa._core.options import unknown_name
-from scjepa._core.plain import seed_of
+from scjepa._core.anndata import counts_of
+from scjepa._core.counts import iter_rows, rows_of
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
 from scjepa.models.embed import batches
 from scjepa.models.estimate import AUTO, token_budget
-from scjepa.models.setup import SET_UPS, Keys
 from scjepa.models.store import Facts, Weights
 from scjepa.tokens.source import TableSource
-from scjepa.tokens.vocabulary import Alignment, Vocabulary
-from scjepa.training.fit import one_device
+from scjepa.tokens.vocabulary import Alignment, Vocabulary, spelled_otherwise
 
 if TYPE_CHECKING:
     from scjepa.models.base import JEPAModel
@@ -38,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("scjepa")
 
 ModelT = TypeVar("ModelT", bound="JEPAModel")
-Extend = Callable[[Facts, Weights, AnnData, Any], tuple[Facts, Weights]]
 """Gives facts and weights of a reference with what is new in data, which it reads by their keys."""
 
 FREEZE = ("none", "encoder")
@@ -76,52 +70,7 @@ class Reference:
         return asdict(self)
 
 
-def taken_to(
-    cls: type[ModelT],
-    adata: AnnData,
-    reference_model: JEPAModel | str | os.PathLike[str],
-    extend: Extend,
-    *,
-    freeze: str,
-    seed: int | None,
-    accelerator: str,
-    device: int | str,
-) -> ModelT:
-    """Return a model on ``adata`` that has what another has, and what is new in ``adata`` besides.
-
-    Parameters
-    ----------
-    reference_model
-        The other: a model of the class, a folder or the name of a checkpoint.
-    extend
-        How the class takes in what is new.
-    freeze, seed, accelerator, device
-        As ``load_query_data`` says.
-    """
-    where = one_device(accelerator, device)
-    require_anndata(adata)
-    if freeze not in FREEZE:
-        raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
-    facts, weights, source = _facts_of(cls, reference_model)
-    usual: Keys = cls.keys_of(facts["setup"])
-    keys = usual.for_query(adata, SET_UPS.of(cls, adata), usual)
-    alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names", columns=adata.var)
-    cls._set_up(adata, keys)
-    if seed is not None:
-        facts["seed"] = seed_of(seed)
-    reference = Reference.of(facts, freeze)
-    facts, weights = extend(facts, weights, adata, keys)
-    if len(facts["vocabulary"]) - reference.n_genes == alignment.n_names - alignment.n_matched:
-        _tell(alignment)  # and not where new genes stay out
-        if alignment.n_matched < alignment.n_names:
-            warn_of_no_genes(adata)
-    if freeze == "encoder":  # the context encoder begins as a copy of the target encoder
-        twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
-        weights = {**weights, **twins}
-    return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, where)
-
-
-def _facts_of(cls: type[ModelT], model: JEPAModel | str | os.PathLike[str]) -> tuple[Facts, Weights, str]:
+def facts_of(cls: type[ModelT], model: JEPAModel | str | os.PathLike[str]) -> tuple[Facts, Weights, str]:
     """Return facts and weights of a model, in memory or on disk, and what it is called."""
     if isinstance(model, str | os.PathLike):
         folder = pretrained.locate(model)
@@ -135,27 +84,15 @@ def _facts_of(cls: type[ModelT], model: JEPAModel | str | os.PathLike[str]) -> t
     return *_store.copied(model), "the reference model"
 
 
-def _tell(alignment: Alignment) -> None:
+def tell_new(alignment: Alignment) -> None:
     """Tell how many genes of new data are the reference's, and warn of those that differ in case only."""
     n_new = alignment.n_names - alignment.n_matched
     logger.info(
         f"{alignment.n_matched:,} of {alignment.n_names:,} genes are among the reference's {alignment.n_vocabulary:,}; "
         f"{n_new:,} are new."
     )
-    if alignment.case_only:
-        found, known = alignment.case_only[0]
-        warn(
-            f"{len(alignment.case_only):,} genes count as new whose names differ from the reference's in case only, "
-            f"e.g. {found!r} (reference: {known!r}); rename them in adata.var_names if they are the same genes."
-        )
-    if alignment.version_only:
-        found, known = alignment.version_only[0]
-        warn(
-            f"{len(alignment.version_only):,} genes count as new whose Ensembl ids differ from the reference's in the "
-            f"version only, e.g. {found!r} (reference: {known!r}). To take them for the same: adata.var_names = "
-            "reference.vocabulary.renamed(adata.var_names), with scjepa.pretrained.vocabulary(folder) for "
-            "reference.vocabulary where the reference is a saved one."
-        )
+    for sentence in spelled_otherwise(alignment.case_only, alignment.version_only, "reference"):
+        warn(f"{n_new:,} genes count as new. {sentence}")
 
 
 # -- rows of embedding tables ----------------------------------------------------------------------------------------
@@ -356,18 +293,7 @@ class Coverage:
             n_missing = self.n_query - self.n_matched
             more = ", ..." if n_missing > len(self.missing) else ""
             lines.append(f"not matched: {n_missing:,} genes, by counts {', '.join(self.missing)}{more}")
-        if self.case_only:
-            found, known = self.case_only[0]
-            lines.append(
-                f"{len(self.case_only):,} differ in case only, e.g. {found!r} (model: {known!r}): rename "
-                "adata.var_names if they are the same genes"
-            )
-        if self.version_only:
-            found, known = self.version_only[0]
-            lines.append(
-                f"{len(self.version_only):,} differ in the version of their Ensembl id only, e.g. {found!r} (model: "
-                f"{known!r}): adata.var_names = model.vocabulary.renamed(adata.var_names)"
-            )
+        lines += spelled_otherwise(self.case_only, self.version_only, "model")
         if self.cost is None:
             lines.append("what that costs: model.coverage(adata, cost=True) measures it")
         else:
@@ -403,7 +329,7 @@ def coverage(
     per_gene, lengths = np.zeros(len(matched)), []
     for _, rows in iter_rows(counts_of(adata, keys.layer)):
         per_gene += np.asarray(rows.sum(axis=0)).ravel()
-        lengths.append(np.bincount(_rows_of(rows)[matched[rows.indices]], minlength=rows.shape[0]))
+        lengths.append(np.bincount(rows_of(rows)[matched[rows.indices]], minlength=rows.shape[0]))
     tokens = np.minimum(np.concatenate(lengths), n_tokens)
     missing = [i for i in np.argsort(-per_gene, kind="stable") if not matched[i]][:_EXAMPLES]
     return Coverage(
@@ -457,10 +383,6 @@ def _embed_some(model: JEPAModel, source: TableSource, cells: np.ndarray, scale:
     for taken, batch in batches(source, cells, AUTO, token_budget(model.config.encoder, source.device)):
         out[np.searchsorted(cells, taken)] = model.module.embed(batch, "target", scale).cpu().numpy()
     return out
-
-
-def _rows_of(rows) -> np.ndarray:
-    return np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
 
 
 def _compared(every: np.ndarray, few: np.ndarray, n_genes: int, n_kept: int, scale: str, seed: int) -> CoverageCost:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import CountMatrix, as_csr, iter_rows, shape_of
+from scjepa._core.counts import CountMatrix, Told, as_csr, iter_rows, shape_of
 from scjepa._core.features import ANTIBODY, CONTROL, GENE, MITOCHONDRIAL, RIBOSOMAL, kinds_of
 from scjepa._core.options import AUTO
 from scjepa.tokens.config import TokenConfig, TokenRule
@@ -103,7 +103,7 @@ class TokenSpread:
 
 
 def count_spread(
-    counts: CountMatrix, without: np.ndarray | None = None, n_cells: int | None = None, **told_by: Any
+    counts: CountMatrix, without: np.ndarray | None = None, n_cells: int | None = None, **told: Unpack[Told]
 ) -> TokenSpread:
     """Return over how many genes the top genes of cells by count spread.
 
@@ -115,7 +115,7 @@ def count_spread(
         ``(n_genes,)`` bool, features to leave out.
     n_cells
         Cells to look at, about, in a few runs of rows; ``None``: all.
-    **told_by
+    **told
         Names and advice for messages, as in :func:`scjepa.tokens.build_token_table`.
 
     Raises
@@ -135,7 +135,7 @@ def count_spread(
         ids[without], found[without] = -1, False
     with warnings.catch_warnings():  # told where the model's tables are made
         warnings.filterwarnings("ignore", message=".*not whole numbers")
-        table = build_token_table(counts, ids, n_genes, TokenRule(n_tokens=PROBED), **told_by)
+        table = build_token_table(counts, ids, n_genes, TokenRule(n_tokens=PROBED), **told)
     return TokenSpread.of(table, int(found.sum()))
 
 

@@ -182,7 +182,7 @@ def _read_graph(connectivities: sparse.sparray | None, distances: sparse.sparray
         raise ValueError(f"There is no spatial graph. Build it: {graph_call()}.")
     union = patterns[0] + patterns[1] if len(patterns) == 2 else patterns[0]
     loops = np.repeat(np.arange(n_cells, dtype=union.indices.dtype), np.diff(union.indptr)) == union.indices
-    ends = np.concatenate([[0], np.cumsum(~loops)])[union.indptr]
+    ends = offsets_of(~loops)[union.indptr]
     if ends[-1] == 0:
         raise ValueError(
             f"The spatial graph of {n_cells:,} cells has no edge. Build it again, with a larger radius if it is a "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,9 +13,10 @@ from scipy import sparse
 
 from scjepa._core.counts import (
     CHUNK_SIZE,
-    Advice,
     CountCheck,
     CountMatrix,
+    Reading,
+    Told,
     iter_rows,
     keep_entries,
     rows_of,
@@ -90,9 +91,7 @@ class CountReader:
         *,
         unknown_groups: bool = False,
         chunk_size: int = CHUNK_SIZE,
-        cell_names: Sequence[str] | None = None,
-        gene_names: Sequence[str] | None = None,
-        advice: Advice | None = None,
+        **told: Unpack[Told],
     ):
         self.n_cells, n_genes = shape_of(counts)
         if self.n_cells == 0:
@@ -106,7 +105,7 @@ class CountReader:
         )
         self._counts = counts
         self._chunk_size = chunk_size
-        self.check = CountCheck(cell_names, gene_names, advice)
+        self.check = CountCheck(**told)
 
     def __iter__(self) -> Iterator[tuple[sparse.csr_array, np.ndarray]]:
         """Yield non-zero counts, cells × vocabulary, and the cells' technology codes."""
@@ -591,10 +590,7 @@ def fit_normalizations(
     *,
     groups: np.ndarray | None = None,
     n_groups: int = 1,
-    chunk_size: int = CHUNK_SIZE,
-    cell_names: Sequence[str] | None = None,
-    gene_names: Sequence[str] | None = None,
-    advice: Advice | None = None,
+    **reading: Unpack[Reading],
 ) -> FittedNormalizations:
     """Learn the normalizations of ``rule`` from the data of a model, once and for all tables to come.
 
@@ -614,15 +610,5 @@ def fit_normalizations(
         If a value is negative or not finite, there are no cells, shapes, ids or codes do not fit, or a normalization is
         not known.
     """
-    reader = CountReader(
-        counts,
-        gene_ids,
-        n_vocabulary,
-        groups,
-        n_groups,
-        chunk_size=chunk_size,
-        cell_names=cell_names,
-        gene_names=gene_names,
-        advice=advice,
-    )
+    reader = CountReader(counts, gene_ids, n_vocabulary, groups, n_groups, **reading)
     return FittedNormalizations.learned(rule, reader)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import CHUNK_SIZE, Advice, CountMatrix, keep_entries, offsets_of
+from scjepa._core.counts import CHUNK_SIZE, CountMatrix, Told, keep_entries, offsets_of
 from scjepa.tokens.config import TokenRule
 from scjepa.tokens.normalize import CountReader, FittedNormalizations
 from scjepa.tokens.store import StoredTable
@@ -117,9 +117,7 @@ def build_token_table(
     fitted: FittedNormalizations | None = None,
     token_ids: np.ndarray | None = None,
     chunk_size: int = CHUNK_SIZE,
-    cell_names: Sequence[str] | None = None,
-    gene_names: Sequence[str] | None = None,
-    advice: Advice | None = None,
+    **told: Unpack[Told],
 ) -> TokenTable:
     """Tokenize every cell: its top ``rule.n_tokens`` non-zero genes by (-rank value, vocabulary id).
 
@@ -183,9 +181,7 @@ def build_token_table(
         n_groups,
         unknown_groups=fitted is not None,
         chunk_size=min(chunk_size, 2 ** (64 - _RANK_BITS - gene_bits)),  # a row, rank and gene share 64 bits
-        cell_names=cell_names,
-        gene_names=gene_names,
-        advice=advice,
+        **told,
     )
     if fitted is None:
         fitted = FittedNormalizations.learned(rule, reader)

@@ -16,7 +16,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core.anndata import counts_of
-from scjepa._core.counts import advice_on
+from scjepa._core.counts import told_of
 from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellKeys, binned, build_count_table
 from scjepa.celljepa.perturb.module import PerturbationJEPAModule, PerturbedSource
@@ -200,9 +200,7 @@ class Screen:
         """Tokenize ``adata``; without ``target_sum`` it is the median size of the cells ``used``."""
         ids = vocabulary.ids(list(adata.var_names))
         counts = counts_of(adata, keys.layer)
-        names: dict[str, Any] = {"cell_names": adata.obs_names, "gene_names": adata.var_names}
-        names["advice"] = advice_on(adata, keys.layer)
-        table = build_count_table(counts, ids, len(vocabulary), **names)
+        table = build_count_table(counts, ids, len(vocabulary), **told_of(adata, keys.layer))
         sizes = cell_sizes(adata, keys.layer, size_key)
         total = target_size(sizes if used is None else sizes[used], target_sum)
         expression = log_scaled(table.values, np.repeat(sizes, table.lengths), total)
