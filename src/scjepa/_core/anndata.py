@@ -15,7 +15,7 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.instruments import how_to_read
-from scjepa._core.plain import plain
+from scjepa._core.plain import Facts, plain
 from scjepa._core.warn import warn
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from scipy import sparse
 
-Note: TypeAlias = "dict[str, Any]"
+Note: TypeAlias = Facts
 """What scjepa notes of something that it wrote: options by name."""
 
 _MOST_NAMES = 12

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_matrix, triu
@@ -16,6 +16,7 @@ from scjepa._core.anndata import as_embedding
 from scjepa._core.arrays import canonical_order, first_components
 from scjepa._core.neighbors import neighbor_graph
 from scjepa._core.options import unknown_name
+from scjepa._core.plain import Facts
 
 if TYPE_CHECKING:
     import igraph
@@ -228,21 +229,12 @@ class EmbeddingGraph:
         labels[self._order] = _by_size(labels[self._order])
         return Partition(labels, found.resolution, found.seed)
 
-    def as_scanpy(self, use_rep: str, seed: int, key: str = "") -> dict[str, Any]:
+    def as_scanpy(self, use_rep: str, seed: int, key: str = "") -> Facts:
         """Return what scanpy keeps in ``uns`` about a graph whose matrices have the prefix ``key``."""
         prefix = f"{key}_" if key else ""
-        params = {
-            "n_neighbors": self.n_neighbors,
-            "method": "umap",
-            "metric": "euclidean",
-            "random_state": seed,
-            "use_rep": use_rep,
-        }
-        return {
-            "connectivities_key": f"{prefix}connectivities",
-            "distances_key": f"{prefix}distances",
-            "params": params,
-        }
+        about = {"n_neighbors": self.n_neighbors, "method": "umap", "metric": "euclidean"}
+        keys = {f"{part}_key": f"{prefix}{part}" for part in ("connectivities", "distances")}
+        return {**keys, "params": {**about, "random_state": seed, "use_rep": use_rep}}
 
     def _bisect(
         self, n_clusters: int, seed: int, low: float, high: float | None, least: float, flavor: str

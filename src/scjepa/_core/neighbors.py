@@ -138,13 +138,8 @@ def neighbor_graph(embedding: np.ndarray, n_neighbors: int, seed: int = 0) -> tu
 def _joined(part: coo_matrix, searched: np.ndarray, more: tuple, shape: tuple[int, int]) -> csr_matrix:
     """Return the entries of the searched cells and ``more`` (values, (rows, columns)) in one matrix."""
     values, (rows, columns) = more
-    return csr_matrix(
-        (
-            np.r_[part.data, values].astype(np.float32),
-            (np.r_[searched[part.row], rows], np.r_[searched[part.col], columns]),
-        ),
-        shape=shape,
-    )
+    places = (np.r_[searched[part.row], rows], np.r_[searched[part.col], columns])
+    return csr_matrix((np.r_[part.data, values].astype(np.float32), places), shape=shape)
 
 
 def _search(embedding: np.ndarray, n_neighbors: int, seed: int) -> tuple[csr_matrix, csr_matrix]:

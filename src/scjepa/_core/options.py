@@ -1,71 +1,17 @@
-"""Ranges of options, with errors that name the option."""
+"""Configurations as frozen dataclasses, and registries of what can be chosen by name."""
 
 from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import asdict, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
-from numbers import Real
-from typing import Any, Self, TypeAlias, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
-from scjepa._core.plain import take_plain
+from scjepa._core.checks import Check
+from scjepa._core.plain import Facts, take_plain
 from scjepa._core.warn import warn
-
-Check: TypeAlias = Callable[[str, object], None]
-"""Raises where a value, of that name, is out of its range."""
-
-
-def _check(is_right: Callable[[float], bool], range_: str) -> Check:
-    def check(name: str, value: object) -> None:
-        if not isinstance(value, Real):
-            raise TypeError(f"{name} must be a number, found {value!r}.")
-        if not is_right(float(value)):
-            raise ValueError(f"{name} must {range_}, found {value!r}.")
-
-    return check
-
-
-POSITIVE = _check(lambda value: value > 0, "be positive")
-NOT_NEGATIVE = _check(lambda value: value >= 0, "not be negative")
-
-
-def at_least(low: float) -> Check:
-    """Return a check of numbers of ``low`` or more."""
-    return _check(lambda value: value >= low, f"be {low} or more")
-
-
-def within(low: float, high: float) -> Check:
-    """Return a check of numbers in ``[low, high]``."""
-    return _check(lambda value: low <= value <= high, f"lie in [{low}, {high}]")
-
-
-def above(low: float, high: float) -> Check:
-    """Return a check of numbers in ``(low, high]``."""
-    return _check(lambda value: low < value <= high, f"lie in ({low}, {high}]")
-
-
-def between(low: float, high: float) -> Check:
-    """Return a check of numbers in ``(low, high)``."""
-    return _check(lambda value: low < value < high, f"lie strictly between {low} and {high}")
-
-
-def one_of(*choices: str) -> Check:
-    """Return a check of names."""
-
-    def check(name: str, value: object) -> None:
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}; found {value!r}.")
-
-    return check
-
-
-def check_fields(owner: object, check: Check, *names: str) -> None:
-    """Check fields of a dataclass by name."""
-    for name in names:
-        check(f"{type(owner).__name__}.{name}", getattr(owner, name))
-
 
 T = TypeVar("T")
 ConfigT = TypeVar("ConfigT", bound="Config")
@@ -137,22 +83,23 @@ def option(default: T, check: Check | None = None, *, idle: Idle | None = None) 
     return cast(T, field(default=default, metadata={"check": check, "idle": idle}))
 
 
+@dataclass(frozen=True)
 class Config:
     """Base of frozen dataclasses of options; each value has the type that is annotated and is checked by its field."""
 
     def __post_init__(self) -> None:
         take_plain(self)
-        for each in fields(cast(Any, self)):
+        for each in fields(self):
             check, value = each.metadata.get("check"), getattr(self, each.name)
             if check is not None and value is not None:
                 check(f"{type(self).__name__}.{each.name}", value)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Facts:
         """Return nested plain dictionaries, ready for JSON."""
-        return asdict(cast(Any, self))
+        return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Build options from what :meth:`to_dict` gave; options that were not there yet take their defaults."""
         return cls().changed(values)
 
@@ -172,19 +119,19 @@ class Config:
             raise TypeError(
                 f"Expected a {type(self).__name__} or a mapping of its options, found {type(changes).__name__}."
             )
-        known = {each.name for each in fields(cast(Any, self)) if each.init}
+        known = {each.name for each in fields(self) if each.init}
         for name in changes:
             if name not in known:
                 raise ValueError(unknown_name(f"option of {type(self).__name__}", name, known))
         parts = {name: getattr(self, name) for name in changes}
         values = {n: part.changed(changes[n]) if isinstance(part, Config) else changes[n] for n, part in parts.items()}
-        return replace(cast(Any, self), **values)
+        return replace(self, **values)
 
     @classmethod
-    def option_types(cls) -> dict[str, Any]:
+    def option_types(cls) -> Facts:
         """Return the types of the options by name."""
         hints = typing.get_type_hints(cls)
-        return {each.name: hints[each.name] for each in fields(cast(Any, cls))}
+        return {each.name: hints[each.name] for each in fields(cls)}
 
     @classmethod
     def option_paths(cls) -> list[str]:
@@ -219,7 +166,7 @@ def resolve_preset(preset: str | ConfigT, presets: Mapping[str, ConfigT], parts:
 def _warn_of_idle(config: Config, own: Config, changes: Mapping[str, object], part: str = "") -> None:
     """Warn of options that are named in changes and do nothing; one that is set to 0 is meant to do nothing."""
     reasons: dict[str, list[str]] = {}
-    for each in fields(cast(Any, own)):
+    for each in fields(own):
         value, change, name = getattr(own, each.name), changes.get(each.name), f"{part}{each.name}"
         if isinstance(value, Config) and isinstance(change, Mapping):
             _warn_of_idle(config, value, change, f"{name}.")

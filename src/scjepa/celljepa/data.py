@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, Unpack
+from typing import TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
@@ -23,11 +23,7 @@ from scjepa.tokens.vocabulary import Vocabulary
 
 
 def build_expression_table(
-    counts: CountMatrix,
-    gene_ids: np.ndarray,
-    n_vocabulary: int,
-    n_bins: int = 51,
-    **reading: Unpack[Reading],
+    counts: CountMatrix, gene_ids: np.ndarray, n_vocabulary: int, n_bins: int = 51, **reading: Unpack[Reading]
 ) -> TokenTable:
     """Tokenize every cell: all its expressed genes by (-count, vocabulary id), with binned values.
 
@@ -258,7 +254,7 @@ def converted_names(adata: AnnData, table: GeneTable | None) -> np.ndarray:
     return np.array([known.get(name, name) for name in names], dtype=object)
 
 
-def _summed(counts: Any, names: np.ndarray) -> tuple[Any, np.ndarray]:
+def _summed(counts: CountMatrix, names: np.ndarray) -> tuple[CountMatrix, np.ndarray]:
     """Return counts and names with the columns of one name added up."""
     distinct, place = np.unique(names.astype(str), return_inverse=True)
     if len(distinct) == len(names):

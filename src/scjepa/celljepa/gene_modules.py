@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,22 +15,22 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 from scjepa._core.anndata import flags_of, labels_of, means_none, missing_key
-from scjepa._core.options import unknown_name
+from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.celljepa.config import CellJEPAConfig, CellMaskingConfig, CellObjectiveConfig
 from scjepa.celljepa.module import (
-    CELL_POOLING,
     CellEncoder,
     CellJEPAModule,
     ObjectiveOfCells,
     add_weighted,
     as_target,
+    check_scale,
     contrast,
+    draw_one,
     guards,
 )
 from scjepa.celljepa.source import CellBatch
 from scjepa.datasets import read_gmt
-from scjepa.models.store import Facts
 from scjepa.nn.attention import Packing
 from scjepa.nn.jepa import JEPAModule, ObjectiveOutput
 from scjepa.tokens.vocabulary import Vocabulary
@@ -85,7 +85,7 @@ class GeneModules:
             )
         return cls(tuple(kept), tuple(kept.values()))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Return what JSON can hold of it: all."""
         return {"names": list(self.names), "genes": [list(genes) for genes in self.genes]}
 
@@ -240,8 +240,7 @@ def hide_modules(
     n: int, n_modules: int, ratios: tuple[float, ...], device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draw which modules to hide, ``(n, n_modules)`` bool: round(ratio · M) of each cell's, one to M - 1."""
-    which = torch.randint(len(ratios), (), device=device, generator=generator) if len(ratios) > 1 else 0
-    n_hidden = min(max(1, round(ratios[int(which)] * n_modules)), n_modules - 1)
+    n_hidden = min(max(1, round(draw_one(ratios, device, generator) * n_modules)), n_modules - 1)
     keys = torch.rand(n, n_modules, device=device, generator=generator)
     return keys.argsort(dim=1).argsort(dim=1) < n_hidden
 
@@ -260,13 +259,8 @@ class ModulePredictor(nn.Module):
     def __init__(self, width: int, n_modules: int):
         super().__init__()
         self.module = nn.Embedding(n_modules, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * width, 2 * width),
-            nn.GELU(),
-            nn.Linear(2 * width, 2 * width),
-            nn.GELU(),
-            nn.Linear(2 * width, width),
-        )
+        first, second, last = (nn.Linear(2 * width, n) for n in (2 * width, 2 * width, width))
+        self.mlp = nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)
 
     def forward(self, cells: Tensor, modules: Tensor) -> Tensor:
         """Return predictions, ``(n, width)``, for cells ``(n, width)`` and module numbers ``(n,)``."""
@@ -343,8 +337,7 @@ class GeneModuleJEPAModule(CellJEPAModule):
 
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""
-        if scale not in CELL_POOLING:
-            raise ValueError(unknown_name("scale", scale, CELL_POOLING))
+        check_scale(scale)
         cells, modules = self.encoder(encoder)(batch)
         vectors = modules.mean(1) if scale == "genes" else cells
         return vectors.float() * (batch.lengths > 0)[:, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,13 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from scjepa._core.files import digest
-from scjepa._core.options import unknown_name
+from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellTables, GeneTable
-from scjepa.celljepa.module import CELL_POOLING, CellEncoder, CellObjective
+from scjepa.celljepa.module import CellEncoder, CellObjective, check_scale
 from scjepa.celljepa.source import CellBatch, CellSource
 from scjepa.models.embed import AUTO, Out, check_batch_size, embed_to, why_empty
 from scjepa.models.setup import known_ids
-from scjepa.models.store import Facts
 from scjepa.nn.attention import rank_in_group
 from scjepa.nn.jepa import float32_default
 
@@ -161,8 +160,7 @@ def latent(
     out: Out = None,
 ) -> np.ndarray:
     """Return the embeddings of the cells of ``adata``, whose tables ``data`` may be at hand."""
-    if scale not in CELL_POOLING:
-        raise ValueError(unknown_name("scale", scale, CELL_POOLING))
+    check_scale(scale)
     check_batch_size(batch_size)
     model.module.encoder(encoder)
     model._warn_if_untrained()
@@ -230,7 +228,7 @@ class LabelReference:
             cells = np.sort(np.random.default_rng(seed).choice(cells, MOST_CELLS, replace=False))
         return cls(embedding[cells], codes[cells], names, cells, source)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Return what JSON can hold of it."""
         return {"names": list(self.names), "source": self.source}
 

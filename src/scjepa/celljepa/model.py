@@ -16,7 +16,7 @@ from anndata import AnnData
 from scjepa._core.anndata import require_anndata
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.files import digest
-from scjepa._core.plain import seed_of
+from scjepa._core.plain import Facts, seed_of
 from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
 from scjepa.celljepa import latent
@@ -41,7 +41,7 @@ from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.models.base import JEPAModel
 from scjepa.models.embed import AUTO, Out, embed_each
 from scjepa.models.reference import freeze_known, rows_like
-from scjepa.models.store import Facts, Weights
+from scjepa.models.store import Weights
 from scjepa.perturbation import PerturbationSplit
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training.fit import Run, RunArguments, Task
@@ -371,18 +371,9 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             raise ValueError("Perturbations are of genes: train_perturbation needs a model with genes as tokens.")
         run = Run.of(self.config.perturbation.training, max_epochs, arguments)
         self._check_new_genes()
-        task = perturb.perturbation_task(
-            self,
-            run,
-            condition_key,
-            split,
-            delta_aware=delta_aware,
-            outside=outside,
-            size_key=size_key,
-            target_sum=target_sum,
-            sized=arguments.get("validation_size") is not None,
-        )
-        self.fit(task, run)
+        sized = arguments.get("validation_size") is not None
+        about = (condition_key, split, delta_aware, outside, size_key, target_sum)
+        self.fit(perturb.perturbation_task(self, run, *about, sized=sized), run)
 
     # -- embedding ------------------------------------------------------------------------------------------------
 

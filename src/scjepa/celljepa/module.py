@@ -284,6 +284,11 @@ class ObjectiveOfCells(Objective):
     }
 
 
+def draw_one(ratios: tuple[float, ...], device: torch.device, generator: torch.Generator | None) -> float:
+    """Return one of several ratios, drawn with equal chances."""
+    return ratios[int(torch.randint(len(ratios), (), device=device, generator=generator)) if len(ratios) > 1 else 0]
+
+
 def hide(batch: CellBatch, ratios: tuple[float, ...], generator: torch.Generator | None = None) -> Tensor:
     """Draw the genes to hide: round(ratio · n) of each cell's n, at least one where it has two or more, never all.
 
@@ -302,8 +307,7 @@ def hide(batch: CellBatch, ratios: tuple[float, ...], generator: torch.Generator
         ``(T,)`` bool, true where hidden. ``<cls>`` is no gene and never hidden.
     """
     device = batch.genes.device
-    which = torch.randint(len(ratios), (), device=device, generator=generator) if len(ratios) > 1 else 0
-    ratio = torch.tensor(ratios, device=device)[which]
+    ratio = torch.tensor(draw_one(ratios, device, generator), device=device)
     keys = torch.rand(batch.n_tokens, device=device, generator=generator)
     n_hidden = torch.round(ratio * batch.lengths).long().clamp_min(1)
     n_hidden = torch.minimum(n_hidden, (batch.lengths - 1).clamp_min(0))
@@ -396,6 +400,12 @@ CELL_POOLING = ("cls", "genes")
 STAGES = ("pretraining", "finetuning")
 
 
+def check_scale(scale: str) -> None:
+    """Refuse the name of a pooling that there is not."""
+    if scale not in CELL_POOLING:
+        raise ValueError(unknown_name("scale", scale, CELL_POOLING))
+
+
 class CellJEPAModule(JEPAModule[CellSource, CellBatch]):
     """Student (``context``), EMA teacher (``target``) and objective of Cell-JEPA.
 
@@ -438,8 +448,7 @@ class CellJEPAModule(JEPAModule[CellSource, CellBatch]):
 
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""
-        if scale not in CELL_POOLING:
-            raise ValueError(unknown_name("scale", scale, CELL_POOLING))
+        check_scale(scale)
         cells, genes = self.encoder(encoder)(batch, genes=scale == "genes")
         if scale == "genes":
             return mean_by_group(genes.float(), batch.sequences, batch.n_sequences)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scjepa.nn.attention import rank_in_group
-from scjepa.tokens.source import TableSource, runs_of
+from scjepa.tokens.source import TableSource, chosen, runs_of
 from scjepa.tokens.table import TokenTable
 
 
@@ -53,7 +53,7 @@ class CellBatch:
 
     def select(self, keep: Tensor) -> CellBatch:
         """Return the batch of the tokens ``keep`` (``(T,)`` bool or sorted indices); cells keep their rows."""
-        return replace(self, genes=self.genes[keep], values=self.values[keep], sequences=self.sequences[keep])
+        return chosen(self, keep, ("genes", "values", "sequences"))
 
 
 class CellSource(TableSource[CellBatch]):

@@ -347,7 +347,7 @@ def _graph(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, mind:
     import numpy as np
 
     from scjepa.cli.cells import PARTS, has_graph, refuse_small_sections
-    from scjepa.tokens.neighborhoods import build_neighbor_table
+    from scjepa.tokens.neighbors import build_neighbor_table
 
     if not has_graph(cells, names):
         try:

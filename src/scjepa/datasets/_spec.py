@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from scjepa._core.checks import POSITIVE, check_fields, within
 from scjepa._core.keys import as_key
-from scjepa._core.options import POSITIVE, check_fields, unknown_name, within
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import take_plain, whole
 
 MEASURED = "measured"

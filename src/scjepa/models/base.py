@@ -22,32 +22,21 @@ from scjepa._core.anndata import counts_of, require_anndata
 from scjepa._core.counts import CountMatrix
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.options import unknown_name
-from scjepa._core.plain import seed_of
+from scjepa._core.plain import Facts, seed_of
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
 from scjepa.models.estimate import Estimate, check_training_memory, estimate
 from scjepa.models.reference import FREEZE, Coverage, Reference, coverage, facts_of, tell_new
 from scjepa.models.setup import SET_UPS, Keys, refuse_unknown, require_own, whole
-from scjepa.models.store import Facts, Weights
-from scjepa.nn.jepa import JEPAModule
+from scjepa.models.store import Weights
+from scjepa.nn.jepa import AnyModule
 from scjepa.pretrained import Card
 from scjepa.tokens.choice import SAME_BY_COUNT, TokenSpread
 from scjepa.tokens.source import TableSource
 from scjepa.tokens.vocabulary import Alignment, Vocabulary
 from scjepa.training import Diagnosis, JEPATrainingPlan, diagnose
-from scjepa.training import run as _run
-from scjepa.training.fit import (
-    Curves,
-    Run,
-    RunArguments,
-    Task,
-    check_device,
-    curves_from_dict,
-    curves_to_dict,
-    device_of,
-    extended_curves,
-    one_device,
-)
+from scjepa.training import fit as _fit
+from scjepa.training.fit import Curves, Run, RunArguments, Task, check_device, device_of, one_device
 from scjepa.training.plan import History
 
 KeysT = TypeVar("KeysT", bound=Keys)
@@ -69,7 +58,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     """
 
     config: Any
-    module: Any
+    module: AnyModule
     vocabulary: Vocabulary
     seed: int
     n_steps_: int
@@ -95,7 +84,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``; it may hold others."""
 
     @abstractmethod
-    def tables(self, adata: AnnData, keys: KeysT, genes: Any = None) -> DataT:
+    def tables(self, adata: AnnData, keys: KeysT, genes: np.ndarray | None = None, **how: Any) -> DataT:
         """Return the tables of ``adata``, its genes aligned by name.
 
         Parameters
@@ -140,7 +129,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             "seed": self.seed,
             "is_trained": self.is_trained_,
             "n_steps": self.n_steps_,
-            "history": curves_to_dict(self.history_),
+            "history": _fit.curves_to_dict(self.history_),
             "reference": None if self.reference is None else self.reference.to_dict(),
             "card": None if self.card is None else self.card.to_dict(),
         }
@@ -211,7 +200,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             self._cached = (mark, self.tables(self.adata, keys))
         return self._cached[1]
 
-    def _tables_of(self, adata: AnnData | None = None, genes: Any = None, **how: Any) -> DataT:
+    def _tables_of(self, adata: AnnData | None = None, genes: np.ndarray | None = None, **how: Any) -> DataT:
         """Return the tables of ``adata`` (default: the model's own), once it is known to be usable."""
         own = adata is None or adata is self.adata
         if own and genes is None and not how:
@@ -222,7 +211,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             keys.validate(adata)
         return self.tables(adata, keys, genes, **how)
 
-    def _source(self, adata: AnnData | None = None, genes: Any = None) -> SourceT:
+    def _source(self, adata: AnnData | None = None, genes: np.ndarray | None = None) -> SourceT:
         """Return the source of batches of ``adata`` (default: the model's own) on the model's device."""
         return self.source(self._tables_of(adata, genes), self.device)
 
@@ -303,13 +292,12 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Return the task of :meth:`train`."""
         return self._task_of(self._own_tables(), run)
 
-    def _task_of(self, data: DataT, run: Run, **more: Any) -> Task:
-        """Return the task of training the model's own module on ``data``; ``more`` are fields of it."""
+    def _task_of(self, data: DataT, run: Run) -> Task:
+        """Return the task of training the model's own module on ``data``."""
         cells = self.split(data, run.config.validation_size, run.validation)
         options = {name: part for name, part in self.config.to_dict().items() if name != "training"}
-        fields: Facts = {"options": options, "keep": functools.partial(self._keep, cells), **more}
-        fields["options"] = {**self._options_of_reference(), **fields["options"]}
-        return Task(self.module, self.source(data), *cells, getattr(data, "sections", None), **fields)
+        options, keep = {**self._options_of_reference(), **options}, functools.partial(self._keep, cells)
+        return Task(self.module, self.source(data), *cells, getattr(data, "sections", None), keep, options)
 
     def _options_of_reference(self) -> Facts:
         """Return what a run depends on of the model that this one came from."""
@@ -350,7 +338,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             steps_before=self.n_steps_,
         )
         try:
-            trainer, history = _run(plan, run.options, **run.trainer)
+            trainer, history = _fit.run(plan, run.options, **run.trainer)
         except MisconfigurationException as error:
             raise ValueError(f"Lightning cannot train like that: {error}") from error
         finally:
@@ -369,7 +357,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         self.train_indices_, self.validation_indices_ = cells
         # A state that was taken up may have begun before what this model has been trained for since.
         before = cast(JEPATrainingPlan, trainer.lightning_module).steps_before
-        self.history_ = extended_curves(self.history_, history, before)
+        self.history_ = _fit.extended_curves(self.history_, history, before)
         self.n_steps_ = before + trainer.global_step
         self.is_trained_ = True
 
@@ -592,7 +580,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         return model
 
     @abstractmethod
-    def _new_module(self) -> JEPAModule:
+    def _new_module(self) -> AnyModule:
         """Return the module of the model's configuration, of random weights."""
 
     def _start(self, config: Any, vocabulary: Vocabulary, seed: int, **own: object) -> None:
@@ -606,7 +594,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     def _restore(self, facts: Facts) -> None:
         """Take up the state of training that was saved."""
         self.is_trained_, self.n_steps_ = facts["is_trained"], facts["n_steps"]
-        self.history_ = curves_from_dict(facts["history"]) or None
+        self.history_ = _fit.curves_from_dict(facts["history"]) or None
         self.reference = Reference(**facts["reference"]) if facts.get("reference") else None
         self.card = Card.from_any(facts["card"], "") if facts.get("card") else None
         self._model_summary_string = self.summary()

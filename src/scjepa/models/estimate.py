@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor
 from scjepa._core.warn import warn
 from scjepa.nn import JEPAModule
 from scjepa.nn.config import TransformerConfig
-from scjepa.tokens.source import TableSource, available_memory, move_batch, readable_bytes
+from scjepa.tokens.source import Batch, TableSource, available_memory, move_batch, readable_bytes
 from scjepa.training import parameter_groups
 from scjepa.training.config import TrainConfig
+
+T = TypeVar("T")
 
 TOLERANCE = 1.3
 """Factor within which peaks of memory are told."""
@@ -234,7 +236,7 @@ def _way_back(encoder: TransformerConfig) -> float:
     return 4 * encoder.width * (2 + encoder.mlp_ratio) + 8 * 12
 
 
-def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int, precision: str = "32-true") -> int:
+def _kept_by_autograd(twin: JEPAModule, batch: Batch, seed: int, precision: str = "32-true") -> int:
     """Return the bytes of all tensors that the loss of ``batch`` keeps, those of the weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
     kept: dict[int, int] = {}
@@ -321,7 +323,7 @@ def _light(module: JEPAModule) -> int:
     return max(64, int(_PROBE_FLOPS / (6 * module.parameter_counts()["encoder_without_genes"])))
 
 
-def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Any:
+def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Batch:
     """Return sequences of about ``n_tokens`` tokens: two or more, thinned out if they have more."""
     rng, device = np.random.default_rng(seed), next(module.parameters()).device
     sample = rng.integers(0, source.n_cells, 1024)
@@ -334,7 +336,7 @@ def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, 
     return batch.select(torch.from_numpy(np.sort(rng.choice(batch.n_tokens, int(n_tokens), replace=False))).to(device))
 
 
-def _loss(twin: JEPAModule, batch: Any, seed: int, precision: str) -> Tensor:
+def _loss(twin: JEPAModule, batch: Batch, seed: int, precision: str) -> Tensor:
     device = batch.genes.device
     half = device.type == "cuda" and precision.startswith("bf16")
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
@@ -373,7 +375,7 @@ def _probe(
         with torch.inference_mode():
             return _timed(device, lambda: twin.embed(batch)) / max(batch.n_tokens, 1)
 
-    def repeat(call: Callable[[float], Any], n_tokens: float, until: float) -> list[Any]:
+    def repeat(call: Callable[[float], T], n_tokens: float, until: float) -> list[T]:
         """Return what up to five calls give; the last of them begins before ``until``, a share of the time."""
         results = [call(n_tokens)]
         while len(results) < 5 and time.perf_counter() - begin < until * _PROBE_SECONDS:

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from scjepa import pretrained
 from scjepa._core.anndata import counts_of
 from scjepa._core.counts import iter_rows, rows_of
+from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
 from scjepa.models.embed import batches
 from scjepa.models.estimate import AUTO, token_budget
-from scjepa.models.store import Facts, Weights
+from scjepa.models.store import Weights
 from scjepa.tokens.source import TableSource
 from scjepa.tokens.vocabulary import Alignment, Vocabulary, spelled_otherwise
 

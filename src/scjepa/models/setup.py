@@ -22,6 +22,7 @@ from scvi.data.fields import BaseAnnDataField
 
 from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of, warn_of_words
 from scjepa._core.options import unknown_name
+from scjepa._core.plain import Facts
 from scjepa.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Keys(ABC):
     """Layer of raw counts; ``None``: ``X``."""
 
     @classmethod
-    def of(cls, setup: Mapping[str, Any]) -> Self:
+    def of(cls, setup: Facts) -> Self:
         """Return the keys among the arguments of ``setup_anndata``, or what :meth:`to_dict` gave."""
         return cls(**{f.name: setup[f.name] for f in fields(cls) if f.name in setup})
 
@@ -101,9 +102,9 @@ class SetUps:
     """
 
     def __init__(self) -> None:
-        self._keys: dict[tuple[type, int], tuple[weakref.ref[AnnData], Any]] = {}
+        self._keys: dict[tuple[type, int], tuple[weakref.ref[AnnData], Keys]] = {}
 
-    def note(self, model: type, adata: AnnData, keys: Any) -> None:
+    def note(self, model: type, adata: AnnData, keys: Keys) -> None:
         """Remember the keys that a class of models was given for ``adata``."""
         known, mark = self._keys, (model, id(adata))
         known[mark] = (weakref.ref(adata, lambda _: known.pop(mark, None)), keys)
@@ -165,7 +166,7 @@ class NamedField(BaseAnnDataField):
         """Return what is to be remembered."""
         return self._state(adata)
 
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: object) -> dict:
         """Return what is to be remembered of another AnnData; its names are its own."""
         return self._state(adata_target)
 

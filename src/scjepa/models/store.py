@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from anndata import AnnData
@@ -21,15 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scjepa._core.options import unknown_name
-from scjepa._core.plain import plain
+from scjepa._core.plain import Facts, plain
 from scjepa.pretrained import MODEL_FILE, README_FILE, WEIGHTS_FILE, Card
 from scjepa.training.collapse import RATIO
 
 if TYPE_CHECKING:
     from scjepa.models.base import JEPAModel
-
-Facts = dict[str, Any]
-"""What is known of a model beside its weights; see :meth:`scjepa.models.JEPAModel.facts`."""
 
 Weights = dict[str, Tensor]
 

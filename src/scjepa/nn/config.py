@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scjepa._core.options import POSITIVE, Config, option, within
+from scjepa._core.checks import POSITIVE, within
+from scjepa._core.options import Config, option
 
 
 @dataclass(frozen=True)

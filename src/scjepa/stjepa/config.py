@@ -10,21 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from scjepa._core.options import (
-    AUTO,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Config,
-    Registry,
-    above,
-    at_least,
-    between,
-    imported,
-    one_of,
-    option,
-    resolve_preset,
-    within,
-)
+from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, above, at_least, between, one_of, within
+from scjepa._core.options import AUTO, Config, Idle, Registry, imported, option, resolve_preset
+from scjepa._core.plain import Facts
 from scjepa.nn.config import TransformerConfig
 from scjepa.tokens.config import TokenConfig
 from scjepa.training.config import TrainConfig
@@ -96,7 +84,7 @@ class EncoderConfig(TransformerConfig):
         return SEGMENT_ENCODERS[self.segment].needs_places
 
 
-def _not_read(name: str) -> Any:
+def _not_read(name: str) -> Idle:
     return "objective.name is {config.objective.name!r}", lambda own, config: name in config.objective.ignores
 
 
@@ -173,7 +161,7 @@ class ObjectiveConfig(Config):
         return super(ObjectiveConfig, own).changed({n: value for n, value in options.items() if n != "name"})
 
     @classmethod
-    def option_types(cls) -> dict[str, Any]:
+    def option_types(cls) -> Facts:
         """Return the types of the options by name; of the base those of all objectives."""
         if cls is not ObjectiveConfig:
             return super().option_types()

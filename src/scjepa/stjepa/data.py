@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import array_of, counts_of, entry_of, flags_of, missing_key, require_anndata, sparse_of
-from scjepa._core.counts import iter_rows, told_of
+from scjepa._core.counts import CountMatrix, iter_rows, told_of
 from scjepa._core.files import digest
 from scjepa._core.graph import graph_call
 from scjepa._core.warn import warn
@@ -20,7 +20,7 @@ from scjepa.models import setup
 from scjepa.models.setup import codes_of, names_of
 from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count
 from scjepa.tokens.config import TokenConfig
-from scjepa.tokens.neighborhoods import (
+from scjepa.tokens.neighbors import (
     NeighborTable,
     SummedCounts,
     build_neighbor_table,
@@ -333,7 +333,7 @@ def tables_of(
     return CellData(tokens, neighbors, codes.clip(min=0), sections, coordinates, config.summed, places)
 
 
-def _expression_of(adata: AnnData, keys: DataKeys, added: NeighborTable | None) -> Any:
+def _expression_of(adata: AnnData, keys: DataKeys, added: NeighborTable | None) -> CountMatrix:
     """Return what becomes tokens: the counts, or the sums of each cell and the neighbors that are ``added``."""
     counts = counts_of(adata, keys.layer)
     return counts if added is None else SummedCounts(counts, added, **told_of(adata, keys.layer))

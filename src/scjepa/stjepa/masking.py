@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scjepa._core.options import Registry
-from scjepa.models.embed import AUTO, chunks
+from scjepa.models.embed import AUTO, embed
 from scjepa.nn import float32_default
 from scjepa.nn.attention import rank_in_group
-from scjepa.stjepa.module import STJEPAModule, pool
+from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.source import Batch, TokenSource
 
 
@@ -148,24 +148,44 @@ class MaskedRepresentations:
         Gives the tokens of all cells for a scale.
     scales
         Scales that may be meant, the default first.
-    how
-        Arguments of :func:`embed_masked` beside the scale.
+    masks
+        How many masks, the share of each cell's tokens that is hidden (:func:`visible`), and the seed of the masks;
+        mask m of a seed is the same however many masks are drawn.
+    encoder, batch_size
+        As in :meth:`scjepa.STJEPA.get_latent_representation`.
     """
 
-    def __init__(self, module: STJEPAModule, source: Callable[[str], TokenSource], scales: Sequence[str], **how: Any):
-        self._module, self._source, self._scales, self._how = module, source, scales, how
-        self._arrays: Iterator[np.ndarray] | None = None
+    def __init__(
+        self,
+        module: STJEPAModule,
+        source: Callable[[str], TokenSource],
+        scales: Sequence[str],
+        masks: tuple[int, float, int],
+        encoder: str,
+        batch_size: int | str = AUTO,
+    ):
+        self._module, self._source, self._scales = module, source, scales
+        self._masks, self._encoder, self._batch_size = masks, encoder, batch_size
+        self._arrays = self._at(scales[0])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self
 
     def __next__(self) -> np.ndarray:
-        if self._arrays is None:
-            self._arrays = self._at(self._scales[0])
         return next(self._arrays)
 
     def _at(self, scale: str) -> Iterator[np.ndarray]:
-        return embed_masked(self._module, self._source(scale), scale=scale, **self._how)
+        """Yield for each mask the embeddings of all cells at ``scale``, float32 of shape (n_cells, width)."""
+        source, (n_masks, ratio, seed) = self._source(scale), self._masks
+        for number in range(n_masks):
+            out = np.empty((source.n_cells, self._module.config.encoder.width), dtype=np.float32)
+
+            def embed_batch(batch: Batch, number: int = number) -> Tensor:
+                shown = batch.select(visible(batch, ratio, seed, number))
+                return self._module.embed(shown, self._encoder, scale)
+
+            embed(self._module, source, out, embed_batch, batch_size=self._batch_size)
+            yield out
 
     def made_as(self, embedding: np.ndarray) -> Iterator[np.ndarray] | None:
         """Return masked embeddings at the scale of ``embedding``; ``None`` where it is not what the model gives.
@@ -181,42 +201,11 @@ class MaskedRepresentations:
                 return None
             cells = np.unique(np.linspace(0, source.n_cells - 1, _PROBES).astype(np.int64))
             with torch.inference_mode():
-                found = self._module.embed(source.batch(torch.from_numpy(cells)), self._how["encoder"], scale)
+                found = self._module.embed(source.batch(torch.from_numpy(cells)), self._encoder, scale)
             apart = np.linalg.norm(found.cpu().numpy() - embedding[cells])
             if apart <= _NEAR * np.linalg.norm(embedding[cells]):
                 return self._at(scale)
         return None
-
-
-def embed_masked(
-    module: STJEPAModule,
-    source: TokenSource,
-    *,
-    n_masks: int,
-    ratio: float,
-    seed: int,
-    scale: str,
-    encoder: str,
-    batch_size: int | str = AUTO,
-) -> Iterator[np.ndarray]:
-    """Yield for each mask the embeddings of all cells, float32 of shape (n_cells, width).
-
-    Parameters
-    ----------
-    ratio
-        Share of each cell's tokens that is hidden; see :func:`visible`.
-    seed
-        Seed of the masks; mask m of a seed is the same however many masks are drawn.
-    """
-    for number in range(n_masks):
-        out = np.empty((source.n_cells, module.config.encoder.width), dtype=np.float32)
-        for _, chunk in chunks(source, module, batch_size):
-            for cells, batch in chunk:
-                # Entered for each batch: a generator must not leave the mode on while its caller works.
-                with torch.inference_mode():
-                    shown = batch.select(visible(batch, ratio, seed, number))
-                    out[cells] = pool(module(shown, encoder), shown, scale).float().cpu().numpy()
-        yield out
 
 
 @float32_default()

@@ -18,23 +18,14 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import counts_of, require_anndata
 from scjepa._core.counts import iter_rows
 from scjepa._core.features import warn_of_no_genes
-from scjepa._core.plain import seed_of
+from scjepa._core.plain import Facts, seed_of
 from scjepa._core.warn import warn
+from scjepa.models import embed
 from scjepa.models.base import JEPAModel
-from scjepa.models.embed import (
-    AUTO,
-    CHUNK,
-    Out,
-    check_batch_size,
-    check_embedding_memory,
-    chunks,
-    embed_each,
-    embed_to,
-    why_empty,
-)
+from scjepa.models.embed import AUTO, Out
 from scjepa.models.reference import freeze_known, rows_like, rows_of_mean
 from scjepa.models.setup import codes_of, known_ids, names_of
-from scjepa.models.store import STATISTICS, Facts, Weights
+from scjepa.models.store import STATISTICS, Weights
 from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
 from scjepa.stjepa.data import (
     CellData,
@@ -326,13 +317,13 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         def pooled_input(batch: Batch) -> Tensor:
             return pool(self.module.encoder(encoder).embedding(batch).float(), batch, scale)
 
-        def embed(one: AnnData | None, to: Out) -> np.ndarray:
+        def embed_one(one: AnnData | None, to: Out) -> np.ndarray:
             source = self._checked_source(one, genes, encoder, batch_size, scale)
             mark, by = (scale, None) if contextual else (f"{scale}, as given to the encoder", pooled_input)
-            as_told = partial(embed_to, to, self.module, source, encoder=encoder, batch_size=batch_size)
+            as_told = partial(embed.embed_to, to, self.module, source, encoder=encoder, batch_size=batch_size)
             return as_told(scale=mark, embed_batch=by)
 
-        return embed_each(self.adata, adata, out, embed, key_added)
+        return embed.embed_each(self.adata, adata, out, embed_one, key_added)
 
     def get_masked_representations(
         self,
@@ -378,15 +369,14 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         seed = seed_of(seed)
         scales = (scale,) if scale is not None else (self._scale, *(name for name in POOLING if name != self._scale))
         source = self._checked_source(adata, genes, encoder, batch_size, *scales)
-        check_embedding_memory(self.module, source, batch_size, 4 * source.n_cells * self.config.encoder.width)
+        embed.check_embedding_memory(self.module, source, batch_size, 4 * source.n_cells * self.config.encoder.width)
 
         @cache
         def by_scale(name: str) -> TokenSource:  # the tables of all scales are one, but where neighborhoods are summed
             alike = name == scales[0] or not self.config.tokens.summed
             return source if alike else self._source_at(adata, name, self._gene_ids(genes))
 
-        how = {"encoder": encoder, "batch_size": batch_size}
-        return MaskedRepresentations(self.module, by_scale, scales, n_masks=n_masks, ratio=ratio, seed=seed, **how)
+        return MaskedRepresentations(self.module, by_scale, scales, (n_masks, ratio, seed), encoder, batch_size)
 
     def get_gene_representation(self, *, encoder: str = "target", batch_size: int | str = AUTO) -> np.ndarray:
         """Embed genes: the mean contextual token of each gene over the cells that express it.
@@ -497,14 +487,16 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             self._warn_of_empty(source, scale, adata, None)
         width = self.config.encoder.width
         n_rows = 2 * source.n_cells + len(self.vocabulary)
-        check_embedding_memory(self.module, source, batch_size, 4 * width * n_rows)
-        hidden = not progress_bar or source.n_cells <= CHUNK
+        embed.check_embedding_memory(self.module, source, batch_size, 4 * width * n_rows)
+        hidden = not progress_bar or source.n_cells <= embed.CHUNK
         with tqdm(total=source.n_cells, desc="Embedding", unit=" cells", disable=hidden) as bar:
             found, genes, _ = self._embed_scales(source, scales, encoder, batch_size, bar)
         if "cell" not in found:
             source = self._source_at(adata, "cell")
             self._warn_of_empty(source, "cell", adata, None)
-            found["cell"] = embed_to(None, self.module, source, scale="cell", encoder=encoder, batch_size=batch_size)
+            found["cell"] = embed.embed_to(
+                None, self.module, source, scale="cell", encoder=encoder, batch_size=batch_size
+            )
         adata.obsm[_keys.EMBEDDING], adata.obsm[_keys.EMBEDDING_CELL] = found[self._scale], found["cell"]
         ids = self.vocabulary.align(adata.var_names, source="adata.var_names").ids
         of_genes = np.full((adata.n_vars, width), np.nan, dtype=np.float32)
@@ -523,7 +515,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         embeddings = {scale: np.empty((source.n_cells, width), dtype=np.float32) for scale in scales}
         total = torch.zeros(n_genes, width, dtype=torch.float64, device=source.device)
         size = torch.zeros(n_genes, dtype=torch.int64, device=source.device)
-        for stop, chunk in chunks(source, self.module, batch_size):
+        for stop, chunk in embed.chunks(source, self.module, batch_size):
             for cells, batch in chunk:
                 tokens = self.module(batch, encoder).float()
                 for scale, out in embeddings.items():
@@ -539,7 +531,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         """Refuse options of embedding that are not known, and warn where the model is not trained."""
         for scale in scales:
             _ = POOLING[scale]
-        check_batch_size(batch_size)
+        embed.check_batch_size(batch_size)
         self.module.encoder(encoder)
         self._warn_if_untrained()
 
@@ -580,7 +572,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         without = "not of a gene the model knows: model.coverage(adata) tells which it knows."
         if genes is not None:
             without = "not of the genes that genes=... leaves: genes=None takes all that the model knows."
-        why = why_empty(empty, adata.obs_names, self._counts_of(adata), without)
+        why = embed.why_empty(empty, adata.obs_names, self._counts_of(adata), without)
         warn(f"{empty.sum():,} cells have no token at the {scale} scale and get a zero embedding. {why}")
 
     @property

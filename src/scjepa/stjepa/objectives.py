@@ -11,19 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scjepa.nn import losses
 from scjepa.nn.attention import Packing
 from scjepa.nn.config import TransformerConfig
 from scjepa.nn.encoder import Transformer
 from scjepa.nn.jepa import ADVICE, SHORTER, SLOWER, SLOWER_OR_EMA, TOKENS, VIEWS, Advice, ObjectiveOutput, Ratio
-from scjepa.nn.losses import (
-    PooledHead,
-    covariance_loss,
-    mean_target_loss,
-    pooled_loss,
-    sigreg,
-    standardize_over_batch,
-    variance_loss,
-)
 from scjepa.stjepa.config import IJEPAConfig, LeJEPAConfig, STJEPAConfig
 from scjepa.stjepa.masking import draw_mask
 from scjepa.stjepa.module import POOLING, NeighborhoodObjective, TokenEmbedding, pool
@@ -142,7 +134,9 @@ class IJEPA(NeighborhoodObjective):
         predicted = [name for name, weight in self.weights.items() if weight > 0]
         self.agreed = self.config.pooled == "agreed"
         width = config.encoder.width
-        self.heads = nn.ModuleDict({name: nn.Identity() if self.agreed else PooledHead(width) for name in predicted})
+        self.heads = nn.ModuleDict(
+            {name: nn.Identity() if self.agreed else losses.PooledHead(width) for name in predicted}
+        )
 
     def forward(
         self, context: nn.Module, target: nn.Module, batch: Batch, generator: torch.Generator | None = None
@@ -167,7 +161,7 @@ class IJEPA(NeighborhoodObjective):
         pooled = self._add_pooled(output, encoded, visible, pooled_targets)
         if self.config.sigreg_weight > 0:
             n_projections = self.config.sigreg_projections
-            terms["sigreg_loss"] = torch.stack([sigreg(x, n_projections, generator) for x in pooled]).mean()
+            terms["sigreg_loss"] = torch.stack([losses.sigreg(x, n_projections, generator) for x in pooled]).mean()
             output.loss = output.loss + self.config.sigreg_weight * terms["sigreg_loss"]
         output.terms = {name: value.detach() for name, value in terms.items()}
         return output
@@ -210,7 +204,7 @@ class IJEPA(NeighborhoodObjective):
         """Return the loss of pooled vectors, and that of the mean target."""
         if self.agreed:
             return F.mse_loss(prediction, target), (target - target.mean(0)).pow(2).mean().clamp_min(1e-12)
-        return pooled_loss(prediction, target), mean_target_loss(target)
+        return losses.pooled_loss(prediction, target), losses.mean_target_loss(target)
 
     def _add_pooled(
         self, output: ObjectiveOutput, encoded: Tensor, visible: Batch, wanted: dict[str, Tensor]
@@ -234,8 +228,8 @@ class IJEPA(NeighborhoodObjective):
         vectors = list(pooled.values())
         if not guarded:
             return vectors
-        variance = torch.stack([variance_loss(x) for x in vectors]).mean()
-        covariance = torch.stack([covariance_loss(x) for x in vectors]).mean()
+        variance = torch.stack([losses.variance_loss(x) for x in vectors]).mean()
+        covariance = torch.stack([losses.covariance_loss(x) for x in vectors]).mean()
         output.terms.update(variance_loss=variance, covariance_loss=covariance)
         output.loss = output.loss + self.config.variance_weight * variance + self.config.covariance_weight * covariance
         return vectors
@@ -309,7 +303,7 @@ class LeJEPA(NeighborhoodObjective):
         self.config = cast(LeJEPAConfig, config.objective)
         self.masking = config.masking
         self.passes = self.config.n_views * (1 - self.masking.ratio)
-        self.projector = PooledHead(config.encoder.width)
+        self.projector = losses.PooledHead(config.encoder.width)
         self.adversary = None
         self.needs_technology = self.config.adversarial_weight > 0
         if self.needs_technology:
@@ -323,11 +317,11 @@ class LeJEPA(NeighborhoodObjective):
         masked = draw_mask(repeated, self.masking.scheme, self.masking.ratio, generator)
         visible = repeated.select((~masked).nonzero()[:, 0])
         pooled = pool(context(visible).float(), visible, "neighborhood")
-        views = self.projector(standardize_over_batch(pooled)).view(self.config.n_views, batch.n_sequences, -1)
+        views = self.projector(losses.standardize_over_batch(pooled)).view(self.config.n_views, batch.n_sequences, -1)
         share = self.config.sigreg_share
         terms = {
             "invariance_loss": (views - views.mean(0)).square().mean(),
-            "sigreg_loss": sigreg(views, self.config.sigreg_projections, generator),
+            "sigreg_loss": losses.sigreg(views, self.config.sigreg_projections, generator),
         }
         loss = (1 - share) * terms["invariance_loss"] + share * terms["sigreg_loss"]
         if self.adversary is not None:

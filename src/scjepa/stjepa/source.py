@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scjepa.tokens.neighborhoods import NeighborTable
-from scjepa.tokens.source import TableSource, runs_of
+from scjepa.tokens.neighbors import NeighborTable
+from scjepa.tokens.source import TableSource, chosen, runs_of
 from scjepa.tokens.table import TokenTable
 
 _OF_TOKENS = ("genes", "values", "ranks", "segments", "sequences", "places")
@@ -81,9 +81,7 @@ class Batch:
 
     def select(self, keep: Tensor) -> Batch:
         """Return the batch of the tokens ``keep`` (``(T,)`` bool or sorted indices); sequences keep their numbers."""
-        columns = {name: getattr(self, name) for name in _OF_TOKENS}
-        chosen: dict[str, Any] = {name: None if x is None else x[keep] for name, x in columns.items()}
-        return replace(self, **chosen)
+        return chosen(self, keep, _OF_TOKENS)
 
     def repeat(self, times: int) -> Batch:
         """Return the batch ``times`` over, the copies being sequences of their own."""

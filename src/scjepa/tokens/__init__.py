@@ -11,7 +11,7 @@ from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
     from scjepa.tokens.config import TokenConfig, TokenRule
-    from scjepa.tokens.neighborhoods import NeighborTable, SummedCounts, build_neighbor_table, neighbor_places
+    from scjepa.tokens.neighbors import NeighborTable, SummedCounts, build_neighbor_table, neighbor_places
     from scjepa.tokens.normalize import NORMALIZATIONS, FittedNormalizations, Normalization, fit_normalizations
     from scjepa.tokens.source import TableSource
     from scjepa.tokens.table import TokenTable, build_token_table

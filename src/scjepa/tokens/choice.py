@@ -70,14 +70,9 @@ class TokenSpread:
         n_tokens = table.n_tokens / max(filled, 1)
         share = cells[cells > 0] / max(table.n_tokens, 1)
         pairs = float((cells * (cells - 1)).sum()) / max(filled * (filled - 1), 1)
-        return cls(
-            n_genes=n_genes,
-            n_seen=len(share),
-            n_effective=float(np.exp(-(share * np.log(share)).sum())),
-            n_tokens=n_tokens,
-            overlap=pairs / max(n_tokens, 1e-12),
-            allowed=min(1.0, n_tokens / max(n_genes, 1)),
-        )
+        effective = float(np.exp(-(share * np.log(share)).sum()))
+        overlap, allowed = pairs / max(n_tokens, 1e-12), min(1.0, n_tokens / max(n_genes, 1))
+        return cls(n_genes, len(share), effective, n_tokens, overlap, allowed)
 
     @property
     def few(self) -> bool:

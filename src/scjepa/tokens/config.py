@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scjepa._core.checks import POSITIVE, one_of
 from scjepa._core.features import ANTIBODY, CONTROL, MITOCHONDRIAL, RIBOSOMAL
-from scjepa._core.options import AUTO, POSITIVE, Config, one_of, option, unknown_name
+from scjepa._core.options import AUTO, Config, option, unknown_name
 
 _LEAVABLE = (MITOCHONDRIAL, RIBOSOMAL, CONTROL, ANTIBODY)
 """Kinds of features that can be left out."""

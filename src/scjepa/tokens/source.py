@@ -86,6 +86,13 @@ class Batch(Protocol):
     def n_tokens(self) -> int:
         """Tokens of all of them, T."""
 
+    @property
+    def genes(self) -> Tensor:
+        """``(T,)`` vocabulary ids."""
+
+    def select(self, keep: Tensor) -> Self:
+        """Return the batch of the tokens ``keep``; sequences keep their rows."""
+
 
 BatchT = TypeVar("BatchT", bound=Batch)
 BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
@@ -188,6 +195,12 @@ def runs_of(lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return, for each element of consecutive runs of these lengths, which run it is of and its place in it, int64."""
     runs = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     return runs, torch.arange(len(runs), device=lengths.device) - (lengths.cumsum(0) - lengths)[runs]
+
+
+def chosen(batch: BatchT, keep: Tensor, columns: Iterable[str]) -> BatchT:
+    """Return a batch with the rows ``keep`` of these columns, where it has them."""
+    found = {name: getattr(batch, name) for name in columns}
+    return replace(batch, **{name: None if x is None else x[keep] for name, x in found.items()})
 
 
 def move_batch(batch: BatchT, device: torch.device) -> BatchT:

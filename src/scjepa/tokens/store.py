@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from scipy import sparse
 
-from scjepa._core.counts import iter_rows
+from scjepa._core.counts import CountMatrix, iter_rows
 from scjepa._core.files import digest, whole
-from scjepa._core.plain import plain
+from scjepa._core.plain import Facts, plain
 from scjepa._core.settings import settings
 
 FORMAT = 2
@@ -28,6 +29,7 @@ _DTYPES = {"I16": np.int16, "I32": np.int32, "I64": np.int64, "U16": np.uint16, 
 _AGAIN = "Delete the file and run again: the table is then built anew"
 
 
+@dataclass(frozen=True, eq=False)
 class StoredTable:
     """Base of tables, dataclasses of arrays and numbers, that can be written to a file and mapped from it."""
 
@@ -52,7 +54,7 @@ class StoredTable:
         if path.exists():
             _description(path, self.kind, fingerprint)
             return
-        values = {each.name: getattr(self, each.name) for each in fields(cast(Any, self))}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         arrays = {name: np.ascontiguousarray(x) for name, x in values.items() if isinstance(x, np.ndarray)}
         about = {
             "format": FORMAT,
@@ -94,7 +96,7 @@ class StoredTable:
         return cls(**about["facts"], **arrays)
 
 
-def _description(path: Path, kind: str, fingerprint: Mapping[str, object] | None) -> dict[str, Any]:
+def _description(path: Path, kind: str, fingerprint: Mapping[str, object] | None) -> Facts:
     """Return what the table in a file says of itself, after checking that it is the one wanted."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder, and a table is a file. Name a file, such as {path}.safetensors.")
@@ -103,7 +105,7 @@ def _description(path: Path, kind: str, fingerprint: Mapping[str, object] | None
     try:
         with safe_open(path, framework="numpy") as file:
             found = (file.metadata() or {}).get("scjepa")
-        about: dict[str, Any] = {} if found is None else json.loads(found)
+        about: Facts = {} if found is None else json.loads(found)
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged or truncated: {error}. {_AGAIN}.") from error
     if found is None:
@@ -174,7 +176,7 @@ def through_cache(kind: type[Table], marks: Callable[[], dict[str, str]], build:
     return kind.load(file, mmap=True, fingerprint=fingerprint)
 
 
-def counts_digest(counts: Any) -> str:
+def counts_digest(counts: CountMatrix) -> str:
     """Return a hash of a matrix of counts: the same in memory and on disk, for every format and number type."""
     parts = []
     for start, rows in iter_rows(counts):
@@ -183,7 +185,7 @@ def counts_digest(counts: Any) -> str:
     return digest(parts, list(counts.shape))
 
 
-def graph_digest(*matrices: Any) -> str:
+def graph_digest(*matrices: sparse.csr_matrix | None) -> str:
     """Return a hash of sparse matrices, each of which may be ``None``."""
     parts = [None if m is None else digest(m.indptr.astype(np.int64), m.indices, m.data) for m in matrices]
     return digest(parts)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Unpack
 
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import CHUNK_SIZE, CountMatrix, Told, keep_entries, offsets_of
+from scjepa._core.counts import CHUNK_SIZE, CountMatrix, CountReader, Told, keep_entries, offsets_of
+from scjepa._core.plain import Facts
 from scjepa.tokens.config import TokenRule
-from scjepa.tokens.normalize import CountReader, FittedNormalizations
+from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.store import StoredTable
 
 _RANK_BITS = 32
@@ -96,14 +97,9 @@ class TokenTable(StoredTable):
         lengths = self.lengths[cells]
         offsets = offsets_of(lengths)
         tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[cells] - offsets[:-1], lengths)
-        return TokenTable(
-            offsets=offsets,
-            genes=self.genes[tokens],
-            values=self.values[tokens],
-            ranks=None if self.ranks is None else self.ranks[tokens],
-            n_vocabulary=self.n_vocabulary,
-            n_expressed=self.n_expressed[cells],
-        )
+        ranks, n_expressed = None if self.ranks is None else self.ranks[tokens], self.n_expressed[cells]
+        columns: Facts = {"genes": self.genes[tokens], "values": self.values[tokens], "ranks": ranks}
+        return replace(self, offsets=offsets, n_expressed=n_expressed, **columns)
 
 
 def build_token_table(
@@ -278,13 +274,8 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 
 def _concatenate(parts: list[TokenTable]) -> TokenTable:
-    return TokenTable(
-        offsets=offsets_of(np.concatenate([part.lengths for part in parts])),
-        genes=np.concatenate([part.genes for part in parts]),
-        values=np.concatenate([part.values for part in parts]),  # uint16 beside float32 gives float32
-        ranks=None
-        if parts[0].ranks is None
-        else np.concatenate([part.ranks for part in parts if part.ranks is not None]),
-        n_vocabulary=parts[0].n_vocabulary,
-        n_expressed=np.concatenate([part.n_expressed for part in parts]),
-    )
+    """Put tables of cells one behind the other."""
+    names = ["genes", "values", "n_expressed", *([] if parts[0].ranks is None else ["ranks"])]
+    # uint16 beside float32 gives float32
+    columns: Facts = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return replace(parts[0], offsets=offsets_of(np.concatenate([part.lengths for part in parts])), **columns)

@@ -6,12 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from scjepa._core.counts import CHUNK_SIZE, CountMatrix, iter_rows, shape_of
-from scjepa.tokens.normalize import check_codes
+from scjepa._core.counts import CHUNK_SIZE, CountMatrix, check_codes, iter_rows, shape_of
+from scjepa._core.plain import Facts
 
 _N_EXAMPLES = 5
 _RENAME = (
@@ -442,7 +441,7 @@ class Panels:
             lines.append(f"  in all: {len(shared):,} genes" + (f": {_examples(shared)}" if shared else ""))
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Facts:
         """Return plain values, ready for JSON."""
         return {
             "technologies": list(self.technologies),
@@ -452,7 +451,7 @@ class Panels:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Panels:
+    def from_dict(cls, values: Facts) -> Panels:
         """Build panels from what :meth:`to_dict` gave."""
         measured = np.zeros((len(values["technologies"]), values["n_vocabulary"]), dtype=bool)
         for row, genes in zip(measured, values["measured"], strict=True):

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._core.counts import CountMatrix, as_csr, iter_rows, offsets_of, rows_of, shape_of, totals_of
-from scjepa.tokens.neighborhoods import CELL_BLOCK, LARGEST_READ, NeighborTable
+from scjepa.tokens.neighbors import CELL_BLOCK, LARGEST_READ, NeighborTable
 
 _DEPTH = 1e4
 """Counts that each cell is scaled to before the logarithm."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scjepa._core.options import NOT_NEGATIVE, POSITIVE, Config, one_of, option, within
+from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, one_of, within
+from scjepa._core.options import Config, option
 
 
 @dataclass(frozen=True)

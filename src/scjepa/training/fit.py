@@ -21,9 +21,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from tqdm.auto import tqdm
 
+from scjepa._core.checks import POSITIVE
 from scjepa._core.files import digest
-from scjepa._core.options import POSITIVE, Config, option, unknown_name
-from scjepa._core.plain import plain
+from scjepa._core.options import Config, option, unknown_name
+from scjepa._core.plain import Facts, plain
 from scjepa._core.warn import warn
 from scjepa.nn import JEPAModule
 from scjepa.nn.jepa import float32_default
@@ -64,7 +65,7 @@ class Task:
     options: Mapping[str, object] = field(default_factory=dict)
     plan: type[JEPATrainingPlan] = JEPATrainingPlan
 
-    def marks(self, genes: Sequence[str], seed: int, config: TrainConfig) -> dict[str, Any]:
+    def marks(self, genes: Sequence[str], seed: int, config: TrainConfig) -> dict[str, object]:
         """Return what is trained on what, for checkpoints: digests of the data, and options by name."""
         training = {name: value for name, value in asdict(config).items() if name not in MAY_DIFFER}
         sections = np.empty(0) if self.sections is None else self.sections
@@ -117,8 +118,7 @@ class Run:
         """
         given = {name: plain(value, arrays=name == "devices") for name, value in arguments.items()}
         check_device(given.get("accelerator", "auto"), given.get("devices", 1))
-        named = {name: given.pop(name, None) for name in ("max_steps", "batch_size", "validation_size", "plan_kwargs")}
-        config, validation = _changed(base, max_epochs, **named), given.pop("validation", None)
+        config, validation = _changed(base, max_epochs, given), given.pop("validation", None)
         known = {f.name for f in fields(RunOptions)}
         chosen = {name: given.pop(name) for name in list(given) if name in known}
         early, folder = chosen.get("early_stopping", False), chosen.get("checkpoint_dir")
@@ -139,25 +139,19 @@ class Run:
         return cls(config, options, validation, given)
 
 
-def _changed(
-    base: TrainConfig,
-    max_epochs: int | None,
-    max_steps: int | None,
-    batch_size: int | None,
-    validation_size: float | None,
-    plan_kwargs: Mapping[str, object] | None,
-) -> TrainConfig:
-    """Return the configuration of a run with what the call asks for."""
-    changes: dict[str, Any] = dict(plan_kwargs or {})
+def _changed(base: TrainConfig, max_epochs: int | None, given: Facts) -> TrainConfig:
+    """Return a configuration with what was ``given`` of it, which is taken out of there."""
+    changes: Facts = dict(given.pop("plan_kwargs", None) or {})
     known = [f.name for f in fields(base)]
     for name in changes:
         if name not in known:
             raise ValueError(unknown_name("option in plan_kwargs", name, known))
+    max_steps = given.pop("max_steps", None)
     if max_epochs is not None:
         changes.update(max_epochs=max_epochs, max_steps=max_steps)
     elif max_steps is not None:
         changes.update(max_steps=max_steps)
-    sizes = {"batch_size": batch_size, "validation_size": validation_size}
+    sizes = {name: given.pop(name, None) for name in ("batch_size", "validation_size")}
     changes.update({name: size for name, size in sizes.items() if size is not None})
     return replace(base, **changes)
 
@@ -315,19 +309,19 @@ class StepProgress(ProgressBar):
             mininterval=0.2 if sys.stderr.isatty() else 5.0,  # a log file is not to be flooded
         )
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object, **kwargs: object) -> None:
         """Advance to the trainer's step."""
         if self._bar is not None and trainer.global_step > self._bar.n:
             self._bar.update(trainer.global_step - self._bar.n)
             shown = {k: f"{float(v):.3g}" for k, v in trainer.progress_bar_metrics.items() if k != "v_num"}
             self._bar.set_postfix(shown, refresh=False)
 
-    def on_train_end(self, *args: Any) -> None:
+    def on_train_end(self, *args: object) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Facts:
         return {**self.__dict__, "_bar": None}
 
 
@@ -428,7 +422,7 @@ def _callbacks(options: RunOptions) -> list[Callback]:
 
 def make_trainer(config: TrainConfig, options: RunOptions, **trainer_kwargs: Any) -> pl.Trainer:
     """Return the Lightning trainer of a run; ``trainer_kwargs`` are Lightning's own and win over the defaults."""
-    settings: dict[str, Any] = {
+    settings: Facts = {
         "accelerator": options.accelerator,
         "devices": options.devices,
         "max_steps": -1 if config.max_steps is None else config.max_steps,
@@ -449,7 +443,9 @@ def make_trainer(config: TrainConfig, options: RunOptions, **trainer_kwargs: Any
     return pl.Trainer(**settings)
 
 
-def run(plan: JEPATrainingPlan, options: RunOptions | None = None, **trainer_kwargs: Any) -> tuple[pl.Trainer, History]:
+def run(
+    plan: JEPATrainingPlan, options: RunOptions | None = None, **trainer_kwargs: object
+) -> tuple[pl.Trainer, History]:
     """Train a plan to its end.
 
     Returns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -13,15 +13,17 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 
+from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.nn.jepa import AnyModule, ObjectiveOutput
 from scjepa.tokens.source import TableSource
 from scjepa.training.collapse import effective_rank, gene_mean_loss, mean_cosine
 from scjepa.training.config import TrainConfig
-from scjepa.training.sampling import DROPOUT, MASK, MONITOR, BatchSchedule, Positions, derive_seed, generator
+from scjepa.training.sampling import DROPOUT, MASK, MONITOR, BatchSchedule, derive_seed, generator
 
 
 def cosine(progress: float, start: float, end: float) -> float:
@@ -57,9 +59,9 @@ MAY_DIFFER = ("max_steps", "max_epochs")
 """Options of training that a run may go on with at another value: it is made longer or shorter."""
 
 
-def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(options: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Return nested options by one name each, ``{"tokens.n_tokens": 64}``."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in options.items():
         if isinstance(value, Mapping):
             found.update(flat(value, f"{prefix}{name}."))
@@ -68,7 +70,7 @@ def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def check_marks(checkpoint: Mapping[str, Any], own: Mapping[str, Any], name: str) -> None:
+def check_marks(checkpoint: Mapping[str, Any], own: Mapping[str, object], name: str) -> None:
     """Refuse a state of training that is that of other data or of another model.
 
     Parameters
@@ -108,7 +110,7 @@ def check_marks(checkpoint: Mapping[str, Any], own: Mapping[str, Any], name: str
         )
 
 
-def _difference(mark: str, kept: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+def _difference(mark: str, kept: Mapping[str, object], own: Mapping[str, object]) -> str:
     if mark in DIGESTS:
         return f"its {mark} are not those of this data"
     return f"its {mark} is {kept.get(mark)!r}, here it is {own[mark]!r}"
@@ -140,7 +142,7 @@ class History(Logger):
         """Version of the logger."""
         return 0
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
         """Keep nothing: the model keeps its configuration."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -165,7 +167,7 @@ _RATIO_BUDGET = 16_000_000
 """Target values kept by the monitor for the loss ratio (64 MB)."""
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
     """Split trained parameters: weight decay on matrices, none on biases, norms, embeddings and single vectors."""
     embeddings = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     decayed: list[nn.Parameter] = []
@@ -204,13 +206,13 @@ class JEPATrainingPlan(pl.LightningModule):
     def __init__(
         self,
         module: AnyModule,
-        source: TableSource[Any],
+        source: TableSource,
         config: TrainConfig,
         train_cells: np.ndarray,
         monitor_cells: np.ndarray,
         seed: int = 0,
         sections: np.ndarray | None = None,
-        marks: Callable[[], Mapping[str, Any]] = dict,
+        marks: Callable[[], Mapping[str, object]] = dict,
         steps_before: int = 0,
     ):
         super().__init__()
@@ -230,23 +232,23 @@ class JEPATrainingPlan(pl.LightningModule):
         self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor, Tensor]] = []
 
     @cached_property
-    def marks(self) -> dict[str, Any]:
+    def marks(self) -> dict[str, object]:
         """What is trained on what: digests and options by name."""
         return dict(self._make_marks())
 
     # -- data ---------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> Positions:
+    def train_dataloader(self) -> Sequence[int]:
         """Numbers of the batches of an epoch."""
         self._schedule = self._make_schedule(self.trainer.world_size)
-        return Positions(len(self._schedule))
+        return range(len(self._schedule))
 
     def _make_schedule(self, world_size: int) -> BatchSchedule:
         return BatchSchedule(self.train_cells, self.config.batch_size, self.seed, world_size, self._groups)
 
-    def val_dataloader(self) -> Positions:
+    def val_dataloader(self) -> Sequence[int]:
         """Numbers of the monitor's batches."""
-        return Positions(-(-len(self.monitor_cells) // self.config.batch_size))
+        return range(-(-len(self.monitor_cells) // self.config.batch_size))
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -287,7 +289,13 @@ class JEPATrainingPlan(pl.LightningModule):
             parameter_groups(self.module), lr=self.config.learning_rate, betas=self.config.betas, fused=fused
         )
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
         """One optimizer step and the EMA step that belongs to it (also right under gradient accumulation)."""
         c, step, total = self.config, self.global_step, int(self.trainer.estimated_stepping_batches)
         rate = self._learning_rate(step, total)
@@ -305,7 +313,7 @@ class JEPATrainingPlan(pl.LightningModule):
         c = self.config
         return learning_rate(step, total, c.learning_rate, c.final_learning_rate, c.warmup)
 
-    def _record(self, metrics: dict[str, Any]) -> None:
+    def _record(self, metrics: Mapping[str, Tensor | float]) -> None:
         """Log a step's metrics at once: a checkpoint of this step, written next, then holds them."""
         values = {name: float(value) for name, value in metrics.items()}
         for logger in self.loggers:
@@ -377,7 +385,7 @@ class JEPATrainingPlan(pl.LightningModule):
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: Facts) -> None:
         """Put the history into the checkpoint, and what the monitor has not read yet."""
         if isinstance(self.logger, History):
             checkpoint["scjepa_history"] = self.logger.state_dict()
@@ -385,7 +393,7 @@ class JEPATrainingPlan(pl.LightningModule):
         checkpoint[MARKS] = self.marks
         checkpoint["scjepa_steps_before"] = self.steps_before
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: Facts) -> None:
         """Take them up again, if they are those of this training; weights are as they were until then.
 
         Raises

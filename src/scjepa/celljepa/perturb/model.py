@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,11 +17,12 @@ from scipy import sparse
 
 from scjepa._core.anndata import counts_of
 from scjepa._core.counts import told_of
+from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellKeys, binned, build_count_table
 from scjepa.celljepa.perturb.module import PerturbationJEPAModule, PerturbedSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
-from scjepa.models.store import Facts, Weights
+from scjepa.models.store import Weights
 from scjepa.nn import float32_default
 from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition, simulation_split
 from scjepa.perturbation.expression import cell_sizes, log_scaled, target_size
@@ -74,13 +75,13 @@ class PerturbationRun:
     n_steps: int = 0
     history: Mapping[str, pd.DataFrame] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Facts:
         """Return what JSON can hold."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {**values, "split": self.split.to_dict(), "history": curves_to_dict(self.history)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Facts) -> Self:
         """Build it from what :meth:`to_dict` gave."""
         lists = {name: tuple(values[name]) for name in ("conditions", "genes", "outside")}
         split, history = PerturbationSplit.from_dict(values["split"]), curves_from_dict(values["history"])
@@ -246,11 +247,11 @@ def perturbation_task(
     run: Run,
     condition_key: str,
     split: PerturbationSplit | str | None,
-    *,
     delta_aware: bool,
     outside: str,
     size_key: str | None,
     target_sum: float | None,
+    *,
     sized: bool,
 ) -> Task:
     """Return what :meth:`scjepa.CellJEPA.train_perturbation` trains.
@@ -294,26 +295,14 @@ def perturbation_task(
     of_held = screen.means(conditions.codes, held, len(conditions.names))
     changes = changes_of(np.where(means.any(axis=1, keepdims=True), means, of_held), conditions)
     module = new_module(model, len(extra), control, delta_aware)
-    source = PerturbedSource(
-        screen.tokens,
-        screen.expression,
-        conditions.codes,
-        gene_ids_of(conditions.genes, model.vocabulary, extra),
-        screen.panel,
-        controls,
-        changes,
-        model.config.perturbation.n_tokens,
-    )
-    about = PerturbationRun(
-        split=chosen,
-        conditions=tuple(conditions.names[code] for code in np.unique(conditions.codes[train])),
-        genes=tuple(model.vocabulary.names[i] for i in screen.panel),
-        outside=tuple(extra),
-        condition_key=condition_key,
-        size_key=size_key,
-        target_sum=screen.target_sum,
-        delta_aware=delta_aware,
-    )
+    tables = (screen.tokens, screen.expression, conditions.codes)
+    perturbed = gene_ids_of(conditions.genes, model.vocabulary, extra)
+    n_tokens = model.config.perturbation.n_tokens
+    source = PerturbedSource(*tables, perturbed, screen.panel, controls, changes, n_tokens)
+    trained = tuple(conditions.names[code] for code in np.unique(conditions.codes[train]))
+    panel = tuple(model.vocabulary.names[i] for i in screen.panel)
+    how = (condition_key, size_key, screen.target_sum, delta_aware)
+    about = PerturbationRun(chosen, trained, panel, tuple(extra), *how)
 
     def keep(trainer: pl.Trainer, history: History) -> None:
         model._further = {PREFIX: module}
@@ -364,18 +353,11 @@ def predict_perturbation(
     drawn = np.sort(np.random.default_rng(model.seed).choice(cells, wanted, replace=False))
     ids = gene_ids_of(genes, model.vocabulary, run.outside)
     panel = model.vocabulary.ids(list(run.genes))
+    # No cell is trained on: conditions, what they perturb and what that changes are nothing.
     nothing = np.zeros((1, len(model.vocabulary)), np.float32)
-    source = PerturbedSource(
-        screen.tokens,
-        screen.expression,
-        np.zeros(screen.tokens.n_cells, np.int64),
-        np.full((1, max(ids.shape[1], 2)), -1),
-        panel,
-        drawn,
-        nothing,
-        model.config.perturbation.n_tokens,
-        model.device,
-    )
+    tables = (screen.tokens, screen.expression, np.zeros(screen.tokens.n_cells, np.int64))
+    n_tokens, unperturbed = model.config.perturbation.n_tokens, np.full((1, max(ids.shape[1], 2)), -1)
+    source = PerturbedSource(*tables, unperturbed, panel, drawn, nothing, n_tokens, model.device)
     profiles, controls_of = [], []
     known = screen.matrix[drawn][:, panel].toarray()
     usual = module.objective.control.cpu().numpy()[panel]

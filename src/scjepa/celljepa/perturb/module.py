@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from scjepa.celljepa.source import CellBatch, CellSource, mixed
 from scjepa.nn.encoder import ValueProduct
 from scjepa.nn.jepa import JEPAModule, ObjectiveOutput
 from scjepa.nn.losses import PooledHead
-from scjepa.tokens.source import move_batch, runs_of
+from scjepa.tokens.source import chosen, move_batch, runs_of
 from scjepa.tokens.table import TokenTable
 
 _LEAST_CHANGE = 1e-8
@@ -67,10 +66,7 @@ class PerturbedBatch(CellBatch):
 
     def select(self, keep: Tensor) -> PerturbedBatch:
         """Return the batch of the tokens ``keep``; perturbed cells stay whole."""
-        names = ("genes", "values", "sequences", "perturbed", "expression", "change")
-        columns = {name: getattr(self, name) for name in names}
-        chosen: dict[str, Any] = {name: None if x is None else x[keep] for name, x in columns.items()}
-        return replace(self, **chosen)
+        return chosen(self, keep, ("genes", "values", "sequences", "perturbed", "expression", "change"))
 
 
 class PerturbedEmbedding(CellEmbedding):
@@ -328,19 +324,10 @@ class PerturbedSource(CellSource):
         place = batch.genes.masked_fill(~inside, 0)
         truth = self._dense(cells, self._expression)
         found = move_batch(super().batch(cells, generator), self.table_device)
-        batch = PerturbedBatch(
-            batch.genes,
-            batch.values,
-            batch.sequences,
-            batch.labels,
-            batch.perturbed,
-            expression=truth[batch.sequences, place] * inside,
-            change=self._changes[codes[batch.sequences], place] * inside,
-            truth_genes=found.genes,
-            truth_values=found.values,
-            truth_sequences=found.sequences,
-        )
-        return self._moved(batch)
+        expression = truth[batch.sequences, place] * inside
+        change = self._changes[codes[batch.sequences], place] * inside
+        wanted = {"truth_genes": found.genes, "truth_values": found.values, "truth_sequences": found.sequences}
+        return self._moved(replace(batch, expression=expression, change=change, **wanted))
 
     def gene_groups(self) -> list[Tensor]:
         """Return the measured genes, ids, in groups small enough for a batch: the same whatever is predicted."""
@@ -371,10 +358,10 @@ class PerturbedSource(CellSource):
         rows = torch.arange(len(cells), device=cells.device)[:, None].expand_as(tokens)[present]
         flags = torch.zeros_like(present)
         flags[:, : perturbed.shape[1]] = True
-        chosen = tokens[present]
-        inside = chosen < self.n_vocabulary
-        values = self._dense(cells, None)[rows, chosen.masked_fill(~inside, 0)] * inside
-        return PerturbedBatch(chosen, values, rows, codes, flags[present])
+        kept = tokens[present]
+        inside = kept < self.n_vocabulary
+        values = self._dense(cells, None)[rows, kept.masked_fill(~inside, 0)] * inside
+        return PerturbedBatch(kept, values, rows, codes, flags[present])
 
     def _dense(self, cells: Tensor, column: Tensor | None) -> Tensor:
         """Return ``(B, n_vocabulary)`` values of ``cells``: of ``column``, or their bins; 0 where not expressed."""
