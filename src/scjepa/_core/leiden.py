@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -63,23 +62,15 @@ class Partition:
         return int((self.sizes >= least).sum())
 
 
-@contextmanager
-def _igraph_seed(seed: int) -> Iterator[None]:
+def _by_igraph(graph: igraph.Graph, resolution: float, seed: int) -> Sequence[int]:
     import igraph
 
     igraph.set_random_number_generator(random.Random(int(seed)))
+    how = {"objective_function": "modularity", "weights": "weight", "n_iterations": _LEIDEN_ITERATIONS}
     try:
-        yield
+        return graph.community_leiden(resolution=resolution, **how).membership
     finally:
         igraph.set_random_number_generator(random)
-
-
-def _by_igraph(graph: igraph.Graph, resolution: float, seed: int) -> Sequence[int]:
-    with _igraph_seed(seed):
-        clusters = graph.community_leiden(
-            objective_function="modularity", weights="weight", resolution=resolution, n_iterations=_LEIDEN_ITERATIONS
-        )
-    return clusters.membership
 
 
 def _by_leidenalg(graph: igraph.Graph, resolution: float, seed: int) -> Sequence[int]:

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._core.anndata import counts_of, labels_of, missing_key, require_anndata, text_of, warn_of_words
+from scjepa._core.anndata import counts_of, entry_of, labels_of, require_anndata, text_of, warn_of_words
 from scjepa._core.counts import CountMatrix, Reading, Told, iter_rows, offsets_of, told_of
 from scjepa._core.files import digest
 from scjepa.models import setup
@@ -192,10 +192,8 @@ class LabelsField(setup.NamedField):
         super().__init__("labels", "obs", key)
 
     def _state(self, adata: AnnData) -> dict:
-        if self.attr_key not in adata.obs:
-            then = "Name the column that holds each cell's label, or leave it out."
-            raise missing_key("obs", self.attr_key, adata.obs.columns, then)
-        labels = labels_of(adata.obs[self.attr_key])
+        then = "Name the column that holds each cell's label, or leave it out."
+        labels = labels_of(entry_of(adata, "obs", self.attr_key, then))
         return {"categories": sorted(set(labels[labels != None]))}  # noqa: E711 - of each element
 
     def register_field(self, adata: AnnData) -> dict:
@@ -241,9 +239,7 @@ def converted_names(adata: AnnData, table: GeneTable | None) -> np.ndarray:
     if table is None:
         return names
     if isinstance(table, str):
-        if table not in adata.var:
-            raise missing_key("var", table, adata.var.columns, "Name a column of gene names, or pass a mapping.")
-        column = adata.var[table]
+        column = entry_of(adata, "var", table, "Name a column of gene names, or pass a mapping.")
         return np.where(column.notna().to_numpy(), column.astype(str).to_numpy(dtype=object), names)
     known = {str(old): str(new) for old, new in table.items() if isinstance(new, str) and new}
     if not any(name in known for name in names):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from anndata import AnnData
 from torch import Tensor, nn
 
-from scjepa._core.anndata import flags_of, labels_of, means_none, missing_key
+from scjepa._core.anndata import entry_of, flags_of, labels_of, means_none
 from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.celljepa.config import CellJEPAConfig, CellMaskingConfig, CellObjectiveConfig
@@ -103,16 +103,14 @@ def _named_sets(source: ModuleSource, adata: AnnData) -> Mapping[str, Sequence[s
     keys = [source] if isinstance(source, str) else list(source)
     sets: dict[str, Sequence[str]] = {}
     for key in keys:
-        if key not in adata.var:
-            then = "Name columns that hold modules (scjepa.tl.gene_modules writes one), or pass a .gmt file or a dict."
-            raise missing_key("var", key, adata.var.columns, then)
         sets.update(_of_column(adata, key, several=len(keys) > 1))
     return sets
 
 
 def _of_column(adata: AnnData, key: str, several: bool) -> dict[str, Sequence[str]]:
     """Return the sets of a column of ``var``: of a boolean one the genes that are in, of others one set a value."""
-    column = adata.var[key]
+    then = "Name columns that hold modules (scjepa.tl.gene_modules writes one), or pass a .gmt file or a dict."
+    column = entry_of(adata, "var", key, then)
     is_category = isinstance(column.dtype, pd.CategoricalDtype)
     if pd.api.types.is_bool_dtype(column.dtype) and not is_category:  # of nullable ones values may be missing
         return {key: list(adata.var_names[flags_of(column)])}

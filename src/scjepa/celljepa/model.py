@@ -580,24 +580,14 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
 
     # -- words, save and load -------------------------------------------------------------------------------------
 
-    def summary(self) -> str:
-        """Return the model in a few lines: data, tokens, encoder, parameters, training."""
-        tokens, encoder, counts = self.config.tokens, self.config.encoder, self.module.parameter_counts()
-        state = f"trained for {self.n_steps_:,} steps" if self.is_trained_ else "not trained: call model.train()"
-        fine = ", fine-tuned" if self.is_finetuned_ else ""
-        origin = "" if self.reference is None else f", of them {self.reference.n_genes:,} of the reference"
-        return "\n".join(
-            [
-                f"CellJEPA, {state}{fine}",
-                f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}",
-                f"  tokens    up to {tokens.n_tokens} expressed genes of a cell, {tokens.n_bins} bins"
-                + (f", in {len(self.modules.names)} modules" if self.modules else ""),
-                f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
-                f"value {encoder.value!r}",
-                f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "
-                f"vectors), {counts['trained']:,} with heads, {counts['total']:,} with heads and EMA copy",
-            ]
-        )
+    def _words(self) -> dict[str, str]:
+        tokens, counts = self.config.tokens, self.module.parameter_counts()
+        modules = f", in {len(self.modules.names)} modules" if self.modules else ""
+        return {
+            "state": ", fine-tuned" if self.is_finetuned_ else "",
+            "tokens": f"up to {tokens.n_tokens} expressed genes of a cell, {tokens.n_bins} bins{modules}",
+            "weights": f", {counts['trained']:,} with heads, {counts['total']:,} with heads and EMA copy",
+        }
 
     def facts(self) -> Facts:
         """Return what a loaded model needs beside weights: modules, labelled cells and perturbations as well."""

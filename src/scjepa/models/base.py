@@ -148,8 +148,25 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Return facts and weights of a model, with what is new in ``adata`` taken in."""
 
     @abstractmethod
+    def _words(self) -> dict[str, str]:
+        """Return what the summary says of this kind of model, behind what it says of all: by the name of its line."""
+
     def summary(self) -> str:
-        """Return the model in a few lines."""
+        """Return the model in a few lines: data, tokens, encoder, parameters, training."""
+        encoder, counts = self.config.encoder, self.module.parameter_counts()
+        without = f"{counts['encoder_without_genes']:,} without gene vectors"
+        blocks = f"{encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads"
+        state = f"trained for {self.n_steps_:,} steps" if self.is_trained_ else "not trained: call model.train()"
+        origin = "" if self.reference is None else f", of them {self.reference.n_genes:,} of the reference"
+        of_all = {
+            "data": f"{self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}",
+            "tokens": "",
+            "encoder": f"{blocks}, value {encoder.value!r}",
+            "weights": f"{counts['encoder']:,} in the encoder ({without})",
+        }
+        own = self._words()
+        lines = [f"  {name:<10}{text}{own.get(name, '')}" for name, text in of_all.items()]
+        return "\n".join([f"{type(self).__name__}, {state}{own.get('state', '')}", *lines])
 
     def __repr__(self) -> str:
         return self.summary()
@@ -326,17 +343,9 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         monitor = task.held_out if len(task.held_out) else task.train_cells
         if len(monitor) > _MONITOR_CELLS:
             monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, _MONITOR_CELLS, replace=False))
-        plan = task.plan(
-            task.module,
-            task.source,
-            config,
-            task.train_cells,
-            monitor,
-            seed=self.seed,
-            sections=task.sections,
-            marks=functools.partial(task.marks, self.vocabulary.names, self.seed, config),
-            steps_before=self.n_steps_,
-        )
+        about = (task.module, task.source, config, task.train_cells, monitor, self.seed, task.sections)
+        marks = functools.partial(task.marks, self.vocabulary.names, self.seed, config)
+        plan = task.plan(*about, marks=marks, steps_before=self.n_steps_)
         try:
             trainer, history = _fit.run(plan, run.options, **run.trainer)
         except MisconfigurationException as error:
@@ -407,7 +416,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         --------
         >>> print(model.coverage(new, cost=True))
         """
-        return coverage(self, adata, cost, reference, scale or self._scale, n_cells, seed, self._n_read)
+        return coverage(self, adata, cost, reference, scale or self._scale, n_cells, seed)
 
     def estimate(self, adata: AnnData | None = None) -> Estimate:
         """Tell what training and embedding will take, before either is started.
@@ -447,10 +456,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     def _warn_if_untrained(self) -> None:
         if not self.is_trained_:
-            warn(
-                "This model is not trained: the embeddings come from its random initial weights. Call model.train() "
-                "first."
-            )
+            warn("This model is not trained: the embeddings come from its random weights. Call model.train() first.")
 
     @property
     def _knows_own_data(self) -> bool:
@@ -640,7 +646,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         --------
         >>> model.save_pretrained("my-tissue", card={"description": "...", "license": "CC-BY-4.0"})
         """
-        _store.write_checkpoint(self, path, card, dtype=dtype, overwrite=overwrite)
+        _store.write_checkpoint(self, Path(path), card, dtype, overwrite)
 
     @classmethod
     def load_query_data(

@@ -180,14 +180,10 @@ def embed_to(
 
 def check_embedding_memory(module: JEPAModule, source: TableSource, batch_size: int | str, result_bytes: int) -> None:
     """Refuse what memory will not hold: a large result, or a large batch."""
-    check_memory(
-        result_bytes,
-        torch.device("cpu"),
-        f"The result, {source.n_cells:,} cells × {module.config.encoder.width},",
-        "Let it be written to a file: get_latent_representation(out='latent.npy').",
-    )
-    what = f"Embedding with batch_size={batch_size!r}"
-    then = "Lower it, or pass batch_size='auto'."
+    what = f"The result, {source.n_cells:,} cells × {module.config.encoder.width},"
+    then = "Let it be written to a file: get_latent_representation(out='latent.npy')."
+    check_memory(result_bytes, torch.device("cpu"), what, then)
+    what, then = f"Embedding with batch_size={batch_size!r}", "Lower it, or pass batch_size='auto'."
     check_memory(embedding_bytes(module, source, batch_size), source.device, what, then)
 
 

@@ -210,9 +210,8 @@ def kept_bytes(module: JEPAModule) -> float:
 def measured_training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
     """Return the same from what autograd keeps of a small batch for its way back, scaled to the largest batch."""
     batch = _batch(module, source, _light(module), seed)
-    return _training_bytes(
-        module, source, config, _kept_by_autograd(_twin(module), batch, seed, config.precision) / max(batch.n_tokens, 1)
-    )
+    kept = _kept_by_autograd(_twin(module), batch, seed, config.precision)
+    return _training_bytes(module, source, config, kept / max(batch.n_tokens, 1))
 
 
 def _training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, kept: float) -> int:
@@ -266,13 +265,9 @@ def embedding_bytes(module: JEPAModule, source: TableSource, batch_size: int | s
 
 def check_training_memory(module: JEPAModule, source: TableSource, config: TrainConfig, device: torch.device) -> None:
     """Refuse, or warn of, a run that the memory of ``device`` will not hold."""
-    check_memory(
-        training_bytes(module, source, config),
-        device,
-        f"Training with batch_size={config.batch_size}",
-        f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset.",
-        _ROUGHLY,
-    )
+    what = f"Training with batch_size={config.batch_size}"
+    then = f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset."
+    check_memory(training_bytes(module, source, config), device, what, then, _ROUGHLY)
 
 
 def check_memory(needed: int, device: torch.device, what: str, then: str, tolerance: float = TOLERANCE) -> None:
@@ -364,10 +359,10 @@ def _probe(
     def learn(n_tokens: float) -> tuple[float, float]:
         """Return the seconds of the loss and its gradients a token, and those of the optimizer."""
         batch = _batch(module, source, n_tokens, seed)
-        per_token = _timed(device, lambda: _loss(twin, batch, seed, config.precision).backward()) / max(
-            batch.n_tokens, 1
+        seconds = _timed(device, lambda: _loss(twin, batch, seed, config.precision).backward())
+        return seconds / max(batch.n_tokens, 1), _timed(
+            device, lambda: (optimizer.step(), optimizer.zero_grad(), twin.update_target(0.0))
         )
-        return per_token, _timed(device, lambda: (optimizer.step(), optimizer.zero_grad(), twin.update_target(0.0)))
 
     def embed(n_tokens: float) -> float:
         """Return the seconds of embedding a token."""

@@ -303,14 +303,7 @@ class Coverage:
 
 
 def coverage(
-    model: JEPAModel,
-    adata: AnnData | None,
-    cost: bool,
-    reference: AnnData | None,
-    scale: str,
-    n_cells: int,
-    seed: int,
-    n_tokens: int,
+    model: JEPAModel, adata: AnnData | None, cost: bool, reference: AnnData | None, scale: str, n_cells: int, seed: int
 ) -> Coverage:
     """Return how much of a data set a model can read, as :meth:`scjepa.STJEPA.coverage` says.
 
@@ -331,7 +324,7 @@ def coverage(
     for _, rows in iter_rows(counts_of(adata, keys.layer)):
         per_gene += np.asarray(rows.sum(axis=0)).ravel()
         lengths.append(np.bincount(rows_of(rows)[matched[rows.indices]], minlength=rows.shape[0]))
-    tokens = np.minimum(np.concatenate(lengths), n_tokens)
+    tokens = np.minimum(np.concatenate(lengths), model._n_read)
     missing = [i for i in np.argsort(-per_gene, kind="stable") if not matched[i]][:_EXAMPLES]
     return Coverage(
         n_matched=alignment.n_matched,
@@ -339,7 +332,7 @@ def coverage(
         n_model=len(known),
         share_of_counts=float(per_gene[matched].sum() / max(per_gene.sum(), 1e-12)),
         tokens_per_cell=float(np.median(tokens)),
-        n_tokens=n_tokens,
+        n_tokens=model._n_read,
         empty=float((tokens == 0).mean()),
         missing=tuple(str(adata.var_names[i]) for i in missing),
         case_only=alignment.case_only,

@@ -20,7 +20,7 @@ from anndata import AnnData
 from scipy import sparse
 from scvi.data.fields import BaseAnnDataField
 
-from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of, warn_of_words
+from scjepa._core.anndata import counts_of, entry_of, missing_key, require_anndata, text_of, warn_of_words
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import Facts
 from scjepa.tokens.vocabulary import Vocabulary
@@ -211,10 +211,8 @@ class LabelField(NamedField):
         return {f"n_{self.registry_key}": len(state_registry.get("categories", ())) or 1}
 
     def _state(self, adata: AnnData) -> dict:
-        if self.attr_key not in adata.obs:
-            then = f"Name the column that holds each cell's {self.registry_key}, or leave it out."
-            raise missing_key("obs", self.attr_key, adata.obs.columns, then)
-        column = adata.obs[self.attr_key]
+        then = f"Name the column that holds each cell's {self.registry_key}, or leave it out."
+        column = entry_of(adata, "obs", self.attr_key, then)
         absent = column.isna().to_numpy()
         if absent.any():
             raise ValueError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -208,18 +207,13 @@ _KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss")
 
 
 def write_checkpoint(
-    model: JEPAModel,
-    path: str | os.PathLike[str],
-    card: Card | Mapping[str, object] | None,
-    *,
-    dtype: str,
-    overwrite: bool,
+    model: JEPAModel, path: Path, card: Card | Mapping[str, object] | None, dtype: str, overwrite: bool
 ) -> None:
     """Write a model for others, as :meth:`scjepa.STJEPA.save_pretrained` says."""
     if dtype not in _DTYPES:
         raise ValueError(unknown_name("dtype", dtype, _DTYPES))
     model._warn_if_untrained()
-    card = Card.from_any(model.card if card is None else card, Path(path).name)
+    card = Card.from_any(model.card if card is None else card, path.name)
     card = card if card.created else replace(card, created=date.today().isoformat())
     facts = {name: value for name, value in model.facts().items() if name not in model._kept_home}
     facts["card"] = card.to_dict()
@@ -228,7 +222,7 @@ def write_checkpoint(
     state = model.module.state_dict().items()
     weights = {name: _stored(name, w, _DTYPES[dtype]) for name, w in state if not name.startswith("context.")}
     readme = card.to_markdown(type(model).__name__, _table_of_card(model, facts, dtype))
-    write_model(Path(path), facts, weights, overwrite=overwrite, texts={README_FILE: readme})
+    write_model(path, facts, weights, overwrite=overwrite, texts={README_FILE: readme})
 
 
 def _table_of_card(model: JEPAModel, facts: Facts, dtype: str) -> Facts:

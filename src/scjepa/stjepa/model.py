@@ -612,25 +612,15 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
 
     # -- words --------------------------------------------------------------------------------------------------
 
-    def summary(self) -> str:
-        """Return the model in a few lines: data, tokens, encoder, parameters, training."""
-        tokens, encoder = self.config.tokens, self.config.encoder
-        counts = self.module.parameter_counts()
+    def _words(self) -> dict[str, str]:
+        tokens, total = self.config.tokens, self.module.parameter_counts()["total"]
         sections = 1 if self.keys.library_key is None else self.adata.obs[self.keys.library_key].nunique()
-        origin = "" if self.reference is None else f", of them {self.reference.n_genes:,} of the reference"
-        state = f"trained for {self.n_steps_:,} steps" if self.is_trained_ else "not trained: call model.train()"
-        return "\n".join(
-            [
-                f"STJEPA, {state}",
-                f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}, "
-                f"{sections} section(s), technologies: {', '.join(self.panels.technologies)}",
-                f"  tokens    {tokens}, {describe_tokens(tokens, self.vocabulary.names)}",
-                f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
-                f"value {encoder.value!r}; objective {self.config.objective.name!r}",
-                f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "
-                f"vectors), {counts['total']:,} with predictor, heads and EMA copy",
-            ]
-        )
+        return {
+            "data": f", {sections} section(s), technologies: {', '.join(self.technologies)}",
+            "tokens": f"{tokens}, {describe_tokens(tokens, self.vocabulary.names)}",
+            "encoder": f"; objective {self.config.objective.name!r}",
+            "weights": f", {total:,} with predictor, heads and EMA copy",
+        }
 
     # -- save and load --------------------------------------------------------------------------------------------
 
