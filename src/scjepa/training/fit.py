@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 import lightning.pytorch as pl
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from tqdm.auto import tqdm
@@ -32,7 +31,10 @@ from scjepa.tokens.source import TableSource
 from scjepa.training.config import TrainConfig
 from scjepa.training.plan import MAY_DIFFER, History, JEPATrainingPlan, flat
 
-Curves = dict[str, pd.DataFrame]
+if TYPE_CHECKING:
+    import pandas as pd
+
+Curves: TypeAlias = "dict[str, pd.DataFrame]"
 """What runs recorded: a frame by name, indexed by step."""
 
 
@@ -161,6 +163,8 @@ def _changed(base: TrainConfig, max_epochs: int | None, given: Facts) -> TrainCo
 
 def curve(name: str, steps: Sequence[int], values: Sequence[float]) -> pd.DataFrame:
     """Return the values of a name by step."""
+    import pandas as pd
+
     return pd.DataFrame({name: values}, index=pd.Index(steps, name="step"))
 
 
@@ -181,6 +185,8 @@ def extended_curves(before: Mapping[str, pd.DataFrame] | None, history: History,
 
     What they have beyond ``offset`` goes: it is of the same run, which was taken up from an earlier state.
     """
+    import pandas as pd
+
     after = {name: own[own.index <= offset] for name, own in (before or {}).items() if offset}
     for name, values in history.values.items():
         own = curve(name, [step + offset for step in history.steps[name]], values)
