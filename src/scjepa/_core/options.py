@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -39,7 +40,7 @@ def unknown_name(kind: str, name: object, known: Iterable[object]) -> str:
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
 
 
-class Registry(MutableMapping[str, T]):
+class Registry(UserDict[str, T]):
     """Things by name; a name that is not known is a ``ValueError`` that tells the nearest.
 
     Parameters
@@ -52,24 +53,10 @@ class Registry(MutableMapping[str, T]):
 
     def __init__(self, kind: str, entries: Mapping[str, T]):
         self.kind = kind
-        self._entries = dict(entries)
+        super().__init__(entries)
 
-    def __getitem__(self, name: str) -> T:
-        if name not in self._entries:
-            raise UnknownNameError(unknown_name(self.kind, name, self._entries))
-        return self._entries[name]
-
-    def __setitem__(self, name: str, thing: T) -> None:
-        self._entries[name] = thing
-
-    def __delitem__(self, name: str) -> None:
-        del self._entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+    def __missing__(self, name: str) -> T:
+        raise UnknownNameError(unknown_name(self.kind, name, self.data))
 
 
 def imported(entry: str) -> Any:

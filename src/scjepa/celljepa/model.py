@@ -261,15 +261,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
                 "batches='section' makes batches of cells of one batch, and the data names none: "
                 "setup_anndata(adata, batch_key=...) before the model is made, or batches='mixed'."
             )
-        self._check_new_genes()
-
-    def _check_new_genes(self) -> None:
-        reference = self.reference
-        if reference is not None and reference.freeze == "encoder" and len(self.vocabulary) == reference.n_genes:
-            raise ValueError(
-                "With freeze='encoder' only new genes train, and this data has none that the reference did not know. "
-                "Pass freeze='none' to load_query_data, or use the model as it is."
-            )
+        self._check_freeze("new genes", self._n_new_genes)
 
     def _keep_stage(
         self, finetuned: bool, cells: tuple[np.ndarray, np.ndarray], trainer: pl.Trainer, history: History
@@ -370,7 +362,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         if self.config.tokens.unit != "gene":
             raise ValueError("Perturbations are of genes: train_perturbation needs a model with genes as tokens.")
         run = Run.of(self.config.perturbation.training, max_epochs, arguments)
-        self._check_new_genes()
+        self._check_freeze("new genes", self._n_new_genes)
         sized = arguments.get("validation_size") is not None
         about = (condition_key, split, delta_aware, outside, size_key, target_sum)
         self.fit(perturb.perturbation_task(self, run, *about, sized=sized), run)

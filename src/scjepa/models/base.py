@@ -458,6 +458,18 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         if not self.is_trained_:
             warn("This model is not trained: the embeddings come from its random weights. Call model.train() first.")
 
+    def _check_freeze(self, what: str, n_new: int) -> None:
+        """Refuse to train where the encoder is frozen and there is nothing new, of ``what`` trains beside it."""
+        if self.reference is not None and self.reference.freeze == "encoder" and n_new == 0:
+            raise ValueError(
+                f"With freeze='encoder' only {what} train, and this data has none that the reference did not know. "
+                "Pass freeze='none' to load_query_data, or use the model as it is."
+            )
+
+    @property
+    def _n_new_genes(self) -> int:
+        return 0 if self.reference is None else len(self.vocabulary) - self.reference.n_genes
+
     @property
     def _knows_own_data(self) -> bool:
         """Whether the model was trained on its own AnnData, and not only on that of a reference or a checkpoint."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from scjepa._core.files import whole
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import Facts, plain
 from scjepa.pretrained import MODEL_FILE, README_FILE, WEIGHTS_FILE, Card
@@ -71,9 +70,8 @@ def write_model(
             raise FileExistsError(f"{folder} exists. Pass overwrite=True to replace it, or name another folder.")
         if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MODEL_FILE).is_file()):
             raise FileExistsError(f"{folder} is not a saved model, so it is not replaced. Name another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole(folder) as draft:
+        draft.mkdir()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         for name, array in facts.get(STATISTICS, {}).items():
             tensors[f"{STATISTICS}.{name}"] = torch.from_numpy(array).contiguous()
@@ -85,21 +83,9 @@ def write_model(
             (draft / name).write_text(text, encoding="utf-8")
         if adata is not None:
             adata.write_h5ad(draft / ADATA_FILE)
-        if folder.exists():
-            shutil.rmtree(folder)
-        _open_as_usual(draft)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def _open_as_usual(folder: Path) -> None:
-    """Give a folder made by ``tempfile``, and its files, the permissions that new files have here."""
-    mode = (folder / MODEL_FILE).stat().st_mode & 0o666
-    for path in folder.iterdir():
-        path.chmod(mode)
-    folder.chmod(mode | (mode & 0o444) >> 2 | 0o100)
+        mode = (draft / MODEL_FILE).stat().st_mode & 0o666
+        for path in draft.iterdir():
+            path.chmod(mode)  # what new files have here, whatever wrote them
 
 
 def seal(facts: Facts, weights_file: Path) -> Facts:

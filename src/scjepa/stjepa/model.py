@@ -236,14 +236,9 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
                 f"The model does not know the technology {min(unknown)!r} (known: {', '.join(known)}), so it cannot "
                 f"train on it. Make it known: {type(self).__name__}.load_query_data(adata, model)."
             )
-        if self.reference is None or self.reference.freeze != "encoder":
-            return
-        new_genes = len(self.vocabulary) > self.reference.n_genes
-        if not new_genes and not (metatoken and len(known) > self.reference.n_technologies):
-            raise ValueError(
-                "With freeze='encoder' only new genes and technologies train, and this data has none that the "
-                "reference did not know. Pass freeze='none' to load_query_data, or use the model as it is."
-            )
+        before = 0 if self.reference is None else self.reference.n_technologies
+        n_new = self._n_new_genes + (len(known) - before if metatoken else 0)
+        self._check_freeze("new genes and technologies", n_new)
 
     def _token_spread(self) -> TokenSpread:
         return self._spread_of(self._own_tables())
