@@ -17,8 +17,7 @@ from scjepa._core.files import digest
 from scjepa.models import setup
 from scjepa.models.setup import codes_of, names_of
 from scjepa.tokens.config import TokenRule
-from scjepa.tokens.store import counts_digest, through_cache
-from scjepa.tokens.table import TokenTable, build_token_table
+from scjepa.tokens.table import TokenTable, build_token_table, counts_digest, through_cache
 from scjepa.tokens.vocabulary import Vocabulary
 
 

@@ -28,8 +28,7 @@ from scjepa.tokens.neighbors import (
     neighbor_places,
 )
 from scjepa.tokens.normalize import NORMALIZATIONS, FittedNormalizations, fit_normalizations
-from scjepa.tokens.store import counts_digest, graph_digest, through_cache
-from scjepa.tokens.table import TokenTable, build_token_table
+from scjepa.tokens.table import TokenTable, build_token_table, counts_digest, graph_digest, through_cache
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 from scjepa.tokens.weights import gene_weights
 

@@ -14,7 +14,7 @@ from scjepa._core.counts import Advice, CountCheck, CountMatrix, as_csr, name_of
 from scjepa._core.graph import refuse_across
 from scjepa._core.squidpy import graph_call
 from scjepa._core.warn import warn
-from scjepa.tokens.store import StoredTable
+from scjepa.tokens.table import StoredTable
 
 _BLOCK = 2**20
 """Edges sorted at once."""
