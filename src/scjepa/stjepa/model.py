@@ -546,8 +546,10 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
 
     def _gene_ids(self, genes: Genes) -> np.ndarray | None:
         """Return the vocabulary ids of ``genes``, ``None`` for all."""
-        if genes is None or not isinstance(genes, str):
-            return None if genes is None else known_ids(self.vocabulary, genes)
+        if genes is None:
+            return None
+        if not isinstance(genes, str):
+            return known_ids(self.vocabulary, genes)
         if genes != "shared":
             raise ValueError(f"genes must be 'shared', a list of gene names or None, found {genes!r}.")
         shared = self.panels.shared()
