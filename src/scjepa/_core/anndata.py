@@ -140,7 +140,7 @@ def missing_key(
     return KeyError(f"{before}adata.{where}[{key!r}] does not exist; adata.{where} holds {names}.{hint} {then}")
 
 
-def entry_of(adata: AnnData, slot: str, key: str, then: str, name: str | None = None) -> Any:
+def entry_of(adata: AnnData, slot: str, key: str | None, then: str, name: str | None = None) -> Any:
     """Return ``adata.<slot>[key]``, of ``obs``, ``var``, ``obsm``, ``varm`` or ``obsp``.
 
     Raises

@@ -6,7 +6,7 @@ A check says of values that are no counts where the raw ones are, and the call t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -422,7 +422,7 @@ def genes_with_nan(counts: CountMatrix) -> tuple[int, int]:
     return int(found.sum()), n_genes
 
 
-def holds_counts(matrix: CountMatrix | None) -> bool:
+def holds_counts(matrix: Any) -> bool:
     """Return whether a matrix, in memory, on disk or lazy, has whole numbers from 0 on and not zeros alone.
 
     The first cells tell.

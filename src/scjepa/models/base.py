@@ -84,7 +84,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``; it may hold others."""
 
     @abstractmethod
-    def tables(self, adata: AnnData, keys: KeysT, genes: np.ndarray | None = None, **how: Any) -> DataT:
+    def tables(self, adata: AnnData, keys: KeysT, genes: np.ndarray | None = None) -> DataT:
         """Return the tables of ``adata``, its genes aligned by name.
 
         Parameters

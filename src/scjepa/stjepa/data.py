@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import array_of, counts_of, entry_of, flags_of, missing_key, require_anndata, sparse_of
-from scjepa._core.counts import CountMatrix, iter_rows, told_of
+from scjepa._core.counts import iter_rows, told_of
 from scjepa._core.files import digest
 from scjepa._core.graph import graph_call
 from scjepa._core.warn import warn
@@ -332,7 +332,7 @@ def tables_of(
     return CellData(tokens, neighbors, codes.clip(min=0), sections, coordinates, config.summed, places)
 
 
-def _expression_of(adata: AnnData, keys: DataKeys, added: NeighborTable | None) -> CountMatrix:
+def _expression_of(adata: AnnData, keys: DataKeys, added: NeighborTable | None) -> Any:
     """Return what becomes tokens: the counts, or the sums of each cell and the neighbors that are ``added``."""
     counts = counts_of(adata, keys.layer)
     return counts if added is None else SummedCounts(counts, added, **told_of(adata, keys.layer))
