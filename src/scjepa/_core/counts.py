@@ -513,11 +513,9 @@ class CountReader:
             raise ValueError("There are no cells to tokenize: the data is empty.")
         self.n_vocabulary, self.n_groups = n_vocabulary, n_groups
         self.gene_ids = _check_gene_ids(gene_ids, n_genes, n_vocabulary)
-        self._groups = (
-            np.zeros(self.n_cells, dtype=np.int64)
-            if groups is None
-            else check_codes(groups, self.n_cells, n_groups, "technology", unknown=unknown_groups)
-        )
+        self._groups = np.zeros(self.n_cells, dtype=np.int64)
+        if groups is not None:
+            self._groups = check_codes(groups, self.n_cells, n_groups, "technology", unknown=unknown_groups)
         self._counts = counts
         self._chunk_size = chunk_size
         self.check = CountCheck(**told)

@@ -56,13 +56,10 @@ class DataKeys(setup.Keys):
 
     def fields(self) -> list[setup.NamedField]:
         """Return what is registered of an AnnData object, in the order in which it is checked."""
-        return [
-            setup.PanelField(self.layer),
-            setup.LabelField("technology", self.technology_key),
-            setup.LabelField("section", self.library_key),
-            CoordinatesField(self.spatial_key),
-            GraphField(self.neighbors_key, self.library_key, self.spatial_key),
-        ]
+        labels = {"technology": self.technology_key, "section": self.library_key}
+        graph = GraphField(self.neighbors_key, self.library_key, self.spatial_key)
+        named = (setup.LabelField(name, key) for name, key in labels.items())
+        return [setup.PanelField(self.layer), *named, CoordinatesField(self.spatial_key), graph]
 
     @classmethod
     def for_query(cls, adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> DataKeys:

@@ -124,11 +124,7 @@ class IJEPA(NeighborhoodObjective):
         by_predictor = self.config.predictor_layers / config.encoder.n_layers * (seen + asked)
         self.passes = self.masking.n_masks * (seen + (by_predictor if self.config.token_weight > 0 else 0.0))
         self.predictor = Predictor(config.encoder, self.config.predictor_layers, self.config.query == "gene")
-        self.weights = {
-            "cell": self.config.cell_weight,
-            "neighborhood": self.config.neighborhood_weight,
-            "nearby": self.config.nearby_weight,
-        }
+        self.weights = {name: getattr(self.config, f"{name}_weight") for name in ("cell", "neighborhood", "nearby")}
         if config.tokens.summed:  # nobody's tokens are told apart, so the cell would be the neighborhood once more
             del self.weights["cell"]
         predicted = [name for name, weight in self.weights.items() if weight > 0]

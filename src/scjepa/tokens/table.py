@@ -347,16 +347,9 @@ def build_token_table(
         If values are not whole numbers. They are kept, as float32.
     """
     gene_bits = max(n_vocabulary - 1, 1).bit_length()
-    reader = CountReader(
-        counts,
-        gene_ids,
-        n_vocabulary,
-        groups,
-        n_groups,
-        unknown_groups=fitted is not None,
-        chunk_size=min(chunk_size, 2 ** (64 - _RANK_BITS - gene_bits)),  # a row, rank and gene share 64 bits
-        **told,
-    )
+    size = min(chunk_size, 2 ** (64 - _RANK_BITS - gene_bits))  # a row, rank and gene share 64 bits
+    about = (counts, gene_ids, n_vocabulary, groups, n_groups)
+    reader = CountReader(*about, unknown_groups=fitted is not None, chunk_size=size, **told)
     if fitted is None:
         fitted = FittedNormalizations.learned(rule, reader)
     fitted.require((rule.values, rule.ranks), n_vocabulary, n_groups)
