@@ -32,7 +32,7 @@ from benchmarks.records import append, commit, done
 from sklearn.neighbors import KNeighborsClassifier
 
 import scjepa
-from scjepa._core.blocks import spatial_blocks
+from scjepa._core.neighbors import spatial_blocks
 from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import neighborhood_pca, section_zscored_pca
 from scjepa.benchmark.controls import cell_pca

@@ -33,8 +33,7 @@ from scjepa.metrics import ari, block_folds, nmi
 from scjepa.stjepa import pool
 from scjepa.stjepa.config import STJEPAConfig
 from scjepa.tl import aggregate
-from scjepa.training.plan import parameter_groups
-from scjepa.training.schedules import learning_rate
+from scjepa.training.plan import learning_rate, parameter_groups
 
 N_HOPS = 3
 

@@ -40,6 +40,7 @@ from scipy.sparse.linalg import LinearOperator, svds
 
 import scjepa
 from scjepa import datasets
+from scjepa._core.counts import rows_of, totals_of
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import nmi
@@ -54,7 +55,6 @@ from scjepa.tokens import (
     gene_weights,
 )
 from scjepa.tokens.choice import TokenSpread
-from scjepa.tokens.counts import rows_of, totals_of
 from scjepa.tokens.normalize import SpatialRatio
 
 RESULTS = Path(__file__).parent / "results" / "tokens.csv"

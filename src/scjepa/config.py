@@ -5,46 +5,32 @@ Options may also be given as mappings, without importing any of these: ``STJEPA(
 
 from __future__ import annotations
 
-from scjepa.celljepa.config import (
-    CELL_PRESETS,
-    CellEncoderConfig,
-    CellJEPAConfig,
-    CellMaskingConfig,
-    CellObjectiveConfig,
-    CellTokenConfig,
-    CellTrainConfig,
-    FinetuneConfig,
-    PerturbationConfig,
-)
-from scjepa.stjepa.config import (
-    PRESETS,
-    EncoderConfig,
-    IJEPAConfig,
-    LeJEPAConfig,
-    MaskingConfig,
-    ObjectiveConfig,
-    STJEPAConfig,
-)
-from scjepa.tokens.config import TokenConfig
-from scjepa.training.config import TrainConfig
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "CELL_PRESETS",
-    "PRESETS",
-    "CellEncoderConfig",
-    "CellJEPAConfig",
-    "CellMaskingConfig",
-    "CellObjectiveConfig",
-    "CellTokenConfig",
-    "CellTrainConfig",
-    "EncoderConfig",
-    "FinetuneConfig",
-    "IJEPAConfig",
-    "LeJEPAConfig",
-    "MaskingConfig",
-    "ObjectiveConfig",
-    "PerturbationConfig",
-    "STJEPAConfig",
-    "TokenConfig",
-    "TrainConfig",
-]
+from scjepa._core.renamed import lazy
+
+if TYPE_CHECKING:
+    from scjepa.celljepa.config import (
+        CELL_PRESETS,
+        CellEncoderConfig,
+        CellJEPAConfig,
+        CellMaskingConfig,
+        CellObjectiveConfig,
+        CellTokenConfig,
+        CellTrainConfig,
+        FinetuneConfig,
+        PerturbationConfig,
+    )
+    from scjepa.stjepa.config import (
+        PRESETS,
+        EncoderConfig,
+        IJEPAConfig,
+        LeJEPAConfig,
+        MaskingConfig,
+        ObjectiveConfig,
+        STJEPAConfig,
+    )
+    from scjepa.tokens.config import TokenConfig
+    from scjepa.training.config import TrainConfig
+
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from scjepa._core.blocks import spatial_blocks
+from scjepa._core.neighbors import spatial_blocks
 from scjepa.metrics import ari, block_bootstrap, nmi
 
 SKLEARN = {"nmi": normalized_mutual_info_score, "ari": adjusted_rand_score}

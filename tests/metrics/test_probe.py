@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from scjepa._core.blocks import spatial_blocks
+from scjepa._core.neighbors import spatial_blocks
 from scjepa.metrics import block_folds, block_probe
 from scjepa.metrics.probe import _near, _splits
 

@@ -59,19 +59,6 @@ def small_model(adata: ad.AnnData, setup: dict | None = None, **changes) -> scje
     return scjepa.STJEPA(adata, "demo", **{**SMALL, **changes})
 
 
-@pytest.fixture(scope="session")
-def fresh():
-    """Return a function that copies data so that scvi-tools knows nothing of the copy."""
-
-    def copied(adata: ad.AnnData) -> ad.AnnData:
-        adata = adata.copy()
-        for key in [key for key in adata.uns if key.startswith("_scvi")]:
-            del adata.uns[key]
-        return adata
-
-    return copied
-
-
 @pytest.fixture
 def adata() -> ad.AnnData:
     """Return a fresh small tissue."""

@@ -9,7 +9,7 @@ from scipy import sparse
 
 import scjepa
 from scjepa._core import counts as core_counts
-from scjepa.models.cache import counts_digest
+from scjepa.tokens.table import counts_digest
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 

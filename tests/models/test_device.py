@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import scjepa
-from scjepa.models import run as _device
-from scjepa.models.run import check_device, device_of, one_device
+from scjepa.training import fit as _device
+from scjepa.training.fit import check_device, device_of, one_device
 
 
 @pytest.fixture

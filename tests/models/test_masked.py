@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import scjepa
-from scjepa.stjepa.masked import visible
+from scjepa.stjepa.masking import visible
 from scjepa.stjepa.model import STJEPA
 
 

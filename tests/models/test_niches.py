@@ -7,7 +7,7 @@ import pytest
 
 import scjepa
 from scjepa.models import embed as _embed
-from scjepa.stjepa import latent as _latent
+from scjepa.stjepa import model as _latent
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 
@@ -89,7 +89,6 @@ def test_batches_and_chunks_change_nothing(make_tissue, make_model, monkeypatch,
     expected = {key: adata.obsm[key].copy() for key in WRITTEN}
     genes = adata.varm["X_stjepa_gene"].copy()
     monkeypatch.setattr(_embed, "CHUNK", 31)
-    monkeypatch.setattr(_latent, "CHUNK", 31)
     model.niches(n_niches=2, batch_size=batch_size, progress_bar=False)
     for key in ("X_stjepa", "X_stjepa_cell"):
         np.testing.assert_allclose(adata.obsm[key], expected[key], atol=1e-5)
@@ -101,7 +100,6 @@ def test_progress_is_shown_beyond_one_chunk_alone_and_comes_to_the_end(make_tiss
     model = make_model(adata)
     model.niches()
     monkeypatch.setattr(_embed, "CHUNK", 50)
-    monkeypatch.setattr(_latent, "CHUNK", 50)
     model.niches()
     model.niches(progress_bar=False)
     assert [bar.shown for bar in bars] == [False, True, False]

@@ -285,13 +285,11 @@ def test_numpys_scalars_train_and_are_saved(adata, make_model, tmp_path):
 
 
 def test_one_device_is_the_default(adata, make_model, monkeypatch):
-    from scjepa.models import base as _base
+    from scjepa.training import fit as _fit
 
     asked = []
-    run = _base._run
-    monkeypatch.setattr(
-        _base, "_run", lambda plan, options, **more: asked.append(options) or run(plan, options, **more)
-    )
+    run = _fit.run
+    monkeypatch.setattr(_fit, "run", lambda plan, options, **more: asked.append(options) or run(plan, options, **more))
     make_model(adata).train(max_steps=1, progress_bar=False)
     assert asked[0].devices == 1
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scjepa.nn import VALUE_ENCODERS
-from scjepa.nn.embedding import signed_log1p
+from scjepa.nn.encoder import signed_log1p
 from scjepa.stjepa import SEGMENT_ENCODERS
 
 

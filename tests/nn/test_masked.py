@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scjepa.nn import Packing, Transformer, TransformerConfig
-from scjepa.nn.masked import MaskedPacking
+from scjepa.nn.attention import MaskedPacking
 
 BACKENDS = ["padded", "per_sequence", "bucketed"]
 lengths = st.lists(st.tuples(st.integers(1, 7), st.integers(0, 6)), min_size=1, max_size=6)

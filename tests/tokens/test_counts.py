@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scjepa._core.counts import iter_rows
-from scjepa.tokens.counts import CountReader, check_codes
+from scjepa._core.counts import CountReader, check_codes, iter_rows
 
 COUNTS = np.array([[4, 0, 2, 0], [0, 0, 0, 0], [1, 3, 0, 0], [0, 6, 6, 0], [2, 0, 0, 0]])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scjepa.tokens import memory
+from scjepa.tokens import source as memory
 
 
 def test_the_processor_has_memory_left():

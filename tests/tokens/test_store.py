@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import save_file
 from scipy import sparse
 
-from scjepa._core.digest import digest
-from scjepa.tokens import NeighborTable, TokenConfig, TokenTable, build_token_table, store
+from scjepa._core.files import digest
+from scjepa.tokens import NeighborTable, TokenConfig, TokenTable, build_token_table
+from scjepa.tokens import table as store
 
 MARKS = {"counts": "abc", "n_tokens": 4}
 

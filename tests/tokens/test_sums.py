@@ -53,7 +53,7 @@ def test_rows_are_the_sums_whatever_the_form_and_the_chunks(case, form):
 
 
 def test_rows_are_read_from_a_file_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("scjepa.tokens.sums._BLOCK", 7)
+    monkeypatch.setattr("scjepa.tokens.neighbors.CELL_BLOCK", 7)
     rng = np.random.default_rng(0)
     counts, index = rng.poisson(1.0, (30, 6)), rng.integers(-1, 30, (30, 4)).astype(np.int32)
     sums = SummedCounts(backed(tmp_path)(counts), NeighborTable(index))

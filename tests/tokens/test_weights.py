@@ -62,7 +62,7 @@ def test_order_of_cells_and_genes_and_blocks_do_not_matter(monkeypatch):
     order, columns = rng.permutation(len(counts)), rng.permutation(12)
     index = neighbors.index[order]
     moved = NeighborTable(np.where(index >= 0, np.argsort(order)[index], -1).astype(np.int32))
-    monkeypatch.setattr(weights, "_BLOCK", 17)
+    monkeypatch.setattr(weights, "CELL_BLOCK", 17)
     again = gene_weights(sparse.csc_matrix(counts[order][:, columns]), columns, 12, moved, sections[order])
     np.testing.assert_allclose(again, found, atol=2e-6)
 

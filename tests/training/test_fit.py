@@ -5,7 +5,7 @@ import torch
 
 from scjepa.config import TrainConfig
 from scjepa.training.fit import LAST, RunOptions, make_trainer, resume_from, usable_precision
-from scjepa.training.history import History
+from scjepa.training.plan import History
 
 
 def test_bf16_falls_back_where_the_hardware_has_none(monkeypatch):

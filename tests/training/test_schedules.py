@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scjepa.training import schedules
+from scjepa.training import plan as schedules
 
 
 def test_learning_rate_warms_up_peaks_and_ends():

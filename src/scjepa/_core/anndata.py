@@ -15,7 +15,7 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.instruments import how_to_read
-from scjepa._core.plain import plain
+from scjepa._core.plain import Facts, plain
 from scjepa._core.warn import warn
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from scipy import sparse
 
-Note: TypeAlias = "dict[str, Any]"
+Note: TypeAlias = Facts
 """What scjepa notes of something that it wrote: options by name."""
 
 _MOST_NAMES = 12
@@ -102,18 +102,15 @@ def refuse_adata(values: object, what: str) -> None:
     TypeError
         With what to pass.
     """
+    needed = "and an array with an entry for each cell is needed"
     if hasattr(values, "obs_names"):
-        raise TypeError(
-            f"{what} is an AnnData object, and an array with an entry for each cell is needed: pass a column or a "
-            "matrix of it, such as adata.obs['niche'], adata.obsm['spatial'] or adata.obsm['X_stjepa']."
-        )
+        such_as = "adata.obs['niche'], adata.obsm['spatial'] or adata.obsm['X_stjepa']"
+        raise TypeError(f"{what} is an AnnData object, {needed}: pass a column or a matrix of it, such as {such_as}.")
     if isinstance(values, str | os.PathLike):
-        raise TypeError(f"{what} is the text {str(values)!r}, and an array with an entry for each cell is needed.")
+        raise TypeError(f"{what} is the text {str(values)!r}, {needed}.")
     if type(values).__name__ == "SpatialData":
-        raise TypeError(
-            f"{what} is a SpatialData object, and an array with an entry for each cell is needed: pass a column or a "
-            "matrix of its table, adata = scjepa.table_of(sdata), such as adata.obs['niche']."
-        )
+        of_table = "pass a column or a matrix of its table, adata = scjepa.table_of(sdata), such as adata.obs['niche']"
+        raise TypeError(f"{what} is a SpatialData object, {needed}: {of_table}.")
 
 
 def missing_key(
@@ -143,7 +140,7 @@ def missing_key(
     return KeyError(f"{before}adata.{where}[{key!r}] does not exist; adata.{where} holds {names}.{hint} {then}")
 
 
-def entry_of(adata: AnnData, slot: str, key: str, then: str, name: str | None = None) -> Any:
+def entry_of(adata: AnnData, slot: str, key: str | None, then: str, name: str | None = None) -> Any:
     """Return ``adata.<slot>[key]``, of ``obs``, ``var``, ``obsm``, ``varm`` or ``obsp``.
 
     Raises
@@ -182,11 +179,7 @@ def counts_of(adata: AnnData, layer: str | None, name: str | None = None) -> Any
         If there is no ``X``.
     """
     if layer is not None:
-        if layer not in layers_of(adata):
-            raise missing_key(
-                "layers", layer, adata.layers, "Name raw counts, or leave the layer out for adata.X.", name
-            )
-        return adata.layers[layer]
+        return entry_of(adata, "layers", layer, "Name raw counts, or leave the layer out for adata.X.", name)
     if adata.X is None:
         there = ", ".join(map(repr, layers_of(adata))) or "none"
         before = "" if name is None else f"{name!r}: "
@@ -302,11 +295,9 @@ def as_embedding(values: object, names: Sequence[str] | None = None, what: str =
 def embedding_of(adata: AnnData, use_rep: str) -> np.ndarray:
     """Return ``adata.obsm[use_rep]`` as a finite array; a missing key names those there and the call that makes it."""
     require_anndata(adata)
-    if use_rep not in adata.obsm:
-        scale = "scale='cell'" if use_rep == _keys.EMBEDDING_CELL else ""
-        call = f"adata.obsm[{use_rep!r}] = model.get_latent_representation({scale})"
-        raise missing_key("obsm", use_rep, adata.obsm, f"Embed the cells first: {call}")
-    return as_embedding(adata.obsm[use_rep], adata.obs_names, f"adata.obsm[{use_rep!r}]")
+    place, scale = f"adata.obsm[{use_rep!r}]", "scale='cell'" if use_rep == _keys.EMBEDDING_CELL else ""
+    then = f"Embed the cells first: {place} = model.get_latent_representation({scale})"
+    return as_embedding(entry_of(adata, "obsm", use_rep, then), adata.obs_names, place)
 
 
 # -- columns of labels and groups ----------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ A check says of values that are no counts where the raw ones are, and the call t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 from scipy import sparse
 
 from scjepa._core.anndata import counts_of, in_memory, layers_of
@@ -172,7 +172,9 @@ def _require_numbers(dtype: np.dtype) -> None:
         raise TypeError(f"Counts must be real numbers, found dtype {dtype}. Pass raw counts, e.g. layer='counts'.")
 
 
-def log_normalized(counts: Any, target_sum: float | None, sizes: np.ndarray | None = None) -> sparse.csr_array:
+def log_normalized(
+    counts: sparse.csr_matrix | sparse.csr_array, target_sum: float | None, sizes: np.ndarray | None = None
+) -> sparse.csr_array:
     """Return log(1 + count / size · target_sum) of counts in CSR, float32; a cell of size 0 stays 0.
 
     Parameters
@@ -215,6 +217,34 @@ def log_normalized_cells(
     return AnnData(values, var=pd.DataFrame(index=adata.var_names.astype(str)))
 
 
+# -- entries of sparse rows -----------------------------------------------------------------------------------------
+
+
+def keep_entries(rows: sparse.csr_array, kept: np.ndarray) -> sparse.csr_array:
+    """Return ``rows`` without the entries that are not ``kept``, ``(rows.nnz,)`` bool; columns keep their numbers."""
+    if kept.all():
+        return rows
+    indptr = offsets_of(kept)[rows.indptr]
+    return sparse.csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Return where each of the consecutive runs of ``lengths`` begins, and where the last ends, int64."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def rows_of(rows: sparse.csr_array) -> np.ndarray:
+    """Return the row of each entry."""
+    return np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+
+
+def totals_of(rows: sparse.csr_array) -> np.ndarray:
+    """Return the sum of each row, float64."""
+    return np.bincount(rows_of(rows), weights=rows.data, minlength=rows.shape[0])
+
+
 # -- checks --------------------------------------------------------------------------------------------------------
 
 
@@ -235,9 +265,7 @@ class CountCheck:
         gene_names: Sequence[str] | None = None,
         advice: Advice | None = None,
     ):
-        self._cell_names = cell_names
-        self._gene_names = gene_names
-        self._advice = advice or usual_advice
+        self._cell_names, self._gene_names, self._advice = cell_names, gene_names, advice or usual_advice
         self._largest = 0.0
         self._first_fraction: str | None = None
 
@@ -295,9 +323,28 @@ def name_of(kind: str, names: Sequence[str] | None, number: int) -> str:
     return f"{kind} {number}" if names is None else f"{kind} {str(names[number])!r}"
 
 
+class Told(TypedDict, total=False):
+    """Names and advice for messages about counts."""
+
+    cell_names: Sequence[str] | None
+    gene_names: Sequence[str] | None
+    advice: Advice | None
+
+
+class Reading(Told, total=False):
+    """How counts are read: cells at once at most, beside names and advice for messages."""
+
+    chunk_size: int
+
+
+def told_of(adata: AnnData, layer: str | None) -> Told:
+    """Return what messages about the counts of ``adata`` need."""
+    return {"cell_names": adata.obs_names, "gene_names": adata.var_names, "advice": advice_on(adata, layer)}
+
+
 def check_of(adata: AnnData, layer: str | None) -> CountCheck:
     """Return a check of the counts of ``adata`` that names its cells and genes and knows where raw counts are."""
-    return CountCheck(adata.obs_names, adata.var_names, advice_on(adata, layer))
+    return CountCheck(**told_of(adata, layer))
 
 
 def usual_advice(kind: str) -> str:
@@ -390,3 +437,106 @@ def holds_counts(matrix: Any) -> bool:
         return bool((values >= 0).all() and (values == np.rint(values)).all() and np.isfinite(values).all()) and bool(
             values.any()
         )
+
+
+# -- aligned with a vocabulary --------------------------------------------------------------------------------------
+
+
+def check_codes(codes: ArrayLike, n_cells: int, n_groups: int, what: str, *, unknown: bool = False) -> np.ndarray:
+    """Return ``codes`` as int64 after checking that each of ``n_cells`` cells has one in ``0..n_groups-1``.
+
+    Parameters
+    ----------
+    unknown
+        Whether -1 passes too, for a cell whose group is not among the known ones.
+
+    Raises
+    ------
+    ValueError
+        If the length is wrong, or a code is out of range (-1 is how pandas marks a missing category).
+    """
+    codes = np.asarray(codes)
+    if codes.shape != (n_cells,):
+        raise ValueError(f"Expected one {what} code for each of {n_cells} cells, found shape {codes.shape}.")
+    lowest = -1 if unknown else 0
+    outside = (codes < lowest) | (codes >= n_groups)
+    if outside.any():
+        cell = int(outside.argmax())
+        hint = "" if unknown else f"; -1 is a missing category. Give every cell a {what}"
+        raise ValueError(f"Cell {cell} has the {what} code {codes[cell]}, outside {lowest}..{n_groups - 1}{hint}.")
+    return codes.astype(np.int64)
+
+
+class CountReader:
+    """Counts of a data set as chunks of cells × vocabulary, checked as they go by; reads them as often as asked.
+
+    Parameters
+    ----------
+    counts
+        Cells × genes, in any form that :func:`iter_rows` takes.
+    gene_ids
+        ``(n_genes,)`` vocabulary id of each column; -1: not in the vocabulary, the column is ignored.
+    n_vocabulary
+        Genes in the vocabulary.
+    groups
+        ``(n_cells,)`` technology codes; ``None``: all cells are of group 0.
+    n_groups
+        Number of technologies.
+    unknown_groups
+        Whether a cell may have the code -1, a technology that is none of them.
+    chunk_size
+        Cells read at once, at most.
+    cell_names, gene_names, advice
+        Names of the rows and columns for messages, and what to do about values that are no counts; ``None``: their
+        numbers, and what usually helps.
+
+    Raises
+    ------
+    ValueError
+        If there are no cells, or shapes, ids or codes do not fit; while reading, if a count is negative or not finite.
+    """
+
+    def __init__(
+        self,
+        counts: CountMatrix,
+        gene_ids: np.ndarray,
+        n_vocabulary: int,
+        groups: np.ndarray | None = None,
+        n_groups: int = 1,
+        *,
+        unknown_groups: bool = False,
+        chunk_size: int = CHUNK_SIZE,
+        **told: Unpack[Told],
+    ):
+        self.n_cells, n_genes = shape_of(counts)
+        if self.n_cells == 0:
+            raise ValueError("There are no cells to tokenize: the data is empty.")
+        self.n_vocabulary, self.n_groups = n_vocabulary, n_groups
+        self.gene_ids = _check_gene_ids(gene_ids, n_genes, n_vocabulary)
+        self._groups = np.zeros(self.n_cells, dtype=np.int64)
+        if groups is not None:
+            self._groups = check_codes(groups, self.n_cells, n_groups, "technology", unknown=unknown_groups)
+        self._counts = counts
+        self._chunk_size = chunk_size
+        self.check = CountCheck(**told)
+
+    def __iter__(self) -> Iterator[tuple[sparse.csr_array, np.ndarray]]:
+        """Yield non-zero counts, cells × vocabulary, and the cells' technology codes."""
+        for start, rows in iter_rows(self._counts, self._chunk_size):
+            rows = keep_entries(rows, self.gene_ids[rows.indices] >= 0)
+            self.check.see(rows, start)
+            shape = (rows.shape[0], self.n_vocabulary)
+            chunk = sparse.csr_array((rows.data, self.gene_ids[rows.indices], rows.indptr), shape=shape)
+            yield chunk, self._groups[start : start + rows.shape[0]]
+
+
+def _check_gene_ids(gene_ids: np.ndarray, n_genes: int, n_vocabulary: int) -> np.ndarray:
+    gene_ids = np.asarray(gene_ids)
+    if gene_ids.shape != (n_genes,):
+        raise ValueError(f"Expected one vocabulary id for each of {n_genes} genes, found shape {gene_ids.shape}.")
+    known = gene_ids[gene_ids >= 0]
+    if len(known) and known.max() >= n_vocabulary:
+        raise ValueError(f"Gene id {known.max()} lies outside the vocabulary of {n_vocabulary} genes.")
+    if len(np.unique(known)) < len(known):
+        raise ValueError("Two columns of the counts have one gene id; make gene names unique before aligning them.")
+    return gene_ids.astype(np.int32)

@@ -14,7 +14,7 @@ from scipy import sparse
 from scjepa._core import keys as _keys
 from scjepa._core import squidpy
 from scjepa._core.anndata import entry_of, groups_of, sparse_of
-from scjepa._core.counts import name_of
+from scjepa._core.counts import name_of, offsets_of, rows_of
 
 PARTS = ("connectivities", "distances")
 """The matrices of a graph: ``obsp[f"{neighbors_key}_{part}"]``."""
@@ -92,9 +92,9 @@ def edges_of(connectivities: object) -> sparse.csr_matrix:
     if not graph.has_canonical_format:
         graph = graph.copy()
         graph.sum_duplicates()
-    row = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    row = rows_of(graph)
     kept = (graph.data != 0) & (graph.indices != row)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=graph.shape[0]))])
+    indptr = offsets_of(kept)[graph.indptr]
     return sparse.csr_matrix((np.ones(indptr[-1], dtype=np.float32), graph.indices[kept], indptr), shape=graph.shape)
 
 

@@ -6,7 +6,7 @@ Goes by the names of files and of the groups inside HDF5 files; nothing else is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,11 +88,10 @@ def raw_output(path: str | os.PathLike[str]) -> RawOutput | None:
     place = Path(path)
     if place.is_dir():
         folders = [place, place / "outs"]
-        found = (_in_folder(folder) for folder in folders if folder.is_dir())
-        return next((one for one in found if one is not None), None) or _of_files_inside(place)
+        return _first(_in_folder(folder) for folder in folders if folder.is_dir()) or _of_files_inside(place)
     if not place.is_file() or place.suffix in (".h5ad", ".zarr"):
         return None
-    return _in_folder(place.parent, _INSTRUMENTS) or _of_file(place)
+    return _in_folder(place.parent, _INSTRUMENTS) or _first(detect(place) for detect in (_hdf5, _text, _archive, _of_r))
 
 
 # -- folders -------------------------------------------------------------------------------------------------------
@@ -101,34 +100,39 @@ def raw_output(path: str | os.PathLike[str]) -> RawOutput | None:
 def _in_folder(folder: Path, writers: Sequence[Detect] | None = None) -> RawOutput | None:
     """Return what wrote a folder, by default anything that is known."""
     names = sorted(child.name for child in folder.iterdir())
-    found = (detect(folder, names) for detect in writers or (*_INSTRUMENTS, _matrix_market))
+    return _first(detect(folder, names) for detect in writers or (*_INSTRUMENTS, _matrix_market))
+
+
+def _first(found: Iterable[RawOutput | None]) -> RawOutput | None:
     return next((one for one in found if one is not None), None)
+
+
+def _by_spatialdata_io(of: str, reader: str, folder: Path, note: str = "") -> RawOutput:
+    call = f"spatialdata_io.{reader}({str(folder)!r})"
+    return RawOutput(f"the output folder of {of}", call, "SpatialData", reader, _SPATIALDATA_IO, note)
+
+
+def _by_squidpy(
+    of: str, reader: str, folder: Path, counts: str | None, cells: str | None, name: str, note: str = ""
+) -> RawOutput | None:
+    if counts is None or cells is None:
+        return None
+    call = f"squidpy.read.{reader}({str(folder)!r}, counts_file={counts!r}, meta_file={cells!r})"
+    return RawOutput(f"the output folder of {of}", call, name=name, note=note)
 
 
 def _xenium(folder: Path, names: Sequence[str]) -> RawOutput | None:
     if "experiment.xenium" not in names:
         return None
-    return RawOutput(
-        "the output folder of a 10x Xenium",
-        f"spatialdata_io.xenium({str(folder)!r})",
-        "SpatialData",
-        "xenium",
-        _SPATIALDATA_IO,
-    )
+    return _by_spatialdata_io("a 10x Xenium", "xenium", folder)
 
 
 def _visium_hd(folder: Path, names: Sequence[str]) -> RawOutput | None:
     root = folder.parent.parent if folder.parent.name == "binned_outputs" else folder
     if "binned_outputs" not in names and root is folder:
         return None
-    return RawOutput(
-        "the output folder of a 10x Visium HD",
-        f"spatialdata_io.visium_hd({str(root)!r})",
-        "SpatialData",
-        "visium_hd",
-        _SPATIALDATA_IO,
-        "It has a table for each size of bins: name one, such as 'square_008um'.",
-    )
+    note = "It has a table for each size of bins: name one, such as 'square_008um'."
+    return _by_spatialdata_io("a 10x Visium HD", "visium_hd", root, note)
 
 
 def _visium(folder: Path, names: Sequence[str]) -> RawOutput | None:
@@ -142,25 +146,13 @@ def _visium(folder: Path, names: Sequence[str]) -> RawOutput | None:
 
 def _merscope(folder: Path, names: Sequence[str]) -> RawOutput | None:
     counts, cells = _containing(names, "cell_by_gene"), _containing(names, "cell_metadata")
-    if counts is None or cells is None:
-        return None
-    files = f"counts_file={counts!r}, meta_file={cells!r}"
-    return RawOutput(
-        "the output folder of a Vizgen MERSCOPE", f"squidpy.read.vizgen({str(folder)!r}, {files})", name="merscope"
-    )
+    return _by_squidpy("a Vizgen MERSCOPE", "vizgen", folder, counts, cells, "merscope")
 
 
 def _cosmx(folder: Path, names: Sequence[str]) -> RawOutput | None:
     counts, cells = _containing(names, "exprMat_file"), _containing(names, "metadata_file")
-    if counts is None or cells is None:
-        return None
-    files = f"counts_file={counts!r}, meta_file={cells!r}"
-    return RawOutput(
-        "the output folder of a NanoString CosMx",
-        f"squidpy.read.nanostring({str(folder)!r}, {files})",
-        name="cosmx",
-        note="Coordinates over all fields of view are in obsm['spatial_fov'], those within each in obsm['spatial'].",
-    )
+    note = "Coordinates over all fields of view are in obsm['spatial_fov'], those within each in obsm['spatial']."
+    return _by_squidpy("a NanoString CosMx", "nanostring", folder, counts, cells, "cosmx", note)
 
 
 def _stereoseq(folder: Path, names: Sequence[str]) -> RawOutput | None:
@@ -168,28 +160,20 @@ def _stereoseq(folder: Path, names: Sequence[str]) -> RawOutput | None:
     root = folder if any(step in names for step in steps) else folder.parent if folder.name in steps else None
     if root is None:
         return None
-    return RawOutput(
-        "the output folder of Stereo-seq",
-        f"spatialdata_io.stereoseq({str(root)!r})",
-        "SpatialData",
-        "stereoseq",
-        _SPATIALDATA_IO,
-        "It has a table for cells and one for each size of bins: name one.",
-    )
+    note = "It has a table for cells and one for each size of bins: name one."
+    return _by_spatialdata_io("Stereo-seq", "stereoseq", root, note)
 
 
 def _seqfish(folder: Path, names: Sequence[str]) -> RawOutput | None:
     if _containing(names, "CellxGene") is None or _containing(names, "CellCoordinates") is None:
         return None
-    call = f"spatialdata_io.seqfish({str(folder)!r})"
-    return RawOutput("the output folder of seqFISH", call, "SpatialData", "seqfish", _SPATIALDATA_IO)
+    return _by_spatialdata_io("seqFISH", "seqfish", folder)
 
 
 def _curio(folder: Path, names: Sequence[str]) -> RawOutput | None:
     if _ending(names, "anndata.h5ad") is None or _ending(names, "variable_features_clusters.txt") is None:
         return None
-    call = f"spatialdata_io.curio({str(folder)!r})"
-    return RawOutput("the output folder of Curio Seeker", call, "SpatialData", "curio", _SPATIALDATA_IO)
+    return _by_spatialdata_io("Curio Seeker", "curio", folder)
 
 
 def _matrix_market(folder: Path, names: Sequence[str]) -> RawOutput | None:
@@ -206,16 +190,7 @@ def _matrix_market(folder: Path, names: Sequence[str]) -> RawOutput | None:
     )
 
 
-_INSTRUMENTS: tuple[Detect, ...] = (
-    _xenium,
-    _visium_hd,
-    _visium,
-    _merscope,
-    _cosmx,
-    _stereoseq,
-    _seqfish,
-    _curio,
-)
+_INSTRUMENTS: tuple[Detect, ...] = (_xenium, _visium_hd, _visium, _merscope, _cosmx, _stereoseq, _seqfish, _curio)
 """Instruments that may have written a folder, the surest first."""
 
 
@@ -245,14 +220,6 @@ def _containing(names: Sequence[str], part: str) -> str | None:
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
-
-
-def _of_file(file: Path) -> RawOutput | None:
-    for detect in (_hdf5, _text, _archive, _of_r):
-        found = detect(file)
-        if found is not None:
-            return found
-    return None
 
 
 def _hdf5(file: Path) -> RawOutput | None:

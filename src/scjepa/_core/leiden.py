@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_matrix, triu
@@ -16,6 +15,7 @@ from scjepa._core.anndata import as_embedding
 from scjepa._core.arrays import canonical_order, first_components
 from scjepa._core.neighbors import neighbor_graph
 from scjepa._core.options import unknown_name
+from scjepa._core.plain import Facts
 
 if TYPE_CHECKING:
     import igraph
@@ -62,26 +62,15 @@ class Partition:
         return int((self.sizes >= least).sum())
 
 
-@contextmanager
-def _igraph_seed(seed: int) -> Iterator[None]:
+def _by_igraph(graph: igraph.Graph, resolution: float, seed: int) -> Sequence[int]:
     import igraph
 
     igraph.set_random_number_generator(random.Random(int(seed)))
+    how = {"objective_function": "modularity", "weights": "weight", "n_iterations": _LEIDEN_ITERATIONS}
     try:
-        yield
+        return graph.community_leiden(resolution=resolution, **how).membership
     finally:
         igraph.set_random_number_generator(random)
-
-
-def _by_igraph(graph: igraph.Graph, resolution: float, seed: int) -> Sequence[int]:
-    with _igraph_seed(seed):
-        clusters = graph.community_leiden(
-            objective_function="modularity",
-            weights="weight",
-            resolution=resolution,
-            n_iterations=_LEIDEN_ITERATIONS,
-        )
-    return clusters.membership
 
 
 def _by_leidenalg(graph: igraph.Graph, resolution: float, seed: int) -> Sequence[int]:
@@ -100,10 +89,7 @@ def _by_leidenalg(graph: igraph.Graph, resolution: float, seed: int) -> Sequence
 
 Flavor: TypeAlias = "Callable[[igraph.Graph, float, int], Sequence[int]]"
 
-FLAVORS: dict[str, Flavor] = {
-    "igraph": _by_igraph,
-    "leidenalg": _by_leidenalg,
-}
+FLAVORS: dict[str, Flavor] = {"igraph": _by_igraph, "leidenalg": _by_leidenalg}
 """Implementations of Leiden, under scanpy's names: cluster of each vertex from a graph, a resolution and a seed."""
 
 
@@ -234,21 +220,12 @@ class EmbeddingGraph:
         labels[self._order] = _by_size(labels[self._order])
         return Partition(labels, found.resolution, found.seed)
 
-    def as_scanpy(self, use_rep: str, seed: int, key: str = "") -> dict[str, Any]:
+    def as_scanpy(self, use_rep: str, seed: int, key: str = "") -> Facts:
         """Return what scanpy keeps in ``uns`` about a graph whose matrices have the prefix ``key``."""
         prefix = f"{key}_" if key else ""
-        params = {
-            "n_neighbors": self.n_neighbors,
-            "method": "umap",
-            "metric": "euclidean",
-            "random_state": seed,
-            "use_rep": use_rep,
-        }
-        return {
-            "connectivities_key": f"{prefix}connectivities",
-            "distances_key": f"{prefix}distances",
-            "params": params,
-        }
+        about = {"n_neighbors": self.n_neighbors, "method": "umap", "metric": "euclidean"}
+        keys = {f"{part}_key": f"{prefix}{part}" for part in ("connectivities", "distances")}
+        return {**keys, "params": {**about, "random_state": seed, "use_rep": use_rep}}
 
     def _bisect(
         self, n_clusters: int, seed: int, low: float, high: float | None, least: float, flavor: str

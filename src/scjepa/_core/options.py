@@ -1,16 +1,17 @@
-"""Options in frozen dataclasses: their ranges, what they do nothing beside, and how they are changed by name."""
+"""Configurations as frozen dataclasses, and registries of what can be chosen by name."""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import asdict, field, fields, replace
+from collections import UserDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Self, TypeVar, cast
 
 from scjepa._core.checks import Check
-from scjepa._core.plain import take_plain
+from scjepa._core.plain import Facts, take_plain
 from scjepa._core.warn import warn
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def unknown_name(kind: str, name: object, known: Iterable[object]) -> str:
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
 
 
-class Registry(MutableMapping[str, T]):
+class Registry(UserDict[str, T]):
     """Things by name; a name that is not known is a ``ValueError`` that tells the nearest.
 
     Parameters
@@ -52,24 +53,10 @@ class Registry(MutableMapping[str, T]):
 
     def __init__(self, kind: str, entries: Mapping[str, T]):
         self.kind = kind
-        self._entries = dict(entries)
+        super().__init__(entries)
 
-    def __getitem__(self, name: str) -> T:
-        if name not in self._entries:
-            raise UnknownNameError(unknown_name(self.kind, name, self._entries))
-        return self._entries[name]
-
-    def __setitem__(self, name: str, thing: T) -> None:
-        self._entries[name] = thing
-
-    def __delitem__(self, name: str) -> None:
-        del self._entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+    def __missing__(self, name: str) -> T:
+        raise UnknownNameError(unknown_name(self.kind, name, self.data))
 
 
 def imported(entry: str) -> Any:
@@ -83,22 +70,23 @@ def option(default: T, check: Check | None = None, *, idle: Idle | None = None) 
     return cast(T, field(default=default, metadata={"check": check, "idle": idle}))
 
 
+@dataclass(frozen=True)
 class Config:
     """Base of frozen dataclasses of options; each value has the type that is annotated and is checked by its field."""
 
     def __post_init__(self) -> None:
         take_plain(self)
-        for each in fields(cast(Any, self)):
+        for each in fields(self):
             check, value = each.metadata.get("check"), getattr(self, each.name)
             if check is not None and value is not None:
                 check(f"{type(self).__name__}.{each.name}", value)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Facts:
         """Return nested plain dictionaries, ready for JSON."""
-        return asdict(cast(Any, self))
+        return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Build options from what :meth:`to_dict` gave; options that were not there yet take their defaults."""
         return cls().changed(values)
 
@@ -118,19 +106,19 @@ class Config:
             raise TypeError(
                 f"Expected a {type(self).__name__} or a mapping of its options, found {type(changes).__name__}."
             )
-        known = {each.name for each in fields(cast(Any, self)) if each.init}
+        known = {each.name for each in fields(self) if each.init}
         for name in changes:
             if name not in known:
                 raise ValueError(unknown_name(f"option of {type(self).__name__}", name, known))
         parts = {name: getattr(self, name) for name in changes}
         values = {n: part.changed(changes[n]) if isinstance(part, Config) else changes[n] for n, part in parts.items()}
-        return replace(cast(Any, self), **values)
+        return replace(self, **values)
 
     @classmethod
-    def option_types(cls) -> dict[str, Any]:
+    def option_types(cls) -> Facts:
         """Return the types of the options by name."""
         hints = typing.get_type_hints(cls)
-        return {each.name: hints[each.name] for each in fields(cast(Any, cls))}
+        return {each.name: hints[each.name] for each in fields(cls)}
 
     @classmethod
     def option_paths(cls) -> list[str]:
@@ -165,7 +153,7 @@ def resolve_preset(preset: str | ConfigT, presets: Mapping[str, ConfigT], parts:
 def _warn_of_idle(config: Config, own: Config, changes: Mapping[str, object], part: str = "") -> None:
     """Warn of options that are named in changes and do nothing; one that is set to 0 is meant to do nothing."""
     reasons: dict[str, list[str]] = {}
-    for each in fields(cast(Any, own)):
+    for each in fields(own):
         value, change, name = getattr(own, each.name), changes.get(each.name), f"{part}{each.name}"
         if isinstance(value, Config) and isinstance(change, Mapping):
             _warn_of_idle(config, value, change, f"{name}.")

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+Facts = dict[str, Any]
+"""What JSON can hold, by name."""
+
 
 def plain(value: Any, *, arrays: bool = False) -> Any:
     """Return ``value`` with Python's numbers, truth values and text in the place of NumPy's and torch's.
@@ -36,7 +39,7 @@ def plain(value: Any, *, arrays: bool = False) -> Any:
     return value
 
 
-def whole(name: str, value: Any, least: int | None = None) -> int:
+def whole(name: str, value: object, least: int | None = None) -> int:
     """Return ``value`` as an int.
 
     Parameters
@@ -61,7 +64,7 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
     return int(found)
 
 
-def seed_of(value: Any) -> int:
+def seed_of(value: object) -> int:
     """Return a seed as an int; a number below 0, or none, is a ``ValueError``."""
     return whole("seed", value, least=0)
 
@@ -86,7 +89,7 @@ def take_plain(owner: Any) -> None:
 
 
 @lru_cache(maxsize=64)
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: type) -> Facts:
     return typing.get_type_hints(cls)
 
 

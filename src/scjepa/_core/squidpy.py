@@ -14,7 +14,7 @@ import re
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
-from types import EllipsisType
+from types import EllipsisType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _RENAMED = {"random_state": "rng", "n_components": "n_clusters"}
 """Arguments of ``calculate_niche`` and their names in the functions of the single flavors."""
 
 
-def squidpy() -> Any:
+def squidpy() -> ModuleType:
     """Return the package, imported without what it says of its own documentation while it is imported."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is not a valid key!.*")

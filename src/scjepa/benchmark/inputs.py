@@ -24,7 +24,7 @@ from scjepa._core.squidpy import graph_call as squidpy_call
 from scjepa._core.squidpy import spatial_graph
 from scjepa._core.warn import warn
 from scjepa.benchmark.method import Parts
-from scjepa.tokens.neighborhoods import build_neighbor_table, check_coordinates
+from scjepa.tokens.neighbors import build_neighbor_table, check_coordinates
 from scjepa.tokens.vocabulary import check_names
 
 ONE = "all"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scjepa._core.lazy import lazy
+from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
-    from scjepa.celljepa.batch import CellBatch
     from scjepa.celljepa.config import (
         CELL_PRESETS,
         CellEncoderConfig,
@@ -19,16 +18,13 @@ if TYPE_CHECKING:
         FinetuneConfig,
         PerturbationConfig,
     )
-    from scjepa.celljepa.encoder import CellEncoder
-    from scjepa.celljepa.expression import build_expression_table
-    from scjepa.celljepa.generation import generate, with_unknown
-    from scjepa.celljepa.losses import CONTRASTS
+    from scjepa.celljepa.data import build_expression_table
+    from scjepa.celljepa.gene_modules import GeneModuleJEPAModule, ModuleObjective, hide_modules
+    from scjepa.celljepa.latent import generate, with_unknown
     from scjepa.celljepa.model import CellJEPA
-    from scjepa.celljepa.module import CELL_POOLING, CellJEPAModule
-    from scjepa.celljepa.module_encoder import GeneModuleJEPAModule, ModuleObjective, hide_modules
-    from scjepa.celljepa.objective import CellObjective, hide
+    from scjepa.celljepa.module import CELL_POOLING, CONTRASTS, CellEncoder, CellJEPAModule, CellObjective, hide
     from scjepa.celljepa.perturb.module import PerturbationJEPAModule, PerturbedBatch
-    from scjepa.celljepa.source import CellSource
+    from scjepa.celljepa.source import CellBatch, CellSource
     from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -95,16 +95,9 @@ class CellMaskingConfig(Config):
         return self.ratio if isinstance(self.ratio, tuple) else (self.ratio,)
 
 
-_CELL_WEIGHTS = (
-    "reconstruction_weight",
-    "jepa_weight",
-    "cell_reconstruction_weight",
-    "cell_prompt_weight",
-    "module_weight",
-    "contrast_weight",
-)
 _GENE_WEIGHTS = ("reconstruction_weight", "jepa_weight", "cell_reconstruction_weight", "cell_prompt_weight")
 """Parts of the loss that need genes as tokens."""
+_CELL_WEIGHTS = (*_GENE_WEIGHTS, "module_weight", "contrast_weight")
 _GENE_OPTIONS = ("jepa_distance", "predictor", "target_view")
 """How the JEPA term of genes is computed; that of modules has one way."""
 
@@ -338,36 +331,25 @@ _MODULE_OBJECTIVE = CellObjectiveConfig(
 
 # Student and teacher see disjoint halves of a cell's genes, so that what they agree in is what the cell is; see
 # docs/user_guide/celljepa.md for what each of these does on its own.
-_TOKENS = CellTokenConfig(n_tokens=128, n_embedded=3000, kept="spread")
-_OBJECTIVE = CellObjectiveConfig(
-    jepa_distance="squared",
-    predictor="none",
-    target_view="masked",
-    variance_weight=1000.0,
-    covariance_weight=200.0,
+_BASE = CellJEPAConfig(
+    tokens=CellTokenConfig(n_tokens=256, n_embedded=3000, kept="spread"),
+    encoder=CellEncoderConfig(value="bound", gene_std=0.03, cls="mean"),
+    masking=CellMaskingConfig(ratio=0.5),
+    objective=CellObjectiveConfig(
+        jepa_distance="squared", predictor="none", target_view="masked", variance_weight=1000.0, covariance_weight=200.0
+    ),
+    training=CellTrainConfig(batch_size=128, learning_rate=3e-3, ema_start=0.99, max_steps=3000),
 )
-_TRAINING = CellTrainConfig(batch_size=128, learning_rate=3e-3, ema_start=0.99)
+_SMALL = {"encoder": {"width": 64, "n_layers": 2, "n_heads": 2}, "training": {"max_steps": 300}}
+_SCREEN = {"max_steps": 300, "max_epochs": None, "learning_rate": 1e-3, "schedule": "cosine"}
+_MODULE_FINE = FinetuneConfig(_BASE.masking, replace(_MODULE_OBJECTIVE, contrast_weight=1.0), _FINE_TRAINING)
+_MODULE_TOKENS = CellTokenConfig(n_tokens=5000, unit="module")
 
 CELL_PRESETS: Registry[CellJEPAConfig] = Registry(
     "preset",
     {
-        "demo": CellJEPAConfig(
-            tokens=_TOKENS,
-            encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound", gene_std=0.03, cls="mean"),
-            masking=CellMaskingConfig(ratio=0.5),
-            objective=_OBJECTIVE,
-            training=replace(_TRAINING, max_steps=300),
-            perturbation=PerturbationConfig(
-                training=replace(_FINE_TRAINING, max_steps=300, max_epochs=None, learning_rate=1e-3, schedule="cosine")
-            ),
-        ),
-        "base": CellJEPAConfig(
-            tokens=replace(_TOKENS, n_tokens=256),
-            encoder=CellEncoderConfig(value="bound", gene_std=0.03, cls="mean"),
-            masking=CellMaskingConfig(ratio=0.5),
-            objective=_OBJECTIVE,
-            training=replace(_TRAINING, max_steps=3000),
-        ),
+        "demo": _BASE.changed({**_SMALL, "tokens": {"n_tokens": 128}, "perturbation": {"training": _SCREEN}}),
+        "base": _BASE,
         "paper": CellJEPAConfig(
             encoder=CellEncoderConfig(width=512, n_layers=12, n_heads=8, mlp_ratio=1.0, dropout=0.2, gene_std=0.02),
             training=CellTrainConfig(
@@ -381,15 +363,8 @@ CELL_PRESETS: Registry[CellJEPAConfig] = Registry(
                 precision="bf16-mixed",
             ),
         ),
-        "modules": CellJEPAConfig(
-            tokens=CellTokenConfig(n_tokens=5000, unit="module"),
-            encoder=CellEncoderConfig(width=64, n_layers=2, n_heads=2, value="bound", gene_std=0.03, cls="mean"),
-            masking=CellMaskingConfig(ratio=0.5),
-            objective=_MODULE_OBJECTIVE,
-            training=replace(_TRAINING, max_steps=300),
-            finetuning=FinetuneConfig(
-                CellMaskingConfig(ratio=0.5), replace(_MODULE_OBJECTIVE, contrast_weight=1.0), _FINE_TRAINING
-            ),
+        "modules": _BASE.changed(
+            {**_SMALL, "tokens": _MODULE_TOKENS, "objective": _MODULE_OBJECTIVE, "finetuning": _MODULE_FINE}
         ),
     },
 )

@@ -1,38 +1,123 @@
-"""AnnData of dissociated cells in, expression tables out."""
+"""AnnData of dissociated cells in, tables of expressed genes out, each with a quantile bin of its count."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._core.anndata import counts_of, labels_of, missing_key, require_anndata, text_of, warn_of_words
-from scjepa._core.counts import advice_on, iter_rows
-from scjepa._core.digest import digest
-from scjepa.celljepa.expression import build_expression_table
+from scjepa._core.anndata import counts_of, entry_of, labels_of, require_anndata, text_of, warn_of_words
+from scjepa._core.counts import CountMatrix, Reading, Told, iter_rows, offsets_of, told_of
+from scjepa._core.files import digest
 from scjepa.models import setup
-from scjepa.models.cache import counts_digest, through_cache
 from scjepa.models.setup import codes_of, names_of
-from scjepa.tokens.table import TokenTable
+from scjepa.tokens.config import TokenRule
+from scjepa.tokens.table import TokenTable, build_token_table, counts_digest, through_cache
 from scjepa.tokens.vocabulary import Vocabulary
 
 
+def build_expression_table(
+    counts: CountMatrix, gene_ids: np.ndarray, n_vocabulary: int, n_bins: int = 51, **reading: Unpack[Reading]
+) -> TokenTable:
+    """Tokenize every cell: all its expressed genes by (-count, vocabulary id), with binned values.
+
+    Nothing is cut here: which genes of a cell a batch holds is the business of :class:`CellSource`. So a
+    gene's value does not depend on which others are drawn beside it; nor does it depend on other cells, on the order of
+    the columns, or on anything that rises with the counts within a cell (depth normalization, logarithm).
+
+    Parameters
+    ----------
+    counts
+        Raw counts, cells × genes, in any form that :func:`scjepa.tokens.build_token_table` takes.
+    gene_ids
+        ``(n_genes,)`` vocabulary id of each column; -1: not in the vocabulary, the column is ignored, and plays no part
+        in the quantiles either.
+    n_vocabulary
+        Genes in the vocabulary.
+    n_bins
+        Bins, that of zero included.
+    chunk_size, cell_names, gene_names, advice
+        As in :func:`scjepa.tokens.build_token_table`.
+
+    Returns
+    -------
+    TokenTable
+        One entry per cell; ``values`` are bins, uint16. Cells without counts have no tokens.
+
+    Raises
+    ------
+    ValueError
+        If a value is negative or not finite, shapes or ids do not fit, or no cell has a token.
+
+    Warns
+    -----
+    UserWarning
+        If values are not whole numbers.
+    """
+    return binned(build_count_table(counts, gene_ids, n_vocabulary, **reading), n_bins)
+
+
+def build_count_table(
+    counts: CountMatrix, gene_ids: np.ndarray, n_vocabulary: int, **reading: Unpack[Reading]
+) -> TokenTable:
+    """Tokenize every cell as :func:`build_expression_table` does, with counts as values."""
+    return build_token_table(counts, gene_ids, n_vocabulary, TokenRule(n_tokens=n_vocabulary), **reading)
+
+
+def binned(table: TokenTable, n_bins: int) -> TokenTable:
+    """Return a table of counts with their quantile bins as values."""
+    return replace(table, values=quantile_bins(table.values, table.offsets, n_bins))
+
+
+def quantile_bins(values: np.ndarray, offsets: np.ndarray, n_bins: int) -> np.ndarray:
+    """Return the quantile bin of each value among its cell's.
+
+    Parameters
+    ----------
+    values
+        ``(n_tokens,)`` non-zero values, falling (or rising) within each cell.
+    offsets
+        ``(n_cells + 1,)`` where each cell's values begin.
+    n_bins
+        Bins 1 to ``n_bins - 1``; 0 is for zeros, of which there are none here.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n_tokens,)`` uint16: 1 + floor((n_bins - 1) · q), where q in (0, 1) is the share of the cell's values below
+        this one plus half the share of those equal to it. scGPT draws the bin of tied values at random from those that
+        they span; counts being small, most are tied, and this is the middle of that span.
+    """
+    lengths = np.diff(offsets)
+    n_tokens = len(values)
+    if not n_tokens:
+        return np.zeros(0, dtype=np.uint16)
+    starts = np.zeros(n_tokens, dtype=bool)
+    starts[offsets[:-1][lengths > 0]] = True
+    starts[1:] |= values[1:] != values[:-1]
+    first = np.flatnonzero(starts)  # of each run of equal values within a cell
+    run = np.cumsum(starts) - 1
+    size = np.diff(np.append(first, n_tokens))
+    cell = np.repeat(np.arange(len(lengths)), lengths)[first]
+    before = first - offsets[cell]
+    falls = values[offsets[cell]] >= values[offsets[cell + 1] - 1]
+    below = np.where(falls, lengths[cell] - before - size, before)
+    # In whole numbers, so that no rounding decides between two bins.
+    bins = 1 + (n_bins - 1) * (2 * below + size) // (2 * lengths[cell])
+    return bins.astype(np.uint16)[run]
+
+
 @dataclass(frozen=True)
-class CellKeys:
+class CellKeys(setup.Keys):
     """Where in an AnnData object Cell-JEPA finds what it reads; the arguments of ``setup_anndata``."""
 
-    layer: str | None = None
     batch_key: str | None = None
     labels_key: str | None = None
-
-    def to_dict(self) -> dict[str, str | None]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
     @classmethod
     def for_query(cls, adata: AnnData, registered: CellKeys | None, usual: CellKeys) -> CellKeys:
@@ -106,10 +191,8 @@ class LabelsField(setup.NamedField):
         super().__init__("labels", "obs", key)
 
     def _state(self, adata: AnnData) -> dict:
-        if self.attr_key not in adata.obs:
-            then = "Name the column that holds each cell's label, or leave it out."
-            raise missing_key("obs", self.attr_key, adata.obs.columns, then)
-        labels = labels_of(adata.obs[self.attr_key])
+        then = "Name the column that holds each cell's label, or leave it out."
+        labels = labels_of(entry_of(adata, "obs", self.attr_key, then))
         return {"categories": sorted(set(labels[labels != None]))}  # noqa: E711 - of each element
 
     def register_field(self, adata: AnnData) -> dict:
@@ -155,9 +238,7 @@ def converted_names(adata: AnnData, table: GeneTable | None) -> np.ndarray:
     if table is None:
         return names
     if isinstance(table, str):
-        if table not in adata.var:
-            raise missing_key("var", table, adata.var.columns, "Name a column of gene names, or pass a mapping.")
-        column = adata.var[table]
+        column = entry_of(adata, "var", table, "Name a column of gene names, or pass a mapping.")
         return np.where(column.notna().to_numpy(), column.astype(str).to_numpy(dtype=object), names)
     known = {str(old): str(new) for old, new in table.items() if isinstance(new, str) and new}
     if not any(name in known for name in names):
@@ -168,7 +249,7 @@ def converted_names(adata: AnnData, table: GeneTable | None) -> np.ndarray:
     return np.array([known.get(name, name) for name in names], dtype=object)
 
 
-def _summed(counts: Any, names: np.ndarray) -> tuple[Any, np.ndarray]:
+def _summed(counts: CountMatrix, names: np.ndarray) -> tuple[CountMatrix, np.ndarray]:
     """Return counts and names with the columns of one name added up."""
     distinct, place = np.unique(names.astype(str), return_inverse=True)
     if len(distinct) == len(names):
@@ -197,9 +278,8 @@ def tables_of(
     ids = vocabulary.ids(list(names))
 
     def build() -> TokenTable:
-        how: dict[str, Any] = {"cell_names": adata.obs_names, "gene_names": names}
-        how["advice"] = advice_on(adata, keys.layer)
-        return build_expression_table(counts, ids, len(vocabulary), n_bins, **how)
+        told: Told = {**told_of(adata, keys.layer), "gene_names": list(names)}
+        return build_expression_table(counts, ids, len(vocabulary), n_bins, **told)
 
     def marks() -> dict[str, str]:
         return {
@@ -220,6 +300,6 @@ def only(table: TokenTable, genes: np.ndarray) -> TokenTable:
     wanted = np.zeros(table.n_vocabulary, dtype=bool)
     wanted[genes] = True
     kept = wanted[table.genes]
-    offsets = np.concatenate([[0], np.cumsum(kept)])[table.offsets]
+    offsets = offsets_of(kept)[table.offsets]
     ranks = None if table.ranks is None else table.ranks[kept]
     return replace(table, offsets=offsets, genes=table.genes[kept], values=table.values[kept], ranks=ranks)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, ClassVar, Self, Unpack
 
@@ -13,14 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from scvi.data import AnnDataManager
 
 from scjepa._core.anndata import require_anndata
-from scjepa._core.digest import digest
 from scjepa._core.features import warn_of_no_genes
-from scjepa._core.plain import seed_of
+from scjepa._core.files import digest
+from scjepa._core.plain import Facts, seed_of
+from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
-from scjepa.celljepa import labels, latent
+from scjepa.celljepa import latent
 from scjepa.celljepa.config import (
     CellEncoderConfig,
     CellJEPAConfig,
@@ -33,22 +32,20 @@ from scjepa.celljepa.config import (
     resolve_cells,
 )
 from scjepa.celljepa.data import CellKeys, CellTables, GeneTable, converted_names, tables_of
-from scjepa.celljepa.gene_modules import GeneModules, ModuleSource, modules_for
+from scjepa.celljepa.gene_modules import GeneModuleJEPAModule, GeneModules, ModuleSource, modules_for
 from scjepa.celljepa.module import CellJEPAModule
-from scjepa.celljepa.module_encoder import GeneModuleJEPAModule
 from scjepa.celljepa.perturb import model as perturb
-from scjepa.celljepa.perturb.data import PerturbationRun
+from scjepa.celljepa.perturb.model import PerturbationRun
 from scjepa.celljepa.source import CellSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
-from scjepa.models.base import JEPAModel, renamed
+from scjepa.models.base import JEPAModel
 from scjepa.models.embed import AUTO, Out, embed_each
-from scjepa.models.reference import freeze_known, rows_like, taken_to
-from scjepa.models.run import Run, RunArguments, Task
-from scjepa.models.setup import refuse_unknown, require_own
-from scjepa.models.store import Facts, Weights
+from scjepa.models.reference import freeze_known, rows_like
+from scjepa.models.store import Weights
 from scjepa.perturbation import PerturbationSplit
 from scjepa.tokens.vocabulary import Vocabulary
-from scjepa.training.history import History
+from scjepa.training.fit import Run, RunArguments, Task
+from scjepa.training.plan import History
 
 _GENES = ("context.embedding.gene.weight", "target.embedding.gene.weight")
 
@@ -91,7 +88,8 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
     modules: GeneModules | None
     perturbation_: PerturbationRun | None = None
     """The last run of :meth:`train_perturbation`: its split, its conditions and its curves."""
-    _labelled: labels.Labelled | None
+    _labelled: latent.Labelled | None = None
+    is_finetuned_ = False
     _embeds: ClassVar[str] = "cells"
     _kept_home: ClassVar[tuple[str, ...]] = ("perturbation", "labels", "statistics")
 
@@ -117,21 +115,13 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         super().__init__(adata)
         warn_of_no_genes(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
-        self._build(config, vocabulary, seed, modules_for(config, modules, adata, vocabulary))
+        self._start(config, vocabulary, seed, modules=modules_for(config, modules, adata, vocabulary))
         self.init_params_ = self._get_init_params(locals())
 
-    def _build(
-        self, config: CellJEPAConfig, vocabulary: Vocabulary, seed: int, modules: GeneModules | None = None
-    ) -> None:
-        self._start(config, vocabulary, seed)
-        self.modules, self.is_finetuned_, self._labelled = modules, False, None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            if modules is None:
-                self.module = CellJEPAModule(len(vocabulary), config).eval()
-            else:
-                self.module = GeneModuleJEPAModule(len(vocabulary), config, modules.genes).eval()
-        self._model_summary_string = self.summary()
+    def _new_module(self) -> CellJEPAModule:
+        if self.modules is None:
+            return CellJEPAModule(len(self.vocabulary), self.config)
+        return GeneModuleJEPAModule(len(self.vocabulary), self.config, self.modules.genes)
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -175,18 +165,13 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         UserWarning
             If labels such as ``"nan"`` or ``"unknown"`` may mean none: they count as labels of their own.
         """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        refuse_unknown(cls.setup_anndata, kwargs)
-        require_own(adata)
-        fields = CellKeys(layer, batch_key, labels_key).fields()
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        arguments = cls._get_setup_method_args(**locals())
+        cls._register(adata, CellKeys(layer, batch_key, labels_key), arguments, kwargs)
 
     @classmethod
     def keys_of(cls, setup: Facts) -> CellKeys:
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``."""
-        return CellKeys(**{f.name: setup[f.name] for f in fields(CellKeys) if f.name in setup})
+        return CellKeys.of(setup)
 
     def tables(
         self, adata: AnnData, keys: CellKeys, genes: np.ndarray | None = None, *, gene_names: GeneTable | None = None
@@ -266,7 +251,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         keep = partial(self._keep_stage, finetuning, cells)
         task = Task(self.module, self.source(data), *cells, data.sections, keep, options, CellTrainingPlan)
         self._begin(stage)
-        labels.forget(self, data)
+        latent.forget(self, data)
         return task
 
     def _check_trainable(self, run: Run) -> None:
@@ -276,15 +261,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
                 "batches='section' makes batches of cells of one batch, and the data names none: "
                 "setup_anndata(adata, batch_key=...) before the model is made, or batches='mixed'."
             )
-        self._check_new_genes()
-
-    def _check_new_genes(self) -> None:
-        reference = self.reference
-        if reference is not None and reference.freeze == "encoder" and len(self.vocabulary) == reference.n_genes:
-            raise ValueError(
-                "With freeze='encoder' only new genes train, and this data has none that the reference did not know. "
-                "Pass freeze='none' to load_query_data, or use the model as it is."
-            )
+        self._check_freeze("new genes", self._n_new_genes)
 
     def _keep_stage(
         self, finetuned: bool, cells: tuple[np.ndarray, np.ndarray], trainer: pl.Trainer, history: History
@@ -385,23 +362,14 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         if self.config.tokens.unit != "gene":
             raise ValueError("Perturbations are of genes: train_perturbation needs a model with genes as tokens.")
         run = Run.of(self.config.perturbation.training, max_epochs, arguments)
-        self._check_new_genes()
-        task = perturb.perturbation_task(
-            self,
-            run,
-            condition_key,
-            split,
-            delta_aware=delta_aware,
-            outside=outside,
-            size_key=size_key,
-            target_sum=target_sum,
-            sized=arguments.get("validation_size") is not None,
-        )
-        self.fit(task, run)
+        self._check_freeze("new genes", self._n_new_genes)
+        sized = arguments.get("validation_size") is not None
+        about = (condition_key, split, delta_aware, outside, size_key, target_sum)
+        self.fit(perturb.perturbation_task(self, run, *about, sized=sized), run)
 
     # -- embedding ------------------------------------------------------------------------------------------------
 
-    @renamed(pooling="scale", gene_table="gene_names")
+    @renamed(pooling="scale=...", gene_table="gene_names=...")
     def get_latent_representation(
         self,
         adata: AnnData | Sequence[AnnData] | Mapping[str, AnnData] | None = None,
@@ -460,7 +428,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         embed = partial(latent.latent, self, reading=reading, scale=scale, encoder=encoder, batch_size=batch_size)
         return embed_each(self.adata, adata, out, lambda one, to: embed(one, out=to), key_added)
 
-    @renamed(gene_table="gene_names")
+    @renamed(gene_table="gene_names=...")
     def predict_labels(
         self,
         adata: AnnData | None = None,
@@ -497,9 +465,9 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         ValueError
             If the model has no labelled cells to compare with.
         """
-        return labels.predict(self, adata, n_neighbors, latent.Reading(gene_names=gene_names), batch_size)
+        return latent.predict(self, adata, n_neighbors, latent.Reading(gene_names=gene_names), batch_size)
 
-    @renamed(gene_table="gene_names")
+    @renamed(gene_table="gene_names=...")
     def predict_expression(
         self,
         genes: Sequence[str],
@@ -592,93 +560,26 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         return self.config.tokens.n_embedded or self.config.tokens.n_tokens
 
     @classmethod
-    def load_query_data(
-        cls,
-        adata: AnnData,
-        reference_model: JEPAModel | str | os.PathLike[str],
-        *,
-        freeze: str = "none",
-        seed: int | None = None,
-        accelerator: str = "auto",
-        device: int | str = "auto",
-    ) -> Self:
-        """Take a trained model to other cells, and take in the genes that it does not know.
-
-        The new model has the genes of the reference, with their vectors, and those of ``adata`` besides. It embeds at
-        once (zero-shot), :meth:`train` goes on with pretraining on ``adata``, and :meth:`finetune` and
-        :meth:`train_perturbation` take its labels and conditions. The reference stays as it is. Nothing is written to
-        ``adata`` but scvi-tools' bookkeeping.
-
-        The vector of a new gene is drawn from the Gaussian with the mean and covariance of the reference's gene
-        vectors, by ``seed`` and name alone. :meth:`load` and
-        ``get_latent_representation(adata)`` leave such genes out instead. Where gene modules are tokens, new genes are
-        of no module and stay out here too. What the reference learned of perturbations is not taken over; the labelled
-        cells that it keeps are, until the model is trained.
-
-        Parameters
-        ----------
-        adata
-            Raw counts. Where they are found, batches and labels is what ``setup_anndata`` was told of this object, else
-            what it was told of the reference's.
-        reference_model
-            A model, a folder that :meth:`save` or :meth:`save_pretrained` wrote, or the name of a checkpoint
-            (:func:`scjepa.pretrained.locate`).
-        freeze
-            What stays as it is in training: ``"none"``; or ``"encoder"``, then only the vectors of new genes, and heads
-            that fine-tuning adds, are trained, and cells without new genes keep their embeddings bit for bit. With
-            ``"encoder"`` the student begins as a copy of the teacher.
-        seed
-            Seed of new vectors and of training. Default: the reference's.
-        accelerator, device
-            Where the weights go.
-
-        Returns
-        -------
-        CellJEPA
-            A model on ``adata``, of the reference's configuration.
-
-        Raises
-        ------
-        ValueError
-            If no gene is the reference's (the message names some of both and the likely cause), or the data, the
-            folder or an option cannot be used.
-        FileNotFoundError
-            If there is no such checkpoint.
-
-        Warns
-        -----
-        UserWarning
-            If genes count as new whose names differ from the reference's in case only.
-
-        Examples
-        --------
-        >>> query = scjepa.CellJEPA.load_query_data(new_cells, model)
-        >>> new_cells.obsm["X_celljepa"] = query.get_latent_representation()  # zero-shot
-        >>> query.train(max_steps=100)  # goes on with pretraining
-        """
-        take = partial(taken_to, cls, adata, reference_model, extended, freeze=freeze, seed=seed)
-        return take(accelerator=accelerator, device=device)
+    def _extended(cls, facts: Facts, weights: Weights, adata: AnnData, keys: CellKeys) -> tuple[Facts, Weights]:
+        """Return a reference's facts and weights with vectors of the genes that are new in ``adata``."""
+        facts, weights = perturb.without_perturbation(facts, weights)
+        if "modules" in facts:
+            return facts, weights
+        known = Vocabulary(facts["vocabulary"])
+        genes = known.extended(adata.var_names)
+        rows = rows_like([weights[name] for name in _GENES], genes.names[len(known) :], facts["seed"])
+        return {**facts, "vocabulary": list(genes.names)}, {**weights, **dict(zip(_GENES, rows, strict=True))}
 
     # -- words, save and load -------------------------------------------------------------------------------------
 
-    def summary(self) -> str:
-        """Return the model in a few lines: data, tokens, encoder, parameters, training."""
-        tokens, encoder, counts = self.config.tokens, self.config.encoder, self.module.parameter_counts()
-        state = f"trained for {self.n_steps_:,} steps" if self.is_trained_ else "not trained: call model.train()"
-        fine = ", fine-tuned" if self.is_finetuned_ else ""
-        origin = "" if self.reference is None else f", of them {self.reference.n_genes:,} of the reference"
-        return "\n".join(
-            [
-                f"CellJEPA, {state}{fine}",
-                f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}",
-                f"  tokens    up to {tokens.n_tokens} expressed genes of a cell, {tokens.n_bins} bins"
-                + (f", in {len(self.modules.names)} modules" if self.modules else ""),
-                f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
-                f"value {encoder.value!r}",
-                f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "
-                f"vectors), {counts['trained']:,} with heads, {counts['total']:,} with heads and EMA copy",
-            ]
-        )
+    def _words(self) -> dict[str, str]:
+        tokens, counts = self.config.tokens, self.module.parameter_counts()
+        modules = f", in {len(self.modules.names)} modules" if self.modules else ""
+        return {
+            "state": ", fine-tuned" if self.is_finetuned_ else "",
+            "tokens": f"up to {tokens.n_tokens} expressed genes of a cell, {tokens.n_bins} bins{modules}",
+            "weights": f", {counts['trained']:,} with heads, {counts['total']:,} with heads and EMA copy",
+        }
 
     def facts(self) -> Facts:
         """Return what a loaded model needs beside weights: modules, labelled cells and perturbations as well."""
@@ -687,7 +588,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             facts["perturbation"] = self.perturbation_.to_dict()
         if self.modules is not None:
             facts["modules"] = self.modules.facts()
-        reference = labels.kept_reference(self)
+        reference = latent.kept_reference(self)
         return facts if reference is None else {**facts, "labels": reference.facts(), "statistics": reference.arrays()}
 
     @classmethod
@@ -695,14 +596,14 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         """Return a model on ``adata``, which is registered, from what :meth:`facts` gave."""
         model, config = cls._bare(adata), CellJEPAConfig.from_dict(facts["config"])
         modules = GeneModules.from_saved(facts["modules"]) if "modules" in facts else None
-        model._build(config, Vocabulary(facts["vocabulary"]), facts["seed"], modules)
+        model._start(config, Vocabulary(facts["vocabulary"]), facts["seed"], modules=modules)
         model.is_finetuned_ = facts["is_finetuned"]
         model.check_genes(adata, convertible=False)
         model._restore(facts)
         freeze_known(model.module, model.reference, {"n_genes": model.module.context.embedding.gene})
         if "labels" in facts:
-            reference = labels.LabelReference.from_saved(facts["labels"], facts["statistics"])
-            model._labelled = labels.Labelled(reference)
+            reference = latent.LabelReference.from_saved(facts["labels"], facts["statistics"])
+            model._labelled = latent.Labelled(reference)
         if "perturbation" in facts:
             run = model.perturbation_ = PerturbationRun.from_dict(facts["perturbation"])
             model._further = {perturb.PREFIX: perturb.restored_module(model, run)}
@@ -710,14 +611,3 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             model._begin("finetuning")
             model._begin("pretraining")
         return model
-
-
-def extended(facts: Facts, weights: Weights, adata: AnnData, keys: CellKeys) -> tuple[Facts, Weights]:
-    """Return a reference's facts and weights with vectors of the genes that are new in ``adata``."""
-    facts, weights = perturb.without_perturbation(facts, weights)
-    if "modules" in facts:
-        return facts, weights
-    known = Vocabulary(facts["vocabulary"])
-    genes = known.extended(adata.var_names)
-    rows = rows_like([weights[name] for name in _GENES], genes.names[len(known) :], facts["seed"])
-    return {**facts, "vocabulary": list(genes.names)}, {**weights, **dict(zip(_GENES, rows, strict=True))}

@@ -27,7 +27,7 @@ from scjepa.cli.io import H5AD, SPATIALDATA, DataFile
 from scjepa.cli.options import KINDS, Kind, Values, Where
 from scjepa.datasets import concat, table_of
 from scjepa.pretrained import MODEL_FILE, locate
-from scjepa.tokens.neighborhoods import check_coordinates
+from scjepa.tokens.neighbors import check_coordinates
 
 if TYPE_CHECKING:
     from h5py import Group  # or that of zarr, which is used alike

@@ -241,8 +241,8 @@ def _read(
 def _mark(cells: AnnData) -> str:
     """Return a checksum of the cells of a file: what a state of training must have been made from."""
     from scjepa._core.anndata import sparse_of, text_of
-    from scjepa._core.digest import digest
-    from scjepa.models.cache import counts_digest, graph_digest
+    from scjepa._core.files import digest
+    from scjepa.tokens.table import counts_digest, graph_digest
 
     counts = [counts_digest(matrix) for matrix in (cells.X, *cells.layers.values()) if matrix is not None]
     columns = [text_of(cells.obs[name]) for name in cells.obs]

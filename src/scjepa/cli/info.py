@@ -92,7 +92,7 @@ def _lines(title: str, facts: dict[str, str]) -> str:
 
 
 def _size(path: Path) -> str:
-    from scjepa.tokens.memory import readable_bytes
+    from scjepa.tokens.source import readable_bytes
 
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return readable_bytes(sum(file.stat().st_size for file in files))
@@ -248,9 +248,8 @@ def _counts(cells: AnnData, file: io.DataFile, layer: str | None, mind: list[str
     """Tell of the counts: whole numbers or not, depth, cells without any."""
     import numpy as np
 
-    from scjepa._core.counts import about_nan, iter_rows
+    from scjepa._core.counts import about_nan, iter_rows, keep_entries, totals_of
     from scjepa.cli.cells import where_counts_are
-    from scjepa.tokens.counts import keep_entries, totals_of
 
     totals, genes, extremes, whole = [], [], [0.0], True
     unknown = np.zeros(cells.n_vars, dtype=bool)  # genes with NaN, which are told of apart
@@ -345,7 +344,7 @@ def _graph(cells: AnnData, file: io.DataFile, names: Names, n_neighbors: int, mi
     import numpy as np
 
     from scjepa.cli.cells import PARTS, has_graph, refuse_small_sections
-    from scjepa.tokens.neighborhoods import build_neighbor_table
+    from scjepa.tokens.neighbors import build_neighbor_table
 
     if not has_graph(cells, names):
         try:

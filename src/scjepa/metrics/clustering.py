@@ -12,10 +12,9 @@ from scipy.special import entr
 
 from scjepa._core.anndata import refuse_adata, warn_of_words
 from scjepa._core.arrays import group_codes, tissue
-from scjepa._core.blocks import spatial_blocks
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.leiden import EmbeddingGraph
-from scjepa._core.neighbors import nearest_places
+from scjepa._core.neighbors import nearest_places, spatial_blocks
 
 if TYPE_CHECKING:
     from scjepa._core.arrays import Ignored, Labels, Matrix

@@ -11,9 +11,8 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from scjepa._core.arrays import group_codes, tissue, varied_embedding
-from scjepa._core.blocks import spatial_blocks
 from scjepa._core.keys import UNLABELLED
-from scjepa._core.neighbors import nearest_places
+from scjepa._core.neighbors import nearest_places, spatial_blocks
 from scjepa.metrics.clustering import _labelled
 
 if TYPE_CHECKING:

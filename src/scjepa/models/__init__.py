@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scjepa._core.renamed import no_attribute
-from scjepa.models.base import JEPAModel
-from scjepa.models.run import Run, Task
+from typing import TYPE_CHECKING
 
-__all__ = ["JEPAModel", "Run", "Task"]
+from scjepa._core.renamed import lazy
 
+if TYPE_CHECKING:
+    from scjepa.models.base import JEPAModel
+    from scjepa.training.fit import Run, Task
 
-def __getattr__(name: str) -> object:
-    raise no_attribute(__name__, name)
+__getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -6,9 +6,9 @@ import functools
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,57 +20,31 @@ from scvi.model.base import BaseModelClass
 
 from scjepa._core.anndata import counts_of, require_anndata
 from scjepa._core.counts import CountMatrix
+from scjepa._core.features import warn_of_no_genes
+from scjepa._core.options import unknown_name
+from scjepa._core.plain import Facts, seed_of
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
-from scjepa.models.coverage import Coverage, coverage
 from scjepa.models.estimate import Estimate, check_training_memory, estimate
-from scjepa.models.reference import Reference
-from scjepa.models.run import (
-    Curves,
-    Run,
-    RunArguments,
-    Task,
-    check_device,
-    curves_from_dict,
-    curves_to_dict,
-    device_of,
-    extended_curves,
-    one_device,
-)
-from scjepa.models.setup import SET_UPS, Keys, whole
-from scjepa.models.store import Facts, Weights
+from scjepa.models.reference import FREEZE, Coverage, Reference, coverage, facts_of, tell_new
+from scjepa.models.setup import SET_UPS, Keys, refuse_unknown, require_own, whole
+from scjepa.models.store import Weights
+from scjepa.nn.jepa import AnyModule
 from scjepa.pretrained import Card
 from scjepa.tokens.choice import SAME_BY_COUNT, TokenSpread
 from scjepa.tokens.source import TableSource
 from scjepa.tokens.vocabulary import Alignment, Vocabulary
 from scjepa.training import Diagnosis, JEPATrainingPlan, diagnose
-from scjepa.training import run as _run
-from scjepa.training.history import History
+from scjepa.training import fit as _fit
+from scjepa.training.fit import Curves, Run, RunArguments, Task, check_device, device_of, one_device
+from scjepa.training.plan import History
 
 KeysT = TypeVar("KeysT", bound=Keys)
 DataT = TypeVar("DataT")
 SourceT = TypeVar("SourceT", bound=TableSource)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _MONITOR_CELLS = 512
 """Cells the monitor reads: enough for an effective rank, few enough to cost a few percent of a run."""
-
-
-def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a method refuse arguments that are called otherwise now, with their new names."""
-
-    def decorate(method: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(method)
-        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            for old, new in names.items():
-                if old in kwargs:
-                    raise TypeError(f"{method.__name__}() has no argument {old!r}: it is called {new}=... .")
-            return method(*args, **kwargs)
-
-        return checked
-
-    return decorate
 
 
 class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
@@ -84,7 +58,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     """
 
     config: Any
-    module: Any
+    module: AnyModule
     vocabulary: Vocabulary
     seed: int
     n_steps_: int
@@ -110,7 +84,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``; it may hold others."""
 
     @abstractmethod
-    def tables(self, adata: AnnData, keys: KeysT, genes: Any = None) -> DataT:
+    def tables(self, adata: AnnData, keys: KeysT, genes: np.ndarray | None = None) -> DataT:
         """Return the tables of ``adata``, its genes aligned by name.
 
         Parameters
@@ -155,7 +129,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             "seed": self.seed,
             "is_trained": self.is_trained_,
             "n_steps": self.n_steps_,
-            "history": curves_to_dict(self.history_),
+            "history": _fit.curves_to_dict(self.history_),
             "reference": None if self.reference is None else self.reference.to_dict(),
             "card": None if self.card is None else self.card.to_dict(),
         }
@@ -170,21 +144,29 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     @classmethod
     @abstractmethod
-    def load_query_data(
-        cls,
-        adata: AnnData,
-        reference_model: JEPAModel | str | os.PathLike[str],
-        *,
-        freeze: str = "none",
-        seed: int | None = None,
-        accelerator: str = "auto",
-        device: int | str = "auto",
-    ) -> Self:
-        """Take a trained model to new data."""
+    def _extended(cls, facts: Facts, weights: Weights, adata: AnnData, keys: KeysT) -> tuple[Facts, Weights]:
+        """Return facts and weights of a model, with what is new in ``adata`` taken in."""
 
     @abstractmethod
+    def _words(self) -> dict[str, str]:
+        """Return what the summary says of this kind of model, behind what it says of all: by the name of its line."""
+
     def summary(self) -> str:
-        """Return the model in a few lines."""
+        """Return the model in a few lines: data, tokens, encoder, parameters, training."""
+        encoder, counts = self.config.encoder, self.module.parameter_counts()
+        without = f"{counts['encoder_without_genes']:,} without gene vectors"
+        blocks = f"{encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads"
+        state = f"trained for {self.n_steps_:,} steps" if self.is_trained_ else "not trained: call model.train()"
+        origin = "" if self.reference is None else f", of them {self.reference.n_genes:,} of the reference"
+        of_all = {
+            "data": f"{self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}",
+            "tokens": "",
+            "encoder": f"{blocks}, value {encoder.value!r}",
+            "weights": f"{counts['encoder']:,} in the encoder ({without})",
+        }
+        own = self._words()
+        lines = [f"  {name:<10}{text}{own.get(name, '')}" for name, text in of_all.items()]
+        return "\n".join([f"{type(self).__name__}, {state}{own.get('state', '')}", *lines])
 
     def __repr__(self) -> str:
         return self.summary()
@@ -207,6 +189,15 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         super().register_manager(adata_manager)
         SET_UPS.note(cls, adata_manager.adata, cls.keys_of(adata_manager.registry["setup_args"]))
 
+    @classmethod
+    def _register(cls, adata: AnnData, keys: KeysT, setup: Facts, registry: Mapping[str, object]) -> None:
+        """Register ``adata`` by what ``setup_anndata`` was told: its arguments, and scvi-tools' own."""
+        refuse_unknown(cls.setup_anndata, registry)
+        require_own(adata)
+        manager = AnnDataManager(fields=keys.fields(), setup_method_args=setup)
+        manager.register_fields(adata, **registry)
+        cls.register_manager(manager)
+
     def _keys_for(self, adata: AnnData) -> KeysT:
         """Return where to look in ``adata``, which need not be the model's own."""
         require_anndata(adata)
@@ -226,7 +217,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             self._cached = (mark, self.tables(self.adata, keys))
         return self._cached[1]
 
-    def _tables_of(self, adata: AnnData | None = None, genes: Any = None, **how: Any) -> DataT:
+    def _tables_of(self, adata: AnnData | None = None, genes: np.ndarray | None = None, **how: Any) -> DataT:
         """Return the tables of ``adata`` (default: the model's own), once it is known to be usable."""
         own = adata is None or adata is self.adata
         if own and genes is None and not how:
@@ -237,7 +228,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             keys.validate(adata)
         return self.tables(adata, keys, genes, **how)
 
-    def _source(self, adata: AnnData | None = None, genes: Any = None) -> SourceT:
+    def _source(self, adata: AnnData | None = None, genes: np.ndarray | None = None) -> SourceT:
         """Return the source of batches of ``adata`` (default: the model's own) on the model's device."""
         return self.source(self._tables_of(adata, genes), self.device)
 
@@ -246,7 +237,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     def _n_read(self) -> int:
         """Tokens of a cell that are read when it is embedded, at most."""
 
-    def _source_at(self, adata: AnnData, scale: str) -> SourceT:
+    def _source_at(self, adata: AnnData | None, scale: str) -> SourceT:
         """Return the source of batches that are embedded at ``scale``."""
         return self._source(adata)
 
@@ -318,13 +309,12 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """Return the task of :meth:`train`."""
         return self._task_of(self._own_tables(), run)
 
-    def _task_of(self, data: DataT, run: Run, **more: Any) -> Task:
-        """Return the task of training the model's own module on ``data``; ``more`` are fields of it."""
+    def _task_of(self, data: DataT, run: Run) -> Task:
+        """Return the task of training the model's own module on ``data``."""
         cells = self.split(data, run.config.validation_size, run.validation)
         options = {name: part for name, part in self.config.to_dict().items() if name != "training"}
-        fields: Facts = {"options": options, "keep": functools.partial(self._keep, cells), **more}
-        fields["options"] = {**self._options_of_reference(), **fields["options"]}
-        return Task(self.module, self.source(data), *cells, getattr(data, "sections", None), **fields)
+        options, keep = {**self._options_of_reference(), **options}, functools.partial(self._keep, cells)
+        return Task(self.module, self.source(data), *cells, getattr(data, "sections", None), keep, options)
 
     def _options_of_reference(self) -> Facts:
         """Return what a run depends on of the model that this one came from."""
@@ -353,19 +343,11 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         monitor = task.held_out if len(task.held_out) else task.train_cells
         if len(monitor) > _MONITOR_CELLS:
             monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, _MONITOR_CELLS, replace=False))
-        plan = task.plan(
-            task.module,
-            task.source,
-            config,
-            task.train_cells,
-            monitor,
-            seed=self.seed,
-            sections=task.sections,
-            marks=functools.partial(task.marks, self.vocabulary.names, self.seed, config),
-            steps_before=self.n_steps_,
-        )
+        about = (task.module, task.source, config, task.train_cells, monitor, self.seed, task.sections)
+        marks = functools.partial(task.marks, self.vocabulary.names, self.seed, config)
+        plan = task.plan(*about, marks=marks, steps_before=self.n_steps_)
         try:
-            trainer, history = _run(plan, run.options, **run.trainer)
+            trainer, history = _fit.run(plan, run.options, **run.trainer)
         except MisconfigurationException as error:
             raise ValueError(f"Lightning cannot train like that: {error}") from error
         finally:
@@ -384,7 +366,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         self.train_indices_, self.validation_indices_ = cells
         # A state that was taken up may have begun before what this model has been trained for since.
         before = cast(JEPATrainingPlan, trainer.lightning_module).steps_before
-        self.history_ = extended_curves(self.history_, history, before)
+        self.history_ = _fit.extended_curves(self.history_, history, before)
         self.n_steps_ = before + trainer.global_step
         self.is_trained_ = True
 
@@ -434,7 +416,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         --------
         >>> print(model.coverage(new, cost=True))
         """
-        return coverage(self, adata, cost, reference, scale or self._scale, n_cells, seed, self._n_read)
+        return coverage(self, adata, cost, reference, scale or self._scale, n_cells, seed)
 
     def estimate(self, adata: AnnData | None = None) -> Estimate:
         """Tell what training and embedding will take, before either is started.
@@ -474,10 +456,19 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     def _warn_if_untrained(self) -> None:
         if not self.is_trained_:
-            warn(
-                "This model is not trained: the embeddings come from its random initial weights. Call model.train() "
-                "first."
+            warn("This model is not trained: the embeddings come from its random weights. Call model.train() first.")
+
+    def _check_freeze(self, what: str, n_new: int) -> None:
+        """Refuse to train where the encoder is frozen and there is nothing new, of ``what`` trains beside it."""
+        if self.reference is not None and self.reference.freeze == "encoder" and n_new == 0:
+            raise ValueError(
+                f"With freeze='encoder' only {what} train, and this data has none that the reference did not know. "
+                "Pass freeze='none' to load_query_data, or use the model as it is."
             )
+
+    @property
+    def _n_new_genes(self) -> int:
+        return 0 if self.reference is None else len(self.vocabulary) - self.reference.n_genes
 
     @property
     def _knows_own_data(self) -> bool:
@@ -572,14 +563,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         return self._on(adata, facts, weights, "the model", self.device)
 
     @classmethod
-    def _on(
-        cls,
-        adata: AnnData,
-        facts: Facts,
-        weights: Weights,
-        source: str,
-        device: torch.device,
-    ) -> Self:
+    def _on(cls, adata: AnnData, facts: Facts, weights: Weights, source: str, device: torch.device) -> Self:
         """Register ``adata`` as the data of a saved model, and return the model on it."""
         require_anndata(adata)
         saved = cls.keys_of(facts["setup"])
@@ -594,14 +578,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             cls.setup_anndata(adata, **keys.to_dict())
 
     @classmethod
-    def _assemble(
-        cls,
-        adata: AnnData,
-        facts: Facts,
-        weights: Weights,
-        source: str,
-        device: torch.device,
-    ) -> Self:
+    def _assemble(cls, adata: AnnData, facts: Facts, weights: Weights, source: str, device: torch.device) -> Self:
         """Return a model on ``adata``, which is registered, from facts and weights; ``source`` names them in errors."""
         weights = _store.with_both_encoders(weights)
         model = cls.from_facts(adata, facts, weights)
@@ -620,15 +597,22 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         BaseModelClass.__init__(model, adata)
         return model
 
-    def _start(self, config: Any, vocabulary: Vocabulary, seed: int) -> None:
-        """Take up what a model begins with, before its module is made."""
-        self.config, self.vocabulary, self.seed = config, vocabulary, seed
-        self.n_steps_, self._cached, self._further = 0, None, {}
+    @abstractmethod
+    def _new_module(self) -> AnyModule:
+        """Return the module of the model's configuration, of random weights."""
+
+    def _start(self, config: Any, vocabulary: Vocabulary, seed: int, **own: object) -> None:
+        """Take up what a model begins with, the class's own by name, and make its module."""
+        vars(self).update(own, config=config, vocabulary=vocabulary, seed=seed, n_steps_=0, _cached=None, _further={})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module = self._new_module().eval()
+        self._model_summary_string = self.summary()
 
     def _restore(self, facts: Facts) -> None:
         """Take up the state of training that was saved."""
         self.is_trained_, self.n_steps_ = facts["is_trained"], facts["n_steps"]
-        self.history_ = curves_from_dict(facts["history"]) or None
+        self.history_ = _fit.curves_from_dict(facts["history"]) or None
         self.reference = Reference(**facts["reference"]) if facts.get("reference") else None
         self.card = Card.from_any(facts["card"], "") if facts.get("card") else None
         self._model_summary_string = self.summary()
@@ -674,7 +658,100 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         --------
         >>> model.save_pretrained("my-tissue", card={"description": "...", "license": "CC-BY-4.0"})
         """
-        _store.write_checkpoint(self, path, card, dtype=dtype, overwrite=overwrite)
+        _store.write_checkpoint(self, Path(path), card, dtype, overwrite)
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData,
+        reference_model: JEPAModel | str | os.PathLike[str],
+        *,
+        freeze: str = "none",
+        seed: int | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Self:
+        """Take a trained model to new data: other cells, genes in any order, other panels, other technologies.
+
+        The new model has the genes and technologies of the reference, with their weights, and those of ``adata``
+        besides. It embeds at once (zero-shot), and :meth:`train` goes on with training on ``adata``, as do
+        :meth:`~scjepa.CellJEPA.finetune` and :meth:`~scjepa.CellJEPA.train_perturbation` with its labels and
+        conditions. The reference stays as it is. Nothing is written to ``adata`` but scvi-tools' bookkeeping.
+
+        What is new begins like this, depending on ``seed`` and names alone:
+
+        - the vector of a gene is drawn from the Gaussian with the mean and covariance of the reference's gene vectors
+          (:meth:`load` and ``get_latent_representation(adata)`` leave such genes out instead; where gene modules are
+          tokens, new genes are of no module and stay out here too);
+        - the token of a technology is the mean of the reference's;
+        - normalizations that learn (all but ``counts``) learn a new gene, and a new technology with 100 cells or
+          more, from ``adata``; a smaller one takes the reference's statistics of all technologies.
+
+        What a reference learned of perturbations is not taken over; the labelled cells that it keeps are, until the
+        model is trained.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, and for neighborhoods coordinates and a spatial graph. Where they are found is what
+            ``setup_anndata`` was told of this object, else what it was told of the reference's.
+        reference_model
+            A model, a folder that :meth:`save` or :meth:`save_pretrained` wrote, or the name of a checkpoint
+            (:func:`scjepa.pretrained.locate`).
+        freeze
+            What stays as it is in training: ``"none"``; or ``"encoder"``, then only the vectors of new genes and
+            technologies, and heads that fine-tuning adds, are trained, and data without new genes keeps its embeddings
+            bit for bit. With ``"encoder"`` the context encoder begins as a copy of the target encoder.
+        seed
+            Seed of new vectors and of training. Default: the reference's.
+        accelerator, device
+            Where the weights go.
+
+        Returns
+        -------
+        STJEPA, CellJEPA
+            A model of this class on ``adata``, of the reference's configuration.
+
+        Raises
+        ------
+        ValueError
+            If no gene is the reference's (the message names some of both and the likely cause), or the data, the
+            folder or an option cannot be used.
+        FileNotFoundError
+            If there is no such checkpoint.
+
+        Warns
+        -----
+        UserWarning
+            If genes count as new whose names differ from the reference's in case only.
+
+        Examples
+        --------
+        >>> query = scjepa.STJEPA.load_query_data(new_section, model)
+        >>> new_section.obsm["X_stjepa"] = query.get_latent_representation()  # zero-shot
+        >>> query.train(max_steps=300)  # fine-tuned
+        """
+        where = one_device(accelerator, device)
+        require_anndata(adata)
+        if freeze not in FREEZE:
+            raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
+        facts, weights, source = facts_of(cls, reference_model)
+        usual = cls.keys_of(facts["setup"])
+        keys = usual.for_query(adata, SET_UPS.of(cls, adata), usual)
+        alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names", columns=adata.var)
+        cls._set_up(adata, keys)
+        if seed is not None:
+            facts["seed"] = seed_of(seed)
+        reference = Reference.of(facts, freeze)
+        facts, weights = cls._extended(facts, weights, adata, keys)
+        if len(facts["vocabulary"]) - reference.n_genes == alignment.n_names - alignment.n_matched:
+            tell_new(alignment)  # and not where new genes stay out
+            if alignment.n_matched < alignment.n_names:
+                warn_of_no_genes(adata)
+        if freeze == "encoder":  # the context encoder begins as a copy of the target encoder
+            twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
+            weights = {**weights, **twins}
+        return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, where)
 
     @classmethod
     def from_pretrained(

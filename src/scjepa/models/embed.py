@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,10 @@ from anndata import AnnData
 from torch import Tensor
 
 from scjepa._core.counts import CountMatrix, iter_rows
-from scjepa._core.digest import digest
+from scjepa._core.files import digest
 from scjepa.models.estimate import AUTO, check_memory, embedding_bytes, token_budget
 from scjepa.nn import JEPAModule
-from scjepa.tokens.source import TableSource
+from scjepa.tokens.source import BatchT, TableSource
 
 CHUNK = 8192
 """Consecutive cells that are sorted by length and embedded together; what a killed run has to do again, at most."""
@@ -69,8 +68,8 @@ def check_batch_size(batch_size: int | str) -> None:
 
 
 def batches(
-    source: TableSource, cells: np.ndarray, batch_size: int | str, budget: int
-) -> Iterator[tuple[np.ndarray, Any]]:
+    source: TableSource[BatchT], cells: np.ndarray, batch_size: int | str, budget: int
+) -> Iterator[tuple[np.ndarray, BatchT]]:
     """Yield cells and their batches; similar lengths together, so that little is padded.
 
     Parameters
@@ -98,8 +97,8 @@ def batches(
 
 
 def chunks(
-    source: TableSource, module: JEPAModule, batch_size: int | str, first: int = 0
-) -> Iterator[tuple[int, Iterator[tuple[np.ndarray, Any]]]]:
+    source: TableSource[BatchT], module: JEPAModule, batch_size: int | str, first: int = 0
+) -> Iterator[tuple[int, Iterator[tuple[np.ndarray, BatchT]]]]:
     """Yield for each chunk of cells from ``first`` on where it ends, and its cells and batches."""
     budget = token_budget(module.config.encoder, source.device)
     for start in range(first, source.n_cells, CHUNK):
@@ -110,9 +109,9 @@ def chunks(
 @torch.inference_mode()
 def embed(
     module: JEPAModule,
-    source: TableSource,
+    source: TableSource[BatchT],
     out: np.ndarray,
-    embed_batch: Callable[[Any], Tensor],
+    embed_batch: Callable[[BatchT], Tensor],
     *,
     batch_size: int | str = AUTO,
     first: int = 0,
@@ -143,12 +142,12 @@ def embed(
 def embed_to(
     out: Out,
     module: JEPAModule,
-    source: TableSource,
+    source: TableSource[BatchT],
     *,
     scale: str,
     encoder: str,
     batch_size: int | str,
-    embed_batch: Callable[[Any], Tensor] | None = None,
+    embed_batch: Callable[[BatchT], Tensor] | None = None,
 ) -> np.ndarray:
     """Return the embeddings of all cells of ``source``: in a new array, in ``out``, or in the file of that name.
 
@@ -181,14 +180,10 @@ def embed_to(
 
 def check_embedding_memory(module: JEPAModule, source: TableSource, batch_size: int | str, result_bytes: int) -> None:
     """Refuse what memory will not hold: a large result, or a large batch."""
-    check_memory(
-        result_bytes,
-        torch.device("cpu"),
-        f"The result, {source.n_cells:,} cells × {module.config.encoder.width},",
-        "Let it be written to a file: get_latent_representation(out='latent.npy').",
-    )
-    what = f"Embedding with batch_size={batch_size!r}"
-    then = "Lower it, or pass batch_size='auto'."
+    what = f"The result, {source.n_cells:,} cells × {module.config.encoder.width},"
+    then = "Let it be written to a file: get_latent_representation(out='latent.npy')."
+    check_memory(result_bytes, torch.device("cpu"), what, then)
+    what, then = f"Embedding with batch_size={batch_size!r}", "Lower it, or pass batch_size='auto'."
     check_memory(embedding_bytes(module, source, batch_size), source.device, what, then)
 
 

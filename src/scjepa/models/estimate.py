@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor
 from scjepa._core.warn import warn
 from scjepa.nn import JEPAModule
 from scjepa.nn.config import TransformerConfig
-from scjepa.tokens.memory import available_memory, readable_bytes
-from scjepa.tokens.source import TableSource, move_batch
+from scjepa.tokens.source import Batch, TableSource, available_memory, move_batch, readable_bytes
 from scjepa.training import parameter_groups
 from scjepa.training.config import TrainConfig
+
+T = TypeVar("T")
 
 TOLERANCE = 1.3
 """Factor within which peaks of memory are told."""
@@ -209,9 +210,8 @@ def kept_bytes(module: JEPAModule) -> float:
 def measured_training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, seed: int = 0) -> int:
     """Return the same from what autograd keeps of a small batch for its way back, scaled to the largest batch."""
     batch = _batch(module, source, _light(module), seed)
-    return _training_bytes(
-        module, source, config, _kept_by_autograd(_twin(module), batch, seed, config.precision) / max(batch.n_tokens, 1)
-    )
+    kept = _kept_by_autograd(_twin(module), batch, seed, config.precision)
+    return _training_bytes(module, source, config, kept / max(batch.n_tokens, 1))
 
 
 def _training_bytes(module: JEPAModule, source: TableSource, config: TrainConfig, kept: float) -> int:
@@ -235,7 +235,7 @@ def _way_back(encoder: TransformerConfig) -> float:
     return 4 * encoder.width * (2 + encoder.mlp_ratio) + 8 * 12
 
 
-def _kept_by_autograd(twin: JEPAModule, batch: Any, seed: int, precision: str = "32-true") -> int:
+def _kept_by_autograd(twin: JEPAModule, batch: Batch, seed: int, precision: str = "32-true") -> int:
     """Return the bytes of all tensors that the loss of ``batch`` keeps, those of the weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
     kept: dict[int, int] = {}
@@ -265,13 +265,9 @@ def embedding_bytes(module: JEPAModule, source: TableSource, batch_size: int | s
 
 def check_training_memory(module: JEPAModule, source: TableSource, config: TrainConfig, device: torch.device) -> None:
     """Refuse, or warn of, a run that the memory of ``device`` will not hold."""
-    check_memory(
-        training_bytes(module, source, config),
-        device,
-        f"Training with batch_size={config.batch_size}",
-        f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset.",
-        _ROUGHLY,
-    )
+    what = f"Training with batch_size={config.batch_size}"
+    then = f"Lower it, train(batch_size={max(1, config.batch_size // 4)}), or take a smaller preset."
+    check_memory(training_bytes(module, source, config), device, what, then, _ROUGHLY)
 
 
 def check_memory(needed: int, device: torch.device, what: str, then: str, tolerance: float = TOLERANCE) -> None:
@@ -322,7 +318,7 @@ def _light(module: JEPAModule) -> int:
     return max(64, int(_PROBE_FLOPS / (6 * module.parameter_counts()["encoder_without_genes"])))
 
 
-def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Any:
+def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, training: bool = True) -> Batch:
     """Return sequences of about ``n_tokens`` tokens: two or more, thinned out if they have more."""
     rng, device = np.random.default_rng(seed), next(module.parameters()).device
     sample = rng.integers(0, source.n_cells, 1024)
@@ -335,7 +331,7 @@ def _batch(module: JEPAModule, source: TableSource, n_tokens: float, seed: int, 
     return batch.select(torch.from_numpy(np.sort(rng.choice(batch.n_tokens, int(n_tokens), replace=False))).to(device))
 
 
-def _loss(twin: JEPAModule, batch: Any, seed: int, precision: str) -> Tensor:
+def _loss(twin: JEPAModule, batch: Batch, seed: int, precision: str) -> Tensor:
     device = batch.genes.device
     half = device.type == "cuda" and precision.startswith("bf16")
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
@@ -363,10 +359,10 @@ def _probe(
     def learn(n_tokens: float) -> tuple[float, float]:
         """Return the seconds of the loss and its gradients a token, and those of the optimizer."""
         batch = _batch(module, source, n_tokens, seed)
-        per_token = _timed(device, lambda: _loss(twin, batch, seed, config.precision).backward()) / max(
-            batch.n_tokens, 1
+        seconds = _timed(device, lambda: _loss(twin, batch, seed, config.precision).backward())
+        return seconds / max(batch.n_tokens, 1), _timed(
+            device, lambda: (optimizer.step(), optimizer.zero_grad(), twin.update_target(0.0))
         )
-        return per_token, _timed(device, lambda: (optimizer.step(), optimizer.zero_grad(), twin.update_target(0.0)))
 
     def embed(n_tokens: float) -> float:
         """Return the seconds of embedding a token."""
@@ -374,7 +370,7 @@ def _probe(
         with torch.inference_mode():
             return _timed(device, lambda: twin.embed(batch)) / max(batch.n_tokens, 1)
 
-    def repeat(call: Callable[[float], Any], n_tokens: float, until: float) -> list[Any]:
+    def repeat(call: Callable[[float], T], n_tokens: float, until: float) -> list[T]:
         """Return what up to five calls give; the last of them begins before ``until``, a share of the time."""
         results = [call(n_tokens)]
         while len(results) < 5 and time.perf_counter() - begin < until * _PROBE_SECONDS:

@@ -1,14 +1,14 @@
-"""What a model takes over from another, and how what is new in its data begins: vectors of genes and technologies."""
+"""A model meets other data: how far it knows their genes, and how it takes them in."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -16,24 +16,24 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 from scjepa import pretrained
-from scjepa._core.anndata import require_anndata
-from scjepa._core.features import warn_of_no_genes
-from scjepa._core.options import unknown_name
-from scjepa._core.plain import seed_of
+from scjepa._core.anndata import counts_of
+from scjepa._core.counts import iter_rows, rows_of
+from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
-from scjepa.models.run import one_device
-from scjepa.models.setup import SET_UPS, Keys
-from scjepa.models.store import Facts, Weights
-from scjepa.tokens.vocabulary import Alignment, Vocabulary
+from scjepa.models.embed import batches
+from scjepa.models.estimate import AUTO, token_budget
+from scjepa.models.store import Weights
+from scjepa.tokens.source import TableSource
+from scjepa.tokens.vocabulary import Alignment, Vocabulary, spelled_otherwise
 
 if TYPE_CHECKING:
     from scjepa.models.base import JEPAModel
 
+
 logger = logging.getLogger("scjepa")
 
 ModelT = TypeVar("ModelT", bound="JEPAModel")
-Extend = Callable[[Facts, Weights, AnnData, Any], tuple[Facts, Weights]]
 """Gives facts and weights of a reference with what is new in data, which it reads by their keys."""
 
 FREEZE = ("none", "encoder")
@@ -71,52 +71,7 @@ class Reference:
         return asdict(self)
 
 
-def taken_to(
-    cls: type[ModelT],
-    adata: AnnData,
-    reference_model: JEPAModel | str | os.PathLike[str],
-    extend: Extend,
-    *,
-    freeze: str,
-    seed: int | None,
-    accelerator: str,
-    device: int | str,
-) -> ModelT:
-    """Return a model on ``adata`` that has what another has, and what is new in ``adata`` besides.
-
-    Parameters
-    ----------
-    reference_model
-        The other: a model of the class, a folder or the name of a checkpoint.
-    extend
-        How the class takes in what is new.
-    freeze, seed, accelerator, device
-        As ``load_query_data`` says.
-    """
-    where = one_device(accelerator, device)
-    require_anndata(adata)
-    if freeze not in FREEZE:
-        raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))
-    facts, weights, source = _facts_of(cls, reference_model)
-    usual: Keys = cls.keys_of(facts["setup"])
-    keys = usual.for_query(adata, SET_UPS.of(cls, adata), usual)
-    alignment = Vocabulary(facts["vocabulary"]).align(adata.var_names, source="adata.var_names", columns=adata.var)
-    cls._set_up(adata, keys)
-    if seed is not None:
-        facts["seed"] = seed_of(seed)
-    reference = Reference.of(facts, freeze)
-    facts, weights = extend(facts, weights, adata, keys)
-    if len(facts["vocabulary"]) - reference.n_genes == alignment.n_names - alignment.n_matched:
-        _tell(alignment)  # and not where new genes stay out
-        if alignment.n_matched < alignment.n_names:
-            warn_of_no_genes(adata)
-    if freeze == "encoder":  # the context encoder begins as a copy of the target encoder
-        twins = {f"context.{n.removeprefix('target.')}": w for n, w in weights.items() if n.startswith("target.")}
-        weights = {**weights, **twins}
-    return cls._assemble(adata, {**facts, "reference": reference.to_dict()}, weights, source, where)
-
-
-def _facts_of(cls: type[ModelT], model: JEPAModel | str | os.PathLike[str]) -> tuple[Facts, Weights, str]:
+def facts_of(cls: type[ModelT], model: JEPAModel | str | os.PathLike[str]) -> tuple[Facts, Weights, str]:
     """Return facts and weights of a model, in memory or on disk, and what it is called."""
     if isinstance(model, str | os.PathLike):
         folder = pretrained.locate(model)
@@ -130,27 +85,15 @@ def _facts_of(cls: type[ModelT], model: JEPAModel | str | os.PathLike[str]) -> t
     return *_store.copied(model), "the reference model"
 
 
-def _tell(alignment: Alignment) -> None:
+def tell_new(alignment: Alignment) -> None:
     """Tell how many genes of new data are the reference's, and warn of those that differ in case only."""
     n_new = alignment.n_names - alignment.n_matched
     logger.info(
         f"{alignment.n_matched:,} of {alignment.n_names:,} genes are among the reference's {alignment.n_vocabulary:,}; "
         f"{n_new:,} are new."
     )
-    if alignment.case_only:
-        found, known = alignment.case_only[0]
-        warn(
-            f"{len(alignment.case_only):,} genes count as new whose names differ from the reference's in case only, "
-            f"e.g. {found!r} (reference: {known!r}); rename them in adata.var_names if they are the same genes."
-        )
-    if alignment.version_only:
-        found, known = alignment.version_only[0]
-        warn(
-            f"{len(alignment.version_only):,} genes count as new whose Ensembl ids differ from the reference's in the "
-            f"version only, e.g. {found!r} (reference: {known!r}). To take them for the same: adata.var_names = "
-            "reference.vocabulary.renamed(adata.var_names), with scjepa.pretrained.vocabulary(folder) for "
-            "reference.vocabulary where the reference is a saved one."
-        )
+    for sentence in spelled_otherwise(alignment.case_only, alignment.version_only, "reference"):
+        warn(f"{n_new:,} genes count as new. {sentence}")
 
 
 # -- rows of embedding tables ----------------------------------------------------------------------------------------
@@ -241,3 +184,228 @@ def freeze_known(module: nn.Module, reference: Reference | None, tables: Mapping
     """
     if reference is not None and reference.freeze == "encoder":
         train_new_rows_only(module, [(table, getattr(reference, name)) for name, table in tables.items()])
+
+
+_NEIGHBORS = 15
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class CoverageCost:
+    """What becomes of the model's own cells when they keep the matched genes only.
+
+    Attributes
+    ----------
+    n_cells
+        Cells that were compared.
+    n_genes, n_kept
+        Genes of the model's data, and those among them that the other data has too.
+    cosine
+        Median cosine similarity between a cell's embedding with all genes and with the kept ones. It says whether both
+        can be laid side by side.
+    cosine_of_strangers
+        Median cosine similarity between the embeddings of two cells drawn at random, all genes kept: what ``cosine`` is
+        to be compared with.
+    cosine_centered
+        The same as ``cosine`` after the mean over cells is taken from each of the two; 0 for unrelated cells. It says
+        whether what sets cells apart stays, which is what clusters are made of.
+    neighbors
+        Mean share of a cell's 15 nearest neighbors among the compared cells that stay its nearest neighbors.
+    neighbors_by_chance
+        That share if neighbors were drawn at random.
+    scale
+        Scale of the embeddings.
+    """
+
+    n_cells: int
+    n_genes: int
+    n_kept: int
+    cosine: float
+    cosine_of_strangers: float
+    cosine_centered: float
+    neighbors: float
+    neighbors_by_chance: float
+    scale: str
+
+    def __str__(self) -> str:
+        lines = (
+            f"{self.n_cells:,} of the model's own cells, embedded ({self.scale}) with {self.n_kept:,} and with all "
+            f"{self.n_genes:,} of their genes:",
+            f"  {self.neighbors:.0%} of a cell's {_NEIGHBORS} nearest neighbors stay (by chance "
+            f"{self.neighbors_by_chance:.0%})",
+            f"  median cosine {self.cosine_centered:.2f} between the two, centered (unrelated cells 0)",
+            f"  median cosine {self.cosine:.2f} as they are (two cells at random {self.cosine_of_strangers:.2f})",
+        )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What a model can read of a data set; ``str()`` of it is a report.
+
+    Attributes
+    ----------
+    n_matched
+        Genes that the model was trained on and the data has.
+    n_query
+        Genes of the data.
+    n_model
+        Genes that the model was trained on.
+    share_of_counts
+        Share of the data's counts that lie in matched genes.
+    tokens_per_cell
+        Median number of tokens of a cell, made of matched genes.
+    n_tokens
+        The most that a cell can have.
+    empty
+        Share of cells without a count in a matched gene.
+    missing
+        Some genes of the data that are not matched, those with the most counts first.
+    case_only
+        Pairs (name in the data, gene of the model) that differ in upper and lower case only.
+    version_only
+        The same of Ensembl ids that differ in their version only.
+    cost
+        What such coverage costs, where that was asked for.
+    """
+
+    n_matched: int
+    n_query: int
+    n_model: int
+    share_of_counts: float
+    tokens_per_cell: float
+    n_tokens: int
+    empty: float
+    missing: tuple[str, ...] = ()
+    case_only: tuple[tuple[str, str], ...] = ()
+    version_only: tuple[tuple[str, str], ...] = ()
+    cost: CoverageCost | None = None
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.n_matched:,} genes matched: {self.n_matched / self.n_query:.0%} of the data's {self.n_query:,}, "
+            f"{self.n_matched / self.n_model:.0%} of the model's {self.n_model:,}",
+            f"{self.share_of_counts:.0%} of the data's counts are in them",
+            f"median {self.tokens_per_cell:.0f} tokens a cell, {self.n_tokens} at most",
+        ]
+        if self.empty:
+            lines.append(f"{self.empty:.1%} of cells have none")
+        if self.missing:
+            n_missing = self.n_query - self.n_matched
+            more = ", ..." if n_missing > len(self.missing) else ""
+            lines.append(f"not matched: {n_missing:,} genes, by counts {', '.join(self.missing)}{more}")
+        lines += spelled_otherwise(self.case_only, self.version_only, "model")
+        if self.cost is None:
+            lines.append("what that costs: model.coverage(adata, cost=True) measures it")
+        else:
+            lines += ["what that costs:", *(f"  {line}" for line in str(self.cost).splitlines())]
+        return "\n".join(["Coverage", *(f"  {line}" for line in lines)])
+
+
+def coverage(
+    model: JEPAModel, adata: AnnData | None, cost: bool, reference: AnnData | None, scale: str, n_cells: int, seed: int
+) -> Coverage:
+    """Return how much of a data set a model can read, as :meth:`scjepa.STJEPA.coverage` says.
+
+    Parameters
+    ----------
+    n_tokens
+        Tokens that a cell has at most.
+    """
+    if reference is not None and not cost:
+        raise ValueError("reference is what the cost is measured on: coverage(adata, cost=True, reference=...).")
+    adata = model.adata if adata is None else adata
+    keys = model._keys_for(adata)
+    keys.validate(adata)
+    known = _trained_vocabulary(model)
+    alignment = known.align(adata.var_names, source="adata.var_names", columns=adata.var)
+    matched = alignment.ids >= 0
+    per_gene, lengths = np.zeros(len(matched)), []
+    for _, rows in iter_rows(counts_of(adata, keys.layer)):
+        per_gene += np.asarray(rows.sum(axis=0)).ravel()
+        lengths.append(np.bincount(rows_of(rows)[matched[rows.indices]], minlength=rows.shape[0]))
+    tokens = np.minimum(np.concatenate(lengths), model._n_read)
+    missing = [i for i in np.argsort(-per_gene, kind="stable") if not matched[i]][:_EXAMPLES]
+    return Coverage(
+        n_matched=alignment.n_matched,
+        n_query=alignment.n_names,
+        n_model=len(known),
+        share_of_counts=float(per_gene[matched].sum() / max(per_gene.sum(), 1e-12)),
+        tokens_per_cell=float(np.median(tokens)),
+        n_tokens=model._n_read,
+        empty=float((tokens == 0).mean()),
+        missing=tuple(str(adata.var_names[i]) for i in missing),
+        case_only=alignment.case_only,
+        version_only=alignment.version_only,
+        cost=_cost(model, adata, reference, scale, n_cells, seed) if cost else None,
+    )
+
+
+def _trained_vocabulary(model: JEPAModel) -> Vocabulary:
+    """Return the genes that the model was trained on."""
+    if model.reference is None or model._knows_own_data:
+        return model.vocabulary
+    return Vocabulary(model.vocabulary.names[: model.reference.n_genes])
+
+
+def _cost(
+    model: JEPAModel, adata: AnnData, reference: AnnData | None, scale: str, n_cells: int, seed: int
+) -> CoverageCost:
+    if reference is None:
+        if not model._knows_own_data or adata is model.adata:
+            raise ValueError(
+                "The cost is measured on the data that the model was trained on, which is not at hand here. Pass "
+                "it: coverage(adata, cost=True, reference=training_adata)."
+            )
+        reference = model.adata
+    kept = np.isin(reference.var_names, adata.var_names) & (model.vocabulary.ids(reference.var_names) >= 0)
+    if not kept.any():
+        raise ValueError("None of the matched genes is in reference, so there is nothing to measure on it.")
+    cells = np.arange(reference.n_obs)
+    if len(cells) > n_cells:
+        cells = np.sort(np.random.default_rng(seed).choice(cells, n_cells, replace=False))
+    every, few = (
+        _embed_some(model, model._source_at(data, scale), cells, scale) for data in (reference, reference[:, kept])
+    )
+    return _compared(every, few, reference.n_vars, int(kept.sum()), scale, seed)
+
+
+@torch.inference_mode()
+def _embed_some(model: JEPAModel, source: TableSource, cells: np.ndarray, scale: str) -> np.ndarray:
+    """Return embeddings of some cells, in their order."""
+    out = np.empty((len(cells), model.config.encoder.width), dtype=np.float32)
+    for taken, batch in batches(source, cells, AUTO, token_budget(model.config.encoder, source.device)):
+        out[np.searchsorted(cells, taken)] = model.module.embed(batch, "target", scale).cpu().numpy()
+    return out
+
+
+def _compared(every: np.ndarray, few: np.ndarray, n_genes: int, n_kept: int, scale: str, seed: int) -> CoverageCost:
+    """Compare the embeddings of the same cells with all genes and with few."""
+    n_cells = len(every)
+    k = min(_NEIGHBORS, n_cells - 1)
+    strangers = np.random.default_rng(seed).permutation(n_cells)
+    near, near_with_few = _neighbors(every, k), _neighbors(few, k)
+    stay = [len(np.intersect1d(a, b)) / k for a, b in zip(near, near_with_few, strict=True)] if k else [1.0]
+    return CoverageCost(
+        n_cells=n_cells,
+        n_genes=n_genes,
+        n_kept=n_kept,
+        cosine=float(np.median(_cosine(every, few))),
+        cosine_of_strangers=float(np.median(_cosine(every, every[strangers]))),
+        cosine_centered=float(np.median(_cosine(every - every.mean(axis=0), few - few.mean(axis=0)))),
+        neighbors=float(np.mean(stay)),
+        neighbors_by_chance=k / max(n_cells - 1, 1),
+        scale=scale,
+    )
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.einsum("ij,ij->i", a, b) / np.maximum(norms, 1e-12)
+
+
+def _neighbors(embedding: np.ndarray, k: int) -> np.ndarray:
+    """Return the ``(n_cells, k)`` nearest other cells."""
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=max(k, 1)).fit(embedding).kneighbors(return_distance=False)

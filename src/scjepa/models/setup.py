@@ -9,17 +9,20 @@ from __future__ import annotations
 import inspect
 import weakref
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
 from scvi.data.fields import BaseAnnDataField
 
-from scjepa._core.anndata import counts_of, missing_key, require_anndata, text_of, warn_of_words
+from scjepa._core.anndata import counts_of, entry_of, missing_key, require_anndata, text_of, warn_of_words
 from scjepa._core.options import unknown_name
+from scjepa._core.plain import Facts
 from scjepa.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -32,17 +35,24 @@ ONE = "unnamed"
 """Name of the technology, section or batch where the user named none."""
 
 
-class Keys(Protocol):
+@dataclass(frozen=True)
+class Keys(ABC):
     """Where in an AnnData object a model finds what it reads; the arguments of its ``setup_anndata``."""
 
-    @property
-    def layer(self) -> str | None:
-        """Layer of raw counts; ``None``: ``X``."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+    layer: str | None = None
+    """Layer of raw counts; ``None``: ``X``."""
 
     @classmethod
+    def of(cls, setup: Facts) -> Self:
+        """Return the keys among the arguments of ``setup_anndata``, or what :meth:`to_dict` gave."""
+        return cls(**{f.name: setup[f.name] for f in fields(cls) if f.name in setup})
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    @abstractmethod
     def for_query(cls, adata: AnnData, registered: Self | None, usual: Self) -> Self:
         """Return where to look in an AnnData object that a model was not made from.
 
@@ -55,12 +65,22 @@ class Keys(Protocol):
         """
 
     @classmethod
+    @abstractmethod
     def to_load(cls, adata: AnnData, registered: Self | None, saved: Self) -> Self:
         """Return where to look in the data that a saved model is loaded on: where it was saved to look, if possible."""
 
-    def validate(self, adata: AnnData) -> None:
-        """Raise where ``adata`` cannot be used; nothing is written to it."""
+    @abstractmethod
+    def fields(self) -> list[NamedField]:
+        """Return what is registered of an AnnData object, in the order in which it is checked."""
 
+    def validate(self, adata: AnnData) -> None:
+        """Raise where ``adata`` cannot be used; nothing is written to it, and nothing holds on to it."""
+        require_anndata(adata)
+        for field in self.fields():
+            if not field.is_empty:
+                field.validate_field(adata)
+
+    @abstractmethod
     def mark(self, adata: AnnData) -> tuple:
         """Return what differs when tables have to be made anew: a checksum of what they are made from."""
 
@@ -82,9 +102,9 @@ class SetUps:
     """
 
     def __init__(self) -> None:
-        self._keys: dict[tuple[type, int], tuple[weakref.ref[AnnData], Any]] = {}
+        self._keys: dict[tuple[type, int], tuple[weakref.ref[AnnData], Keys]] = {}
 
-    def note(self, model: type, adata: AnnData, keys: Any) -> None:
+    def note(self, model: type, adata: AnnData, keys: Keys) -> None:
         """Remember the keys that a class of models was given for ``adata``."""
         known, mark = self._keys, (model, id(adata))
         known[mark] = (weakref.ref(adata, lambda _: known.pop(mark, None)), keys)
@@ -125,23 +145,13 @@ def require_own(adata: AnnData) -> None:
 class NamedField(BaseAnnDataField):
     """A field that checks what it points at and remembers a few facts about it."""
 
+    # Plain attributes in the place of the base's properties.
+    registry_key: str = ""
+    attr_name: str = ""
+    attr_key: str | None = None
+
     def __init__(self, registry_key: str, attr_name: str, attr_key: str | None):
-        self._registry_key, self._attr_name, self._attr_key = registry_key, attr_name, attr_key
-
-    @property
-    def registry_key(self) -> str:
-        """Key in the registry."""
-        return self._registry_key
-
-    @property
-    def attr_name(self) -> str:
-        """Attribute of AnnData."""
-        return self._attr_name
-
-    @property
-    def attr_key(self) -> str | None:
-        """Key within the attribute."""
-        return self._attr_key
+        self.registry_key, self.attr_name, self.attr_key = registry_key, attr_name, attr_key
 
     @property
     def is_empty(self) -> bool:
@@ -156,7 +166,7 @@ class NamedField(BaseAnnDataField):
         """Return what is to be remembered."""
         return self._state(adata)
 
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: Any) -> dict:
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs: object) -> dict:
         """Return what is to be remembered of another AnnData; its names are its own."""
         return self._state(adata_target)
 
@@ -201,10 +211,8 @@ class LabelField(NamedField):
         return {f"n_{self.registry_key}": len(state_registry.get("categories", ())) or 1}
 
     def _state(self, adata: AnnData) -> dict:
-        if self.attr_key not in adata.obs:
-            then = f"Name the column that holds each cell's {self.registry_key}, or leave it out."
-            raise missing_key("obs", self.attr_key, adata.obs.columns, then)
-        column = adata.obs[self.attr_key]
+        then = f"Name the column that holds each cell's {self.registry_key}, or leave it out."
+        column = entry_of(adata, "obs", self.attr_key, then)
         absent = column.isna().to_numpy()
         if absent.any():
             raise ValueError(
@@ -218,14 +226,6 @@ class LabelField(NamedField):
         state = super().register_field(adata)
         warn_of_words(text_of(adata.obs[self.attr_key]), self.registry_key, self.attr_key, surely=True)
         return state
-
-
-def validate_fields(adata: AnnData, fields: Sequence[BaseAnnDataField]) -> None:
-    """Raise where ``adata`` cannot be used; nothing is written to it, and nothing holds on to it."""
-    require_anndata(adata)
-    for field in fields:
-        if not field.is_empty:
-            field.validate_field(adata)
 
 
 def require_places(adata: AnnData, usual: Keys) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from anndata import AnnData
@@ -20,16 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from scjepa._core.files import whole
 from scjepa._core.options import unknown_name
-from scjepa._core.plain import plain
+from scjepa._core.plain import Facts, plain
 from scjepa.pretrained import MODEL_FILE, README_FILE, WEIGHTS_FILE, Card
 from scjepa.training.collapse import RATIO
 
 if TYPE_CHECKING:
     from scjepa.models.base import JEPAModel
-
-Facts = dict[str, Any]
-"""What is known of a model beside its weights; see :meth:`scjepa.models.JEPAModel.facts`."""
 
 Weights = dict[str, Tensor]
 
@@ -75,9 +70,8 @@ def write_model(
             raise FileExistsError(f"{folder} exists. Pass overwrite=True to replace it, or name another folder.")
         if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MODEL_FILE).is_file()):
             raise FileExistsError(f"{folder} is not a saved model, so it is not replaced. Name another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole(folder) as draft:
+        draft.mkdir()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         for name, array in facts.get(STATISTICS, {}).items():
             tensors[f"{STATISTICS}.{name}"] = torch.from_numpy(array).contiguous()
@@ -89,21 +83,9 @@ def write_model(
             (draft / name).write_text(text, encoding="utf-8")
         if adata is not None:
             adata.write_h5ad(draft / ADATA_FILE)
-        if folder.exists():
-            shutil.rmtree(folder)
-        _open_as_usual(draft)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def _open_as_usual(folder: Path) -> None:
-    """Give a folder made by ``tempfile``, and its files, the permissions that new files have here."""
-    mode = (folder / MODEL_FILE).stat().st_mode & 0o666
-    for path in folder.iterdir():
-        path.chmod(mode)
-    folder.chmod(mode | (mode & 0o444) >> 2 | 0o100)
+        mode = (draft / MODEL_FILE).stat().st_mode & 0o666
+        for path in draft.iterdir():
+            path.chmod(mode)  # what new files have here, whatever wrote them
 
 
 def seal(facts: Facts, weights_file: Path) -> Facts:
@@ -211,18 +193,13 @@ _KEPT_HISTORY = ("effective_rank", "mean_cosine", "validation_loss")
 
 
 def write_checkpoint(
-    model: JEPAModel,
-    path: str | os.PathLike[str],
-    card: Card | Mapping[str, object] | None,
-    *,
-    dtype: str,
-    overwrite: bool,
+    model: JEPAModel, path: Path, card: Card | Mapping[str, object] | None, dtype: str, overwrite: bool
 ) -> None:
     """Write a model for others, as :meth:`scjepa.STJEPA.save_pretrained` says."""
     if dtype not in _DTYPES:
         raise ValueError(unknown_name("dtype", dtype, _DTYPES))
     model._warn_if_untrained()
-    card = Card.from_any(model.card if card is None else card, Path(path).name)
+    card = Card.from_any(model.card if card is None else card, path.name)
     card = card if card.created else replace(card, created=date.today().isoformat())
     facts = {name: value for name, value in model.facts().items() if name not in model._kept_home}
     facts["card"] = card.to_dict()
@@ -231,7 +208,7 @@ def write_checkpoint(
     state = model.module.state_dict().items()
     weights = {name: _stored(name, w, _DTYPES[dtype]) for name, w in state if not name.startswith("context.")}
     readme = card.to_markdown(type(model).__name__, _table_of_card(model, facts, dtype))
-    write_model(Path(path), facts, weights, overwrite=overwrite, texts={README_FILE: readme})
+    write_model(path, facts, weights, overwrite=overwrite, texts={README_FILE: readme})
 
 
 def _table_of_card(model: JEPAModel, facts: Facts, dtype: str) -> Facts:

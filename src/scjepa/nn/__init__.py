@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scjepa._core.lazy import lazy
+from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
-    from scjepa.nn.attention import ATTENTION_BACKENDS, Packing, attend, choose_backend
+    from scjepa.nn.attention import ATTENTION_BACKENDS, MaskedPacking, Packing, attend, choose_backend
     from scjepa.nn.config import TransformerConfig
-    from scjepa.nn.embedding import VALUE_ENCODERS
-    from scjepa.nn.encoder import Encoder, Transformer
-    from scjepa.nn.jepa import JEPAModule
+    from scjepa.nn.encoder import VALUE_ENCODERS, Encoder, Transformer
+    from scjepa.nn.jepa import Advice, JEPAModule, Objective, ObjectiveOutput, Ratio, float32_default
     from scjepa.nn.losses import sigreg
-    from scjepa.nn.masked import MaskedPacking
-    from scjepa.nn.objective import Advice, Objective, ObjectiveOutput, Ratio
-    from scjepa.nn.precision import float32_default
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, above, at_least, between, one_of, within
-from scjepa._core.options import AUTO, Config, Registry, imported, option, resolve_preset
+from scjepa._core.options import AUTO, Config, Idle, Registry, imported, option, resolve_preset
+from scjepa._core.plain import Facts
 from scjepa.nn.config import TransformerConfig
 from scjepa.tokens.config import TokenConfig
 from scjepa.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from scjepa.stjepa.objectives.base import NeighborhoodObjective
+    from scjepa.stjepa.module import NeighborhoodObjective
 
 
 def _has_no_bins(own: EncoderConfig, config: STJEPAConfig) -> bool:
-    from scjepa.nn.embedding import VALUE_ENCODERS
+    from scjepa.nn.encoder import VALUE_ENCODERS
 
     return not VALUE_ENCODERS[own.value].has_bins
 
@@ -78,12 +79,12 @@ class EncoderConfig(TransformerConfig):
     @property
     def needs_places(self) -> bool:
         """Whether the encoder reads where neighbors lie."""
-        from scjepa.stjepa.embedding import SEGMENT_ENCODERS
+        from scjepa.stjepa.module import SEGMENT_ENCODERS
 
         return SEGMENT_ENCODERS[self.segment].needs_places
 
 
-def _not_read(name: str) -> Any:
+def _not_read(name: str) -> Idle:
     return "objective.name is {config.objective.name!r}", lambda own, config: name in config.objective.ignores
 
 
@@ -111,9 +112,7 @@ class MaskingConfig(Config):
     n_masks: int = option(1, POSITIVE, idle=_not_read("n_masks"))
     query_fraction: float = option(1.0, above(0, 1), idle=_not_read("query_fraction"))
     metatoken_dropout: float = option(
-        0.15,
-        within(0.0, 1.0),
-        idle=("encoder.metatoken is False", lambda own, config: not config.encoder.metatoken),
+        0.15, within(0.0, 1.0), idle=("encoder.metatoken is False", lambda own, config: not config.encoder.metatoken)
     )
 
     @property
@@ -162,7 +161,7 @@ class ObjectiveConfig(Config):
         return super(ObjectiveConfig, own).changed({n: value for n, value in options.items() if n != "name"})
 
     @classmethod
-    def option_types(cls) -> dict[str, Any]:
+    def option_types(cls) -> Facts:
         """Return the types of the options by name; of the base those of all objectives."""
         if cls is not ObjectiveConfig:
             return super().option_types()
@@ -222,7 +221,7 @@ class IJEPAConfig(ObjectiveConfig):
         Random directions along which SIGReg looks, drawn anew at each step.
     """
 
-    objective = "scjepa.stjepa.objectives.ijepa:IJEPA"
+    objective = "scjepa.stjepa.objectives:IJEPA"
 
     name: str = field(default="ijepa", init=False)
     predictor_layers: int = option(1, POSITIVE)
@@ -282,7 +281,7 @@ class LeJEPAConfig(ObjectiveConfig):
         technologies in one batch: ``training={"batches": "mixed"}``.
     """
 
-    objective = "scjepa.stjepa.objectives.lejepa:LeJEPA"
+    objective = "scjepa.stjepa.objectives:LeJEPA"
     ignores = ("n_masks", "query_fraction")
 
     name: str = field(default="lejepa", init=False)

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
-from scvi.data.fields import BaseAnnDataField
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import array_of, counts_of, flags_of, missing_key, require_anndata, sparse_of
-from scjepa._core.counts import advice_on, iter_rows
-from scjepa._core.digest import digest
+from scjepa._core.anndata import array_of, counts_of, entry_of, flags_of, missing_key, require_anndata, sparse_of
+from scjepa._core.counts import iter_rows, told_of
+from scjepa._core.files import digest
 from scjepa._core.graph import graph_call
 from scjepa._core.warn import warn
 from scjepa.models import setup
-from scjepa.models.cache import counts_digest, graph_digest, through_cache
 from scjepa.models.setup import codes_of, names_of
 from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count
 from scjepa.tokens.config import TokenConfig
-from scjepa.tokens.fitted import FittedNormalizations, fit_normalizations
-from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, check_coordinates, neighbor_places
-from scjepa.tokens.normalize import NORMALIZATIONS
-from scjepa.tokens.sums import SummedCounts
-from scjepa.tokens.table import TokenTable, build_token_table
+from scjepa.tokens.neighbors import (
+    NeighborTable,
+    SummedCounts,
+    build_neighbor_table,
+    check_coordinates,
+    neighbor_places,
+)
+from scjepa.tokens.normalize import NORMALIZATIONS, FittedNormalizations, fit_normalizations
+from scjepa.tokens.table import TokenTable, build_token_table, counts_digest, graph_digest, through_cache
 from scjepa.tokens.vocabulary import Panels, Vocabulary
 from scjepa.tokens.weights import gene_weights
+
+if TYPE_CHECKING:
+    from scjepa.stjepa.model import STJEPA
 
 logger = logging.getLogger("scjepa")
 
@@ -39,33 +45,21 @@ _OPTIONAL = {"library_key": "one section", "technology_key": "one technology, no
 
 
 @dataclass(frozen=True)
-class DataKeys:
+class DataKeys(setup.Keys):
     """Where in an AnnData object the model finds what it reads; the arguments of ``setup_anndata``."""
 
-    layer: str | None = None
     technology_key: str | None = None
     library_key: str | None = None
     spatial_key: str = _keys.SPATIAL
     neighbors_key: str = _keys.SPATIAL
     panel_key: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    def fields(self) -> list[BaseAnnDataField]:
+    def fields(self) -> list[setup.NamedField]:
         """Return what is registered of an AnnData object, in the order in which it is checked."""
-        return [
-            setup.PanelField(self.layer),
-            setup.LabelField("technology", self.technology_key),
-            setup.LabelField("section", self.library_key),
-            CoordinatesField(self.spatial_key),
-            GraphField(self.neighbors_key, self.library_key, self.spatial_key),
-        ]
-
-    def validate(self, adata: AnnData) -> None:
-        """Raise where ``adata`` cannot be used with these keys; nothing is written to it."""
-        setup.validate_fields(adata, self.fields())
+        labels = {"technology": self.technology_key, "section": self.library_key}
+        graph = GraphField(self.neighbors_key, self.library_key, self.spatial_key)
+        named = (setup.LabelField(name, key) for name, key in labels.items())
+        return [setup.PanelField(self.layer), *named, CoordinatesField(self.spatial_key), graph]
 
     @classmethod
     def for_query(cls, adata: AnnData, registered: DataKeys | None, usual: DataKeys) -> DataKeys:
@@ -142,11 +136,8 @@ class CoordinatesField(setup.NamedField):
         super().__init__("coordinates", "obsm", key)
 
     def _state(self, adata: AnnData) -> dict:
-        if self.attr_key not in adata.obsm:
-            raise missing_key(
-                "obsm", self.attr_key, adata.obsm, "Put cell coordinates there, or name their key with spatial_key=..."
-            )
-        shape = adata.obsm[self.attr_key].shape
+        then = "Put cell coordinates there, or name their key with spatial_key=..."
+        shape = entry_of(adata, "obsm", self.attr_key, then).shape
         if len(shape) != 2 or shape[1] not in (2, 3):
             raise ValueError(f"adata.obsm[{self.attr_key!r}] must have two or three columns, found shape {shape}.")
         return {"n_dimensions": int(shape[1])}
@@ -217,9 +208,7 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     if keys.panel_key is None:
         codes = codes_of(names_of(adata, keys.technology_key), technologies)
         return Panels.infer(counts_of(adata, keys.layer), ids, codes, technologies, len(vocabulary))
-    if keys.panel_key not in adata.varm:
-        raise missing_key("varm", keys.panel_key, adata.varm, "Name a table of panels, or leave panel_key out.")
-    table = adata.varm[keys.panel_key]
+    table = entry_of(adata, "varm", keys.panel_key, "Name a table of panels, or leave panel_key out.")
     columns = {name: _keys.key_in(getattr(table, "columns", ()), name) for name in technologies}
     absent = [name for name, column in columns.items() if column is None]
     if absent:
@@ -246,7 +235,7 @@ def chosen_tokens(adata: AnnData, keys: DataKeys, config: TokenConfig) -> TokenC
     seen: list[TokenSpread] = []
 
     def spread(without: np.ndarray) -> TokenSpread:
-        seen.append(count_spread(counts_of(adata, keys.layer), without, **_words(adata, keys)))
+        seen.append(count_spread(counts_of(adata, keys.layer), without, **told_of(adata, keys.layer)))
         return seen[-1]
 
     chosen = choose(config, adata.var_names, spread)
@@ -286,15 +275,10 @@ def normalizations_of(
     summed = config.summed and any(each.needs_fit for each in used)
     neighbors = _neighbors_of(adata, keys, config.n_neighbors) if summed or weighed else None
     ids = ids_of(adata, vocabulary, config)
-    fitted = fit_normalizations(
-        _expression_of(adata, keys, neighbors if summed else None),
-        ids,
-        len(vocabulary),
-        config,
-        groups=codes_of(names_of(adata, keys.technology_key), technologies),
-        n_groups=len(technologies),
-        **_words(adata, keys),
-    )
+    counts, told = _expression_of(adata, keys, neighbors if summed else None), told_of(adata, keys.layer)
+    codes = codes_of(names_of(adata, keys.technology_key), technologies)
+    fit = partial(fit_normalizations, counts, ids, len(vocabulary), config, **told)
+    fitted = fit(groups=codes, n_groups=len(technologies))
     if weighed and neighbors is not None:  # of the cells' own counts: sums of neighbors agree whatever they are of
         sections = codes_of(names_of(adata, keys.library_key))
         fitted.weigh(gene_weights(counts_of(adata, keys.layer), ids, len(vocabulary), neighbors, sections))
@@ -302,53 +286,32 @@ def normalizations_of(
 
 
 def tables_of(
-    adata: AnnData,
-    keys: DataKeys,
-    vocabulary: Vocabulary,
-    technologies: tuple[str, ...],
-    config: TokenConfig,
-    normalizations: FittedNormalizations,
-    gene_ids: np.ndarray | None = None,
-    *,
-    alone: bool = False,
-    with_places: bool = False,
+    model: STJEPA, adata: AnnData, keys: DataKeys, gene_ids: np.ndarray | None = None, *, alone: bool = False
 ) -> CellData:
     """Tokenize the cells of ``adata`` and order their neighbors.
 
+    Cells of a technology that the model does not know are normalized with the statistics of all that it knows.
+
     Parameters
     ----------
-    technologies
-        Names the model knows, in the order of their codes; cells of any other are normalized with the statistics of
-        all of them together.
-    normalizations
-        The model's.
     gene_ids
         Vocabulary ids that may become tokens; ``None``: all.
     alone
         Where neighborhoods are summed: whether each cell is a neighborhood of its own, nothing added to its counts.
-    with_places
-        Whether the model reads where neighbors lie.
     """
+    config, vocabulary, technologies = model.config.tokens, model.vocabulary, model.technologies
     codes = codes_of(names_of(adata, keys.technology_key), technologies)
     ids = ids_of(adata, vocabulary, config)
     neighbors = _neighbors_of(adata, keys, config.n_neighbors)
     added = neighbors if config.summed and not alone else None
 
     def build() -> TokenTable:
-        return build_token_table(
-            _expression_of(adata, keys, added),
-            ids,
-            len(vocabulary),
-            config,
-            groups=codes,
-            n_groups=len(technologies),
-            fitted=normalizations,
-            token_ids=gene_ids,
-            **_words(adata, keys),
-        )
+        counts, told = _expression_of(adata, keys, added), told_of(adata, keys.layer)
+        build_table = partial(build_token_table, counts, ids, len(vocabulary), config, token_ids=gene_ids, **told)
+        return build_table(groups=codes, n_groups=len(technologies), fitted=model.normalizations)
 
     def marks() -> dict[str, str]:
-        statistics = normalizations.to_arrays()
+        statistics = model.normalizations.to_arrays()
         sums = {} if added is None else {"summed": digest(added.index)}
         return {
             **sums,
@@ -361,26 +324,15 @@ def tables_of(
         }
 
     sections, coordinates = codes_of(names_of(adata, keys.library_key)), _coordinates_of(adata, keys)
-    return CellData(
-        tokens=through_cache(TokenTable, marks, build),
-        neighbors=neighbors,
-        technologies=codes.clip(min=0),
-        sections=sections,
-        coordinates=coordinates,
-        summed=config.summed,
-        places=neighbor_places(neighbors, coordinates, sections) if with_places else None,
-    )
+    places = neighbor_places(neighbors, coordinates, sections) if model.config.encoder.needs_places else None
+    tokens = through_cache(TokenTable, marks, build)
+    return CellData(tokens, neighbors, codes.clip(min=0), sections, coordinates, config.summed, places)
 
 
 def _expression_of(adata: AnnData, keys: DataKeys, added: NeighborTable | None) -> Any:
     """Return what becomes tokens: the counts, or the sums of each cell and the neighbors that are ``added``."""
     counts = counts_of(adata, keys.layer)
-    return counts if added is None else SummedCounts(counts, added, **_words(adata, keys))
-
-
-def _words(adata: AnnData, keys: DataKeys) -> dict[str, Any]:
-    """Return what errors about counts name: cells, genes, and the next call."""
-    return {"cell_names": adata.obs_names, "gene_names": adata.var_names, "advice": advice_on(adata, keys.layer)}
+    return counts if added is None else SummedCounts(counts, added, **told_of(adata, keys.layer))
 
 
 def _coordinates_of(adata: AnnData, keys: DataKeys) -> np.ndarray:
@@ -395,15 +347,9 @@ def _neighbors_of(adata: AnnData, keys: DataKeys, n_neighbors: int) -> NeighborT
     connectivities, distances = (None if m is None else sparse_of(m) for m in matrices)
 
     def build() -> NeighborTable:
-        return build_neighbor_table(
-            connectivities,
-            distances,
-            coordinates,
-            n_neighbors,
-            sections=None if keys.library_key is None else names_of(adata, keys.library_key),
-            two_hop=two_hop,
-            cell_names=adata.obs_names,
-        )
+        sections = None if keys.library_key is None else names_of(adata, keys.library_key)
+        about = (connectivities, distances, coordinates, n_neighbors)
+        return build_neighbor_table(*about, sections=sections, two_hop=two_hop, cell_names=adata.obs_names)
 
     def marks() -> dict[str, str]:
         return {

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any, Self
 
 import numpy as np
 import torch
 from anndata import AnnData
-from scvi.data import AnnDataManager
+from torch import Tensor
+from tqdm.auto import tqdm
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import require_anndata
+from scjepa._core.anndata import counts_of, require_anndata
+from scjepa._core.counts import iter_rows
 from scjepa._core.features import warn_of_no_genes
-from scjepa._core.plain import seed_of
+from scjepa._core.plain import Facts, seed_of
 from scjepa._core.warn import warn
+from scjepa.models import embed
 from scjepa.models.base import JEPAModel
-from scjepa.models.embed import AUTO, Out, embed_each
-from scjepa.models.reference import freeze_known, taken_to
-from scjepa.models.run import Run, Task
-from scjepa.models.setup import refuse_unknown, require_own
-from scjepa.models.store import Facts
-from scjepa.stjepa import latent
+from scjepa.models.embed import AUTO, Out
+from scjepa.models.reference import freeze_known, rows_like, rows_of_mean
+from scjepa.models.setup import codes_of, known_ids, names_of
+from scjepa.models.store import STATISTICS, Weights
 from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
 from scjepa.stjepa.data import (
     CellData,
@@ -37,19 +37,25 @@ from scjepa.stjepa.data import (
     tables_of,
     warn_of_same_tokens,
 )
-from scjepa.stjepa.masked import MaskedRepresentations
-from scjepa.stjepa.module import STJEPAModule
-from scjepa.stjepa.query import check_trainable, extended
-from scjepa.stjepa.source import TokenSource
+from scjepa.stjepa.masking import MaskedRepresentations, check_masks
+from scjepa.stjepa.module import POOLING, STJEPAModule, pool
+from scjepa.stjepa.source import Batch, TokenSource
 from scjepa.tl import check_niches, niche_readout, niches
 from scjepa.tokens.choice import TokenSpread, describe_tokens
-from scjepa.tokens.fitted import FittedNormalizations
+from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
 from scjepa.training import hold_out
 from scjepa.training.collapse import same_tokens_advice
 from scjepa.training.config import TrainConfig
+from scjepa.training.fit import Run, Task
 
 logger = logging.getLogger("scjepa")
+
+_ENOUGH_CELLS = 100
+"""Cells with counts from which on a new technology is normalized with statistics of its own."""
+
+Genes = str | Sequence[str] | None
+"""Genes that may become tokens: ``"shared"``, names, or ``None`` for all."""
 
 
 class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
@@ -114,23 +120,11 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         about = (adata, self.keys, vocabulary, panels.technologies)
         config = replace(config, tokens=chosen_tokens(adata, self.keys, config.tokens))
         normalizations = normalizations_of(*about, config.tokens)
-        self._build(config, vocabulary, panels, normalizations, seed)
+        self._start(config, vocabulary, seed, panels=panels, normalizations=normalizations)
         self.init_params_ = self._get_init_params(locals())
 
-    def _build(
-        self,
-        config: STJEPAConfig,
-        vocabulary: Vocabulary,
-        panels: Panels,
-        normalizations: FittedNormalizations,
-        seed: int,
-    ) -> None:
-        self._start(config, vocabulary, seed)
-        self.panels, self.normalizations = panels, normalizations
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.module = STJEPAModule(len(vocabulary), len(panels.technologies), config).eval()
-        self._model_summary_string = self.summary()
+    def _new_module(self) -> STJEPAModule:
+        return STJEPAModule(len(self.vocabulary), len(self.technologies), self.config)
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -182,19 +176,15 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         UserWarning
             If the top genes by count are nearly the same in all cells.
         """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        refuse_unknown(cls.setup_anndata, kwargs)
-        require_own(adata)
+        arguments = cls._get_setup_method_args(**locals())
         keys = DataKeys(layer, technology_key, library_key, spatial_key, neighbors_key, panel_key)
-        manager = AnnDataManager(fields=keys.fields(), setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(adata, keys, arguments, kwargs)
         warn_of_same_tokens(adata, keys)
 
     @classmethod
     def keys_of(cls, setup: Facts) -> DataKeys:
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``."""
-        return DataKeys(**{f.name: setup[f.name] for f in fields(DataKeys) if f.name in setup})
+        return DataKeys.of(setup)
 
     def tables(
         self, adata: AnnData, keys: DataKeys, genes: np.ndarray | None = None, *, alone: bool = False
@@ -213,24 +203,19 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         if adata is not self.adata:
             alignment = self.vocabulary.align(adata.var_names, source="adata.var_names", columns=adata.var)
             self._warn_of_unknown(alignment, "query = ")
-        technologies, places = self.panels.technologies, self.config.encoder.needs_places
-        about = (keys, self.vocabulary, technologies, self.config.tokens, self.normalizations, genes)
-        return tables_of(adata, *about, alone=alone, with_places=places)
+        return tables_of(self, adata, keys, genes, alone=alone)
 
     def source(self, data: CellData, device: torch.device | str = "cpu") -> TokenSource:
         """Return the source of neighborhoods of tables."""
         tables = (data.tokens, data.neighbors, data.technologies)
         return TokenSource(*tables, device, summed=data.summed, places=data.places)
 
-    def _source_at(self, adata: AnnData, scale: str) -> TokenSource:
-        return latent.source_at(self, adata, None, scale)
-
     def split(self, data: CellData, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells to train on and those held out: blocks of each section, or whole sections."""
         return hold_out(data.coordinates, data.sections, size, by=by or "block", seed=self.seed)
 
     def _task(self, run: Run) -> Task:
-        check_trainable(self)
+        self._check_trainable()
         data = self._own_tables()
         task = self._task_of(data, run)
         spread = self._spread_of(data)
@@ -241,6 +226,19 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
                 f"{advice[0].upper()}{advice[1:]}."
             )
         return task
+
+    def _check_trainable(self) -> None:
+        """Refuse to train on technologies that have no token, or where nothing may change."""
+        metatoken, known = self.config.encoder.metatoken, self.technologies
+        unknown = set(names_of(self.adata, self.keys.technology_key)).difference(known)
+        if unknown and (metatoken or self.module.objective.needs_technology):
+            raise ValueError(
+                f"The model does not know the technology {min(unknown)!r} (known: {', '.join(known)}), so it cannot "
+                f"train on it. Make it known: {type(self).__name__}.load_query_data(adata, model)."
+            )
+        before = 0 if self.reference is None else self.reference.n_technologies
+        n_new = self._n_new_genes + (len(known) - before if metatoken else 0)
+        self._check_freeze("new genes and technologies", n_new)
 
     def _token_spread(self) -> TokenSpread:
         return self._spread_of(self._own_tables())
@@ -256,7 +254,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         *,
         scale: str = "neighborhood",
         encoder: str = "target",
-        genes: latent.Genes = None,
+        genes: Genes = None,
         contextual: bool = True,
         batch_size: int | str = AUTO,
         out: Out = None,
@@ -310,8 +308,17 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         FileExistsError
             If there is a file at ``out`` from another model or other data; it is not replaced.
         """
-        how = (scale, encoder, genes, contextual, batch_size)
-        return embed_each(self.adata, adata, out, lambda one, to: latent.latent(self, one, *how, to), key_added)
+
+        def pooled_input(batch: Batch) -> Tensor:
+            return pool(self.module.encoder(encoder).embedding(batch).float(), batch, scale)
+
+        def embed_one(one: AnnData | None, to: Out) -> np.ndarray:
+            source = self._checked_source(one, genes, encoder, batch_size, scale)
+            mark, by = (scale, None) if contextual else (f"{scale}, as given to the encoder", pooled_input)
+            as_told = partial(embed.embed_to, to, self.module, source, encoder=encoder, batch_size=batch_size)
+            return as_told(scale=mark, embed_batch=by)
+
+        return embed.embed_each(self.adata, adata, out, embed_one, key_added)
 
     def get_masked_representations(
         self,
@@ -322,7 +329,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         seed: int = 0,
         scale: str | None = None,
         encoder: str = "target",
-        genes: latent.Genes = None,
+        genes: Genes = None,
         batch_size: int | str = AUTO,
     ) -> MaskedRepresentations:
         """Embed cells several times, each time with other tokens hidden, for :func:`scjepa.tl.niche_confidence`.
@@ -353,7 +360,18 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         ValueError
             If an option cannot be used, or no gene matches.
         """
-        return latent.masked(self, adata, n_masks, ratio, seed, scale, encoder, genes, batch_size)
+        check_masks(n_masks, ratio)
+        seed = seed_of(seed)
+        scales = (scale,) if scale is not None else (self._scale, *(name for name in POOLING if name != self._scale))
+        source = self._checked_source(adata, genes, encoder, batch_size, *scales)
+        embed.check_embedding_memory(self.module, source, batch_size, 4 * source.n_cells * self.config.encoder.width)
+
+        @cache
+        def by_scale(name: str) -> TokenSource:  # the tables of all scales are one, but where neighborhoods are summed
+            alike = name == scales[0] or not self.config.tokens.summed
+            return source if alike else self._source_at(adata, name, self._gene_ids(genes))
+
+        return MaskedRepresentations(self.module, by_scale, scales, (n_masks, ratio, seed), encoder, batch_size)
 
     def get_gene_representation(self, *, encoder: str = "target", batch_size: int | str = AUTO) -> np.ndarray:
         """Embed genes: the mean contextual token of each gene over the cells that express it.
@@ -371,7 +389,17 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             ``(n_vars, n_latent)`` float32 in the order of ``adata.var_names``, ready for ``adata.varm``. Genes that are
             among no cell's top tokens are NaN, and a warning tells how many.
         """
-        return latent.gene_representation(self, encoder, batch_size)
+        self._check_embedding(encoder, batch_size)
+        _, means, sizes = self._embed_scales(self._source(), (), encoder, batch_size)
+        ids = self.vocabulary.ids(self.adata.var_names)
+        absent = sizes[ids] == 0
+        if absent.any():
+            warn(
+                f"{absent.sum()} of {len(ids)} genes are among no cell's top {self.config.tokens.n_tokens} genes and "
+                f"get NaN, such as {self.adata.var_names[absent.argmax()]!r}. A model with more tokens, "
+                "tokens={'n_tokens': ...}, sees more of them."
+            )
+        return means[ids]
 
     def niches(
         self,
@@ -437,106 +465,159 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         keys = self._keys_for(own)
         made = (_keys.EMBEDDING, _keys.EMBEDDING_CELL)
         check_niches(own, n_niches, use_rep=use_rep, align=align, key_added=key_added, made=made)
-        latent.embed_all(self, own, encoder, batch_size, progress_bar)
+        self._embed_all(own, encoder, batch_size, progress_bar)
         niche_readout(
             own, use_rep, layer=keys.layer, library_key=keys.library_key, align=align, neighbors_key=keys.neighbors_key
         )
         find = partial(niches, n_niches=n_niches, resolution=resolution, random_state=random_state)
         find(own, _keys.EMBEDDING_NICHE, key_added=key_added)
 
+    def _embed_all(self, adata: AnnData, encoder: str, batch_size: int | str, progress_bar: bool) -> None:
+        """Write the embeddings of neighborhoods, cells and genes, of one pass where one will do."""
+        self._check_embedding(encoder, batch_size)
+        source = self._source(adata)
+        # Where a neighborhood's counts are summed no cells are told apart: a cell is a neighborhood of its own counts.
+        scales = [self._scale] if self.config.tokens.summed else list(POOLING)
+        for scale in scales:
+            self._warn_of_empty(source, scale, adata, None)
+        width = self.config.encoder.width
+        n_rows = 2 * source.n_cells + len(self.vocabulary)
+        embed.check_embedding_memory(self.module, source, batch_size, 4 * width * n_rows)
+        hidden = not progress_bar or source.n_cells <= embed.CHUNK
+        with tqdm(total=source.n_cells, desc="Embedding", unit=" cells", disable=hidden) as bar:
+            found, genes, _ = self._embed_scales(source, scales, encoder, batch_size, bar)
+        if "cell" not in found:
+            source = self._source_at(adata, "cell")
+            self._warn_of_empty(source, "cell", adata, None)
+            found["cell"] = embed.embed_to(
+                None, self.module, source, scale="cell", encoder=encoder, batch_size=batch_size
+            )
+        adata.obsm[_keys.EMBEDDING], adata.obsm[_keys.EMBEDDING_CELL] = found[self._scale], found["cell"]
+        ids = self.vocabulary.align(adata.var_names, source="adata.var_names").ids
+        of_genes = np.full((adata.n_vars, width), np.nan, dtype=np.float32)
+        of_genes[ids >= 0] = genes[ids[ids >= 0]]
+        adata.varm[_keys.EMBEDDING_GENE] = of_genes
+
+    @torch.inference_mode()
+    def _embed_scales(
+        self, source: TokenSource, scales: Sequence[str], encoder: str, batch_size: int | str, bar: tqdm | None = None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Return all that one pass gives: embeddings of cells by scale; means and numbers of each gene's tokens.
+
+        The tokens of a gene are those of index cells; without any its mean, float32 of shape (n_genes, width), is NaN.
+        """
+        n_genes, width = len(self.vocabulary), self.config.encoder.width
+        embeddings = {scale: np.empty((source.n_cells, width), dtype=np.float32) for scale in scales}
+        total = torch.zeros(n_genes, width, dtype=torch.float64, device=source.device)
+        size = torch.zeros(n_genes, dtype=torch.int64, device=source.device)
+        for stop, chunk in embed.chunks(source, self.module, batch_size):
+            for cells, batch in chunk:
+                tokens = self.module(batch, encoder).float()
+                for scale, out in embeddings.items():
+                    out[cells] = pool(tokens, batch, scale).cpu().numpy()
+                index = (batch.segments == 0).nonzero()[:, 0]
+                total.index_add_(0, batch.genes[index], tokens[index].double())
+                size += torch.bincount(batch.genes[index], minlength=n_genes)
+            if bar is not None:
+                bar.update(stop - bar.n)
+        return embeddings, (total / size[:, None]).float().cpu().numpy(), size.cpu().numpy()
+
+    def _check_embedding(self, encoder: str, batch_size: int | str, *scales: str) -> None:
+        """Refuse options of embedding that are not known, and warn where the model is not trained."""
+        for scale in scales:
+            _ = POOLING[scale]
+        embed.check_batch_size(batch_size)
+        self.module.encoder(encoder)
+        self._warn_if_untrained()
+
+    def _checked_source(
+        self, adata: AnnData | None, genes: Genes, encoder: str, batch_size: int | str, *scales: str
+    ) -> TokenSource:
+        """Return the source for the first of ``scales``, once all options are known to be usable."""
+        self._check_embedding(encoder, batch_size, *scales)
+        source = self._source_at(adata, scales[0], self._gene_ids(genes))
+        self._warn_of_empty(source, scales[0], adata, genes)
+        return source
+
+    def _source_at(self, adata: AnnData | None, scale: str, genes: np.ndarray | None = None) -> TokenSource:
+        """Return the source for a scale; where neighborhoods are summed, that of cells is of each cell's own counts."""
+        alone = {"alone": True} if scale == "cell" and self.config.tokens.summed else {}
+        return self.source(self._tables_of(adata, genes, **alone), self.device)
+
+    def _gene_ids(self, genes: Genes) -> np.ndarray | None:
+        """Return the vocabulary ids of ``genes``, ``None`` for all."""
+        if genes is None:
+            return None
+        if not isinstance(genes, str):
+            return known_ids(self.vocabulary, genes)
+        if genes != "shared":
+            raise ValueError(f"genes must be 'shared', a list of gene names or None, found {genes!r}.")
+        shared = self.panels.shared()
+        if not len(shared):
+            raise ValueError(
+                f"No gene was measured by all of {', '.join(self.technologies)}. Pass genes=[...] or None."
+            )
+        return shared
+
+    def _warn_of_empty(self, source: TokenSource, scale: str, adata: AnnData | None, genes: Genes) -> None:
+        """Warn of cells that have no token at a scale, and tell why."""
+        lengths = source.neighborhood_lengths() if scale == self._scale else source.cell_lengths()
+        empty = (lengths == 0).cpu().numpy()
+        if not empty.any():
+            return
+        adata = self.adata if adata is None else adata
+        without = "not of a gene the model knows: model.coverage(adata) tells which it knows."
+        if genes is not None:
+            without = "not of the genes that genes=... leaves: genes=None takes all that the model knows."
+        why = embed.why_empty(empty, adata.obs_names, self._counts_of(adata), without)
+        warn(f"{empty.sum():,} cells have no token at the {scale} scale and get a zero embedding. {why}")
+
     @property
     def _n_read(self) -> int:
         return self.config.tokens.n_tokens
 
     @classmethod
-    def load_query_data(
-        cls,
-        adata: AnnData,
-        reference_model: JEPAModel | str | os.PathLike[str],
-        *,
-        freeze: str = "none",
-        seed: int | None = None,
-        accelerator: str = "auto",
-        device: int | str = "auto",
-    ) -> Self:
-        """Take a trained model to new data: other sections, genes in any order, other panels, other technologies.
+    def _extended(cls, facts: Facts, weights: Weights, adata: AnnData, keys: DataKeys) -> tuple[Facts, Weights]:
+        """Return a model's facts and weights with the genes and technologies of ``adata`` besides its own."""
+        vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
+        config = STJEPAConfig.from_dict(facts["config"])
+        genes = vocabulary.extended(adata.var_names)
+        all_panels = panels.extended(panels_of(adata, keys, genes))
+        learned = FittedNormalizations.from_arrays(
+            config.tokens, facts[STATISTICS], len(vocabulary), len(panels.technologies)
+        )
+        if learned.to_arrays():
+            further = normalizations_of(adata, keys, genes, all_panels.technologies, config.tokens)
+            codes = codes_of(names_of(adata, keys.technology_key), all_panels.technologies)
+            filled = np.concatenate([np.diff(rows.indptr) > 0 for _, rows in iter_rows(counts_of(adata, keys.layer))])
+            enough = np.bincount(codes[filled], minlength=len(all_panels.technologies)) >= _ENOUGH_CELLS
+            learned = learned.extended(further, all_panels.measured & enough[:, None])
 
-        The new model has the genes and technologies of the reference, with their weights, and those of ``adata``
-        besides. It embeds at once (zero-shot), and :meth:`train` fine-tunes it on ``adata``. The reference stays as it
-        is. Nothing is written to ``adata`` but scvi-tools' bookkeeping.
-
-        What is new begins like this, depending on ``seed`` and names alone:
-
-        - the vector of a gene is drawn from the Gaussian with the mean and covariance of the reference's gene vectors;
-        - the token of a technology is the mean of the reference's;
-        - normalizations that learn (all but ``counts``) learn a new gene, and a new technology with 100 cells or
-          more, from ``adata``; a smaller one takes the reference's statistics of all technologies.
-
-        Parameters
-        ----------
-        adata
-            Raw counts, coordinates and a spatial graph. Where they are found is what ``setup_anndata`` was told of
-            this object, else what it was told of the reference's.
-        reference_model
-            A model, a folder that :meth:`save` or :meth:`save_pretrained` wrote, or the name of a checkpoint
-            (:func:`scjepa.pretrained.locate`).
-        freeze
-            What stays as it is in training: ``"none"``; or ``"encoder"``, then only the vectors of new genes and
-            technologies are trained, and data without new genes keeps its embeddings bit for bit. With ``"encoder"``
-            the context encoder begins as a copy of the target encoder.
-        seed
-            Seed of new vectors and of training. Default: the reference's.
-        accelerator, device
-            Where the weights go.
-
-        Returns
-        -------
-        STJEPA
-            A model on ``adata``, of the reference's configuration.
-
-        Raises
-        ------
-        ValueError
-            If no gene is the reference's (the message names some of both and the likely cause), or the data, the
-            folder or an option cannot be used.
-        FileNotFoundError
-            If there is no such checkpoint.
-
-        Warns
-        -----
-        UserWarning
-            If genes count as new whose names differ from the reference's in case only.
-
-        Examples
-        --------
-        >>> query = scjepa.STJEPA.load_query_data(new_section, model)
-        >>> new_section.obsm["X_stjepa"] = query.get_latent_representation()  # zero-shot
-        >>> query.train(max_steps=300)  # fine-tuned
-        """
-        take = partial(taken_to, cls, adata, reference_model, extended, freeze=freeze, seed=seed)
-        return take(accelerator=accelerator, device=device)
+        weights = dict(weights)
+        tables = [f"{encoder}.embedding.{{}}.weight" for encoder in ("context", "target")]
+        gene_tables, technology_tables = ([each.format(name) for each in tables] for name in ("gene", "technology"))
+        new_genes = genes.names[len(vocabulary) :]
+        rows = rows_like([weights[name] for name in gene_tables], new_genes, facts["seed"])
+        weights |= dict(zip(gene_tables, rows, strict=True))
+        own = (f"objective.{name}" for name in config.objective.objective_class().technology_tables)
+        technology_tables += [name for name in own if name in weights]
+        n_new = len(all_panels.technologies) - len(panels.technologies)
+        rows = rows_of_mean([weights[name] for name in technology_tables], n_new)
+        weights |= dict(zip(technology_tables, rows, strict=True))
+        taken = {"vocabulary": list(genes.names), "panels": all_panels.to_dict(), STATISTICS: learned.to_arrays()}
+        return {**facts, **taken}, weights
 
     # -- words --------------------------------------------------------------------------------------------------
 
-    def summary(self) -> str:
-        """Return the model in a few lines: data, tokens, encoder, parameters, training."""
-        tokens, encoder = self.config.tokens, self.config.encoder
-        counts = self.module.parameter_counts()
+    def _words(self) -> dict[str, str]:
+        tokens, total = self.config.tokens, self.module.parameter_counts()["total"]
         sections = 1 if self.keys.library_key is None else self.adata.obs[self.keys.library_key].nunique()
-        origin = "" if self.reference is None else f", of them {self.reference.n_genes:,} of the reference"
-        state = f"trained for {self.n_steps_:,} steps" if self.is_trained_ else "not trained: call model.train()"
-        return "\n".join(
-            [
-                f"STJEPA, {state}",
-                f"  data      {self.adata.n_obs:,} cells, {len(self.vocabulary):,} genes{origin}, "
-                f"{sections} section(s), technologies: {', '.join(self.panels.technologies)}",
-                f"  tokens    {tokens}, {describe_tokens(tokens, self.vocabulary.names)}",
-                f"  encoder   {encoder.n_layers} layers, width {encoder.width}, {encoder.n_heads} heads, "
-                f"value {encoder.value!r}; objective {self.config.objective.name!r}",
-                f"  weights   {counts['encoder']:,} in the encoder ({counts['encoder_without_genes']:,} without gene "
-                f"vectors), {counts['total']:,} with predictor, heads and EMA copy",
-            ]
-        )
+        return {
+            "data": f", {sections} section(s), technologies: {', '.join(self.technologies)}",
+            "tokens": f"{tokens}, {describe_tokens(tokens, self.vocabulary.names)}",
+            "encoder": f"; objective {self.config.objective.name!r}",
+            "weights": f", {total:,} with predictor, heads and EMA copy",
+        }
 
     # -- save and load --------------------------------------------------------------------------------------------
 
@@ -551,7 +632,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
         sizes = len(vocabulary), len(panels.technologies)
         normalizations = FittedNormalizations.from_arrays(config.tokens, facts["statistics"], *sizes)
-        model._build(config, vocabulary, panels, normalizations, facts["seed"])
+        model._start(config, vocabulary, facts["seed"], panels=panels, normalizations=normalizations)
         model._warn_of_unknown(vocabulary.align(adata.var_names, source="adata.var_names", columns=adata.var))
         model._restore(facts)
         embedding = model.module.context.embedding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scjepa._core.lazy import lazy
+from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
     from scjepa.tl._aggregate import aggregate

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scjepa._core.lazy import lazy
+from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
     from scjepa.tokens.config import TokenConfig, TokenRule
-    from scjepa.tokens.fitted import FittedNormalizations, fit_normalizations
-    from scjepa.tokens.neighborhoods import NeighborTable, build_neighbor_table, neighbor_places
-    from scjepa.tokens.normalize import NORMALIZATIONS, Normalization
+    from scjepa.tokens.neighbors import NeighborTable, SummedCounts, build_neighbor_table, neighbor_places
+    from scjepa.tokens.normalize import NORMALIZATIONS, FittedNormalizations, Normalization, fit_normalizations
     from scjepa.tokens.source import TableSource
-    from scjepa.tokens.sums import SummedCounts
     from scjepa.tokens.table import TokenTable, build_token_table
     from scjepa.tokens.vocabulary import Alignment, Panels, Vocabulary
     from scjepa.tokens.weights import gene_weights

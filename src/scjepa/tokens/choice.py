@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import CountMatrix, as_csr, iter_rows, shape_of
+from scjepa._core.counts import CountMatrix, Told, as_csr, iter_rows, shape_of
 from scjepa._core.features import ANTIBODY, CONTROL, GENE, MITOCHONDRIAL, RIBOSOMAL, kinds_of
 from scjepa._core.options import AUTO
 from scjepa.tokens.config import TokenConfig, TokenRule
@@ -70,14 +70,9 @@ class TokenSpread:
         n_tokens = table.n_tokens / max(filled, 1)
         share = cells[cells > 0] / max(table.n_tokens, 1)
         pairs = float((cells * (cells - 1)).sum()) / max(filled * (filled - 1), 1)
-        return cls(
-            n_genes=n_genes,
-            n_seen=len(share),
-            n_effective=float(np.exp(-(share * np.log(share)).sum())),
-            n_tokens=n_tokens,
-            overlap=pairs / max(n_tokens, 1e-12),
-            allowed=min(1.0, n_tokens / max(n_genes, 1)),
-        )
+        effective = float(np.exp(-(share * np.log(share)).sum()))
+        overlap, allowed = pairs / max(n_tokens, 1e-12), min(1.0, n_tokens / max(n_genes, 1))
+        return cls(n_genes, len(share), effective, n_tokens, overlap, allowed)
 
     @property
     def few(self) -> bool:
@@ -103,7 +98,7 @@ class TokenSpread:
 
 
 def count_spread(
-    counts: CountMatrix, without: np.ndarray | None = None, n_cells: int | None = None, **told_by: Any
+    counts: CountMatrix, without: np.ndarray | None = None, n_cells: int | None = None, **told: Unpack[Told]
 ) -> TokenSpread:
     """Return over how many genes the top genes of cells by count spread.
 
@@ -115,7 +110,7 @@ def count_spread(
         ``(n_genes,)`` bool, features to leave out.
     n_cells
         Cells to look at, about, in a few runs of rows; ``None``: all.
-    **told_by
+    **told
         Names and advice for messages, as in :func:`scjepa.tokens.build_token_table`.
 
     Raises
@@ -135,7 +130,7 @@ def count_spread(
         ids[without], found[without] = -1, False
     with warnings.catch_warnings():  # told where the model's tables are made
         warnings.filterwarnings("ignore", message=".*not whole numbers")
-        table = build_token_table(counts, ids, n_genes, TokenRule(n_tokens=PROBED), **told_by)
+        table = build_token_table(counts, ids, n_genes, TokenRule(n_tokens=PROBED), **told)
     return TokenSpread.of(table, int(found.sum()))
 
 

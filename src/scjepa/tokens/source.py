@@ -1,21 +1,73 @@
-"""The token table on a device, ready to be gathered into batches: base of the sources of all models."""
+"""Where batches come from: tables on the device that has room for them."""
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scjepa.tokens.memory import available_memory
 from scjepa.tokens.table import TokenTable
 
 if TYPE_CHECKING:
     from dataclasses import Field
+
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_memory(device: torch.device | str = "cpu") -> int | None:
+    """Return the bytes that can still be allocated on ``device``, ``None`` where that cannot be known.
+
+    For the CPU this is what the system calls available, or what the container's limit leaves, whichever is less.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    known = [limit for limit in (_system_memory(), _container_memory()) if limit is not None]
+    return min(known) if known and device.type == "cpu" else None
+
+
+def _system_memory() -> int | None:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:  # macOS tells the whole memory only
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _container_memory() -> int | None:
+    """Return what a control group's limit leaves; file pages that can be dropped do not count as used."""
+    try:
+        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+    except OSError:
+        return None
+    if limit == "max":
+        return None
+    return max(0, int(limit) - int(used) + int(statistics.get("inactive_file", 0)))
+
+
+def readable_bytes(n: float) -> str:
+    """Return a number of bytes in words: ``"1.5 GiB"``."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if n < 1024:
+            return f"{n:.0f} {unit}" if unit == "bytes" else f"{n:.1f} {unit}"
+        n /= 1024
+    return f"{n:.1f} GiB"
+
 
 RESIDENT_SHARE = 0.5
 """Share of a device's free memory that tables may take; the rest is for weights and activations."""
@@ -33,6 +85,13 @@ class Batch(Protocol):
     @property
     def n_tokens(self) -> int:
         """Tokens of all of them, T."""
+
+    @property
+    def genes(self) -> Tensor:
+        """``(T,)`` vocabulary ids."""
+
+    def select(self, keep: Tensor) -> Self:
+        """Return the batch of the tokens ``keep``; sequences keep their rows."""
 
 
 BatchT = TypeVar("BatchT", bound=Batch)
@@ -136,6 +195,12 @@ def runs_of(lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return, for each element of consecutive runs of these lengths, which run it is of and its place in it, int64."""
     runs = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     return runs, torch.arange(len(runs), device=lengths.device) - (lengths.cumsum(0) - lengths)[runs]
+
+
+def chosen(batch: BatchT, keep: Tensor, columns: Iterable[str]) -> BatchT:
+    """Return a batch with the rows ``keep`` of these columns, where it has them."""
+    found = {name: getattr(batch, name) for name in columns}
+    return replace(batch, **{name: None if x is None else x[keep] for name, x in found.items()})
 
 
 def move_batch(batch: BatchT, device: torch.device) -> BatchT:

@@ -6,12 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from scjepa._core.counts import CHUNK_SIZE, CountMatrix, iter_rows, shape_of
-from scjepa.tokens.counts import check_codes
+from scjepa._core.counts import CHUNK_SIZE, CountMatrix, check_codes, iter_rows, shape_of
+from scjepa._core.plain import Facts
 
 _N_EXAMPLES = 5
 _RENAME = (
@@ -64,19 +63,22 @@ class Alignment:
             f"{self.n_vocabulary:,} genes of the vocabulary"
         )
         text += "." if self.n_matched == self.n_names else f"; {self.n_names - self.n_matched:,} are ignored."
-        if self.case_only:
-            found, known = self.case_only[0]
-            text += (
-                f" {len(self.case_only):,} of those differ only in case, e.g. {found!r} (vocabulary: {known!r}); "
-                "rename them in adata.var_names if they are the same genes."
-            )
-        if self.version_only:
-            found, known = self.version_only[0]
-            text += (
-                f" {len(self.version_only):,} of those differ only in the version of their Ensembl id, e.g. {found!r} "
-                f"(vocabulary: {known!r}). {_RENAME}"
-            )
-        return text
+        return " ".join([text, *spelled_otherwise(self.case_only, self.version_only, "vocabulary")])
+
+
+def spelled_otherwise(
+    case_only: Sequence[tuple[str, str]], version_only: Sequence[tuple[str, str]], known: str
+) -> list[str]:
+    """Return sentences about genes that ``known`` has under other spellings, of pairs of a name and the known one."""
+    ways = (
+        (case_only, "in case only", "rename them in adata.var_names if they are the same genes."),
+        (version_only, "in the version of their Ensembl id only", f"to take them for the same: {_RENAME}"),
+    )
+    return [
+        f"{len(pairs):,} of those differ {how}, e.g. {pairs[0][0]!r} ({known}: {pairs[0][1]!r}); {then}"
+        for pairs, how, then in ways
+        if pairs
+    ]
 
 
 class Vocabulary:
@@ -439,7 +441,7 @@ class Panels:
             lines.append(f"  in all: {len(shared):,} genes" + (f": {_examples(shared)}" if shared else ""))
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Facts:
         """Return plain values, ready for JSON."""
         return {
             "technologies": list(self.technologies),
@@ -449,7 +451,7 @@ class Panels:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Panels:
+    def from_dict(cls, values: Facts) -> Panels:
         """Build panels from what :meth:`to_dict` gave."""
         measured = np.zeros((len(values["technologies"]), values["n_vocabulary"]), dtype=bool)
         for row, genes in zip(measured, values["measured"], strict=True):

@@ -7,14 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
-from scjepa._core.counts import CountMatrix, as_csr, iter_rows, shape_of
-from scjepa.tokens.counts import offsets_of, rows_of, totals_of
-from scjepa.tokens.neighborhoods import NeighborTable
+from scjepa._core.counts import CountMatrix, as_csr, iter_rows, offsets_of, rows_of, shape_of, totals_of
+from scjepa.tokens.neighbors import CELL_BLOCK, LARGEST_READ, NeighborTable
 
-_BLOCK = 8192
-"""Cells read at once; their neighbors may lie anywhere, and are read with them."""
-_LARGEST_READ = 2**26
-"""Cells × genes read at once at most, neighbors included."""
 _DEPTH = 1e4
 """Counts that each cell is scaled to before the logarithm."""
 
@@ -128,9 +123,9 @@ def _values(
     gene_ids = np.asarray(gene_ids, dtype=np.int64)
     n_cells, n_genes = shape_of(counts)
     whole = _all_logarithms(counts, gene_ids, n_vocabulary) if sparse.issparse(counts) else None
-    size = _BLOCK
+    size = CELL_BLOCK
     if whole is None:
-        size = min(_BLOCK, max(1, _LARGEST_READ // max(1, n_genes * (neighbors.n_neighbors + 1))))
+        size = min(CELL_BLOCK, max(1, LARGEST_READ // max(1, n_genes * (neighbors.n_neighbors + 1))))
     for first in range(0, n_cells, size):
         own = np.arange(first, min(first + size, n_cells))
         near = neighbors.index[own]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scjepa.nn.objective import Objective
+from scjepa.nn.jepa import Objective
 from scjepa.tokens.choice import TokenSpread
 from scjepa.tokens.config import TokenConfig
 

@@ -56,7 +56,6 @@ class TrainConfig(Config):
     validation_size: float = option(0.1, within(0.0, 0.5))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
         super().__post_init__()
         if self.max_steps is None and self.max_epochs is None:
             raise ValueError("TrainConfig needs max_steps or max_epochs.")

@@ -1,8 +1,10 @@
-"""The training plan: optimizer, schedules, EMA step and monitor, as a plain LightningModule."""
+"""Lightning's training step, its schedules, the history it writes, and what its checkpoints say of themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -11,23 +13,161 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 
-from scjepa.nn.jepa import AnyModule
-from scjepa.nn.objective import ObjectiveOutput
+from scjepa._core.plain import Facts
+from scjepa._core.warn import warn
+from scjepa.nn.jepa import AnyModule, ObjectiveOutput
 from scjepa.tokens.source import TableSource
-from scjepa.training import schedules
 from scjepa.training.collapse import effective_rank, gene_mean_loss, mean_cosine
 from scjepa.training.config import TrainConfig
-from scjepa.training.history import History
-from scjepa.training.sampling import DROPOUT, MASK, MONITOR, BatchSchedule, Positions, derive_seed, generator
-from scjepa.training.state import MARKS, check_marks
+from scjepa.training.sampling import DROPOUT, MASK, MONITOR, BatchSchedule, derive_seed, generator
+
+
+def cosine(progress: float, start: float, end: float) -> float:
+    """Move from ``start`` to ``end`` along half a cosine as ``progress`` goes from 0 to 1."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+def learning_rate(step: int, n_steps: int, peak: float, final: float, warmup: float) -> float:
+    """Return the learning rate of optimizer step ``step`` (from 0): linear warm-up, then a cosine to ``final``.
+
+    ``warmup`` is a share of ``n_steps``.
+    """
+    n_warmup = round(warmup * n_steps)
+    if step < n_warmup:
+        return peak * (step + 1) / (n_warmup + 1)
+    return cosine((step - n_warmup) / max(1, n_steps - n_warmup), peak, final)
+
+
+def weight_decay(step: int, n_steps: int, start: float, end: float) -> float:
+    """Return the weight decay of a step: a cosine from ``start`` to ``end``."""
+    return cosine(step / max(1, n_steps - 1), start, end)
+
+
+def momentum(step: int, n_steps: int, start: float, end: float) -> float:
+    """Return the target encoder's momentum after a step: linear from ``start`` to ``end``."""
+    return start + (end - start) * min(1.0, step / max(1, n_steps - 1))
+
+
+MARKS = "scjepa_marks"
+"""Entry of a checkpoint that says what was trained on what, by name."""
+
+MAY_DIFFER = ("max_steps", "max_epochs")
+"""Options of training that a run may go on with at another value: it is made longer or shorter."""
+
+
+def flat(options: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested options by one name each, ``{"tokens.n_tokens": 64}``."""
+    found: dict[str, object] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            found.update(flat(value, f"{prefix}{name}."))
+        else:
+            found[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def check_marks(checkpoint: Mapping[str, Any], own: Mapping[str, object], name: str) -> None:
+    """Refuse a state of training that is that of other data or of another model.
+
+    Parameters
+    ----------
+    checkpoint
+        What was kept.
+    own
+        What is to be trained on what: digests and options by name.
+    name
+        What the checkpoint is called in errors.
+
+    Raises
+    ------
+    ValueError
+        If they differ, with the names of what does.
+
+    Warns
+    -----
+    UserWarning
+        If the state does not say, having been written before states did.
+    """
+    kept = checkpoint.get(MARKS)
+    if not own:
+        return
+    if kept is None:
+        warn(
+            f"{name} does not say what it was trained on, so nothing tells whether it is the state of these cells and "
+            "genes. If it is not, name another checkpoint_dir, or leave ckpt_path out."
+        )
+        return
+    differ = [mark for mark in own if kept.get(mark) != own[mark]]
+    if differ:
+        differences = "; ".join(_difference(mark, kept, own) for mark in differ[:5])
+        raise ValueError(
+            f"{name} is the state of another training: {differences}. "
+            "Name another checkpoint_dir for this one, or leave ckpt_path out to begin anew."
+        )
+
+
+def _difference(mark: str, kept: Mapping[str, object], own: Mapping[str, object]) -> str:
+    if mark in DIGESTS:
+        return f"its {mark} are not those of this data"
+    return f"its {mark} is {kept.get(mark)!r}, here it is {own[mark]!r}"
+
+
+DIGESTS = ("genes", "cells or counts", "labels", "training cells", "gene modules")
+"""Marks that are checksums, which say nothing to people."""
+
+
+class History(Logger):
+    """Metrics by name: parallel lists of optimizer steps and values.
+
+    Every process of a run on several devices keeps its own, so that each of them ends with a model that knows how it
+    was trained; losses are then those of the process's own batches.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: dict[str, list[int]] = defaultdict(list)
+        self.values: dict[str, list[float]] = defaultdict(list)
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "history"
+
+    @property
+    def version(self) -> int:
+        """Version of the logger."""
+        return 0
+
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
+        """Keep nothing: the model keeps its configuration."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append metrics at ``step``."""
+        for name, value in metrics.items():
+            if name != "epoch" and math.isfinite(value):
+                self.steps[name].append(int(step or 0))
+                self.values[name].append(float(value))
+
+    def state_dict(self) -> dict[str, dict[str, list]]:
+        """Return plain lists."""
+        return {"steps": dict(self.steps), "values": dict(self.values)}
+
+    def load_state_dict(self, state: dict[str, dict[str, list]]) -> None:
+        """Take up the history of an interrupted run."""
+        for own, saved in ((self.steps, state["steps"]), (self.values, state["values"])):
+            own.clear()
+            own.update({name: list(entries) for name, entries in saved.items()})
+
 
 _RATIO_BUDGET = 16_000_000
 """Target values kept by the monitor for the loss ratio (64 MB)."""
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
     """Split trained parameters: weight decay on matrices, none on biases, norms, embeddings and single vectors."""
     embeddings = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     decayed: list[nn.Parameter] = []
@@ -48,7 +188,7 @@ class JEPATrainingPlan(pl.LightningModule):
     source
         Token tables; moved to the device of training.
     config
-        Optimization and schedules.
+        Optimization and
     train_cells
         ``(n,)`` cells to train on.
     sections
@@ -66,13 +206,13 @@ class JEPATrainingPlan(pl.LightningModule):
     def __init__(
         self,
         module: AnyModule,
-        source: TableSource[Any],
+        source: TableSource,
         config: TrainConfig,
         train_cells: np.ndarray,
         monitor_cells: np.ndarray,
         seed: int = 0,
         sections: np.ndarray | None = None,
-        marks: Callable[[], Mapping[str, Any]] = dict,
+        marks: Callable[[], Mapping[str, object]] = dict,
         steps_before: int = 0,
     ):
         super().__init__()
@@ -92,23 +232,23 @@ class JEPATrainingPlan(pl.LightningModule):
         self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor, Tensor]] = []
 
     @cached_property
-    def marks(self) -> dict[str, Any]:
+    def marks(self) -> dict[str, object]:
         """What is trained on what: digests and options by name."""
         return dict(self._make_marks())
 
     # -- data ---------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> Positions:
+    def train_dataloader(self) -> Sequence[int]:
         """Numbers of the batches of an epoch."""
         self._schedule = self._make_schedule(self.trainer.world_size)
-        return Positions(len(self._schedule))
+        return range(len(self._schedule))
 
     def _make_schedule(self, world_size: int) -> BatchSchedule:
         return BatchSchedule(self.train_cells, self.config.batch_size, self.seed, world_size, self._groups)
 
-    def val_dataloader(self) -> Positions:
+    def val_dataloader(self) -> Sequence[int]:
         """Numbers of the monitor's batches."""
-        return Positions(-(-len(self.monitor_cells) // self.config.batch_size))
+        return range(-(-len(self.monitor_cells) // self.config.batch_size))
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -149,25 +289,31 @@ class JEPATrainingPlan(pl.LightningModule):
             parameter_groups(self.module), lr=self.config.learning_rate, betas=self.config.betas, fused=fused
         )
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
         """One optimizer step and the EMA step that belongs to it (also right under gradient accumulation)."""
         c, step, total = self.config, self.global_step, int(self.trainer.estimated_stepping_batches)
         rate = self._learning_rate(step, total)
         for group in optimizer.param_groups:
             group["lr"] = rate
             if group["decays"]:
-                group["weight_decay"] = schedules.weight_decay(step, total, c.weight_decay, c.final_weight_decay)
+                group["weight_decay"] = weight_decay(step, total, c.weight_decay, c.final_weight_decay)
         optimizer.step(closure=optimizer_closure)
-        momentum = schedules.momentum(step, total, c.ema_start, c.ema_end) if self.module.objective.has_teacher else 0.0
-        self.module.update_target(momentum)
-        self._record({**self._latest, "learning_rate": rate, "momentum": momentum})
+        ema = momentum(step, total, c.ema_start, c.ema_end) if self.module.objective.has_teacher else 0.0
+        self.module.update_target(ema)
+        self._record({**self._latest, "learning_rate": rate, "momentum": ema})
 
     def _learning_rate(self, step: int, total: int) -> float:
         """Return the learning rate of optimizer step ``step`` of ``total``."""
         c = self.config
-        return schedules.learning_rate(step, total, c.learning_rate, c.final_learning_rate, c.warmup)
+        return learning_rate(step, total, c.learning_rate, c.final_learning_rate, c.warmup)
 
-    def _record(self, metrics: dict[str, Any]) -> None:
+    def _record(self, metrics: Mapping[str, Tensor | float]) -> None:
         """Log a step's metrics at once: a checkpoint of this step, written next, then holds them."""
         values = {name: float(value) for name, value in metrics.items()}
         for logger in self.loggers:
@@ -239,7 +385,7 @@ class JEPATrainingPlan(pl.LightningModule):
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: Facts) -> None:
         """Put the history into the checkpoint, and what the monitor has not read yet."""
         if isinstance(self.logger, History):
             checkpoint["scjepa_history"] = self.logger.state_dict()
@@ -247,7 +393,7 @@ class JEPATrainingPlan(pl.LightningModule):
         checkpoint[MARKS] = self.marks
         checkpoint["scjepa_steps_before"] = self.steps_before
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: Facts) -> None:
         """Take them up again, if they are those of this training; weights are as they were until then.
 
         Raises

@@ -5,13 +5,11 @@ Nothing here has a state that a checkpoint would have to carry: a resumed run as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from scjepa._core.blocks import spatial_blocks
+from scjepa._core.neighbors import spatial_blocks
 
 ORDER, MASK, MONITOR, DROPOUT = range(4)
 """What a derived seed is for: two purposes never share a stream."""
@@ -86,19 +84,6 @@ class BatchSchedule:
             places = torch.randperm(len(batches), generator=rng)
             self._epoch = (epoch, [batches[place] for place in places.tolist()])
         return self.cells[self._epoch[1][index * self.world_size + rank]]
-
-
-class Positions:
-    """What the loader yields: the numbers of the batches. The plan turns a number into cells, on the device."""
-
-    def __init__(self, n_batches: int):
-        self.n_batches = n_batches
-
-    def __len__(self) -> int:
-        return self.n_batches
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.n_batches))
 
 
 def hold_out(

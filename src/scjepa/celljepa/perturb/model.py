@@ -1,33 +1,242 @@
-"""Cell-JEPA on perturbation screens: the task of training on conditions, and predicting conditions not measured."""
+"""Training on a perturbation screen, and predicting cells that were not seen perturbed."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from scipy import sparse
 
+from scjepa._core.anndata import counts_of
+from scjepa._core.counts import told_of
+from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
-from scjepa.celljepa.perturb.data import PerturbationRun, Screen, changes_of, gene_ids_of, outside_of, split_of
-from scjepa.celljepa.perturb.module import PerturbationJEPAModule
-from scjepa.celljepa.perturb.source import PerturbedSource
+from scjepa.celljepa.data import CellKeys, binned, build_count_table
+from scjepa.celljepa.perturb.module import PerturbationJEPAModule, PerturbedSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
-from scjepa.models.run import Run, Task, extended_curves
-from scjepa.models.store import Facts, Weights
+from scjepa.models.store import Weights
 from scjepa.nn import float32_default
-from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition
+from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition, simulation_split
 from scjepa.perturbation.conditions import named_otherwise
-from scjepa.training.history import History
+from scjepa.perturbation.expression import cell_sizes, log_scaled, target_size
+from scjepa.tokens.table import TokenTable
+from scjepa.tokens.vocabulary import Vocabulary
+from scjepa.training.fit import Run, Task, curves_from_dict, curves_to_dict, extended_curves
+from scjepa.training.plan import History
 
 if TYPE_CHECKING:
     from scjepa.celljepa.model import CellJEPA
+
+
+OUTSIDE = ("error", "token")
+"""What becomes of perturbed genes that the data did not measure: an error, or tokens with vectors of their own."""
+
+
+@dataclass(frozen=True)
+class PerturbationRun:
+    """What :meth:`scjepa.CellJEPA.train_perturbation` was told and did; saved with the model.
+
+    Attributes
+    ----------
+    split
+        Which conditions were trained on, and which are the test.
+    conditions
+        Conditions of cells that were trained on, control among them.
+    genes
+        Measured genes, which are predicted, in the order of the data.
+    outside
+        Perturbed genes that were not measured; each has a vector of its own.
+    condition_key, size_key, target_sum
+        Where conditions and sizes of cells are, and the size that expression is normalized to.
+    delta_aware
+        Whether the change had a loss of its own.
+    n_steps
+        Optimizer steps.
+    history
+        Curves by name, indexed by step.
+    """
+
+    split: PerturbationSplit
+    conditions: tuple[str, ...]
+    genes: tuple[str, ...]
+    outside: tuple[str, ...]
+    condition_key: str
+    size_key: str | None
+    target_sum: float
+    delta_aware: bool
+    n_steps: int = 0
+    history: Mapping[str, pd.DataFrame] | None = None
+
+    def to_dict(self) -> Facts:
+        """Return what JSON can hold."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**values, "split": self.split.to_dict(), "history": curves_to_dict(self.history)}
+
+    @classmethod
+    def from_dict(cls, values: Facts) -> Self:
+        """Build it from what :meth:`to_dict` gave."""
+        lists = {name: tuple(values[name]) for name in ("conditions", "genes", "outside")}
+        split, history = PerturbationSplit.from_dict(values["split"]), curves_from_dict(values["history"])
+        return cls(**{**values, **lists, "split": split, "history": history})
+
+
+def split_of(split: PerturbationSplit | str | None, conditions: Conditions) -> PerturbationSplit:
+    """Return the split that is meant.
+
+    Raises
+    ------
+    ValueError
+        If it is not known, leaves a condition without a place, or trains on none that is there.
+    """
+    if split is None:
+        split = PerturbationSplit(train=conditions.names, kind="all")
+    elif isinstance(split, str):
+        if split != "simulation":
+            raise ValueError(f"split must be 'simulation', a PerturbationSplit or None, found {split!r}.")
+        split = simulation_split(conditions.names)
+    placeless = [name for name in conditions.names if split.part_of(name) is None]
+    if placeless:
+        raise ValueError(
+            f"The split has no place for {len(placeless)} conditions of the data, first {placeless[0]!r}. Add them to "
+            "a part of it, or leave their cells out."
+        )
+    if not set(split.train) & set(conditions.names):
+        raise ValueError(f"No condition that the split trains on is in the data; it names {split.train[0]!r}.")
+    return split
+
+
+def outside_of(
+    genes: Sequence[str],
+    measured: Sequence[str],
+    outside: str,
+    known: Sequence[str] = (),
+    why: Callable[[Sequence[str]], str] = lambda _: "",
+) -> list[str]:
+    """Return the perturbed genes that were not measured, sorted.
+
+    Parameters
+    ----------
+    genes
+        Perturbed genes.
+    measured
+        Measured genes.
+    outside
+        ``"error"``: there must be none beside ``known``.
+    known
+        Genes not measured that have vectors.
+    why
+        Tells of genes that are not measured how the data call them, and the next call; nothing where that is not seen.
+
+    Raises
+    ------
+    ValueError
+        If there are such genes and that is an error.
+
+    Warns
+    -----
+    UserWarning
+        If that is none, and the data seem to have them by another name.
+    """
+    if outside not in OUTSIDE:
+        raise ValueError(f"outside must be 'error' or 'token', found {outside!r}.")
+    found = sorted(set(genes) - set(measured))
+    new = sorted(set(found) - set(known))
+    if not new:
+        return found
+    names = ", ".join(map(repr, new[:5]))
+    more = f" and {len(new) - 5} more" if len(new) > 5 else ""
+    told = f"The perturbed genes {names}{more} are not among the {len(measured):,} genes of the panel."
+    reason = why(new)
+    if outside == "error":
+        raise ValueError(
+            f"{told} {f'{reason} Or leave' if reason else 'Leave'} their conditions out, or train with "
+            "outside='token', which gives each a vector of its own: it learns from the conditions that perturb the "
+            "gene, and knows nothing of a gene that none of them does."
+        )
+    if reason:
+        warn(f"{told} They are trained as genes that were not measured. {reason}")
+    return found
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Cells of a perturbation screen, tokenized.
+
+    Attributes
+    ----------
+    tokens
+        Expressed genes of every cell, with bins.
+    expression
+        ``(n_tokens,)`` float32 log-normalized expression of these.
+    panel
+        ``(n_measured,)`` vocabulary ids of measured genes, in the order of the data.
+    target_sum
+        Size that expression is normalized to.
+    """
+
+    tokens: TokenTable
+    expression: np.ndarray
+    panel: np.ndarray
+    target_sum: float
+
+    @classmethod
+    def of(
+        cls,
+        adata: AnnData,
+        keys: CellKeys,
+        vocabulary: Vocabulary,
+        n_bins: int,
+        size_key: str | None,
+        target_sum: float | None,
+        used: np.ndarray | None = None,
+    ) -> Screen:
+        """Tokenize ``adata``; without ``target_sum`` it is the median size of the cells ``used``."""
+        ids = vocabulary.ids(list(adata.var_names))
+        counts = counts_of(adata, keys.layer)
+        table = build_count_table(counts, ids, len(vocabulary), **told_of(adata, keys.layer))
+        sizes = cell_sizes(adata, keys.layer, size_key)
+        total = target_size(sizes if used is None else sizes[used], target_sum)
+        expression = log_scaled(table.values, np.repeat(sizes, table.lengths), total)
+        return cls(binned(table, n_bins), expression, ids[ids >= 0].astype(np.int64), total)
+
+    @property
+    def matrix(self) -> sparse.csr_array:
+        """``(n_cells, n_vocabulary)`` float32 log-normalized expression."""
+        shape = (self.tokens.n_cells, self.tokens.n_vocabulary)
+        return sparse.csr_array((self.expression, self.tokens.genes.astype(np.int64), self.tokens.offsets), shape=shape)
+
+    def means(self, codes: np.ndarray, cells: np.ndarray, n_codes: int) -> np.ndarray:
+        """Return ``(n_codes, n_vocabulary)`` mean expression of those of ``cells`` that have each code; 0 for none."""
+        one = sparse.csr_array((np.ones(len(cells)), (codes[cells], np.arange(len(cells)))), (n_codes, len(cells)))
+        sizes = np.bincount(codes[cells], minlength=n_codes)[:, None]
+        return (one @ self.matrix[cells]).toarray() / np.maximum(sizes, 1)
+
+
+def gene_ids_of(conditions: Sequence[Sequence[str]], vocabulary: Vocabulary, outside: Sequence[str]) -> np.ndarray:
+    """Return ``(n_conditions, K)`` ids of perturbed genes, padded with -1; those outside follow the vocabulary's."""
+    place = {gene: len(vocabulary) + i for i, gene in enumerate(outside)}
+    width = max(1, *(len(genes) for genes in conditions))
+    ids = np.full((len(conditions), width), -1, dtype=np.int64)
+    for row, genes in enumerate(conditions):
+        known = vocabulary.ids(list(genes))
+        ids[row, : len(genes)] = [place.get(gene, int(i)) for gene, i in zip(genes, known, strict=True)]
+    return ids
+
+
+def changes_of(means: np.ndarray, conditions: Conditions) -> np.ndarray:
+    """Return mean changes from control; 0 for control and for conditions without cells."""
+    changes = means - means[conditions.control]
+    changes[[i for i, name in enumerate(conditions.names) if name == CONTROL or not means[i].any()]] = 0.0
+    return changes.astype(np.float32)
+
 
 PREFIX = "perturbation."
 """Of the names of saved weights."""
@@ -38,11 +247,11 @@ def perturbation_task(
     run: Run,
     condition_key: str,
     split: PerturbationSplit | str | None,
-    *,
     delta_aware: bool,
     outside: str,
     size_key: str | None,
     target_sum: float | None,
+    *,
     sized: bool,
 ) -> Task:
     """Return what :meth:`scjepa.CellJEPA.train_perturbation` trains.
@@ -86,26 +295,14 @@ def perturbation_task(
     of_held = screen.means(conditions.codes, held, len(conditions.names))
     changes = changes_of(np.where(means.any(axis=1, keepdims=True), means, of_held), conditions)
     module = new_module(model, len(extra), control, delta_aware)
-    source = PerturbedSource(
-        screen.tokens,
-        screen.expression,
-        conditions.codes,
-        gene_ids_of(conditions.genes, model.vocabulary, extra),
-        screen.panel,
-        controls,
-        changes,
-        model.config.perturbation.n_tokens,
-    )
-    about = PerturbationRun(
-        split=chosen,
-        conditions=tuple(conditions.names[code] for code in np.unique(conditions.codes[train])),
-        genes=tuple(model.vocabulary.names[i] for i in screen.panel),
-        outside=tuple(extra),
-        condition_key=condition_key,
-        size_key=size_key,
-        target_sum=screen.target_sum,
-        delta_aware=delta_aware,
-    )
+    tables = (screen.tokens, screen.expression, conditions.codes)
+    perturbed = gene_ids_of(conditions.genes, model.vocabulary, extra)
+    n_tokens = model.config.perturbation.n_tokens
+    source = PerturbedSource(*tables, perturbed, screen.panel, controls, changes, n_tokens)
+    trained = tuple(conditions.names[code] for code in np.unique(conditions.codes[train]))
+    panel = tuple(model.vocabulary.names[i] for i in screen.panel)
+    how = (condition_key, size_key, screen.target_sum, delta_aware)
+    about = PerturbationRun(chosen, trained, panel, tuple(extra), *how)
 
     def keep(trainer: pl.Trainer, history: History) -> None:
         model._further = {PREFIX: module}
@@ -156,18 +353,11 @@ def predict_perturbation(
     drawn = np.sort(np.random.default_rng(model.seed).choice(cells, wanted, replace=False))
     ids = gene_ids_of(genes, model.vocabulary, run.outside)
     panel = model.vocabulary.ids(list(run.genes))
+    # No cell is trained on: conditions, what they perturb and what that changes are nothing.
     nothing = np.zeros((1, len(model.vocabulary)), np.float32)
-    source = PerturbedSource(
-        screen.tokens,
-        screen.expression,
-        np.zeros(screen.tokens.n_cells, np.int64),
-        np.full((1, max(ids.shape[1], 2)), -1),
-        panel,
-        drawn,
-        nothing,
-        model.config.perturbation.n_tokens,
-        model.device,
-    )
+    tables = (screen.tokens, screen.expression, np.zeros(screen.tokens.n_cells, np.int64))
+    n_tokens, unperturbed = model.config.perturbation.n_tokens, np.full((1, max(ids.shape[1], 2)), -1)
+    source = PerturbedSource(*tables, unperturbed, panel, drawn, nothing, n_tokens, model.device)
     profiles, controls_of = [], []
     known = screen.matrix[drawn][:, panel].toarray()
     usual = module.objective.control.cpu().numpy()[panel]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scjepa.celljepa import CellBatch, PerturbationJEPAModule, PerturbedBatch
 from scjepa.celljepa.config import CellJEPAConfig, resolve_cells
-from scjepa.celljepa.encoder import CellEmbedding
+from scjepa.celljepa.module import CellEmbedding
 from scjepa.celljepa.perturb.module import PerturbedEmbedding, relative_error
 
 N_GENES, N_OUTSIDE = 30, 2

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from scjepa.celljepa.expression import binned, build_count_table
-from scjepa.celljepa.perturb.source import PerturbedSource
+from scjepa.celljepa.data import binned, build_count_table
+from scjepa.celljepa.perturb.module import PerturbedSource
 
 N_CELLS, N_GENES, N_OUTSIDE = 20, 12, 2
 PERTURBED = np.array([[-1, -1], [3, -1], [3, 7], [N_GENES + 1, 5]])  # control, one, two, one outside and one inside

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scjepa.celljepa.losses import JEPA_DISTANCES, as_target
+from scjepa.celljepa.module import JEPA_DISTANCES, as_target
 from scjepa.config import CellObjectiveConfig
 
 

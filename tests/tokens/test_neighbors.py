@@ -182,7 +182,7 @@ def test_blocks_do_not_change_the_table(monkeypatch):
     coordinates = points()
     matrices = graph(coordinates, **KINDS["radius"])
     table = build_neighbor_table(*matrices, coordinates, 6)
-    monkeypatch.setattr("scjepa.tokens.neighborhoods._BLOCK", 20)
+    monkeypatch.setattr("scjepa.tokens.neighbors._BLOCK", 20)
     np.testing.assert_array_equal(build_neighbor_table(*matrices, coordinates, 6).index, table.index)
 
 

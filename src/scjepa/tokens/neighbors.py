@@ -1,8 +1,4 @@
-"""The neighbor table: every cell's nearest neighbors, read from a spatial graph and put in order (Section 2.1).
-
-The graph says who may be a neighbor, the coordinates who is nearer. Rows of squidpy's matrices are in the order of
-their columns, not of distance, and two cells in one place have an edge in one of its two matrices only.
-"""
+"""Neighbor tables from a spatial graph, and the summed counts of neighborhoods."""
 
 from __future__ import annotations
 
@@ -14,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from scjepa._core.counts import name_of
+from scjepa._core.counts import Advice, CountCheck, CountMatrix, as_csr, name_of, offsets_of, shape_of
 from scjepa._core.graph import refuse_across
 from scjepa._core.squidpy import graph_call
 from scjepa._core.warn import warn
-from scjepa.tokens.store import StoredTable
+from scjepa.tokens.table import StoredTable
 
 _BLOCK = 2**20
 """Edges sorted at once."""
@@ -186,7 +182,7 @@ def _read_graph(connectivities: sparse.sparray | None, distances: sparse.sparray
         raise ValueError(f"There is no spatial graph. Build it: {graph_call()}.")
     union = patterns[0] + patterns[1] if len(patterns) == 2 else patterns[0]
     loops = np.repeat(np.arange(n_cells, dtype=union.indices.dtype), np.diff(union.indptr)) == union.indices
-    ends = np.concatenate([[0], np.cumsum(~loops)])[union.indptr]
+    ends = offsets_of(~loops)[union.indptr]
     if ends[-1] == 0:
         raise ValueError(
             f"The spatial graph of {n_cells:,} cells has no edge. Build it again, with a larger radius if it is a "
@@ -336,3 +332,83 @@ def neighbor_places(
         unit = np.median(distances) if len(distances) else 0.0
         places[cells, :, : coordinates.shape[1]] = offsets / (unit if unit > 0 else 1.0)
     return places
+
+
+CELL_BLOCK = 8192
+"""Cells summed at once: their neighbors may lie anywhere, and are read with them."""
+
+LARGEST_READ = 2**26
+"""Cells × genes read at once at most, from what may be dense."""
+
+
+class SummedCounts:
+    """The counts of each cell and its neighbors, added up; a matrix, cells × genes, whose rows are made when asked for.
+
+    Wherever counts are read by slices of rows (:func:`scjepa.tokens.build_token_table`,
+    :func:`scjepa.tokens.fit_normalizations`) it can stand for them. Nothing dense is made, and no more than a block of
+    sums is held at a time.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, cells × genes: in any form that :func:`scjepa.tokens.build_token_table` takes, whose rows can be
+        read by number, too.
+    neighbors
+        The neighbors to add to each cell; a cell that has fewer has a smaller sum.
+    cell_names, gene_names, advice
+        As in :func:`scjepa.tokens.build_token_table`.
+
+    Raises
+    ------
+    ValueError
+        If the tables disagree about the number of cells; while reading, if a count is negative or not finite.
+    """
+
+    def __init__(
+        self,
+        counts: CountMatrix,
+        neighbors: NeighborTable,
+        cell_names: Sequence[str] | None = None,
+        gene_names: Sequence[str] | None = None,
+        advice: Advice | None = None,
+    ):
+        self.shape = shape_of(counts)
+        if neighbors.n_cells != self.shape[0]:
+            raise ValueError(f"There are counts of {self.shape[0]} cells, but neighbors of {neighbors.n_cells}.")
+        self._in_memory = sparse.issparse(counts)
+        self._counts = sparse.csr_array(counts) if self._in_memory else counts
+        self._neighbors = neighbors.index
+        # A negative count could be hidden in a sum, so each cell's own counts are checked as its row is made.
+        self._check = CountCheck(cell_names, gene_names, advice)
+
+    def __getitem__(self, rows: slice) -> sparse.csr_array:
+        """Return the sums of a slice of cells as CSR."""
+        start, stop, _ = rows.indices(self.shape[0])
+        parts = [self._summed(first, last) for first, last in self._blocks(start, stop)]
+        return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        size = CELL_BLOCK
+        if not self._in_memory:
+            size = max(1, min(size, LARGEST_READ // max(1, self.shape[1] * (self._neighbors.shape[1] + 1))))
+        for first in range(start, max(stop, start + 1), size):
+            yield first, min(first + size, stop)
+
+    def _summed(self, first: int, last: int) -> sparse.csr_array:
+        members = np.column_stack([np.arange(first, last), self._neighbors[first:last]])
+        present = members >= 0
+        who = members[present]
+        counts: sparse.csr_array
+        if self._in_memory:
+            counts, n = self._counts, self.shape[0]
+            self._check.see(as_csr(counts[first:last]), first)
+        else:
+            read, who = np.unique(who, return_inverse=True)
+            counts, n = as_csr(self._counts[read]), len(read)
+            own = slice(*np.searchsorted(read, [first, last]))
+            self._check.see(counts[own], first)
+        # Wide enough for every sum: a whole number of 16 bits has no room for eleven of its kind.
+        dtype = np.int64 if counts.dtype.kind in "bui" else np.float64
+        shape = (last - first, n)
+        adds = sparse.csr_array((np.ones(len(who), dtype=dtype), who, offsets_of(present.sum(axis=1))), shape=shape)
+        return sparse.csr_array(adds @ counts)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from scjepa.celljepa import build_expression_table
-from scjepa.celljepa.expression import quantile_bins
+from scjepa.celljepa.data import quantile_bins
 
 
 def _counts(n=12, n_genes=40, seed=0):

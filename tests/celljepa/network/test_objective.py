@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from scjepa.celljepa import CONTRASTS, hide
 from scjepa.celljepa.config import CellObjectiveConfig
-from scjepa.celljepa.losses import contrast
+from scjepa.celljepa.module import contrast
 
 OFF = {"reconstruction_weight": 0.0, "jepa_weight": 0.0}
 
