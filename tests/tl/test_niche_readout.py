@@ -302,7 +302,7 @@ def test_what_is_missing_wrong_or_the_users_own_is_named(tissue):
         niche_readout(adata, layer="counts")
     with pytest.raises(ValueError, match="use_rep names nothing"):
         niche_readout(adata, [])
-    with pytest.raises(KeyError, match=r"holds no read-out.*niche_readout\(adata\)"):
+    with pytest.raises(KeyError, match=r"NicheReadout.*niche_readout\(adata\)"):
         niche_readout_of(adata)
     adata.X = adata.X.astype(np.float32) - 1 * (adata.X > 0).astype(np.float32) * 2
     with pytest.raises(ValueError, match=r"Cell 'cell\d+' has the value -1 in gene 'gene\d+'"):

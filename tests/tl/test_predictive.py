@@ -417,9 +417,9 @@ def test_keys_of_the_user_are_left_alone(tissue):
         getattr(adata, slot)["X_predictive"] = np.zeros((rows, 2))
         with pytest.raises(ValueError, match=f"adata.{slot} already has 'X_predictive'"):
             predictive_components(adata)
-    with pytest.raises(KeyError, match=r"holds no predictive components.*predictive_components\(adata\)"):
+    with pytest.raises(KeyError, match=r"PredictiveComponents.*predictive_components\(adata\)"):
         scjepa.tl.predictive_components_of(tissue)
-    with pytest.raises(KeyError, match="holds no predictive components"):
+    with pytest.raises(KeyError, match="PredictiveComponents"):
         predictive_genes(tissue)
 
 

@@ -184,3 +184,8 @@ def test_an_unknown_column_is_named(tissue):
 def test_without_a_fit_the_call_is_named(parts):
     with pytest.raises(KeyError, match="shared_components"):
         shared_components_of(parts["A"], "X_other")
+
+
+def test_what_another_function_noted_is_refused(tissue):
+    with pytest.raises(KeyError, match=r"SharedComponents.*PredictiveComponents"):
+        scjepa.tl.predictive_components_of(tissue, "X_shared")

@@ -6,14 +6,21 @@ import json
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from scjepa._core.anndata import record_of
 from scjepa._core.files import whole
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 _OPTIONS = "options"
 """Key of the options in the dictionary of a fitted object; the others are what the fit set."""
+
+_CLASS = "class"
+"""Key of the name of its class."""
 
 _META = "scjepa"
 """Key of the JSON in a file's metadata."""
@@ -38,16 +45,34 @@ class Kept:
         check_is_fitted(self)
         options = {name: value for name, value in self._options().items() if value is not None}
         fitted = {name: value for name, value in vars(self).items() if name.endswith("_") and name[0] != "_"}
-        return {_OPTIONS: options, **{name: _plain(value) for name, value in fitted.items()}}
+        plain = {name: _plain(value) for name, value in fitted.items()}
+        return {_CLASS: type(self).__name__, _OPTIONS: options, **plain}
 
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> Self:
         """Make the object anew from what :meth:`to_dict` gave, also after h5ad or zarr held it."""
         made = cls(**{name: _scalar(value) for name, value in kept[_OPTIONS].items()})
         for name, value in kept.items():
-            if name != _OPTIONS:
+            if name not in (_OPTIONS, _CLASS):
                 setattr(made, name, made._restored(name, value))
         return made
+
+    @classmethod
+    def noted(cls, adata: AnnData, key: str, call: str) -> Self:
+        """Return the object that ``call`` noted for ``adata.obsm[key]``.
+
+        Raises
+        ------
+        KeyError
+            If it noted none, or one of another kind.
+        """
+        kept = record_of(adata, key).get("fitted")
+        if kept is None or kept.get(_CLASS, cls.__name__) != cls.__name__:
+            found = "nothing fitted" if kept is None else f"a {kept[_CLASS]}"
+            raise KeyError(
+                f"adata.uns['scjepa'] holds {found} for {key!r}, and no {cls.__name__}. Make it: scjepa.tl.{call}"
+            )
+        return cls.from_dict(kept)
 
     def save(self, path: str | Path) -> None:
         """Write the object to a safetensors file, whole or not at all; a file that is there is replaced."""
@@ -55,7 +80,7 @@ class Kept:
 
         arrays, facts = _flat(self.to_dict())
         with whole(Path(path)) as draft:
-            save_file(arrays, draft, {_META: json.dumps({"class": type(self).__name__, **facts})})
+            save_file(arrays, draft, {_META: json.dumps({_CLASS: type(self).__name__, **facts})})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -76,9 +101,9 @@ class Kept:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
         except SafetensorError as error:
             raise ValueError(f"{path} is no whole safetensors file: {error}.") from error
-        if facts.get("class") != cls.__name__:
+        if facts.get(_CLASS) != cls.__name__:
             raise ValueError(
-                f"{path} holds {facts.get('class', 'something else')} and no {cls.__name__}: read what "
+                f"{path} holds {facts.get(_CLASS, 'something else')} and no {cls.__name__}: read what "
                 f"{cls.__name__}.save wrote."
             )
         return cls.from_dict(_nested(arrays, facts["facts"]))

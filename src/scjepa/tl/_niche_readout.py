@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import embedding_of, groups_of, record, record_of, refuse_users, require_anndata
+from scjepa._core.anndata import embedding_of, groups_of, record, refuse_users, require_anndata
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.options import AUTO
 from scjepa._core.renamed import renamed
@@ -140,10 +140,7 @@ def niche_readout_of(adata: AnnData, key: str = _keys.EMBEDDING_NICHE) -> NicheR
     """
     from scjepa.tl._niche_estimator import NicheReadout
 
-    noted = record_of(adata, key).get("fitted")
-    if noted is None:
-        raise KeyError(f"adata.uns['scjepa'] holds no read-out for {key!r}. Make it: scjepa.tl.niche_readout(adata)")
-    return NicheReadout.from_dict(noted)
+    return NicheReadout.noted(adata, key, "niche_readout(adata)")
 
 
 def names_in(use_rep: str | Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import embedding_of, groups_of, record, record_of, refuse_users
+from scjepa._core.anndata import embedding_of, groups_of, record, refuse_users
 from scjepa._core.counts import TARGET_SUM
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.renamed import renamed
@@ -132,10 +132,7 @@ def predictive_components_of(adata: AnnData, key: str = _keys.PREDICTIVE) -> Pre
     """
     from scjepa.tl._predictive import PredictiveComponents
 
-    noted = record_of(adata, key).get("fitted")
-    if noted is None:
-        raise _no_components(key)
-    return PredictiveComponents.from_dict(noted)
+    return PredictiveComponents.noted(adata, key, "predictive_components(adata)")
 
 
 def predictive_genes(
@@ -198,19 +195,10 @@ def weights_of(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     KeyError
         If there are no components of counts.
     """
-    noted = record_of(adata, key)
-    if "fitted" in noted and key not in adata.varm:
+    found = predictive_components_of(adata, key)
+    if key not in adata.varm:
         raise KeyError(
             f"adata.varm has no {key!r}: these components are of an embedding, whose dimensions are no genes. Take "
             "those of the counts: scjepa.tl.predictive_components(adata)"
         )
-    if "fitted" not in noted:
-        raise _no_components(key)
-    return np.asarray(noted["correlations"]), np.asarray(adata.varm[key])
-
-
-def _no_components(key: str) -> KeyError:
-    return KeyError(
-        f"adata.uns['scjepa'] holds no predictive components for {key!r}. Make them: "
-        "scjepa.tl.predictive_components(adata)"
-    )
+    return found.correlations_, np.asarray(adata.varm[key])

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of, entry_of, flags_of, groups_of, names_of, record, record_of, refuse_users
+from scjepa._core.anndata import counts_of, entry_of, flags_of, groups_of, names_of, record, refuse_users
 from scjepa._core.arrays import positive
 from scjepa._core.counts import TARGET_SUM, iter_rows
 from scjepa._core.graph import edges_of, section_key_of, spatial_graph_of
@@ -465,13 +465,7 @@ def shared_components_of(adata: AnnData, key: str = _keys.SHARED) -> SharedCompo
     >>> shared = scjepa.tl.shared_components_of(adata)
     >>> shared.transform({"osmFISH": other})
     """
-    noted = record_of(adata, key).get("fitted")
-    if noted is None or "technologies_" not in noted:
-        raise KeyError(
-            f"adata.uns['scjepa'] holds no components in common for {key!r}. Make them: "
-            "scjepa.tl.shared_components(adata, technology_key)"
-        )
-    return SharedComponents.from_dict(noted)
+    return SharedComponents.noted(adata, key, "shared_components(adata, technology_key)")
 
 
 def _panel(part: AnnData, technology: str, layer: str | None, panel_key: str | None) -> np.ndarray:
