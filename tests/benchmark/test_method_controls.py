@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 from scjepa.benchmark import METHODS, run_method
 
 SMALL = {"preset": "demo", "tokens": {"n_tokens": 8, "n_neighbors": 5}, "encoder": {"width": 16, "n_heads": 2}}
@@ -124,6 +125,18 @@ def test_precomputed_is_what_is_there(tissue):
         run_method("precomputed", tissue, options={"obsm_key": "X_yours"})
 
 
+def test_components_in_common_are_of_two_technologies(tissue):
+    both = scjepa.datasets.simulated_tissue(
+        n_cells=800, n_sections=2, n_niches=3, n_genes=80, technologies=("A", "B"), panel_overlap=0.3
+    )
+    spatial_graph(both, n_neighs=8, library_key="section")
+    result = run_method("shared_components", both, library_key="section", technology_key="technology")
+    assert result.error is None
+    assert result.embedding.shape[0] == 800
+    assert len(result.info["correlations"]) == 20
+    assert "one" in run_method("shared_components", tissue).error
+
+
 def test_a_constant_embedding_passes_and_one_with_nan_does_not(tissue):
     tissue.obsm["constant"] = np.ones((80, 2))
     tissue.obsm["holes"] = np.where(np.arange(80)[:, None] < 5, np.nan, np.ones((80, 2)))
@@ -138,6 +151,8 @@ def test_methods_do_not_depend_on_the_order_of_the_cells(tissue, name):
         options = {"n_comps": 3}
     if name == "harmony_pca":
         pytest.skip("Harmony draws where its clusters begin by cell number")
+    if name == "shared_components":
+        pytest.skip("it takes two technologies; tests/tl has the order")
     if name == "stjepa":
         pytest.skip("batches are drawn by cell number, so training is another draw; tests/models has the embedding")
     order = np.random.default_rng(1).permutation(80)
