@@ -191,6 +191,11 @@ class NicheAtlas:
         return float(self._facts["error"])
 
     @property
+    def n_neighbors(self) -> int:
+        """Neighbors of a cell in the spatial graph of the atlas, in the mean."""
+        return round(self._facts["degree"])
+
+    @property
     def markers(self) -> dict[str, list[str]]:
         """Marker genes of each niche, best first; empty where none were ranked."""
         return {name: list(genes) for name, genes in self._facts["markers"].items()}
@@ -310,6 +315,10 @@ class NicheAtlas:
         _predict.write(adata, key_added, self._facts, found, self.calibration.p_values(distance))
         _predict.note(adata, key_added, self._facts, self.readout, read, {**places, **told, "error": float(error)})
         logger.info("%s", _predict.summary(adata.obs[key_added]))
+
+    def written(self, key_added: str = _keys.NICHE) -> tuple[list[str], list[str]]:
+        """Return the columns of ``obs``, and the keys of ``obsm``, that :meth:`predict` writes."""
+        return _predict.columns_of(key_added), _predict.arrays_of(key_added, self._facts["key"])
 
     # -- keeping ------------------------------------------------------------------------------------------------
 

@@ -75,13 +75,13 @@ class KeptCells:
             ``(n_cells,)`` float64: the mean distance to the nearest kept cells of a niche, in units of what it is in
             the median of these cells, for the niche of which it is least.
         """
-        votes = np.empty((len(places), self.n_niches), dtype=np.float32)
+        votes = np.zeros((len(places), self.n_niches), dtype=np.float32)
         distance = np.empty(len(places))
         for start in range(0, len(places), _ROWS):
             rows = slice(start, min(start + _ROWS, len(places)))
             reach = [search.kneighbors(places[rows])[0] for search in self._searches]
             distance[rows] = np.min([d.mean(axis=1) / s for d, s in zip(reach, self._spacings, strict=True)], axis=0)
-            votes[rows] = _shares(reach)
+            votes[rows][:, self._there] = _shares(reach)
         return votes, distance
 
     def centers(self) -> np.ndarray:
@@ -89,11 +89,16 @@ class KeptCells:
         return np.array([self.places[self.codes == code].mean(axis=0) for code in range(self.n_niches)])
 
     @cached_property
+    def _there(self) -> np.ndarray:
+        """Niches that have kept cells; a part that is held out can hold all of one."""
+        return np.unique(self.codes)
+
+    @cached_property
     def _searches(self) -> list[NearestNeighbors]:
         """Search for the nearest kept cells of each niche."""
         from sklearn.neighbors import NearestNeighbors
 
-        niches = [self.places[self.codes == code] for code in range(self.n_niches)]
+        niches = [self.places[self.codes == code] for code in self._there]
         number = [min(N_NEIGHBORS, len(own)) for own in niches]
         return [
             NearestNeighbors(n_neighbors=k, algorithm="brute").fit(own) for k, own in zip(number, niches, strict=True)
@@ -102,11 +107,11 @@ class KeptCells:
     @cached_property
     def _spacings(self) -> np.ndarray:
         """Median over the kept cells of each niche of the mean distance to the nearest others of it; never 0."""
-        found = np.zeros(self.n_niches)
-        for code, search in enumerate(self._searches):
+        found = np.zeros(len(self._searches))
+        for position, search in enumerate(self._searches):
             if search.n_samples_fit_ > 1:
                 number = min(N_NEIGHBORS, search.n_samples_fit_ - 1)
-                found[code] = np.median(search.kneighbors(n_neighbors=number)[0].mean(axis=1))
+                found[position] = np.median(search.kneighbors(n_neighbors=number)[0].mean(axis=1))
         usual = float(np.median(found[found > 0])) if (found > 0).any() else 1.0
         return np.where(found > 0, found, usual)
 

@@ -92,11 +92,21 @@ class Found:
     is_unknown: np.ndarray
 
 
+def columns_of(key_added: str) -> list[str]:
+    """Return the columns of ``obs`` that are written."""
+    return [key_added, f"{key_added}{CONFIDENCE}", f"{key_added}{P_VALUE}"]
+
+
+def arrays_of(key_added: str, key: str) -> list[str]:
+    """Return the keys of ``obsm`` that are written; ``key`` is that of the read-out."""
+    return [f"{key_added}{MEMBERSHIP}", key]
+
+
 def refuse(adata: AnnData, key_added: str, key: str) -> None:
     """Raise where what is to be written is the user's, or niches that they renamed."""
-    for column in (key_added, f"{key_added}{CONFIDENCE}", f"{key_added}{P_VALUE}"):
+    for column in columns_of(key_added):
         refuse_users(adata, "obs", column)
-    for array in (f"{key_added}{MEMBERSHIP}", key):
+    for array in arrays_of(key_added, key):
         refuse_users(adata, "obsm", array)
     if key_added not in adata.obs:
         return

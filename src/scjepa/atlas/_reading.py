@@ -76,7 +76,7 @@ def missing_genes(sources: Mapping[str, Any], readout: NicheReadout) -> tuple[li
         return [], 1.0
     there = np.isin(names.astype(str), sources[_keys.EXPRESSION].var_names.astype(str))
     weights = np.square(components.loadings_).sum(axis=1)
-    return list(names[~there].astype(str)), float(weights[there].sum() / weights.sum())
+    return [str(name) for name in names[~there]], float(weights[there].sum() / weights.sum())
 
 
 def with_genes(sources: Mapping[str, Any], missing: list[str]) -> dict[str, Any]:
