@@ -17,7 +17,7 @@ from scjepa._core.plain import whole as whole_number
 from scjepa._core.warn import warn
 from scjepa.atlas import _describe, _predict, _store
 from scjepa.atlas._calibration import Calibration, Tissue, calibrated
-from scjepa.atlas._cells import N_NEIGHBORS, KeptCells
+from scjepa.atlas._cells import N_NEIGHBORS, KeptCells, Places
 from scjepa.atlas._reading import sources_of
 from scjepa.tl import niche_readout_of
 
@@ -153,13 +153,13 @@ class NicheAtlas:
             groups_of(adata, library_key),
             np.asarray(niches.codes, dtype=np.int64),
         )
-        found = readout.transform(tissue.sources, tissue.edges, tissue.sections)
-        _check_readout(found, adata.obsm[key], key)
-        kept = KeptCells.of(found, tissue.codes, len(named), max_cells)
+        places = tissue.placed(readout)
+        _check_readout(places.readout, adata.obsm[key], key)
+        kept = KeptCells.of(places, tissue.codes, len(named), max_cells)
         _warn_of_small(named, tissue.codes, niche_key)
         several = tissue.sections is not None and len(np.unique(tissue.sections.astype(str))) > 1
-        places = None if several else _places(adata, spatial_key)
-        calibration = calibrated(tissue, readout, kept, places)
+        coordinates = None if several else _coordinates(adata, spatial_key)
+        calibration = calibrated(tissue, readout, places, len(kept), coordinates)
         calibration.threshold(error)
         facts = {
             "names": named,
@@ -238,7 +238,7 @@ class NicheAtlas:
 
     def describe(self) -> str:
         """Return what the atlas is, in words."""
-        return _describe.in_words(self._facts, self.readout, self.calibration, len(self._kept.places))
+        return _describe.in_words(self._facts, self.readout, self.calibration, len(self._kept))
 
     def __repr__(self) -> str:
         return f"NicheAtlas: {self.describe()}"
@@ -308,8 +308,9 @@ class NicheAtlas:
         graph = spatial_graph_of(adata, neighbors_key, library_key)
         sections = groups_of(adata, library_key)
         read = _predict.read(adata, self.readout, layer, graph, sections)
-        votes, distance = self._kept.look_up(read.places)
-        found = _predict.Found(votes, distance, distance > self.calibration.threshold(error))
+        distance = self._kept.distance(read.places.surroundings, read.sections.astype(str))
+        is_unknown = distance > self.calibration.threshold(error)
+        found = _predict.Found(self._kept.votes(read.places.readout), distance, is_unknown)
         told = _predict.compared(read, found, self._kept, self.calibration, error, self._facts["degree"])
         places = {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key}
         _predict.write(adata, key_added, self._facts, found, self.calibration.p_values(distance))
@@ -334,7 +335,8 @@ class NicheAtlas:
 
         calibration = self.calibration
         arrays = {
-            "places": self._kept.places,
+            "readout": self._kept.places.readout,
+            "surroundings": self._kept.places.surroundings,
             "codes": self._kept.codes,
             "distances": calibration.distances,
             "parts": calibration.parts,
@@ -361,7 +363,7 @@ class NicheAtlas:
             If a file is damaged, is of something else, or was written by a newer version.
         """
         facts, arrays, readout = _store.read_atlas(Path(path))
-        kept = KeptCells(arrays["places"], arrays["codes"], len(facts["names"]))
+        kept = KeptCells(Places(arrays["readout"], arrays["surroundings"]), arrays["codes"], len(facts["names"]))
         how = {name: arrays[name] for name in ("distances", "parts", "cosines")}
         calibration = Calibration(n_cells=facts["n_held_out"], held_out=facts["held_out"], **how)
         return cls(readout, kept, calibration, {name: facts[name] for name in _describe.FACTS})
@@ -403,7 +405,7 @@ def _named(categories: list[str], names: Mapping[str, str] | Sequence[str] | Non
     return found
 
 
-def _places(adata: AnnData, spatial_key: str) -> np.ndarray:
+def _coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
     then = "One section is held out by spatial block: name its coordinates with spatial_key=..."
     return as_embedding(entry_of(adata, "obsm", spatial_key, then), adata.obs_names, "the coordinates")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from scjepa._core.blocks import spatial_blocks
-from scjepa.atlas._cells import KeptCells
-from scjepa.atlas._reading import covariance_cosine, some_cells
+from scjepa.atlas._cells import KeptCells, Places
+from scjepa.atlas._reading import covariance_cosine, placed, some_cells
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -53,10 +53,15 @@ class Tissue:
         sections = None if self.sections is None else self.sections[rows]
         return Tissue(some_cells(self.sources, rows), self.edges[rows][:, rows], sections, self.codes[rows])
 
-    def as_new(self, readout: NicheReadout) -> np.ndarray:
-        """Return the read-out of these cells as of sections that it was not fitted on."""
-        names = np.full(len(self.codes), "") if self.sections is None else self.sections
-        return readout.transform(self.sources, self.edges, np.array([f"{name}, new" for name in names], dtype=object))
+    def placed(self, readout: NicheReadout, *, as_new: bool = False) -> Places:
+        """Return where these cells are in the coordinates of a read-out, as cells of its fit or of new sections."""
+        sections = np.array([f"{name}, new" for name in self.names], dtype=object) if as_new else self.sections
+        return placed(readout, self.sources, self.edges, sections)
+
+    @property
+    def names(self) -> np.ndarray:
+        """``(n_cells,)`` names of sections, as text."""
+        return np.full(len(self.codes), "all") if self.sections is None else self.sections.astype(str)
 
 
 @dataclass(frozen=True)
@@ -110,57 +115,65 @@ class Calibration:
         return (self.parts > threshold).mean(axis=1)
 
 
-def calibrated(tissue: Tissue, readout: NicheReadout, kept: KeptCells, places: np.ndarray | None) -> Calibration:
+def calibrated(
+    tissue: Tissue, readout: NicheReadout, places: Places, n_kept: int, coordinates: np.ndarray | None
+) -> Calibration:
     """Hold out sections, or spatial blocks where there is one section, and tell how far their cells lie.
 
     Sections are read out by a read-out that is fitted anew on the others, as a new section will be. Blocks of one
-    section are read out by the read-out of the atlas, and looked up among the kept cells of the other blocks.
+    section are read out by the read-out of the atlas, and compared with the kept cells of the other blocks.
 
     Parameters
     ----------
     places
-        ``(n_cells, 2 or 3)`` coordinates, needed where there is one section.
+        Where the cells are in the coordinates of the read-out.
+    n_kept
+        Cells to keep of those that are not held out.
+    coordinates
+        ``(n_cells, 2 or 3)``, where there is one section.
     """
-    has_niche = tissue.codes >= 0
-    distances, cosines = [], []
-    if places is None:
-        held_out, looked_up = "section", _by_section(tissue, readout, kept)
+    if coordinates is None:
+        held_out, parts = "section", _by_section(tissue, readout, n_kept)
     else:
-        held_out, looked_up = "block", _by_block(tissue, readout, kept, places)
-    for rows, reference, found in looked_up:
-        distances.append(np.sort(reference.look_up(found[has_niche[rows]])[1]))
-        cosines.append(covariance_cosine(reference.places, found))
+        held_out, parts = "block", _by_block(tissue, places, n_kept, coordinates)
+    distances, cosines = [], []
+    for kept, surroundings, sections in parts:
+        distances.append(np.sort(kept.distance(surroundings, sections)))
+        cosines.append(covariance_cosine(kept.places.surroundings, surroundings))
     pooled = np.sort(np.concatenate(distances))
-    parts = np.array([_thinned(one, _QUANTILES) for one in distances])
-    return Calibration(_thinned(pooled, min(len(pooled), _QUANTILES)), len(pooled), held_out, parts, np.array(cosines))
+    thinned = _thinned(pooled, min(len(pooled), _QUANTILES))
+    of_parts = np.array([_thinned(one, _QUANTILES) for one in distances])
+    return Calibration(thinned, len(pooled), held_out, of_parts, np.array(cosines))
 
 
-def _by_section(
-    tissue: Tissue, readout: NicheReadout, kept: KeptCells
-) -> Iterator[tuple[np.ndarray, KeptCells, np.ndarray]]:
-    """Yield cells of sections held out, the kept cells of the others, and the read-out of the former."""
+_Part: TypeAlias = tuple[KeptCells, np.ndarray, np.ndarray | None]
+"""Kept cells of what is not held out; surroundings of the cells with a niche of what is; and their sections, where
+these are to be moved as new ones are."""
+
+
+def _by_section(tissue: Tissue, readout: NicheReadout, n_kept: int) -> Iterator[_Part]:
     from sklearn.base import clone
 
-    names, codes = np.unique(np.asarray(tissue.sections, dtype=str), return_inverse=True)
+    names, codes = np.unique(tissue.names, return_inverse=True)
+    n_niches = int(tissue.codes.max()) + 1
     for fold in _dealt(np.bincount(codes), min(N_FOLDS, len(names))):
         out = np.isin(codes, fold)
         others, held = tissue.some(np.flatnonzero(~out)), tissue.some(np.flatnonzero(out))
         anew = clone(readout).set_params(align=readout.align_)
-        own = anew.fit_transform(others.sources, others.edges, others.sections)
-        reference = KeptCells.of(own, others.codes, kept.n_niches, len(kept.places))
-        yield np.flatnonzero(out), reference, held.as_new(anew)
+        anew.fit(others.sources, others.edges, others.sections)
+        kept = KeptCells.of(others.placed(anew), others.codes, n_niches, n_kept)
+        has_niche = held.codes >= 0
+        yield kept, held.placed(anew, as_new=True).surroundings[has_niche], held.names[has_niche]
 
 
-def _by_block(
-    tissue: Tissue, readout: NicheReadout, kept: KeptCells, places: np.ndarray
-) -> Iterator[tuple[np.ndarray, KeptCells, np.ndarray]]:
-    found = readout.transform(tissue.sources, tissue.edges, tissue.sections)
-    size = max(1, len(places) // (N_FOLDS * _BLOCKS_A_FOLD))
-    folds = spatial_blocks(places, None, size) % N_FOLDS
+def _by_block(tissue: Tissue, places: Places, n_kept: int, coordinates: np.ndarray) -> Iterator[_Part]:
+    size = max(1, len(coordinates) // (N_FOLDS * _BLOCKS_A_FOLD))
+    folds = spatial_blocks(coordinates, None, size) % N_FOLDS
     for fold in np.unique(folds):
         out = folds == fold
         codes = np.where(out, -1, tissue.codes)
-        yield np.flatnonzero(out), KeptCells.of(found, codes, kept.n_niches, len(kept.places)), found[out]
+        kept = KeptCells.of(places, codes, int(tissue.codes.max()) + 1, n_kept)
+        yield kept, places.surroundings[out & (tissue.codes >= 0)], None
 
 
 def _dealt(sizes: np.ndarray, n_folds: int) -> list[list[int]]:

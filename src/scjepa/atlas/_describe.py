@@ -89,8 +89,9 @@ def level(centers: np.ndarray, sizes: np.ndarray, names: Sequence[str], number: 
     from scipy.cluster.hierarchy import cut_tree, linkage
 
     part = cut_tree(linkage(centers.astype(np.float64), "ward"), n_clusters=number)[:, 0]
-    largest = {code: max(np.flatnonzero(part == code), key=lambda one: (sizes[one], -one)) for code in np.unique(part)}
-    return {name: names[largest[code]] for name, code in zip(names, part, strict=True)}
+    order = np.lexsort((np.arange(len(names)), -sizes))  # largest first
+    largest = {code: int(order[part[order] == code][0]) for code in set(part.tolist())}
+    return {name: names[largest[code]] for name, code in zip(names, part.tolist(), strict=True)}
 
 
 def in_words(facts: Mapping[str, Any], readout: NicheReadout, calibration: Calibration, n_kept: int) -> str:

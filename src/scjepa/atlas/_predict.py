@@ -15,6 +15,7 @@ from scjepa.atlas._reading import (
     covariance_cosine,
     listed,
     missing_genes,
+    placed,
     refuse_few_genes,
     sources_of,
     with_genes,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from scjepa.atlas._calibration import Calibration
-    from scjepa.atlas._cells import KeptCells
+    from scjepa.atlas._cells import KeptCells, Places
     from scjepa.tl import NicheReadout
 
 UNKNOWN = "unknown"
@@ -55,7 +56,7 @@ class Read:
     Attributes
     ----------
     places
-        ``(n_cells, n_dims)`` float32.
+        Where they are.
     sections
         ``(n_cells,)`` names of their sections.
     missing
@@ -66,7 +67,7 @@ class Read:
         Mean number of neighbors.
     """
 
-    places: np.ndarray
+    places: Places
     sections: np.ndarray
     missing: list[str]
     coverage: float
@@ -132,8 +133,9 @@ def read(
     known = {str(name) for components in readout.components_ for name in components.groups_}
     new = {name: _apart(str(name), known) for name in set(names)}
     groups = np.array([new[name] for name in names], dtype=object)
-    places = readout.transform(sources, graph, groups)
-    return Read(places, names, missing, coverage, float(graph.nnz / max(adata.n_obs, 1)))
+    return Read(
+        placed(readout, sources, graph, groups), names, missing, coverage, float(graph.nnz / max(adata.n_obs, 1))
+    )
 
 
 def _apart(name: str, known: set[str]) -> str:
@@ -155,9 +157,8 @@ def compared(
     names = sorted(set(map(str, read.sections)))
     own = {name: np.flatnonzero(read.sections.astype(str) == name) for name in names}
     unknown = np.array([found.is_unknown[rows].mean() for rows in own.values()])
-    likeness = np.array(
-        [covariance_cosine(kept.places, read.places[rows]) if len(rows) > 1 else np.nan for rows in own.values()]
-    )
+    here, there = read.places.surroundings, kept.places.surroundings
+    likeness = np.array([covariance_cosine(there, here[rows]) if len(rows) > 1 else np.nan for rows in own.values()])
     _warn_of_genes(read)
     _warn_of_graph(read.degree, degree)
     for name, share, alike in zip(names, unknown, likeness, strict=True):
@@ -235,7 +236,7 @@ def note(
 ) -> None:
     """Write the read-out, and note how all was made."""
     key = facts["key"]
-    adata.obsm[key] = read.places
+    adata.obsm[key] = read.places.readout
     places = {name: how[name] for name in ("layer", "library_key", "neighbors_key")}
     record(
         adata,
