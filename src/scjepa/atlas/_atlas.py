@@ -17,15 +17,14 @@ from scjepa._core.plain import whole as whole_number
 from scjepa._core.warn import warn
 from scjepa.atlas import _describe, _predict, _store
 from scjepa.atlas._calibration import Calibration, Tissue, calibrated
-from scjepa.atlas._cells import N_NEIGHBORS, KeptCells, Places
+from scjepa.atlas._cells import N_NEIGHBORS, KeptCells
+from scjepa.atlas._coordinates import Coordinates, Places
 from scjepa.atlas._reading import sources_of
 from scjepa.tl import niche_readout_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-    from scjepa.tl import NicheReadout
 
 logger = logging.getLogger("scjepa")
 
@@ -70,10 +69,11 @@ class NicheAtlas:
     """
 
     def __init__(
-        self, readout: NicheReadout, kept: KeptCells, calibration: Calibration, facts: Mapping[str, Any]
+        self, coordinates: Coordinates, kept: KeptCells, calibration: Calibration, facts: Mapping[str, Any]
     ) -> None:
-        self.readout = readout
+        self.readout = coordinates.readout
         self.calibration = calibration
+        self._coordinates = coordinates
         self._kept = kept
         self._facts = dict(facts)
 
@@ -153,7 +153,7 @@ class NicheAtlas:
             groups_of(adata, library_key),
             np.asarray(niches.codes, dtype=np.int64),
         )
-        places = tissue.placed(readout)
+        found, places = tissue.fitted(readout)
         _check_readout(places.readout, adata.obsm[key], key)
         kept = KeptCells.of(places, tissue.codes, len(named), max_cells)
         _warn_of_small(named, tissue.codes, niche_key)
@@ -171,7 +171,7 @@ class NicheAtlas:
             "key": key,
             **_describe.of_niches(adata, niche_key, niches, named, cell_type_key),
         }
-        return cls(readout, kept, calibration, facts)
+        return cls(found, kept, calibration, facts)
 
     # -- what it holds ------------------------------------------------------------------------------------------
 
@@ -307,7 +307,7 @@ class NicheAtlas:
         library_key = section_key_of(adata, library_key)
         graph = spatial_graph_of(adata, neighbors_key, library_key)
         sections = groups_of(adata, library_key)
-        read = _predict.read(adata, self.readout, layer, graph, sections)
+        read = _predict.read(adata, self._coordinates, layer, graph, sections)
         distance = self._kept.distance(read.places.surroundings, read.sections.astype(str))
         is_unknown = distance > self.calibration.threshold(error)
         found = _predict.Found(self._kept.votes(read.places.readout), distance, is_unknown)
@@ -338,6 +338,7 @@ class NicheAtlas:
             "readout": self._kept.places.readout,
             "surroundings": self._kept.places.surroundings,
             "codes": self._kept.codes,
+            "axes": self._coordinates.axes,
             "distances": calibration.distances,
             "parts": calibration.parts,
             "cosines": calibration.cosines,
@@ -366,7 +367,9 @@ class NicheAtlas:
         kept = KeptCells(Places(arrays["readout"], arrays["surroundings"]), arrays["codes"], len(facts["names"]))
         how = {name: arrays[name] for name in ("distances", "parts", "cosines")}
         calibration = Calibration(n_cells=facts["n_held_out"], held_out=facts["held_out"], **how)
-        return cls(readout, kept, calibration, {name: facts[name] for name in _describe.FACTS})
+        return cls(
+            Coordinates(readout, arrays["axes"]), kept, calibration, {name: facts[name] for name in _describe.FACTS}
+        )
 
 
 def _check_options(error: float, max_cells: int = 1) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from scjepa._core.blocks import spatial_blocks
-from scjepa.atlas._cells import KeptCells, Places
-from scjepa.atlas._reading import covariance_cosine, placed, some_cells
+from scjepa.atlas._cells import KeptCells
+from scjepa.atlas._coordinates import Coordinates, Places
+from scjepa.atlas._reading import covariance_cosine, some_cells
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -53,10 +54,14 @@ class Tissue:
         sections = None if self.sections is None else self.sections[rows]
         return Tissue(some_cells(self.sources, rows), self.edges[rows][:, rows], sections, self.codes[rows])
 
-    def placed(self, readout: NicheReadout, *, as_new: bool = False) -> Places:
-        """Return where these cells are in the coordinates of a read-out, as cells of its fit or of new sections."""
-        sections = np.array([f"{name}, new" for name in self.names], dtype=object) if as_new else self.sections
-        return placed(readout, self.sources, self.edges, sections)
+    def fitted(self, readout: NicheReadout) -> tuple[Coordinates, Places]:
+        """Return the coordinates that a read-out of these cells makes, and where the cells are in them."""
+        return Coordinates.fit(readout, self.sources, self.edges, self.sections)
+
+    def as_new(self, coordinates: Coordinates) -> Places:
+        """Return where these cells are, taken for new sections."""
+        names = np.array([f"{name}, new" for name in self.names], dtype=object)
+        return coordinates.of(self.sources, self.edges, names)
 
     @property
     def names(self) -> np.ndarray:
@@ -161,9 +166,10 @@ def _by_section(tissue: Tissue, readout: NicheReadout, n_kept: int) -> Iterator[
         others, held = tissue.some(np.flatnonzero(~out)), tissue.some(np.flatnonzero(out))
         anew = clone(readout).set_params(align=readout.align_)
         anew.fit(others.sources, others.edges, others.sections)
-        kept = KeptCells.of(others.placed(anew), others.codes, n_niches, n_kept)
+        coordinates, places = others.fitted(anew)
+        kept = KeptCells.of(places, others.codes, n_niches, n_kept)
         has_niche = held.codes >= 0
-        yield kept, held.placed(anew, as_new=True).surroundings[has_niche], held.names[has_niche]
+        yield kept, held.as_new(coordinates).surroundings[has_niche], held.names[has_niche]
 
 
 def _by_block(tissue: Tissue, places: Places, n_kept: int, coordinates: np.ndarray) -> Iterator[_Part]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scjepa._core.arrays import canonical_order
+from scjepa.atlas._coordinates import Places
 from scjepa.atlas._distance import NicheDistance
 
 if TYPE_CHECKING:
@@ -23,26 +24,6 @@ _ROWS = 16_384
 N_NEIGHBORS = 15
 """Kept cells that vote: as many as Leiden's graph has. On mPFC votes of 15, of 50 and of 30 weighed by distance agree
 with the niches of all sections alike; shrunken discriminant analysis and a Gaussian a niche do less well."""
-
-
-class Places(NamedTuple):
-    """Where cells are, in the coordinates of an atlas.
-
-    Attributes
-    ----------
-    readout
-        ``(n_cells, n_dims)`` float32: the read-out that niches were found in, which knows what tells them apart.
-    surroundings
-        ``(n_cells, n_pcs)`` float32: means over the cell and two rings of the principal components of its standardized
-        features, which know of other directions too.
-    """
-
-    readout: np.ndarray
-    surroundings: np.ndarray
-
-    def some(self, rows: np.ndarray) -> Places:
-        """Return some of the cells."""
-        return Places(self.readout[rows], self.surroundings[rows])
 
 
 @dataclass(frozen=True)

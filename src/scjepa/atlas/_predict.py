@@ -15,7 +15,6 @@ from scjepa.atlas._reading import (
     covariance_cosine,
     listed,
     missing_genes,
-    placed,
     refuse_few_genes,
     sources_of,
     with_genes,
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from scjepa.atlas._calibration import Calibration
-    from scjepa.atlas._cells import KeptCells, Places
+    from scjepa.atlas._cells import KeptCells
+    from scjepa.atlas._coordinates import Coordinates, Places
     from scjepa.tl import NicheReadout
 
 UNKNOWN = "unknown"
@@ -121,9 +121,10 @@ def refuse(adata: AnnData, key_added: str, key: str) -> None:
 
 
 def read(
-    adata: AnnData, readout: NicheReadout, layer: str | None, graph: csr_matrix, sections: np.ndarray | None
+    adata: AnnData, coordinates: Coordinates, layer: str | None, graph: csr_matrix, sections: np.ndarray | None
 ) -> Read:
     """Read out cells as of new sections; genes that are missing take part with the mean of each section."""
+    readout = coordinates.readout
     sources = sources_of(adata, readout, layer)
     missing, coverage = missing_genes(sources, readout)
     refuse_few_genes(adata, readout, missing, coverage)
@@ -133,9 +134,8 @@ def read(
     known = {str(name) for components in readout.components_ for name in components.groups_}
     new = {name: _apart(str(name), known) for name in set(names)}
     groups = np.array([new[name] for name in names], dtype=object)
-    return Read(
-        placed(readout, sources, graph, groups), names, missing, coverage, float(graph.nnz / max(adata.n_obs, 1))
-    )
+    places = coordinates.of(sources, graph, groups)
+    return Read(places, names, missing, coverage, float(graph.nnz / max(adata.n_obs, 1)))
 
 
 def _apart(name: str, known: set[str]) -> str:

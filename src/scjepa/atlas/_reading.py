@@ -9,19 +9,14 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import counts_of, embedding_of, require_anndata
-from scjepa.atlas._cells import Places
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
 
     from scjepa.tl import NicheReadout, PredictiveComponents
 
 LEAST_COVERAGE = 0.5
 """Share of what the read-out reads that the genes of a new section must carry."""
-
-_ROWS = 16_384
-"""Cells whose rings are held at one time."""
 
 _MOST_NAMES = 5
 """Genes that a message lists, at most."""
@@ -63,36 +58,6 @@ def _source(adata: AnnData, name: str, layer: str | None) -> Any:
     from anndata import AnnData
 
     return AnnData(counts, obs=adata.obs[[]], var=adata.var[[]])
-
-
-def placed(readout: NicheReadout, sources: Mapping[str, Any], edges: csr_matrix, sections: np.ndarray | None) -> Places:
-    """Return where cells are in the coordinates of a read-out: the read-out itself, and the surroundings."""
-    own = []
-    for name, components in components_of(readout).items():
-        scores = _principal(components).transform(sources[name], sections)
-        own.append(scores / np.float32(np.sqrt(components.n_features_in_)))
-    return Places(readout.transform(sources, edges, sections), _means_around(np.hstack(own), edges))
-
-
-def _principal(components: PredictiveComponents) -> PredictiveComponents:
-    """Return what gives the principal components from which components are made, all of them with one weight."""
-    kept = components.to_dict()
-    width = len(components.center_)
-    return type(components).from_dict({**kept, "weights_": np.eye(width), "center_": np.zeros(width)})
-
-
-def _means_around(values: np.ndarray, edges: csr_matrix) -> np.ndarray:
-    """Return means over each cell and the cells of its two rings, which all weigh the same."""
-    from scipy.sparse import identity
-
-    found = np.empty(values.shape, dtype=np.float32)
-    one_step = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
-    for start in range(0, len(values), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(values)))
-        reached = one_step[rows] @ one_step
-        reached.data[:] = 1
-        found[rows] = (reached @ values) / np.maximum(np.diff(reached.indptr), 1)[:, None]
-    return found
 
 
 def some_cells(sources: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
