@@ -296,7 +296,7 @@ class NicheAtlas:
         KeyError
             If the counts, an embedding or the graph is not there, with the call that makes it.
         ValueError
-            If the genes that are there carry less than half of the read-out, the embedding is of another model, a
+            If the genes that are there carry less than 70% of the read-out, the embedding is of another model, a
             value is NaN, ``error`` is out of its range, or something is there under a key that is to be written and
             scjepa did not write it, or its niches were renamed.
         """

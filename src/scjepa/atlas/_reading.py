@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from scjepa.tl import NicheReadout, PredictiveComponents
 
-LEAST_COVERAGE = 0.5
-"""Share of what the read-out reads that the genes of a new section must carry."""
+LEAST_COVERAGE = 0.7
+"""Share of what the read-out reads that the genes of a new section must carry. On mPFC, with genes taken out at
+random, 96% of the cells keep their niche at a coverage of 0.89, 91% at 0.73 and 84% at 0.53, where the ARI with labels
+has fallen from 0.80 to 0.50."""
 
 _MOST_NAMES = 5
 """Genes that a message lists, at most."""
