@@ -14,7 +14,11 @@ a vote of the 15 nearest cells in principal components, and what joint niches re
 out), and is there in the section predicted: the share of its cells called unknown, and that of all others (false
 alarms), at error=0.1; region "none": nothing left out. Of DLPFC only 151674 is predicted.
 
-``genes``: a share of the genes is taken out of the section predicted, at random.
+``genes``: a share of the genes is taken out of the section predicted, at random. Made when atlases refused below a
+coverage of 0.5; they refuse below 0.7 since, by these rows.
+
+``unknown_before.csv`` has the rows of a design that lost: distances in principal components of cells, averaged over the
+two rings, in place of principal components of the averages.
 
 Number of niches: as many as labels; embryo and hypothalamus, whose labels are cell types and no regions: 12, compared
 with joint niches alone. DLPFC: the 1,000 genes of largest variance over mean among those of all four sections (counts,
