@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "STJEPA",
     "CellJEPA",
+    "NicheAtlas",
     "__version__",
     "benchmark",
     "concat",
@@ -31,11 +32,12 @@ __all__ = [
     "tl",
 ]
 
-_FLOORS = ("celljepa", "models", "nn", "stjepa", "tokens", "training")
+_FLOORS = ("atlas", "celljepa", "models", "nn", "stjepa", "tokens", "training")
 """Subpackages for developers: there, and not listed."""
 
 _OBJECTS = {
     "CellJEPA": "scjepa.celljepa",
+    "NicheAtlas": "scjepa.atlas",
     "STJEPA": "scjepa.stjepa",
     "concat": "scjepa.datasets",
     "table_of": "scjepa.datasets",
@@ -44,6 +46,7 @@ _OBJECTS = {
 
 if TYPE_CHECKING:
     from scjepa import benchmark, config, datasets, metrics, perturbation, pl, pretrained, tl
+    from scjepa.atlas import NicheAtlas
     from scjepa.celljepa.model import CellJEPA
     from scjepa.datasets import concat, table_of
     from scjepa.stjepa.model import STJEPA

@@ -1,0 +1,196 @@
+"""How far cells of the same tissue lie from an atlas that did not see them: read out again without them, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from scjepa._core.neighbors import spatial_blocks
+from scjepa.atlas._cells import KeptCells
+from scjepa.atlas._coordinates import Coordinates, Places
+from scjepa.atlas._reading import covariance_cosine, some_cells
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from scjepa.tl import NicheReadout
+
+N_FOLDS = 5
+"""Parts of the cells that are held out in turn, at most."""
+
+_BLOCKS_A_FOLD = 4
+"""Spatial blocks of each part, where there is one section."""
+
+_QUANTILES = 1_001
+"""Distances of held-out cells that are kept, evenly spaced in rank."""
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """What an atlas is fitted on.
+
+    Attributes
+    ----------
+    sources
+        What the read-out reads, by name.
+    edges
+        ``(n_cells, n_cells)`` spatial graph.
+    sections
+        ``(n_cells,)`` names of sections; ``None``: one.
+    codes
+        ``(n_cells,)`` niche of each cell, -1 for none.
+    """
+
+    sources: Mapping[str, Any]
+    edges: csr_matrix
+    sections: np.ndarray | None
+    codes: np.ndarray
+
+    def some(self, rows: np.ndarray) -> Tissue:
+        """Return some of the cells, with the edges among them."""
+        sections = None if self.sections is None else self.sections[rows]
+        return Tissue(some_cells(self.sources, rows), self.edges[rows][:, rows], sections, self.codes[rows])
+
+    def fitted(self, readout: NicheReadout) -> tuple[Coordinates, Places]:
+        """Return the coordinates that a read-out of these cells makes, and where the cells are in them."""
+        return Coordinates.fit(readout, self.sources, self.edges, self.sections)
+
+    def as_new(self, coordinates: Coordinates) -> Places:
+        """Return where these cells are, taken for new sections."""
+        names = np.array([f"{name}, new" for name in self.names], dtype=object)
+        return coordinates.of(self.sources, self.edges, names)
+
+    @property
+    def names(self) -> np.ndarray:
+        """``(n_cells,)`` names of sections, as text."""
+        return np.full(len(self.codes), "all") if self.sections is None else self.sections.astype(str)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Distances of held-out cells, and how these parts of the tissue compare with the others.
+
+    Attributes
+    ----------
+    distances
+        Distances of held-out cells, rising: all, or 1,001 evenly spaced in rank.
+    n_cells
+        Cells they are of.
+    held_out
+        What was held out in turn: ``"section"`` or ``"block"``.
+    parts
+        ``(n_parts, n_kept)`` of each part the same, at shares from 0 to 1, so that the alarms of each can be told.
+    cosines
+        ``(n_parts,)`` likeness of the covariance of each part with that of the others.
+    """
+
+    distances: np.ndarray
+    n_cells: int
+    held_out: str
+    parts: np.ndarray
+    cosines: np.ndarray
+
+    def threshold(self, error: float) -> float:
+        """Return the distance that a share ``error`` of the held-out cells exceeds.
+
+        Raises
+        ------
+        ValueError
+            If there are too few cells to tell.
+        """
+        rank = np.ceil((self.n_cells + 1) * (1 - error))
+        if rank > self.n_cells:
+            raise ValueError(
+                f"error={error} cannot be told from {self.n_cells:,} held-out cells: it takes {int(1 / error):,} or "
+                "more. Choose a larger error."
+            )
+        return float(self.distances[int(np.ceil((rank - 1) / max(self.n_cells - 1, 1) * (len(self.distances) - 1)))])
+
+    def p_values(self, distance: np.ndarray) -> np.ndarray:
+        """Return the share of held-out cells at each distance or farther, the cell itself counted among them."""
+        farther = 1 - np.searchsorted(self.distances, distance, side="left") / len(self.distances)
+        return ((farther * self.n_cells + 1) / (self.n_cells + 1)).astype(np.float32)
+
+    def alarms(self, error: float) -> np.ndarray:
+        """Return the share of false alarms in each part, ``(n_parts,)``."""
+        threshold = self.threshold(error)
+        return (self.parts > threshold).mean(axis=1)
+
+
+def calibrated(
+    tissue: Tissue, readout: NicheReadout, places: Places, n_kept: int, coordinates: np.ndarray | None
+) -> Calibration:
+    """Hold out sections, or spatial blocks where there is one section, and tell how far their cells lie.
+
+    Sections are read out by a read-out that is fitted anew on the others, as a new section will be. Blocks of one
+    section are read out by the read-out of the atlas, and compared with the kept cells of the other blocks.
+
+    Parameters
+    ----------
+    places
+        Where the cells are in the coordinates of the read-out.
+    n_kept
+        Cells to keep of those that are not held out.
+    coordinates
+        ``(n_cells, 2 or 3)``, where there is one section.
+    """
+    if coordinates is None:
+        held_out, parts = "section", _by_section(tissue, readout, n_kept)
+    else:
+        held_out, parts = "block", _by_block(tissue, places, n_kept, coordinates)
+    distances, cosines = [], []
+    for kept, surroundings, sections in parts:
+        distances.append(np.sort(kept.distance(surroundings, sections)))
+        cosines.append(covariance_cosine(kept.places.surroundings, surroundings))
+    pooled = np.sort(np.concatenate(distances))
+    thinned = _thinned(pooled, min(len(pooled), _QUANTILES))
+    of_parts = np.array([_thinned(one, _QUANTILES) for one in distances])
+    return Calibration(thinned, len(pooled), held_out, of_parts, np.array(cosines))
+
+
+_Part: TypeAlias = tuple[KeptCells, np.ndarray, np.ndarray | None]
+"""Kept cells of what is not held out; surroundings of the cells with a niche of what is; and their sections, where
+these are to be moved as new ones are."""
+
+
+def _by_section(tissue: Tissue, readout: NicheReadout, n_kept: int) -> Iterator[_Part]:
+    from sklearn.base import clone
+
+    names, codes = np.unique(tissue.names, return_inverse=True)
+    n_niches = int(tissue.codes.max()) + 1
+    for fold in _dealt(np.bincount(codes), min(N_FOLDS, len(names))):
+        out = np.isin(codes, fold)
+        others, held = tissue.some(np.flatnonzero(~out)), tissue.some(np.flatnonzero(out))
+        anew = clone(readout).set_params(align=readout.align_)
+        anew.fit(others.sources, others.edges, others.sections)
+        coordinates, places = others.fitted(anew)
+        kept = KeptCells.of(places, others.codes, n_niches, n_kept)
+        has_niche = held.codes >= 0
+        yield kept, held.as_new(coordinates).surroundings[has_niche], held.names[has_niche]
+
+
+def _by_block(tissue: Tissue, places: Places, n_kept: int, coordinates: np.ndarray) -> Iterator[_Part]:
+    size = max(1, len(coordinates) // (N_FOLDS * _BLOCKS_A_FOLD))
+    folds = spatial_blocks(coordinates, None, size) % N_FOLDS
+    for fold in np.unique(folds):
+        out = folds == fold
+        codes = np.where(out, -1, tissue.codes)
+        kept = KeptCells.of(places, codes, int(tissue.codes.max()) + 1, n_kept)
+        yield kept, places.surroundings[out & (tissue.codes >= 0)], None
+
+
+def _dealt(sizes: np.ndarray, n_folds: int) -> list[list[int]]:
+    """Return sections dealt into folds of about equal size, the largest first."""
+    folds: list[list[int]] = [[] for _ in range(n_folds)]
+    for section in np.argsort(-sizes, kind="stable"):
+        min(folds, key=lambda fold: int(sizes[fold].sum())).append(int(section))
+    return folds
+
+
+def _thinned(rising: np.ndarray, number: int) -> np.ndarray:
+    ranks = np.linspace(0, len(rising) - 1, number)
+    found: np.ndarray = rising[np.round(ranks).astype(np.int64)]
+    return found

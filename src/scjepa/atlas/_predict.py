@@ -1,0 +1,259 @@
+"""Niches of new sections: what is read of them, what an atlas tells of them, and whether they compare with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scjepa._core.anndata import record, record_of, refuse_users
+from scjepa._core.palette import MISSING
+from scjepa._core.warn import warn
+from scjepa.atlas._reading import (
+    covariance_cosine,
+    listed,
+    missing_genes,
+    refuse_few_genes,
+    sources_of,
+    with_genes,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+    from scjepa.atlas._calibration import Calibration
+    from scjepa.atlas._cells import KeptCells
+    from scjepa.atlas._coordinates import Coordinates, Places
+    from scjepa.tl import NicheReadout
+
+UNKNOWN = "unknown"
+"""What a cell is called that is farther from the atlas than its own held-out cells."""
+
+CONFIDENCE, P_VALUE, MEMBERSHIP = "_confidence", "_p_value", "_membership"
+"""What is put behind the ``obs`` column of niches for what is told beside them."""
+
+_FEWEST_CELLS = 100
+"""Cells that a section must have for its own mean and variance to be told."""
+
+_LESS_ALIKE = 0.1
+"""By how much less alike than the least alike part of the atlas a section must be, to be told of."""
+
+_MORE_UNKNOWN = 0.1
+"""By how much the share of unknown cells must exceed that of the worst held-out part of the atlas, to be told of."""
+
+_DEGREE = 1.5
+"""Ratio of the numbers of neighbors from which on it is told of."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """New cells in the read-out of an atlas.
+
+    Attributes
+    ----------
+    places
+        Where they are.
+    sections
+        ``(n_cells,)`` names of their sections.
+    missing
+        Genes of the atlas that are not there.
+    coverage
+        Share of what the read-out reads that the other genes carry.
+    degree
+        Mean number of neighbors.
+    """
+
+    places: Places
+    sections: np.ndarray
+    missing: list[str]
+    coverage: float
+    degree: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an atlas tells of cells.
+
+    Attributes
+    ----------
+    votes
+        ``(n_cells, n_niches)`` share of the votes.
+    distance
+        ``(n_cells,)`` distance to the kept cells.
+    is_unknown
+        ``(n_cells,)`` bool.
+    """
+
+    votes: np.ndarray
+    distance: np.ndarray
+    is_unknown: np.ndarray
+
+
+def columns_of(key_added: str) -> list[str]:
+    """Return the columns of ``obs`` that are written."""
+    return [key_added, f"{key_added}{CONFIDENCE}", f"{key_added}{P_VALUE}"]
+
+
+def arrays_of(key_added: str, key: str) -> list[str]:
+    """Return the keys of ``obsm`` that are written; ``key`` is that of the read-out."""
+    return [f"{key_added}{MEMBERSHIP}", key]
+
+
+def refuse(adata: AnnData, key_added: str, key: str) -> None:
+    """Raise where what is to be written is the user's, or niches that they renamed."""
+    for column in columns_of(key_added):
+        refuse_users(adata, "obs", column)
+    for array in arrays_of(key_added, key):
+        refuse_users(adata, "obsm", array)
+    if key_added not in adata.obs:
+        return
+    noted = record_of(adata, key_added)
+    written = set(map(str, noted.get("names", map(str, range(int(noted.get("n_niches", 0))))))) | {UNKNOWN}
+    if not set(adata.obs[key_added].dropna().astype(str)) <= written:
+        raise ValueError(
+            f"The niches in adata.obs[{key_added!r}] were renamed after scjepa wrote them, and it will not replace "
+            f"them. Choose another name with key_added=..., or remove the column first: del adata.obs[{key_added!r}]"
+        )
+
+
+def read(
+    adata: AnnData, coordinates: Coordinates, layer: str | None, graph: csr_matrix, sections: np.ndarray | None
+) -> Read:
+    """Read out cells as of new sections; genes that are missing take part with the mean of each section."""
+    readout = coordinates.readout
+    sources = sources_of(adata, readout, layer)
+    missing, coverage = missing_genes(sources, readout)
+    refuse_few_genes(adata, readout, missing, coverage)
+    if missing:
+        sources = with_genes(sources, missing)
+    names = np.full(adata.n_obs, "all", dtype=object) if sections is None else sections
+    known = {str(name) for components in readout.components_ for name in components.groups_}
+    new = {name: _apart(str(name), known) for name in set(names)}
+    groups = np.array([new[name] for name in names], dtype=object)
+    places = coordinates.of(sources, graph, groups)
+    return Read(places, names, missing, coverage, float(graph.nnz / max(adata.n_obs, 1)))
+
+
+def _apart(name: str, known: set[str]) -> str:
+    """Return a name that no section of the fit has, so that a section is aligned by its own mean and variance."""
+    return name if name not in known else _apart(f"{name}, new", known)
+
+
+def compared(
+    read: Read, found: Found, kept: KeptCells, calibration: Calibration, error: float, degree: float
+) -> dict[str, Any]:
+    """Return how the new sections compare with the atlas, and warn where they do not.
+
+    Returns
+    -------
+    dict
+        ``coverage`` and ``n_missing`` of genes; by section (``sections``) the share of ``unknown`` cells and the
+        ``likeness`` of its covariance to that of the atlas.
+    """
+    names = sorted(set(map(str, read.sections)))
+    own = {name: np.flatnonzero(read.sections.astype(str) == name) for name in names}
+    unknown = np.array([found.is_unknown[rows].mean() for rows in own.values()])
+    here, there = read.places.surroundings, kept.places.surroundings
+    likeness = np.array([covariance_cosine(there, here[rows]) if len(rows) > 1 else np.nan for rows in own.values()])
+    _warn_of_genes(read)
+    _warn_of_graph(read.degree, degree)
+    for name, share, alike in zip(names, unknown, likeness, strict=True):
+        _warn_of_section(name, len(own[name]), share, alike, calibration, error)
+    return {
+        "coverage": read.coverage,
+        "n_missing": len(read.missing),
+        "sections": names,
+        "unknown": unknown,
+        "likeness": likeness,
+    }
+
+
+def _warn_of_genes(read: Read) -> None:
+    if read.missing:
+        warn(
+            f"{len(read.missing):,} genes of the atlas are not there ({listed(read.missing)}) and count as their mean; "
+            f"the others carry {read.coverage:.0%} of what the atlas reads."
+        )
+
+
+def _warn_of_graph(degree: float, known: float) -> None:
+    if not 1 / _DEGREE <= degree / max(known, 1e-9) <= _DEGREE:
+        warn(
+            f"Cells have {degree:.1f} neighbors in the spatial graph, and had {known:.1f} in that of the atlas: rings "
+            "around them are of another size. Compute the graph as that of the atlas was."
+        )
+
+
+def _warn_of_section(
+    name: str, n_cells: int, unknown: float, likeness: float, calibration: Calibration, error: float
+) -> None:
+    reasons = []
+    worst = float(calibration.alarms(error).max())
+    if unknown > worst + _MORE_UNKNOWN:
+        reasons.append(
+            f"{unknown:.0%} of its cells are unknown, of the atlas' own held-out {calibration.held_out}s {worst:.0%} "
+            "at most"
+        )
+    least = float(calibration.cosines.min())
+    if likeness < least - _LESS_ALIKE:
+        reasons.append(
+            f"its cells vary in other ways (likeness {likeness:.2f}, of held-out {calibration.held_out}s {least:.2f} "
+            "or more)"
+        )
+    if n_cells < _FEWEST_CELLS:
+        reasons.append(f"it has {n_cells} cells, too few for a mean and variance of its own")
+    if reasons:
+        warn(
+            f"The section {name!r} may not compare with the atlas: {'; '.join(reasons)}. Look whether tissue, species, "
+            "counts and embedding are those of the atlas before its niches are read."
+        )
+
+
+def write(adata: AnnData, key_added: str, facts: Mapping[str, Any], found: Found, p_values: np.ndarray) -> None:
+    """Write niches, their colors, confidence, p-values and membership."""
+    import pandas as pd
+
+    names = [*facts["names"], UNKNOWN]
+    codes = np.where(found.is_unknown, len(names) - 1, found.votes.argmax(axis=1))
+    adata.obs[key_added] = pd.Categorical.from_codes(codes, categories=names)
+    adata.uns[f"{key_added}_colors"] = [*facts["colors"], MISSING]
+    adata.obs[f"{key_added}{CONFIDENCE}"] = found.votes.max(axis=1)
+    adata.obs[f"{key_added}{P_VALUE}"] = p_values
+    adata.obsm[f"{key_added}{MEMBERSHIP}"] = found.votes
+
+
+def note(
+    adata: AnnData,
+    key_added: str,
+    facts: Mapping[str, Any],
+    readout: NicheReadout,
+    read: Read,
+    how: Mapping[str, Any],
+) -> None:
+    """Write the read-out, and note how all was made."""
+    key = facts["key"]
+    adata.obsm[key] = read.places.readout
+    places = {name: how[name] for name in ("layer", "library_key", "neighbors_key")}
+    record(
+        adata,
+        key,
+        slot="obsm",
+        use_rep=list(readout.sources_),
+        chosen=readout.describe(),
+        fitted=readout.to_dict(),
+        **places,
+    )
+    names = list(facts["names"])
+    record(adata, key_added, slot="obs", by="NicheAtlas", use_rep=key, names=names, n_niches=len(names), **how)
+    for suffix, slot in ((CONFIDENCE, "obs"), (P_VALUE, "obs"), (MEMBERSHIP, "obsm")):
+        record(adata, f"{key_added}{suffix}", slot=slot, by="NicheAtlas", niche_key=key_added)
+
+
+def summary(niches: pd.Series) -> str:
+    """Return how many cells got each niche."""
+    sizes = niches.value_counts(sort=False)
+    return "Niches of the atlas: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items())
