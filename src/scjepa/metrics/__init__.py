@@ -7,7 +7,12 @@ from scjepa.metrics.bootstrap import BlockBootstrap, block_bootstrap
 from scjepa.metrics.clustering import ari, clustering_scores, nmi
 from scjepa.metrics.continuity import NicheContinuity, niche_continuity
 from scjepa.metrics.integration import ilisi, mmd
-from scjepa.metrics.perturbation import PerturbationReference, perturbation_reference, perturbation_scores
+from scjepa.metrics.perturbation import (
+    PerturbationReference,
+    perturbation_discrimination,
+    perturbation_reference,
+    perturbation_scores,
+)
 from scjepa.metrics.probe import BlockFolds, Probe, block_folds, block_probe
 from scjepa.metrics.transfer import LabelTransfer, label_transfer
 
@@ -31,6 +36,7 @@ __all__ = [
     "neighbor_agreement",
     "niche_continuity",
     "nmi",
+    "perturbation_discrimination",
     "perturbation_reference",
     "perturbation_scores",
     "scib_suite",

@@ -5,15 +5,21 @@ from __future__ import annotations
 from scjepa.perturbation.baselines import PERTURBATION_BASELINES, predict_baselines
 from scjepa.perturbation.conditions import CONTROL, Conditions, condition_name, convert_conditions, parse_condition
 from scjepa.perturbation.expression import log_normalized
+from scjepa.perturbation.profiles import ConditionProfiles, condition_profiles
 from scjepa.perturbation.splits import CATEGORIES, PerturbationSplit, simulation_split
+from scjepa.perturbation.stack import PERTURBATION_COLUMNS, PerturbationStack
 
 __all__ = [
     "CATEGORIES",
     "CONTROL",
     "PERTURBATION_BASELINES",
+    "PERTURBATION_COLUMNS",
+    "ConditionProfiles",
     "Conditions",
     "PerturbationSplit",
+    "PerturbationStack",
     "condition_name",
+    "condition_profiles",
     "convert_conditions",
     "log_normalized",
     "parse_condition",
