@@ -44,7 +44,12 @@ from anndata import AnnData
 from benchmarks.cells.perturbation import load_set
 
 import scjepa
-from scjepa.metrics import PerturbationReference, perturbation_discrimination, perturbation_reference, perturbation_scores
+from scjepa.metrics import (
+    PerturbationReference,
+    perturbation_discrimination,
+    perturbation_reference,
+    perturbation_scores,
+)
 from scjepa.perturbation import (
     CONTROL,
     ConditionProfiles,
@@ -77,14 +82,12 @@ SHOWN = (
 
 def gene_sets(genes: list[str], files: list[str]) -> pd.DataFrame:
     """Return genes × sets, each membership weighted by the rareness of the set."""
-    folder = scjepa.datasets.data_dir() / "genesets" if hasattr(scjepa.datasets, "data_dir") else None
-    import os
-
-    folder = folder or Path(os.environ["SCJEPA_DATA"]) / "genesets"
     sets = {}
     for file in files:
-        sets |= scjepa.datasets.read_gmt(folder / file)
-    found = {name: [gene in set(members) for gene in genes] for name, members in sets.items() if set(members) & set(genes)}
+        sets |= scjepa.datasets.read_gmt(Path(scjepa.settings.data_dir) / "genesets" / file)
+    found = {
+        name: [gene in set(members) for gene in genes] for name, members in sets.items() if set(members) & set(genes)
+    }
     weight = {name: np.log(12_000 / len(sets[name])) for name in found}
     return pd.DataFrame(found, index=genes).astype(float) * pd.Series(weight)
 
@@ -197,7 +200,9 @@ def stored_networks() -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame, digits: int = 4) -> str:
     """Return a table of text."""
-    text = table.map(lambda value: "" if value != value else f"{value:.{digits}f}" if isinstance(value, float) else value)
+    text = table.map(
+        lambda value: "" if value != value else f"{value:.{digits}f}" if isinstance(value, float) else value
+    )
     lines = [[*map(str, table.columns)], ["---"] * table.shape[1], *text.astype(str).to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
