@@ -5,8 +5,8 @@
     python -m benchmarks.cells.perturbation_closed --vectors reactome control celljepa
 
 Sets, splits (seeds 1 to 3) and expression are those of ``perturbation.py``; test conditions are left out of all that is
-learned. Rows go to ``results/perturbation_closed.csv`` (set × seed × method × category, means over conditions, undefined
-correlations count as 0), each condition to ``results/perturbation_closed_conditions.csv``, and
+learned. Rows go to ``results/perturbation_closed.csv`` (set × seed × method × category, means over conditions;
+correlations that are not defined count as 0), each condition to ``results/perturbation_closed_conditions.csv``, and
 ``results/perturbation_closed.md`` has means over splits and what the stack differs by from each other method, with 95%
 intervals of 2,000 paired bootstrap draws of a set's test conditions of all splits. All is written anew by each run.
 
@@ -18,8 +18,8 @@ test conditions of other seeds, so those splits are not wholly untouched; the sp
 Written before the first run on test conditions:
 
 1. ``papalexi``, correlation of changes, mean of three splits: train mean and additive 0.414 (stored). The stack has
-   0.47 to 0.52: its usual change is not that of SPI1 and MYC, and it knows that a knock-out loses its own gene. Ahead of
-   the train mean on each split.
+   0.47 to 0.52: its usual change is not that of SPI1 and MYC, and it knows that a knock-out loses its own gene. Ahead
+   of the train mean on each split.
 2. ``papalexi``, mean absolute error: below the train mean's by 5 to 10%.
 3. ``norman``, correlation of changes: the stack 0.40 to 0.45, additive 0.411, train mean 0.328. Singles of genes not
    seen about as good as the train mean (nothing is known of them), combos of which both genes are seen better.
@@ -57,6 +57,7 @@ from scjepa.perturbation import (
     PerturbationSplit,
     PerturbationStack,
     condition_profiles,
+    gene_set_vectors,
     log_normalized,
     predict_baselines,
     simulation_split,
@@ -80,16 +81,11 @@ SHOWN = (
 )
 
 
-def gene_sets(genes: list[str], files: list[str]) -> pd.DataFrame:
-    """Return genes × sets, each membership weighted by the rareness of the set."""
-    sets = {}
-    for file in files:
-        sets |= scjepa.datasets.read_gmt(Path(scjepa.settings.data_dir) / "genesets" / file)
-    found = {
-        name: [gene in set(members) for gene in genes] for name, members in sets.items() if set(members) & set(genes)
-    }
-    weight = {name: np.log(12_000 / len(sets[name])) for name in found}
-    return pd.DataFrame(found, index=genes).astype(float) * pd.Series(weight)
+def gene_sets(genes: tuple[str, ...]) -> pd.DataFrame:
+    """Return vectors of genes by the sets of Reactome and of MSigDB's hallmarks."""
+    folder = Path(scjepa.settings.data_dir) / "genesets"
+    files = ("reactome_v2025_human.gmt", "hallmark_v2025_human.gmt")
+    return gene_set_vectors({k: v for file in files for k, v in scjepa.datasets.read_gmt(folder / file).items()}, genes)
 
 
 def control_components(expression: np.ndarray, genes: pd.Index, n: int = 10) -> pd.DataFrame:
@@ -101,12 +97,13 @@ def control_components(expression: np.ndarray, genes: pd.Index, n: int = 10) -> 
 
 
 def celljepa_vectors(seen: AnnData, seed: int, steps: int) -> pd.DataFrame:
-    """Return Cell-JEPA's gene vectors, pretrained on cells that are no test conditions', about their mean."""
+    """Return the vectors by which Cell-JEPA looks genes up, pretrained on cells that are no test conditions', about their mean."""
     scjepa.CellJEPA.setup_anndata(seen)
     model = scjepa.CellJEPA(seen, "demo", seed=seed, training={"max_steps": steps, "batch_size": 32})
     model.train(max_steps=steps, accelerator="cpu", progress_bar=False, monitor_every=steps)
-    found = model.get_gene_representation()
-    table = pd.DataFrame(np.asarray(found), index=list(seen.var_names))
+    table = pd.DataFrame(
+        model.module.target.embedding.gene.weight.numpy(force=True), index=list(model.vocabulary.names)
+    )
     return table - table.mean()
 
 
@@ -153,8 +150,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> pd.DataFrame:
     reference = perturbation_reference(expression, labels, adata.var_names)
     vectors = {}
     if "reactome" in args.vectors:
-        files = ["reactome_v2025_human.gmt", "hallmark_v2025_human.gmt"]
-        vectors["gene sets"] = gene_sets(list(conditions.perturbed_genes), files)
+        vectors["gene sets"] = gene_sets(conditions.perturbed_genes)
     if "control" in args.vectors:
         vectors["control's components"] = control_components(expression[labels == CONTROL].toarray(), adata.var_names)
     if "celljepa" in args.vectors and name == "papalexi":  # on norman no perturbed gene has a vector

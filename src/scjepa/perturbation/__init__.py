@@ -8,6 +8,7 @@ from scjepa.perturbation.expression import log_normalized
 from scjepa.perturbation.profiles import ConditionProfiles, condition_profiles
 from scjepa.perturbation.splits import CATEGORIES, PerturbationSplit, simulation_split
 from scjepa.perturbation.stack import PERTURBATION_COLUMNS, PerturbationStack
+from scjepa.perturbation.vectors import gene_set_vectors
 
 __all__ = [
     "CATEGORIES",
@@ -21,6 +22,7 @@ __all__ = [
     "condition_name",
     "condition_profiles",
     "convert_conditions",
+    "gene_set_vectors",
     "log_normalized",
     "parse_condition",
     "predict_baselines",

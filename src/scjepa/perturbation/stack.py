@@ -266,9 +266,9 @@ class PerturbationStack:
             Sampling variance of ``means``, as :class:`ConditionProfiles` has it. Default: none is known, so that
             nothing is shrunk for it.
         vectors
-            Vectors of genes, the perturbed ones above all, genes × dimensions: of a model
-            (:meth:`scjepa.CellJEPA.get_gene_representation`), of gene sets, components of control cells. Genes without
-            one are like no other. Default: no vectors.
+            Vectors of genes, the perturbed ones above all, genes × dimensions: of gene sets
+            (:func:`gene_set_vectors`), of a model, components of control cells. Genes without one are like no other.
+            Default: no vectors.
 
         Raises
         ------
