@@ -97,7 +97,7 @@ def control_components(expression: np.ndarray, genes: pd.Index, n: int = 10) -> 
 
 
 def celljepa_vectors(seen: AnnData, seed: int, steps: int) -> pd.DataFrame:
-    """Return the vectors by which Cell-JEPA looks genes up, pretrained on cells that are no test conditions', about their mean."""
+    """Return Cell-JEPA's table of genes, about its mean, pretrained on the cells that are not of test conditions."""
     scjepa.CellJEPA.setup_anndata(seen)
     model = scjepa.CellJEPA(seen, "demo", seed=seed, training={"max_steps": steps, "batch_size": 32})
     model.train(max_steps=steps, accelerator="cpu", progress_bar=False, monitor_every=steps)

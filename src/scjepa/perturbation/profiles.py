@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -68,30 +68,6 @@ class ConditionProfiles:
         noise = pd.DataFrame(variance / divisor, list(names), list(genes))
         sizes = pd.Series(counts, list(names))[there]
         return cls(table.loc[kept], table.loc[CONTROL], noise.loc[kept], sizes, target_sum)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return arrays that :meth:`from_arrays` takes."""
-        names = np.array([*self.means.index, *self.n_cells.index, *self.means.columns], dtype=str)
-        values = {"means": self.means, "control": self.control, "noise": self.noise, "n_cells": self.n_cells}
-        return {name: value.to_numpy() for name, value in values.items()} | {
-            "names": np.frombuffer("\n".join(names).encode(), dtype=np.uint8),
-            "target_sum": np.array(np.nan if self.target_sum is None else self.target_sum),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Build it from what :meth:`arrays` gave."""
-        names = np.asarray(arrays["names"]).tobytes().decode().split("\n")
-        n, n_sizes = len(arrays["means"]), len(arrays["n_cells"])
-        rows, sized, genes = names[:n], names[n : n + n_sizes], names[n + n_sizes :]
-        total = float(arrays["target_sum"])
-        return cls(
-            pd.DataFrame(arrays["means"], rows, genes),
-            pd.Series(arrays["control"], genes),
-            pd.DataFrame(arrays["noise"], rows, genes),
-            pd.Series(arrays["n_cells"], sized),
-            None if np.isnan(total) else total,
-        )
 
 
 def condition_profiles(

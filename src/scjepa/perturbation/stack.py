@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Self, overload
@@ -273,7 +274,7 @@ class PerturbationStack:
         Raises
         ------
         ValueError
-            If there are fewer than two conditions, one is control or there twice, a value is no number, or genes of
+            If there is no condition, one is control or there twice, a value is no number, or genes of
             ``means`` are missing elsewhere.
 
         Warns
@@ -286,10 +287,8 @@ class PerturbationStack:
             raise ValueError("The column 'vectors' needs vectors of genes: fit(..., vectors=genes × dimensions).")
         known = _checked(means, control, noise, vectors)
         tell_of_other_names(known.means, [])
-        self._known = known
-        self.conditions_ = tuple(condition_name(genes) for genes in known.genes)
-        self._noise = 0.0 * known.means if noise is None else noise.loc[list(means.index), list(means.columns)]
-        self._names = (*(name for name in names if name != "vectors" or vectors is not None), "own")
+        of_means = 0.0 * known.means if noise is None else noise.loc[means.index, means.columns]
+        self._keep(known, of_means, [name for name in names if name != "vectors" or vectors is not None])
         self._weigh(known)
         return self
 
@@ -431,6 +430,45 @@ class PerturbationStack:
                 errors[row] = np.sqrt(noise[at])
         return changes, errors
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all that :meth:`from_arrays` makes the fitted stack of, in arrays of numbers."""
+        known = self._fitted()
+        names = {
+            "conditions": list(known.means.index),
+            "genes": list(known.means.columns),
+            "columns": self._names[:-1],
+            "vectors": None if known.vectors is None else list(known.vectors.index),
+            "scores": self.scores_.reset_index().to_dict("list"),
+        }
+        return {
+            "means": known.means.to_numpy(),
+            "control": known.control.to_numpy(),
+            "noise": self._noise.to_numpy(dtype=np.float64),
+            "vectors": np.zeros((0, 0)) if known.vectors is None else known.vectors.to_numpy(),
+            "weights": self.weights_.to_numpy(),
+            "squares": np.stack([self._squares[view] for view in _VIEWS]),
+            "names": np.frombuffer(json.dumps(names).encode(), dtype=np.uint8).copy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Build a fitted stack from what :meth:`arrays` gave."""
+        names = json.loads(np.asarray(arrays["names"]).tobytes().decode())
+        conditions, genes, columns = names["conditions"], names["genes"], names["columns"]
+        vectors = None if names["vectors"] is None else pd.DataFrame(arrays["vectors"], names["vectors"])
+        noise = pd.DataFrame(arrays["noise"], conditions, genes)
+        means, control = pd.DataFrame(arrays["means"], conditions, genes), pd.Series(arrays["control"], genes)
+        found = cls(columns)
+        found._keep(_checked(means, control, noise, vectors), noise, columns)
+        found.weights_ = pd.DataFrame(arrays["weights"], ["all", *_VIEWS], list(found._names)).rename_axis("kind")
+        found._squares = dict(zip(_VIEWS, arrays["squares"], strict=True))
+        found.scores_ = pd.DataFrame(names["scores"]).set_index(["kind", "column"])
+        return found
+
+    def _keep(self, known: Known, noise: pd.DataFrame, columns: Sequence[str]) -> None:
+        self._known, self._noise, self._names = known, noise, (*columns, "own")
+        self.conditions_ = tuple(condition_name(genes) for genes in known.genes)
+
     def _fitted(self) -> Known:
         if self._known is None:
             raise ValueError("The stack is not fitted. Call fit(means, control) first.")
@@ -450,8 +488,8 @@ def _checked(
     """Return what is known, where it fits together."""
     genes = tuple(parse_condition(name, means.columns) for name in means.index)
     names = [condition_name(each) for each in genes]
-    if len(names) < 2:
-        raise ValueError(f"There are {len(names)} training conditions; weights take two at least.")
+    if not names:
+        raise ValueError("There is no training condition to learn from.")
     if CONTROL in names:
         raise ValueError("Control is among the training conditions. Pass it as control, and the others as means.")
     twice = next((name for name in names if names.count(name) > 1), None)
