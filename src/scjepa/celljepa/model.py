@@ -551,7 +551,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             ``scjepa.perturbation.log_normalized(adata, size_key=..., target_sum=model.perturbation_.target_sum)``; a
             value can be slightly below zero. ``layers["control"]``: what it started from, so that the difference is the
             predicted change: the cell's own expression with ``n_cells``, else the mean of control cells that were
-            trained on. Closed-form changes are the same for each cell. ``layers["error"]``, with ``"stack"`` and without
+            trained on. Closed-form changes are the same for each cell. ``layers["error"]``, with ``"stack"`` without
             ``n_cells``: what closed-form models were wrong by, root mean square, on training conditions of the same
             kind left out. ``obs``: ``"condition"`` as given, ``"n_controls"``, and with ``n_cells`` ``"control_cell"``.
             ``var``: the genes trained on.

@@ -331,27 +331,27 @@ def perturbation_task(
     panel = tuple(model.vocabulary.names[i] for i in screen.panel)
     how = (condition_key, size_key, screen.target_sum, delta_aware)
     about = PerturbationRun(chosen, trained, panel, tuple(extra), *how, n_controls=len(controls))
-    profiles = ConditionProfiles.of(
-        screen.matrix[train][:, screen.panel], conditions.codes[train], conditions.names, panel, screen.target_sum
-    )
-    validated = [conditions.names[code] for code in np.unique(conditions.codes[held])] if chosen.validation else []
-    measured_means = pd.DataFrame(of_held[:, screen.panel], list(conditions.names)).loc[validated].to_numpy()
+    codes = np.unique(conditions.codes[held]) if chosen.validation else np.zeros(0, np.int64)
+    validated = pd.DataFrame(of_held[codes][:, screen.panel], [conditions.names[code] for code in codes])
 
     def keep(trainer: pl.Trainer, history: History) -> None:
-        stack = closed_form(profiles, vectors)
+        stack = closed_form(screen, conditions, train, panel, vectors)
         curves = extended_curves(None, history, 0)
         model._further = {PREFIX: module}
-        run = replace(about, n_steps=trainer.global_step, history=curves, stack=stack)
-        model.perturbation_ = run
-        if validated:
-            model.perturbation_ = replace(run, network_weight=network_share(model, validated, measured_means))
+        model.perturbation_ = replace(about, n_steps=trainer.global_step, history=curves, stack=stack)
+        share = network_share(model, validated) if len(validated) else 0.0
+        model.perturbation_ = replace(model.perturbation_, network_weight=share)
 
     options = model._options_of_run("perturbation", model.config.perturbation)
     return Task(module, source, train, held, None, keep, options, CellTrainingPlan)
 
 
-def closed_form(profiles: ConditionProfiles, vectors: pd.DataFrame | None) -> PerturbationStack | None:
-    """Return closed-form models of the conditions that were trained on, ``None`` where control alone was."""
+def closed_form(
+    screen: Screen, conditions: Conditions, cells: np.ndarray, panel: Sequence[str], vectors: pd.DataFrame | None
+) -> PerturbationStack | None:
+    """Return closed-form models of the cells' conditions, ``None`` where all are control."""
+    expression = screen.matrix[cells][:, screen.panel]
+    profiles = ConditionProfiles.of(expression, conditions.codes[cells], conditions.names, panel, screen.target_sum)
     if not len(profiles.means):
         return None
     with warnings.catch_warnings():
@@ -359,19 +359,21 @@ def closed_form(profiles: ConditionProfiles, vectors: pd.DataFrame | None) -> Pe
         return PerturbationStack().fit(profiles.means, profiles.control, profiles.noise, vectors=vectors)
 
 
-def network_share(model: CellJEPA, conditions: Sequence[str], measured: np.ndarray) -> float:
+def network_share(model: CellJEPA, means: pd.DataFrame) -> float:
     """Return how much of its difference from the stack the network has right on conditions that neither learned from.
 
     The share of least squared error, conditions weighted by one over the length of their change, between 0 and 1. Five
     conditions more count as ones on which the network is as far from the stack and adds nothing.
     """
-    chosen = np.linspace(0, len(conditions) - 1, min(len(conditions), _MOST_VALIDATED)).round().astype(int)
-    names = [conditions[i] for i in chosen]
+    chosen = np.linspace(0, len(means) - 1, min(len(means), _MOST_VALIDATED)).round().astype(int)
+    names, measured = list(means.index[chosen]), means.to_numpy()[chosen]
+    if model.perturbation_ is None or model.perturbation_.stack is None:
+        return 0.0
     found = predict_perturbation(model, names, "network", None, None, 64, 64)
     stack = predict_perturbation(model, names, "stack", None, None, 64, 64)
-    changes = measured[chosen] - stack.layers["control"]
+    changes = measured - stack.layers["control"]
     weights = 1 / np.maximum(np.linalg.norm(changes, axis=1), 1e-6)
-    apart, left = found.X - stack.X, measured[chosen] - stack.X
+    apart, left = found.X - stack.X, measured - stack.X
     size = float((weights * (apart**2).sum(axis=1)).sum())
     right = float((weights * (apart * left).sum(axis=1)).sum())
     return min(1.0, max(0.0, right / (size * (1 + 5 / len(names))))) if size > 0 else 0.0
