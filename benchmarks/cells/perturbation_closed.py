@@ -8,7 +8,8 @@ Sets, splits (seeds 1 to 3) and expression are those of ``perturbation.py``; tes
 learned. Rows go to ``results/perturbation_closed.csv`` (set × seed × method × category, means over conditions;
 correlations that are not defined count as 0), each condition to ``results/perturbation_closed_conditions.csv``, and
 ``results/perturbation_closed.md`` has means over splits and what the stack differs by from each other method, with 95%
-intervals of 2,000 paired bootstrap draws of a set's test conditions of all splits. All is written anew by each run.
+intervals of 2,000 paired bootstrap draws of a set's test conditions of all splits. Rows of methods that are not run
+again stay.
 
 The rule (columns, their priors, five pseudo-conditions, what counts for half) was found on left-out *training*
 conditions of the splits of seed 1 and on the three glioma lines of ``perturb_norman_mcfaline_500g``, which are not
@@ -147,7 +148,8 @@ def run(name: str, seed: int, args: argparse.Namespace) -> pd.DataFrame:
     wanted = list(split.test_conditions)
     expression = log_normalized(adata, size_key=size_key, target_sum=known.target_sum)
     labels = np.array(conditions.names)[conditions.codes]
-    reference = perturbation_reference(expression, labels, adata.var_names)
+    # float64 as the profiles are: of no change nothing is left but 0.
+    reference = perturbation_reference(expression.astype(np.float64), labels, adata.var_names)
     vectors = {}
     if "reactome" in args.vectors:
         vectors["gene sets"] = gene_sets(conditions.perturbed_genes)
@@ -213,12 +215,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     each = pd.concat([run(name, seed, args) for name in args.sets for seed in args.seeds])
+    path = args.out / "perturbation_closed_conditions.csv"
+    if path.is_file():  # rows of methods that were not run again stay
+        before, key = pd.read_csv(path), ["set", "seed", "method"]
+        kept = ~pd.MultiIndex.from_frame(before[key]).isin(pd.MultiIndex.from_frame(each[key]))
+        each = pd.concat([each, before[kept]]).sort_values(["set", "seed"], kind="stable", ascending=[False, True])
     scores = [column for column in each if column not in ("set", "seed", "method", "category", "condition")]
     by = ["set", "seed", "method", "category"]
     both = pd.concat([each.assign(category="all"), each])
     means = both.groupby(by, sort=False)[scores].mean()
     means.insert(0, "n_conditions", both.groupby(by, sort=False).size())
-    each.to_csv(args.out / "perturbation_closed_conditions.csv", index=False, float_format="%.5g")
+    each.to_csv(path, index=False, float_format="%.5g")
     means.reset_index().to_csv(args.out / "perturbation_closed.csv", index=False, float_format="%.5g")
     table = pd.concat([means.reset_index(), stored_networks()])
     told = table[table["set"].isin(args.sets)].groupby(["set", "category", "method"], sort=False)[list(SHOWN)].mean()
