@@ -13,10 +13,10 @@ WANTED = ["GENE1+GENE2", "GENE1"]
 
 def trained_model(validation: list[str], **options) -> scjepa.CellJEPA:
     model = model_of(screen(300), perturbation={"training": {"max_steps": 4, "batch_size": 16}})
-    split = PerturbationSplit(train=["GENE1", "GENE2", "OUT"], validation=validation)
-    if not validation:
-        split = PerturbationSplit(train=["GENE1", "GENE2", "OUT"], test={"combo": ["GENE1+GENE2"]})
-    model.train_perturbation(split=split, outside="token", size_key="size", validation_size=0.0, **options, **QUIET)
+    test = {} if validation else {"combo": ["GENE1+GENE2"]}
+    split = PerturbationSplit(train=["GENE1", "GENE2", "OUT"], validation=validation, test=test)
+    held = {} if validation else {"validation_size": 0.0}
+    model.train_perturbation(split=split, outside="token", size_key="size", **held, **options, **QUIET)
     return model
 
 
