@@ -75,7 +75,7 @@ def profiles(model: scjepa.CellJEPA, conditions: list[str]) -> pd.DataFrame:
     """Return predicted mean profiles, conditions × genes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*their vectors are random.*")  # counted in the table instead
-        return model.predict_perturbation(conditions).to_df().set_axis(conditions, axis=0)
+        return model.predict_perturbation(conditions, method="network").to_df().set_axis(conditions, axis=0)
 
 
 def rows_of(

@@ -64,7 +64,13 @@ def run(seed: int, options: argparse.Namespace) -> None:
         start = time.process_time()
         model.train_perturbation(outside="token", delta_aware=aware, target_sum=target_sum, **quiet)
         print(f"{name}, seed {seed}: {time.process_time() - start:.0f} CPU s", flush=True)
-        profile = model.predict_perturbation([CONDITION]).to_df().iloc[0].reindex(other.var_names).to_numpy()
+        profile = (
+            model.predict_perturbation([CONDITION], method="network")
+            .to_df()
+            .iloc[0]
+            .reindex(other.var_names)
+            .to_numpy()
+        )
         predicted[name] = profile - before
     for name, delta in predicted.items():
         profile = pd.DataFrame([control + delta], index=[CONDITION], columns=other.var_names)

@@ -27,7 +27,7 @@ def results(adata, make_model):
         "embedding": model.get_latent_representation(),
         "genes": model.get_latent_representation(scale="genes"),
         "expression": model.predict_expression(["GENE1", "GENE2"], adata[:5].copy()).to_numpy(),
-        "perturbed": model.predict_perturbation(["GENE3"]).X,
+        "perturbed": model.predict_perturbation(["GENE3"], method="network").X,
     }
 
 

@@ -73,7 +73,7 @@ def test_training_leaves_data_and_embeddings_as_they_are():
 
 def test_changes_are_learned_and_told_in_the_right_direction(trained):
     adata = trained.adata
-    predicted = trained.predict_perturbation(["GENE1", "GENE2", "OUT"])
+    predicted = trained.predict_perturbation(["GENE1", "GENE2", "OUT"], method="network")
     expression = log_normalized(adata, size_key="size", target_sum=60.0).toarray()
     assert trained.perturbation_.target_sum == 60.0
     labels = adata.obs["condition"].to_numpy()
@@ -87,16 +87,20 @@ def test_changes_are_learned_and_told_in_the_right_direction(trained):
 
 
 def test_orders_and_names_of_a_condition_are_one(trained):
-    one, two, three = (trained.predict_perturbation([name]).X for name in ("GENE1+GENE2", "GENE2+GENE1", "GENE1"))
+    one, two, three = (
+        trained.predict_perturbation([name], method="network").X for name in ("GENE1+GENE2", "GENE2+GENE1", "GENE1")
+    )
     assert np.array_equal(one, two)
     assert not np.allclose(one, three)
-    assert np.array_equal(three, trained.predict_perturbation(["ctrl+GENE1"]).X)
-    assert np.array_equal(three[0], trained.predict_perturbation(["GENE2", "GENE1"]).X[1])
-    np.testing.assert_allclose(trained.predict_perturbation(["GENE1"], batch_size=7).X, three, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(three, trained.predict_perturbation(["ctrl+GENE1"], method="network").X)
+    assert np.array_equal(three[0], trained.predict_perturbation(["GENE2", "GENE1"], method="network").X[1])
+    np.testing.assert_allclose(
+        trained.predict_perturbation(["GENE1"], batch_size=7, method="network").X, three, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_cells_are_predicted_from_control_cells_of_their_own(trained):
-    found = trained.predict_perturbation(["GENE1", "ctrl"], n_cells=12)
+    found = trained.predict_perturbation(["GENE1", "ctrl"], n_cells=12, method="network")
     assert found.shape == (24, 30)
     cells = found.obs["control_cell"].to_numpy()
     assert (trained.adata.obs.loc[cells, "condition"] == "ctrl").all()
@@ -107,19 +111,19 @@ def test_cells_are_predicted_from_control_cells_of_their_own(trained):
     np.testing.assert_allclose(found.layers["control"], expression[where], rtol=1e-5)
     assert found.obs_names.is_unique
     with pytest.raises(ValueError, match="n_cells=1000 control cells were asked for, and there are 80"):
-        trained.predict_perturbation(["GENE1"], n_cells=1000)
+        trained.predict_perturbation(["GENE1"], n_cells=1000, method="network")
 
 
 def test_other_control_cells_whatever_the_order_of_their_genes(trained):
-    own = trained.predict_perturbation(["GENE2"])
+    own = trained.predict_perturbation(["GENE2"], method="network")
     controls = trained.adata[trained.adata.obs["condition"] == "ctrl"].copy()
     shuffled = controls[:, ::-1].copy()
     np.testing.assert_allclose(
-        trained.predict_perturbation(["GENE2"], controls=shuffled).X, own.X, rtol=1e-4, atol=1e-5
+        trained.predict_perturbation(["GENE2"], controls=shuffled, method="network").X, own.X, rtol=1e-4, atol=1e-5
     )
     del controls.obs["condition"]  # all of them are control
     np.testing.assert_allclose(
-        trained.predict_perturbation(["GENE2"], controls=controls).X, own.X, rtol=1e-4, atol=1e-5
+        trained.predict_perturbation(["GENE2"], controls=controls, method="network").X, own.X, rtol=1e-4, atol=1e-5
     )
 
 
@@ -127,7 +131,10 @@ def test_a_loaded_model_predicts_the_same_and_knows_its_split(trained, tmp_path)
     trained.save(tmp_path / "model")
     loaded = scjepa.CellJEPA.load(tmp_path / "model", trained.adata.copy(), accelerator="cpu")
     wanted = ["GENE1+GENE2", "OUT"]
-    assert np.array_equal(loaded.predict_perturbation(wanted).X, trained.predict_perturbation(wanted).X)
+    assert np.array_equal(
+        loaded.predict_perturbation(wanted, method="network").X,
+        trained.predict_perturbation(wanted, method="network").X,
+    )
     run, other = loaded.perturbation_, trained.perturbation_
     assert run.split == other.split
     assert run.split.test == {"combo": ("GENE1+GENE2",)}
@@ -179,11 +186,11 @@ def test_the_simulation_split_is_made_and_kept():
 def test_a_panel_larger_than_a_batch_s_cells_is_predicted_whole():
     model = model_of(screen(), tokens={"n_tokens": 12})
     model.train_perturbation(outside="token", **QUIET)
-    found = model.predict_perturbation(["GENE1", "GENE1+OUT"])
+    found = model.predict_perturbation(["GENE1", "GENE1+OUT"], method="network")
     assert found.shape == (2, 30)
     assert np.isfinite(found.X).all()
     assert (found.X != 0).all()
-    one = model.predict_perturbation(["GENE1+OUT"], batch_size=5)
+    one = model.predict_perturbation(["GENE1+OUT"], batch_size=5, method="network")
     np.testing.assert_allclose(one.X[0], found.X[1], rtol=1e-4, atol=1e-5)
 
 
@@ -194,11 +201,11 @@ def test_genes_outside_the_panel_are_named(trained):
     with pytest.raises(ValueError, match="'error' or 'token'"):
         model.train_perturbation(outside="drop", **QUIET)
     with pytest.raises(ValueError, match="'NOVEL'"):
-        trained.predict_perturbation(["NOVEL+GENE1"])
+        trained.predict_perturbation(["NOVEL+GENE1"], method="network")
     split = PerturbationSplit(train=["GENE1", "GENE2", "GENE1+GENE2"], test={"single": ["OUT"]})
     model.train_perturbation(split=split, outside="token", **QUIET)
     with pytest.warns(UserWarning, match="'OUT'.*their vectors are random"):
-        model.predict_perturbation(["OUT"])
+        model.predict_perturbation(["OUT"], method="network")
 
 
 def _relabelled(old, new):
@@ -234,51 +241,53 @@ def test_what_cannot_be_trained_on_is_refused_with_the_next_call(adata, options,
 def test_predicting_wants_training_a_list_and_control_cells(trained, tmp_path):
     model = model_of(screen())
     with pytest.raises(ValueError, match="train_perturbation"):
-        model.predict_perturbation(["GENE1"])
+        model.predict_perturbation(["GENE1"], method="network")
     with pytest.raises(KeyError, match="guide"):
         model.train_perturbation("guide", **QUIET)
     with pytest.raises(ValueError, match="must be a list"):
-        trained.predict_perturbation("GENE1")
+        trained.predict_perturbation("GENE1", method="network")
     with pytest.raises(ValueError, match="must be positive"):
-        trained.predict_perturbation(["GENE1"], n_cells=0)
+        trained.predict_perturbation(["GENE1"], n_cells=0, method="network")
     with pytest.raises(ValueError, match="not in the grammar of GEARS"):
-        trained.predict_perturbation(["GENE1_GENE2"])
+        trained.predict_perturbation(["GENE1_GENE2"], method="network")
     trained.save(tmp_path / "model")
     bare = trained.adata.copy()
     del bare.obs["condition"]
     loaded = scjepa.CellJEPA.load(tmp_path / "model", bare, accelerator="cpu")
     with pytest.raises(ValueError, match="Pass them: predict_perturbation"):
-        loaded.predict_perturbation(["GENE1"])
+        loaded.predict_perturbation(["GENE1"], method="network")
 
 
 def test_control_cells_are_found_wherever_they_are(trained, tmp_path):
-    expected = trained.predict_perturbation(["GENE1"])
+    expected = trained.predict_perturbation(["GENE1"], method="network")
     trained.save(tmp_path / "model")
     controls = trained.adata[trained.adata.obs["condition"] == "ctrl"].copy()
     alone = scjepa.CellJEPA.load(tmp_path / "model", controls, accelerator="cpu")
-    np.testing.assert_array_equal(alone.predict_perturbation(["GENE1"]).X, expected.X)
+    np.testing.assert_array_equal(alone.predict_perturbation(["GENE1"], method="network").X, expected.X)
     trained.adata.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    np.testing.assert_array_equal(trained.predict_perturbation(["GENE1"], controls=backed).X, expected.X)
+    np.testing.assert_array_equal(
+        trained.predict_perturbation(["GENE1"], controls=backed, method="network").X, expected.X
+    )
     loaded = scjepa.CellJEPA.load(tmp_path / "model", backed, accelerator="cpu")
-    np.testing.assert_array_equal(loaded.predict_perturbation(["GENE1"]).X, expected.X)
+    np.testing.assert_array_equal(loaded.predict_perturbation(["GENE1"], method="network").X, expected.X)
 
 
 def test_what_control_cells_lack_is_told(trained):
     without = trained.adata.copy()
     del without.obs["size"]
     with pytest.warns(UserWarning, match=r"no obs\['size'\], by which expression was normalized"):
-        found = trained.predict_perturbation(["GENE1"], n_cells=4, controls=without)
-    np.testing.assert_array_equal(found.X, trained.predict_perturbation(["GENE1"], n_cells=4).X)
+        found = trained.predict_perturbation(["GENE1"], n_cells=4, controls=without, method="network")
+    np.testing.assert_array_equal(found.X, trained.predict_perturbation(["GENE1"], n_cells=4, method="network").X)
     adata = screen()
     adata.layers["counts"] = adata.X.copy()
     scjepa.CellJEPA.setup_anndata(adata, layer="counts")
     model = scjepa.CellJEPA(adata, "demo", **SMALL)
     model.train_perturbation(outside="token", max_steps=1, **QUIET)
     with pytest.raises(KeyError, match=r"setup_anndata\(adata, layer=\.\.\.\), or without a layer"):
-        model.predict_perturbation(["GENE1"], controls=screen())
+        model.predict_perturbation(["GENE1"], controls=screen(), method="network")
     with pytest.raises(TypeError, match="read_h5ad"):
-        model.predict_perturbation(["GENE1"], controls="cells.h5ad")
+        model.predict_perturbation(["GENE1"], controls="cells.h5ad", method="network")
 
 
 def test_the_share_that_is_held_out_is_the_one_asked_for():
@@ -339,9 +348,9 @@ def test_genes_that_the_data_call_otherwise_are_told_with_the_call_that_renames_
 
 def test_names_to_predict_are_told_by_the_model(trained):
     with pytest.raises(ValueError, match=r"'gene1' by 'GENE1'.*genes=model\.perturbation_\.genes") as error:
-        trained.predict_perturbation(["gene1"])
+        trained.predict_perturbation(["gene1"], method="network")
     call = str(error.value).partition("Take the data's names: ")[2].partition(". Or leave")[0]
     space = {"conditions": ["gene1"], "model": trained, "scjepa": scjepa}
     exec(call, space)
-    expected = trained.predict_perturbation(["GENE1"])
-    np.testing.assert_array_equal(trained.predict_perturbation(space["conditions"]).X, expected.X)
+    expected = trained.predict_perturbation(["GENE1"], method="network")
+    np.testing.assert_array_equal(trained.predict_perturbation(space["conditions"], method="network").X, expected.X)

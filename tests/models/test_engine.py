@@ -81,7 +81,7 @@ def test_a_call_looks_at_the_counts_of_cells_once(looks, tmp_path):
         "embed": model.get_latent_representation,
         "expression": lambda: model.predict_expression(["GENE1"]),
         "perturbation": lambda: model.train_perturbation(**QUIET),
-        "predict": lambda: model.predict_perturbation(["GENE1"]),
+        "predict": lambda: model.predict_perturbation(["GENE1"], method="network"),
         "save": lambda: model.save(tmp_path / "model"),
         "estimate": model.estimate,
     }

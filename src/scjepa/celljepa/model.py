@@ -318,6 +318,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         outside: str = "error",
         size_key: str | None = None,
         target_sum: float | None = None,
+        vectors: pd.DataFrame | None = None,
         max_epochs: int | None = None,
         **arguments: Unpack[RunArguments],
     ) -> None:
@@ -326,7 +327,8 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         Each perturbed cell is paired with a control cell drawn at random. The control cell's genes, with the perturbed
         ones marked, are the input; the perturbed cell's log-normalized expression, and its embedding by a frozen copy
         of the encoder, are the targets. The model's own encoder stays as it is, and with it its embeddings; training
-        anew begins anew. What was done is in ``model.perturbation_`` and is saved with the model.
+        anew begins anew. What was done is in ``model.perturbation_`` and is saved with the model; so are closed-form
+        models of the same cells (:class:`scjepa.perturbation.PerturbationStack`), ``model.perturbation_.stack``.
 
         Parameters
         ----------
@@ -346,6 +348,9 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             a panel of them. Default: its sum over the data's genes.
         target_sum
             Size that expression is normalized to before the logarithm. Default: the median of the cells trained on.
+        vectors
+            Vectors of genes, perturbed ones above all, genes × dimensions, for the closed-form models; such as
+            :func:`scjepa.perturbation.gene_set_vectors`. Default: none.
         max_epochs
             Passes over the cells that are trained on. Default: the configuration's.
         **arguments
@@ -364,7 +369,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         run = Run.of(self.config.perturbation.training, max_epochs, arguments)
         self._check_freeze("new genes", self._n_new_genes)
         sized = arguments.get("validation_size") is not None
-        about = (condition_key, split, delta_aware, outside, size_key, target_sum)
+        about = (condition_key, split, delta_aware, outside, size_key, target_sum, vectors)
         self.fit(perturb.perturbation_task(self, run, *about, sized=sized), run)
 
     # -- embedding ------------------------------------------------------------------------------------------------
@@ -511,6 +516,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         self,
         conditions: Sequence[str],
         *,
+        method: str = "stack",
         n_cells: int | None = None,
         controls: AnnData | None = None,
         n_controls: int = 256,
@@ -522,6 +528,12 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         ----------
         conditions
             ``"A"`` (or ``"A+ctrl"``), ``"A+B"``, ``"ctrl"``.
+        method
+            ``"stack"``: closed-form models weighed by cross-validation over training conditions
+            (:class:`scjepa.perturbation.PerturbationStack`), and the network by what it adds on validation conditions
+            of the split, nothing where there are none. ``"network"``: the network alone. ``"mean"``, ``"additive"``,
+            ``"linear"``, ``"usual"``, ``"genes"``, with vectors ``"vectors"``: a column of the stack alone.
+            ``"no_change"``: control.
         n_cells
             How many cells of each condition to predict, each from a control cell of its own. Default: one mean profile.
         controls
@@ -539,21 +551,23 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             ``scjepa.perturbation.log_normalized(adata, size_key=..., target_sum=model.perturbation_.target_sum)``; a
             value can be slightly below zero. ``layers["control"]``: what it started from, so that the difference is the
             predicted change: the cell's own expression with ``n_cells``, else the mean of control cells that were
-            trained on. ``obs``: ``"condition"`` as given, ``"n_controls"``, and with ``n_cells`` ``"control_cell"``.
+            trained on. Closed-form changes are the same for each cell. ``layers["error"]``, with ``"stack"`` without
+            ``n_cells``: what closed-form models were wrong by, root mean square, on training conditions of the same
+            kind left out. ``obs``: ``"condition"`` as given, ``"n_controls"``, and with ``n_cells`` ``"control_cell"``.
             ``var``: the genes trained on.
 
         Raises
         ------
         ValueError
             If the model was not trained on perturbations, a condition is in another grammar or perturbs a gene that has
-            no vector, or there are too few control cells.
+            no vector, the method is not known, or there are too few control cells.
 
         Warns
         -----
         UserWarning
             If a gene outside the panel was perturbed in no condition trained on: its vector says nothing.
         """
-        return perturb.predict_perturbation(self, conditions, n_cells, controls, n_controls, batch_size)
+        return perturb.predict_perturbation(self, conditions, method, n_cells, controls, n_controls, batch_size)
 
     @property
     def _n_read(self) -> int:
@@ -583,13 +597,15 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
 
     def facts(self) -> Facts:
         """Return what a loaded model needs beside weights: modules, labelled cells and perturbations as well."""
-        facts = {**super().facts(), "is_finetuned": self.is_finetuned_}
+        facts, statistics = {**super().facts(), "is_finetuned": self.is_finetuned_}, {}
         if self.perturbation_ is not None:
-            facts["perturbation"] = self.perturbation_.to_dict()
+            facts["perturbation"], statistics = self.perturbation_.to_dict(), self.perturbation_.arrays()
         if self.modules is not None:
             facts["modules"] = self.modules.facts()
         reference = latent.kept_reference(self)
-        return facts if reference is None else {**facts, "labels": reference.facts(), "statistics": reference.arrays()}
+        if reference is not None:
+            facts, statistics = {**facts, "labels": reference.facts()}, {**statistics, **reference.arrays()}
+        return {**facts, "statistics": statistics} if statistics else facts
 
     @classmethod
     def from_facts(cls, adata: AnnData, facts: Facts, weights: Mapping[str, torch.Tensor]) -> Self:
@@ -605,7 +621,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             reference = latent.LabelReference.from_saved(facts["labels"], facts["statistics"])
             model._labelled = latent.Labelled(reference)
         if "perturbation" in facts:
-            run = model.perturbation_ = PerturbationRun.from_dict(facts["perturbation"])
+            run = model.perturbation_ = PerturbationRun.from_dict(facts["perturbation"], facts.get("statistics", {}))
             model._further = {perturb.PREFIX: perturb.restored_module(model, run)}
         if weights.keys() - model._weights().keys():  # fine-tuning has heads that pretraining need not have
             model._begin("finetuning")

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
         nmi,
     )
     from scjepa.metrics.integration import ilisi, mmd, neighbor_agreement
-    from scjepa.metrics.perturbation import PerturbationReference, perturbation_reference, perturbation_scores
+    from scjepa.metrics.perturbation import (
+        PerturbationReference,
+        perturbation_discrimination,
+        perturbation_reference,
+        perturbation_scores,
+    )
     from scjepa.metrics.probe import BlockFolds, LabelTransfer, Probe, block_folds, block_probe, label_transfer
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Scores of predicted perturbations, as GEARS defines them, on mean profiles of conditions."""
+"""Scores of predicted perturbations, as GEARS and cell-eval define them, on mean profiles of conditions."""
 
 from __future__ import annotations
 
@@ -134,17 +134,18 @@ def _ranked(
 def perturbation_scores(
     predicted: pd.DataFrame, reference: PerturbationReference, *, nan: str = "zero"
 ) -> pd.DataFrame:
-    """Score predicted mean profiles against measured ones.
+    r"""Score predicted mean profiles against measured ones.
 
     For a condition let p be the predicted, t the measured and c control's mean profile. Over all genes, over the top
     ``n_top`` differing genes (``_de``), and over those without dropouts (``_top20_de_non_dropout``):
 
     - ``pearson``: correlation of p and t. High wherever genes keep their order, so no change at all scores high on it.
     - ``pearson_delta``: correlation of the changes, p - c and t - c.
-    - ``mse``: mean of (p - t)².
+    - ``mse``, ``mae``: mean of (p - t)², of \|p - t\|.
 
-    and ``delta_size``, the length of p - c over that of t - c, all genes: 0 for no change, 1 for changes of the right
-    size.
+    and, of all genes, ``delta_size``, the length of p - c over that of t - c (0 for no change, 1 for changes of the
+    right size), and ``de_recovery``, the share of the ``n_top`` differing genes that are among as many of largest
+    \|p - c\|, NaN where no change is predicted.
 
     Parameters
     ----------
@@ -168,6 +169,13 @@ def perturbation_scores(
     """
     if nan not in NAN_RULES:
         raise ValueError(f"nan must be 'zero' or 'omit', found {nan!r}.")
+    genes = _check_predicted(predicted, reference)
+    rows = [_scores_of(predicted.loc[name, genes], reference, str(name), nan) for name in predicted.index]
+    return pd.DataFrame(rows, index=predicted.index)
+
+
+def _check_predicted(predicted: pd.DataFrame, reference: PerturbationReference) -> pd.Index:
+    """Return the genes that are scored, where all of them are predicted and the conditions were measured."""
     absent = [name for name in predicted.index if name not in reference.means.index]
     if absent:
         raise ValueError(f"The condition {absent[0]!r} was not measured; the reference has {len(reference.means)}.")
@@ -175,8 +183,52 @@ def perturbation_scores(
     lacking = genes.difference(predicted.columns)
     if len(lacking):
         raise ValueError(f"{len(lacking)} genes are not predicted, first {lacking[0]!r}.")
-    rows = [_scores_of(predicted.loc[name, genes], reference, str(name), nan) for name in predicted.index]
-    return pd.DataFrame(rows, index=predicted.index)
+    return genes
+
+
+def perturbation_discrimination(predicted: pd.DataFrame, reference: PerturbationReference) -> pd.Series:
+    """Score whether a prediction is nearer to its own condition's measured profile than to those of others.
+
+    Of each predicted profile the mean absolute differences from the measured profiles of all conditions of
+    ``predicted`` are ranked, without the genes that the condition perturbs (which would give it away). The score is the
+    share of other conditions that are farther than its own, ties counting half: 1 is best, 0.5 is chance, and is what
+    one profile for all conditions has in the mean. So does the discrimination score of cell-eval (Arc), which divides
+    by the number of conditions where this divides by that of the others.
+
+    Parameters
+    ----------
+    predicted
+        Conditions × genes, two conditions at least, on the scale of the reference; all its genes must be there.
+    reference
+        What :func:`perturbation_reference` gave.
+
+    Returns
+    -------
+    pandas.Series
+        By condition.
+
+    Raises
+    ------
+    ValueError
+        If there is one condition, or a condition or gene is missing.
+    """
+    import pandas as pd
+
+    genes = _check_predicted(predicted, reference)
+    if len(set(predicted.index)) < max(2, len(predicted)):
+        raise ValueError(
+            f"predicted has {len(predicted)} rows of {len(set(predicted.index))} conditions; a condition is told from "
+            "others: pass two conditions or more, one row each."
+        )
+    truth = reference.means.loc[list(predicted.index)].to_numpy(dtype=np.float64)
+    said = predicted[genes].to_numpy(dtype=np.float64)
+    scores = []
+    for row, name in enumerate(predicted.index):
+        others = ~np.isin(genes, str(name).split("+"))
+        away = np.abs(said[row, others] - truth[:, others]).mean(axis=1)
+        farther = (away > away[row]).sum() + 0.5 * ((away == away[row]).sum() - 1)
+        scores.append(farther / (len(away) - 1))
+    return pd.Series(scores, predicted.index, name="discrimination", dtype=np.float64)
 
 
 def _scores_of(profile: pd.Series, reference: PerturbationReference, name: str, nan: str) -> dict[str, float]:
@@ -190,8 +242,13 @@ def _scores_of(profile: pd.Series, reference: PerturbationReference, name: str, 
         scores[f"pearson{suffix}"] = _pearson(p, t, least, nan)
         scores[f"pearson_delta{suffix}"] = _pearson(p - c, t - c, least, nan)
         scores[f"mse{suffix}"] = float(np.mean((p - t) ** 2)) if len(p) else float("nan")
+        scores[f"mae{suffix}"] = float(np.mean(np.abs(p - t))) if len(p) else float("nan")
     size = np.linalg.norm(truth - base)
     scores["delta_size"] = float(np.linalg.norm(profile - base) / size) if size > 0 else float("nan")
+    changed = np.abs(profile - base).sort_values(ascending=False, kind="stable")
+    found = set(changed.index[: len(reference.de[name])])
+    told = float(changed.iloc[0]) > least and len(found) > 0
+    scores["de_recovery"] = len(found.intersection(reference.de[name])) / len(found) if told else float("nan")
     return scores
 
 

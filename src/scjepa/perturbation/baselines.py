@@ -162,11 +162,11 @@ def predict_baselines(means: pd.DataFrame, control: pd.Series, conditions: Seque
         raise ValueError("There is no training condition to learn from.")
     if any(condition_name(parse_condition(name, means.columns)) == CONTROL for name in means.index):
         raise ValueError("Control is among the training conditions. Pass it as control, and the others as means.")
-    _tell_of_other_names(means, conditions)
+    tell_of_other_names(means, conditions)
     return {name: baseline(means, control, conditions) for name, baseline in PERTURBATION_BASELINES.items()}
 
 
-def _tell_of_other_names(means: pd.DataFrame, conditions: Sequence[str]) -> None:
+def tell_of_other_names(means: pd.DataFrame, conditions: Sequence[str]) -> None:
     """Warn of perturbed genes that the panel has by another name: the linear model would take them for unmeasured."""
     panel = list(map(str, means.columns))
     perturbed = {gene for name in (*means.index, *conditions) for gene in parse_condition(name, means.columns)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,15 @@ from scjepa.celljepa.perturb.module import PerturbationJEPAModule, PerturbedSour
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.models.store import Weights
 from scjepa.nn import float32_default
-from scjepa.perturbation import CONTROL, Conditions, PerturbationSplit, parse_condition, simulation_split
+from scjepa.perturbation import (
+    CONTROL,
+    ConditionProfiles,
+    Conditions,
+    PerturbationSplit,
+    PerturbationStack,
+    parse_condition,
+    simulation_split,
+)
 from scjepa.perturbation.conditions import named_otherwise
 from scjepa.perturbation.expression import cell_sizes, log_scaled, target_size
 from scjepa.tokens.table import TokenTable
@@ -35,6 +44,12 @@ from scjepa.training.plan import History
 if TYPE_CHECKING:
     from scjepa.celljepa.model import CellJEPA
 
+
+PREFIX = "perturbation."
+"""Of the names of saved weights, and of the arrays of closed-form models."""
+
+_MOST_VALIDATED = 20
+"""Validation conditions that the network's share is found on, at most."""
 
 OUTSIDE = ("error", "token")
 """What becomes of perturbed genes that the data did not measure: an error, or tokens with vectors of their own."""
@@ -62,6 +77,13 @@ class PerturbationRun:
         Optimizer steps.
     history
         Curves by name, indexed by step.
+    n_controls
+        Control cells that were trained on.
+    network_weight
+        Share of the network in ``method="stack"``, between 0 and 1: what it adds on validation conditions of the split,
+        as if five more, on which it adds nothing, had been among them. 0 without such conditions.
+    stack
+        The closed-form models, fitted on the same cells; ``None`` of a model saved before there were any.
     """
 
     split: PerturbationSplit
@@ -74,18 +96,27 @@ class PerturbationRun:
     delta_aware: bool
     n_steps: int = 0
     history: Mapping[str, pd.DataFrame] | None = None
+    n_controls: int = 0
+    network_weight: float = 0.0
+    stack: PerturbationStack | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays of its closed-form models, by the names they are saved under."""
+        return {} if self.stack is None else {f"{PREFIX}{name}": array for name, array in self.stack.arrays().items()}
 
     def to_dict(self) -> Facts:
-        """Return what JSON can hold."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """Return what JSON can hold; :meth:`arrays` has the rest."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "stack"}
         return {**values, "split": self.split.to_dict(), "history": curves_to_dict(self.history)}
 
     @classmethod
-    def from_dict(cls, values: Facts) -> Self:
-        """Build it from what :meth:`to_dict` gave."""
+    def from_dict(cls, values: Facts, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Build it from what :meth:`to_dict` gave, and arrays with those of :meth:`arrays` among them."""
+        own = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
+        stack = PerturbationStack.from_arrays(own) if own else None
         lists = {name: tuple(values[name]) for name in ("conditions", "genes", "outside")}
         split, history = PerturbationSplit.from_dict(values["split"]), curves_from_dict(values["history"])
-        return cls(**{**values, **lists, "split": split, "history": history})
+        return cls(**{**values, **lists, "split": split, "history": history, "stack": stack})
 
 
 def split_of(split: PerturbationSplit | str | None, conditions: Conditions) -> PerturbationSplit:
@@ -238,10 +269,6 @@ def changes_of(means: np.ndarray, conditions: Conditions) -> np.ndarray:
     return changes.astype(np.float32)
 
 
-PREFIX = "perturbation."
-"""Of the names of saved weights."""
-
-
 def perturbation_task(
     model: CellJEPA,
     run: Run,
@@ -251,6 +278,7 @@ def perturbation_task(
     outside: str,
     size_key: str | None,
     target_sum: float | None,
+    vectors: pd.DataFrame | None,
     *,
     sized: bool,
 ) -> Task:
@@ -302,14 +330,53 @@ def perturbation_task(
     trained = tuple(conditions.names[code] for code in np.unique(conditions.codes[train]))
     panel = tuple(model.vocabulary.names[i] for i in screen.panel)
     how = (condition_key, size_key, screen.target_sum, delta_aware)
-    about = PerturbationRun(chosen, trained, panel, tuple(extra), *how)
+    about = PerturbationRun(chosen, trained, panel, tuple(extra), *how, n_controls=len(controls))
+    codes = np.unique(conditions.codes[held]) if chosen.validation else np.zeros(0, np.int64)
+    validated = pd.DataFrame(of_held[codes][:, screen.panel], [conditions.names[code] for code in codes])
 
     def keep(trainer: pl.Trainer, history: History) -> None:
+        stack = closed_form(screen, conditions, train, panel, vectors)
+        curves = extended_curves(None, history, 0)
         model._further = {PREFIX: module}
-        model.perturbation_ = replace(about, n_steps=trainer.global_step, history=extended_curves(None, history, 0))
+        model.perturbation_ = replace(about, n_steps=trainer.global_step, history=curves, stack=stack)
+        share = network_share(model, validated) if len(validated) else 0.0
+        model.perturbation_ = replace(model.perturbation_, network_weight=share)
 
     options = model._options_of_run("perturbation", model.config.perturbation)
     return Task(module, source, train, held, None, keep, options, CellTrainingPlan)
+
+
+def closed_form(
+    screen: Screen, conditions: Conditions, cells: np.ndarray, panel: Sequence[str], vectors: pd.DataFrame | None
+) -> PerturbationStack | None:
+    """Return closed-form models of the cells' conditions, ``None`` where all are control."""
+    expression = screen.matrix[cells][:, screen.panel]
+    profiles = ConditionProfiles.of(expression, conditions.codes[cells], conditions.names, panel, screen.target_sum)
+    if not len(profiles.means):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of genes by other names was told before training
+        return PerturbationStack().fit(profiles.means, profiles.control, profiles.noise, vectors=vectors)
+
+
+def network_share(model: CellJEPA, means: pd.DataFrame) -> float:
+    """Return how much of its difference from the stack the network has right on conditions that neither learned from.
+
+    The share of least squared error, conditions weighted by one over the length of their change, between 0 and 1. Five
+    conditions more count as ones on which the network is as far from the stack and adds nothing.
+    """
+    chosen = np.linspace(0, len(means) - 1, min(len(means), _MOST_VALIDATED)).round().astype(int)
+    names, measured = list(means.index[chosen]), means.to_numpy()[chosen]
+    if model.perturbation_ is None or model.perturbation_.stack is None:
+        return 0.0
+    found = predict_perturbation(model, names, "network", None, None, 64, 64)
+    stack = predict_perturbation(model, names, "stack", None, None, 64, 64)
+    changes = measured - stack.layers["control"]
+    weights = 1 / np.maximum(np.linalg.norm(changes, axis=1), 1e-6)
+    apart, left = found.X - stack.X, measured - stack.X
+    size = float((weights * (apart**2).sum(axis=1)).sum())
+    right = float((weights * (apart * left).sum(axis=1)).sum())
+    return min(1.0, max(0.0, right / (size * (1 + 5 / len(names))))) if size > 0 else 0.0
 
 
 def new_module(model: CellJEPA, n_outside: int, control: torch.Tensor, delta_aware: bool) -> PerturbationJEPAModule:
@@ -329,6 +396,7 @@ def restored_module(model: CellJEPA, run: PerturbationRun) -> PerturbationJEPAMo
 def predict_perturbation(
     model: CellJEPA,
     conditions: Sequence[str],
+    method: str,
     n_cells: int | None,
     controls: AnnData | None,
     n_controls: int,
@@ -345,12 +413,73 @@ def predict_perturbation(
     genes = [parse_condition(name, (*run.genes, *run.outside)) for name in conditions]
     why = partial(_why_outside, measured=run.genes)
     outside_of([gene for each in genes for gene in each], run.genes, "error", run.outside, why)
-    _warn_of_untrained_genes(genes, run)
-    data, screen, cells = _controls(model, controls, run, one_by_one=n_cells is not None)
-    wanted = n_cells or min(n_controls, len(cells))
-    if wanted > len(cells):
-        raise ValueError(f"n_cells={n_cells} control cells were asked for, and there are {len(cells)}.")
-    drawn = np.sort(np.random.default_rng(model.seed).choice(cells, wanted, replace=False))
+    usual = module.objective.control.cpu().numpy()[model.vocabulary.ids(list(run.genes))]
+    changes, errors = (None, None) if method == "network" else _closed_changes(run, conditions, method)
+    of_network = run.network_weight if method == "stack" else float(method == "network")
+    if of_network:
+        _warn_of_untrained_genes(genes, run)
+    data = None
+    if of_network or n_cells or controls is not None:
+        data, screen, cells = _controls(model, controls, run, one_by_one=n_cells is not None)
+        wanted = n_cells or min(n_controls, len(cells))
+        if wanted > len(cells):
+            raise ValueError(f"n_cells={n_cells} control cells were asked for, and there are {len(cells)}.")
+        drawn = np.sort(np.random.default_rng(model.seed).choice(cells, wanted, replace=False))
+        known = screen.matrix[drawn][:, model.vocabulary.ids(list(run.genes))].toarray()
+    start = known if n_cells else usual[None, :]
+    profiles = np.repeat(start[None], len(conditions), axis=0).astype(np.float64)
+    if changes is not None:
+        profiles += changes[:, None, :]
+    if of_network:
+        found = _of_network(model, run, module, genes, screen, drawn, batch_size, one_by_one=bool(n_cells))
+        profiles += of_network * (found - profiles)
+    repeats = n_cells or 1
+    obs = pd.DataFrame(
+        {"condition": np.repeat(np.asarray(list(conditions), dtype=object), repeats)},
+        index=[f"{name}_{i}" if n_cells else f"{name}" for name in conditions for i in range(repeats)],
+    )
+    obs["condition"] = obs["condition"].astype("category")
+    obs["n_controls"] = 1 if n_cells else wanted if of_network else run.n_controls
+    if n_cells and data is not None:
+        obs["control_cell"] = np.tile(data.obs_names[drawn].to_numpy(), len(conditions))
+    predicted = AnnData(np.concatenate(profiles).astype(np.float32), obs=obs, var=pd.DataFrame(index=list(run.genes)))
+    predicted.layers["control"] = np.tile(start, (len(conditions), 1)).astype(np.float32)
+    if errors is not None and not n_cells:
+        predicted.layers["error"] = errors.astype(np.float32)
+    return predicted
+
+
+def _closed_changes(
+    run: PerturbationRun, conditions: Sequence[str], method: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the changes that closed-form models predict, and the stack's errors."""
+    if run.stack is None:
+        raise ValueError(
+            f"The model knows no closed-form models, method={method!r}: it was saved before there were any, or trained "
+            "on control alone. Call model.train_perturbation() again, or pass method='network'."
+        )
+    methods = ("network", "stack", "no_change", *(name for name in run.stack.weights_ if name != "own"))
+    if method not in methods:
+        raise ValueError(f"method must be one of {', '.join(map(repr, methods))}, found {method!r}.")
+    control = run.stack.predict([CONTROL]).to_numpy()
+    if method != "stack":
+        return run.stack.predict(conditions, method=method).to_numpy() - control, None
+    found, errors = run.stack.predict(conditions, return_std=True)
+    return found.to_numpy() - control, errors.to_numpy()
+
+
+def _of_network(
+    model: CellJEPA,
+    run: PerturbationRun,
+    module: PerturbationJEPAModule,
+    genes: Sequence[Sequence[str]],
+    screen: Screen,
+    drawn: np.ndarray,
+    batch_size: int,
+    *,
+    one_by_one: bool,
+) -> np.ndarray:
+    """Return ``(n_conditions, n_cells or 1, n_genes)`` expression that the network predicts from the cells drawn."""
     ids = gene_ids_of(genes, model.vocabulary, run.outside)
     panel = model.vocabulary.ids(list(run.genes))
     # No cell is trained on: conditions, what they perturb and what that changes are nothing.
@@ -358,25 +487,11 @@ def predict_perturbation(
     tables = (screen.tokens, screen.expression, np.zeros(screen.tokens.n_cells, np.int64))
     n_tokens, unperturbed = model.config.perturbation.n_tokens, np.full((1, max(ids.shape[1], 2)), -1)
     source = PerturbedSource(*tables, unperturbed, panel, drawn, nothing, n_tokens, model.device)
-    profiles, controls_of = [], []
-    known = screen.matrix[drawn][:, panel].toarray()
-    usual = module.objective.control.cpu().numpy()[panel]
+    profiles = []
     for row in ids:
         found = _predict(module, source, drawn, row[row >= 0], batch_size)[:, panel]
-        profiles.append(found if n_cells else found.mean(axis=0, keepdims=True, dtype=np.float64))
-        controls_of.append(known if n_cells else usual[None, :])
-    repeats = n_cells or 1
-    obs = pd.DataFrame(
-        {"condition": np.repeat(np.asarray(list(conditions), dtype=object), repeats)},
-        index=[f"{name}_{i}" if n_cells else f"{name}" for name in conditions for i in range(repeats)],
-    )
-    obs["condition"] = obs["condition"].astype("category")
-    obs["n_controls"] = 1 if n_cells else wanted
-    if n_cells:
-        obs["control_cell"] = np.tile(data.obs_names[drawn].to_numpy(), len(conditions))
-    predicted = AnnData(np.concatenate(profiles).astype(np.float32), obs=obs, var=pd.DataFrame(index=list(run.genes)))
-    predicted.layers["control"] = np.concatenate(controls_of).astype(np.float32)
-    return predicted
+        profiles.append(found if one_by_one else found.mean(axis=0, keepdims=True, dtype=np.float64))
+    return np.stack(profiles)
 
 
 def _warn_of_untrained_genes(genes: Sequence[Sequence[str]], run: PerturbationRun) -> None:
@@ -439,8 +554,11 @@ def _why_outside(
 
 def without_perturbation(facts: Facts, weights: Weights) -> tuple[Facts, Weights]:
     """Return a model's facts and weights without what it learned of perturbations."""
+    kept = {name: value for name, value in facts.items() if name != "perturbation"}
+    if "statistics" in kept:
+        kept["statistics"] = {name: a for name, a in kept["statistics"].items() if not name.startswith(PREFIX)}
     return (
-        {name: value for name, value in facts.items() if name != "perturbation"},
+        kept,
         {name: weight for name, weight in weights.items() if not name.startswith(PREFIX)},
     )
 
