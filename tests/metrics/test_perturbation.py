@@ -49,7 +49,11 @@ def _brute_force(x, labels, predicted, name, nan, n_top=20):
         found[f"mse{suffix}"] = sum((predicted[g] - t[g]) ** 2 for g in genes) / len(genes)
         found[f"mae{suffix}"] = sum(abs(predicted[g] - t[g]) for g in genes) / len(genes)
     found["delta_size"] = np.sqrt(((predicted - c) ** 2).sum() / ((t - c) ** 2).sum())
-    largest = sorted(range(len(t)), key=lambda g: -abs(predicted[g] - c[g]))[:n_top] if (predicted != c).any() else []
+    largest = (
+        sorted(range(len(t)), key=lambda g: -abs(predicted[g] - c[g]))[:n_top]
+        if np.abs(predicted - c).max() > 1e-6
+        else []
+    )
     found["de_recovery"] = len({*largest} & {*order[:n_top]}) / n_top if largest else np.nan
     return found
 
