@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from scjepa.metrics import perturbation_reference, perturbation_scores
+from scjepa.metrics import (
+    PerturbationReference,
+    perturbation_discrimination,
+    perturbation_reference,
+    perturbation_scores,
+)
 
 GENES = [f"G{i}" for i in range(40)]
 
@@ -49,7 +54,11 @@ def _brute_force(x, labels, predicted, name, nan, n_top=20):
         found[f"mse{suffix}"] = sum((predicted[g] - t[g]) ** 2 for g in genes) / len(genes)
         found[f"mae{suffix}"] = sum(abs(predicted[g] - t[g]) for g in genes) / len(genes)
     found["delta_size"] = np.sqrt(((predicted - c) ** 2).sum() / ((t - c) ** 2).sum())
-    largest = sorted(range(len(t)), key=lambda g: -abs(predicted[g] - c[g]))[:n_top] if (predicted != c).any() else []
+    largest = (
+        sorted(range(len(t)), key=lambda g: -abs(predicted[g] - c[g]))[:n_top]
+        if np.abs(predicted - c).max() > 1e-6
+        else []
+    )
     found["de_recovery"] = len({*largest} & {*order[:n_top]}) / n_top if largest else np.nan
     return found
 
@@ -133,3 +142,15 @@ def test_what_cannot_be_scored_is_named():
         perturbation_reference(x[39:41], labels[[0, 40]], GENES)
     with pytest.raises(ValueError, match="39 genes"):
         perturbation_reference(x, labels, GENES[1:])
+
+
+def test_discrimination_is_the_share_of_others_farther_away():
+    genes = ["A", "B", "C", "D"]
+    means = pd.DataFrame([[9.0, 0, 1, 1], [0, 9.0, 2, 2], [0, 0, 4, 4]], ["A+ctrl", "B+ctrl", "C+ctrl"], genes)
+    reference = PerturbationReference(means, pd.Series(0.0, genes), {}, {})
+    np.testing.assert_allclose(perturbation_discrimination(means, reference), 1.0)
+    same = pd.DataFrame(np.tile(means.loc["C+ctrl"], (3, 1)), means.index, genes)
+    assert perturbation_discrimination(same, reference)["C+ctrl"] == 1.0
+    assert perturbation_discrimination(same, reference)["A+ctrl"] < 0.6
+    with pytest.raises(ValueError, match="two conditions or more"):
+        perturbation_discrimination(means.iloc[:1], reference)
