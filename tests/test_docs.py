@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -147,3 +149,40 @@ def test_every_tutorial_is_told_and_listed():
     for path in (DOCS / "tutorials").glob("*.ipynb"):
         assert f"{{doc}}`tutorials/{path.stem}`" in page
         assert f"\ntutorials/{path.stem}\n" in page
+
+
+def _code_of(path: Path) -> list[ast.AST]:
+    """Return the Python of a page: cells of a notebook, blocks of Markdown that can be parsed."""
+    text = path.read_text()
+    if path.suffix == ".ipynb":
+        blocks = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    else:
+        blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    found: list[ast.AST] = []
+    for block in blocks:
+        with suppress(SyntaxError):  # an outline, such as a class without a body
+            found.append(ast.parse(block))
+    return found
+
+
+def _dotted(node: ast.AST) -> str | None:
+    """Return ``a.b`` of an expression ``scjepa.a.b``."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join(reversed(parts)) if parts and isinstance(node, ast.Name) and node.id == "scjepa" else None
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *PAGES, *(ROOT / "tutorials").glob("*.ipynb")], ids=lambda path: path.name
+)
+def test_code_of_pages_names_what_there_is(path):
+    for tree in _code_of(path):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scjepa"):
+                home = import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(home, alias.name), f"{path.name}: from {node.module} import {alias.name}"
+            if (name := _dotted(node)) is not None:
+                assert _resolve(name) is not None
