@@ -17,6 +17,7 @@ import scjepa
 from scjepa._core.anndata import counts_of
 from scjepa._core.options import Config
 from scjepa._core.squidpy import spatial_graph
+from scjepa.cli import main
 from scjepa.models import JEPAModel
 from scjepa.models.embed import embed_to
 from scjepa.models.reference import freeze_known
@@ -336,7 +337,7 @@ def linear():
     return model
 
 
-def test_a_third_model_trains_embeds_saves_and_loads(linear, tmp_path):
+def test_a_third_model_trains_embeds_saves_and_loads(linear, tmp_path, capsys):
     embedding = linear.get_latent_representation()
     assert embedding.shape == (80, 8)
     assert "up to 64 genes of a cell" in linear.summary()
@@ -346,6 +347,8 @@ def test_a_third_model_trains_embeds_saves_and_loads(linear, tmp_path):
     np.testing.assert_array_equal(loaded.get_latent_representation(), embedding)
     assert loaded.summary() == linear.summary()
     assert loaded.keys == LinearKeys(batch_key="plate")
+    assert main(["info", str(tmp_path / "model")]) != 0
+    assert "is a LinearJEPA model; the command line serves STJEPA and CellJEPA" in capsys.readouterr().err
     linear.save_pretrained(tmp_path / "checkpoint")
     readme = (tmp_path / "checkpoint" / "README.md").read_text()
     assert "X_linearjepa" in readme
