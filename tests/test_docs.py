@@ -175,7 +175,14 @@ def _dotted(node: ast.AST) -> str | None:
 
 
 @pytest.mark.parametrize(
-    "path", [ROOT / "README.md", *PAGES, *(ROOT / "tutorials").glob("*.ipynb")], ids=lambda path: path.name
+    "path",
+    [
+        ROOT / "README.md",
+        *DOCS.glob("*.md"),
+        *(DOCS / "user_guide").glob("*.md"),
+        *(ROOT / "tutorials").glob("*.ipynb"),
+    ],
+    ids=lambda path: path.name,
 )
 def test_code_of_pages_names_what_there_is(path):
     for tree in _code_of(path):

@@ -30,8 +30,8 @@ SHIPPED = Path(__file__).parent / "checkpoints"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-_WORDS = {"STJEPA": ("X_stjepa", "spatial-transcriptomics"), "CellJEPA": ("X_celljepa", "single-cell")}
-"""By class: the ``obsm`` key of the tutorials, and the field."""
+_FIELDS = {"STJEPA": "spatial-transcriptomics"}
+"""Fields of models by class; of others it is single cells."""
 
 __all__ = ["Card", "available", "locate", "read_card", "vocabulary"]
 
@@ -126,8 +126,8 @@ class Card:
         facts
             What the table of the model says, by name.
         """
-        key, field = _WORDS.get(model, _WORDS["STJEPA"])
-        front = {"library_name": "scjepa", "license": self.license, "tags": [field, "jepa"]}
+        key, tags = f"X_{model.lower()}", [_FIELDS.get(model, "single-cell"), "jepa"]
+        front = {"library_name": "scjepa", "license": self.license, "tags": tags}
         lines = ["---", *(f"{name}: {json.dumps(value)}" for name, value in front.items() if value), "---", ""]
         lines += [f"# {self.name}", ""]
         if self.description:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scjepa.cli import UsageError, main
-from scjepa.cli.options import changes_of, configuration, positive, value_of
-from scjepa.config import PRESETS
+from scjepa.cli.options import add_configuration, changes_of, configuration, positive, value_of
+from scjepa.config import PRESETS, LeJEPAConfig
 
 
 def test_changes_reach_the_configuration_with_their_types():
@@ -31,6 +31,13 @@ def test_changes_reach_the_configuration_with_their_types():
     assert config.tokens.values == "shifted_log"
     assert config.masking == PRESETS["demo"].masking
     assert configuration("base", []) == PRESETS["base"]
+
+
+def test_an_objective_is_named_by_its_part():
+    parser = argparse.ArgumentParser()
+    add_configuration(parser)
+    options = parser.parse_args(["--objective", "lejepa", "--objective.n-views", "3"])
+    assert configuration("demo", options.set).objective == LeJEPAConfig(n_views=3)
 
 
 def test_every_option_of_the_presets_is_listed(capsys):

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scjepa._core.anndata import counts_of, entry_of, labels_of, require_anndata, text_of, warn_of_words
+from scjepa._core.anndata import counts_of, entry_of, labels_of, warn_of_words
 from scjepa._core.counts import CountMatrix, Reading, Told, iter_rows, offsets_of, told_of
 from scjepa._core.files import digest
 from scjepa.models import setup
@@ -119,34 +119,6 @@ class CellKeys(setup.Keys):
     batch_key: str | None = None
     labels_key: str | None = None
 
-    @classmethod
-    def for_query(cls, adata: AnnData, registered: CellKeys | None, usual: CellKeys) -> CellKeys:
-        """Return where to look in an AnnData object that a model was not made from.
-
-        Parameters
-        ----------
-        registered
-            What the user said of this object with ``setup_anndata``; it wins.
-        usual
-            The keys of the model's own data.
-        """
-        require_anndata(adata)
-        if registered is None:
-            setup.require_places(adata, usual)
-        return (registered or usual).present(adata)
-
-    @classmethod
-    def to_load(cls, adata: AnnData, registered: CellKeys | None, saved: CellKeys) -> CellKeys:
-        """Return where to look in the data that a saved model is loaded on, as models of neighborhoods do."""
-        if registered is not None and saved.layer is not None and saved.layer not in adata.layers:
-            saved = replace(saved, layer=registered.layer)
-        return cls.for_query(adata, None, saved)
-
-    def present(self, adata: AnnData) -> CellKeys:
-        """Return the keys without those columns of ``obs`` that ``adata`` has not: a query needs neither."""
-        has = {name: key for name, key in self.to_dict().items() if name == "layer" or key in adata.obs}
-        return CellKeys(**has)
-
     def fields(self) -> list[setup.NamedField]:
         """Return what is registered of an AnnData object, in the order in which it is checked."""
         batch, labels = setup.LabelField("batch", self.batch_key), LabelsField(self.labels_key)
@@ -155,11 +127,6 @@ class CellKeys(setup.Keys):
     def validate(self, adata: AnnData) -> None:
         """Raise where the counts of ``adata`` cannot be used; a query needs neither labels nor batches."""
         self.fields()[0].validate_field(adata)
-
-    def mark(self, adata: AnnData) -> tuple:
-        """Return a checksum of what the tables are made from, so that changed counts or labels are noticed."""
-        columns = (digest(text_of(adata.obs[key])) if key else None for key in (self.batch_key, self.labels_key))
-        return adata.shape, digest(list(adata.var_names)), setup.counts_mark(adata, self.layer), *columns
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,12 @@ from scjepa.celljepa.source import CellSource
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.models.base import JEPAModel
 from scjepa.models.embed import AUTO, Out, embed_each
-from scjepa.models.reference import freeze_known, rows_like
+from scjepa.models.reference import freeze_known
 from scjepa.models.store import Weights
 from scjepa.perturbation import PerturbationSplit
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training.fit import Run, RunArguments, Task
 from scjepa.training.plan import History
-
-_GENES = ("context.embedding.gene.weight", "target.embedding.gene.weight")
 
 
 class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
@@ -579,10 +577,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         facts, weights = perturb.without_perturbation(facts, weights)
         if "modules" in facts:
             return facts, weights
-        known = Vocabulary(facts["vocabulary"])
-        genes = known.extended(adata.var_names)
-        rows = rows_like([weights[name] for name in _GENES], genes.names[len(known) :], facts["seed"])
-        return {**facts, "vocabulary": list(genes.names)}, {**weights, **dict(zip(_GENES, rows, strict=True))}
+        return super()._extended(facts, weights, adata, keys)
 
     # -- words, save and load -------------------------------------------------------------------------------------
 

@@ -391,9 +391,14 @@ class SavedModel:
         self.path: Path = locate(name)
         try:
             self.facts: Values = json.loads((self.path / MODEL_FILE).read_bytes())
-            self.kind = next(kind for kind in KINDS.values() if kind.model == self.facts["model"])
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
+            model = str(self.facts["model"])
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path / MODEL_FILE} is damaged, or none of scjepa's: {error!r}.") from error
+        kinds = {kind.model: kind for kind in KINDS.values()}
+        if model not in kinds:
+            known = " and ".join(kinds)
+            raise ValueError(f"{name} is a {model} model; the command line serves {known}. Load it in Python.")
+        self.kind = kinds[model]
 
     @cached_property
     def keys(self) -> Names:

@@ -336,7 +336,8 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--set", action="append", default=[], metavar="PART.OPTION=VALUE", help=said)
     group.add_argument("--list-options", action=_Listing, nargs=0, help="tell all options of the presets, and exit")
     for path in dict.fromkeys(path for kind in KINDS.values() for path in kind.config.option_paths()):
-        group.add_argument(_option(path), dest="set", action=_Change, const=path, help=argparse.SUPPRESS)
+        flags = [_option(path), *([_option(path.removesuffix(".name"))] if path.endswith(".name") else [])]
+        group.add_argument(*flags, dest="set", action=_Change, const=path, help=argparse.SUPPRESS)
 
 
 def configuration(preset: str, changes: Sequence[str], kind: Kind = KINDS["stjepa"]) -> Configuration:

@@ -26,7 +26,7 @@ from scjepa._core.plain import Facts, seed_of
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
 from scjepa.models.estimate import Estimate, check_training_memory, estimate
-from scjepa.models.reference import FREEZE, Coverage, Reference, coverage, facts_of, tell_new
+from scjepa.models.reference import FREEZE, GENE_TABLES, Coverage, Reference, coverage, facts_of, rows_like, tell_new
 from scjepa.models.setup import SET_UPS, Keys, refuse_unknown, require_own, whole
 from scjepa.models.store import Weights
 from scjepa.nn.jepa import AnyModule
@@ -52,9 +52,9 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     A model says five things of its data and its state: where in AnnData it looks (:meth:`keys_of`), the tables that
     come of it (:meth:`tables`), the source of batches (:meth:`source`), which cells are held out (:meth:`split`), and
-    what is saved beside the weights (:meth:`facts`, the way back is :meth:`from_facts`). Training, estimates, saving
-    and loading follow from these. Beyond that a model has its verbs: ``setup_anndata``, ``get_latent_representation``,
-    :meth:`load_query_data`, :meth:`summary`.
+    what is saved beside the weights (:meth:`facts`, the way back is :meth:`from_facts`); and ``_new_module`` makes its
+    module. Training, estimates, saving, loading and query data follow from these. Beyond that a model has its verbs:
+    ``setup_anndata``, ``get_latent_representation``.
     """
 
     config: Any
@@ -111,11 +111,10 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             What is held out, as ``train(validation=...)`` names it; ``None``: the model's default.
         """
 
-    @abstractmethod
     def facts(self) -> Facts:
         """Return what a loaded model needs beside weights: what JSON can hold, and arrays under ``"statistics"``.
 
-        A model adds its own to what this method of the base gives.
+        A model that has more to keep adds it to what this method of the base gives.
         """
         from scjepa import __version__
 
@@ -143,13 +142,16 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         """
 
     @classmethod
-    @abstractmethod
     def _extended(cls, facts: Facts, weights: Weights, adata: AnnData, keys: KeysT) -> tuple[Facts, Weights]:
-        """Return facts and weights of a model, with what is new in ``adata`` taken in."""
+        """Return facts and weights of a model, with what is new in ``adata`` taken in: vectors of new genes."""
+        known = Vocabulary(facts["vocabulary"])
+        genes = known.extended(adata.var_names)
+        rows = rows_like([weights[name] for name in GENE_TABLES], genes.names[len(known) :], facts["seed"])
+        return {**facts, "vocabulary": list(genes.names)}, {**weights, **dict(zip(GENE_TABLES, rows, strict=True))}
 
-    @abstractmethod
     def _words(self) -> dict[str, str]:
         """Return what the summary says of this kind of model, behind what it says of all: by the name of its line."""
+        return {"tokens": f"up to {self._n_read} genes of a cell"}
 
     def summary(self) -> str:
         """Return the model in a few lines: data, tokens, encoder, parameters, training."""
@@ -233,9 +235,9 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         return self.source(self._tables_of(adata, genes), self.device)
 
     @property
-    @abstractmethod
     def _n_read(self) -> int:
         """Tokens of a cell that are read when it is embedded, at most."""
+        return int(self.config.tokens.n_tokens)
 
     def _source_at(self, adata: AnnData | None, scale: str) -> SourceT:
         """Return the source of batches that are embedded at ``scale``."""

@@ -98,6 +98,9 @@ def tell_new(alignment: Alignment) -> None:
 
 # -- rows of embedding tables ----------------------------------------------------------------------------------------
 
+GENE_TABLES = tuple(f"{encoder}.embedding.gene.weight" for encoder in ("context", "target"))
+"""Weights that have a row for each gene."""
+
 _MOST_KNOWN = 2048
 """Known rows that a new one is mixed from, at most: more would not change their mean and covariance much."""
 

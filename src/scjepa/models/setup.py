@@ -9,9 +9,8 @@ from __future__ import annotations
 import inspect
 import weakref
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +20,7 @@ from scipy import sparse
 from scvi.data.fields import BaseAnnDataField
 
 from scjepa._core.anndata import counts_of, entry_of, missing_key, require_anndata, text_of, warn_of_words
+from scjepa._core.files import digest
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import Facts
 from scjepa.tokens.vocabulary import Vocabulary
@@ -36,8 +36,11 @@ ONE = "unnamed"
 
 
 @dataclass(frozen=True)
-class Keys(ABC):
-    """Where in an AnnData object a model finds what it reads; the arguments of its ``setup_anndata``."""
+class Keys:
+    """Where in an AnnData object a model finds what it reads; the arguments of its ``setup_anndata``.
+
+    Those of a subclass beside the layer name columns of ``obs``, unless its methods say otherwise.
+    """
 
     layer: str | None = None
     """Layer of raw counts; ``None``: ``X``."""
@@ -52,7 +55,6 @@ class Keys(ABC):
         return asdict(self)
 
     @classmethod
-    @abstractmethod
     def for_query(cls, adata: AnnData, registered: Self | None, usual: Self) -> Self:
         """Return where to look in an AnnData object that a model was not made from.
 
@@ -61,17 +63,29 @@ class Keys(ABC):
         registered
             What the user said of this object with ``setup_anndata``; it wins.
         usual
-            The keys of the model's own data.
+            The keys of the model's own data. Columns of ``obs`` that ``adata`` has not are left out.
         """
+        require_anndata(adata)
+        if registered is None:
+            require_places(adata, usual)
+        found = (registered or usual).to_dict()
+        return cls(**{name: key for name, key in found.items() if name == "layer" or key in adata.obs})
 
     @classmethod
-    @abstractmethod
     def to_load(cls, adata: AnnData, registered: Self | None, saved: Self) -> Self:
         """Return where to look in the data that a saved model is loaded on: where it was saved to look, if possible."""
+        require_anndata(adata)
+        if registered is not None and saved.layer is not None and saved.layer not in adata.layers:
+            saved = replace(saved, layer=registered.layer)
+        return cls.for_query(adata, None, saved)
 
-    @abstractmethod
+    def _columns(self) -> dict[str, str | None]:
+        """Return the columns of ``obs`` by what they name."""
+        return {name.removesuffix("_key"): key for name, key in self.to_dict().items() if name != "layer"}
+
     def fields(self) -> list[NamedField]:
         """Return what is registered of an AnnData object, in the order in which it is checked."""
+        return [PanelField(self.layer), *(LabelField(name, key) for name, key in self._columns().items())]
 
     def validate(self, adata: AnnData) -> None:
         """Raise where ``adata`` cannot be used; nothing is written to it, and nothing holds on to it."""
@@ -80,9 +94,10 @@ class Keys(ABC):
             if not field.is_empty:
                 field.validate_field(adata)
 
-    @abstractmethod
     def mark(self, adata: AnnData) -> tuple:
         """Return what differs when tables have to be made anew: a checksum of what they are made from."""
+        columns = (digest(text_of(adata.obs[key])) if key else None for key in self._columns().values())
+        return adata.shape, digest(list(adata.var_names)), counts_mark(adata, self.layer), *columns
 
 
 # -- what was said of which object -----------------------------------------------------------------------------------

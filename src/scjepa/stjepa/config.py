@@ -79,9 +79,15 @@ class EncoderConfig(TransformerConfig):
     @property
     def needs_places(self) -> bool:
         """Whether the encoder reads where neighbors lie."""
-        from scjepa.stjepa.module import SEGMENT_ENCODERS
+        return bool(self._reads_places)
 
-        return SEGMENT_ENCODERS[self.segment].needs_places
+    @property
+    def _reads_places(self) -> list[str]:
+        """Names of the options whose encoder reads where neighbors lie."""
+        from scjepa.stjepa.module import RANK_ENCODERS, SEGMENT_ENCODERS
+
+        encoders = {"rank": RANK_ENCODERS[self.rank], "segment": SEGMENT_ENCODERS[self.segment]}
+        return [name for name, encoder in encoders.items() if encoder.needs_places]
 
 
 def _not_read(name: str) -> Idle:
@@ -314,10 +320,10 @@ class STJEPAConfig(Config):
                 f"MaskingConfig.scheme={self.masking.scheme!r} hides cells, and {self.tokens.apart}: pass "
                 "masking={'scheme': 'stratified'}, 'uniform' or 'rank_span'."
             )
-        if self.encoder.needs_places:
+        for name in self.encoder._reads_places[:1]:
             raise ValueError(
-                f"EncoderConfig.segment={self.encoder.segment!r} tells where neighbors lie, and {self.tokens.apart}: "
-                "pass encoder={'segment': 'none'}."
+                f"EncoderConfig.{name}={getattr(self.encoder, name)!r} tells where neighbors lie, and "
+                f"{self.tokens.apart}: pass encoder={{{name!r}: 'none'}}."
             )
 
     @classmethod

@@ -572,10 +572,6 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         why = embed.why_empty(empty, adata.obs_names, self._counts_of(adata), without)
         warn(f"{empty.sum():,} cells have no token at the {scale} scale and get a zero embedding. {why}")
 
-    @property
-    def _n_read(self) -> int:
-        return self.config.tokens.n_tokens
-
     @classmethod
     def _extended(cls, facts: Facts, weights: Weights, adata: AnnData, keys: DataKeys) -> tuple[Facts, Weights]:
         """Return a model's facts and weights with the genes and technologies of ``adata`` besides its own."""

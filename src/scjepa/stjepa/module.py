@@ -180,7 +180,7 @@ class TokenEmbedding(Embedding):
 
     def position(self, ranks: Tensor, segments: Tensor, places: Tensor | None = None) -> Tensor:
         """Return what a token's place is worth, ``(tokens, width)``."""
-        return self.position_weight * (self.rank(ranks) + self.segment(segments, places))
+        return self.position_weight * (self.rank(ranks, places) + self.segment(segments, places))
 
     def forward(self, batch: Batch) -> Tensor:
         """Embed a batch, ``(tokens, width)``; metatokens carry technology and segment alone."""
