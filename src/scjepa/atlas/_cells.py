@@ -10,7 +10,6 @@ import numpy as np
 
 from scjepa._core.arrays import canonical_order
 from scjepa.atlas._coordinates import Places
-from scjepa.atlas._distance import NicheDistance
 
 if TYPE_CHECKING:
     from sklearn.neighbors import NearestNeighbors
@@ -24,6 +23,102 @@ _ROWS = 16_384
 N_NEIGHBORS = 15
 """Kept cells that vote: as many as Leiden's graph has. On mPFC votes of 15, of 50 and of 30 weighed by distance agree
 with the niches of all sections alike; shrunken discriminant analysis and a Gaussian a niche do less well."""
+
+_NEAREST = 15
+"""Kept cells of a niche whose mean distance counts."""
+
+_MOVED_BY, _STEPS, _NEARER, _ENOUGH = 2_000, 4, 0.7, 10
+"""How sections are moved: cells that tell by how much, about; steps; share of the cells that take part; cells of a
+niche from which on it does."""
+
+
+class NicheDistance:
+    """Distance of surroundings to the nearest niche.
+
+    Of each niche, the mean distance to its nearest kept cells, in units of what it is in the median of these cells
+    themselves; of all niches the least. Chosen on mPFC, where each layer in turn was left out of the atlas, over
+    distances to all cells, of Mahalanobis, by a Gaussian a niche and by whitened coordinates.
+
+    Parameters
+    ----------
+    values
+        ``(n_kept, n_dims)`` surroundings of the kept cells.
+    codes
+        ``(n_kept,)`` their niches.
+    """
+
+    def __init__(self, values: np.ndarray, codes: np.ndarray) -> None:
+        self._niches = [values[codes == code] for code in np.unique(codes)]
+
+    def of(self, values: np.ndarray, sections: np.ndarray | None) -> np.ndarray:
+        """Return the distance of each cell, ``(n_cells,)``; ``sections`` of ``None`` are not moved."""
+        if sections is not None:
+            values = self._moved(values, sections)
+        found = np.empty(len(values))
+        for start in range(0, len(values), _ROWS):
+            rows = slice(start, min(start + _ROWS, len(values)))
+            found[rows] = self._to_niches(values[rows])[0].min(axis=1)
+        return found
+
+    def _moved(self, values: np.ndarray, sections: np.ndarray) -> np.ndarray:
+        """Return surroundings with each section as a whole where the atlas is.
+
+        A section that has a region more or less than the atlas has another mean and variance, by which all its cells
+        are displaced. Each step moves it by the mean of what cells lack to the nearest kept cells of their nearest
+        niche: the nearer 70% of the cells take part, and every niche weighs the same. On mPFC regions left out then
+        stand apart by an AUC of 0.92 in place of 0.83.
+        """
+        found = values.copy()
+        for section in np.unique(sections):
+            rows = np.flatnonzero(sections == section)
+            order = rows[canonical_order(values[rows])]
+            sample = values[order[:: max(1, len(order) // _MOVED_BY)]]
+            found[rows] += self._move(sample).astype(values.dtype)
+        return found
+
+    def _move(self, sample: np.ndarray) -> np.ndarray:
+        """Return by how much a section is moved, ``(n_dims,)``, from some of its cells."""
+        total = np.zeros(sample.shape[1])
+        for _ in range(_STEPS):
+            moved = (sample + total).astype(sample.dtype)
+            distances, nearest = self._to_niches(moved)
+            niche, distance = distances.argmin(axis=1), distances.min(axis=1)
+            near = distance <= np.quantile(distance, _NEARER)
+            means = []
+            for code, own in enumerate(self._niches):
+                rows = np.flatnonzero(near & (niche == code))
+                if len(rows) >= _ENOUGH:
+                    means.append((own[nearest[code][rows]].mean(axis=1) - moved[rows]).mean(axis=0))
+            total += np.mean(means, axis=0) if means else 0.0
+        return total
+
+    def _to_niches(self, values: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the distance to each niche, ``(n_cells, n_niches)``, and the nearest kept cells of each."""
+        found = [search.kneighbors(values) for search in self._searches]
+        reach = [near.mean(axis=1) / usual for (near, _), usual in zip(found, self._usual, strict=True)]
+        return np.stack(reach, axis=1), [indices for _, indices in found]
+
+    @cached_property
+    def _searches(self) -> list[NearestNeighbors]:
+        """Search for the nearest kept cells of each niche."""
+        from sklearn.neighbors import NearestNeighbors
+
+        numbers = [min(_NEAREST, len(own)) for own in self._niches]
+        return [
+            NearestNeighbors(n_neighbors=number, algorithm="brute").fit(own)
+            for number, own in zip(numbers, self._niches, strict=True)
+        ]
+
+    @cached_property
+    def _usual(self) -> np.ndarray:
+        """Median over the kept cells of each niche of the mean distance to the nearest others of it; never 0."""
+        found = np.zeros(len(self._niches))
+        for code, (own, search) in enumerate(zip(self._niches, self._searches, strict=True)):
+            if len(own) > 1:
+                others = search.kneighbors(n_neighbors=min(_NEAREST, len(own) - 1))[0]
+                found[code] = np.median(others.mean(axis=1))
+        usual = float(np.median(found[found > 0])) if (found > 0).any() else 1.0
+        return np.where(found > 0, found, usual)
 
 
 @dataclass(frozen=True)

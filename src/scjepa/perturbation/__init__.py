@@ -19,8 +19,7 @@ if TYPE_CHECKING:
         simulation_split,
     )
     from scjepa.perturbation.expression import log_normalized
-    from scjepa.perturbation.profiles import ConditionProfiles, condition_profiles
+    from scjepa.perturbation.profiles import ConditionProfiles, condition_profiles, gene_set_vectors
     from scjepa.perturbation.stack import PERTURBATION_COLUMNS, PerturbationStack
-    from scjepa.perturbation.vectors import gene_set_vectors
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

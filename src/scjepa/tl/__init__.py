@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from scjepa.tl._niche_estimator import NicheReadout
     from scjepa.tl._niche_readout import niche_readout, niche_readout_of
     from scjepa.tl._niches import check_niches, find_niches, niches
-    from scjepa.tl._predictive import PredictiveComponents
-    from scjepa.tl._predictive_components import predictive_components, predictive_components_of, predictive_genes
+    from scjepa.tl._predictive import (
+        PredictiveComponents,
+        predictive_components,
+        predictive_components_of,
+        predictive_genes,
+    )
     from scjepa.tl._shared import SharedComponents, shared_components, shared_components_of
     from scjepa.tl._standardize import standardize
 
