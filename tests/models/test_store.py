@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -208,3 +209,12 @@ def test_what_was_saved_wins_over_what_set_up_was_told_for_another_model(make_ti
     adata.X = adata.X * 3
     make_model(adata)  # of X
     np.testing.assert_array_equal(scjepa.STJEPA.load(tmp_path / "m", adata).get_latent_representation(), expected)
+
+
+def test_read_only_statistics_are_saved_without_a_warning(tmp_path):
+    values = np.arange(3.0)
+    values.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _store.write_model(tmp_path / "model", {"statistics": {"means": values}}, {}, overwrite=False)
+    assert (tmp_path / "model").is_dir()

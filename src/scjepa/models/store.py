@@ -74,7 +74,8 @@ def write_model(
         draft.mkdir()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         for name, array in facts.get(STATISTICS, {}).items():
-            tensors[f"{STATISTICS}.{name}"] = torch.from_numpy(array).contiguous()
+            # A copy: pandas gives arrays that are read-only.
+            tensors[f"{STATISTICS}.{name}"] = torch.tensor(array).contiguous()
         told = {name: plain(value, arrays=True) for name, value in facts.items() if name != STATISTICS}
         save_file(tensors, draft / WEIGHTS_FILE)
         told = seal({**told, "format": FORMAT}, draft / WEIGHTS_FILE)
