@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,3 +83,15 @@ def _blocks(array: np.ndarray) -> Iterator[memoryview]:
     step = max(1, _BLOCK // max(1, array.itemsize))
     for start in range(0, flat.size, step):
         yield np.ascontiguousarray(flat[start : start + step]).view(np.uint8).data
+
+
+def sum_of_file(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sum_of_facts(facts: Mapping[str, object], without: str) -> str:
+    """Return the sha256 of what a JSON file says, but for the entry ``without``, which holds it."""
+    rest = {name: value for name, value in facts.items() if name != without}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

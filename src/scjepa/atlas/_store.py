@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scjepa._core.files import whole
+from scjepa._core.files import sum_of_facts, sum_of_file, whole
 from scjepa.tl import NicheReadout
 
 FORMAT = 1
@@ -43,9 +42,9 @@ def write_atlas(
         draft.mkdir()
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft / CELLS_FILE)
         readout.save(draft / READOUT_FILE)
-        sums = {name: _sum_of_file(draft / name) for name in (CELLS_FILE, READOUT_FILE)}
+        sums = {name: sum_of_file(draft / name) for name in (CELLS_FILE, READOUT_FILE)}
         told = {"atlas": "NicheAtlas", "format": FORMAT, **facts, "files": sums}
-        text = json.dumps({**told, _SUM: _sum_of_facts(told)}, indent=1, ensure_ascii=False)
+        text = json.dumps({**told, _SUM: sum_of_facts(told, _SUM)}, indent=1, ensure_ascii=False)
         (draft / FACTS_FILE).write_text(text, encoding="utf-8")
         (draft / CARD_FILE).write_text(card, encoding="utf-8")
 
@@ -67,7 +66,7 @@ def read_atlas(folder: Path) -> tuple[Facts, dict[str, np.ndarray], NicheReadout
         raise FileNotFoundError(f"{folder} holds no {missing[0]}: it is not a folder that NicheAtlas.save wrote.")
     facts = _facts_in(folder / FACTS_FILE)
     for name, known in facts["files"].items():
-        if _sum_of_file(folder / name) != known:
+        if sum_of_file(folder / name) != known:
             raise ValueError(
                 f"{folder / name} is damaged, or belongs to another atlas: its checksum is not the one in "
                 f"{FACTS_FILE}. Copy the folder again."
@@ -84,18 +83,8 @@ def _facts_in(file: Path) -> Facts:
         raise ValueError(f"{file} is damaged, or of something else: an atlas has the entries 'atlas' and 'format'.")
     if facts["format"] > FORMAT:
         raise ValueError(f"{file.parent} was written by a newer scjepa ({facts.get('scjepa')}). Upgrade scjepa.")
-    if facts.get(_SUM) != _sum_of_facts(facts):
+    if facts.get(_SUM) != sum_of_facts(facts, _SUM):
         raise ValueError(
             f"{file} is damaged, or was changed by hand: its checksum does not fit. Copy the folder again."
         )
     return facts
-
-
-def _sum_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sum_of_facts(facts: Facts) -> str:
-    rest = {name: value for name, value in facts.items() if name != _SUM}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scjepa._core.files import whole
+from scjepa._core.files import sum_of_facts, sum_of_file, whole
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import Facts, plain
 from scjepa.pretrained import MODEL_FILE, README_FILE, WEIGHTS_FILE, Card
@@ -91,18 +90,8 @@ def write_model(
 
 def seal(facts: Facts, weights_file: Path) -> Facts:
     """Return ``facts`` with the checksum of the weights' file, and that of the facts themselves."""
-    sealed = {**facts, _WEIGHTS_SUM: _sha256_of_file(weights_file)}
-    return {**sealed, _SUM: _sha256_of_facts(sealed)}
-
-
-def _sha256_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sha256_of_facts(facts: Facts) -> str:
-    rest = {name: value for name, value in facts.items() if name != _SUM}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    sealed = {**facts, _WEIGHTS_SUM: sum_of_file(weights_file)}
+    return {**sealed, _SUM: sum_of_facts(sealed, _SUM)}
 
 
 def read_model(folder: str | Path, model_name: str) -> tuple[Facts, Weights]:
@@ -124,7 +113,7 @@ def read_model(folder: str | Path, model_name: str) -> tuple[Facts, Weights]:
         weights = load_file(folder / WEIGHTS_FILE)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or truncated: {error}.") from error
-    if facts["format"] >= 2 and _sha256_of_file(folder / WEIGHTS_FILE) != facts.get(_WEIGHTS_SUM):
+    if facts["format"] >= 2 and sum_of_file(folder / WEIGHTS_FILE) != facts.get(_WEIGHTS_SUM):
         raise ValueError(
             f"{folder / WEIGHTS_FILE} is damaged, or belongs to another model: its checksum is not the one in "
             f"{MODEL_FILE}. Copy or download the folder again."
@@ -151,7 +140,7 @@ def _read_facts(file: Path, model_name: str) -> Facts:
         raise ValueError(
             f"{file.parent} was written by a newer scjepa ({facts.get('scjepa_version')}). Upgrade scjepa."
         )
-    if (facts["format"] >= 2 or _SUM in facts) and facts.get(_SUM) != _sha256_of_facts(facts):
+    if (facts["format"] >= 2 or _SUM in facts) and facts.get(_SUM) != sum_of_facts(facts, _SUM):
         raise ValueError(
             f"{file} is damaged, or was changed by hand: its checksum does not fit. Copy or download the folder again."
         )

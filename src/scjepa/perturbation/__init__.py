@@ -18,8 +18,12 @@ if TYPE_CHECKING:
         parse_condition,
         simulation_split,
     )
-    from scjepa.perturbation.expression import log_normalized
-    from scjepa.perturbation.profiles import ConditionProfiles, condition_profiles, gene_set_vectors
+    from scjepa.perturbation.expression import (
+        ConditionProfiles,
+        condition_profiles,
+        gene_set_vectors,
+        log_normalized,
+    )
     from scjepa.perturbation.stack import PERTURBATION_COLUMNS, PerturbationStack
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

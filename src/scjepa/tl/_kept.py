@@ -112,6 +112,15 @@ class Kept:
         """Return the arguments of ``__init__``, which an estimator keeps under their names."""
         return {name: getattr(self, name) for name in signature(type(self).__init__).parameters if name != "self"}
 
+    def _check_whole(self, *names: str) -> None:
+        """Refuse options that are no whole numbers of 1 or more."""
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{name} must be a whole number, found {value!r}.")
+            if value < 1:
+                raise ValueError(f"{name} must be positive, found {value}.")
+
     def _restored(self, name: str, value: Any) -> Any:
         """Return an attribute from its plain form."""
         return _scalar(value)

@@ -294,12 +294,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
     def _check_options(self) -> None:
         if self.align not in ALIGNMENTS:
             raise ValueError(unknown_name("align", self.align, ALIGNMENTS))
-        for name in ("n_components", "n_pcs", "n_rings"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} must be a whole number, found {value!r}.")
-            if value < 1:
-                raise ValueError(f"{name} must be positive, found {value}.")
+        self._check_whole("n_components", "n_pcs", "n_rings")
         if not 0 < self.ridge < np.inf:
             raise ValueError(f"ridge must be positive, found {self.ridge}.")
         if self.target_sum is not None and not 0 < self.target_sum < np.inf:

@@ -250,12 +250,7 @@ class SharedComponents(Kept, BaseEstimator):
                 )
 
     def _check_options(self) -> None:
-        for name in ("n_components", "n_anchors", "n_iterations"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} must be a whole number, found {value!r}.")
-            if value < 1:
-                raise ValueError(f"{name} must be positive, found {value}.")
+        self._check_whole("n_components", "n_anchors", "n_iterations")
         if not 0 < self.ridge < np.inf:
             raise ValueError(f"ridge must be positive, found {self.ridge}.")
 
