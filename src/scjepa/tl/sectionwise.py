@@ -36,6 +36,7 @@ from scjepa.tl._niche_estimator import ALIKE, FEWEST_CELLS, MAX_RINGS, NicheRead
 from scjepa.tl._predictive import JointSums, PredictiveComponents, deals_of
 
 __all__ = [
+    "EXACT_FEATURES",
     "MAX_RINGS",
     "Features",
     "JointSums",
