@@ -3,8 +3,8 @@
     python -m benchmarks.speed.cohort --cells 100000 1000000 5000000 --folder scratch/cohort
 
 Simulated sections with planted niches, 500 genes of three panels, 60 to 100 of them in a cell, in compressed h5ad files
-or zarr stores. What is finished is not done again: files that are there, and stages whose figures are. Of each stage the
-wall time is kept, the processor time of all its processes, and the most memory that they held together; and of all runs
+or zarr stores. What is finished is not done again: files that are there, and stages whose figures are. Of each stage
+the wall time is kept, the processor time of all its processes, and the most memory that they held together; and of all runs
 the exponent of the times in the number of cells.
 """
 
