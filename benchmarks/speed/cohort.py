@@ -4,8 +4,8 @@
 
 Simulated sections with planted niches, 500 genes of three panels, 60 to 100 of them in a cell, in compressed h5ad files
 or zarr stores. What is finished is not done again: files that are there, and stages whose figures are. Of each stage
-the wall time is kept, the processor time of all its processes, and the most memory that they held together; and of all runs
-the exponent of the times in the number of cells.
+the wall time is kept, the processor time of all its processes, and the most memory that they held together; and of all
+runs the exponent of the times in the number of cells.
 """
 
 from __future__ import annotations
