@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import scjepa
-from scjepa.cohort import niches, readout
+from scjepa.cohort import readout
 
 TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}
 
@@ -98,18 +98,17 @@ def test_niches_are_those_of_all_cells_in_one_object(collection, parts, joined):
     assert (np.diff(sizes.sum()) <= 0).all()
 
 
-def test_k_means_finds_the_bands_and_needs_their_number(collection, parts, monkeypatch):
+def test_k_means_finds_the_bands_and_needs_their_number(collection, parts):
     collection.niches(n_niches=3, method="kmeans", key_added="means")
     bands = np.concatenate([part.obs["band"] for part in parts.values()])
     assert adjusted_rand_score(bands, collection.labels("means")) > 0.5
-    monkeypatch.setattr(niches, "LARGEST_LEIDEN", 100)
-    with pytest.raises(ValueError, match="k-means, which takes their number"):
-        collection.niches()
-    with pytest.raises(ValueError, match="Unknown method 'louvain'"):
+    with pytest.raises(ValueError, match=r"n_niches"):
+        collection.niches(method="kmeans")
+    with pytest.raises(ValueError, match=r"'louvain'"):
         collection.niches(method="louvain")
-    with pytest.raises(TypeError, match="n_niches must be a whole number"):
+    with pytest.raises(TypeError, match=r"n_niches.*3\.5"):
         collection.niches(n_niches=3.5)
-    with pytest.raises(ValueError, match="between 1 and"):
+    with pytest.raises(ValueError, match=r"n_niches.*1000|n_niches.*1,000"):
         collection.niches(n_niches=1000)
 
 
