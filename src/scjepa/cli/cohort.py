@@ -8,7 +8,6 @@ with the folder in the place of files finds niches in all sections and adds them
     scjepa prepare study/*.h5ad --out prepared
     scjepa prepare study --out prepared --jobs 2 --errors skip
     scjepa prepare samples.csv --out prepared --layer counts
-    scjepa niches prepared --n-niches 12 --out results/
 """
 
 from __future__ import annotations
