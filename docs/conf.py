@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import shutil
 import sys
 import tomllib
 import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -15,6 +20,9 @@ import _cli  # noqa: E402
 import _tables  # noqa: E402
 
 import scjepa  # noqa: E402
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "scjepa"
 author = "The scjepa developers"
@@ -26,12 +34,14 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
+    "sphinx.ext.linkcode",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinxcontrib.bibtex",
+    "sphinxext.opengraph",
 ]
 
 templates_path = ["_templates"]
@@ -84,20 +94,46 @@ intersphinx_mapping = (
 )
 
 
-def _source_url() -> str:
-    """Return the address of the repository, which pyproject.toml says."""
-    return tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+URLS = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["urls"]
+BRANCH = "main"
+
+# One file that holds all of MathJax with its glyphs; setup() copies it, so that no page asks the network for anything.
+mathjax_path = "mathjax/tex-svg.js"
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Return the address of an object's source in the repository, for its ``[source]`` link."""
+    if domain != "py" or not info["module"]:
+        return None
+    thing: object = import_module(info["module"])
+    for part in info["fullname"].split("."):
+        thing = getattr(thing, part, None)
+    thing = inspect.unwrap(thing.fget if isinstance(thing, property) else thing)  # type: ignore[arg-type]
+    try:
+        path = Path(inspect.getsourcefile(thing) or "").relative_to(HERE.parent)  # type: ignore[arg-type]
+        lines, first = inspect.getsourcelines(thing)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OSError):  # data, an attribute, or what another package defines
+        return None
+    return f"{URLS['Source']}/blob/{BRANCH}/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
 
 html_theme = "sphinx_book_theme"
-html_title = "scjepa"
+html_title = f"scjepa {release}"
 html_static_path = ["_static"]
 html_css_files = ["scjepa.css"]
+html_favicon = "_static/favicon.svg"
 html_theme_options = {
+    "logo": {
+        "alt_text": "scjepa, home",
+        "image_dark": "_static/logo_dark.svg",
+        "image_light": "_static/logo.svg",
+        "text": f"scjepa {release}",
+    },
     "navbar_persistent": [],  # the sidebar has the search
     "path_to_docs": "docs",
-    "repository_branch": "main",
-    "repository_url": _source_url(),
+    "repository_branch": BRANCH,
+    "repository_url": URLS["Source"],
+    "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_download_button": False,
     "use_edit_page_button": True,
@@ -106,9 +142,29 @@ html_theme_options = {
     "use_repository_button": True,
 }
 
-# Of the extension's own making, once for each function.
+ogp_site_url = URLS["Documentation"]
+ogp_site_name = "scjepa"
+ogp_image = "_static/gallery/embryo_niches.png"
+ogp_image_alt = "A mouse embryo in the colors of the niches that scjepa found along its body axis"
+ogp_social_cards = {"enable": False}  # the picture above, not one drawn for each page
+
+# Of the extension's making, once for each function.
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="sphinx_autodoc_typehints")
 warnings.filterwarnings("ignore", category=PendingDeprecationWarning, module="sphinx_autodoc_typehints")
 
 _tables.write(HERE)
 _cli.write(HERE)
+
+
+def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
+    """Put MathJax where pages look for it."""
+    (package,) = find_spec("sphinx-mathjax-offline").submodule_search_locations  # type: ignore[union-attr,misc]
+    if error is None and app.builder.format == "html":
+        place = Path(app.outdir) / "_static" / mathjax_path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(package) / "static" / mathjax_path, place)
+
+
+def setup(app: Sphinx) -> None:
+    """Add to the build what needs code."""
+    app.connect("build-finished", _copy_mathjax)
