@@ -17,7 +17,10 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import _cli  # noqa: E402
+import _figures  # noqa: E402
 import _tables  # noqa: E402
+import _thumbnails  # noqa: E402
+from docutils import nodes  # noqa: E402
 
 import scjepa  # noqa: E402
 
@@ -73,7 +76,7 @@ always_use_bars_union = True
 autodoc_member_order = "bysource"
 toc_object_entries_show_parents = "hide"
 autosummary_generate = True
-autosummary_context = {"own": _tables.own_members}
+autosummary_context = {"own": _tables.own_members, "picture": _figures.of_entry}
 
 # Links to other packages need their inventories from the network, which a build must not depend on.
 intersphinx_mapping = (
@@ -153,6 +156,7 @@ warnings.filterwarnings("ignore", category=DeprecationWarning, module="sphinx_au
 warnings.filterwarnings("ignore", category=PendingDeprecationWarning, module="sphinx_autodoc_typehints")
 
 _tables.write(HERE)
+_thumbnails.write(HERE)
 _cli.write(HERE)
 
 
@@ -165,6 +169,17 @@ def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
         shutil.copy(Path(package) / "static" / mathjax_path, place)
 
 
+def _describe_figures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Give the figures in a notebook's output a text, which is the section they are in: they come without any."""
+    for image in doctree.findall(nodes.image) if docname.startswith("tutorials/") else ():
+        section = image.parent
+        while section is not None and not isinstance(section, nodes.section):
+            section = section.parent
+        if not image.get("alt") and section is not None:
+            image["alt"] = f"Figure: {section.next_node(nodes.title).astext()}"
+
+
 def setup(app: Sphinx) -> None:
     """Add to the build what needs code."""
+    app.connect("doctree-resolved", _describe_figures)
     app.connect("build-finished", _copy_mathjax)
