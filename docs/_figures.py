@@ -2,9 +2,9 @@
 
     SCJEPA_DATA=... python docs/_figures.py            # all; or by name: python docs/_figures.py embryo xenium
 
-Niches are found in closed form, :func:`scjepa.tl.find_niches`, in seconds. The curves of a training and the confidence of
-niches need a model; the preset ``demo`` takes about two minutes on V1. Pictures go to ``docs/_static/gallery``. What each
-shows, and whose data they are, is said in :data:`PICTURES`, which the pages read.
+Niches are found in closed form, :func:`scjepa.tl.find_niches`, in seconds. The curves of a training and the confidence
+of niches need a model; the preset ``demo`` takes about two minutes on V1. Pictures go to ``docs/_static/gallery``. What
+each shows, and whose data they are, is said in :data:`PICTURES`, which the pages read.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Picture:
 
 PICTURES = {
     "embryo_niches": Picture(
-        "A mouse embryo, its cells colored by twelve niches. Five smaller maps show the genes Otx2, En1, Hoxb1, Hoxd4 and "
-        "Gata4, each dark in one niche: forebrain, midbrain-hindbrain, hindbrain, spinal cord and heart.",
+        "A mouse embryo, its cells colored by twelve niches. Five smaller maps show the genes Otx2, En1, Hoxb1, Hoxd4 "
+        "and Gata4, each dark in one niche: forebrain, midbrain-hindbrain, hindbrain, spinal cord and heart.",
         EMBRYO,
     ),
     "xenium_niches": Picture(
-        "Five tiles of a breast tumor, colored by twelve niches. Ducts, the tumor around them, immune cells, stroma and "
-        "fat tissue lie apart, and the same niches come back in several tiles.",
+        "Five tiles of a breast tumor, colored by twelve niches. Ducts, the tumor around them, immune cells, stroma "
+        "and fat tissue lie apart, and the same niches come back in several tiles.",
         XENIUM,
     ),
     "xenium_markers": Picture(
@@ -61,8 +61,8 @@ PICTURES = {
         XENIUM,
     ),
     "v1_layers": Picture(
-        "Visual cortex twice: seven niches, and the seven layers drawn by the authors. The niches are bands that follow "
-        "the layers.",
+        "Visual cortex twice: seven niches, and the seven layers drawn by the authors. The niches are bands that "
+        "follow the layers.",
         V1,
     ),
     "pl_niches": Picture(
@@ -70,15 +70,17 @@ PICTURES = {
         EMBRYO,
     ),
     "pl_confidence": Picture(
-        "Visual cortex colored by the confidence of each cell in its niche, from dark, unsure, to bright, sure; cells at "
-        "borders of niches are less sure.",
+        "Visual cortex colored by the confidence of each cell in its niche, from dark, unsure, to bright, sure; cells "
+        "at borders of niches are less sure.",
         V1,
     ),
     "pl_markers": Picture(
-        "A dot plot of two marker genes for each of twelve niches of a mouse embryo, most of them expressed in one niche.",
+        "A dot plot of two marker genes for each of twelve niches of a mouse embryo, most expressed in one niche.",
         EMBRYO,
     ),
-    "pl_composition": Picture("A bar for each niche of a mouse embryo, divided by the shares of its cell types.", EMBRYO),
+    "pl_composition": Picture(
+        "A bar for each niche of a mouse embryo, divided by the shares of its cell types.", EMBRYO
+    ),
     "pl_interactions": Picture(
         "A matrix of the twelve niches of a mouse embryo: which share of the neighbors of each lies in which other.",
         EMBRYO,
@@ -88,14 +90,14 @@ PICTURES = {
         EMBRYO,
     ),
     "pl_predictive_genes": Picture(
-        "Bars of the genes of four predictive components of a mouse embryo, and below each the component on the tissue.",
+        "Bars of the genes of four predictive components of a mouse embryo, and below each its map on the tissue.",
         EMBRYO,
     ),
     "pl_embedding": Picture(
         "A UMAP of the cells of a mouse embryo by niche and by cell type: niches are islands.", EMBRYO
     ),
     "pl_training": Picture(
-        "Eight curves of a training: losses, their ratios, effective rank, spread, cosine, and the optimizer's schedule.",
+        "Eight curves of a training: losses, their ratios, effective rank, spread, cosine, the optimizer's schedule.",
         V1,
     ),
 }
@@ -187,11 +189,18 @@ def xenium() -> None:
 
 
 def cortex() -> None:
-    """Draw V1: niches and layers, the curves of a training, and the confidence of niches."""
+    """Draw V1: its niches and its layers."""
     import scjepa
 
     adata = read("starmap_visual_cortex", 7)
     _save("v1_layers", lambda path: scjepa.pl.niches(adata, reference="region", save=path))
+
+
+def training() -> None:
+    """Draw what needs a model, of V1: the curves of its training, and the confidence of niches."""
+    import scjepa
+
+    adata = read("starmap_visual_cortex", 7)
     scjepa.STJEPA.setup_anndata(adata)
     model = scjepa.STJEPA(adata, preset="demo")
     model.train(progress_bar=False)
@@ -225,7 +234,7 @@ def _save(name: str, draw: Callable[[Path], object]) -> None:
 def main() -> None:
     """Draw what the command line names, or everything."""
     warnings.filterwarnings("ignore")
-    drawn = {"embryo": embryo, "xenium": xenium, "cortex": cortex}
+    drawn = {"cortex": cortex, "embryo": embryo, "xenium": xenium, "training": training}
     GALLERY.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or drawn:
         drawn[name]()

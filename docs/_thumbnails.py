@@ -10,7 +10,15 @@ from pathlib import Path
 from PIL import Image
 
 WIDTH = 560
-SHOWN = {"niches": 2, "sections": -1, "technologies": 0, "new_section": 0, "pbmc": 1, "perturbation": 0, "diagnostics": 0}
+SHOWN = {
+    "niches": 2,
+    "sections": -1,
+    "technologies": 0,
+    "new_section": 0,
+    "pbmc": 1,
+    "perturbation": 0,
+    "diagnostics": 0,
+}
 """Which picture of a notebook stands for it, counted from 0; the last one of a notebook that is not here."""
 
 

@@ -3,10 +3,10 @@
     make docs
     .venv/bin/python scripts/check_pages.py [FOLDER] [--only PATTERN] [--no-browser] [--screenshots FOLDER]
 
-Without a browser: links within the site that lead nowhere, images that are missing or have no alternative text, scripts,
-styles and images from other sites, notebooks that were not executed or that show warnings. In headless Chromium, at 1300
-and at 420 px: pages wider than the window, blocks cut off at the right, images that do not load, and whatever a page
-fetches from elsewhere. ``--only`` takes a pattern such as ``"tutorials/*"``.
+Without a browser: links within the site that lead nowhere, images that are missing or have no alternative text,
+scripts, styles and images from other sites, notebooks that were not executed or that show warnings. In headless
+Chromium, at 1300 and at 420 px: pages wider than the window, blocks cut off at the right, images that do not load, and
+whatever a page fetches from elsewhere. ``--only`` takes a pattern such as ``"tutorials/*"``.
 
 Only the standard library is used. The browser is the first of ``$CHROMIUM``, ``chromium``, ``chromium-browser`` and
 ``google-chrome``.
@@ -36,7 +36,14 @@ WIDTHS = (1300, 420)
 TALLEST = 9000
 """Pixels of a page that a screenshot shows at most."""
 
-FETCHED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("object", "data")}
+FETCHED = {
+    ("script", "src"),
+    ("img", "src"),
+    ("iframe", "src"),
+    ("source", "src"),
+    ("video", "src"),
+    ("object", "data"),
+}
 STYLES = {"stylesheet", "icon", "preload", "shortcut"}
 
 
@@ -160,7 +167,8 @@ def check_notebook(path: Path) -> list[str]:
     return found
 
 
-LOOK = """<!doctype html><title>check</title><body style="margin:0"><iframe style="border:0;height:900px"></iframe><script>
+LOOK = """<!doctype html><title>check</title><body style="margin:0"><iframe style="border:0;height:900px"></iframe>
+<script>
 const jobs = JOBS, results = [], frame = document.querySelector("iframe");
 const seconds = n => new Promise(done => setTimeout(done, 1000 * n));
 const named = e => e.tagName.toLowerCase() + (e.id ? "#" + e.id : "") + [...e.classList].map(c => "." + c).join("")
@@ -172,7 +180,10 @@ async function look(page, width) {
   await inside.fonts.ready;
   await frame.contentWindow.MathJax?.startup?.promise;
   const images = [...inside.images];
-  for (const image of images) { image.loading = "eager"; await Promise.race([image.decode().catch(() => 0), seconds(5)]); }
+  for (const image of images) {
+    image.loading = "eager";
+    await Promise.race([image.decode().catch(() => 0), seconds(5)]);
+  }
   const shown = e => e.getClientRects().length > 0 && getComputedStyle(e).visibility != "hidden";
   const article = [...inside.querySelectorAll("article *, main *")].filter(shown);
   const wide = root.scrollWidth <= root.clientWidth ? [] : article.filter(
@@ -193,7 +204,8 @@ async function look(page, width) {
 })();
 </script>"""
 
-SHOW = '<!doctype html><body style="margin:0"><iframe src="{page}" style="border:0;width:{width}px;height:{height}px"></iframe>'
+SHOW = """<!doctype html><body style="margin:0">
+<iframe src="{page}" style="border:0;width:{width}px;height:{height}px"></iframe>"""
 
 
 class _Site(SimpleHTTPRequestHandler):

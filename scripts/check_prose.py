@@ -2,8 +2,8 @@
 
     python scripts/check_prose.py [PAGE ...]
 
-Every page: no sentence words from :data:`BANNED`, and no line of code longer than 88 characters. Main pages, which are the
-README and what the menu lists above *Evidence*: under 1,000 words (the README 700), and sentences of under 20 words on
+Every page: no phrase of :data:`BANNED`, and no line of code longer than 88 characters. Main pages, which are the README
+and what the menu lists above *Evidence*: at most 1,000 words (the README 700), and sentences of at most 20 words on
 average. Only the standard library is used.
 """
 
@@ -61,8 +61,8 @@ def mean_length(text: str) -> float:
 
 def blocks_of_code(text: str) -> Iterator[str]:
     """Yield the code of a page, of Python and of the shell."""
-    for block in re.findall(r"^[ \t]*`{3,}(?:\{code-block\} )?(?:python|bash)\n(.*?)^[ \t]*`{3,}$", text, re.DOTALL | re.MULTILINE):
-        yield block
+    fence = r"^[ \t]*`{3,}(?:\{code-block\} )?(?:python|bash)\n(.*?)^[ \t]*`{3,}$"
+    yield from re.findall(fence, text, re.DOTALL | re.MULTILINE)
 
 
 def main_pages() -> list[Path]:
@@ -102,13 +102,20 @@ def check(path: Path) -> list[str]:
         Sentences that begin with the page's path; none if all is well.
     """
     text, found = path.read_text(), []
-    running = re.sub(r"^(`{3,})(?!\{(?:figure|image|table|grid|glossary|dropdown))[^\n]*\n.*?^\1$", "", text, flags=re.DOTALL | re.MULTILINE)
+    running = re.sub(
+        r"^(`{3,})(?!\{(?:figure|image|table|grid|glossary|dropdown))[^\n]*\n.*?^\1$",
+        "",
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
     for phrase, better in BANNED.items():
         for match in re.finditer(phrase, running, re.IGNORECASE):
             around = " ".join(running[max(0, match.start() - 30) : match.end() + 30].split())
             found.append(f"{match.group(0)!r} in '... {around} ...': say {better}")
     for block in blocks_of_code(text):
-        found += [f"{len(line)} characters of code: {line.strip()}" for line in block.splitlines() if len(line) > CODE_WIDTH]
+        found += [
+            f"{len(line)} characters of code: {line.strip()}" for line in block.splitlines() if len(line) > CODE_WIDTH
+        ]
     if path in main_pages():
         words, most = len(text.split()), README_WORDS if path.name == "README.md" else WORDS
         if words > most:
