@@ -1,14 +1,8 @@
 """``scjepa info``: tell what a model or a file of cells is, and what a model would make of it.
 
-Tell what is in a file of cells (genes, counts, coordinates, sections, graph, embeddings, niches) and what to watch for before
-training on it; how the output of an instrument becomes such a file; or what a saved model is (genes,
+Tell what is in a file of cells (genes, counts, coordinates, sections, graph, embeddings, niches) and what to watch
+for before training on it; how the output of an instrument becomes such a file; or what a saved model is (genes,
 technologies, size, training, diagnosis).
-
-    scjepa info section.h5ad
-    scjepa info section.h5ad --preset base
-    scjepa info blood.h5ad --model celljepa --preset base
-    scjepa info section.h5ad --model model
-    scjepa info model
 """
 
 from __future__ import annotations
