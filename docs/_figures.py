@@ -62,7 +62,7 @@ PICTURES = {
     ),
     "v1_layers": Picture(
         "Visual cortex twice: seven niches, and the seven layers drawn by the authors. The niches are bands that "
-        "follow the layers.",
+        "follow the layers; two of them share layer 2/3.",
         V1,
     ),
     "pl_niches": Picture(
@@ -82,11 +82,11 @@ PICTURES = {
         "A bar for each niche of a mouse embryo, divided by the shares of its cell types.", EMBRYO
     ),
     "pl_interactions": Picture(
-        "A matrix of the twelve niches of a mouse embryo: which share of the neighbors of each lies in which other.",
+        "A matrix of the twelve niches of a mouse embryo: which share of the border of each touches which other.",
         EMBRYO,
     ),
     "pl_compare": Picture(
-        "A matrix of eight coarse and twelve finer niches of a mouse embryo: most finer niches lie within one coarse.",
+        "A matrix of eight and of twelve niches of a mouse embryo: eight of the twelve lie within one of the eight.",
         EMBRYO,
     ),
     "pl_predictive_genes": Picture(
