@@ -47,7 +47,7 @@ class Picture:
 PICTURES = {
     "embryo_niches": Picture(
         "A mouse embryo, its cells colored by twelve niches. Five smaller maps show the genes Otx2, En1, Hoxb1, Hoxd4 "
-        "and Gata4, each dark in one niche: forebrain, midbrain-hindbrain, hindbrain, spinal cord and heart.",
+        "and Gata4, each high in one niche: forebrain, midbrain-hindbrain, hindbrain, spinal cord and heart.",
         EMBRYO,
     ),
     "xenium_niches": Picture(
@@ -94,7 +94,7 @@ PICTURES = {
         EMBRYO,
     ),
     "pl_embedding": Picture(
-        "A UMAP of the cells of a mouse embryo by niche and by cell type: niches are islands.", EMBRYO
+        "A UMAP of the cells of a mouse embryo by niche and by cell type: niches lie apart.", EMBRYO
     ),
     "pl_training": Picture(
         "Eight curves of a training: losses, their ratios, effective rank, spread, cosine, the optimizer's schedule.",
