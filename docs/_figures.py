@@ -3,7 +3,7 @@
     SCJEPA_DATA=... python docs/_figures.py            # all; or by name: python docs/_figures.py embryo xenium
 
 Niches are found in closed form, :func:`scjepa.tl.find_niches`, in seconds. The curves of a training and the confidence
-of niches need a model; the preset ``demo`` takes about two minutes on V1. Pictures go to ``docs/_static/gallery``. What
+of niches need a model; the preset ``demo`` takes a minute on V1 (150 steps). Pictures go to ``docs/_static/gallery``. What
 each shows, and whose data they are, is said in :data:`PICTURES`, which the pages read.
 """
 
@@ -203,7 +203,7 @@ def training() -> None:
     adata = read("starmap_visual_cortex", 7)
     scjepa.STJEPA.setup_anndata(adata)
     model = scjepa.STJEPA(adata, preset="demo")
-    model.train(progress_bar=False)
+    model.train(max_steps=150, progress_bar=False)
     model.niches(n_niches=7)
     scjepa.tl.niche_confidence(adata, model.get_masked_representations())
     _save("pl_confidence", lambda path: scjepa.pl.confidence(adata, reference="niche", save=path))
