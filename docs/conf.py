@@ -11,7 +11,7 @@ import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -179,7 +179,20 @@ def _describe_figures(app: Sphinx, doctree: nodes.document, docname: str) -> Non
             image["alt"] = f"Figure: {section.next_node(nodes.title).astext()}"
 
 
+def _point_edit_links(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Let *Suggest edit* lead to a file that is there: none for pages of the API, the notebooks' folder for tutorials."""
+    for group in context.get("header_buttons", ()):
+        buttons = group.get("buttons", ())
+        if pagename.startswith("generated/"):
+            group["buttons"] = [one for one in buttons if one.get("label") != "source-edit-button"]
+        for one in buttons:
+            one["url"] = str(one.get("url", "")).replace("/docs/tutorials/", "/tutorials/")
+
+
 def setup(app: Sphinx) -> None:
     """Add to the build what needs code."""
     app.connect("doctree-resolved", _describe_figures)
+    app.connect("html-page-context", _point_edit_links, priority=900)  # after the theme's
     app.connect("build-finished", _copy_mathjax)
