@@ -17,7 +17,6 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import _cli  # noqa: E402
-import _figures  # noqa: E402
 import _tables  # noqa: E402
 import _thumbnails  # noqa: E402
 from docutils import nodes  # noqa: E402
@@ -51,7 +50,6 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints", "tutorials/README.md"]
 suppress_warnings = [
     "ref.python",  # names of attributes, such as n_cells, that several classes have
-    "config.cache",  # autosummary_context holds a function
     "sphinx_autodoc_typehints.forward_reference",
     "sphinx_autodoc_typehints.guarded_import",
 ]
@@ -76,7 +74,7 @@ always_use_bars_union = True
 autodoc_member_order = "bysource"
 toc_object_entries_show_parents = "hide"
 autosummary_generate = True
-autosummary_context = {"own": _tables.own_members, "picture": _figures.of_entry}
+autosummary_context = {"own": _tables.Call("_tables:own_members"), "picture": _tables.Call("_figures:of_entry")}
 
 # Links to other packages need their inventories from the network, which a build must not depend on.
 intersphinx_mapping = (
@@ -182,7 +180,7 @@ def _describe_figures(app: Sphinx, doctree: nodes.document, docname: str) -> Non
 def _point_edit_links(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Let *Suggest edit* lead to a file that is there: none for pages of the API, the notebooks' folder for tutorials."""
+    """Let *Suggest edit* lead to a file that is there: of the API to none, of tutorials to the notebooks' folder."""
     for group in context.get("header_buttons", ()):
         buttons = group.get("buttons", ())
         if pagename.startswith("generated/"):
