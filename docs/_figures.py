@@ -3,8 +3,8 @@
     SCJEPA_DATA=... python docs/_figures.py            # all; or by name: python docs/_figures.py embryo xenium
 
 Niches are found in closed form, :func:`scjepa.tl.find_niches`, in seconds. The curves of a training and the confidence
-of niches need a model: 150 steps of the preset ``demo`` on V1. Pictures go to ``docs/_static/gallery``. What each shows,
-and whose data they are, is said in :data:`PICTURES`, which the pages read.
+of niches need a model: 150 steps of the preset ``demo`` on V1. Pictures go to ``docs/_static/gallery``. What they show
+and whose data they are is said in :data:`PICTURES`, which the pages read.
 """
 
 from __future__ import annotations
