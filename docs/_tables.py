@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,21 @@ REGISTRIES = {
     "stjepa": ("RANK_ENCODERS", "SEGMENT_ENCODERS", "MASKING_SCHEMES", "OBJECTIVES", "POOLING"),
     "celljepa": ("CONTRASTS", "CELL_POOLING"),
 }
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of a module here, ``"module:name"``, for templates to call.
+
+    A function itself cannot be kept with what Sphinx has read: every build would read all pages again.
+    """
+
+    place: str
+
+    def __call__(self, *arguments: object) -> object:
+        """Call the function."""
+        module, name = self.place.split(":")
+        return getattr(import_module(module), name)(*arguments)
 
 
 def own_members(class_name: str, names: Sequence[str]) -> list[str]:

@@ -7,10 +7,11 @@ import json
 import os
 import re
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -37,6 +38,22 @@ FLOORS = (
 pytestmark = pytest.mark.skipif(not (DOCS / "api.md").is_file(), reason="the documentation is not beside the tests")
 
 
+@contextmanager
+def _on_path(folder: Path):
+    """Let modules of a folder be imported."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _script(name: str) -> ModuleType:
+    """Return a module of ``scripts``."""
+    with _on_path(ROOT / "scripts"):
+        return import_module(name)
+
+
 def _resolve(name: str) -> object:
     """Return the object of a dotted name below ``scjepa``, importing modules on the way."""
     thing: object = import_module("scjepa")
@@ -55,11 +72,8 @@ def _entries() -> dict[str, object]:
     for block in re.findall(r"\.\. autosummary::\n(?:   :.*\n)*\n((?:   \S+\n)+)", text):
         names |= set(block.split())
     names |= set(re.findall(r"\.\. (?:py:data|module):: scjepa\.(\S+)", text))
-    sys.path.insert(0, str(DOCS))
-    try:
+    with _on_path(DOCS):
         registries = import_module("_tables").REGISTRIES
-    finally:
-        sys.path.remove(str(DOCS))
     names |= {f"{floor}.{name}" for floor, each in registries.items() for name in each}
     return {name: _resolve(name) for name in names}
 
@@ -145,11 +159,86 @@ def test_documents_and_places_that_pages_name_exist(path):
             assert anchor in _anchors(target), f"{page or path.name} has no place #{anchor}"
 
 
-def test_every_tutorial_is_told_and_listed():
+def test_every_tutorial_is_in_the_gallery_and_in_the_menu():
     page = (DOCS / "tutorials.md").read_text()
     for path in (DOCS / "tutorials").glob("*.ipynb"):
-        assert f"{{doc}}`tutorials/{path.stem}`" in page
+        assert f":link: tutorials/{path.stem}\n" in page
         assert f"\ntutorials/{path.stem}\n" in page
+
+
+def _pages() -> list[Path]:
+    return _script("check_prose").all_pages() if DOCS.is_dir() else []
+
+
+@pytest.mark.parametrize("path", _pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_are_plain_and_short(path):
+    """Banned phrases, code wider than the page, and on main pages long sentences and too many words."""
+    assert not _script("check_prose").check(path)
+
+
+def test_prose_is_measured_as_a_reader_would():
+    prose = _script("check_prose")
+    page = (
+        "# A heading. Not counted\n\nOne two three. Four five `a b`, six!\n\n```python\nx = 1\n```\n\n- seven to nine\n"
+    )
+    assert [len(one.split()) for one in prose.sentences(page)] == [3, 4, 3]
+    assert prose.mean_length(page) == pytest.approx(10 / 3)
+    assert {DOCS / "index.md", DOCS / "quickstart.md", DOCS / "faq_data.md"} < set(prose.main_pages())
+    assert DOCS / "results_details.md" not in prose.main_pages()
+
+
+WARNING = {"new_section", "pbmc", "technologies"}
+"""Notebooks that still show a warning; they are being written anew."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_were_executed_in_order_and_show_no_warning(path):
+    found = _script("check_pages").check_notebook(path)
+    assert not [one for one in found if path.stem not in WARNING or "Warning: " not in one]
+
+
+def test_built_pages_are_looked_at(tmp_path):
+    """What scripts/check_pages.py says of pages that need no browser."""
+    check = _script("check_pages").check_html
+    (tmp_path / "there.html").write_text("<h1 id='place'>There</h1>")
+    (tmp_path / "index.html").write_text(
+        "<a href='there.html#place'>fine</a> <a href='there.html#nowhere'>dead</a> <a href='gone.html'>dead</a>"
+        "<a href='https://example.org'>elsewhere</a> <img src='gone.png' alt='A map'> <img src='data:,' alt=''>"
+        "<script src='https://cdn.example.org/x.js'></script><link rel='canonical' href='https://example.org'>"
+    )
+    found = "\n".join(check(tmp_path))
+    for sentence in ("'there.html#nowhere' leads to no place", "'gone.html' leads to no file", "'gone.png' is missing"):
+        assert sentence in found
+    assert "has no alternative text" in found
+    assert "x.js' is loaded from another site" in found
+    assert found.count("\n") == 4
+
+
+def test_a_page_that_the_browser_finds_too_wide_is_named():
+    about = _script("check_pages").about
+    one = {"page": "/a.html", "width": 420, "scroll": 451, "client": 420, "wide": ["code 'x'"], "cut": ["pre"]}
+    one |= {"broken": ["b.png"], "outside": ["https://example.org/x.js"]}
+    assert [sentence.split(": ", 1)[0] for sentence in about(one)] == ["a.html at 420 px"] * 3
+    assert not list(about(one | {"scroll": 420, "broken": [], "outside": []}))
+    assert len(list(about(one | {"width": 1300}))) == 4
+
+
+def test_pictures_of_the_gallery_are_there_and_small():
+    with _on_path(DOCS):
+        figures = import_module("_figures")
+    for name, picture in figures.PICTURES.items():
+        path = figures.GALLERY / f"{name}.png"
+        assert path.stat().st_size < 200_000
+        assert picture.alt.endswith(".")
+        assert picture.source.endswith(".")
+    entries = {f"pl_{name}" for name in import_module("scjepa.pl").__all__}
+    assert entries <= set(figures.PICTURES), "an entry of pl without a picture: docs/_figures.py"
+
+
+def test_a_reader_finds_the_words_of_other_packages():
+    text = (DOCS / "glossary.md").read_text()
+    terms = set(re.search(r"```\{glossary\}\n(.*?)```", text, re.DOTALL).group(1).split("\n"))
+    assert {"section", "sample", "slide", "FOV", "core", "batch", "niche", "domain", "spot"} <= terms
 
 
 def _code_of(path: Path) -> list[ast.AST]:
@@ -179,8 +268,7 @@ def _dotted(node: ast.AST) -> str | None:
     "path",
     [
         ROOT / "README.md",
-        *DOCS.glob("*.md"),
-        *(DOCS / "user_guide").glob("*.md"),
+        *(path for path in PAGES if "tutorials" not in path.parts and not {"_build", "generated"} & set(path.parts)),
         *(ROOT / "tutorials").glob("*.ipynb"),
     ],
     ids=lambda path: path.name,

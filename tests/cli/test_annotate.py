@@ -142,7 +142,7 @@ def test_info_tells_of_models_and_files_of_cells(cells, capsys):
     assert "fine-tuned" in model
     assert "2: B, T" in model
     assert "scjepa fit --model celljepa" in file
-    assert "whole numbers up to" in file
+    assert "integers up to" in file
     assert main(["info", str(cells / "a.h5ad"), "--model", "celljepa", "--preset", "demo", "--accelerator", "cpu"]) == 0
     assert "Estimate for 60 cells" in capsys.readouterr().out
     assert main(["info", str(cells / "b.h5ad"), "--model", str(cells / "model"), "--accelerator", "cpu"]) == 0

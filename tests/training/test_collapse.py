@@ -61,7 +61,7 @@ def test_one_objective_that_is_learned_is_enough():
     flat = {name: [1.05, 1.01] for name in ("cell_ratio", "neighborhood_ratio", "nearby_ratio")}
     told = diagnose({**run, **flat}, 64)
     assert told.verdict == "not learning"
-    assert sum(sentence.endswith("not learned yet") for sentence in told.evidence) == 4
+    assert sum(sentence.endswith("no gain yet") for sentence in told.evidence) == 4
     # Where tokens are not predicted, their ratio is not there.
     assert diagnose({"effective_rank": [30, 40], "neighborhood_ratio": [1.0, 0.5]}, 64).verdict == "healthy"
     assert diagnose({"effective_rank": [30, 40], "neighborhood_ratio": [0.5, 1.0]}, 64).verdict == "not learning"

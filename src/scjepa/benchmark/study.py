@@ -198,7 +198,7 @@ def seeds_of(seeds: int | Sequence[int]) -> list[int]:
     Raises
     ------
     TypeError, ValueError
-        If they are no whole numbers, or there is none.
+        If they are not integers, or there is none.
     """
     try:
         if isinstance(seeds, str):

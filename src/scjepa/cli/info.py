@@ -1,14 +1,8 @@
 """``scjepa info``: tell what a model or a file of cells is, and what a model would make of it.
 
-Tell what is in a file of cells (genes, counts, coordinates, sections, graph, embeddings, niches) and what to mind
-before training on it; how the output of an instrument becomes such a file; or what a saved model is (genes,
+Tell what is in a file of cells (genes, counts, coordinates, sections, graph, embeddings, niches) and what to watch
+for before training on it; how the output of an instrument becomes such a file; or what a saved model is (genes,
 technologies, size, training, diagnosis).
-
-    scjepa info section.h5ad
-    scjepa info section.h5ad --preset base
-    scjepa info blood.h5ad --model celljepa --preset base
-    scjepa info section.h5ad --model model
-    scjepa info model
 """
 
 from __future__ import annotations
@@ -80,7 +74,7 @@ def _report(path: Path, options: argparse.Namespace) -> str:
         found = raw_output(path)
         if found is None or options.model or options.preset:
             raise
-        return _lines(f"{path}: {found.what}, not a file of cells", {"mind": found.as_file})
+        return _lines(f"{path}: {found.what}, not a file of cells", {"warning": found.as_file})
 
 
 def _lines(title: str, facts: dict[str, str]) -> str:
@@ -212,7 +206,7 @@ def _about_file(path: Path, options: argparse.Namespace) -> str:
             facts |= _against_model(saved, file, options)
         elif options.preset:
             facts["estimate"] = _estimate(kind, cells, file, names, options)
-    facts["mind"] = "\n".join(mind)
+    facts["warning"] = "\n".join(mind)
     table = f", table {file.table!r}" if file.table else ""
     return _lines(f"{path}: {file.kind}{table}, {_size(path)}", facts)
 
@@ -274,8 +268,8 @@ def _counts(cells: AnnData, file: io.DataFile, layer: str | None, mind: list[str
         mind.append(f"Counts are negative or not finite. {where_counts_are(file, layer)}")
     elif not whole:
         log = " and look log-transformed" if largest < _LARGEST_LOG else ""
-        mind.append(f"The values are no whole numbers{log}. {where_counts_are(file, layer)}")
-    kind = "whole numbers" if whole else "no whole numbers"
+        mind.append(f"The values are not integers{log}. {where_counts_are(file, layer)}")
+    kind = "integers" if whole else "non-integer values"
     return f"{kind} up to {largest:,.4g}; a cell has {np.median(total):,.4g} in {np.median(gene):,.0f} genes (medians)"
 
 

@@ -113,7 +113,7 @@ class Kept:
         return {name: getattr(self, name) for name in signature(type(self).__init__).parameters if name != "self"}
 
     def _check_whole(self, *names: str) -> None:
-        """Refuse options that are no whole numbers of 1 or more."""
+        """Refuse options that are not integers of 1 or more."""
         for name in names:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):

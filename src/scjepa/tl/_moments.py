@@ -39,7 +39,7 @@ _PASSES, _SPARE = 8, 30
 class Features:
     """Cells × features, read chunk by chunk: an embedding, or counts that are log-normalized on the way.
 
-    Counts are checked in the first reading: a negative or NaN one is refused, and of values that are no whole numbers
+    Counts are checked in the first reading: a negative or NaN one is refused, and of values that are not integers
     the user is told once.
 
     Parameters

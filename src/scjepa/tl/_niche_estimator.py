@@ -130,7 +130,7 @@ class NicheReadout(Kept, BaseEstimator):
         Raises
         ------
         TypeError
-            If the sources are no mapping, or a number of components or rings is no whole number.
+            If the sources are no mapping, or a number of components or rings is not an integer.
         ValueError
             If there is no source, an option is out of its range, or :class:`PredictiveComponents` cannot be fitted.
         """

@@ -81,7 +81,7 @@ def niche_readout(
     Warns
     -----
     UserWarning
-        If sections differ in what they consist of, nothing around a cell predicts it, or counts are no whole numbers,
+        If sections differ in what they consist of, nothing around a cell predicts it, or counts are not integers,
         such as log-normalized values.
 
     Raises
@@ -89,7 +89,7 @@ def niche_readout(
     KeyError
         If ``use_rep``, ``library_key``, ``layer`` or the graph is not there.
     TypeError
-        If ``n_comps`` or ``n_rings`` is no whole number.
+        If ``n_comps`` or ``n_rings`` is not an integer.
     ValueError
         If a cell has a NaN in the embedding or no section, a count is negative or NaN, no cell has a neighbor, no
         feature varies, an edge joins two sections, an option is out of its range, or ``key_added`` is there and scjepa

@@ -80,7 +80,7 @@ def niches(
     KeyError
         If ``use_rep`` is not there.
     TypeError
-        If ``n_niches`` is no whole number.
+        If ``n_niches`` is not an integer.
     ValueError
         If a cell has a NaN in the embedding, there are fewer cells than niches, an option is out of its range, or
         ``adata.obs`` has a column ``key_added`` that scjepa did not write or whose niches were renamed.

@@ -158,12 +158,12 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If counts are no whole numbers, such as log-normalized values.
+            If counts are not integers, such as log-normalized values.
 
         Raises
         ------
         TypeError
-            If a number of components or rings is no whole number.
+            If a number of components or rings is not an integer.
         ValueError
             If no cell has a neighbor, no feature varies, a value is NaN, a count is negative, an option is out of its
             range, or sizes do not fit.
@@ -489,14 +489,14 @@ def predictive_components(
     Warns
     -----
     UserWarning
-        If counts are no whole numbers, such as log-normalized values; it names where the raw ones are.
+        If counts are not integers, such as log-normalized values; it names where the raw ones are.
 
     Raises
     ------
     KeyError
         If ``use_rep``, ``library_key``, ``layer`` or the graph is not there.
     TypeError
-        If ``n_comps`` or ``n_pcs`` is no whole number.
+        If ``n_comps`` or ``n_pcs`` is not an integer.
     ValueError
         If no cell has a neighbor, no gene varies, a count is negative or NaN, a cell has no section, an edge joins two
         sections, an option is out of its range, or ``key_added`` is there and scjepa did not write it.

@@ -134,7 +134,7 @@ class SharedComponents(Kept, BaseEstimator):
         Raises
         ------
         TypeError
-            If an option is no whole number, or genes have no names.
+            If an option is not an integer, or genes have no names.
         ValueError
             If there are not two technologies, no chain of genes in common joins them, too few neighborhoods
             correspond, an option is out of its range, or :class:`PredictiveComponents` cannot be fitted.
@@ -396,7 +396,7 @@ def shared_components(
     KeyError
         If a column, ``layer``, ``panel_key`` or the graph is not there.
     TypeError
-        If a number is no whole number.
+        If a number is not an integer.
     ValueError
         If there are not two technologies, no chain of genes in common joins them, too few neighborhoods correspond, a
         count is negative or NaN, an edge joins two sections, or ``key_added`` is there and scjepa did not write it.

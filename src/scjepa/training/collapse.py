@@ -75,7 +75,12 @@ def gene_mean_loss(targets: Tensor, genes: Tensor, folds: Tensor, n_genes: int) 
 RATIO = "_ratio"
 """How the names of ratios end."""
 
-_FIRST = {"untrained": "The model is not trained.", "same tokens": "The cells look alike to the model."}
+_FIRST = {
+    "healthy": "Training looks healthy: nothing has collapsed, and something was learned.",
+    "not learning": "Nothing was learned yet.",
+    "same tokens": "The cells look alike to the model.",
+    "untrained": "The model is not trained.",
+}
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ def diagnose(
     last = {name: float(values[-1]) for name, values in ratios.items() if values}
     for name in sorted(last, key=[*objective.ratios, *last].index):
         told = objective.ratios[name].sentence if name in objective.ratios else f"ratio of {name} {{:.2f}}"
-        evidence.append(told.format(last[name]) + (", not learned yet" if last[name] > NOT_LEARNING else ""))
+        evidence.append(told.format(last[name]) + (", no gain yet" if last[name] > NOT_LEARNING else ""))
     if rank < COLLAPSED_RANK * width or (cosine is not None and cosine > COLLAPSED_COSINE):
         verdict = "collapsed"
     elif last and min(last.values()) > NOT_LEARNING:

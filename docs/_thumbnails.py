@@ -1,0 +1,45 @@
+"""Small pictures of the tutorials for their gallery, taken from the notebooks as they are committed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+from PIL import Image
+
+WIDTH = 560
+SHOWN = {
+    "niches": 2,
+    "sections": -1,
+    "technologies": 0,
+    "new_section": 0,
+    "pbmc": 1,
+    "perturbation": 0,
+    "diagnostics": 0,
+}
+"""Which picture of a notebook stands for it, counted from 0; the last one of a notebook that is not here."""
+
+
+def pictures(notebook: Path) -> list[bytes]:
+    """Return the pictures in the output of a notebook, PNG, in their order."""
+    cells = json.loads(notebook.read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    found = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    return [base64.b64decode("".join(each)) for each in found]
+
+
+def write(docs: Path) -> None:
+    """Write a picture for each notebook into the folder ``generated/thumbnails``."""
+    folder = docs / "generated" / "thumbnails"
+    folder.mkdir(parents=True, exist_ok=True)
+    for notebook in sorted((docs / "tutorials").glob("*.ipynb")):
+        path = folder / f"{notebook.stem}.png"
+        if path.is_file() and path.stat().st_mtime > notebook.stat().st_mtime:  # an unchanged page is not built again
+            continue
+        if found := pictures(notebook):
+            number = SHOWN.get(notebook.stem, -1)
+            with Image.open(io.BytesIO(found[number if number < len(found) else -1])) as image:
+                image.thumbnail((WIDTH, WIDTH))
+                image.convert("RGB").quantize(128).save(path, optimize=True)
