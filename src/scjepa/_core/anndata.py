@@ -135,9 +135,8 @@ def missing_key(
     names = ", ".join(map(repr, there[:_MOST_NAMES])) or "nothing"
     names += ", ..." if len(there) > _MOST_NAMES else ""
     before = "" if name is None else f"{name!r}: "
-    return KeyError(
-        f"{before}adata.{where}[{key!r}] does not exist; adata.{where} holds {names}.{did_you_mean(key, map(str, there))} {then}"
-    )
+    hint = did_you_mean(key, map(str, there))
+    return KeyError(f"{before}adata.{where}[{key!r}] does not exist; adata.{where} holds {names}.{hint} {then}")
 
 
 def entry_of(adata: AnnData, slot: str, key: str | None, then: str, name: str | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""How far a long loop is: one bar for all of them, with rate and time left, in a terminal or below a notebook's cell."""
+"""How far a long loop is: one bar for all of them, with rate and time left, in a terminal or a notebook."""
 
 from __future__ import annotations
 

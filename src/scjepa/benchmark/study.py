@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import pandas as pd
 
+from scjepa._core.html import as_html
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
 from scjepa._core.progress import with_progress
@@ -334,6 +335,8 @@ class Results:
     rows: pd.DataFrame
     runs: pd.DataFrame
     _store: Store = field(repr=False)
+
+    _repr_html_ = as_html
 
     def figures(self) -> dict[str, Figure]:
         """Return every figure that the results allow, by name."""
