@@ -16,7 +16,7 @@ def test_partners_stand_on_the_diagonal_in_one_color(strip, pl):
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["z", "y", "x"]
     for marks in ax.collections:
         assert [to_hex(color).upper() for color in marks.get_facecolors()] == palette(3)
-    assert figure.axes[0].get_title(loc="left") == "100% of 90 cells in matched niches\nNMI 1.00, ARI 1.00"
+    assert figure.axes[0].get_title(loc="left") == "100% of 90 cells\nin matched niches\nNMI 1.00, ARI 1.00"
     assert [text.get_text() for text in ax.texts] == ["1.00"] * 3
 
 

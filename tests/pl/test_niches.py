@@ -266,8 +266,7 @@ def test_what_comes_back_and_what_stays_open(tmp_path, monkeypatch):
 
 
 def test_files_have_the_resolution_of_the_settings_and_bare_names_a_folder(tmp_path, monkeypatch):
-    adata = _adata()
-    monkeypatch.setattr(sc.settings, "figdir", tmp_path / "figures")
+    adata, before = _adata(), sc.settings.figdir
     widths = []
     for dpi in ("figure", 100, 300):
         monkeypatch.setitem(rcParams, "savefig.dpi", dpi)
@@ -276,8 +275,12 @@ def test_files_have_the_resolution_of_the_settings_and_bare_names_a_folder(tmp_p
     assert widths[2] == pytest.approx(2 * widths[0], rel=0.02)
     assert widths[1] < widths[0]
     assert not plt.get_fignums()  # saved and not shown: nothing is left
-    scjepa.pl.niches(adata, save="bare.png")
-    assert (tmp_path / "figures" / "bare.png").exists()
+    try:
+        sc.settings.figdir = tmp_path / "figures"
+        scjepa.pl.niches(adata, save="bare.png")
+        assert (tmp_path / "figures" / "bare.png").exists()
+    finally:
+        sc.settings.figdir = before
 
 
 def test_spatialdata_is_taken(pl):

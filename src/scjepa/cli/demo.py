@@ -87,9 +87,9 @@ def run_demo(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         say(f"[{time.perf_counter() - start:5.0f} s] {text}")
 
     adata = _load(options)
-    section = _column(adata, options.library_key, _keys.SECTION, "sections")
-    label = _column(adata, options.label, _keys.REGION, "labels")
-    technology = _column(adata, None, _keys.TECHNOLOGY, "technologies")
+    section = _column(adata, options.library_key, _keys.SECTION, "--library-key")
+    label = _column(adata, options.label, _keys.REGION, "--label")
+    technology = _column(adata, None, _keys.TECHNOLOGY)
     if section is not None:  # squidpy takes categories alone
         adata.obs[section] = pd.Categorical(groups_of(adata, section))
     step(f"data: {adata.n_obs:,} cells, {adata.n_vars:,} genes" + ("" if options.data else " (simulated tissue)"))
@@ -137,10 +137,12 @@ def _load(options: argparse.Namespace) -> AnnData:
     return io.read_anndata(*io.data_files([options.data]))
 
 
-def _column(adata: AnnData, wanted: str | None, default: str, what: str) -> str | None:
-    """Return the column the user named, else the default where it exists."""
-    if wanted is not None and wanted not in adata.obs:
-        raise KeyError(f"There is no column {wanted!r} for the {what}; columns: {', '.join(adata.obs.columns)}.")
+def _column(adata: AnnData, wanted: str | None, default: str, option: str = "") -> str | None:
+    """Return the column the user named with an option, else the default where it exists."""
+    from scjepa._core.anndata import column_of
+
+    if wanted is not None:
+        column_of(adata, wanted, f"Name one of these with {option}.")
     return wanted or (default if default in adata.obs else None)
 
 

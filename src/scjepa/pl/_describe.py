@@ -109,7 +109,7 @@ def compare(
     shares, sides = counts / counts.sum(axis=1, keepdims=True), (first.part(rows), second.part(columns))
     panel = _heat_map(ax, shares, *sides, "share of the row's cells")
     panel.set(xlabel=b, ylabel=a)
-    agreement = f"{found.agreement:.0%} of {found.n_cells:,} cells in matched niches"
+    agreement = f"{found.agreement:.0%} of {found.n_cells:,} cells\nin matched niches"
     text = f"{agreement}\nNMI {found.nmi:.2f}, ARI {found.ari:.2f}" if title is None else title
     panel.set_title(text, fontsize=10, loc="left")
     return finish(panel, save, show, given=ax)

@@ -19,6 +19,12 @@ _POINTS_PER_INCH = 72
 _DPI = 150
 """Dots per inch of a saved figure where ``rcParams["savefig.dpi"]`` says nothing."""
 
+_OF_NOTEBOOKS = ("inline", "ipympl", "widget", "nbagg")
+"""In the names of back-ends of matplotlib that show figures which are open at the end of a cell."""
+
+_OF_FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
+"""Back-ends of matplotlib that write files and show nothing."""
+
 Drawn: TypeAlias = Axes | list[Axes]
 """What a function of ``pl`` returns with ``show=False``: the axes of its panels, or of its one panel."""
 
@@ -81,9 +87,11 @@ def finish(axes: DrawnT, save: str | Path | None, show: bool | None, *, given: A
         figure.savefig(_place_of(save), dpi=dpi, bbox_inches="tight")
     if show is False or (show is None and (given is not None or not _autoshow())):
         return axes
-    if show or not _is_notebook():
+    backend = plt.get_backend().lower()
+    in_notebook = any(name in backend for name in _OF_NOTEBOOKS)
+    if show or not (in_notebook or backend in _OF_FILES):
         plt.show()
-    if save is not None and not show and not _is_notebook():
+    elif save is not None and not in_notebook:
         plt.close(figure)  # as scanpy does, so that loops in scripts do not pile figures up
     return None
 
@@ -109,11 +117,6 @@ def _autoshow() -> bool:
     from scanpy import settings
 
     return bool(settings.autoshow)
-
-
-def _is_notebook() -> bool:
-    """Return whether figures that are open at the end of a cell are shown below it."""
-    return "inline" in plt.get_backend().lower() or "ipympl" in plt.get_backend().lower()
 
 
 def as_list(names: str | Sequence[str] | None) -> list[str]:
