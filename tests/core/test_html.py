@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from scjepa._core.html import as_html
-from scjepa.models import Estimate
+from scjepa.models.estimate import Estimate
 from scjepa.tl import compare_niches, niche_composition
 from scjepa.training import Diagnosis
 

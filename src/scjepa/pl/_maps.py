@@ -34,7 +34,7 @@ from scjepa._core.graph import section_key_of
 from scjepa._core.leiden import umap_of
 from scjepa._core.options import unknown_name
 from scjepa._core.renamed import renamed
-from scjepa.pl.figure import Drawn, bare, blocks, check_choice, finish, grid_shape, point_size, titles_of
+from scjepa.pl.figure import Drawn, bare, blocks, check_choice, finish, grid_shape, point_size, size_of, titles_of
 from scjepa.pl.labels import Colors, Layer, Numbers, cells_of, layers_of
 from scjepa.tl import predictive_genes as genes_of
 
@@ -141,7 +141,7 @@ def _draw_map(adata: AnnData, drawn: Sequence[Layer], how: _Options) -> Drawn | 
     xy = _coordinates_of(adata, how.spatial_key)
     sections = _sections_of(adata, how.library_key, xy)
     spans = _spans(adata, xy, sections)
-    width, height = _panel_size(spans, len(drawn))
+    width, height = _panel_size(spans, len(drawn)) if how.ax is None else size_of(how.ax)
 
     def dress(panel: Axes, name: str) -> None:
         panel.set_aspect("equal")
@@ -597,7 +597,8 @@ def embedding(
     sections = {"": rows}
     if library_key is not None:
         names = column_of(adata, library_key).astype("category").cat
-        sections = {str(name): rows[names.codes.to_numpy()[rows] == i] for i, name in enumerate(names.categories)}
+        found = {str(name): rows[names.codes.to_numpy()[rows] == i] for i, name in enumerate(names.categories)}
+        sections = {name: cells for name, cells in found.items() if len(cells)}
     size = min(point_size(xy, _PANEL, _PANEL), 20.0)
     of = _Panels(xy, sections, _PANEL + 1.0, _PANEL, 3, dict.fromkeys(sections, size), dress)
     return _draw(drawn, of, how)

@@ -154,6 +154,12 @@ def grid_shape(n_panels: int, n_cols: int | None, at_most: int = 4) -> tuple[int
     return -(-n_panels // n_cols), n_cols
 
 
+def size_of(ax: Axes) -> tuple[float, float]:
+    """Return width and height of axes in inches."""
+    box = ax.get_window_extent().transformed(figure_of(ax).dpi_scale_trans.inverted())
+    return box.width, box.height
+
+
 def point_size(xy: np.ndarray, width: float, height: float, span: np.ndarray | None = None) -> float:
     """Return the marker area in points² with which the cells nearly cover the area that they take of a panel.
 
