@@ -34,8 +34,8 @@ _LARGEST_LOG = 20.0
 """Data without whole numbers whose largest value is below this looks log-transformed."""
 
 _WHOLE = (
-    "a whole transcriptome: by count a few genes would be the tokens of all cells. The presets above see that and rank\n"
-    "genes otherwise; with those of the paper: --set tokens.ranks=auto --set tokens.left_out=auto"
+    "a whole transcriptome: by count a few genes would be the tokens of all cells. The presets above see that and\n"
+    "rank genes otherwise; with those of the paper: --set tokens.ranks=auto --set tokens.left_out=auto"
 )
 """What it means that genes are not ranked by count."""
 

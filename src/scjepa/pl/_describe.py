@@ -15,7 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.transforms import offset_copy
+from matplotlib.transforms import Bbox, offset_copy
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import niches_of, record_of
@@ -371,7 +371,7 @@ def _fit(figure: Figure, axes: Sequence[Axes]) -> None:
     figure.set_size_inches(drawn.width, drawn.height)
     for ax, (left, bottom, width, height) in places.items():
         corner = np.array([left, bottom]) * size - drawn.min
-        ax.set_position([*corner / drawn.size, *np.array([width, height]) * size / drawn.size])
+        ax.set_position(Bbox.from_bounds(*corner / drawn.size, *np.array([width, height]) * size / drawn.size))
 
 
 def _best_genes(ranking: dict, n_genes: int) -> dict[str, list[str]]:

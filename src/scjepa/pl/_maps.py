@@ -132,8 +132,8 @@ def _draw(drawn: Sequence[Layer], of: _Panels, how: _Options) -> Drawn | None:
             axes[0].set_title(name)
     _, in_a_row = grid_shape(len(of.sections), how.ncols, of.at_most)
     _label_rows(drawn, places[:in_a_row], of.height, many=many)
-    axes = list(places.T.flat)
-    return finish(axes[0] if n_panels == 1 else axes, how.save, how.show, given=how.ax)
+    shown: Drawn = how.ax if how.ax is not None else places[0, 0] if n_panels == 1 else list(places.T.flat)
+    return finish(shown, how.save, how.show, given=how.ax)
 
 
 def _draw_map(adata: AnnData, drawn: Sequence[Layer], how: _Options) -> Drawn | None:
@@ -318,8 +318,8 @@ def niches(
     """
     adata = cells_of(adata, spatial_key)
     how = _Options(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show)
-    chosen = {"groups": groups, "colors": palette, "title": title, "layer": layer}
-    return _draw_map(adata, layers_of(adata, color, reference=reference, **chosen), how)
+    drawn = layers_of(adata, color, reference=reference, groups=groups, colors=palette, title=title, layer=layer)
+    return _draw_map(adata, drawn, how)
 
 
 def confidence(

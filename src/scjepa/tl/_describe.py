@@ -69,7 +69,8 @@ class NicheComparison(NamedTuple):
     ari: float
     n_cells: int
 
-    _repr_html_ = as_html
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def compare_niches(adata: AnnData, a: str, b: str) -> NicheComparison:
@@ -154,7 +155,8 @@ class Composition(NamedTuple):
     counts: pd.DataFrame
     shares: pd.DataFrame
 
-    _repr_html_ = as_html
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def niche_composition(adata: AnnData, niche_key: str = _keys.NICHE, *, by: str = _keys.CELL_TYPE) -> Composition:
@@ -223,7 +225,8 @@ class Interactions(NamedTuple):
     counts: pd.DataFrame
     shares: pd.DataFrame
 
-    _repr_html_ = as_html
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def niche_interactions(
