@@ -16,12 +16,27 @@ from scjepa._core.leiden import EmbeddingGraph
 from scjepa._core.progress import shows_progress, with_progress
 
 
+class Stream(io.StringIO):
+    """What stderr is: a terminal, or a file."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+
 @pytest.fixture
-def stderr(monkeypatch):
-    found = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", found)
-    monkeypatch.setattr(progress, "DELAY", 0.0)
-    return found
+def looks_at(monkeypatch):
+    """Return what puts a stream in the place of stderr."""
+
+    def put(*, is_terminal: bool) -> Stream:
+        monkeypatch.setattr(sys, "stderr", Stream(is_terminal))
+        return sys.stderr
+
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    return put
 
 
 @pytest.fixture
@@ -30,7 +45,8 @@ def settings(monkeypatch):
     return scjepa.settings
 
 
-def test_nothing_is_shown_where_nobody_looks_unless_asked(stderr, settings):
+def test_nothing_is_shown_where_nobody_looks_unless_asked(looks_at, settings):
+    stderr = looks_at(is_terminal=False)
     assert not shows_progress()
     assert shows_progress(True)
     assert list(with_progress(range(3), 3, "Counting", "steps")) == [0, 1, 2]
@@ -40,8 +56,8 @@ def test_nothing_is_shown_where_nobody_looks_unless_asked(stderr, settings):
     assert not shows_progress(False)
 
 
-def test_a_terminal_has_bars_and_quiet_settings_have_none(stderr, settings, monkeypatch):
-    stderr.isatty = lambda: True
+def test_a_terminal_has_bars_and_quiet_settings_have_none(looks_at, settings, monkeypatch):
+    looks_at(is_terminal=True)
     monkeypatch.setitem(sys.modules, "scvi", SimpleNamespace(settings=SimpleNamespace(verbosity=logging.INFO)))
     assert shows_progress()
     sys.modules["scvi"].settings.verbosity = logging.WARNING
@@ -52,14 +68,16 @@ def test_a_terminal_has_bars_and_quiet_settings_have_none(stderr, settings, monk
     assert not shows_progress()
 
 
-def test_a_notebook_has_bars(stderr, settings, monkeypatch):
+def test_a_notebook_has_bars(looks_at, settings, monkeypatch):
+    looks_at(is_terminal=False)
     shell = type("ZMQInteractiveShell", (), {})()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.delitem(sys.modules, "scvi", raising=False)
     assert shows_progress()
 
 
-def test_a_bar_says_what_is_done_how_fast_and_what_is_left(stderr, settings):
+def test_a_bar_says_what_is_done_how_fast_and_what_is_left(looks_at, settings):
+    stderr = looks_at(is_terminal=False)
     with progress.progress_bar(4, "Embedding", "cells", asked=True, delay=0) as bar:
         bar.mininterval = 0
         bar.update(2)
@@ -70,8 +88,8 @@ def test_a_bar_says_what_is_done_how_fast_and_what_is_left(stderr, settings):
     assert "cells/s" in said
 
 
-def test_short_loops_have_none(stderr, settings, monkeypatch):
-    monkeypatch.setattr(progress, "DELAY", 60.0)
+def test_short_loops_have_none(looks_at, settings):
+    stderr = looks_at(is_terminal=True)
     settings.progress_bar = True
     list(with_progress(range(3), 3, "Counting", "steps"))
     with progress.progress_bar(3, "Counting", "steps", asked=True, delay=60) as bar:

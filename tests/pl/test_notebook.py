@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
+
+import scjepa
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
-FIRST = """
+SOURCE = str(Path(scjepa.__file__).parents[1])
+
+FIRST = (
+    f"import sys; sys.path.insert(0, {SOURCE!r})"
+    + """
 import os, warnings
 os.environ.pop("MPLBACKEND", None)
 warnings.simplefilter("ignore")
@@ -20,6 +27,7 @@ rng = np.random.default_rng(0)
 obs = pd.DataFrame({"niche": pd.Categorical(list("ab") * 20), "cell_type": list("xyxz") * 10})
 adata = ad.AnnData(rng.poisson(2.0, (40, 3)).astype("float32"), obs=obs, obsm={"spatial": rng.uniform(size=(40, 2))})
 """
+)
 
 CELLS = {
     "one call": ("scjepa.pl.niches(adata)", 1),

@@ -55,11 +55,12 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     """
     names, word = list(known), str(name).strip("-").replace("-", "_").lower()
     plain = {each.strip("-").replace("-", "_").lower(): each for each in names}
-    for words in _SAME:
-        if word in words.split():
-            for each in words.split():
-                if each in plain:
-                    return plain[each]
+    if f"{word}_key" in plain:
+        return plain[f"{word}_key"]
+    for words in (line.split() for line in _SAME if word in line.split()):
+        there = [each for each in words if each in plain]
+        if there:
+            return plain[there[0]]
     near = get_close_matches(word, list(plain), n=1)
     return plain[near[0]] if near else None
 
