@@ -19,7 +19,7 @@ FIRST = (
     f"import sys; sys.path.insert(0, {SOURCE!r})"
     + """
 import os, warnings
-os.environ.pop("MPLBACKEND", None)
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as a kernel does that inherits none
 warnings.simplefilter("ignore")
 import anndata as ad, matplotlib.pyplot as plt, numpy as np, pandas as pd, scjepa
 from IPython.display import display
