@@ -208,7 +208,7 @@ def test_sections_are_aligned_as_is_said(embedded, tmp_path):
         "covariance": ["--align", "covariance"],
     }.items():
         out = tmp_path / f"{name}.h5ad"
-        assert niches(tmp_path / "two.h5ad", *words, "--n-niches", 2, "--out", out) == 0
+        assert niches(tmp_path / "two.h5ad", *words, "--rebuild-graph", "--n-niches", 2, "--out", out) == 0
         found[name] = scjepa.tl.niche_readout_of(ad.read_h5ad(out))
     assert [read.align_ for read in found.values()] == ["scale", "none", "covariance"]
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 _SAME = (
     *(
         "library_key batch_key batch sample_key sample slide_key slide section_key section library library_id "
-        "sample_col donor_key fov core by groups_key",
+        "sample_col donor_key fov core by groups_key standardize_by",
     ),
     "technology_key technology platform assay panel_key",
     "max_epochs n_epochs epochs num_epochs nb_epoch",
