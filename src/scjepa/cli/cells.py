@@ -255,14 +255,13 @@ def add_graph(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, op
 
 def new_graph(cells: AnnData, file: DataFile, names: Names, key: str) -> Additions:
     """Return the graph that was built for cells, under ``key`` as squidpy writes it; nothing where the file has one."""
-    parts = {part: cells.obsp[f"{names.neighbors_key}_{part}"] for part in PARTS if has_graph(cells, names)}
     with file.opened() as group:
         there = any(f"obsp/{key}_{part}" in group for part in PARTS)
-    if there or not parts:
+    if there or not has_graph(cells, names):
         return Additions()
-    noted = dict(cells.uns[f"{names.neighbors_key}_neighbors"])
-    noted |= {f"{part}_key": f"{key}_{part}" for part in PARTS}
-    return Additions(obsp={f"{key}_{part}": one for part, one in parts.items()}, uns={f"{key}_neighbors": noted})
+    parts = {f"{key}_{part}": cells.obsp[f"{names.neighbors_key}_{part}"] for part in PARTS}
+    keys = {f"{part}_key": f"{key}_{part}" for part in PARTS}
+    return Additions(obsp=parts, uns={f"{key}_neighbors": {**cells.uns[f"{names.neighbors_key}_neighbors"], **keys}})
 
 
 def refuse_small_sections(
