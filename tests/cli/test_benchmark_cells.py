@@ -73,7 +73,7 @@ def test_what_the_user_can_mend_is_one_line(done, files, tmp_path, capsys):
     for more, code, message in (
         (["--label", "typ"], 1, "obs['typ'] does not exist"),
         (["--methods", "cellj"], 1, "Did you mean 'celljepa'"),
-        (["--tasks", "batches"], 1, "--batch COLUMN"),
+        (["--tasks", "batches"], 1, "--batch-key COLUMN"),
         (["--tasks", "zeroshot"], 1, "Did you mean 'zero_shot'"),
         (["--set", "objective.jepa_weigth=3"], 2, "Did you mean objective.jepa_weight"),
         (["--set", "finetuning.objective=3"], 2, "parts are tokens"),

@@ -113,6 +113,6 @@ def test_sections_and_labels_that_are_numbers_are_taken(tmp_path):
     adata.obs["slice"] = np.arange(adata.n_obs) % 2
     adata.obs["area"] = adata.obs["region"].cat.codes.astype(int)
     adata.write_h5ad(tmp_path / "a.h5ad")
-    words = ["--section", "slice", "--label", "area", "--steps", "2", "--out", str(tmp_path / "out")]
+    words = ["--library-key", "slice", "--label", "area", "--steps", "2", "--out", str(tmp_path / "out")]
     assert main(["demo", "--data", str(tmp_path / "a.h5ad"), *words]) == 0
     assert (tmp_path / "out" / "scores.csv").is_file()

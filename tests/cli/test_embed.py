@@ -36,9 +36,22 @@ def test_copies_hold_the_embedding_that_python_gives(data, model, embedded):
     pd.testing.assert_frame_equal(adata.obs, before.obs)
     np.testing.assert_array_equal(adata.obsm["X_stjepa_cell"], python_embedding(data, model, scale="cell"))
     assert sorted(adata.obsm) == ["X_stjepa", "X_stjepa_cell", "spatial"]
-    assert list(adata.obsp) == []
     assert ad.read_zarr(embedded / "b.zarr").obsm["X_stjepa"].shape == (80, 32)
     assert "X_stjepa" not in before.obsm
+
+
+def test_the_graph_that_was_built_is_written_and_one_that_is_there_stays(data, model, embedded, tmp_path):
+    adata = ad.read_h5ad(embedded / "a.h5ad")
+    assert set(np.diff(adata.obsp["spatial_connectivities"].tocsr().indptr)) >= {5}
+    assert adata.uns["spatial_neighbors"]["connectivities_key"] == "spatial_connectivities"
+    assert "spatial_distances" in adata.obsp
+    mine = ad.read_h5ad(data / "a.h5ad")
+    spatial_graph(mine, n_neighs=7)
+    mine.write_h5ad(tmp_path / "mine.h5ad")
+    words = ["embed", str(model), str(tmp_path / "mine.h5ad"), "--rebuild-graph"]
+    assert main([*words, "--out", str(tmp_path / "o.h5ad"), *CPU]) == 0
+    kept = ad.read_h5ad(tmp_path / "o.h5ad").obsp["spatial_connectivities"]
+    assert (kept != mine.obsp["spatial_connectivities"]).nnz == 0
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import anndata as ad
 import numpy as np
 import pytest
+from scipy import sparse
 
 import scjepa
 from scjepa._core.squidpy import spatial_graph
@@ -39,6 +40,19 @@ def test_several_files_of_every_kind(data, embedded, capsys):
     assert "s.zarr: SpatialData, table 'table', " in store
     assert line(store, "coordinates").startswith("obsm['spatial'], 2 dimensions")
     assert line(result, "obsm") == "X_stjepa (32), X_stjepa_cell (32), spatial (2)"
+
+
+def test_a_whole_transcriptome_says_what_it_means_for_tokens(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rates = np.r_[np.full(30, 60.0), np.full(14_970, 0.02)]
+    adata = ad.AnnData(sparse.csr_matrix(rng.poisson(rates, (60, 15_000)).astype(np.float32)))
+    adata.var_names = [f"g{i}" for i in range(15_000)]
+    adata.obsm["spatial"] = rng.uniform(size=(60, 2))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert info(tmp_path / "a.h5ad") == 0
+    report = " ".join(capsys.readouterr().out.split())
+    assert "a whole transcriptome: by count a few genes would be the tokens of all cells" in report
+    assert "--set tokens.ranks=auto" in report
 
 
 def test_what_to_mind(make_tissue, tmp_path, capsys):

@@ -100,8 +100,9 @@ TOOLS = {
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_tool_says_what_to_do_with_spatialdata_and_with_a_list(tool):
-    with pytest.raises(TypeError, match=r"Expected an AnnData object.*scjepa\.table_of\(sdata\)"):
-        TOOLS[tool](SpatialData())
+    if not tool.startswith("pl."):  # figures take it
+        with pytest.raises(TypeError, match=r"Expected an AnnData object.*scjepa\.table_of\(sdata\)"):
+            TOOLS[tool](SpatialData())
     with pytest.raises(TypeError, match=r"Expected an AnnData object.*scjepa\.concat"):
         TOOLS[tool]([cells()])
 

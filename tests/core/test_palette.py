@@ -33,12 +33,24 @@ def _smallest_distance(colors: list[str], vision: str) -> float:
     return np.linalg.norm(oklab[:, None] - oklab, axis=-1)[np.triu_indices(len(colors), 1)].min()
 
 
-@pytest.mark.parametrize(("vision", "apart"), [("normal", 19), ("protan", 10.9), ("deutan", 10.9), ("tritan", 9)])
+@pytest.mark.parametrize(("vision", "apart"), [("normal", 18), ("protan", 9.5), ("deutan", 9.5), ("tritan", 8.7)])
 def test_safe_colors_stay_apart_for_every_vision(vision, apart):
     assert _smallest_distance([*SAFE], vision) > apart
 
 
-@pytest.mark.parametrize("n_colors", [0, 1, 12, 13, 20, 21, 28, 29, 102])
+def _luminance(color: str) -> float:
+    rgb = np.array(to_rgb(color))
+    return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("color", palette(102))
+def test_every_color_stands_out_on_white_and_on_black(color):
+    """As WCAG 2.2 asks of graphics."""
+    assert 1.05 / (_luminance(color) + 0.05) >= 3
+    assert (_luminance(color) + 0.05) / 0.05 >= 3
+
+
+@pytest.mark.parametrize("n_colors", [0, 1, 9, 10, 20, 102])
 def test_palettes_hold_as_many_distinct_colors_as_asked(n_colors):
     assert len(set(palette(n_colors))) == len(palette(n_colors)) == n_colors
 
@@ -52,3 +64,11 @@ def test_spare_colors_are_new():
     spare = spare_colors(6, SAFE[:8])
     assert len(set(spare)) == 6
     assert not set(spare) & {*SAFE[:8], MISSING}
+
+
+def test_a_color_depends_on_its_position_alone():
+    assert palette(40)[:7] == palette(7)
+
+
+def test_twenty_niches_can_be_told_apart():
+    assert _smallest_distance(palette(20), "normal") > 10

@@ -1,12 +1,28 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import anndata as ad
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
+import scjepa
 from scjepa._core.palette import palette
+from scjepa.pl.figure import figure_of
+
+
+@pytest.fixture
+def pl():
+    """Return the functions of ``scjepa.pl``, which return the figure that they drew."""
+
+    def drawn(name: str):
+        return lambda *args, **options: figure_of(getattr(scjepa.pl, name)(*args, show=False, **options))
+
+    yield SimpleNamespace(**{name: drawn(name) for name in scjepa.pl.__all__})
+    plt.close("all")
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ def touching(strip):
     return strip, scjepa.tl.niche_interactions(strip, n_permutations=20)
 
 
-def test_shares_are_drawn_without_the_niches_own(touching):
+def test_shares_are_drawn_without_the_niches_own(touching, pl):
     adata, found = touching
-    (ax,) = scjepa.pl.interactions(adata).axes
+    (ax,) = pl.interactions(adata).axes
     drawn = np.ma.filled(ax.images[0].get_array(), np.nan)
     assert np.isnan(np.diag(drawn)).all()
     apart = ~np.eye(3, dtype=bool)
@@ -26,27 +26,27 @@ def test_shares_are_drawn_without_the_niches_own(touching):
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0", "1", "2"]
 
 
-def test_z_scores_have_colors_for_the_range_between_niches(touching):
+def test_z_scores_have_colors_for_the_range_between_niches(touching, pl):
     adata, found = touching
-    (ax,) = scjepa.pl.interactions(adata, values="z_scores").axes
+    (ax,) = pl.interactions(adata, values="z_scores").axes
     np.testing.assert_allclose(np.ma.filled(ax.images[0].get_array(), np.nan), found.z_scores)
     apart = found.z_scores.to_numpy()[~np.eye(3, dtype=bool)]
     assert ax.images[0].get_clim() == pytest.approx((-np.abs(apart).max(), np.abs(apart).max()))
     assert ax.child_axes[0].get_ylabel() == "z-score of edges"
 
 
-def test_niches_have_the_colors_they_have_on_the_tissue(touching):
-    (ax,) = scjepa.pl.interactions(touching[0]).axes
+def test_niches_have_the_colors_they_have_on_the_tissue(touching, pl):
+    (ax,) = pl.interactions(touching[0]).axes
     for marks in ax.collections:
         assert [to_hex(color).upper() for color in marks.get_facecolors()] == palette(3)
     assert len(ax.collections) == 2
 
 
-def test_names_do_not_touch_the_color_marks_or_leave_the_figure(touching):
+def test_names_do_not_touch_the_color_marks_or_leave_the_figure(touching, pl):
     adata, _ = touching
     adata.obs["niche"] = adata.obs["niche"].cat.rename_categories(["a rather long name", "b", "another long name"])
     scjepa.tl.niche_interactions(adata, n_permutations=5)
-    figure = scjepa.pl.interactions(adata)
+    figure = pl.interactions(adata)
     figure.draw_without_rendering()
     (ax,) = figure.axes
     below, left = (marks.get_tightbbox() for marks in reversed(ax.collections))
@@ -58,16 +58,16 @@ def test_names_do_not_touch_the_color_marks_or_leave_the_figure(touching):
         assert tick.get_window_extent().y0 >= figure.bbox.y0
 
 
-def test_niches_that_changed_are_told(touching, strip):
+def test_niches_that_changed_are_told(touching, strip, pl):
     adata, _ = touching
     before = joblib.hash((adata.obs, dict(adata.uns)))
-    scjepa.pl.interactions(adata)
+    pl.interactions(adata)
     assert joblib.hash((adata.obs, dict(adata.uns))) == before
     with pytest.raises(ValueError, match="Did you mean 'z_scores'"):
-        scjepa.pl.interactions(adata, values="zscores")
+        pl.interactions(adata, values="zscores")
     adata.obs["niche"] = adata.obs["niche"].cat.rename_categories(["a", "b", "c"])
     with pytest.raises(ValueError, match=r"have changed since. Compute again: scjepa.tl.niche_interactions"):
-        scjepa.pl.interactions(adata)
+        pl.interactions(adata)
     del adata.uns["niche_nhood_enrichment"]
     with pytest.raises(KeyError, match=r"Compute it first: scjepa.tl.niche_interactions\(adata, 'niche'\)"):
-        scjepa.pl.interactions(adata)
+        pl.interactions(adata)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -19,8 +18,8 @@ def _bars(figure):
     return [ax for ax in figure.axes if ax.get_title()]
 
 
-def test_each_component_has_its_genes_and_its_correlation(with_components):
-    figure = scjepa.pl.predictive_genes(with_components, n_genes=3, n_comps=2)
+def test_each_component_has_its_genes_and_its_correlation(with_components, pl):
+    figure = pl.predictive_genes(with_components, n_genes=3, n_comps=2)
     table = scjepa.tl.predictive_genes(with_components, 3, n_comps=2)
     bars = _bars(figure)
     assert len(bars) == len(figure.axes) == 2
@@ -32,13 +31,12 @@ def test_each_component_has_its_genes_and_its_correlation(with_components):
         colors = {bar.get_facecolor() for bar in ax.patches if bar.get_width() > 0}
         assert len(colors) == 1
         assert colors != {bar.get_facecolor() for bar in ax.patches if bar.get_width() < 0}
-    assert not plt.get_fignums()
 
 
-def test_components_on_the_tissue_are_of_one_section(with_components, tmp_path):
+def test_components_on_the_tissue_are_of_one_section(with_components, tmp_path, pl):
     path = tmp_path / "genes.png"
     for section, n_cells in ((None, 45), ("s1", 45)):
-        figure = scjepa.pl.predictive_genes(with_components, n_comps=2, tissue=True, section=section, save=path)
+        figure = pl.predictive_genes(with_components, n_comps=2, tissue=True, section=section, save=path)
         maps = [ax for ax in figure.axes if not ax.get_title()]
         assert len(maps) == 2
         for number, ax in enumerate(maps):
@@ -50,21 +48,21 @@ def test_components_on_the_tissue_are_of_one_section(with_components, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_panels_fill_rows_and_the_rest_is_empty(with_components):
+def test_panels_fill_rows_and_the_rest_is_empty(with_components, pl):
     n_comps = with_components.obsm["X_predictive"].shape[1]
-    figure = scjepa.pl.predictive_genes(with_components, n_comps=50, ncols=3, tissue=True)
+    figure = pl.predictive_genes(with_components, n_comps=50, ncols=3, tissue=True)
     assert len(figure.axes) == 2 * n_comps
     assert len(_bars(figure)) == n_comps
 
 
-def test_what_is_missing_is_told(with_components, strip):
+def test_what_is_missing_is_told(with_components, strip, pl):
     with pytest.raises(ValueError, match="Unknown section 's3'"):
-        scjepa.pl.predictive_genes(with_components, tissue=True, section="s3")
+        pl.predictive_genes(with_components, tissue=True, section="s3")
     for wrong in ({"n_genes": 0}, {"n_comps": 0}, {"ncols": 0}):
         with pytest.raises(ValueError, match="must be positive"):
-            scjepa.pl.predictive_genes(with_components, **wrong)
+            pl.predictive_genes(with_components, **wrong)
     with pytest.raises(KeyError, match=r"'X_other'.*PredictiveComponents"):
-        scjepa.pl.predictive_genes(with_components, key="X_other")
+        pl.predictive_genes(with_components, key="X_other")
     del with_components.obsm["spatial"]
     with pytest.raises(KeyError, match="spatial_key"):
-        scjepa.pl.predictive_genes(with_components, tissue=True)
+        pl.predictive_genes(with_components, tissue=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.instruments import how_to_read
+from scjepa._core.meaning import did_you_mean
 from scjepa._core.plain import Facts, plain
 from scjepa._core.warn import warn
 
@@ -134,9 +134,8 @@ def missing_key(
     there = [name for name in available if name is not None]
     names = ", ".join(map(repr, there[:_MOST_NAMES])) or "nothing"
     names += ", ..." if len(there) > _MOST_NAMES else ""
-    near = get_close_matches(str(key), [str(name) for name in there], n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     before = "" if name is None else f"{name!r}: "
+    hint = did_you_mean(key, map(str, there))
     return KeyError(f"{before}adata.{where}[{key!r}] does not exist; adata.{where} holds {names}.{hint} {then}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from scjepa._core.arrays import canonical_order, first_components
 from scjepa._core.neighbors import neighbor_graph
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import Facts
+from scjepa._core.progress import progress_bar
 
 if TYPE_CHECKING:
     import igraph
@@ -194,14 +195,20 @@ class EmbeddingGraph:
         n_clusters = max(n_clusters, int((components >= least).sum()))
         best: Partition | None = None
         low, high = 0.0, None
-        for trial in range(seed, seed + _SEEDS_TRIED):
-            found, low, high = self._bisect(n_clusters, trial, low, high, least, flavor)
-            if best is None or _misses(found, n_clusters, least) < _misses(best, n_clusters, least):
-                best = found
-            if _misses(best, n_clusters, least) == 0:
-                break
-            # Another seed may cross the number a little lower or higher.
-            low, high = 0.8 * low, 1.25 * high
+        with progress_bar(None, f"Resolution of {n_clusters} niches", "resolutions") as bar:
+
+            def cluster(resolution: float, trial: int) -> Partition:
+                bar.update()
+                return self.leiden(resolution, trial, flavor)
+
+            for trial in range(seed, seed + _SEEDS_TRIED):
+                found, low, high = _bisect(partial(cluster, trial=trial), n_clusters, low, high, least)
+                if best is None or _misses(found, n_clusters, least) < _misses(best, n_clusters, least):
+                    best = found
+                if _misses(best, n_clusters, least) == 0:
+                    break
+                # Another seed may cross the number a little lower or higher.
+                low, high = 0.8 * low, 1.25 * high
         if best is None:
             raise RuntimeError("No seed was tried.")
         return self._joined(best, least)
@@ -227,28 +234,29 @@ class EmbeddingGraph:
         keys = {f"{part}_key": f"{prefix}{part}" for part in ("connectivities", "distances")}
         return {**keys, "params": {**about, "random_state": seed, "use_rep": use_rep}}
 
-    def _bisect(
-        self, n_clusters: int, seed: int, low: float, high: float | None, least: float, flavor: str
-    ) -> tuple[Partition, float, float]:
-        """Return the nearest partition found with one seed and the bracket in which the number is crossed."""
-        best = self.leiden(1.0 if high is None else high, seed, flavor)
-        while best.counted(least) < n_clusters and best.resolution < _MAX_RESOLUTION:
-            low = best.resolution
-            best = self.leiden(2 * low, seed, flavor)
-            if best.sizes[0] < least:  # all are islands: more resolution only makes them smaller
-                break
-        high = best.resolution
-        for _ in range(_BISECTIONS):
-            if best.counted(least) == n_clusters:
-                break
-            found = self.leiden((low + high) / 2, seed, flavor)
-            if found.counted(least) < n_clusters and found.sizes[0] >= least:
-                low = found.resolution
-            else:
-                high = found.resolution
-            if _misses(found, n_clusters, least) < _misses(best, n_clusters, least):
-                best = found
-        return best, low, high
+
+def _bisect(
+    cluster: Callable[[float], Partition], n_clusters: int, low: float, high: float | None, least: float
+) -> tuple[Partition, float, float]:
+    """Return the nearest partition found with one seed and the bracket in which the number is crossed."""
+    best = cluster(1.0 if high is None else high)
+    while best.counted(least) < n_clusters and best.resolution < _MAX_RESOLUTION:
+        low = best.resolution
+        best = cluster(2 * low)
+        if best.sizes[0] < least:  # all are islands: more resolution only makes them smaller
+            break
+    high = best.resolution
+    for _ in range(_BISECTIONS):
+        if best.counted(least) == n_clusters:
+            break
+        found = cluster((low + high) / 2)
+        if found.counted(least) < n_clusters and found.sizes[0] >= least:
+            low = found.resolution
+        else:
+            high = found.resolution
+        if _misses(found, n_clusters, least) < _misses(best, n_clusters, least):
+            best = found
+    return best, low, high
 
 
 def _misses(found: Partition, n_clusters: int, least: float) -> int:

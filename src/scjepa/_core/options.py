@@ -6,11 +6,11 @@ import typing
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Self, TypeVar, cast
 
 from scjepa._core.checks import Check
+from scjepa._core.meaning import did_you_mean
 from scjepa._core.plain import Facts, take_plain
 from scjepa._core.warn import warn
 
@@ -35,9 +35,7 @@ class UnknownNameError(ValueError, KeyError):
 def unknown_name(kind: str, name: object, known: Iterable[object]) -> str:
     """Return the sentence of an error about a name that is not known, with the nearest that is."""
     names = sorted(map(str, known))
-    near = get_close_matches(str(name), names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+    return f"Unknown {kind} {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}."
 
 
 class Registry(UserDict[str, T]):

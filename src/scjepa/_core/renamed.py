@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import FunctionType
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+_TOLD = "_refuses_unknown_keywords"
+"""Mark of functions that do."""
 
 _HOMES = ("scjepa.config", "scjepa.stjepa", "scjepa.celljepa")
 """Packages that names of other packages moved to, under the names that they had."""
@@ -43,24 +49,41 @@ def no_attribute(module: str, name: str) -> AttributeError:
 
 
 def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Refuse old keywords of a function with what took their place.
+    """Refuse keywords that a function does not have, with the one that is meant.
 
     Parameters
     ----------
     names
-        What to pass instead, by the old keyword.
+        What to pass instead, by the old keyword. Others are found by meaning and by spelling.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(function).parameters.values()
+        known = [each.name for each in parameters if each.name not in ("self", "cls")]
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            for old in names.keys() & kwargs.keys():
-                raise TypeError(f"{function.__name__}() has no argument {old!r}: it is called {names[old]}.")
+            for word in kwargs:
+                if word in names:
+                    raise TypeError(f"{function.__name__}() has no argument {word!r}: it is called {names[word]}.")
+                if word not in known and not takes_any:
+                    from scjepa._core.options import unknown_name
+
+                    raise TypeError(unknown_name(f"argument of {function.__name__}()", word, known))
             return function(*args, **kwargs)
 
+        setattr(call, _TOLD, True)
         return call
 
     return decorate
+
+
+def told(thing: T) -> T:
+    """Return a function that refuses keywords which it does not have with the one that is meant; else the thing."""
+    if not isinstance(thing, FunctionType) or hasattr(thing, _TOLD):
+        return thing
+    return renamed()(thing)  # type: ignore[return-value]
 
 
 def lazy(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
@@ -81,7 +104,10 @@ def lazy(package: str, file: str) -> tuple[Callable[[str], object], Callable[[],
     def get(name: str) -> object:
         if name not in home_of:
             raise no_attribute(package, name)
-        found = getattr(import_module(home_of[name]), name)
+        home = import_module(home_of[name])
+        found = told(getattr(home, name))
+        if getattr(found, "__module__", None) == home.__name__:
+            setattr(home, name, found)  # pickle looks there for it
         setattr(sys.modules[package], name, found)
         return found
 

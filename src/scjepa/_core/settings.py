@@ -26,10 +26,14 @@ class Settings:
         long to build: they are written there once and mapped into memory from then on, with the same results. Several
         runs may share it; anything in it may be deleted. Default: the environment variable ``SCJEPA_CACHE``, else
         unset, and tables are built anew in each session.
+    progress_bar
+        Whether loops that take more than two seconds show a bar. Default ``None``: in a terminal and in a notebook,
+        unless scvi-tools was told to be quiet (``scvi.settings.verbosity`` above ``logging.INFO``).
     """
 
     data_dir: Path | str | None = field(default_factory=lambda: _from_environment("SCJEPA_DATA"))
     cache_dir: Path | str | None = field(default_factory=lambda: _from_environment("SCJEPA_CACHE"))
+    progress_bar: bool | None = None
 
 
 settings = Settings()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from h5py import Group  # or that of zarr, which is used alike
+    from scipy.sparse import csr_matrix
 
 
 class ForeignFileError(ValueError):
@@ -170,6 +171,8 @@ class Additions:
         Columns, in the order of the cells.
     obsm
         Arrays, ``(n_cells, n_dims)``.
+    obsp
+        Matrices, ``(n_cells, n_cells)``.
     uns
         Entries of ``uns``.
     notes
@@ -178,6 +181,7 @@ class Additions:
 
     obs: Mapping[str, pd.Series] = field(default_factory=dict)
     obsm: Mapping[str, np.ndarray] = field(default_factory=dict)
+    obsp: Mapping[str, csr_matrix] = field(default_factory=dict)
     uns: Facts = field(default_factory=dict)
     notes: Facts = field(default_factory=dict)
 
@@ -185,13 +189,11 @@ class Additions:
         """Add to the HDF5 or zarr group of an AnnData object."""
         from anndata.io import read_elem, write_elem
 
-        for name in ("obsm", "uns"):
-            if name not in group:
-                write_elem(group, name, {})
-        for key, embedding in self.obsm.items():
-            write_elem(group["obsm"], key, embedding)
-        for key, value in self.uns.items():
-            write_elem(group["uns"], key, value)
+        for slot, entries in {"obsm": self.obsm, "obsp": self.obsp, "uns": self.uns}.items():
+            if slot not in group:
+                write_elem(group, slot, {})
+            for key, value in entries.items():
+                write_elem(group[slot], key, value)
         if self.notes:
             before = read_elem(group["uns"][_keys.UNS]) if _keys.UNS in group["uns"] else {}
             write_elem(group["uns"], _keys.UNS, {**before, **self.notes})

@@ -13,6 +13,7 @@ import numpy as np
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import as_embedding, entry_of, groups_of, niches_of, record_of
 from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.html import as_html
 from scjepa._core.plain import whole as whole_number
 from scjepa._core.warn import warn
 from scjepa.atlas import _describe, _predict, _store
@@ -239,6 +240,8 @@ class NicheAtlas:
     def describe(self) -> str:
         """Return what the atlas is, in words."""
         return _describe.in_words(self._facts, self.readout, self.calibration, len(self._kept))
+
+    _repr_html_ = as_html
 
     def __repr__(self) -> str:
         return f"NicheAtlas: {self.describe()}"

@@ -26,7 +26,7 @@ from scjepa.benchmark.suites.sections import SHOWN, WEIGHTED, table_1, table_2
 from scjepa.benchmark.suites.tissue import TECHNOLOGIES, Task
 from scjepa.benchmark.table import LENGTHS, expressed_genes, heading, with_values
 from scjepa.metrics import nmi
-from scjepa.pl.figure import bare, finish, panels, point_size
+from scjepa.pl.figure import apart, bare, panels, point_size
 from scjepa.pl.labels import Labels
 
 DEFAULT, OTHER = SAFE[0], "#A9B0C6"
@@ -89,7 +89,7 @@ def umaps(embeddings: Mapping[str, np.ndarray], colorings: Sequence[Labels]) -> 
     for number in range(len(embeddings), blocks * n_cols):
         for row in range(len(colorings)):
             grid[number // n_cols * len(colorings) + row, number % n_cols].set_axis_off()
-    return finish(figure, None, False)
+    return apart(figure)
 
 
 def _beside(ax: Axes, handles: Sequence[Artist], labels: Sequence[str], size: int, **more: float) -> None:
@@ -290,7 +290,7 @@ def niche_maps(task: Task, found: Sequence[Found]) -> Figure:
             legend.legend(grid[0, n_cols - 1], height, titled=False)
     for unused in axes:
         unused.remove()
-    return finish(figure, None, False)
+    return apart(figure)
 
 
 def _with_left_over(known: Labels, drawn: Sequence[Labels]) -> Labels:
@@ -355,7 +355,7 @@ def agreement_against_mixing(table: pd.DataFrame, mixing: str) -> Figure | None:
         ax.margins(0.12)
     grid[0, 0].set_ylabel("NMI (mean over resolutions)")
     _beside(grid[0, -1], [handles[name] for name in names], names, 9)
-    return finish(figure, None, False)
+    return apart(figure)
 
 
 def _names(table: pd.DataFrame) -> list[str]:
@@ -401,7 +401,7 @@ def ablation_bars(table: pd.DataFrame, axis: str) -> Figure | None:
             if row == len(groups) - 1:
                 grid[row, column].set_xlabel(axis, fontsize=9)
     figure.suptitle(_heading(axis, shown, metrics), fontsize=10)
-    return finish(figure, None, False)
+    return apart(figure)
 
 
 def _heading(what: str, shown: pd.DataFrame, metrics: Sequence[str]) -> str:
@@ -472,7 +472,7 @@ def normalization_families(table: pd.DataFrame) -> Figure | None:
     grid[0, 0].set_ylabel("NMI")
     grid[1, 0].set_ylabel("ARI")
     figure.suptitle(_heading("normalization of values and ranks", shown, ("nmi", "ari")), fontsize=10)
-    return finish(figure, None, False)
+    return apart(figure)
 
 
 def expressed_genes_per_cell(task: Task) -> Figure:
@@ -499,7 +499,7 @@ def expressed_genes_per_cell(task: Task) -> Figure:
         ax.set_ylabel("cells per number of genes", fontsize=9)
         plain_axes(ax)
     grid[-1, 0].set_xlabel("genes that a cell expresses")
-    return finish(figure, None, False)
+    return apart(figure)
 
 
 # -- of cells ------------------------------------------------------------------------------------------------------
@@ -596,7 +596,7 @@ def score_bars(scores: pd.DataFrame) -> Figure | None:
         plain_axes(ax)
     if (own["settings"] == FITTED).any():
         figure.supxlabel("light brown: fitted on the counts of the cells that are scored", fontsize=8)
-    return finish(figure, None, False)
+    return apart(figure)
 
 
 def robustness(scores: pd.DataFrame) -> Figure | None:
@@ -633,4 +633,4 @@ def robustness(scores: pd.DataFrame) -> Figure | None:
         plain_axes(ax)
     figure.supxlabel("molecules kept", fontsize=9)
     _beside(grid[0, -1], handles, [_named(*case) for case in cases], 8, handlelength=2.4, borderaxespad=0.0)
-    return finish(figure, None, False)
+    return apart(figure)

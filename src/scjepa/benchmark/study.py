@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import pandas as pd
 
+from scjepa._core.html import as_html
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import plain
+from scjepa._core.progress import with_progress
 from scjepa._core.warn import warn
 from scjepa.benchmark import method as registry
 from scjepa.benchmark.method import OWN, Arguments, Function, Method, MethodError, Output, Parts
@@ -155,7 +157,8 @@ class Study(Generic[TaskT, EntryT, OutputT]):
             if not self.store.finished(self.suite.key(task, entry, seed), self.suite.code(task, entry))
         ]
         say(f"{len(self.planned)} runs, {len(self.planned) - len(missing)} of them there already")
-        for number, (task, entry, seed) in enumerate(missing, start=1):
+        runs = with_progress(missing, len(missing), "Comparing", "runs", asked=None if self.say is None else False)
+        for number, (task, entry, seed) in enumerate(runs, start=1):
             done = self._done(task, entry, seed)
             self.store.keep(done)
             key, about = done.key, done.about
@@ -332,6 +335,8 @@ class Results:
     rows: pd.DataFrame
     runs: pd.DataFrame
     _store: Store = field(repr=False)
+
+    _repr_html_ = as_html
 
     def figures(self) -> dict[str, Figure]:
         """Return every figure that the results allow, by name."""

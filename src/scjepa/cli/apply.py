@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -64,6 +64,7 @@ def embed(options: argparse.Namespace) -> None:
 
     Embed cells with a saved model of either kind. Each file is embedded by itself; genes are aligned with the model's
     by name. The result is a copy of the file with the embedding in obsm, or the embedding alone (.npy, .csv, .parquet).
+    A copy of a file without a spatial graph has the one that was built, which scjepa niches takes.
     The paths written are printed on stdout. A .npy is written piece by piece: the same command goes on where it was
     killed.
 
@@ -74,7 +75,7 @@ def embed(options: argparse.Namespace) -> None:
         scjepa embed model section.h5ad --out cells.npy --scale cell
         scjepa embed model xenium.zarr --out embedded/ --format h5ad
     """
-    from scjepa.cli.cells import SavedModel
+    from scjepa.cli.cells import SavedModel, new_graph
 
     progress = shared.Progress(options)
     files = io.data_files(options.files, options.table)
@@ -82,6 +83,7 @@ def embed(options: argparse.Namespace) -> None:
     targets = io.plan(files, options.out, options.overwrite, suffix, EMBEDDING_ALONE)
     saved = SavedModel(options.model)
     scales = [_scales(target, options, saved.kind) for target in targets]
+    graph = options.neighbors_key or saved.keys.neighbors_key
     for file, target, keys in zip(files, targets, scales, strict=True):
         if target.suffix not in EMBEDDING_ALONE:
             io.refuse_written(file, "obsm", keys.values(), options.overwrite)
@@ -89,7 +91,7 @@ def embed(options: argparse.Namespace) -> None:
         adata = saved.cells_of(file, options)
         model = saved.load(adata, options.accelerator, all_genes=options.genes == "all")
         progress.step(f"{file.path}: embedding {adata.n_obs:,} cells")
-        _write(model, adata.obs_names, file, target, keys, options.overwrite)
+        _write(model, file, target, keys, options.overwrite, new_graph(adata, file, saved.keys, graph))
         progress.step(f"wrote {target}")
         shared.written(target)
 
@@ -109,9 +111,9 @@ def _scales(target: Path, options: argparse.Namespace, kind: shared.Kind) -> dic
 
 
 def _write(
-    model: Model, cells: pd.Index, file: io.DataFile, target: Path, keys: Mapping[str, str], overwrite: bool
+    model: Model, file: io.DataFile, target: Path, keys: Mapping[str, str], overwrite: bool, graph: io.Additions
 ) -> None:
-    """Embed, and write an embedding alone or copies of files with embeddings."""
+    """Embed, and write an embedding alone, or a copy of the file with embeddings and the graph that was built."""
     if target.suffix == ".npy":
         (scale,) = keys
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,12 +124,12 @@ def _write(
         return
     embeddings = {key: model.get_latent_representation(scale=scale) for scale, key in keys.items()}
     if target.suffix not in EMBEDDING_ALONE:
-        return io.add(file, io.Additions(obsm=embeddings), target)
+        return io.add(file, replace(graph, obsm=embeddings), target)
     import pandas as pd
 
     ((key, embedding),) = embeddings.items()
     columns = [f"{key}_{i}" for i in range(embedding.shape[1])]
-    io.write_table(pd.DataFrame(embedding, index=cells, columns=columns), target)
+    io.write_table(pd.DataFrame(embedding, index=model.adata.obs_names, columns=columns), target)
 
 
 EMBED = shared.Command.of(

@@ -6,22 +6,23 @@ pretrained on other cells (--pretrain), its controls, HVG-PCA and scVI. Methods 
 not installed, or fails, leaves a row with the reason. Every finished run is kept: the same command goes on where a
 killed one stopped. Tidy results, tables and figures are written; their paths are printed on stdout.
 
-    scjepa benchmark --data a.h5ad b.h5ad --label region --technology technology --methods all --out results
+    scjepa benchmark --data a.h5ad b.h5ad --label region --technology-key technology --methods all --out results
     scjepa benchmark --data a.h5ad --label region --methods stjepa controls --preset demo --seeds 1 --out quick
     scjepa benchmark --data a.h5ad --label region --methods stjepa --out axes --ablate tokens.n_tokens=16,32,64 \
         --ablate masking.ratio=0.3,0.6,0.9
     scjepa benchmark --target c.h5ad --label cell_type --pretrain a.h5ad b.h5ad --out cells
-    scjepa benchmark --target c.h5ad --label cell_type --batch batch --tasks batches --out batches
+    scjepa benchmark --target c.h5ad --label cell_type --batch-key batch --tasks batches --out batches
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from scjepa.celljepa.config import CellJEPAConfig
@@ -76,11 +77,11 @@ class Columns:
     label
         obs column of known regions, or of cell types, to score against; without it only mixing and continuity of
         sections are measured.
-    technology
+    technology_key
         sections: obs column of technologies. Default: technology where a file has it; else each file is one.
-    section
+    library_key
         sections: obs column of sections. Default: section where a file has it; else each file is one.
-    batch
+    batch_key
         cells: obs column of the target's batches, for the task batches.
     no_label
         cells: labels that name no type, whose cells are left out. Default: unlabelled.
@@ -91,9 +92,9 @@ class Columns:
     """
 
     label: Column | None = None
-    technology: Column | None = None
-    section: Column | None = None
-    batch: Column | None = None
+    technology_key: Column | None = None
+    library_key: Column | None = None
+    batch_key: Column | None = None
     no_label: list[str] | None = None
     layer: str | None = None
     table: str | None = None
@@ -189,9 +190,9 @@ class Scored:
 
 _KEPT = "runs that had ended are kept, and the same command goes on with the others"
 
-_OF_SECTIONS = ("data", "technology", "section", "timeout", "ablate", "grid", "leiden_seeds")
+_OF_SECTIONS = ("data", "technology_key", "library_key", "timeout", "ablate", "grid", "leiden_seeds")
 _OF_CELLS = (
-    *("target", "pretrain", "models", "batch", "no_label", "set", "max_steps", "finetune_epochs"),
+    *("target", "pretrain", "models", "batch_key", "no_label", "set", "max_steps", "finetune_epochs"),
     *("fractions", "n_tokens", "kept"),
 )
 
@@ -228,8 +229,15 @@ def _of_sections(options: argparse.Namespace, progress: shared.Progress) -> Any:
     if options.accelerator not in (None, "auto"):
         chosen.setdefault("stjepa", {})["accelerator"] = options.accelerator
     data = {file.name: _read(file, progress) for file in files}
-    names = ("label", "technology", "section", "layer", "methods", "tasks", "seeds", "preset", "out", "timeout")
-    how = {**_given(options, names), "options": chosen, "axes": axes, "scoring": Scoring(**_of(options, Scoring))}
+    names = ("label", "layer", "methods", "tasks", "seeds", "preset", "out", "timeout")
+    columns = {"technology_key": "technology", "library_key": "section"}
+    how = {
+        **_given(options, names),
+        **_given(options, columns, columns),
+        "options": chosen,
+        "axes": axes,
+        "scoring": Scoring(**_of(options, Scoring)),
+    }
     with shared.stopped_with(_KEPT):
         return compare(data, **how, say=progress.step)
 
@@ -249,15 +257,22 @@ def _of_cells(options: argparse.Namespace, progress: shared.Progress) -> Any:
     training = CellTraining(changes=changes, **_of(options, CellTraining))
     pretrain = {file.name: _read(file, progress) for file in corpus} or None
     cells = {target.name: _read(target, progress)}
-    names = ("label", "batch", "layer", "no_label", "methods", "tasks", "seeds", "out")
-    how = {**_given(options, names), "options": chosen, "scoring": CellScoring(**_of(options, CellScoring))}
+    names = ("label", "layer", "no_label", "methods", "tasks", "seeds", "out")
+    how = {
+        **_given(options, names),
+        **_given(options, ("batch_key",), {"batch_key": "batch"}),
+        "options": chosen,
+        "scoring": CellScoring(**_of(options, CellScoring)),
+    }
     with shared.stopped_with(_KEPT):
         return run_cells(cells, pretrain=pretrain, training=training, **how, say=progress.step)
 
 
-def _given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Return the options that were given, by name; the others have their defaults in Python."""
-    found = {name: getattr(options, name, None) for name in names}
+def _given(
+    options: argparse.Namespace, names: Iterable[str], called: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the options that were given, by name, or by what they are ``called`` in Python."""
+    found = {called.get(name, name): getattr(options, name, None) for name in names}
     return {name: None if value == OWN else value for name, value in found.items() if value is not None}
 
 

@@ -23,7 +23,7 @@ from scjepa._core.anndata import array_of, entry_of, names_of, text_of
 from scjepa._core.counts import holds_counts
 from scjepa._core.features import types_of
 from scjepa._core.squidpy import spatial_graph
-from scjepa.cli.io import H5AD, SPATIALDATA, DataFile
+from scjepa.cli.io import H5AD, SPATIALDATA, Additions, DataFile
 from scjepa.cli.options import KINDS, Kind, Values, Where
 from scjepa.datasets import concat, table_of
 from scjepa.pretrained import MODEL_FILE, locate
@@ -251,6 +251,17 @@ def add_graph(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, op
     library = names.library_key if names.library_key in cells.obs else None
     keys = {"spatial_key": names.spatial_key, "key_added": names.neighbors_key}
     spatial_graph(cells, n_neighs=n_neighbors, library_key=library, **keys)
+
+
+def new_graph(cells: AnnData, file: DataFile, names: Names, key: str) -> Additions:
+    """Return the graph that was built for cells, under ``key`` as squidpy writes it; nothing where the file has one."""
+    with file.opened() as group:
+        there = any(f"obsp/{key}_{part}" in group for part in PARTS)
+    if there or not has_graph(cells, names):
+        return Additions()
+    parts = {f"{key}_{part}": cells.obsp[f"{names.neighbors_key}_{part}"] for part in PARTS}
+    keys = {f"{part}_key": f"{key}_{part}" for part in PARTS}
+    return Additions(obsp=parts, uns={f"{key}_neighbors": {**cells.uns[f"{names.neighbors_key}_neighbors"], **keys}})
 
 
 def refuse_small_sections(

@@ -4,7 +4,7 @@ Go the whole way: data, graph, training, niches, figures, and a table of scores 
 
     scjepa demo
     scjepa demo --data my_section.h5ad --label region --out results
-    scjepa demo --data my_section.h5ad --niches 12 --steps 1500
+    scjepa demo --data my_section.h5ad --n-niches 12 --steps 1500
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Demo:
         h5ad with raw counts in X and obsm['spatial']. Default: simulated.
     label
         obs column of known regions to score against. Default: region if there.
-    section
+    library_key
         obs column of sections. Default: section if there.
     out
         Folder to write to.
@@ -44,7 +44,7 @@ class Demo:
         Model size.
     steps
         Optimizer steps. Default: the preset's.
-    niches
+    n_niches
         Number of niches. Default: as many as there are labels.
     seed
         Seed of data, weights and niches.
@@ -52,11 +52,11 @@ class Demo:
 
     data: Annotated[Path, "FILE"] | None = None
     label: Column | None = None
-    section: Column | None = None
+    library_key: Column | None = None
     out: Folder = Path("demo_out")
     preset: str = field(default="demo", metadata={"choices": list(shared.PRESETS)})
     steps: Positive | None = None
-    niches: Positive | None = None
+    n_niches: Positive | None = None
     seed: int = 0
 
 
@@ -87,9 +87,9 @@ def run_demo(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         say(f"[{time.perf_counter() - start:5.0f} s] {text}")
 
     adata = _load(options)
-    section = _column(adata, options.section, _keys.SECTION, "sections")
-    label = _column(adata, options.label, _keys.REGION, "labels")
-    technology = _column(adata, None, _keys.TECHNOLOGY, "technologies")
+    section = _column(adata, options.library_key, _keys.SECTION, "--library-key")
+    label = _column(adata, options.label, _keys.REGION, "--label")
+    technology = _column(adata, None, _keys.TECHNOLOGY)
     if section is not None:  # squidpy takes categories alone
         adata.obs[section] = pd.Categorical(groups_of(adata, section))
     step(f"data: {adata.n_obs:,} cells, {adata.n_vars:,} genes" + ("" if options.data else " (simulated tissue)"))
@@ -108,7 +108,7 @@ def run_demo(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
     step("embeddings and niches")
     known = None if label is None else len(set(labels_of(adata.obs[label])) - {None})
-    model.niches(n_niches=options.niches or known, random_state=options.seed)
+    model.niches(n_niches=options.n_niches or known, random_state=options.seed)
     chosen = record_of(adata, _keys.EMBEDDING_NICHE)[_CHOSEN]
     say(f"read-out: {chosen}")
 
@@ -137,10 +137,12 @@ def _load(options: argparse.Namespace) -> AnnData:
     return io.read_anndata(*io.data_files([options.data]))
 
 
-def _column(adata: AnnData, wanted: str | None, default: str, what: str) -> str | None:
-    """Return the column the user named, else the default where it exists."""
-    if wanted is not None and wanted not in adata.obs:
-        raise KeyError(f"There is no column {wanted!r} for the {what}; columns: {', '.join(adata.obs.columns)}.")
+def _column(adata: AnnData, wanted: str | None, default: str, option: str = "") -> str | None:
+    """Return the column the user named with an option, else the default where it exists."""
+    from scjepa._core.anndata import column_of
+
+    if wanted is not None:
+        column_of(adata, wanted, f"Name one of these with {option}.")
     return wanted or (default if default in adata.obs else None)
 
 

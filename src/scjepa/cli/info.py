@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 _LARGEST_LOG = 20.0
 """Data without whole numbers whose largest value is below this looks log-transformed."""
 
+_WHOLE = (
+    "a whole transcriptome: by count a few genes would be the tokens of all cells. The presets above see that and\n"
+    "rank genes otherwise; with those of the paper: --set tokens.ranks=auto --set tokens.left_out=auto"
+)
+"""What it means that genes are not ranked by count."""
+
 _SHOWN = 6
 """Names of sections or technologies that are listed at most."""
 
@@ -296,7 +302,8 @@ def _tokens(cells: AnnData, mind: list[str]) -> str:
     mind += [sentence for sentence in [same_by_count(spread)] if sentence]
     tokens = shared.PRESETS["base"].tokens
     chosen = choose(tokens, cells.var_names, lambda without: count_spread(cells.X, without))
-    return f"{describe_tokens(chosen, cells.var_names)} (presets demo, base and technologies)\nby count, {spread}"
+    told = f"{describe_tokens(chosen, cells.var_names)} (presets demo, base and technologies)\nby count, {spread}"
+    return told if chosen.ranks == "counts" else f"{told}\n{_WHOLE}"
 
 
 def _coordinates(cells: AnnData, names: Names, sections: pd.Series | None, mind: list[str]) -> str:

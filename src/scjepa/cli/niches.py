@@ -10,7 +10,7 @@ the read-out chose from the data is told on stderr and noted in the files. The p
     scjepa niches embedded/*.h5ad --n-niches 8 --out results/ --map niches.png
     scjepa niches embedded.h5ad --resolution 0.6 --out niches.h5ad --map map.pdf --reference region --unit µm
     scjepa niches embedded/*.h5ad --use-rep X_stjepa_cell --rings 2 --out alone/
-    scjepa niches embedded/*.h5ad --readout plain --standardize-by section --overwrite
+    scjepa niches embedded/*.h5ad --readout plain --align scale --overwrite
     scjepa niches prepared --n-niches 12 --out results/
     scjepa niches starmap.h5ad osmfish.h5ad --readout shared --n-niches 8 --out together/
 """
@@ -42,9 +42,12 @@ NICHE, SHARED, PLAIN = "niche", "shared", "plain"
 panels have in common; and an embedding as it is."""
 
 NOTHING = "none"
-"""``--standardize-by`` for no column."""
+"""``--align`` for nothing."""
 
-_OF_NICHE = ("rings", "own_weight", "align", "layer")
+_ALIGN = {NICHE: "auto", SHARED: "covariance", PLAIN: NOTHING}
+"""What sections are made to have in common, by read-out, where the command line says nothing."""
+
+_OF_NICHE = ("rings", "own_weight", "layer")
 """Options that the read-out ``plain`` has no use for."""
 
 Note = Callable[[str], None]
@@ -65,22 +68,18 @@ class Readout:
         obsm key of an embedding, or X for expression; for niche may be repeated. Default: niche: X and X_stjepa_cell,
         or the one of them that is there: without an embedding it is the linear method, which needs no model; plain:
         X_stjepa, or X_celljepa where files have that instead.
-    standardize_by
-        obs column of groups that are aligned first, against batch effects (plain: z-scored); section is there in any
-        case, none: over all cells. Default: section for niche, none for plain.
     rings
         For niche: rings beside the cell itself, 0 to 3. Default: chosen from the data.
     own_weight
         For niche: weight of the cell itself against that of its rings, 1: the same. Default: chosen from the data.
     align
-        For niche: what sections are made to have in common: mean and variance of each gene or dimension (scale),
-        covariances too (covariance), means (center), nothing (none); auto: scale, or center where sections differ in
-        what they consist of. Default: auto.
+        What sections are made to have in common, against batch effects: mean and variance of each gene or dimension
+        (scale: z-scores), covariances too (covariance), means (center), nothing (none); for niche, auto: scale, or
+        center where sections differ in what they consist of. Default: auto for niche, none for plain.
     """
 
     readout: Literal["niche", "shared", "plain"] = "niche"
     use_rep: shared.Key | None = field(default=None, metadata={"action": "append"})
-    standardize_by: Column | None = None
     rings: Literal[0, 1, 2, 3] | None = None
     own_weight: float | None = None
     align: Literal["auto", "scale", "covariance", "center", "none"] | None = None
@@ -183,28 +182,18 @@ def _check_readout(options: argparse.Namespace) -> None:
             raise shared.UsageError(f"--{idle[0].replace('_', '-')} is for --readout {NICHE}, not for {PLAIN}.")
         if len(options.use_rep or ()) > 1:
             raise shared.UsageError(f"--readout {PLAIN} takes one --use-rep, found {', '.join(options.use_rep)}.")
-        _refuse_technology(options)
+        if options.align == _ALIGN[NICHE]:
+            raise shared.UsageError(f"--align {options.align} is for --readout {NICHE}. Name one, such as scale.")
     elif options.readout == SHARED:
-        idle = [name for name in ("use_rep", "align", "standardize_by") if getattr(options, name) is not None]
+        idle = [name for name in ("use_rep", "align") if getattr(options, name) is not None]
         if idle:
             raise shared.UsageError(
                 f"--{idle[0].replace('_', '-')} does not go with --readout {SHARED}, which reads the counts and "
                 "aligns the covariances of sections."
             )
-        options.standardize_by = _keys.SECTION
-    elif options.standardize_by == NOTHING:
-        if options.align not in (None, NOTHING):
-            raise shared.UsageError(
-                f"--standardize-by {NOTHING} aligns nothing, so it does not go with --align {options.align}."
-            )
-        options.align = NOTHING
-    elif options.standardize_by is None:
-        options.standardize_by = _keys.SECTION
-    if options.standardize_by == NOTHING:
-        options.standardize_by = None
-    if options.readout == NICHE:
+    if options.readout != SHARED:
         _refuse_technology(options)
-    options.align = options.align or ("covariance" if options.readout == SHARED else "auto")
+    options.align = options.align or _ALIGN[options.readout]
 
 
 def _refuse_technology(options: argparse.Namespace) -> None:
@@ -218,25 +207,24 @@ def _find(adata: AnnData, sources: Sequence[str], options: argparse.Namespace, p
 
     sections = adata.obs[_keys.SECTION].nunique()
     progress.step(f"niches of {adata.n_obs:,} cells in {sections} section(s)")
-    by = options.standardize_by
     if options.readout == SHARED:
-        scjepa.tl.shared_components(adata, _keys.TECHNOLOGY, library_key=by)
+        scjepa.tl.shared_components(adata, _keys.TECHNOLOGY, library_key=_keys.SECTION)
         sources = [_keys.SHARED]
     if options.readout != PLAIN:
         chosen = {"n_rings": options.rings, "own_weight": options.own_weight, "align": options.align}
         with warnings.catch_warnings():  # told of the file, and not of what was read from it
             warnings.filterwarnings("ignore", message=".*the values are not whole numbers")
-            scjepa.tl.niche_readout(adata, sources, library_key=by, **chosen)
+            scjepa.tl.niche_readout(adata, sources, library_key=_keys.SECTION, **chosen)
         what = "read-out" if _keys.EMBEDDING_CELL in sources else "linear method"
         progress.step(f"{what}: {adata.uns[_keys.UNS][_keys.EMBEDDING_NICHE]['chosen']}")
         rep = _keys.EMBEDDING_NICHE
     else:
         (rep,) = sources
-        if sections > 1 and by is None:
-            progress.note("Sections may differ by batch effects; --standardize-by section takes them out.")
-        if by is not None:
-            scjepa.tl.standardize(adata, rep, library_key=by)
+        if options.align != NOTHING:
+            scjepa.tl.standardize(adata, rep, library_key=_keys.SECTION, align=options.align)
             rep = f"{rep}_standardized"
+        elif sections > 1:
+            progress.note("Sections may differ by batch effects; --align scale takes them out.")
     how = {name: getattr(options, name) for name in ("n_niches", "n_neighbors", "key_added")}
     how["resolution"] = 1.0 if options.resolution is None else options.resolution
     scjepa.tl.niches(adata, rep, random_state=options.seed, **how)
@@ -427,7 +415,7 @@ def _read(file: io.DataFile, sources: Sequence[str], options: argparse.Namespace
     keys = [key for key in sources if not (expression and key == _keys.EXPRESSION)]
     paths = [*(f"obsm/{key}" for key in keys), f"uns/{_keys.UNS}", "uns/spatialdata_attrs"]
     found = read_parts(file, options.layer, paths, use_counts=False)
-    columns = [name for name in (options.standardize_by, options.reference) if name not in (None, _keys.SECTION)]
+    columns = [options.reference] if options.reference not in (None, _keys.SECTION) else []
     kept = {name: entry_of(found, "obs", name, "Name one of these.", str(file.path)) for name in columns}
     if options.key_added in found.obs:
         kept[options.key_added] = found.obs[options.key_added]

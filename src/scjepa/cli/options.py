@@ -11,12 +11,12 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from functools import partial, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 from scjepa._core import keys as _keys
+from scjepa._core.meaning import nearest
 from scjepa._core.options import unknown_name
 from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 from scjepa.stjepa.config import PRESETS, STJEPAConfig, resolve
@@ -383,9 +383,9 @@ def changes_of(changes: Sequence[str], config: type[Configuration] = STJEPAConfi
                 kind, place = kind.option_types()[part], place.setdefault(part, {})
             place[option] = value_of(text.strip(), kind.option_types()[option])
         except (KeyError, AttributeError):
-            near = get_close_matches(path.strip(), config.option_paths(), n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UsageError(f"--set {change}: no such option.{hint} scjepa fit --list-options tells all.") from None
+            near = nearest(path.strip(), config.option_paths())
+            hint = f" Did you mean {near}?" if near else ""
+            raise UsageError(f"--set {change}: no such option.{hint} scjepa fit --list-options lists all.") from None
         except ValueError as error:
             raise UsageError(f"--set {change}: {error}") from error
     return found

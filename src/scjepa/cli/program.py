@@ -14,11 +14,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from scjepa import __version__
+from scjepa._core.meaning import nearest
+from scjepa._core.options import unknown_name
+from scjepa._core.settings import settings
 from scjepa._core.squidpy import graph_call
 from scjepa.cli import apply, benchmark, cohort, demo, fit, info, niches, predict
 from scjepa.cli.options import Command, UsageError
@@ -35,7 +38,42 @@ COMMANDS: tuple[Command, ...] = (
 RENAMED = {"benchmark-cells": "scjepa benchmark --target FILE"}
 """Commands that there were, and what does the same."""
 
+SHELLS = ("bash", "zsh", "tcsh")
+"""Shells whose completion shtab writes."""
+
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with the nearest name that there is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong in one line, and where all options are listed."""
+        choice = re.fullmatch(r"argument (?:\S+/)?(\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
+        if choice is not None:
+            what, word, names = choice.groups()
+            kind = "command" if what == "COMMAND" else f"value of {what}"
+            message = unknown_name(kind, word, re.findall(r"[^\s',]+", names))
+        listed = "options" if " " in self.prog else "commands"
+        end = "" if message.endswith((".", "?")) else "."
+        self.exit(_tell(f"{message}{end} {self.prog} --help lists the {listed}.", WRONG_USAGE))
+
+
+class _Completion(argparse.Action):
+    """Print what makes a shell complete commands and options."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, shell: object, *__: object) -> NoReturn:
+        """Print the script, of shtab; paths are completed as files."""
+        try:
+            import shtab
+        except ImportError:
+            parser.error("--completion needs shtab: pip install shtab")
+        for each in _with_subparsers(parser):
+            for action in each._actions:
+                if action.type is Path:
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+        print(shtab.complete(parser, shell=str(shell)))
+        parser.exit()
 
 
 class _Versions(argparse.Action):
@@ -55,14 +93,17 @@ class _Versions(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="scjepa",
         description="Joint-embedding predictive models for tissue and single cells: files in, files out.",
-        epilog="scjepa COMMAND --help tells the options of a command, with examples.",
+        epilog="scjepa COMMAND --help lists the options of a command, with examples.",
     )
     parser.add_argument("--version", action="version", version=f"scjepa {__version__}")
     parser.add_argument(
         "--versions", action=_Versions, nargs=0, help="show the versions of all packages, for a report of a problem"
+    )
+    parser.add_argument(
+        "--completion", action=_Completion, choices=SHELLS, help="print what makes this shell complete commands"
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -72,10 +113,11 @@ def build_parser() -> argparse.ArgumentParser:
             description=command.description,
             epilog="\n".join(["examples:", *(f"  {line}" for line in command.examples)]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         command.add_options(own)
         telling = own.add_argument_group("messages")
-        telling.add_argument("-q", "--quiet", action="store_true", help="tell nothing of progress on stderr")
+        telling.add_argument("-q", "--quiet", action="store_true", help="show no progress on stderr")
         telling.add_argument("--debug", action="store_true", help="show the traceback of an error, and every warning")
         own.set_defaults(run=command.run, parser=own)
     return parser
@@ -114,7 +156,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:  # a training that is terminated ends as one that is interrupted
         return _tell(str(stop) or "interrupted", TERMINATED if terminated.is_set() else INTERRUPTED)
     except UsageError as error:
-        options.parser.print_usage(sys.stderr)
         return _tell(error, WRONG_USAGE)
     except SystemExit as stop:
         return int(stop.code or 0)
@@ -145,9 +186,16 @@ def _closed() -> int:
 def _no_such_option(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
     """Return what to say of words that are no options of a command, with the nearest option that is."""
     word = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
-    near = get_close_matches(word, _options_of(parser), n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"there is no {word!r}.{hint} {parser.prog} --help tells the options."
+    near = nearest(word, _options_of(parser))
+    return f"there is no {word!r}." + (f" Did you mean {near}?" if near else "")
+
+
+def _with_subparsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield a parser, and those of its commands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
 
 
 def _options_of(parser: argparse.ArgumentParser) -> dict[str, str]:
@@ -186,6 +234,7 @@ def _tell(what: object, code: int, parser: argparse.ArgumentParser | None = None
 def _session(options: argparse.Namespace, terminated: threading.Event) -> Iterator[None]:
     """Show warnings in one line each, draw without a display, and let SIGTERM clean up as Ctrl-C does."""
     os.environ.setdefault("MPLBACKEND", "Agg")
+    shown, settings.progress_bar = settings.progress_bar, False if options.quiet else settings.progress_bar
     with warnings.catch_warnings(), _terminable(terminated):
         if not options.debug:
             warnings.simplefilter("ignore")
@@ -196,6 +245,7 @@ def _session(options: argparse.Namespace, terminated: threading.Event) -> Iterat
         try:
             yield
         finally:
+            settings.progress_bar = shown
             logging.disable(logging.NOTSET)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from anndata import AnnData
 from scjepa._core import keys as _keys
 from scjepa._core.instruments import how_to_read
 from scjepa._core.keys import CELL_TYPE, REGION, SECTION, TECHNOLOGY
+from scjepa._core.meaning import did_you_mean
 from scjepa._core.options import unknown_name
 from scjepa._core.settings import settings
 from scjepa._core.squidpy import squidpy
@@ -142,10 +142,8 @@ def _not_found(name: str, folders: list[Path], files: list[Path]) -> str:
     names = [file.stem for file in files]
     found = ", ".join(names[:_MOST]) or "no h5ad file"
     found += f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    near = get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     return (
-        f"{wanted} was not found in {places}.{hint} Found there: {found}. Call "
+        f"{wanted} was not found in {places}.{did_you_mean(name, names)} Found there: {found}. Call "
         f"scjepa.datasets.load({name!r}, path=...) with the folder or the file; scjepa.datasets.available(path) lists "
         "what a folder holds."
     )

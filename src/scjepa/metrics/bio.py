@@ -12,6 +12,7 @@ import pandas as pd
 
 from scjepa._core.anndata import as_embedding
 from scjepa._core.arrays import group_codes, varied_embedding
+from scjepa._core.html import as_html
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.neighbors import nearest
 from scjepa.metrics.clustering import _labelled, clustering_scores
@@ -54,6 +55,8 @@ class AverageBio:
     asw_scaled: float
     resolution: float
     n_clusters: int
+
+    _repr_html_ = as_html
 
 
 def average_bio(

@@ -12,6 +12,7 @@ from scipy.special import entr
 
 from scjepa._core.anndata import refuse_adata, warn_of_words
 from scjepa._core.arrays import group_codes, tissue
+from scjepa._core.html import as_html
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.leiden import EmbeddingGraph
 from scjepa._core.neighbors import nearest_places, spatial_blocks
@@ -249,6 +250,8 @@ class BlockBootstrap:
     n_blocks: int
     resampled: np.ndarray
 
+    _repr_html_ = as_html
+
 
 def block_bootstrap(
     labels: Labels,
@@ -399,6 +402,8 @@ class NicheContinuity:
     chaos: float
     like_neighbors: float
     n_cells: int
+
+    _repr_html_ = as_html
 
 
 def niche_continuity(

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from scjepa._core.arrays import group_codes, tissue, varied_embedding
+from scjepa._core.html import as_html
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.neighbors import nearest_places, spatial_blocks
 from scjepa.metrics.clustering import _labelled
@@ -57,6 +58,8 @@ class Probe:
     n_blocks: int
     folds: pd.DataFrame
     predicted: np.ndarray
+
+    _repr_html_ = as_html
 
 
 def block_probe(
@@ -301,6 +304,8 @@ class LabelTransfer:
     n_left_out: int
     n_reference: int
     labels: tuple[object, ...]
+
+    _repr_html_ = as_html
 
 
 def label_transfer(

@@ -23,6 +23,7 @@ from scjepa._core.counts import CountMatrix
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import Facts, seed_of
+from scjepa._core.renamed import told
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
 from scjepa.models.estimate import Estimate, check_training_memory, estimate
@@ -75,6 +76,13 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     """Scale of ``get_latent_representation`` where none is named."""
     _kept_home: ClassVar[tuple[str, ...]] = ()
     """Entries of :meth:`facts` that stay with the model's data and go into no checkpoint."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Let every public method refuse keywords that it does not have with the one that is meant."""
+        super().__init_subclass__(**kwargs)
+        for name, thing in list(vars(cls).items()):
+            if name == "__init__" or not name.startswith("_"):
+                setattr(cls, name, told(thing))
 
     # -- what a model says ----------------------------------------------------------------------------------------
 

@@ -7,17 +7,22 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from anndata import AnnData
 from torch import Tensor
 
+from scjepa._core import progress
 from scjepa._core.counts import CountMatrix, iter_rows
 from scjepa._core.files import digest
 from scjepa.models.estimate import AUTO, check_memory, embedding_bytes, token_budget
 from scjepa.nn import JEPAModule
 from scjepa.tokens.source import BatchT, TableSource
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 CHUNK = 8192
 """Consecutive cells that are sorted by length and embedded together; what a killed run has to do again, at most."""
@@ -97,13 +102,25 @@ def batches(
 
 
 def chunks(
-    source: TableSource[BatchT], module: JEPAModule, batch_size: int | str, first: int = 0
+    source: TableSource[BatchT],
+    module: JEPAModule,
+    batch_size: int | str,
+    first: int = 0,
+    progress_bar: bool | None = None,
 ) -> Iterator[tuple[int, Iterator[tuple[np.ndarray, BatchT]]]]:
-    """Yield for each chunk of cells from ``first`` on where it ends, and its cells and batches."""
+    """Yield for each chunk of cells from ``first`` on where it ends, and its cells and batches; a bar counts them."""
     budget = token_budget(module.config.encoder, source.device)
-    for start in range(first, source.n_cells, CHUNK):
-        stop = min(start + CHUNK, source.n_cells)
-        yield stop, batches(source, np.arange(start, stop), batch_size, budget)
+    with progress.progress_bar(source.n_cells, "Embedding", "cells", asked=progress_bar, initial=first) as bar:
+        for start in range(first, source.n_cells, CHUNK):
+            stop = min(start + CHUNK, source.n_cells)
+            yield stop, _counted(batches(source, np.arange(start, stop), batch_size, budget), bar)
+
+
+def _counted(found: Iterator[tuple[np.ndarray, BatchT]], bar: tqdm) -> Iterator[tuple[np.ndarray, BatchT]]:
+    """Yield batches, and count their cells once they are done."""
+    for cells, batch in found:
+        yield cells, batch
+        bar.update(len(cells))
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scjepa._core.html import as_html
 from scjepa._core.warn import warn
 from scjepa.nn import JEPAModule
 from scjepa.nn.config import TransformerConfig
@@ -98,6 +99,8 @@ class Estimate:
     training_seconds: float
     embedding_seconds: float
     available_bytes: int | None
+
+    _repr_html_ = as_html
 
     def __str__(self) -> str:
         n = self.parameters

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from scjepa import pretrained
 from scjepa._core.anndata import counts_of
 from scjepa._core.counts import iter_rows, rows_of
+from scjepa._core.html import as_html
 from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
@@ -230,6 +231,8 @@ class CoverageCost:
     neighbors_by_chance: float
     scale: str
 
+    _repr_html_ = as_html
+
     def __str__(self) -> str:
         lines = (
             f"{self.n_cells:,} of the model's own cells, embedded ({self.scale}) with {self.n_kept:,} and with all "
@@ -283,6 +286,8 @@ class Coverage:
     case_only: tuple[tuple[str, str], ...] = ()
     version_only: tuple[tuple[str, str], ...] = ()
     cost: CoverageCost | None = None
+
+    _repr_html_ = as_html
 
     def __str__(self) -> str:
         lines = [

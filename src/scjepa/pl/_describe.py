@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,23 +15,25 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.transforms import offset_copy
+from matplotlib.transforms import Bbox, offset_copy
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import niches_of, record_of, require_anndata
+from scjepa._core.anndata import niches_of, record_of
 from scjepa._core.counts import log_normalized_cells
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.matching import border_shares
-from scjepa._core.options import unknown_name
-from scjepa._core.palette import MISSING, SAFE, palette
-from scjepa.pl.figure import finish, panels
-from scjepa.pl.labels import Labels, outer_legend
+from scjepa._core.palette import MISSING
+from scjepa.pl.figure import check_choice, finish, one_panel
+from scjepa.pl.labels import Labels, cells_of, outer_legend
 from scjepa.tl import compare_niches, niche_composition
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 _BAR = 0.28
 """Height of a bar with its gap in inches."""
 
-_OTHER = "#8C8C8C"
+_OTHER = "#A6A6A6"
 """Labels that are lumped together: darker than cells without a label."""
 
 _ACROSS = 30
@@ -44,6 +47,9 @@ _CELL = 0.42
 _NAME_INCHES = 0.085
 """Width of a character of a name in inches."""
 
+_PAD = 0.05
+"""Space around a figure in inches."""
+
 _MARK = 9.0
 """Distance of the color marks from the axes in points."""
 
@@ -51,10 +57,19 @@ _TURNED_FROM = 4
 """Characters from which names below a matrix stand upright."""
 
 
-def compare(adata: AnnData, a: str, b: str, *, save: str | Path | None = None, show: bool = False) -> Figure:
-    """Draw how two columns of niches go together, partners on the diagonal. Nothing is written to ``adata``.
+def compare(
+    adata: AnnData | SpatialData,
+    a: str,
+    b: str,
+    *,
+    title: str | None = None,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+    show: bool | None = None,
+) -> Axes | None:
+    """Draw how two columns of niches go together, partners on the diagonal.
 
-    Numbers are shares of the row's cells. The title tells the share of cells in matched niches, the normalized mutual
+    Numbers are shares of the row's cells. The title gives the share of cells in matched niches, the normalized mutual
     information and the adjusted Rand index of :func:`scjepa.tl.compare_niches`.
 
     Parameters
@@ -62,16 +77,19 @@ def compare(adata: AnnData, a: str, b: str, *, save: str | Path | None = None, s
     adata
         Annotated data.
     a, b
-        Columns of ``adata.obs``, in rows and in columns. ``b`` without colors of its own takes those of its partners.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+        Columns of ``adata.obs``, in rows and in columns. ``b`` without colors of its own takes those of its partners,
+        and keeps them in ``adata.uns``.
+    title
+        Above the panel. ``None``: what :func:`scjepa.tl.compare_niches` found.
+    ax
+        Axes to draw in. ``None``: a new figure.
+    save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        One panel.
+    matplotlib.axes.Axes or None
+        The axes where they are not shown.
 
     Raises
     ------
@@ -80,38 +98,39 @@ def compare(adata: AnnData, a: str, b: str, *, save: str | Path | None = None, s
     ValueError
         If no cell has a niche in both.
     """
+    adata = cells_of(adata)
     found = compare_niches(adata, a, b)
     partners = found.matching["b"].dropna()
     columns = [*partners, *(name for name in found.counts.columns if name not in set(partners))]
     rows = [*found.matching["a"][partners.index], *found.matching["a"].drop(partners.index)]
     counts = found.counts.loc[rows, columns].to_numpy()
-    first = Labels.of(adata, a)
-    second = Labels.of(adata, b).colored_like(first)
+    first = Labels.of(adata, a).keep(adata, a)
+    second = Labels.of(adata, b).colored_like(first).keep(adata, b)
     shares, sides = counts / counts.sum(axis=1, keepdims=True), (first.part(rows), second.part(columns))
-    figure, ax = _heat_map(shares, *sides, "share of the row's cells")
-    ax.set(xlabel=b, ylabel=a)
-    # Left-aligned to the figure: a matrix may be narrower than its title.
-    figure.suptitle(
-        f"{found.agreement:.0%} of {found.n_cells:,} cells in matched niches\nNMI {found.nmi:.2f}, ARI {found.ari:.2f}",
-        fontsize=10,
-    )
-    return finish(figure, save, show)
+    panel = _heat_map(ax, shares, *sides, "share of the row's cells")
+    panel.set(xlabel=b, ylabel=a)
+    agreement = f"{found.agreement:.0%} of {found.n_cells:,} cells\nin matched niches"
+    text = f"{agreement}\nNMI {found.nmi:.2f}, ARI {found.ari:.2f}" if title is None else title
+    panel.set_title(text, fontsize=10, loc="left")
+    return finish(panel, save, show, given=ax)
 
 
 def composition(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     niche_key: str = _keys.NICHE,
     *,
     by: str = _keys.CELL_TYPE,
     normalize: bool = True,
-    max_labels: int = len(SAFE),
+    max_labels: int = 12,
+    title: str | None = None,
+    ax: Axes | None = None,
     save: str | Path | None = None,
-    show: bool = False,
-) -> Figure:
+    show: bool | None = None,
+) -> Axes | None:
     """Draw the cell types (or sections, or other labels) of each niche as stacked bars.
 
-    Colors are those of ``adata.uns[f"{by}_colors"]`` where they are there; niches have none here, for a bar of the same
-    color would seem to belong to them. Nothing is written to ``adata``.
+    Colors are those of ``adata.uns[f"{by}_colors"]``, and are written there where they are new. Niches have none here,
+    for a bar of the same color would seem to belong to them.
 
     Parameters
     ----------
@@ -125,16 +144,18 @@ def composition(
         ``True``: shares of the niche's cells. ``False``: numbers of cells.
     max_labels
         Labels that get a color of their own: those with the longest bars in any niche. The others are lumped together
-        in dark gray: more than twelve colors cannot be told apart.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+        in dark gray: not many more colors can be told apart.
+    title
+        Above the panel. ``None``: nothing.
+    ax
+        Axes to draw in. ``None``: a new figure.
+    save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        One panel.
+    matplotlib.axes.Axes or None
+        The axes where they are not shown.
 
     Raises
     ------
@@ -145,24 +166,27 @@ def composition(
     """
     if max_labels < 1:
         raise ValueError(f"max_labels must be positive, found {max_labels}.")
+    adata = cells_of(adata)
     counts, shares = niche_composition(adata, niche_key, by=by)
     totals = counts.sum(axis=1)
-    values, colors = _lumped(shares if normalize else counts, Labels.of(adata, by), max_labels)
+    values, colors = _lumped(shares if normalize else counts, Labels.of(adata, by).keep(adata, by), max_labels)
     height = len(values) * _BAR + 0.6
-    figure, [[ax]] = panels(1, 1, 5.0, height)
+    panel = one_panel(ax, 5.0, height)
     places, left = np.arange(len(values)), np.zeros(len(values))
     for name, color in zip(values.columns, colors, strict=True):
         width = values[name].to_numpy(dtype=float)
-        ax.barh(places, width, left=left, height=0.8, color=color, edgecolor="white", linewidth=0.4)
+        panel.barh(places, width, left=left, height=0.8, color=color, edgecolor="white", linewidth=0.4)
         left += width
-    ax.set_yticks(places, [f"{name} ({total:,})" for name, total in totals.items()])
-    ax.set(ylim=(len(values) - 0.4, -0.6), xlim=(0, float(left.max())))
-    ax.set(xlabel="share of cells" if normalize else "cells", ylabel=f"{niche_key} (cells)")
-    ax.tick_params(axis="y", length=0)
-    ax.spines[["top", "right", "left"]].set_visible(False)
+    panel.set_yticks(places, [f"{name} ({total:,})" for name, total in totals.items()])
+    panel.set(ylim=(len(values) - 0.4, -0.6), xlim=(0, float(left.max())))
+    panel.set(xlabel="share of cells" if normalize else "cells", ylabel=f"{niche_key} (cells)")
+    panel.tick_params(axis="y", length=0)
+    panel.spines[["top", "right", "left"]].set_visible(False)
     handles = [Patch(color=color, label=str(name)) for name, color in zip(values.columns, colors, strict=True)]
-    outer_legend(ax, handles, height, by)
-    return finish(figure, save, show)
+    outer_legend(panel, handles, height, by)
+    if title is not None:
+        panel.set_title(title)
+    return finish(panel, save, show, given=ax)
 
 
 def _lumped(values: pd.DataFrame, labels: Labels, at_most: int) -> tuple[pd.DataFrame, list[str]]:
@@ -171,7 +195,7 @@ def _lumped(values: pd.DataFrame, labels: Labels, at_most: int) -> tuple[pd.Data
     named = [name for name in values.columns if name != missing]
     longest = values[named].max().sort_values(ascending=False, kind="stable").index[:at_most]
     kept, few = [name for name in named if name in longest], [name for name in named if name not in longest]
-    colors = labels.part(kept)[1] if labels.chosen or not few else palette(len(kept))
+    colors = labels.part(kept)[1]
     table = values[kept].copy()
     if few:
         table[f"{len(few)} others"] = values[few].sum(axis=1)
@@ -183,14 +207,16 @@ def _lumped(values: pd.DataFrame, labels: Labels, at_most: int) -> tuple[pd.Data
 
 
 def interactions(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     niche_key: str = _keys.NICHE,
     *,
     values: str = "shares",
+    title: str | None = None,
+    ax: Axes | None = None,
     save: str | Path | None = None,
-    show: bool = False,
-) -> Figure:
-    """Draw which niches lie side by side, after :func:`scjepa.tl.niche_interactions`. Nothing is written to ``adata``.
+    show: bool | None = None,
+) -> Axes | None:
+    """Draw which niches lie side by side, after :func:`scjepa.tl.niche_interactions`.
 
     Parameters
     ----------
@@ -202,15 +228,17 @@ def interactions(
         ``"shares"``: of the edges that leave the row's niche for others, the share that goes to the column's: the
         sides on which it borders others. ``"z_scores"``: squidpy's enrichment over shuffled niches; its colors cover
         the range between different niches, since a patch of tissue touches itself most by far.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+    title
+        Above the panel. ``None``: nothing.
+    ax
+        Axes to draw in. ``None``: a new figure.
+    save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        One panel, niches in rows and columns in the colors they have in :func:`scjepa.pl.niches`.
+    matplotlib.axes.Axes or None
+        The axes where they are not shown: niches in rows and columns, in the colors that they have on the tissue.
 
     Raises
     ------
@@ -219,9 +247,8 @@ def interactions(
     ValueError
         If the niches have changed since, or ``values`` is not known.
     """
-    if values not in ("shares", "z_scores"):
-        raise ValueError(unknown_name("values", values, ("shares", "z_scores")))
-    require_anndata(adata)
+    check_choice("values", values, ("shares", "z_scores"))
+    adata = cells_of(adata)
     key = _keys.as_key(f"{niche_key}{_keys.ENRICHMENT_SUFFIX}")
     again = f"scjepa.tl.niche_interactions(adata, {niche_key!r})"
     if key not in adata.uns or record_of(adata, key).get("slot") != "uns":
@@ -229,29 +256,31 @@ def interactions(
     names = list(niches_of(adata, niche_key).categories)
     if list(record_of(adata, key)["niches"]) != names:
         raise ValueError(f"The niches in adata.obs[{niche_key!r}] have changed since. Compute again: {again}")
-    side = Labels.of(adata, niche_key).part(names)
+    side = Labels.of(adata, niche_key).keep(adata, niche_key).part(names)
     if values == "shares":
         shown = border_shares(np.asarray(adata.uns[key]["count"]))
         np.fill_diagonal(shown, np.nan)
-        figure, ax = _heat_map(shown, side, side, "share of the row's border")
+        panel = _heat_map(ax, shown, side, side, "share of the row's border")
     else:
         shown = np.asarray(adata.uns[key]["zscore"], dtype=np.float64)
         between = np.abs(shown[~np.eye(len(shown), dtype=bool)])
         limit = float(np.nanmax(between)) if np.isfinite(between).any() else 1.0
-        figure, ax = _heat_map(shown, side, side, "z-score of edges", ".0f", "PuOr_r", (-limit, limit))
-    ax.set(xlabel=f"touches {niche_key}", ylabel=niche_key)
-    return finish(figure, save, show)
+        panel = _heat_map(ax, shown, side, side, "z-score of edges", ".0f", "PuOr_r", (-limit, limit))
+    panel.set(xlabel=f"touches {niche_key}", ylabel=niche_key, title=title or "")
+    return finish(panel, save, show, given=ax)
 
 
 def markers(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     n_genes: int = 3,
     style: str = "dot",
     key: str = _keys.NICHE_MARKERS,
+    title: str | None = None,
+    ax: Axes | None = None,
     save: str | Path | None = None,
-    show: bool = False,
-) -> Figure:
+    show: bool | None = None,
+) -> dict[str, Axes] | None:
     """Draw the marker genes of each niche, after :func:`scjepa.tl.niche_markers`, by scanpy.
 
     Each gene stands once, under the niche in which its score is highest. Colors are log-normalized counts, made again
@@ -268,15 +297,18 @@ def markers(
         means alone (:class:`scanpy.pl.MatrixPlot`).
     key
         Key in ``adata.uns`` of the ranking.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+    title
+        Above the panel. ``None``: nothing.
+    ax
+        Axes to draw in. ``None``: a new figure.
+    save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        The figure, genes in columns; in rows if there are more than 30.
+    dict of matplotlib.axes.Axes or None
+        scanpy's axes by name (``"mainplot_ax"``) where they are not shown: genes in columns; in rows if there are more
+        than 30.
 
     Raises
     ------
@@ -291,8 +323,8 @@ def markers(
         "dot": (sc.pl.DotPlot, {"colorbar_title": _SCALE, "size_title": "cells with\na count (%)"}),
         "matrix": (sc.pl.MatrixPlot, {"title": _SCALE}),
     }
-    if style not in plots:
-        raise ValueError(unknown_name("style", style, plots))
+    check_choice("style", style, list(plots))
+    adata = cells_of(adata)
     if n_genes < 1:
         raise ValueError(f"n_genes must be positive, found {n_genes}.")
     how = record_of(adata, key)
@@ -310,7 +342,8 @@ def markers(
     genes = {niche_of.get(niche, niche): best for niche, best in found.items()}
     across = sum(map(len, genes.values())) <= _ACROSS
     make, legend = plots[style]
-    plot = make(holder, genes, niche_key, standard_scale="var", use_raw=False).legend(**legend).style(cmap="Blues")
+    plot = make(holder, genes, niche_key, standard_scale="var", use_raw=False, ax=ax, title=title)
+    plot.legend(**legend).style(cmap="Blues")
     if across:
         plot.make_figure()
     else:
@@ -318,9 +351,27 @@ def markers(
         # scanpy turns these names and cuts those of small groups.
         for text, niche in zip(plot.ax_dict["gene_group_ax"].texts, genes, strict=True):
             text.set(text=niche, rotation=0, horizontalalignment="left")
-    colors = Labels.of(adata, niche_key).part(names)[1]
+    colors = Labels.of(adata, niche_key).keep(adata, niche_key).part(names)[1]
     _color_marks(plot.ax_dict["mainplot_ax"], colors, "left" if across else "bottom", start=0.5)
-    return finish(plot.fig, save, show)
+    if ax is None:
+        _fit(plot.fig, list(plot.ax_dict.values()))
+    return finish(plot.ax_dict, save, show, given=ax)
+
+
+def _fit(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Give a figure the size of what is in ``axes``, so that no name is cut off, and no part of the page is blank.
+
+    Constrained layout would move scanpy's brackets away from the genes that they are of.
+    """
+    for holder in set(figure.axes) - set(axes):
+        holder.set_in_layout(False)
+    size = figure.get_size_inches()
+    drawn = figure.get_tightbbox().padded(_PAD)  # in inches
+    places = {ax: ax.get_position().bounds for ax in figure.axes}
+    figure.set_size_inches(drawn.width, drawn.height)
+    for ax, (left, bottom, width, height) in places.items():
+        corner = np.array([left, bottom]) * size - drawn.min
+        ax.set_position(Bbox.from_bounds(*corner / drawn.size, *np.array([width, height]) * size / drawn.size))
 
 
 def _best_genes(ranking: dict, n_genes: int) -> dict[str, list[str]]:
@@ -333,6 +384,7 @@ def _best_genes(ranking: dict, n_genes: int) -> dict[str, list[str]]:
 
 
 def _heat_map(
+    ax: Axes | None,
     values: np.ndarray,
     rows: tuple[Sequence[str], Sequence[str]],
     columns: tuple[Sequence[str], Sequence[str]],
@@ -340,17 +392,19 @@ def _heat_map(
     form: str = ".2f",
     cmap: str = "Blues",
     limits: tuple[float, float] = (0.0, 1.0),
-) -> tuple[Figure, Axes]:
-    """Draw a matrix, its numbers but zeros written into it.
+) -> Axes:
+    """Draw a matrix, its numbers but zeros written into it, in the user's axes or a new figure's.
 
     Parameters
     ----------
+    ax
+        The user's, if any.
     values
         Array of shape (n_rows, n_columns); NaN stays gray and without a number.
     rows, columns
         Names and colors.
     bar
-        What the color bar tells.
+        What the color bar shows.
     form
         Format of the numbers.
     cmap, limits
@@ -361,7 +415,7 @@ def _heat_map(
     turned = _longest(columns[0]) >= _TURNED_FROM
     width = n_columns * _CELL + _longest(rows[0]) * _NAME_INCHES
     height = n_rows * _CELL + (_longest(columns[0]) if turned else 1) * _NAME_INCHES
-    figure, [[ax]] = panels(1, 1, width, height + 0.5)
+    ax = one_panel(ax, width, height + 0.5)
     ax.imshow(values, cmap=colors, norm=norm)
     for (row, column), value in np.ndenumerate(values):
         text = format(value, form)
@@ -377,8 +431,8 @@ def _heat_map(
     share = min(1.0, 1.8 / (n_rows * _CELL))
     side = ax.inset_axes((1 + 0.3 / (n_columns * _CELL), 1 - share, 0.14 / (n_columns * _CELL), share))
     beyond = np.nanmax(values, initial=limits[0]) > limits[1]
-    figure.colorbar(ScalarMappable(norm, colors), cax=side, label=bar, extend="max" if beyond else "neither")
-    return figure, ax
+    ax.figure.colorbar(ScalarMappable(norm, colors), cax=side, label=bar, extend="max" if beyond else "neither")
+    return ax
 
 
 def _color_marks(ax: Axes, colors: Sequence[str], side: str, start: float = 0.0) -> None:

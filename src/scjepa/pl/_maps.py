@@ -6,16 +6,15 @@ A map of the tissue has a panel for each section and column, and scale bars wher
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import (
@@ -28,16 +27,19 @@ from scjepa._core.anndata import (
     record,
     record_of,
     refuse_users,
-    require_anndata,
     text_of,
 )
 from scjepa._core.arrays import first_components
 from scjepa._core.graph import section_key_of
 from scjepa._core.leiden import umap_of
 from scjepa._core.options import unknown_name
-from scjepa.pl.figure import bare, blocks, finish, grid_shape, panels, point_size
-from scjepa.pl.labels import VIRIDIS, Labels, Numbers, scatter
+from scjepa._core.renamed import renamed
+from scjepa.pl.figure import Drawn, bare, blocks, check_choice, finish, grid_shape, point_size, size_of, titles_of
+from scjepa.pl.labels import Colors, Layer, Numbers, cells_of, layers_of
 from scjepa.tl import predictive_genes as genes_of
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 _UP, _DOWN = "#0072B2", "#D55E00"
 """Blue and vermilion, which color-blind readers tell apart."""
@@ -49,22 +51,25 @@ _CUT = 2
 """Percent of the cells at either end that share the first and the last color of a map."""
 
 _PANEL = 3.6
-"""Width and height of a panel in inches."""
+"""Width and height of a panel of an embedding in inches."""
+
+_MARGIN = 1.06
+"""Width and height of what a panel shows, of those of the cells."""
 
 
 @dataclass(frozen=True)
-class _MapOptions:
-    """How a map is laid out; the fields are the arguments of :func:`scjepa.pl.niches` of the same names."""
+class _Options:
+    """How panels are laid out; the fields are the arguments of the functions of the same names."""
 
-    library_key: str | None
-    spatial_key: str
-    unit: str | None
-    pixel_size: float | None
-    ncols: int | None
-    size: float | None
-    ax: Axes | None
-    save: str | Path | None
-    show: bool
+    library_key: str | None = None
+    spatial_key: str = _keys.SPATIAL
+    unit: str | None = None
+    pixel_size: float | None = None
+    ncols: int | None = None
+    size: float | None = None
+    ax: Axes | None = None
+    save: str | Path | None = None
+    show: bool | None = None
 
     def __post_init__(self) -> None:
         if self.pixel_size is not None and self.unit is None:
@@ -73,35 +78,97 @@ class _MapOptions:
             raise ValueError(f"pixel_size must be positive, found {self.pixel_size}.")
 
 
-def _draw_map(adata: AnnData, drawn: Sequence[Labels | Numbers], how: _MapOptions) -> Figure:
-    """Draw each layer on each section, one section having its layers side by side, several a row for each layer."""
-    xy = _coordinates_of(adata, how.spatial_key)
-    sections = _sections_of(adata, how.library_key, xy)
-    n_panels = len(sections) * len(drawn)
+@dataclass(frozen=True)
+class _Panels:
+    """The cells of each panel, and what is around them.
+
+    Attributes
+    ----------
+    xy
+        ``(n_cells, 2)`` places of all cells.
+    sections
+        Rows of the cells of each section that is drawn.
+    width, height
+        Of a panel in inches.
+    at_most
+        Panels in a row where the user does not say.
+    sizes
+        Area of a marker in points² in each section.
+    dress
+        Draws what else is in the panel of a section.
+    """
+
+    xy: np.ndarray
+    sections: dict[str, np.ndarray]
+    width: float
+    height: float
+    at_most: int
+    sizes: dict[str, float]
+    dress: Callable[[Axes, str], None]
+
+
+def _draw(drawn: Sequence[Layer], of: _Panels, how: _Options) -> Drawn | None:
+    """Draw each layer on each section: one section has its layers side by side, several a row for each layer."""
+    n_panels = len(of.sections) * len(drawn)
     if how.ax is not None and n_panels > 1:
         raise ValueError(
-            f"ax holds one panel; {len(sections)} section(s) × {len(drawn)} column(s) need {n_panels}. Leave ax out, "
-            "or draw a subset of the cells."
+            f"ax holds one panel; {len(of.sections)} section(s) × {len(drawn)} column(s) need {n_panels}. Leave ax "
+            "out, or draw a subset of the cells."
         )
-    width, height = _panel_size(xy, sections, len(drawn))
+    many = len(of.sections) > 1
     if how.ax is not None:
-        figure, places = cast(Figure, how.ax.figure), np.array([[how.ax]])
-    elif len(sections) == 1:
-        figure, places = panels(1, len(drawn), width, height)
+        places = np.array([[how.ax]])
+    elif many:
+        _, places = blocks(len(of.sections), len(drawn), of.width, of.height, how.ncols, of.at_most)
     else:
-        figure, places = blocks(len(sections), len(drawn), width, height, how.ncols)
-    for (name, rows), axes in zip(sections.items(), places, strict=True):
+        _, places = blocks(len(drawn), 1, of.width, of.height, how.ncols, of.at_most)
+        places = places.T
+    for (name, rows), axes in zip(of.sections.items(), places, strict=True):
         for layer, panel in zip(drawn, axes, strict=True):
-            layer.draw(panel, xy, rows, how.size or point_size(xy[rows], width, height))
-            panel.set_aspect("equal")
+            layer.draw(panel, of.xy, rows, how.size or of.sizes[name])
             bare(panel)
-            if how.unit is not None:
-                _scale_bar(panel, xy[rows], how.unit, how.pixel_size or 1.0)
-        if len(sections) > 1:
+            of.dress(panel, name)
+        if many:
             axes[0].set_title(name)
-    _, in_a_row = grid_shape(len(sections), how.ncols)
-    _label_rows(drawn, places[:in_a_row], height, many=len(sections) > 1)
-    return finish(figure, how.save, how.show, owned=how.ax is None)
+    _, in_a_row = grid_shape(len(of.sections), how.ncols, of.at_most)
+    _label_rows(drawn, places[:in_a_row], of.height, many=many)
+    shown: Drawn = how.ax if how.ax is not None else places[0, 0] if n_panels == 1 else list(places.T.flat)
+    return finish(shown, how.save, how.show, given=how.ax)
+
+
+def _draw_map(adata: AnnData, drawn: Sequence[Layer], how: _Options) -> Drawn | None:
+    """Draw layers on the tissue; sections of one technology are drawn to one scale."""
+    xy = _coordinates_of(adata, how.spatial_key)
+    sections = _sections_of(adata, how.library_key, xy)
+    spans = _spans(adata, xy, sections)
+    width, height = _panel_size(spans, len(drawn)) if how.ax is None else size_of(how.ax)
+
+    def dress(panel: Axes, name: str) -> None:
+        panel.set_aspect("equal")
+        low, high = xy[sections[name]].min(axis=0), xy[sections[name]].max(axis=0)
+        (left, right), (bottom, top) = np.transpose([(low + high - spans[name]) / 2, (low + high + spans[name]) / 2])
+        panel.set(xlim=(left, right), ylim=(bottom, top))
+        if how.unit is not None and high[0] > low[0]:
+            _scale_bar(panel, spans[name][0] / _MARGIN, how.unit, how.pixel_size or 1.0)
+
+    sizes = {name: point_size(xy[rows], width, height, spans[name]) for name, rows in sections.items()}
+    return _draw(drawn, _Panels(xy, sections, width, height, 4, sizes, dress), how)
+
+
+def _spans(adata: AnnData, xy: np.ndarray, sections: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return width and height that the panel of each section shows, the same in all sections of one technology.
+
+    Coordinates of several technologies may be in different units.
+    """
+    extents = {name: np.ptp(xy[rows], axis=0) for name, rows in sections.items()}
+    technologies = adata.obs[_keys.TECHNOLOGY].astype(str).to_numpy() if _keys.TECHNOLOGY in adata.obs else None
+    measured = {name: "" if technologies is None else technologies[rows[0]] for name, rows in sections.items()}
+    spans = {}
+    for name in sections:
+        together = np.array([extents[other] for other in sections if measured[other] == measured[name]]).max(axis=0)
+        together = np.maximum(together, 0.02 * together.max())  # cells in a row
+        spans[name] = _MARGIN * np.where(together > 0, together, 1.0)
+    return spans
 
 
 def _coordinates_of(adata: AnnData, key: str) -> np.ndarray:
@@ -129,16 +196,14 @@ def _sections_of(adata: AnnData, library_key: str | None, xy: np.ndarray) -> dic
     return {name: cells for name, cells in rows.items() if len(cells)}
 
 
-def _panel_size(xy: np.ndarray, sections: dict[str, np.ndarray], n_columns: int) -> tuple[float, float]:
+def _panel_size(spans: dict[str, np.ndarray], n_columns: int) -> tuple[float, float]:
     """Return width and height in inches that suit the shape of the sections and their number."""
-    extents = np.array([np.ptp(xy[rows], axis=0) for rows in sections.values()])
-    extents = extents[(extents > 0).all(axis=1)]
-    shape = np.clip(np.median(extents[:, 0] / extents[:, 1]), 0.4, 2.5) if len(extents) else 1.0
-    area = 12.0 if len(sections) * n_columns <= 2 else 7.0
+    shape = np.clip(np.median([width / height for width, height in spans.values()]), 0.4, 2.5)
+    area = 12.0 if len(spans) * n_columns <= 2 else 7.0
     return float(np.sqrt(area * shape)), float(np.sqrt(area / shape))
 
 
-def _label_rows(drawn: Sequence[Labels | Numbers], top: np.ndarray, height: float, many: bool) -> None:
+def _label_rows(drawn: Sequence[Layer], top: np.ndarray, height: float, many: bool) -> None:
     """Name what each panel or row of panels shows, and put its legend at the right end of the ``top`` sections."""
     for position, layer in enumerate(drawn):
         first, last = top[0][position], top[-1][position]
@@ -146,31 +211,34 @@ def _label_rows(drawn: Sequence[Labels | Numbers], top: np.ndarray, height: floa
         if not many:
             first.set_title(layer.title)
         elif len(drawn) > 1:
-            first.set_ylabel(layer.title)
+            first.set_ylabel(f"{layer.title}\n{first.get_ylabel()}".strip())
 
 
-def _scale_bar(ax: Axes, xy: np.ndarray, unit: str, step: float) -> None:
-    """Draw a bar of about a quarter of the section's width below it, its length 1, 2 or 5 × a power of ten.
+def _scale_bar(ax: Axes, span: float, unit: str, step: float) -> None:
+    """Draw a bar of about a quarter of the panel's width below it, its length 1, 2 or 5 × a power of ten.
 
-    ``step`` is the length of one step of the coordinates in ``unit``.
+    ``span`` is the width of the cells in steps of the coordinates, and ``step`` the length of one in ``unit``.
     """
-    low, high = xy[:, 0].min(), xy[:, 0].max()
-    if high == low:
-        return
-    wanted = (high - low) * step / 4
+    wanted = span * step / 4
     magnitude = 10.0 ** np.floor(np.log10(wanted))
     length = max(digit * magnitude for digit in (1, 2, 5) if digit * magnitude <= wanted)
-    end = low + length / step
+    start = ax.get_xlim()[0]
+    end = start + length / step
     transform = ax.get_xaxis_transform()  # x in the tissue's units, y in shares of the panel
-    ax.plot([low, end], [-0.03, -0.03], color="black", linewidth=2, transform=transform, clip_on=False)
-    ax.text((low + end) / 2, -0.05, f"{length:g} {unit}", transform=transform, ha="center", va="top", fontsize=9)
+    ax.plot([start, end], [-0.03, -0.03], color="black", linewidth=2, transform=transform, clip_on=False)
+    ax.text((start + end) / 2, -0.05, f"{length:g} {unit}", transform=transform, ha="center", va="top", fontsize=9)
 
 
+@renamed(key="color=...")
 def niches(
-    adata: AnnData,
-    key: str = _keys.NICHE,
+    adata: AnnData | SpatialData,
+    color: str | Sequence[str] = _keys.NICHE,
     *,
     reference: str | None = None,
+    groups: str | Sequence[str] | None = None,
+    palette: Colors = None,
+    title: str | Sequence[str] | None = None,
+    layer: str | None = None,
     library_key: str | None = None,
     spatial_key: str = _keys.SPATIAL,
     unit: str | None = None,
@@ -179,22 +247,34 @@ def niches(
     size: float | None = None,
     ax: Axes | None = None,
     save: str | Path | None = None,
-    show: bool = False,
-) -> Figure:
-    """Draw niches on the tissue, one panel for each section, beside labels to compare them with.
+    show: bool | None = None,
+) -> Drawn | None:
+    """Draw niches, other columns or genes on the tissue, one panel for each section, beside labels to compare with.
 
-    Colors are those of ``adata.uns[f"{key}_colors"]``. A reference without colors of its own takes the color of the
-    niche it shares most cells with, so that agreement shows as equal colors. Cells without a label (NaN or
-    ``"unlabelled"``) are gray, those without coordinates are not drawn. Nothing is written to ``adata``.
+    A reference without colors of its own takes the color of the niche it shares most cells with, so that agreement
+    shows as equal colors. Cells without a label (NaN or ``"unlabelled"``) are gray, those without coordinates are not
+    drawn. Sections of one technology are drawn to one scale, and share the colors of numbers.
 
     Parameters
     ----------
     adata
-        Annotated data with ``obs[key]`` and ``obsm[spatial_key]``.
-    key
-        Column of ``adata.obs`` to draw.
+        Annotated data with coordinates in ``obsm[spatial_key]``, or a :class:`spatialdata.SpatialData` object of one
+        table.
+    color
+        Columns of ``adata.obs`` and genes to draw. Numbers get a color bar, labels a legend; so do whole numbers that
+        run from 0 or 1 without a gap, which are taken for labels. Colors of a gene end at the 98th percentile of the
+        cells that express it.
     reference
-        Column of ``adata.obs`` drawn beside it, such as ``"region"``.
+        Column of ``adata.obs`` with labels, drawn beside it, such as ``"region"``.
+    groups
+        Labels to draw in color; cells of others are gray.
+    palette
+        Colors of the labels in ``color``: in their order, by name, or the name of a matplotlib color map. ``None``:
+        those in ``adata.uns[f"{color}_colors"]``, or new ones.
+    title
+        What each of ``color`` (and ``reference``) is called. ``None``: by its name.
+    layer
+        Layer that genes are read from. ``None``: ``adata.X``.
     library_key
         Column of ``adata.obs`` that tells sections apart. ``None``: ``"section"`` if there is such a column, else all
         cells are one section.
@@ -205,39 +285,49 @@ def niches(
     pixel_size
         Length of one step of the coordinates in ``unit``, for coordinates in pixels. ``None``: they are in ``unit``.
     ncols
-        Sections in a row; default at most 4.
+        Sections in a row, or for one section its panels; default at most 4.
     size
         Marker area in points². ``None``: fits the number of cells.
     ax
-        Axes to draw in, for one section and no reference. ``None``: a new figure.
+        Axes to draw in, for one panel. ``None``: a new figure.
     save
-        File to save the figure in.
+        File to save the figure in, with the dots per inch of ``rcParams["savefig.dpi"]``, at least 150 where that is
+        ``"figure"``. A bare name (text without a folder) goes to scanpy's ``settings.figdir``.
     show
-        Call ``matplotlib.pyplot.show()``.
+        ``None``: the figure is shown, by a notebook at the end of the cell; with ``ax``, the axes are returned.
+        ``True``: it is shown now. ``False``: the axes are returned.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        The figure; its panels are ``figure.axes``.
+    matplotlib.axes.Axes or list of them or None
+        The axes of the panels, row by row, where they are not shown. ``adata.uns[f"{name}_colors"]`` is written for
+        columns of labels whose colors are new, and nothing else.
 
     Raises
     ------
     KeyError
-        If a column or ``spatial_key`` is not there.
+        If a name is neither a column nor a gene, or ``spatial_key`` is not there.
     ValueError
-        If no cell has coordinates, they have fewer than two columns, or ``ax`` is given for more than one panel.
+        If no cell has coordinates, they have fewer than two columns, or ``ax`` is given for more than one panel; a
+        label in ``groups`` is not there, or ``palette`` or ``title`` do not fit.
+
+    Examples
+    --------
+    >>> scjepa.pl.niches(adata, reference="region", unit="µm")
+    >>> scjepa.pl.niches(adata, ["niche", "Otx2"], groups=["3", "5"])
     """
-    drawn = [Labels.of(adata, key)]
-    if reference is not None:
-        drawn.append(Labels.of(adata, reference).colored_like(drawn[0]))
-    return _draw_map(adata, drawn, _MapOptions(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show))
+    adata = cells_of(adata, spatial_key)
+    how = _Options(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show)
+    drawn = layers_of(adata, color, reference=reference, groups=groups, colors=palette, title=title, layer=layer)
+    return _draw_map(adata, drawn, how)
 
 
 def confidence(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     key: str = _keys.NICHE_CONFIDENCE,
     *,
     reference: str | None = None,
+    title: str | Sequence[str] | None = None,
     library_key: str | None = None,
     spatial_key: str = _keys.SPATIAL,
     unit: str | None = None,
@@ -246,28 +336,28 @@ def confidence(
     size: float | None = None,
     ax: Axes | None = None,
     save: str | Path | None = None,
-    show: bool = False,
-) -> Figure:
+    show: bool | None = None,
+) -> Drawn | None:
     """Draw each cell's confidence in its niche on the tissue, one panel for each section.
 
     Colors run from 0 to 1 in every figure, so that figures can be compared. The least sure cells lie on top, those
-    without a confidence are gray. Nothing is written to ``adata``.
+    without a confidence are gray.
 
     Parameters
     ----------
     adata
-        Annotated data with ``obs[key]``, shares in [0, 1], and ``obsm[spatial_key]``.
+        Annotated data with ``obs[key]``, shares in [0, 1], and ``obsm[spatial_key]``, or SpatialData.
     key
         Column of ``adata.obs`` that :func:`scjepa.tl.niche_confidence` wrote.
     reference
         Column of ``adata.obs`` with labels to draw beside it, such as ``"niche"``, in its own colors.
-    library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show
+    title, library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show
         As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        The figure; its panels are ``figure.axes``.
+    matplotlib.axes.Axes or list of them or None
+        As for :func:`scjepa.pl.niches`.
 
     Raises
     ------
@@ -276,17 +366,22 @@ def confidence(
     ValueError
         If the confidence is not a number in [0, 1], no cell has coordinates, or ``ax`` is given for more than one
         panel.
+
+    Examples
+    --------
+    >>> scjepa.pl.confidence(adata, reference="niche")
     """
-    require_anndata(adata)
+    adata = cells_of(adata, spatial_key)
     if key == _keys.NICHE_CONFIDENCE and key not in adata.obs:
         raise KeyError(
             f"adata.obs has no {key!r}. Compute it first: "
             "scjepa.tl.niche_confidence(adata, model.get_masked_representations())"
         )
-    drawn: list[Labels | Numbers] = [Numbers(key, _shares(adata, key), 0.0, 1.0)]
-    if reference is not None:
-        drawn.append(Labels.of(adata, reference))
-    return _draw_map(adata, drawn, _MapOptions(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show))
+    how = _Options(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show)
+    drawn: list[Layer] = [Numbers(key, _shares(adata, key), 0.0, 1.0, lowest_on_top=True)]
+    drawn += [] if reference is None else layers_of(adata, reference)
+    titles = titles_of(title, [one.title for one in drawn])
+    return _draw_map(adata, [replace(one, title=own) for one, own in zip(drawn, titles, strict=True)], how)
 
 
 def _shares(adata: AnnData, key: str) -> np.ndarray:
@@ -303,7 +398,7 @@ def _shares(adata: AnnData, key: str) -> np.ndarray:
 
 
 def predictive_genes(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     n_genes: int = 8,
     n_comps: int = 6,
@@ -314,8 +409,8 @@ def predictive_genes(
     key: str = _keys.PREDICTIVE,
     ncols: int | None = None,
     save: str | Path | None = None,
-    show: bool = False,
-) -> Figure:
+    show: bool | None = None,
+) -> list[Axes] | None:
     """Draw the genes of largest weight in each predictive component, after :func:`scjepa.tl.predictive_components`.
 
     A panel for each component: bars of the weights of standardized genes, up and down, and in the title the
@@ -342,15 +437,13 @@ def predictive_genes(
         Key of the components.
     ncols
         Components in a row; default at most 4.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+    save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        The figure.
+    list of matplotlib.axes.Axes or None
+        The axes with ``show=False``: of each component its bars, and its map where the tissue is drawn.
 
     Raises
     ------
@@ -364,6 +457,7 @@ def predictive_genes(
     >>> scjepa.tl.predictive_components(adata)
     >>> scjepa.pl.predictive_genes(adata, tissue=True)
     """
+    adata = cells_of(adata, spatial_key)
     table = genes_of(adata, n_genes, n_comps=n_comps, key=key)
     numbers = list(table["component"].unique())
     heights = [0.5 + _LINE * table.groupby("component").size().max()]
@@ -372,14 +466,14 @@ def predictive_genes(
         width, length = np.ptp(xy[rows], axis=0)
         heights.append(float(_WIDTH * np.clip(length / width if min(width, length) > 0 else 1.0, 0.3, 2.0)))
         components = as_embedding(adata.obsm[key])
-    figure, places = blocks(len(numbers), len(heights), _WIDTH, float(np.mean(heights)), ncols)
+    _, places = blocks(len(numbers), len(heights), _WIDTH, float(np.mean(heights)), ncols)
     grid = places[0, 0].get_gridspec()
     grid.set_height_ratios(heights * (grid.nrows // len(heights)))
     for number, axes in zip(numbers, places, strict=True):
         _draw_bars(axes[0], table[table["component"] == number])
         if tissue:
             _draw_component(axes[1], components[:, number], xy, rows, heights[1])
-    return finish(figure, save, show)
+    return finish(list(places.flat), save, show)
 
 
 def _draw_bars(ax: Axes, genes: pd.DataFrame) -> None:
@@ -421,28 +515,36 @@ def _draw_component(ax: Axes, component: np.ndarray, xy: np.ndarray, rows: np.nd
 
 
 def embedding(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     use_rep: str = _keys.EMBEDDING,
     *,
     color: str | Sequence[str] = _keys.NICHE,
+    groups: str | Sequence[str] | None = None,
+    palette: Colors = None,
+    title: str | Sequence[str] | None = None,
+    layer: str | None = None,
+    library_key: str | None = None,
     method: str = "umap",
     n_neighbors: int = 15,
     random_state: int = 0,
     ncols: int | None = None,
     size: float | None = None,
+    ax: Axes | None = None,
     save: str | Path | None = None,
-    show: bool = False,
-) -> Figure:
-    """Draw an embedding in two dimensions, one panel for each column that colors it.
+    show: bool | None = None,
+) -> Drawn | None:
+    """Draw an embedding in two dimensions, one panel for each column or gene that colors it.
 
     Parameters
     ----------
     adata
-        Annotated data with ``obsm[use_rep]``.
+        Annotated data with ``obsm[use_rep]``, or SpatialData.
     use_rep
         Key in ``adata.obsm`` of the embedding.
-    color
-        Columns of ``adata.obs``: categories get a legend, numbers a color bar; cells without a value are gray.
+    color, groups, palette, title, layer
+        As in :func:`scjepa.pl.niches`: labels have the colors that they have on the tissue.
+    library_key
+        Column of ``adata.obs`` that tells sections apart: each has a panel of its cells. ``None``: all together.
     method
         ``"umap"``: UMAP of the graph of nearest neighbors. It is kept in ``adata.obsm[f"{use_rep}_umap"]`` and used
         again while the embedding and the options are the same. ``"pca"``: the first two principal components.
@@ -454,51 +556,52 @@ def embedding(
         Panels in a row; default at most 3.
     size
         Marker area in points². ``None``: fits the number of cells.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+    ax, save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        The figure. With ``method="umap"``, ``adata.obsm[f"{use_rep}_umap"]`` and
-        ``adata.uns["scjepa"][f"{use_rep}_umap"]`` are written; ``adata.obsm["X_umap"]`` is left alone.
+    matplotlib.axes.Axes or list of them or None
+        The axes of the panels where they are not shown. Colors are written as by :func:`scjepa.pl.niches`; with
+        ``method="umap"``, ``adata.obsm[f"{use_rep}_umap"]`` and ``adata.uns["scjepa"][f"{use_rep}_umap"]`` too.
+        ``adata.obsm["X_umap"]`` is left alone.
 
     Raises
     ------
     KeyError
-        If ``use_rep`` or a column is not there.
+        If ``use_rep``, a column or a gene is not there.
     ValueError
         If the embedding has a NaN, ``method`` is not known, or ``adata.obsm[f"{use_rep}_umap"]`` is there and scjepa
-        did not write it.
+        did not write it; a label in ``groups`` is not there, or ``palette`` or ``title`` do not fit.
+
+    Examples
+    --------
+    >>> scjepa.pl.embedding(adata, "X_stjepa_niche", color=["niche", "region"])
     """
-    keys = [color] if isinstance(color, str) else list(color)
-    if not keys:
-        raise ValueError("color names no column of adata.obs.")
-    columns = [column_of(adata, key) for key in keys]
+    adata = cells_of(adata)
+    how = _Options(library_key=library_key, ncols=ncols, size=size, ax=ax, save=save, show=show)
+    drawn = layers_of(adata, color, groups=groups, colors=palette, title=title, layer=layer)
+    check_choice("method", method, ("umap", "pca"))
     if method == "umap":
         xy, axis = _umap(adata, use_rep, n_neighbors, random_state), "UMAP"
-    elif method == "pca":
-        xy, axis = first_components(embedding_of(adata, use_rep)), "PC"
     else:
-        raise ValueError(unknown_name("method", method, ("umap", "pca")))
+        xy, axis = first_components(embedding_of(adata, use_rep)), "PC"
+    middle, span = (xy.min(axis=0) + xy.max(axis=0)) / 2, _MARGIN * np.maximum(np.ptp(xy, axis=0), 1e-9)
 
-    figure, grid = blocks(len(keys), 1, _PANEL + 1.0, _PANEL, ncols, at_most=3)
+    def dress(panel: Axes, _: str) -> None:
+        low, high = middle - span / 2, middle + span / 2
+        panel.set(xlabel=f"{axis} 1", ylabel=f"{axis} 2", box_aspect=1, xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+
     # In a fixed random order no category lies on top of the others.
     rows = np.random.default_rng(0).permutation(len(xy))
-    size = size or min(point_size(xy, _PANEL, _PANEL), 20.0)
-    for key, column, ax in zip(keys, columns, grid.flat, strict=True):
-        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            points = scatter(ax, xy[rows], size, c=column.to_numpy(dtype=float, na_value=np.nan)[rows], cmap=VIRIDIS)
-            figure.colorbar(points, ax=ax, shrink=0.7)
-        else:
-            labels = Labels.of(adata, key)
-            labels.draw(ax, xy, rows, size)
-            labels.legend(ax, _PANEL, titled=False)
-        bare(ax)
-        ax.set(title=key, xlabel=f"{axis} 1", ylabel=f"{axis} 2", box_aspect=1)
-    return finish(figure, save, show)
+    sections = {"": rows}
+    if library_key is not None:
+        names = column_of(adata, library_key).astype("category").cat
+        found = {str(name): rows[names.codes.to_numpy()[rows] == i] for i, name in enumerate(names.categories)}
+        sections = {name: cells for name, cells in found.items() if len(cells)}
+    size = min(point_size(xy, _PANEL, _PANEL), 20.0)
+    of = _Panels(xy, sections, _PANEL + 1.0, _PANEL, 3, dict.fromkeys(sections, size), dress)
+    return _draw(drawn, of, how)
 
 
 def _umap(adata: AnnData, use_rep: str, n_neighbors: int, seed: int) -> np.ndarray:

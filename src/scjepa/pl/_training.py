@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import ArrayLike
 
-from scjepa.pl.figure import blocks, finish
+from scjepa.pl.figure import Drawn, blocks, finish
 
 _PANEL = (3.2, 2.4)
 """Width and height of a panel in inches."""
@@ -74,8 +73,13 @@ _PANELS = (
 
 
 def training(
-    model_or_history: object, *, ncols: int | None = None, save: str | Path | None = None, show: bool = False
-) -> Figure:
+    model_or_history: object,
+    *,
+    ncols: int | None = None,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+    show: bool | None = None,
+) -> Drawn | None:
     """Draw the course of a training: loss, its ratio to that of knowing nothing, effective rank, spread, similarity.
 
     Where a loss ratio stays at 1, no more has been learned than the mean of what is predicted (for tokens, that of each
@@ -90,15 +94,15 @@ def training(
         their running mean. A model's objective says what its ratios compare; of a mapping all share one panel.
     ncols
         Panels in a row; default at most 4.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+    ax
+        Axes to draw in, where one metric is there. ``None``: a new figure.
+    save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        One panel for each metric that is there.
+    matplotlib.axes.Axes or list of them or None
+        One for each metric that is there, where they are not shown.
 
     Raises
     ------
@@ -114,10 +118,12 @@ def training(
     if not drawn:
         known = ", ".join(keys[0] for panel in panels_ for keys in panel.lines.values())
         raise ValueError(f"history has none of the metrics to draw; it has {list(history)}, known are: {known}.")
-    figure, grid = blocks(len(drawn), 1, *_PANEL, ncols)
-    for (panel, lines), ax in zip(drawn, grid.flat, strict=True):
-        _draw(ax, panel, lines)
-    return finish(figure, save, show)
+    if ax is not None and len(drawn) > 1:
+        raise ValueError(f"ax holds one panel, and {len(drawn)} metrics are there. Leave ax out.")
+    axes = [ax] if ax is not None else list(blocks(len(drawn), 1, *_PANEL, ncols)[1].flat)
+    for (panel, lines), own in zip(drawn, axes, strict=True):
+        _draw(own, panel, lines)
+    return finish(axes[0] if len(axes) == 1 else axes, save, show, given=ax)
 
 
 def _history(model_or_history: object) -> Mapping[str, ArrayLike]:

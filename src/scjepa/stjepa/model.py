@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from anndata import AnnData
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import counts_of, require_anndata
@@ -411,7 +410,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         align: str = "auto",
         encoder: str = "target",
         batch_size: int | str = AUTO,
-        progress_bar: bool = True,
+        progress_bar: bool | None = None,
         key_added: str = _keys.NICHE,
         random_state: int = 0,
     ) -> None:
@@ -436,7 +435,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         encoder, batch_size
             As in :meth:`get_latent_representation`.
         progress_bar
-            Show how far the pass of the encoder is.
+            Show how far the pass of the encoder is. Default: ``scjepa.settings.progress_bar``.
         key_added
             Column of ``adata.obs`` for the niches.
         random_state
@@ -472,7 +471,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         find = partial(niches, n_niches=n_niches, resolution=resolution, random_state=random_state)
         find(own, _keys.EMBEDDING_NICHE, key_added=key_added)
 
-    def _embed_all(self, adata: AnnData, encoder: str, batch_size: int | str, progress_bar: bool) -> None:
+    def _embed_all(self, adata: AnnData, encoder: str, batch_size: int | str, progress_bar: bool | None) -> None:
         """Write the embeddings of neighborhoods, cells and genes, of one pass where one will do."""
         self._check_embedding(encoder, batch_size)
         source = self._source(adata)
@@ -483,9 +482,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         width = self.config.encoder.width
         n_rows = 2 * source.n_cells + len(self.vocabulary)
         embed.check_embedding_memory(self.module, source, batch_size, 4 * width * n_rows)
-        hidden = not progress_bar or source.n_cells <= embed.CHUNK
-        with tqdm(total=source.n_cells, desc="Embedding", unit=" cells", disable=hidden) as bar:
-            found, genes, _ = self._embed_scales(source, scales, encoder, batch_size, bar)
+        found, genes, _ = self._embed_scales(source, scales, encoder, batch_size, progress_bar)
         if "cell" not in found:
             source = self._source_at(adata, "cell")
             self._warn_of_empty(source, "cell", adata, None)
@@ -500,7 +497,12 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
 
     @torch.inference_mode()
     def _embed_scales(
-        self, source: TokenSource, scales: Sequence[str], encoder: str, batch_size: int | str, bar: tqdm | None = None
+        self,
+        source: TokenSource,
+        scales: Sequence[str],
+        encoder: str,
+        batch_size: int | str,
+        progress_bar: bool | None = None,
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Return all that one pass gives: embeddings of cells by scale; means and numbers of each gene's tokens.
 
@@ -510,7 +512,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         embeddings = {scale: np.empty((source.n_cells, width), dtype=np.float32) for scale in scales}
         total = torch.zeros(n_genes, width, dtype=torch.float64, device=source.device)
         size = torch.zeros(n_genes, dtype=torch.int64, device=source.device)
-        for stop, chunk in embed.chunks(source, self.module, batch_size):
+        for _, chunk in embed.chunks(source, self.module, batch_size, progress_bar=progress_bar):
             for cells, batch in chunk:
                 tokens = self.module(batch, encoder).float()
                 for scale, out in embeddings.items():
@@ -518,8 +520,6 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
                 index = (batch.segments == 0).nonzero()[:, 0]
                 total.index_add_(0, batch.genes[index], tokens[index].double())
                 size += torch.bincount(batch.genes[index], minlength=n_genes)
-            if bar is not None:
-                bar.update(stop - bar.n)
         return embeddings, (total / size[:, None]).float().cpu().numpy(), size.cpu().numpy()
 
     def _check_embedding(self, encoder: str, batch_size: int | str, *scales: str) -> None:

@@ -7,7 +7,7 @@ they are, z-scores and means over rings are made anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -19,6 +19,7 @@ from scjepa._core.anndata import Note, as_embedding, embedding_of, groups_of, ni
 from scjepa._core.arrays import principal_axes
 from scjepa._core.graph import spatial_graph_of
 from scjepa._core.neighbors import neighbor_search
+from scjepa._core.progress import with_progress
 from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
 from scjepa.tl._aggregate import means_over_hops
@@ -122,7 +123,8 @@ def niche_confidence(
     _check_way(adata, way, use_rep)
     search = neighbor_search(embedding[voters], n_neighbors + 1, random_state)
     shape, votes, n_masks = adata.obsm[way.base].shape, np.zeros(len(voters)), 0
-    for one in arrays:
+    n_there = len(masked) if isinstance(masked, Sized) else None
+    for one in with_progress(arrays, n_there, "Confidence", "masks"):
         values = way.place(_checked(one, shape, way.base, n_masks))
         near = _without_self(search(values[voters]))
         votes += (codes[voters][near] == codes[voters][:, None]).mean(axis=1)

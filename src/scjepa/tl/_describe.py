@@ -21,6 +21,7 @@ from scjepa._core.anndata import (
 )
 from scjepa._core.counts import TARGET_SUM, log_normalized_cells
 from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.html import as_html
 from scjepa._core.matching import best_matching, border_shares, contingency
 from scjepa._core.squidpy import squidpy
 from scjepa._core.warn import warn
@@ -67,6 +68,9 @@ class NicheComparison(NamedTuple):
     nmi: float
     ari: float
     n_cells: int
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def compare_niches(adata: AnnData, a: str, b: str) -> NicheComparison:
@@ -151,6 +155,9 @@ class Composition(NamedTuple):
     counts: pd.DataFrame
     shares: pd.DataFrame
 
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
 
 def niche_composition(adata: AnnData, niche_key: str = _keys.NICHE, *, by: str = _keys.CELL_TYPE) -> Composition:
     """Count the cells of each niche by cell type, section or any other column.
@@ -217,6 +224,9 @@ class Interactions(NamedTuple):
     z_scores: pd.DataFrame
     counts: pd.DataFrame
     shares: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def niche_interactions(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scjepa._core.html import as_html
 from scjepa.nn.jepa import Objective
 from scjepa.tokens.choice import TokenSpread
 from scjepa.tokens.config import TokenConfig
@@ -101,6 +102,8 @@ class Diagnosis:
     verdict: str
     evidence: tuple[str, ...]
     advice: tuple[str, ...] = ()
+
+    _repr_html_ = as_html
 
     def __str__(self) -> str:
         lines = [_FIRST.get(self.verdict, f"Training looks {self.verdict}.")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +17,12 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
-from tqdm.auto import tqdm
 
 from scjepa._core.checks import POSITIVE
 from scjepa._core.files import digest
 from scjepa._core.options import Config, option, unknown_name
 from scjepa._core.plain import Facts, plain
+from scjepa._core.progress import progress_bar, shows_progress
 from scjepa._core.warn import warn
 from scjepa.nn import JEPAModule
 from scjepa.nn.jepa import float32_default
@@ -33,6 +32,7 @@ from scjepa.training.plan import MAY_DIFFER, History, JEPATrainingPlan, flat
 
 if TYPE_CHECKING:
     import pandas as pd
+    from tqdm import tqdm
 
 Curves: TypeAlias = "dict[str, pd.DataFrame]"
 """What runs recorded: a frame by name, indexed by step."""
@@ -97,7 +97,7 @@ class RunArguments(TypedDict, total=False):
     monitor_every: int | None
     checkpoint_every: int
     patience: int
-    progress_bar: bool
+    progress_bar: bool | None
 
 
 @dataclass(frozen=True)
@@ -306,14 +306,7 @@ class StepProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where the run begins."""
         total = int(trainer.estimated_stepping_batches)
-        self._bar = tqdm(
-            total=total,
-            initial=trainer.global_step,
-            desc="Training",
-            unit="step",
-            disable=not self._enabled,
-            mininterval=0.2 if sys.stderr.isatty() else 5.0,  # a log file is not to be flooded
-        )
+        self._bar = progress_bar(total, "Training", "steps", asked=self._enabled, initial=trainer.global_step, delay=0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object, **kwargs: object) -> None:
         """Advance to the trainer's step."""
@@ -353,7 +346,7 @@ class RunOptions(Config):
         Checkpoint to resume from, or ``"last"`` for the latest in ``checkpoint_dir`` (a fresh start where there is
         none).
     progress_bar
-        Show a bar.
+        Show a bar. ``None``: as ``scjepa.settings.progress_bar`` says, in a terminal and in a notebook.
     """
 
     accelerator: str = "auto"
@@ -364,7 +357,7 @@ class RunOptions(Config):
     checkpoint_dir: str | Path | None = None
     checkpoint_every: int = option(100, POSITIVE)
     ckpt_path: str | Path | None = None
-    progress_bar: bool = True
+    progress_bar: bool | None = None
 
 
 def usable_precision(precision: str, accelerator: str) -> str:
@@ -408,7 +401,7 @@ def resume_from(options: RunOptions) -> str | None:
 
 def _callbacks(options: RunOptions) -> list[Callback]:
     callbacks: list[Callback] = []
-    if options.progress_bar:
+    if shows_progress(options.progress_bar):
         callbacks.append(StepProgress())
     if options.early_stopping:
         callbacks.append(EarlyStopping("validation_loss", patience=options.patience, mode="min"))
@@ -439,7 +432,7 @@ def make_trainer(config: TrainConfig, options: RunOptions, **trainer_kwargs: Any
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         "enable_checkpointing": options.checkpoint_dir is not None,
-        "enable_progress_bar": options.progress_bar,
+        "enable_progress_bar": shows_progress(options.progress_bar),
         "use_distributed_sampler": False,
         **trainer_kwargs,
     }

@@ -398,7 +398,7 @@ def chosen_tasks(tasks: str | Sequence[str], has_batches: bool) -> list[str]:
         if task not in (*TASKS, "auto"):
             raise ValueError(unknown_name("task", task, (*TASKS, "auto")))
     if BATCHES in wanted and not has_batches:
-        raise ValueError(f"The task {BATCHES!r} needs the obs column of batches: batch=... (--batch COLUMN).")
+        raise ValueError(f"The task {BATCHES!r} needs the obs column of batches: batch=... (--batch-key COLUMN).")
     if "auto" in wanted:
         wanted += [task for task in TASKS if has_batches or task != BATCHES]
     found = [task for task in TASKS if task in wanted]
