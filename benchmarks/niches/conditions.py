@@ -1,12 +1,12 @@
 """Conditions compared with samples as units: errors without an effect, recall of planted ones, cells as units.
 
     export SCJEPA_DATA=... OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python -m benchmarks.niches.conditions shares composition contacts      # appends to results/conditions.csv
+    python -m benchmarks.niches.conditions shares composition contacts      # results/conditions_cohorts.csv
     python -m benchmarks.niches.conditions expression pipeline
     python -m benchmarks.niches.conditions table                            # results/conditions.md and the figure
 
 No data set at hand has three samples a side. **Semi-synthetic**: places, regions and cell types are those of STARmap
-PLUS, well 11 (Shi et al. 2023), regions of 300 cells or more taken as niches; every "sample" is a random half of its
+PLUS, well 11 (Shi et al. 2023), regions of 300 cells or more taken as niches; every "sample" is a random sixth of its
 blocks of 200 cells, in which each niche keeps a share of its cells of its own (log-normal, standard deviation 0.25), so
 that samples differ as pieces of one brain and a little more. That is not how patients differ. Counts, where needed, are
 those of `simulated_tissue`, with a factor of each gene in each sample (0.2).
@@ -16,7 +16,7 @@ commonest type (composition); of the cells of the one niche that touch the other
 (expression). ``error``: how often a feature drawn at random has p <= 0.05 where nothing was planted. ``any``: how often
 a cohort without an effect has an adjusted p-value of 0.05 or less. ``recall``: planted features among those of adjusted
 p <= 0.05; ``false``: the others' share of these. Intervals: Clopper-Pearson, 95 %. ``cells``: the same shares by a
-chi-squared test of cells. ``pipeline``: eight sections of `simulated_tissue` of 600 cells, niches found jointly, from
+chi-squared test of cells. ``pipeline``: twelve sections of `simulated_tissue` of 600 cells, niches found jointly, from
 the second condition 60 % of a planted niche taken out before.
 """
 
@@ -25,13 +25,15 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from benchmarks.records import append, commit, done
-from scipy.sparse import block_diag, csr_matrix
+from scipy.sparse import block_diag, csr_matrix, vstack
 from scipy.stats import binomtest, chi2_contingency, false_discovery_control
 
 import scjepa
@@ -41,12 +43,23 @@ from scjepa._core.squidpy import spatial_graph
 
 RESULTS = Path(__file__).parent / "results"
 FIGURE = Path(__file__).parents[2] / "docs" / "_static" / "conditions.png"
-FEWEST, BLOCK, VARIES = 300, 200, 0.25
+FEWEST, BLOCK, PART, VARIES = 300, 200, 6, 0.25
 SIZES, EFFECTS = (4, 8), (0.0, 0.5)
-REPEATS = {"shares": (200, 60), "composition": (100, 40), "contacts": (100, 40), "expression": (40, 20)}
+REPEATS = {
+    "shares": (200, 60),
+    "composition": (100, 40),
+    "contacts": (100, 40),
+    "expression": (30, 15),
+    "pipeline": (60, 30),
+}
 """Cohorts without and with an effect."""
 METHODS = {"expression": ("welch", "pydeseq2")}
 """Methods compared, where not permutation and Welch."""
+KEY = ["what", "method", "n", "effect"]
+SCORES = ["wrong", "any", "recall", "false", "power_told", "recall_unadjusted"]
+SECONDS = 100
+"""A call ends after these, and the next goes on."""
+Make: TypeAlias = "Callable[[int, float, np.random.Generator], tuple[AnnData, list[tuple[str, str]], str]]"
 
 
 def brain() -> AnnData:
@@ -100,7 +113,7 @@ def cohort(
         keeps = np.exp(-np.abs(rng.normal(0, VARIES, niches.max() + 2)))[niches]
         if number >= n:
             keeps = np.where(gone, keeps * (1 - effect), keeps)
-        drawn = (rng.permutation(n_blocks) < n_blocks // 2)[blocks]
+        drawn = (rng.permutation(n_blocks) < n_blocks // PART)[blocks]
         rows.append(np.flatnonzero(drawn & (rng.random(len(niches)) < keeps)))
     obs = tissue.obs.iloc[np.concatenate(rows)].reset_index(drop=True)
     obs.index = obs.index.astype(str)
@@ -138,44 +151,63 @@ def scores(table: pd.DataFrame, planted: list[tuple[str, str]], rng: np.random.G
     }
 
 
-def summary(rows: list[dict[str, float]], **about: object) -> pd.DataFrame:
-    """Return one row: means over cohorts, and the interval of what is a rate of cohorts."""
-    table = pd.DataFrame(rows)
-    found = {"n_cohorts": len(table), **table.mean().to_dict()}
-    for name in ("wrong", "any"):
-        interval = binomtest(int(table[name].sum()), len(table)).proportion_ci()
-        found |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return pd.DataFrame([{**about, **found, "commit": commit()}])
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each setting: means over cohorts, and the interval of what is a rate of cohorts."""
+    found = []
+    for key, each in rows.groupby(KEY):
+        about = dict(zip(KEY, key, strict=True)) | {"n_cohorts": len(each)}
+        about |= each[SCORES].mean().to_dict()
+        for name in ("wrong", "any"):
+            interval = binomtest(int(each[name].sum()), len(each)).proportion_ci()
+            about |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+        found.append(about)
+    return pd.DataFrame(found)
+
+
+def cohorts(what: str, sizes: Sequence[int], effects: Sequence[float], make: Make) -> None:
+    """Append a row for each cohort and method, until ``SECONDS`` are over; those that are there are not made again.
+
+    ``make`` returns of a size, an effect and a generator the cohort, and its planted features.
+    """
+    start = time.monotonic()
+    path = RESULTS / "conditions_cohorts.csv"
+    for number in range(max(REPEATS[what])):
+        for n in sizes:
+            for effect in effects:
+                key = {"what": what, "n": n, "effect": effect, "cohort": number}
+                if number >= REPEATS[what][effect > 0] or done(path, key):
+                    continue
+                if time.monotonic() - start > SECONDS:
+                    print("stopped; call again to go on", flush=True)
+                    sys.exit(3)
+                rng = np.random.default_rng([n, int(100 * effect), number])
+                adata, planted, sample_key = make(n, effect, rng)
+                rows = []
+                for method in METHODS.get(what, ("permutation", "welch")):
+                    found = scjepa.tl.differential_niches(
+                        adata, "condition", sample_key, what="shares" if what == "pipeline" else what, method=method
+                    )
+                    rows.append({**key, "method": method, **scores(found, planted, rng)})
+                if what == "shares":
+                    rows.append({**key, "method": "cells", **scores(by_cells(adata), planted, rng)})
+                append(path, pd.DataFrame(rows).assign(commit=commit()))
 
 
 def run(what: str) -> None:
-    """Append the rows of one kind of feature."""
+    """Append cohorts of one kind of feature that needs no counts."""
     tissue = brain()
     blocks = spatial_blocks(tissue.obsm["spatial"], None, BLOCK)
-    methods = METHODS.get(what, ("permutation", "welch"))
-    for n in SIZES:
-        for effect in EFFECTS:
-            key = {"what": what, "n": n, "effect": effect}
-            if done(RESULTS / "conditions.csv", key):
-                continue
-            rng, start = np.random.default_rng([n, int(100 * effect)]), time.process_time()
-            rows: dict[str, list[dict[str, float]]] = {}
-            for _ in range(REPEATS[what][effect > 0]):
-                planted, gone = planted_in(tissue, what, rng)
-                planted = planted if effect else []
-                adata, _ = cohort(tissue, blocks, n, effect, gone, rng, edges=what == "contacts")
-                for method in methods:
-                    found = scjepa.tl.differential_niches(adata, "condition", "sample", what=what, method=method)
-                    rows.setdefault(method, []).append(scores(found, planted, rng))
-                if what == "shares":
-                    rows.setdefault("cells", []).append(scores(by_cells(adata), planted, rng))
-            for method, each in rows.items():
-                append(RESULTS / "conditions.csv", summary(each, **key, method=method))
-            print(what, n, effect, f"{time.process_time() - start:.0f} s", flush=True)
+
+    def make(n: int, effect: float, rng: np.random.Generator) -> tuple[AnnData, list[tuple[str, str]], str]:
+        planted, gone = planted_in(tissue, what, rng)
+        adata, _ = cohort(tissue, blocks, n, effect, gone, rng, edges=what == "contacts")
+        return adata, planted if effect else [], "sample"
+
+    cohorts(what, SIZES, EFFECTS, make)
 
 
 def run_expression() -> None:
-    """Append the rows of expression within niches: three niches of a window, simulated counts."""
+    """Append cohorts of expression within niches: the three largest regions, simulated counts."""
     whole = brain()
     common = whole.obs["niche"].value_counts().drop("unlabelled").index[:3]
     tissue = whole[whole.obs["niche"].isin(common)].copy()
@@ -185,69 +217,50 @@ def run_expression() -> None:
     niches = tissue.obs["niche"].astype(str).to_numpy()
     blocks = spatial_blocks(tissue.obsm["spatial"], None, BLOCK)
     genes = [f"gene{number}" for number in range(counts.shape[1])]
-    for n in SIZES:
-        for effect in EFFECTS:
-            key = {"what": "expression", "n": n, "effect": effect}
-            if done(RESULTS / "conditions.csv", key):
-                continue
-            rng, start = np.random.default_rng([n, int(100 * effect)]), time.process_time()
-            rows: dict[str, list[dict[str, float]]] = {}
-            for _ in range(REPEATS["expression"][effect > 0]):
-                frame, members = cohort(tissue, blocks, n, 0.0, np.zeros(len(niches), dtype=bool), rng, edges=False)
-                chosen = rng.choice(counts.shape[1], 20, replace=False)
-                planted = [(name, genes[gene]) for name in common[:2] for gene in chosen] if effect else []
-                parts = []
-                for number, cells in enumerate(members):
-                    rate = np.exp(-np.abs(rng.normal(0, 0.2, counts.shape[1])))
-                    part = counts[cells].tocoo()
-                    keep = rate[part.col]
-                    if number >= n:
-                        hit = np.isin(niches[cells][part.row], common[:2]) & np.isin(part.col, chosen)
-                        keep = np.where(hit, keep * (1 - effect), keep)
-                    kept = rng.binomial(part.data, keep).astype(np.int32)
-                    parts.append(csr_matrix((kept, (part.row, part.col)), shape=part.shape))
-                adata = AnnData(csr_matrix(np.vstack([one.toarray() for one in parts])), obs=frame.obs)
-                adata.var_names = genes
-                for method in METHODS["expression"]:
-                    found = scjepa.tl.differential_niches(
-                        adata, "condition", "sample", what="expression", method=method
-                    )
-                    rows.setdefault(method, []).append(scores(found, planted, rng))
-            for method, each in rows.items():
-                append(RESULTS / "conditions.csv", summary(each, **key, method=method))
-            print("expression", n, effect, f"{time.process_time() - start:.0f} s", flush=True)
+
+    def make(n: int, effect: float, rng: np.random.Generator) -> tuple[AnnData, list[tuple[str, str]], str]:
+        frame, members = cohort(tissue, blocks, n, 0.0, np.zeros(len(niches), dtype=bool), rng, edges=False)
+        chosen = rng.choice(counts.shape[1], 20, replace=False)
+        parts = []
+        for number, cells in enumerate(members):
+            part = counts[cells].tocoo()
+            keep = np.exp(-np.abs(rng.normal(0, 0.2, counts.shape[1])))[part.col]
+            if number >= n:
+                hit = np.isin(niches[cells], common[:2])[part.row] & np.isin(part.col, chosen)
+                keep = np.where(hit, keep * (1 - effect), keep)
+            kept = rng.binomial(part.data, keep).astype(np.int32)
+            parts.append(csr_matrix((kept, (part.row, part.col)), shape=part.shape))
+        adata = AnnData(csr_matrix(vstack(parts)), obs=frame.obs)
+        adata.var_names = genes
+        planted = [(str(name), genes[gene]) for name in common[:2] for gene in chosen]
+        return adata, planted if effect else [], "sample"
+
+    cohorts("expression", SIZES, EFFECTS, make)
 
 
 def run_pipeline() -> None:
-    """Append the rows of the whole way: sections, joint niches, shares."""
-    for effect in (0.0, 0.6):
-        key = {"what": "pipeline", "n": 4, "effect": effect}
-        if done(RESULTS / "conditions.csv", key):
-            continue
-        rows: dict[str, list[dict[str, float]]] = {}
-        for seed in range(40):
-            rng = np.random.default_rng(seed)
-            adata = scjepa.datasets.simulated_tissue(4800, n_sections=8, n_niches=5, seed=seed)
-            treated = adata.obs["section"].isin(rng.permutation(adata.obs["section"].cat.categories)[:4]).to_numpy()
-            adata.obs["condition"] = np.where(treated, "treated", "control")
-            gone = treated & (adata.obs["region"] == "niche_1").to_numpy() & (rng.random(adata.n_obs) < effect)
-            adata = adata[~gone].copy()
-            spatial_graph(adata, n_neighs=10, library_key="section")
-            scjepa.tl.find_niches(adata, n_niches=5)
-            partner = pd.crosstab(adata.obs["region"], adata.obs["niche"]).loc["niche_1"].idxmax()
-            for method in ("permutation", "welch"):
-                found = scjepa.tl.differential_niches(adata, "condition", "section", method=method)
-                planted = [(partner, partner)] if effect else []
-                rows.setdefault(method, []).append(scores(found, planted, rng))
-        for method, each in rows.items():
-            append(RESULTS / "conditions.csv", summary(each, **key, method=method))
+    """Append cohorts of the whole way: sections, joint niches, shares."""
+
+    def make(n: int, effect: float, rng: np.random.Generator) -> tuple[AnnData, list[tuple[str, str]], str]:
+        adata = scjepa.datasets.simulated_tissue(600 * 2 * n, n_sections=2 * n, n_niches=5, seed=int(rng.integers(1e6)))
+        treated = adata.obs["section"].isin(rng.permutation(adata.obs["section"].cat.categories)[:n]).to_numpy()
+        adata.obs["condition"] = np.where(treated, "treated", "control")
+        gone = treated & (adata.obs["region"] == "niche_1").to_numpy() & (rng.random(adata.n_obs) < effect)
+        adata = adata[~gone].copy()
+        spatial_graph(adata, n_neighs=10, library_key="section")
+        scjepa.tl.find_niches(adata, n_niches=5)
+        partner = pd.crosstab(adata.obs["region"], adata.obs["niche"]).loc["niche_1"].idxmax()
+        return adata, [(partner, partner)] if effect else [], "section"
+
+    cohorts("pipeline", (6,), (0.0, 0.6), make)
 
 
 def table() -> None:
     """Write results/conditions.md and the figure."""
     import matplotlib.pyplot as plt
 
-    rows = pd.read_csv(RESULTS / "conditions.csv")
+    rows = summary(pd.read_csv(RESULTS / "conditions_cohorts.csv"))
+    rows.to_csv(RESULTS / "conditions.csv", index=False, float_format="%.4g")
     lines = [
         "| what | method | samples a side | taken out | cohorts | error | any | recall | recall, p <= 0.05 "
         "| power told (doubling) | false |",

@@ -42,6 +42,9 @@ _RIDGE = 1e-3
 _MARKERS, _EFFECT = 3, 0.5
 """A niche has markers where its three best genes of one half differ by half a standard deviation in the other."""
 
+_NULLS = 2
+"""Splits for which cells without clusters are drawn: they vary less than those of tissue."""
+
 _CLEAR = 0.4
 """Excess stability from which on a number can be clear. Found on simulated tissue and V1 (``benchmarks/niches``)."""
 
@@ -164,8 +167,9 @@ def niche_number(
         halves = cells.halves(rng)
         for row in _compared(cells, cells.embedding, halves, numbers, n_neighbors, split):
             rows.append({**row, "split": split})
-        for row in _compared(None, _without_clusters(cells.embedding, rng), halves, numbers, n_neighbors, split):
-            rows.append({"n_niches": row["n_niches"], "stability_null": row["stability"], "split": split})
+        if split < _NULLS:
+            for row in _compared(None, _without_clusters(cells.embedding, rng), halves, numbers, n_neighbors, split):
+                rows.append({"n_niches": row["n_niches"], "stability_null": row["stability"], "split": split})
     runs = pd.DataFrame(rows)
     table = runs.drop(columns="split").groupby("n_niches").mean()
     spread = runs.groupby(["n_niches", "split"])["stability"].mean().groupby("n_niches").std()
@@ -261,14 +265,15 @@ def _compared(
         neighbor_search(values[here], min(_VOTERS, len(here)), seed)(values[there])
         for here, there in (halves, halves[::-1])
     ]
+    sides = None if cells is None else [_Side.of(cells, half) for half in halves]
     for number in numbers:
         found = [graph.match(number, seed, MIN_SHARE) for graph in graphs]
         for side in (0, 1):
             carried, share = _carried(found[side], votes[side])
             row = {"n_niches": number, "stability": adjusted_rand_score(carried, found[1 - side].labels)}
-            if cells is not None:
-                here, there = halves[side], halves[1 - side]
-                row |= _evidence(cells, here, there, found[side].labels, carried) | {"confidence": float(share.mean())}
+            if cells is not None and sides is not None:
+                evidence = _evidence(cells.edges, sides[side], sides[1 - side], found[side].labels, carried)
+                row |= evidence | {"confidence": float(share.mean())}
             yield row
 
 
@@ -280,18 +285,37 @@ def _carried(found: Partition, near: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return votes.argmax(axis=1), votes.max(axis=1) / near.shape[1]
 
 
+@dataclass(frozen=True)
+class _Side:
+    """One half of the tissue: its cells, their components, and log counts with mean and spread of each gene."""
+
+    cells: np.ndarray
+    components: np.ndarray
+    counts: csr_matrix | None
+    mean: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def of(cls, tissue: _Tissue, cells: np.ndarray) -> _Side:
+        if tissue.counts is None:
+            return cls(cells, tissue.components[cells], None, np.zeros(0), np.zeros(0))
+        counts = tissue.counts[cells]
+        mean = np.asarray(counts.mean(axis=0)).ravel()
+        square = np.asarray(counts.multiply(counts).mean(axis=0)).ravel()
+        return cls(cells, tissue.components[cells], counts, mean, np.sqrt(np.maximum(square - mean**2, 0)))
+
+
 def _evidence(
-    cells: _Tissue, here: np.ndarray, there: np.ndarray, labels: np.ndarray, carried: np.ndarray
+    edges: csr_matrix, here: _Side, there: _Side, labels: np.ndarray, carried: np.ndarray
 ) -> dict[str, float]:
-    whole_tissue = np.empty(len(cells.embedding), dtype=np.int64)
-    whole_tissue[here], whole_tissue[there] = labels, carried
-    train, test = cells.components[here], cells.components[there]
-    nothing = np.zeros(len(here), dtype=np.int64)
-    marked = np.nan if cells.counts is None else _marked(cells.counts[here], labels, cells.counts[there], carried)
+    both = np.empty(edges.shape[0], dtype=np.int64)
+    both[here.cells], both[there.cells] = labels, carried
+    train, test = here.components, there.components
+    nothing = np.zeros(len(train), dtype=np.int64)
     return {
         "likelihood": _log_likelihood(train, labels, test) - _log_likelihood(train, nothing, test),
-        "markers": marked,
-        "coherence": _coherence(whole_tissue, cells.edges),
+        "markers": _marked(here, labels, there, carried),
+        "coherence": _coherence(both, edges),
     }
 
 
@@ -317,24 +341,21 @@ def _means(values: np.ndarray | csr_matrix, labels: np.ndarray) -> np.ndarray:
     return np.asarray(summed.todense() if hasattr(summed, "todense") else summed) / np.maximum(sizes, 1)[:, None]
 
 
-def _marked(train: csr_matrix, labels: np.ndarray, test: csr_matrix, carried: np.ndarray) -> float:
-    """Return the share of niches whose best genes in one half mark them in the other."""
-    first, second = _effects(train, labels), _effects(test, carried)
-    present = [niche for niche in range(len(first)) if niche < len(second) and (carried == niche).any()]
-    n_best = min(_MARKERS, first.shape[1])
-    best = np.argsort(-first, axis=1)[:, :n_best]
-    held = [(second[niche, best[niche]] >= _EFFECT).all() for niche in present]
+def _marked(here: _Side, labels: np.ndarray, there: _Side, carried: np.ndarray) -> float:
+    """Return the share of niches whose best genes in one half mark them in the other; NaN without counts."""
+    if here.counts is None:
+        return np.nan
+    first, second = _effects(here, labels), _effects(there, carried)
+    best = np.argsort(-first, axis=1)[:, :_MARKERS]
+    held = [(second[niche, best[niche]] >= _EFFECT).all() for niche in np.unique(carried)]
     return float(np.sum(held) / len(first))
 
 
-def _effects(values: csr_matrix, labels: np.ndarray) -> np.ndarray:
+def _effects(side: _Side, labels: np.ndarray) -> np.ndarray:
     """Return the mean of each gene in each niche less that of all other cells, in standard deviations of the gene."""
-    share = (np.bincount(labels) / len(labels))[:, None]
-    mean = np.asarray(values.mean(axis=0)).ravel()
-    square = np.asarray(values.multiply(values).mean(axis=0)).ravel()
-    spread = np.sqrt(np.maximum(square - mean**2, 0))
-    apart = (_means(values, labels) - mean) / np.maximum(1 - share, 1e-12)
-    return np.divide(apart, spread, out=np.zeros_like(apart), where=spread > 0)
+    others = 1 - (np.bincount(labels) / len(labels))[:, None]
+    apart = (_means(side.counts, labels) - side.mean) / np.maximum(others, 1e-12)
+    return np.divide(apart, side.spread, out=np.zeros_like(apart), where=side.spread > 0)
 
 
 def _coherence(labels: np.ndarray, edges: csr_matrix) -> float:
