@@ -46,11 +46,11 @@ FIGURE = Path(__file__).parents[2] / "docs" / "_static" / "conditions.png"
 FEWEST, BLOCK, PART, VARIES = 300, 200, 6, 0.25
 SIZES, EFFECTS = (4, 8), (0.0, 0.5)
 REPEATS = {
-    "shares": (200, 60),
-    "composition": (100, 40),
-    "contacts": (100, 40),
-    "expression": (30, 15),
-    "pipeline": (60, 30),
+    "shares": (100, 40),
+    "composition": (40, 20),
+    "contacts": (40, 20),
+    "expression": (10, 5),
+    "pipeline": (20, 10),
 }
 """Cohorts without and with an effect."""
 METHODS = {"expression": ("welch", "pydeseq2")}
@@ -263,7 +263,7 @@ def table() -> None:
     rows.to_csv(RESULTS / "conditions.csv", index=False, float_format="%.4g")
     lines = [
         "| what | method | samples a side | taken out | cohorts | error | any | recall | recall, p <= 0.05 "
-        "| power told (doubling) | false |",
+        "| power of a doubling | false |",
         "|---|---|" + "---|" * 9,
     ]
     for _, row in rows.sort_values(["what", "method", "n", "effect"]).iterrows():

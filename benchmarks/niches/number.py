@@ -38,9 +38,9 @@ from scjepa._core.squidpy import spatial_graph
 RESULTS = Path(__file__).parent / "results"
 FIGURE = Path(__file__).parents[2] / "docs" / "_static" / "niche_number.png"
 CHOOSING = ("planted-3-0", "planted-5-0", "planted-8-0", "gradient-0", "noise-0", "V1")
-NUMBERS = range(2, 16)
-RUNS, MOST = 5, 3000
-"""Runs of the control, and cells that are looked at: in blocks for ours, at random for the control."""
+NUMBERS = range(2, 13)
+RUNS, SPLITS, MOST = 5, 3, 3000
+"""Runs of the control, splits of ours, and cells that are looked at: in blocks for ours, at random for the control."""
 OTHER_FILES = {
     "embryo": "seqfish_mouse_embryo2",
     "hypothalamus": "merfish_hypothalamus_4sections_unlabelled",
@@ -99,11 +99,11 @@ def cellcharter(embedding: np.ndarray, seed: int = 0) -> pd.Series:
         k: [GaussianMixture(k, random_state=seed + run, max_iter=50).fit_predict(values) for run in range(RUNS)]
         for k in range(NUMBERS[0] - 1, NUMBERS[-1] + 2)
     }
-    beside = {
+    next = {
         k: np.mean([fowlkes_mallows_score(one, other) for one in found[k] for other in found[k + 1]])
         for k in list(found)[:-1]
     }
-    return pd.Series({k: (beside[k - 1] + beside[k]) / 2 for k in NUMBERS})
+    return pd.Series({k: (next[k - 1] + next[k]) / 2 for k in NUMBERS})
 
 
 def run(name: str) -> None:
@@ -111,7 +111,7 @@ def run(name: str) -> None:
     adata, truth = load(name)
     scjepa.tl.niche_readout(adata)
     start = time.process_time()
-    found = scjepa.tl.niche_number(adata, NUMBERS, max_cells=MOST)
+    found = scjepa.tl.niche_number(adata, NUMBERS, max_cells=MOST, n_splits=SPLITS)
     seconds = time.process_time() - start
     rng = np.random.default_rng(0)
     cells = np.sort(rng.permutation(adata.n_obs)[:MOST])

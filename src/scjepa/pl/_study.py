@@ -15,7 +15,7 @@ _BLUE, _GRAY, _ORANGE = "#0072B2", "#8C8C8C", "#D55E00"
 
 
 def niche_number(found: NicheNumber, *, save: str | Path | None = None, show: bool = False) -> Figure:
-    """Draw what :func:`scjepa.tl.niche_number` found: stability beside cells without clusters, and the other evidence.
+    """Draw what :func:`scjepa.tl.niche_number` found: stability, also without clusters, and the other evidence.
 
     Parameters
     ----------

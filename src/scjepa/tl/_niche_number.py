@@ -159,7 +159,7 @@ def niche_number(
     cells = _Tissue.of(adata, use_rep, layer, library_key, neighbors_key, max_cells, rng)
     if numbers[-1] * 4 > len(cells.embedding):
         raise ValueError(
-            f"{numbers[-1]} niches cannot be told in halves of {len(cells.embedding)} cells. Ask for fewer: "
+            f"{numbers[-1]} niches cannot be compared in halves of {len(cells.embedding)} cells. Ask for fewer: "
             "n_niches=..."
         )
     rows = []
