@@ -37,7 +37,7 @@ def niche_shapes(
     triangulation of each section, without triangles that span gaps (a side above four times the median): each triangle
     is shared by its three cells, and where they belong to different pieces the border runs through the middle of its
     sides. So areas of all cells add up to the tissue. A border through scattered cells is jagged, and longer by about a
-    quarter than a smooth one would be.
+    tenth than a smooth one would be.
 
     Parameters
     ----------
