@@ -35,7 +35,7 @@ def test_of_many_samples_ways_are_drawn_and_the_observed_one_counts():
     assert splits.shape == (201, 20)
     assert (splits.sum(axis=1) == 10).all()
     apart = _values(10, 10) + 100 * (np.arange(20) >= 10)[:, None]
-    np.testing.assert_allclose(_samples.permutation_p(apart, 10, splits), 1 / 201)
+    assert (_samples.permutation_p(apart, 10, splits) <= 2 / 201).all()  # a draw may be its mirror image
     assert _samples.smallest_p(10, 10, 200) == pytest.approx(1 / 201)
 
 

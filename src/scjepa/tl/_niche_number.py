@@ -48,6 +48,9 @@ _NULLS = 2
 _CLEAR = 0.4
 """Excess stability from which on a number can be clear. Found on simulated tissue and V1 (``benchmarks/niches``)."""
 
+_TIE = 0.01
+"""Stability by which two numbers may differ and count as equal: then the finer one is recommended."""
+
 _GAIN = 0.1
 """Nats by which niches must raise the likelihood of a held-out cell."""
 
@@ -97,8 +100,8 @@ def niche_number(
     The tissue is cut into small blocks, and half of them drawn at random. Niches are found in each half by itself, as
     :func:`niches` does, and carried to the other by a vote of the nearest cells: a number is stable where both
     agree. Cells without clusters agree too, more or less by the number, so the same is done with Gaussian cells of the
-    same covariance. The number recommended is the most stable one, and only where it exceeds these, and predicts
-    held-out cells better than no niches do. A gradient or noise has no clear number.
+    same covariance. The number recommended is the most stable one (the finest of equals), and only where
+    it exceeds these, and predicts held-out cells better than no niches do. A gradient or noise has no clear number.
 
     It judges clusters in the read-out. Whether they are anatomy only a label, or another stain, can tell; several
     numbers may be right, coarse and fine.
@@ -180,7 +183,8 @@ def niche_number(
 
 def recommend(table: pd.DataFrame) -> tuple[int | None, str, tuple[int, ...]]:
     """Return the number that a table speaks for, why, and the numbers that are as good; by :data:`_CLEAR`."""
-    best = int(table["stability"].idxmax())
+    most = table["stability"].max()
+    best = int(table.index[table["stability"] >= most - _TIE].max())  # a coarser one that is as stable loses a border
     row = table.loc[best]
     about = (
         f"{best} niches are the most stable (ARI {row['stability']:.2f} between halves of the tissue, "
