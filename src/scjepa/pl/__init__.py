@@ -9,6 +9,7 @@ from scjepa._core.renamed import lazy
 if TYPE_CHECKING:
     from scjepa.pl._describe import compare, composition, interactions, markers
     from scjepa.pl._maps import confidence, embedding, niches, predictive_genes
+    from scjepa.pl._study import differential_niches, niche_number
     from scjepa.pl._training import training
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

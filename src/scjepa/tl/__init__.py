@@ -8,6 +8,7 @@ from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
     from scjepa.tl._aggregate import aggregate
+    from scjepa.tl._conditions import contact_enrichment, differential_niches
     from scjepa.tl._confidence import niche_confidence
     from scjepa.tl._describe import (
         Composition,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         niche_markers,
     )
     from scjepa.tl._niche_estimator import NicheReadout
+    from scjepa.tl._niche_number import NicheNumber, niche_number
     from scjepa.tl._niche_readout import niche_readout, niche_readout_of
     from scjepa.tl._niches import check_niches, find_niches, niches
     from scjepa.tl._predictive import (
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         predictive_components_of,
         predictive_genes,
     )
+    from scjepa.tl._shapes import niche_shapes
     from scjepa.tl._shared import SharedComponents, shared_components, shared_components_of
     from scjepa.tl._standardize import standardize
 

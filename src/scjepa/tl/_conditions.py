@@ -1,0 +1,445 @@
+"""What differs between conditions, with samples as units: shares of niches, what is in them, borders, expression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from scjepa._core import keys as _keys
+from scjepa._core.anndata import categories_of, column_of, counts_of, labels_of, names_of, niches_of
+from scjepa._core.counts import check_of, read_counts
+from scjepa._core.graph import spatial_graph_of
+from scjepa._core.matching import contingency
+from scjepa._core.options import unknown_name
+from scjepa._core.plain import seed_of, whole
+from scjepa._core.warn import warn
+from scjepa.tl import _samples
+from scjepa.tl._samples import PERMUTATION, WELCH
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+_FEWEST = 3
+"""Samples of each condition without which nothing is tested."""
+
+_PSEUDO = 0.5
+"""What is added to every count before a logarithm: half a cell, an edge or a molecule."""
+
+_DOUBLING = 1.0
+"""Effect whose power is given, in the table's log2 units."""
+
+_LEVEL = 0.05
+
+PYDESEQ2 = "pydeseq2"
+
+SHARES, COMPOSITION, CONTACTS, EXPRESSION = "shares", "composition", "contacts", "expression"
+
+
+def differential_niches(
+    adata: AnnData,
+    condition_key: str,
+    sample_key: str,
+    niche_key: str = _keys.NICHE,
+    *,
+    what: str = SHARES,
+    conditions: tuple[str, str] | None = None,
+    method: str | None = None,
+    cell_type_key: str = _keys.CELL_TYPE,
+    layer: str | None = None,
+    neighbors_key: str = _keys.SPATIAL,
+    min_cells: int = 10,
+    n_permutations: int = 10_000,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Compare two conditions, samples (patients, animals) as units, never cells.
+
+    Cells of one sample are no independent observations: taken as such, nearly any two groups of patients differ. Here
+    each sample gives one number per feature, and whole samples are permuted between the conditions, all ways where
+    there are few. Nothing is tested below three samples of a condition.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with niches; nothing is written to it.
+    condition_key
+        Column of ``adata.obs`` with the condition. Samples whose cells all have none are left out.
+    sample_key
+        Column of ``adata.obs`` with the unit that was assigned to a condition: the patient, not the section, where a
+        patient has several.
+    niche_key
+        Column of ``adata.obs`` with niches that all samples share. Cells without one are left out.
+    what
+        ``"shares"``: of niches among the cells of a sample. ``"composition"``: of cell types among the cells of each
+        niche. ``"contacts"``: which niche borders which, beyond what the borders of both let expect
+        (:func:`contact_enrichment`). ``"expression"``: counts of each gene, summed over the cells of a niche.
+    conditions
+        The two to compare, reference first. Default: those there are, in the order of categories.
+    method
+        ``"permutation"`` of samples, ``"welch"`` (t-test), or for ``"expression"`` ``"pydeseq2"``, where that package
+        is installed. Default: permutation; for ``"expression"`` pydeseq2 where it is installed, else Welch. Of three
+        and three samples permutation has no p-value below 0.1, of four and four none below 0.03.
+    cell_type_key
+        Column of cell types, for ``"composition"``.
+    layer
+        Layer of raw counts, for ``"expression"``. Default: ``X``.
+    neighbors_key
+        squidpy's ``key_added``, for ``"contacts"``. No edge may join two samples.
+    min_cells
+        Cells that a niche must have in a sample for its composition, contacts or expression there to be used.
+    n_permutations
+        Splits of the samples: all where there are at most so many, else as many at random.
+    random_state
+        Seed of these.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each niche and feature, smallest p-value first: ``niche``; ``feature`` (cell type, niche or gene;
+        not of shares); ``n_reference`` and ``n_other``, samples used; ``difference``, the second condition less the
+        first, in log2; ``spread``, standard deviation between samples of a condition; ``p_value``; ``p_adjusted``
+        (Benjamini-Hochberg over all rows); ``power``, the chance that a doubling (difference 1) has a p-value of 0.05
+        or less with so many samples of this spread, by simulation. Shares and composition are centered log-ratios,
+        expression log2 counts per million; half a cell, edge or molecule is added to each count. A log-ratio is
+        relative: where one niche grows, the others shrink a little. ``attrs`` has the method and conditions.
+
+    Warns
+    -----
+    UserWarning
+        If samples without a condition are left out, or permutation cannot give a p-value of 0.05.
+
+    Raises
+    ------
+    KeyError
+        If a column or the graph is not there.
+    ImportError
+        If ``method="pydeseq2"`` and it is not installed.
+    ValueError
+        If a condition has fewer than three samples, a sample has several conditions, there are not two conditions, one
+        niche leaves nothing to compare, or an option is not known.
+
+    Examples
+    --------
+    >>> scjepa.tl.differential_niches(adata, "treatment", "patient")
+    >>> scjepa.tl.differential_niches(adata, "treatment", "patient", what="composition", cell_type_key="cell_type")
+    """
+    import pandas as pd
+
+    method = _method(what, method)
+    cohort = _Cohort.of(adata, condition_key, sample_key, niche_key, conditions)
+    whole("n_permutations", n_permutations, least=20)
+    whole("min_cells", min_cells, least=1)
+    seed = seed_of(random_state)
+    n_first, n_second = cohort.sizes
+    if method == PERMUTATION and _samples.smallest_p(n_first, n_second, n_permutations) > _LEVEL:
+        warn(
+            f"Permutation of {n_first} and {n_second} samples has no p-value below "
+            f"{_samples.smallest_p(n_first, n_second, n_permutations):.2g}: four a side reach 0.03, five 0.008. "
+            "method='welch' can, and assumes Gaussian log-ratios."
+        )
+    readers: dict[str, Callable[[], Iterator[_Block]]] = {
+        SHARES: lambda: _shares(cohort),
+        COMPOSITION: lambda: _composition(adata, cohort, cell_type_key, min_cells),
+        CONTACTS: lambda: _contacts(adata, cohort, neighbors_key, sample_key, min_cells),
+        EXPRESSION: lambda: _expression(adata, cohort, layer, min_cells),
+    }
+    blocks = [_tested(block, cohort, method, n_permutations, seed) for block in readers[what]()]
+    table = pd.concat(blocks, ignore_index=True)
+    if what == SHARES:
+        table = table.drop(columns="feature")
+    table.insert(table.columns.get_loc("p_value") + 1, "p_adjusted", _adjusted(table["p_value"].to_numpy()))
+    table = table.sort_values("p_value", kind="stable", ignore_index=True)
+    table.attrs = {"what": what, "method": method, "conditions": list(cohort.conditions), "sample_key": sample_key}
+    return table
+
+
+def contact_enrichment(counts: np.ndarray) -> np.ndarray:
+    """Return how much oftener than expected a niche borders another, in log2.
+
+    A niche with a long border touches all others more. The edges that leave niche a for others are expected to be
+    shared by these as their own borders are: ``leaving[a] · entering[b] / Σ entering[c ≠ a]``. It is not symmetric: a
+    thin layer may have all its border with a niche that it is a small part of the border of.
+
+    Parameters
+    ----------
+    counts
+        Edges from niches in rows to niches in columns, such as ``niche_interactions(adata).counts``.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``log2((count + ½) / (expected + ½))`` of the same shape; NaN on the diagonal, and in rows of niches that touch
+        no other.
+
+    Examples
+    --------
+    >>> scjepa.tl.contact_enrichment(scjepa.tl.niche_interactions(adata).counts)
+    """
+    others = np.where(np.eye(len(counts), dtype=bool), 0, np.asarray(counts, dtype=np.float64))
+    leaving, entering = others.sum(axis=1), others.sum(axis=0)
+    rest = entering.sum() - entering
+    share = np.divide(entering[None, :], rest[:, None], out=np.zeros_like(others), where=rest[:, None] > 0)
+    found = np.log2((others + _PSEUDO) / (leaving[:, None] * share + _PSEUDO))
+    found[leaving == 0] = np.nan
+    np.fill_diagonal(found, np.nan)
+    return found
+
+
+# -- samples ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cohort:
+    """Samples of two conditions, the reference first.
+
+    Attributes
+    ----------
+    samples
+        (n_cells,) sample of each cell, -1 for cells that are left out.
+    niches
+        (n_cells,) niche of each cell.
+    names
+        Names of the niches.
+    sample_names
+        Names of the samples.
+    conditions
+        The two.
+    sizes
+        Samples of each.
+    """
+
+    samples: np.ndarray
+    niches: np.ndarray
+    names: list[str]
+    sample_names: list[str]
+    conditions: tuple[str, str]
+    sizes: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        adata: AnnData,
+        condition_key: str,
+        sample_key: str,
+        niche_key: str,
+        conditions: Sequence[str] | None,
+    ) -> _Cohort:
+        niches = niches_of(adata, niche_key)
+        condition_of = _conditions_of(adata, condition_key, sample_key)
+        pair = _pair(adata, condition_of, condition_key, conditions)
+        groups = [[sample for sample, one in condition_of.items() if one == name] for name in pair]
+        sizes = (len(groups[0]), len(groups[1]))
+        if min(sizes) < _FEWEST:
+            found = ", ".join(f"{name!r} {size}" for name, size in zip(pair, sizes, strict=True))
+            raise ValueError(
+                f"Each condition in adata.obs[{condition_key!r}] needs {_FEWEST} samples or more to be compared; found "
+                f"{found} (in adata.obs[{sample_key!r}]). Cells or sections of one sample do not count as samples. "
+                "Add samples, or describe without a test: scjepa.tl.niche_composition(adata, "
+                f"{sample_key!r}, by={niche_key!r})."
+            )
+        order = [*groups[0], *groups[1]]
+        at = {sample: number for number, sample in enumerate(order)}
+        samples = np.array([at.get(name, -1) for name in names_of(adata, sample_key)])
+        samples = np.where(niches.codes < 0, -1, samples)
+        empty = [order[number] for number in np.setdiff1d(np.arange(len(order)), samples)]
+        if empty:
+            raise ValueError(f"No cell of the sample {empty[0]!r} has a niche in adata.obs[{niche_key!r}].")
+        return cls(samples, np.asarray(niches.codes), list(niches.categories), order, pair, sizes)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of both conditions."""
+        return len(self.sample_names)
+
+
+def _conditions_of(adata: AnnData, condition_key: str, sample_key: str) -> dict[str, str]:
+    """Return the condition of each sample, in the order of their names; those without one are left out."""
+    import pandas as pd
+
+    labels = pd.Series(labels_of(column_of(adata, condition_key)))
+    by_sample = labels.groupby(names_of(adata, sample_key))
+    several = by_sample.nunique(dropna=False)
+    if (several > 1).any():
+        first = several.index[several > 1][0]
+        found = sorted({"none" if pd.isna(one) else repr(one) for one in by_sample.get_group(first)})
+        raise ValueError(
+            f"Sample {first!r} (adata.obs[{sample_key!r}]) has cells of several conditions in "
+            f"adata.obs[{condition_key!r}]: {', '.join(found)}. A sample has one; name the column of the units that "
+            "were assigned to conditions."
+        )
+    condition = by_sample.first()
+    without = [sample for sample, one in condition.items() if pd.isna(one)]
+    if without:
+        warn(f"Samples without a condition in adata.obs[{condition_key!r}] are left out: {', '.join(without)}.")
+    return {str(sample): str(one) for sample, one in condition.items() if not pd.isna(one)}
+
+
+def _pair(
+    adata: AnnData, condition_of: dict[str, str], condition_key: str, conditions: Sequence[str] | None
+) -> tuple[str, str]:
+    there = set(condition_of.values())
+    column = adata.obs[condition_key]
+    known = [str(name) for name in column.cat.categories] if hasattr(column, "cat") else sorted(there)
+    names = [name for name in known if name in there]
+    if conditions is None and len(names) == 2:
+        return names[0], names[1]
+    listed = ", ".join(map(repr, names)) or "none"
+    if conditions is None:
+        raise ValueError(
+            f"Two conditions are compared; adata.obs[{condition_key!r}] has {len(names)}: {listed}. Name two, "
+            "reference first: conditions=(..., ...)."
+        )
+    pair = [str(name) for name in conditions]
+    if len(pair) != 2 or len(set(pair)) != 2 or not set(pair) <= there:
+        raise ValueError(f"conditions must name two of {listed}, found {tuple(conditions)!r}.")
+    return pair[0], pair[1]
+
+
+def _method(what: str, method: str | None) -> str:
+    if what not in (SHARES, COMPOSITION, CONTACTS, EXPRESSION):
+        raise ValueError(unknown_name("what", what, (SHARES, COMPOSITION, CONTACTS, EXPRESSION)))
+    known = [PERMUTATION, WELCH, *([PYDESEQ2] if what == EXPRESSION else [])]
+    if method is None:
+        return PERMUTATION if what != EXPRESSION else PYDESEQ2 if find_spec(PYDESEQ2) else WELCH
+    if method not in known:
+        raise ValueError(unknown_name(f"method of {what!r}", method, known))
+    if method == PYDESEQ2 and not find_spec(PYDESEQ2):
+        raise ImportError("method='pydeseq2' needs that package: pip install pydeseq2. Or method='welch'.")
+    return method
+
+
+# -- what is compared ------------------------------------------------------------------------------------------------
+
+
+class _Block(NamedTuple):
+    """Features of one niche, or of all: values of the samples that are used, (n_samples, n_features), the first first.
+
+    ``niches`` and ``features`` name each column; ``used`` tells which samples; ``counts`` are what the values are of.
+    """
+
+    values: np.ndarray
+    niches: list[str]
+    features: list[str]
+    used: np.ndarray
+    counts: np.ndarray
+
+
+def _log_ratios(counts: np.ndarray) -> np.ndarray:
+    """Return log2 of counts and half a cell, less its mean over the parts: centered log-ratios."""
+    logs = np.log2(counts + _PSEUDO)
+    return logs - logs.mean(axis=1, keepdims=True)
+
+
+def _shares(cohort: _Cohort) -> Iterator[_Block]:
+    if len(cohort.names) < 2:
+        raise ValueError(f"There is one niche, {cohort.names[0]!r}: its share is 1 in every sample. Find more niches.")
+    counts = contingency(cohort.samples, cohort.niches, (cohort.n_samples, len(cohort.names)))
+    there = counts.sum(axis=0) > 0
+    names = [name for name, kept in zip(cohort.names, there, strict=True) if kept]
+    counts = counts[:, there]
+    yield _Block(_log_ratios(counts), names, names, np.ones(cohort.n_samples, dtype=bool), counts)
+
+
+def _composition(adata: AnnData, cohort: _Cohort, key: str, min_cells: int) -> Iterator[_Block]:
+    types = categories_of(adata, key)
+    for number, niche in enumerate(cohort.names):
+        samples = np.where(cohort.niches == number, cohort.samples, -1)
+        counts = contingency(samples, np.asarray(types.codes), (cohort.n_samples, len(types.categories)))
+        used = counts.sum(axis=1) >= min_cells
+        there = counts[used].sum(axis=0) > 0
+        features = [name for name, kept in zip(types.categories, there, strict=True) if kept]
+        kept = counts[used][:, there]
+        yield _Block(_log_ratios(kept), [niche] * len(features), features, used, kept)
+
+
+def _contacts(adata: AnnData, cohort: _Cohort, neighbors_key: str, sample_key: str, min_cells: int) -> Iterator[_Block]:
+    if len(cohort.names) < 2:
+        raise ValueError(f"There is one niche, {cohort.names[0]!r}: it has no border with another. Find more niches.")
+    edges = spatial_graph_of(adata, neighbors_key, sample_key).tocoo()
+    n_niches = len(cohort.names)
+    counts = np.zeros((cohort.n_samples, n_niches, n_niches), dtype=np.int64)
+    both = (cohort.samples[edges.row] >= 0) & (cohort.samples[edges.col] >= 0)
+    row, col = edges.row[both], edges.col[both]
+    np.add.at(counts, (cohort.samples[row], cohort.niches[row], cohort.niches[col]), 1)
+    cells = contingency(cohort.samples, cohort.niches, (cohort.n_samples, n_niches))
+    enriched = np.array([contact_enrichment(one) for one in counts])
+    for one in range(n_niches):
+        for other in range(n_niches):
+            used = (cells[:, one] >= min_cells) & (cells[:, other] >= min_cells) & np.isfinite(enriched[:, one, other])
+            if one == other or not counts[used, one, other].any():
+                continue
+            names = [cohort.names[one]], [cohort.names[other]]
+            yield _Block(enriched[used, one, other][:, None], *names, used, counts[used, one, other][:, None])
+
+
+def _expression(adata: AnnData, cohort: _Cohort, layer: str | None, min_cells: int) -> Iterator[_Block]:
+    counts = read_counts(counts_of(adata, layer), check=check_of(adata, layer))
+    genes = adata.var_names.astype(str).to_numpy()
+    for number, niche in enumerate(cohort.names):
+        cells = np.flatnonzero((cohort.niches == number) & (cohort.samples >= 0))
+        of = csr_matrix(
+            (np.ones(len(cells)), (cohort.samples[cells], np.arange(len(cells)))), (cohort.n_samples, len(cells))
+        )
+        used = np.asarray(of.sum(axis=1)).ravel() >= min_cells
+        sums = np.asarray((of @ counts[cells]).todense())[used]
+        seen = sums.sum(axis=0) >= max(1, len(sums))  # a molecule a sample, or nothing can be said
+        sums = sums[:, seen]
+        per_million = np.log2((sums + _PSEUDO) / (sums.sum(axis=1, keepdims=True) + 1) * 1e6)
+        yield _Block(per_million, [niche] * int(seen.sum()), list(genes[seen]), used, sums)
+
+
+# -- tests -----------------------------------------------------------------------------------------------------------
+
+
+def _tested(block: _Block, cohort: _Cohort, method: str, n_permutations: int, seed: int) -> pd.DataFrame:
+    """Return the rows of a block; without p-values where fewer than three samples of a condition are used."""
+    import pandas as pd
+
+    first = np.arange(cohort.n_samples) < cohort.sizes[0]
+    n_first, n_second = int((block.used & first).sum()), int((block.used & ~first).sum())
+    columns = {"niche": block.niches, "feature": block.features, "n_reference": n_first, "n_other": n_second}
+    if min(n_first, n_second) < _FEWEST or not block.features:
+        return pd.DataFrame(columns | dict.fromkeys(("difference", "spread", "p_value", "power"), np.nan))
+    values = block.values
+    spread = _samples.spread_of(values, n_first)
+    if method == PYDESEQ2:
+        found = _by_pydeseq2(block, n_first)
+        difference, p_value = found["log2FoldChange"].to_numpy(), found["pvalue"].to_numpy()
+    else:
+        difference = values[n_first:].mean(axis=0) - values[:n_first].mean(axis=0)
+        p_value = _samples.p_values(values, n_first, method, n_permutations, seed)
+    like = PERMUTATION if method == PERMUTATION else WELCH
+    power = _samples.power_of(_DOUBLING, spread, n_first, n_second, like, _LEVEL)
+    return pd.DataFrame(columns | {"difference": difference, "spread": spread, "p_value": p_value, "power": power})
+
+
+def _by_pydeseq2(block: _Block, n_first: int) -> pd.DataFrame:
+    import pandas as pd
+    from pydeseq2.dds import DeseqDataSet
+    from pydeseq2.ds import DeseqStats
+
+    names = [f"sample{number}" for number in range(len(block.counts))]
+    group = ["reference" if number < n_first else "other" for number in range(len(names))]
+    counts = pd.DataFrame(np.rint(block.counts).astype(int), index=names, columns=block.features)
+    data = DeseqDataSet(
+        counts=counts, metadata=pd.DataFrame({"group": group}, index=names), design="~group", quiet=True, n_cpus=1
+    )
+    data.deseq2()
+    found = DeseqStats(data, contrast=["group", "other", "reference"], quiet=True, n_cpus=1)
+    found.summary()
+    return found.results_df
+
+
+def _adjusted(p_values: np.ndarray) -> np.ndarray:
+    from scipy.stats import false_discovery_control
+
+    adjusted = np.full(len(p_values), np.nan)
+    known = np.isfinite(p_values)
+    if known.any():
+        adjusted[known] = false_discovery_control(p_values[known])
+    return adjusted

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import importlib.util
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_matrix, eye
+
+import scjepa
+from scjepa.tl import contact_enrichment, differential_niches
+
+
+def _cohort(n: int = 4, *, grown: float = 1.0, seed: int = 0, n_cells: int = 300) -> ad.AnnData:
+    """Return ``n`` samples of each condition: niche A is ``grown`` times as common in the treated ones."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for number in range(2 * n):
+        share = np.array([0.2 * (grown if number >= n else 1.0), 0.3, 0.3, 0.2])
+        niche = rng.choice(list("ABCD"), n_cells, p=share / share.sum())
+        kind = np.where(rng.random(n_cells) < 0.5, "T", "B")
+        parts.append(pd.DataFrame({"niche": niche, "cell_type": kind, "patient": f"p{number}"}))
+    obs = pd.concat(parts, ignore_index=True)
+    obs["treatment"] = np.where(obs["patient"].str[1:].astype(int) < n, "control", "treated")
+    obs.index = obs.index.astype(str)
+    counts = rng.poisson(3.0, (len(obs), 5))
+    adata = ad.AnnData(csr_matrix(counts.astype(np.int32)), obs=obs)
+    chain = eye(len(obs), k=1).tolil()
+    for cell in range(n_cells - 1, len(obs) - 1, n_cells):  # no edge joins two samples
+        chain[cell, cell + 1] = 0
+    adata.obsp["spatial_connectivities"] = csr_matrix(chain + chain.T)
+    return adata
+
+
+def test_a_niche_that_grew_is_found_in_the_right_direction(snapshot):
+    adata = _cohort(5, grown=3.0)
+    before = snapshot(adata)
+    found = differential_niches(adata, "treatment", "patient")
+    assert snapshot(adata) == before
+    assert list(found.columns) == [
+        "niche", "n_reference", "n_other", "difference", "spread", "p_value", "p_adjusted", "power",
+    ]  # fmt: skip
+    first = found.iloc[0]
+    assert first["niche"] == "A"
+    assert first["difference"] > 0.7
+    assert first["p_value"] == pytest.approx(2 / 252)
+    assert found.attrs["conditions"] == ["control", "treated"]
+    turned = differential_niches(adata, "treatment", "patient", conditions=("treated", "control"))
+    assert turned.set_index("niche")["difference"]["A"] == pytest.approx(-first["difference"])
+
+
+def test_shares_are_centered_log_ratios():
+    found = differential_niches(_cohort(4), "treatment", "patient")
+    assert found["difference"].sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_the_order_of_cells_does_not_matter():
+    adata = _cohort(4, grown=2.0)
+    rng = np.random.default_rng(1)
+    for what in ("shares", "composition", "contacts"):
+        first = differential_niches(adata, "treatment", "patient", what=what)
+        second = differential_niches(adata[rng.permutation(adata.n_obs)].copy(), "treatment", "patient", what=what)
+        pd.testing.assert_frame_equal(first, second)
+
+
+def test_more_cells_of_a_sample_are_no_more_samples():
+    """Each cell ten times over: cells as units would be sure; the same samples say the same."""
+    adata = _cohort(4)
+    more = ad.concat([adata] * 10, index_unique="-")
+    one, ten = (differential_niches(each, "treatment", "patient") for each in (adata, more))
+    np.testing.assert_allclose(one["p_value"], ten["p_value"], atol=0.06)
+    assert ten["p_value"].min() >= 2 / 70 - 1e-9
+
+
+def test_without_an_effect_errors_are_as_rare_as_they_should_be():
+    wrong = []
+    for seed in range(60):
+        found = differential_niches(_cohort(5, seed=seed, n_cells=100), "treatment", "patient", method="welch")
+        wrong.append(found.set_index("niche").loc["A", "p_value"] <= 0.05)
+    assert sum(wrong) <= 8  # 3 expected; more than 8 of 60 has a chance of 0.3 % at 0.05
+
+
+def test_composition_within_a_niche_is_found():
+    adata = _cohort(5)
+    more = (adata.obs["treatment"] == "treated") & (adata.obs["niche"] == "B")
+    gone = (more & (adata.obs["cell_type"] == "T")).to_numpy() & (np.random.default_rng(0).random(adata.n_obs) < 0.7)
+    found = differential_niches(adata[~gone].copy(), "treatment", "patient", what="composition")
+    assert found.iloc[0][["niche", "feature"]].tolist() in (["B", "T"], ["B", "B"])
+    largest = found.groupby("niche")["difference"].agg(lambda one: one.abs().max())
+    assert largest["B"] > 2 * largest.drop("B").max()
+
+
+def test_expression_within_a_niche_is_found():
+    adata = _cohort(5)
+    treated_b = ((adata.obs["treatment"] == "treated") & (adata.obs["niche"] == "B")).to_numpy()
+    counts = adata.X.toarray()
+    counts[treated_b, 2] *= 3
+    adata.X = csr_matrix(counts)
+    found = differential_niches(adata, "treatment", "patient", what="expression", method="welch")
+    assert found.iloc[0][["niche", "feature"]].tolist() == ["B", "2"]
+    assert found.iloc[0]["difference"] > 0.7
+    assert set(found["feature"]) == set("01234")
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("pydeseq2"), reason="pydeseq2 is not installed")
+def test_expression_by_pydeseq2():
+    adata = _cohort(4)
+    counts = adata.X.toarray()
+    counts[(adata.obs["treatment"] == "treated").to_numpy(), 2] *= 3
+    adata.X = csr_matrix(counts)
+    found = differential_niches(adata, "treatment", "patient", what="expression")
+    assert found.attrs["method"] == "pydeseq2"
+    assert (found.head(4)["feature"] == "2").all()
+    assert (found.head(4)["difference"] > 0.7).all()
+
+
+def test_niches_in_too_few_samples_have_no_p_value():
+    adata = _cohort(4)
+    rare = (adata.obs["niche"] == "D") & ~adata.obs["patient"].isin(["p0", "p1", "p4", "p5", "p6"])
+    found = differential_niches(adata[~rare.to_numpy()].copy(), "treatment", "patient", what="composition")
+    rows = found[found["niche"] == "D"]
+    assert rows["p_value"].isna().all()
+    assert rows["p_adjusted"].isna().all()
+    assert (rows["n_reference"] == 2).all()
+    assert found["p_value"].notna().sum() == 6
+
+
+def test_contacts_beyond_what_borders_let_expect():
+    counts = np.array([[50, 10, 10], [10, 40, 10], [10, 10, 40]])
+    alike = contact_enrichment(counts)
+    assert np.isnan(np.diag(alike)).all()
+    np.testing.assert_allclose(alike[~np.eye(3, dtype=bool)], 0, atol=1e-9)
+    # B is touched by A alone, and A by all: not symmetric.
+    lopsided = contact_enrichment(np.array([[0, 10, 50], [10, 0, 1], [50, 1, 0]]))
+    assert lopsided[1, 2] < 0
+    assert lopsided[0, 1] != pytest.approx(lopsided[1, 0])
+    assert np.isnan(contact_enrichment(np.diag([3, 4]))).all()
+
+
+def _one_side_small() -> ad.AnnData:
+    adata = _cohort(4)
+    return adata[~adata.obs["patient"].isin(["p5", "p6", "p7"])].copy()
+
+
+def test_fewer_than_three_samples_of_a_condition_are_refused():
+    with pytest.raises(
+        ValueError, match=r"'treatment'.*3 samples or more.*'control' 4, 'treated' 1.*niche_composition"
+    ):
+        differential_niches(_one_side_small(), "treatment", "patient")
+
+
+def test_three_a_side_say_what_permutation_cannot():
+    with pytest.warns(UserWarning, match=r"no p-value below 0\.1"):
+        found = differential_niches(_cohort(3, grown=4.0), "treatment", "patient")
+    assert (found["power"] == 0).all()
+    assert differential_niches(_cohort(3, grown=4.0), "treatment", "patient", method="welch")["p_value"].min() < 0.05
+
+
+def test_samples_without_a_condition_are_left_out():
+    adata = _cohort(5, grown=3.0)
+    adata.obs.loc[adata.obs["patient"] == "p9", "treatment"] = np.nan
+    with pytest.warns(UserWarning, match="Samples without a condition.*p9"):
+        found = differential_niches(adata, "treatment", "patient")
+    assert (found["n_other"] == 4).all()
+
+
+def test_a_sample_of_two_conditions_or_partly_none_is_refused():
+    adata = _cohort(4)
+    adata.obs.iloc[0, adata.obs.columns.get_loc("treatment")] = "treated"
+    with pytest.raises(ValueError, match=r"Sample 'p0'.*several conditions"):
+        differential_niches(adata, "treatment", "patient")
+    adata.obs.iloc[0, adata.obs.columns.get_loc("treatment")] = np.nan
+    with pytest.raises(ValueError, match=r"Sample 'p0'.*none"):
+        differential_niches(adata, "treatment", "patient")
+
+
+def test_one_niche_has_no_share_or_border():
+    adata = _cohort(4)
+    adata.obs["niche"] = "A"
+    for what in ("shares", "contacts"):
+        with pytest.raises(ValueError, match="one niche, 'A'"):
+            differential_niches(adata, "treatment", "patient", what=what)
+    assert len(differential_niches(adata, "treatment", "patient", what="composition")) == 2
+
+
+def test_an_empty_niche_and_a_sample_without_niches():
+    adata = _cohort(4)
+    adata.obs["niche"] = pd.Categorical(adata.obs["niche"], categories=list("ABCDE"))
+    assert set(differential_niches(adata, "treatment", "patient")["niche"]) == set("ABCD")
+    adata.obs.loc[adata.obs["patient"] == "p2", "niche"] = np.nan
+    with pytest.raises(ValueError, match="No cell of the sample 'p2' has a niche"):
+        differential_niches(adata, "treatment", "patient")
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ({"condition_key": "dose"}, KeyError, "'dose'"),
+        ({"sample_key": "mouse"}, KeyError, "'mouse'"),
+        ({"niche_key": "regions"}, KeyError, "'regions'"),
+        ({"what": "composition", "cell_type_key": "types"}, KeyError, "'types'"),
+        ({"what": "contacts", "neighbors_key": "other"}, KeyError, "other_connectivities"),
+        ({"what": "sizes"}, ValueError, "'sizes'"),
+        ({"method": "anova"}, ValueError, "'anova'"),
+        ({"method": "pydeseq2"}, ValueError, "'pydeseq2'"),
+        ({"conditions": ("control", "placebo")}, ValueError, "conditions must name two"),
+        ({"n_permutations": 3}, ValueError, "n_permutations"),
+    ],
+)
+def test_bad_input_is_named(how, error, message):
+    with pytest.raises(error, match=message):
+        differential_niches(_cohort(4), **({"condition_key": "treatment", "sample_key": "patient"} | how))
+
+
+def test_more_than_two_conditions_are_named():
+    adata = _cohort(4)
+    adata.obs.loc[adata.obs["patient"] == "p7", "treatment"] = "third"
+    with pytest.raises(ValueError, match=r"Two conditions.*'control', 'third', 'treated'"):
+        differential_niches(adata, "treatment", "patient")
+    found = differential_niches(adata, "treatment", "patient", conditions=("control", "treated"))
+    assert (found["n_other"] == 3).all()
+
+
+def test_an_edge_between_samples_is_refused():
+    adata = _cohort(4)
+    graph = adata.obsp["spatial_connectivities"].tolil()
+    graph[0, 400] = graph[400, 0] = 1
+    adata.obsp["spatial_connectivities"] = csr_matrix(graph)
+    with pytest.raises(ValueError, match="join different sections"):
+        differential_niches(adata, "treatment", "patient", what="contacts")
+
+
+def test_the_figure_has_a_row_for_each_niche():
+    found = differential_niches(_cohort(5, grown=3.0), "treatment", "patient")
+    figure = scjepa.pl.differential_niches(found)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == found["niche"].tolist()
+    with pytest.raises(ValueError, match="lacks"):
+        scjepa.pl.differential_niches(found.drop(columns="spread"))
