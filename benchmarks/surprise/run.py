@@ -9,8 +9,8 @@ AUC of the planted cells against all others, by depth alone (the counts of a cel
 ``tl.surprise``, ``tl.spillover``, and by ``model.get_surprise`` of a demo model that was trained on the section with
 its faults. Also the share of planted cells, and of the others (false alarms), with a p-value below 0.05. Fault
 "nothing": no fault was planted, so the AUC is 0.5 but for chance. Genes: AUC of leaking genes by the slope of
-``tl.spillover`` and by their level alone. The way to score was chosen on seed 0 of V1, mPFC, osmFISH and embryo (swapped
-cells, doublets, spillover); folded patches, leaking genes, xenium and the other seeds took no part.
+``tl.spillover`` and by their level alone. The way to score was chosen on seed 0 of V1, mPFC, osmFISH and embryo
+(swapped cells, doublets, spillover); folded patches, leaking genes, xenium and the other seeds took no part.
 
 Sets: embryo is z-slice with most cells, its middle 5,000; xenium one tile, its middle 5,000 cells of 20 counts or more,
 with clusters in the place of cell types. Labels of types go with the counts. Rows that are there are not made again.

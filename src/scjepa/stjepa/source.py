@@ -165,12 +165,12 @@ class TokenSource(TableSource[Batch]):
         return own + within.sum(1)
 
     def neighbors_of(self, cells: np.ndarray) -> np.ndarray:
-        """Return the cells of each segment, ``(n, n_neighbors + 1)`` int64: the index cell, its neighbors, -1 for none."""
+        """Return the index cell and its neighbors, -1 for none, ``(n, n_neighbors + 1)`` int64."""
         near: np.ndarray = self._neighbors[torch.from_numpy(cells)].cpu().numpy().astype(np.int64)
         return np.column_stack([cells, near])
 
     def with_neighbors(self, cells: np.ndarray, near: np.ndarray) -> TokenSource:
-        """Return a source on the same tokens in which ``cells`` have other neighbors, ``(n, n_neighbors)``, -1 for none.
+        """Return a source in which ``cells`` have the neighbors ``near``, ``(n, n_neighbors)``, -1 for none.
 
         A neighbor in the place of another lies where that one lay.
         """

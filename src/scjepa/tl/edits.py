@@ -192,8 +192,8 @@ def edit_all(
     is_edited = np.array([number > 0 for *_, number in results], dtype=bool)
     if not is_edited.any():
         raise ValueError(
-            "No cell that was drawn could be edited: none has such neighbors, or its section has no cells to take their "
-            "place. Draw more cells, n_cells=..., of other niches, niches=..., or name another label."
+            "No cell that was drawn could be edited: none has such neighbors, or its section has no cells to take "
+            "their place. Draw more cells, n_cells=..., of other niches, niches=..., or name another label."
         )
     kept = [result for result in results if result[2] > 0]
     own = cells[is_edited]
