@@ -54,6 +54,11 @@ def test_nothing_is_written_and_a_seed_repeats(tissue, drivers, snapshot):
     pd.testing.assert_frame_equal(again, drivers)
 
 
+def test_one_niche_is_told_as_among_all(tissue, drivers):
+    one = scjepa.tl.niche_drivers(tissue, niches=["1"], n_cells=60, n_permutations=199)
+    pd.testing.assert_frame_equal(one, drivers[drivers["niche"] == "1"].reset_index(drop=True))
+
+
 def test_hiding_a_neighbor_is_leaving_it_out_of_the_ring(tissue):
     """The closed form against the read-out made anew of a graph without that edge."""
     from scjepa.tl._drivers import ReadTissue

@@ -21,7 +21,7 @@ from scjepa.models.estimate import token_budget
 from scjepa.nn import float32_default
 from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.source import Batch, TokenSource
-from scjepa.tl.evidence import Hidden, NicheEvidence, Sampled, log_odds
+from scjepa.tl.evidence import Hidden, NicheEvidence, Sampled, falls
 from scjepa.tokens.source import runs_of
 
 if TYPE_CHECKING:
@@ -143,9 +143,8 @@ def _change(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return by how much the log-odds of the niche fell, and how far the embedding moved."""
     before = values[sampled.cells][which].astype(np.float64)
-    niches = sampled.niches[which]
     after = evidence.scores(moved.astype(np.float64))
-    effect = log_odds(evidence.scores(before), niches) - log_odds(after, niches)
+    effect = falls(evidence.scores(before), after, sampled.niches[which])
     return effect, np.linalg.norm(moved - before, axis=1) / evidence.spread
 
 
@@ -178,8 +177,7 @@ class HiddenGenes:
         own = column[self.gene] >= 0
         place = self.cell[own], column[self.gene[own]]
         effect, shift = (np.full((len(self.before), len(genes)), np.nan) for _ in range(2))
-        after = log_odds(self.scores[own].astype(np.float64), niche)
-        effect[place] = log_odds(self.before, niche)[place[0]] - after
+        effect[place] = falls(self.before[place[0]], self.scores[own].astype(np.float64), niche)
         shift[place] = self.shift[own]
         return effect, shift
 

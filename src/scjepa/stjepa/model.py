@@ -43,7 +43,7 @@ from scjepa.stjepa.module import POOLING, STJEPAModule, pool
 from scjepa.stjepa.source import Batch, TokenSource
 from scjepa.tl import check_niches, niche_readout, niches
 from scjepa.tl.edits import Edit, EditedNeighborhoods, donors_of, edit_all, told
-from scjepa.tl.evidence import NicheEvidence, Null, Sampled, as_table, gene_rows, labels_in, neighbor_rows
+from scjepa.tl.evidence import NicheEvidence, Null, Sampled, as_table, gene_rows, labels_in, named_niches, neighbor_rows
 from scjepa.tl.prediction import SURPRISE, Strata, joined_in, refuse_surprise, unexpectedness, write_surprise
 from scjepa.tokens.choice import TokenSpread, describe_tokens
 from scjepa.tokens.normalize import FittedNormalizations
@@ -539,16 +539,17 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         >>> scjepa.pl.niche_drivers(model.explain())
         """
         own, reader, evidence, values = self._evidence(adata, niche_key, use_rep, "explain")
-        how, keys = Null.of(n_permutations, random_state), self._keys_for(own)
+        how, wanted = Null.of(n_permutations, random_state), named_niches(own, niche_key, niches)
+        keys = self._keys_for(own)
         labels, names = labels_in(own, by)
-        sampled = Sampled.of(own, niche_key, n_cells, niches, keys.library_key, keys.spatial_key, random_state)
+        sampled = Sampled.of(own, niche_key, n_cells, None, keys.library_key, keys.spatial_key, random_state)
         hidden = explain.hide_neighbors(reader, sampled, evidence, values)
         rows = neighbor_rows(hidden, sampled, labels, names, how)
         if genes:
             found = explain.hide_genes(reader, sampled, evidence, values)
             ids = np.unique(found.gene)
             rows += gene_rows(partial(found.of, ids), sampled, [self.vocabulary.names[id_] for id_ in ids], how)
-        return as_table(rows)
+        return as_table(rows, wanted)
 
     def edit_neighborhood(
         self,

@@ -21,9 +21,10 @@ from scjepa.tl.evidence import (
     Null,
     Sampled,
     as_table,
+    falls,
     gene_rows,
     labels_in,
-    log_odds,
+    named_niches,
     neighbor_rows,
 )
 
@@ -117,17 +118,17 @@ def niche_drivers(
     >>> drivers = scjepa.tl.niche_drivers(adata)
     >>> drivers[(drivers["kind"] == "neighbor") & (drivers["p_adjusted"] < 0.05)]
     """
-    how = Null.of(n_permutations, random_state)
+    how, wanted = Null.of(n_permutations, random_state), named_niches(adata, niche_key, niches)
     tissue = ReadTissue.of(adata, niche_key, key)
     labels, names = labels_in(adata, by)
     library_key = tissue.library_key
-    sampled = Sampled.of(adata, niche_key, n_cells, niches, library_key, spatial_key, random_state)
+    sampled = Sampled.of(adata, niche_key, n_cells, None, library_key, spatial_key, random_state)
     rows = neighbor_rows(tissue.hidden(sampled), sampled, labels, names, how)
     found = tissue.expression() if genes else None
     if found is not None:
         effect_on, gene_names = _effects_of_genes(tissue, sampled, found)
         rows += gene_rows(effect_on, sampled, gene_names, how)
-    return as_table(rows)
+    return as_table(rows, wanted)
 
 
 @dataclass
@@ -217,7 +218,6 @@ class ReadTissue:
 def _hidden(tissue: ReadTissue, sampled: Sampled) -> Hidden:
     cells, n_rings = sampled.cells, int(tissue.readout.n_rings_.max())
     scores = tissue.evidence.scores(tissue.values[cells].astype(np.float64))
-    before = log_odds(scores, sampled.niches)
     parts = []
     for ring, (rows, near) in enumerate(_pairs(tissue.edges, cells, n_rings)):
         change, square = np.zeros((len(rows), scores.shape[1])), np.zeros(len(rows))
@@ -227,7 +227,7 @@ def _hidden(tissue: ReadTissue, sampled: Sampled) -> Hidden:
                 change += moved @ weights
                 size = tissue.readout.weights_[source][ring] / tissue.readout.sizes_[source]
                 square += np.square(size * moved).sum(axis=1)
-        effect = before[rows] - log_odds(scores[rows] + change, sampled.niches[rows])
+        effect = falls(scores[rows], scores[rows] + change, sampled.niches[rows])
         shift = np.sqrt(square) / tissue.evidence.spread
         parts.append(Hidden(rows, near, np.full(len(rows), ring), effect, shift))
     return Hidden(*(np.concatenate([getattr(part, name) for part in parts]) for name in Hidden.__annotations__))
@@ -285,10 +285,10 @@ def _effects_of_genes(
     moved = np.sqrt(sum(np.square(sizes[ring] * levels[ring] * norms) for ring in shares)) / tissue.evidence.spread
 
     def effect_on(code: int) -> tuple[np.ndarray, np.ndarray]:
-        before, found = log_odds(scores, code), np.empty(levels[0].shape)
+        found = np.empty(levels[0].shape)
         for gene in range(found.shape[1]):
             share = sum(levels[ring][:, gene, None] * shares[ring][gene] for ring in shares)
-            found[:, gene] = before - log_odds(scores - share, code)
+            found[:, gene] = falls(scores, scores - share, code)
         return found, moved
 
     names = getattr(components, "feature_names_in_", None)

@@ -13,7 +13,7 @@ from scjepa._core.anndata import groups_of
 from scjepa._core.plain import whole
 from scjepa.tl._aggregate import rings_of
 from scjepa.tl._drivers import ReadTissue
-from scjepa.tl.evidence import NicheEvidence, Sampled, labels_in, log_odds
+from scjepa.tl.evidence import NicheEvidence, Sampled, falls, labels_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,18 +220,18 @@ def told(
     cells, niches = sampled.cells[is_edited], sampled.niches[is_edited]
     before = values[cells].astype(np.float64)
     names, index = np.array(evidence.names, dtype=object), adata.obs_names[cells]
-    odds = log_odds(evidence.scores(before), niches)
-    there = np.isfinite(controls).all(axis=1)
+    scores, scores_after = evidence.scores(before), evidence.scores(after.astype(np.float64))
+    has_control = np.isfinite(controls).all(axis=1)
     control_effect = np.full(len(cells), np.nan)
-    control_effect[there] = odds[there] - log_odds(evidence.scores(controls[there].astype(np.float64)), niches[there])
-    likely = evidence.scores(after.astype(np.float64)).argmax(axis=1)
+    of_controls = evidence.scores(controls[has_control].astype(np.float64))
+    control_effect[has_control] = falls(scores[has_control], of_controls, niches[has_control])
     table = pd.DataFrame(
         {
             "niche": names[niches],
             "n_edited": numbers,
             "shift": np.linalg.norm(after - before, axis=1) / evidence.spread,
-            "effect": odds - log_odds(evidence.scores(after.astype(np.float64)), niches),
-            "niche_after": names[likely],
+            "effect": falls(scores, scores_after, niches),
+            "niche_after": names[scores_after.argmax(axis=1)],
             "control_shift": np.linalg.norm(controls - before, axis=1) / evidence.spread,
             "control_effect": control_effect,
         },

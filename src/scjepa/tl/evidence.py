@@ -120,6 +120,13 @@ def log_odds(scores: np.ndarray, niche: int | np.ndarray) -> np.ndarray:
     return found
 
 
+def falls(before: np.ndarray, after: np.ndarray, niche: int | np.ndarray) -> np.ndarray:
+    """Return by how much log-odds fall from scores ``before`` to ``after``; NaN for niches too small to have any."""
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = log_odds(before, niche) - log_odds(after, niche)
+    return found
+
+
 @dataclass(frozen=True)
 class Sampled:
     """Niches, cells that stand for them, and the blocks of tissue that they lie in.
@@ -163,7 +170,7 @@ class Sampled:
         """
         found = niches_of(adata, niche_key)
         names, codes = list(found.categories), np.asarray(found.codes, dtype=np.int64)
-        wanted = _wanted(niches, names, categories_of(adata, niche_key).categories, niche_key)
+        wanted = [names.index(name) for name in named_niches(adata, niche_key, niches)]
         n_cells, rng = whole("n_cells", n_cells, least=1), np.random.default_rng(seed_of(random_state))
         drawn = [_some(rng, np.flatnonzero(codes == code), n_cells) for code in wanted]
         places, sections = tissue(places_of(adata, spatial_key), groups_of(adata, library_key), adata.n_obs)
@@ -194,15 +201,24 @@ def places_of(adata: AnnData, spatial_key: str) -> np.ndarray:
     return array_of(entry_of(adata, "obsm", spatial_key, then))
 
 
-def _wanted(niches: Sequence[str] | None, names: list[str], all_names: Sequence[str], niche_key: str) -> list[int]:
+def named_niches(adata: AnnData, niche_key: str, niches: Sequence[str] | None) -> list[str]:
+    """Return the niches that are named; ``None``: all.
+
+    Raises
+    ------
+    ValueError
+        If one is not there or has no cell.
+    """
+    names = list(niches_of(adata, niche_key).categories)
     if niches is None:
-        return list(range(len(names)))
+        return names
     wanted = [niches] if isinstance(niches, str) else [str(name) for name in niches]
     for name in wanted:
         if name not in names:
-            empty = "has no cell" if name in list(all_names) else "does not exist"
-            raise ValueError(f"The niche {name!r} {empty} in adata.obs[{niche_key!r}]; there are {', '.join(names)}.")
-    return [names.index(name) for name in wanted]
+            is_empty = name in categories_of(adata, niche_key).categories
+            why = "has no cell" if is_empty else "does not exist"
+            raise ValueError(f"The niche {name!r} {why} in adata.obs[{niche_key!r}]; there are {', '.join(names)}.")
+    return wanted
 
 
 def _some(rng: np.random.Generator, cells: np.ndarray, n: int) -> np.ndarray:
@@ -372,12 +388,12 @@ def tested(effect: np.ndarray, by_chance: np.ndarray) -> tuple[np.ndarray, ...]:
     return mean, sd, z, (farther + 1) / (len(by_chance) + 1)
 
 
-def as_table(rows: list[tuple]) -> pd.DataFrame:
-    """Return rows as a data frame, with false discovery rates within a niche and kind, the strongest drivers first."""
+def as_table(rows: list[tuple], niches: Sequence[str]) -> pd.DataFrame:
+    """Return rows of some niches, with false discovery rates within a niche and kind, the strongest drivers first."""
     import pandas as pd
     from scipy.stats import false_discovery_control
 
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame([row for row in rows if row[0] in niches], columns=list(COLUMNS))
     table["ring"] = table["ring"].astype("Int64")
     table["p_adjusted"] = np.nan
     for _, own in table.groupby(["niche", "kind"], sort=False):
