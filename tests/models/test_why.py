@@ -9,7 +9,7 @@ import torch
 
 import scjepa
 from scjepa.stjepa import explain
-from scjepa.tl.evidence import NicheEvidence, Sampled
+from scjepa.tl.evidence import Sampled
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,9 @@ def test_hiding_is_embedding_without_those_tokens(explained):
     reader = model._reader(adata)
     values = adata.obsm["X_stjepa"]
     codes = adata.obs["niche"].cat.codes.to_numpy().astype(np.int64)
-    evidence = NicheEvidence(values, codes, ["left", "right"])
-    sampled = Sampled(["left", "right"], codes, np.arange(5), np.zeros(len(codes), dtype=np.int64))
+    zeros, halves = np.zeros(len(codes), dtype=np.int64), np.arange(len(codes)) % 2
+    sampled = Sampled(["left", "right"], codes, np.arange(5), zeros, halves)
+    evidence = sampled.evidence(values)
     batch = reader.source.batch(torch.arange(5))
     hidden = explain.hide_neighbors(reader, sampled, evidence, values)
     pair = int(np.flatnonzero((hidden.cell == 3) & (hidden.ring > 0))[1])
@@ -93,8 +94,10 @@ def test_other_models_versions_and_missing_parts_are_refused(explained, make_mod
     model, adata = explained
     adata = fresh(adata)
 
-    def run(by: scjepa.STJEPA, **how):
-        return by.explain(adata, **how) if call == "explain" else by.edit_neighborhood(adata, remove="rare", **how)
+    def run(model: scjepa.STJEPA, **how):
+        return (
+            model.explain(adata, **how) if call == "explain" else model.edit_neighborhood(adata, remove="rare", **how)
+        )
 
     other = make_model(fresh(adata), seed=1)
     with pytest.warns(UserWarning, match="not trained"), pytest.raises(ValueError, match="not what this model makes"):

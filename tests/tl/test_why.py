@@ -8,7 +8,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import scjepa
-from scjepa.tl.evidence import NicheEvidence, log_odds, tested
+from scjepa.tl.evidence import NicheEvidence, compared_with, log_odds
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +61,26 @@ def test_one_niche_is_told_as_among_all(tissue, drivers):
 
 def test_hiding_a_neighbor_is_leaving_it_out_of_the_ring(tissue):
     """The closed form against the read-out made anew of a graph without that edge."""
-    from scjepa.tl._drivers import ReadTissue
+    from scjepa.tl._drivers import ReadTissue, hide_neighbors
     from scjepa.tl.evidence import Sampled
 
     readout = scjepa.tl.niche_readout_of(tissue)
     adata = tissue.copy()
     scjepa.tl.niche_readout(adata, n_rings=1, own_weight=1.0)
     readout = scjepa.tl.niche_readout_of(adata)
-    read = ReadTissue.of(adata, "niche", "X_stjepa_niche")
+    read = ReadTissue.of(adata, "X_stjepa_niche")
     sampled = Sampled.of(adata, "niche", 1, ["1"], None, "spatial", 0)
-    cell = int(sampled.cells[0])
-    hidden = read.hidden(sampled)
+    cell, evidence = int(sampled.cells[0]), sampled.evidence(read.values)
+    hidden = hide_neighbors(read, sampled, evidence)
     edge = np.flatnonzero(hidden.ring == 1)[0]
     graph = adata.obsp["spatial_connectivities"].tolil()
     graph[cell, hidden.neighbor[edge]] = 0
     anew = readout.transform({"X": adata}, csr_matrix(graph))[[cell]].astype(np.float64)
     there = adata.obsm["X_stjepa_niche"][[cell]].astype(np.float64)
-    fall = log_odds(read.evidence.scores(there), 1) - log_odds(read.evidence.scores(anew), 1)
+    odds = [log_odds(evidence.scores(each, sampled.halves), 1) for each in (there, anew)]
+    fall = odds[0] - odds[1]
     assert hidden.effect[edge] == pytest.approx(fall[0], abs=1e-3)
-    assert hidden.shift[edge] == pytest.approx(np.linalg.norm(anew - there) / read.evidence.spread, abs=1e-4)
+    assert hidden.shift[edge] == pytest.approx(np.linalg.norm(anew - there) / evidence.spread, abs=1e-4)
 
 
 def test_evidence_is_probability_and_log_odds_agree():
@@ -88,11 +89,13 @@ def test_evidence_is_probability_and_log_odds_agree():
     values = rng.normal(size=(150, 4)) + 3 * np.eye(4)[codes]
     for names in (["x", "y", "z"], ["x", "y"]):
         kept = codes < len(names)
-        evidence = NicheEvidence(values[kept], codes[kept], names)
-        share = evidence.membership(values[kept])
+        halves = np.arange(kept.sum()) % 2
+        evidence = NicheEvidence(values[kept], codes[kept], halves, names)
+        scores = evidence.scores(values[kept], halves)
+        share = evidence.membership(scores)
         assert share.sum(axis=1) == pytest.approx(1)
         assert evidence.agreement > 0.9
-        odds = log_odds(evidence.scores(values[kept]), codes[kept])
+        odds = log_odds(scores, codes[kept])
         own = share[np.arange(len(share)), codes[kept]]
         assert odds == pytest.approx(np.log(own / (1 - own)), rel=1e-4)
 
@@ -100,11 +103,11 @@ def test_evidence_is_probability_and_log_odds_agree():
 def test_p_values_of_a_null_are_uniform():
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(100, 400))
-    _, _, z, p_value = tested(rng.normal(size=400), draws)
+    _, _, z, p_value = compared_with(rng.normal(size=400), draws)
     assert abs(p_value.mean() - 0.5) < 0.06
     assert (p_value <= 0.05).mean() < 0.09
     assert abs(z.std() - 1) < 0.15
-    assert tested(np.ones(1), np.ones((50, 1)))[3] == 1  # an effect that no deal can change is none
+    assert compared_with(np.ones(1), np.ones((50, 1)))[3] == 1  # an effect that no deal can change is none
 
 
 def test_cells_in_the_wrong_place_surprise_and_p_values_keep_their_level(make_layers):

@@ -143,8 +143,9 @@ def _change(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return by how much the log-odds of the niche fell, and how far the embedding moved."""
     before = values[sampled.cells][which].astype(np.float64)
-    after = evidence.scores(moved.astype(np.float64))
-    effect = falls(evidence.scores(before), after, sampled.niches[which])
+    halves = sampled.halves[which]
+    before_scores, after = (evidence.scores(each.astype(np.float64), halves) for each in (before, moved))
+    effect = falls(before_scores, after, sampled.niches[which])
     return effect, np.linalg.norm(moved - before, axis=1) / evidence.spread
 
 
@@ -203,11 +204,11 @@ def hide_genes(reader: Reader, sampled: Sampled, evidence: NicheEvidence, values
             which = rows[sequence[part].cpu().numpy()][left]
             cells.append(which)
             genes.append(gene[part].cpu().numpy()[left])
-            scores.append(evidence.scores(moved.astype(np.float64)).astype(np.float32))
+            scores.append(evidence.scores(moved.astype(np.float64), sampled.halves[which]).astype(np.float32))
             shift.append(np.linalg.norm(moved - before[which], axis=1) / evidence.spread)
             start = stop
     joined = (np.concatenate(part) for part in (cells, genes, scores, shift))
-    return HiddenGenes(*joined, evidence.scores(before))
+    return HiddenGenes(*joined, evidence.scores(before, sampled.halves))
 
 
 @float32_default()

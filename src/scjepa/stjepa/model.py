@@ -43,7 +43,7 @@ from scjepa.stjepa.module import POOLING, STJEPAModule, pool
 from scjepa.stjepa.source import Batch, TokenSource
 from scjepa.tl import check_niches, niche_readout, niches
 from scjepa.tl.edits import Edit, EditedNeighborhoods, donors_of, edit_all, told
-from scjepa.tl.evidence import NicheEvidence, Null, Sampled, as_table, gene_rows, labels_in, named_niches, neighbor_rows
+from scjepa.tl.evidence import Null, Sampled, as_table, gene_rows, labels_in, named_niches, neighbor_rows
 from scjepa.tl.prediction import SURPRISE, Strata, joined_in, refuse_surprise, unexpectedness, write_surprise
 from scjepa.tokens.choice import TokenSpread, describe_tokens
 from scjepa.tokens.normalize import FittedNormalizations
@@ -498,7 +498,8 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
 
         Of each niche some cells are drawn. One neighbor after another is hidden from a cell, all its tokens; then each
         gene, its tokens in the cell and its neighbors. How much the log-odds of the cell's niche fall is the effect;
-        they are those of a linear discriminant of the niches in the embedding of neighborhoods. Tokens were hidden in
+        they are those of a linear discriminant of the niches in the embedding of neighborhoods, fitted on the other
+        half of the tissue. Tokens were hidden in
         training as well, so that such inputs are none that the model has never met. The linear counterpart, without a
         model and in seconds, is :func:`scjepa.tl.niche_drivers`.
 
@@ -538,11 +539,12 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         >>> model.niches(n_niches=7)
         >>> scjepa.pl.niche_drivers(model.explain())
         """
-        own, reader, evidence, values = self._evidence(adata, niche_key, use_rep, "explain")
+        own, reader, values = self._read(adata, niche_key, use_rep, "explain")
         how, wanted = Null.of(n_permutations, random_state), named_niches(own, niche_key, niches)
         keys = self._keys_for(own)
         labels, names = labels_in(own, by)
         sampled = Sampled.of(own, niche_key, n_cells, None, keys.library_key, keys.spatial_key, random_state)
+        evidence = sampled.evidence(values)
         hidden = explain.hide_neighbors(reader, sampled, evidence, values)
         rows = neighbor_rows(hidden, sampled, labels, names, how)
         if genes:
@@ -596,14 +598,14 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         >>> found = model.edit_neighborhood(replace={"Oligo": "eL6-2"})
         >>> found.cells[["shift", "control_shift"]].mean()
         """
-        own, reader, evidence, values = self._evidence(adata, niche_key, use_rep, "edit_neighborhood")
+        own, reader, values = self._read(adata, niche_key, use_rep, "edit_neighborhood")
         keys, (labels, names) = self._keys_for(own), labels_in(own, by)
         edit = Edit.of(remove, replace, add, n_added, names, by)
         sampled = Sampled.of(own, niche_key, n_cells, niches, keys.library_key, keys.spatial_key, random_state)
         near = reader.source.neighbors_of(sampled.cells)[:, 1:]
         donors = donors_of(own, labels, keys.library_key, random_state)
         found = edit_all(sampled.cells, near, edit, donors, partial(explain.embed_edited, reader))
-        return told(own, sampled, evidence, values, found)
+        return told(own, sampled, sampled.evidence(values), values, found)
 
     def get_surprise(
         self,
@@ -674,17 +676,15 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         source = self._checked_source(adata, None, encoder, AUTO, self._scale)
         return explain.Reader(self.module, source, encoder)
 
-    def _evidence(
+    def _read(
         self, adata: AnnData | None, niche_key: str, use_rep: str, what: str
-    ) -> tuple[AnnData, explain.Reader, NicheEvidence, np.ndarray]:
-        """Return the data, what embeds it, and the evidence of its niches in the embedding of neighborhoods."""
+    ) -> tuple[AnnData, explain.Reader, np.ndarray]:
+        """Return the data, what embeds it, and its embedding of neighborhoods, known to be this model's."""
         own = self.adata if adata is None else adata
         explain.refuse_summed(self.config, what)
-        found = niches_of(own, niche_key)
+        niches_of(own, niche_key)
         reader = self._reader(own)
-        values = explain.own_embedding(reader, own, use_rep)
-        codes = np.asarray(found.codes, dtype=np.int64)
-        return own, reader, NicheEvidence(values, codes, list(found.categories)), values
+        return own, reader, explain.own_embedding(reader, own, use_rep)
 
     def _embed_all(self, adata: AnnData, encoder: str, batch_size: int | str, progress_bar: bool) -> None:
         """Write the embeddings of neighborhoods, cells and genes, of one pass where one will do."""

@@ -21,6 +21,7 @@ from scjepa.tl.evidence import (
     Null,
     Sampled,
     as_table,
+    by_half,
     falls,
     gene_rows,
     labels_in,
@@ -53,7 +54,8 @@ def niche_drivers(
     Of each niche some cells are drawn. One neighbor after another is hidden from a cell, that is, left out of the mean
     of its ring; then each gene, that is, set to its section's mean in the cell and its rings. How much the log-odds of
     the cell's niche fall is the effect. The log-odds are those of a linear discriminant of the niches in the read-out,
-    so all effects are in closed form. For a trained model see :meth:`scjepa.STJEPA.explain`.
+    fitted on the other half of the tissue, so all effects are in closed form. For a trained model see
+    :meth:`scjepa.STJEPA.explain`.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def niche_drivers(
     KeyError
         If niches, labels, the read-out or what it was made of is not there, with the next call.
     ValueError
-        If a niche is empty or unknown, no cell has a label, fewer than two niches have five cells, or an option is out
+        If a niche is empty or unknown, no cell has a label, fewer than two niches have ten cells, or an option is out
         of its range.
 
     Examples
@@ -119,21 +121,21 @@ def niche_drivers(
     >>> drivers[(drivers["kind"] == "neighbor") & (drivers["p_adjusted"] < 0.05)]
     """
     how, wanted = Null.of(n_permutations, random_state), named_niches(adata, niche_key, niches)
-    tissue = ReadTissue.of(adata, niche_key, key)
+    tissue = ReadTissue.of(adata, key)
     labels, names = labels_in(adata, by)
-    library_key = tissue.library_key
-    sampled = Sampled.of(adata, niche_key, n_cells, None, library_key, spatial_key, random_state)
-    rows = neighbor_rows(tissue.hidden(sampled), sampled, labels, names, how)
+    sampled = Sampled.of(adata, niche_key, n_cells, None, tissue.library_key, spatial_key, random_state)
+    evidence = sampled.evidence(tissue.values)
+    rows = neighbor_rows(hide_neighbors(tissue, sampled, evidence), sampled, labels, names, how)
     found = tissue.expression() if genes else None
     if found is not None:
-        effect_on, gene_names = _effects_of_genes(tissue, sampled, found)
+        effect_on, gene_names = _effects_of_genes(tissue, sampled, evidence, found)
         rows += gene_rows(effect_on, sampled, gene_names, how)
     return as_table(rows, wanted)
 
 
 @dataclass
 class ReadTissue:
-    """Cells in the linear read-out, and the evidence of niches there.
+    """Cells in the linear read-out.
 
     Attributes
     ----------
@@ -145,8 +147,6 @@ class ReadTissue:
         ``(n_cells, n_cells)`` spatial graph.
     components
         Components of all cells by source, each ``(n_cells, n_components)``.
-    evidence
-        Log-odds of niches in the read-out.
     values
         ``(n_cells, n_dims)`` the read-out.
     """
@@ -156,21 +156,17 @@ class ReadTissue:
     readout: NicheReadout
     edges: csr_matrix
     components: list[np.ndarray]
-    evidence: NicheEvidence
     values: np.ndarray
 
     @classmethod
-    def of(cls, adata: AnnData, niche_key: str, key: str) -> ReadTissue:
+    def of(cls, adata: AnnData, key: str) -> ReadTissue:
         """Read cells out as noted.
 
         Raises
         ------
         KeyError
-            If the niches, the read-out or what it was made of is not there.
+            If the read-out or what it was made of is not there.
         """
-        from scjepa._core.anndata import niches_of
-
-        niches = niches_of(adata, niche_key)
         readout, note = niche_readout_of(adata, key), record_of(adata, key)
         library_key = note.get("library_key")
         edges = spatial_graph_of(adata, note["neighbors_key"], library_key)
@@ -181,9 +177,7 @@ class ReadTissue:
             for name, one in zip(readout.sources_, readout.components_, strict=True)
         ]
         values = readout._side_by_side([hops_of(own, edges, int(readout.n_rings_.max())) for own in components])
-        codes = np.asarray(niches.codes, dtype=np.int64)
-        evidence = NicheEvidence(values, codes, list(niches.categories))
-        return cls(adata, dict(note), readout, edges, components, evidence, values)
+        return cls(adata, dict(note), readout, edges, components, values)
 
     @property
     def library_key(self) -> str | None:
@@ -200,13 +194,10 @@ class ReadTissue:
                 start = columns.stop
         return found
 
-    def weights(self) -> dict[tuple[int, int], np.ndarray]:
-        """Return by source and ring how scores of niches follow from components, ``(n_components, n_niches)``."""
-        return {place: scale * self.evidence.weights[:, columns].T for place, (columns, scale) in self.blocks().items()}
-
-    def hidden(self, sampled: Sampled) -> Hidden:
-        """Hide each neighbor of the sampled cells in turn, and each cell from itself."""
-        return _hidden(self, sampled)
+    def weights(self, evidence: NicheEvidence) -> dict[tuple[int, int], np.ndarray]:
+        """Return by source and ring how scores of niches follow from components, ``(2, n_components, n_niches)``."""
+        of_values = evidence.weights.swapaxes(1, 2)
+        return {place: scale * of_values[:, columns] for place, (columns, scale) in self.blocks().items()}
 
     def expression(self) -> int | None:
         """Return the place of the expression among the sources; ``None`` where genes cannot be hidden from it."""
@@ -215,20 +206,21 @@ class ReadTissue:
         return int(self.readout.sources_.index(_keys.EXPRESSION))
 
 
-def _hidden(tissue: ReadTissue, sampled: Sampled) -> Hidden:
+def hide_neighbors(tissue: ReadTissue, sampled: Sampled, evidence: NicheEvidence) -> Hidden:
+    """Hide each neighbor of the sampled cells in turn, and each cell from itself."""
     cells, n_rings = sampled.cells, int(tissue.readout.n_rings_.max())
-    scores = tissue.evidence.scores(tissue.values[cells].astype(np.float64))
+    scores = evidence.scores(tissue.values[cells].astype(np.float64), sampled.halves)
     parts = []
     for ring, (rows, near) in enumerate(_pairs(tissue.edges, cells, n_rings)):
         change, square = np.zeros((len(rows), scores.shape[1])), np.zeros(len(rows))
-        for (source, of_ring), weights in tissue.weights().items():
+        for (source, of_ring), weights in tissue.weights(evidence).items():
             if of_ring == ring:
                 moved = _moved(tissue, source, ring, cells, rows, near)
-                change += moved @ weights
+                change += by_half(moved, weights, sampled.halves[rows])
                 size = tissue.readout.weights_[source][ring] / tissue.readout.sizes_[source]
                 square += np.square(size * moved).sum(axis=1)
         effect = falls(scores[rows], scores[rows] + change, sampled.niches[rows])
-        shift = np.sqrt(square) / tissue.evidence.spread
+        shift = np.sqrt(square) / evidence.spread
         parts.append(Hidden(rows, near, np.full(len(rows), ring), effect, shift))
     return Hidden(*(np.concatenate([getattr(part, name) for part in parts]) for name in Hidden.__annotations__))
 
@@ -269,7 +261,7 @@ def _some_hops(tissue: ReadTissue, source: int, cells: np.ndarray, n_hops: int) 
 
 
 def _effects_of_genes(
-    tissue: ReadTissue, sampled: Sampled, source: int
+    tissue: ReadTissue, sampled: Sampled, evidence: NicheEvidence, source: int
 ) -> tuple[Callable[[int], tuple[np.ndarray, np.ndarray]], np.ndarray]:
     """Return a function from a niche to effects and shifts of hiding each gene, and the names of the genes.
 
@@ -277,17 +269,17 @@ def _effects_of_genes(
     """
     components = tissue.readout.components_[source]
     levels = _levels(tissue, sampled, source)
-    scores = tissue.evidence.scores(tissue.values[sampled.cells].astype(np.float64))
-    # What a standardized gene puts into the scores of niches, by ring: (n_genes, n_niches).
-    shares = {ring: components.loadings_ @ w for (of, ring), w in tissue.weights().items() if of == source}
+    scores, halves = evidence.scores(tissue.values[sampled.cells].astype(np.float64), sampled.halves), sampled.halves
+    # What a standardized gene puts into the scores of niches, by ring: (2, n_genes, n_niches).
+    shares = {ring: components.loadings_ @ w for (of, ring), w in tissue.weights(evidence).items() if of == source}
     sizes = tissue.readout.weights_[source] / tissue.readout.sizes_[source]
     norms = np.linalg.norm(components.loadings_, axis=1)
-    moved = np.sqrt(sum(np.square(sizes[ring] * levels[ring] * norms) for ring in shares)) / tissue.evidence.spread
+    moved = np.sqrt(sum(np.square(sizes[ring] * levels[ring] * norms) for ring in shares)) / evidence.spread
 
     def effect_on(code: int) -> tuple[np.ndarray, np.ndarray]:
         found = np.empty(levels[0].shape)
         for gene in range(found.shape[1]):
-            share = sum(levels[ring][:, gene, None] * shares[ring][gene] for ring in shares)
+            share = sum(levels[ring][:, gene, None] * shares[ring][halves, gene] for ring in shares)
             found[:, gene] = falls(scores, scores - share, code)
         return found, moved
 

@@ -220,10 +220,11 @@ def told(
     cells, niches = sampled.cells[is_edited], sampled.niches[is_edited]
     before = values[cells].astype(np.float64)
     names, index = np.array(evidence.names, dtype=object), adata.obs_names[cells]
-    scores, scores_after = evidence.scores(before), evidence.scores(after.astype(np.float64))
+    halves = sampled.halves[is_edited]
+    scores, scores_after = (evidence.scores(each.astype(np.float64), halves) for each in (before, after))
     has_control = np.isfinite(controls).all(axis=1)
     control_effect = np.full(len(cells), np.nan)
-    of_controls = evidence.scores(controls[has_control].astype(np.float64))
+    of_controls = evidence.scores(controls[has_control].astype(np.float64), halves[has_control])
     control_effect[has_control] = falls(scores[has_control], of_controls, niches[has_control])
     table = pd.DataFrame(
         {
@@ -237,7 +238,8 @@ def told(
         },
         index=index,
     )
-    shares = [pd.DataFrame(evidence.membership(each), index=index, columns=evidence.names) for each in (before, after)]
+    both = (scores, scores_after)
+    shares = [pd.DataFrame(evidence.membership(each), index=index, columns=evidence.names) for each in both]
     return EditedNeighborhoods(table, *shares)
 
 
@@ -308,14 +310,14 @@ def edit_neighborhood(
     >>> found = scjepa.tl.edit_neighborhood(adata, replace={"Oligo": "eL6-2"}, niches=["3"])
     >>> found.cells[["shift", "control_shift"]].mean()
     """
-    tissue = ReadTissue.of(adata, niche_key, key)
+    tissue = ReadTissue.of(adata, key)
     labels, names = labels_in(adata, by)
     edit = Edit.of(remove, replace, add, n_added, names, by)
     sampled = Sampled.of(adata, niche_key, n_cells, niches, tissue.library_key, spatial_key, random_state)
     near = _near(tissue, sampled.cells, edit.n_added if add is not None else 0)
     donors = donors_of(adata, labels, tissue.library_key, random_state)
     found = edit_all(sampled.cells, near, edit, donors, lambda cells, new: _read_out(tissue, cells, new))
-    return told(adata, sampled, tissue.evidence, tissue.values, found)
+    return told(adata, sampled, sampled.evidence(tissue.values), tissue.values, found)
 
 
 def donors_of(adata: AnnData, labels: np.ndarray, library_key: str | None, random_state: int) -> Donors:

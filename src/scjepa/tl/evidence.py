@@ -40,7 +40,10 @@ NEIGHBOR, GENE = "neighbor", "gene"
 
 
 class NicheEvidence:
-    """Log-odds of niches in a representation of cells: a linear discriminant with a shrunken covariance.
+    """Log-odds of niches in a representation of cells, told from the other half of the tissue.
+
+    A linear discriminant with a shrunken covariance is fitted on each half and tells of the cells of the other: where
+    it were fitted on the cells that it tells of, anything would seem to speak for their niche.
 
     Parameters
     ----------
@@ -48,68 +51,94 @@ class NicheEvidence:
         ``(n_cells, n_dims)`` representation.
     codes
         ``(n_cells,)`` niche of each cell, -1 for none.
+    halves
+        ``(n_cells,)`` half of the tissue, 0 or 1.
     names
         Names of the niches.
 
     Attributes
     ----------
     weights, intercept
-        ``(n_niches, n_dims)`` and ``(n_niches,)``: the scores of niches are linear in the representation.
+        ``(2, n_niches, n_dims)`` and ``(2, n_niches)``, by the half they tell of: scores of niches are linear in the
+        representation.
     agreement
-        Share of the cells that the discriminant puts in the niche they have.
+        Share of the cells that are put in the niche they have.
     spread
         Root of the total variance of the representation, by which shifts are divided.
 
     Warns
     -----
     UserWarning
-        If the discriminant puts fewer than half of the cells in their niche: the niches are not of this
-        representation.
+        If fewer than half of the cells are put in their niche: the niches are not of this representation.
 
     Raises
     ------
     ValueError
-        If fewer than two niches have five cells.
+        If fewer than two niches have ten cells.
     """
 
-    def __init__(self, values: np.ndarray, codes: np.ndarray, names: Sequence[str]) -> None:
-        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
+    def __init__(self, values: np.ndarray, codes: np.ndarray, halves: np.ndarray, names: Sequence[str]) -> None:
         self.names = list(names)
         sizes = np.bincount(codes[codes >= 0], minlength=len(self.names))
-        if (sizes >= FEWEST).sum() < 2:
+        known = np.flatnonzero(sizes >= 2 * FEWEST)
+        if len(known) < 2:
             raise ValueError(
-                f"Two niches of {FEWEST} cells or more are needed; cells by niche: "
+                f"Two niches of {2 * FEWEST} cells or more are needed; cells by niche: "
                 f"{', '.join(f'{name} {size}' for name, size in zip(self.names, sizes, strict=True))}."
             )
-        has_niche = (codes >= 0) & (sizes >= FEWEST)[codes]
-        known = np.unique(codes[has_niche])
+        self.weights = np.zeros((2, len(self.names), values.shape[1]))
+        self.intercept = np.full((2, len(self.names)), -np.inf)
+        has_niche = np.isin(codes, known)
+        for half in range(2):
+            fitted_on = has_niche & (halves != half)
+            found = _discriminant(np.asarray(values[fitted_on], dtype=np.float64), codes[fitted_on])
+            self.weights[half][known], self.intercept[half][known] = found
         wide = np.asarray(values[has_niche], dtype=np.float64)
-        fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(wide, codes[has_niche])
-        coefficients, intercept = fitted.coef_, fitted.intercept_
-        if len(known) == 2:  # scikit-learn keeps one row for two classes
-            coefficients, intercept = np.vstack([-coefficients, coefficients]) / 2, np.r_[-intercept, intercept] / 2
-        self.weights = np.zeros((len(self.names), values.shape[1]))
-        self.intercept = np.full(len(self.names), -np.inf)
-        self.weights[known], self.intercept[known] = coefficients, intercept
         self.spread = float(np.sqrt(wide.var(axis=0).sum())) or 1.0
-        self.agreement = float((self.scores(wide).argmax(axis=1) == codes[has_niche]).mean())
+        likely = self.scores(wide, halves[has_niche]).argmax(axis=1)
+        self.agreement = float((likely == codes[has_niche]).mean())
         if self.agreement < _LEAST_AGREEMENT:
             warn(
                 f"Only {self.agreement:.0%} of the cells lie where their niche is told from this representation: the "
                 "niches were found in something else, and what moves a cell here says little of them."
             )
 
-    def scores(self, values: np.ndarray) -> np.ndarray:
-        """Return the score of each niche, ``(..., n_niches)``: its log-probability but for a constant of the cell."""
-        found: np.ndarray = values @ self.weights.T + self.intercept
+    def scores(self, values: np.ndarray, halves: np.ndarray) -> np.ndarray:
+        """Return the score of each niche, ``(n, n_niches)``: its log-probability but for a constant of the cell.
+
+        Parameters
+        ----------
+        values
+            ``(n, n_dims)``.
+        halves
+            ``(n,)`` half of the tissue that each is of.
+        """
+        found: np.ndarray = by_half(values, self.weights.swapaxes(1, 2), halves) + self.intercept[halves]
         return found
 
-    def membership(self, values: np.ndarray) -> np.ndarray:
-        """Return the probability of each niche, ``(n_cells, n_niches)``; rows sum to 1."""
-        scores = self.scores(np.asarray(values, dtype=np.float64))
+    def membership(self, scores: np.ndarray) -> np.ndarray:
+        """Return the probability of each niche, ``(n, n_niches)``; rows sum to 1."""
         found: np.ndarray = np.exp(scores - logsumexp(scores, axis=1, keepdims=True))
         return found
+
+
+def _discriminant(values: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(values, codes)
+    if len(fitted.classes_) > 2:
+        return fitted.coef_, fitted.intercept_
+    # scikit-learn keeps one row for two classes
+    return np.vstack([-fitted.coef_, fitted.coef_]) / 2, np.r_[-fitted.intercept_, fitted.intercept_] / 2
+
+
+def by_half(values: np.ndarray, weights: np.ndarray, halves: np.ndarray) -> np.ndarray:
+    """Return ``values`` times the weights of their half, ``(2, n_dims, n)``."""
+    found = np.empty((len(values), weights.shape[2]))
+    for half in range(2):
+        rows = halves == half
+        found[rows] = values[rows] @ weights[half]
+    return found
 
 
 def log_odds(scores: np.ndarray, niche: int | np.ndarray) -> np.ndarray:
@@ -141,12 +170,15 @@ class Sampled:
         ``(n,)`` sampled cells, rising.
     blocks
         ``(n_cells,)`` block of every cell: compact, of one section and one niche.
+    tissue_halves
+        ``(n_cells,)`` 0 or 1, two compact halves of each niche, or different sections.
     """
 
     names: list[str]
     codes: np.ndarray
     cells: np.ndarray
     blocks: np.ndarray
+    tissue_halves: np.ndarray
 
     @classmethod
     def of(
@@ -175,12 +207,22 @@ class Sampled:
         drawn = [_some(rng, np.flatnonzero(codes == code), n_cells) for code in wanted]
         places, sections = tissue(places_of(adata, spatial_key), groups_of(adata, library_key), adata.n_obs)
         both = np.unique(np.stack([sections, codes]), axis=1, return_inverse=True)[1].ravel()
-        return cls(names, codes, np.sort(np.concatenate(drawn)), spatial_blocks(places, both, BLOCK))
+        blocks = spatial_blocks(places, both, BLOCK)
+        return cls(names, codes, np.sort(np.concatenate(drawn)), blocks, _halves(codes, blocks))
 
     @property
     def niches(self) -> np.ndarray:
         """``(n,)`` niche of each sampled cell."""
         return self.codes[self.cells]
+
+    @property
+    def halves(self) -> np.ndarray:
+        """``(n,)`` half of each sampled cell."""
+        return self.tissue_halves[self.cells]
+
+    def evidence(self, values: np.ndarray) -> NicheEvidence:
+        """Return the evidence of the niches in a representation of all cells."""
+        return NicheEvidence(values, self.codes, self.tissue_halves, self.names)
 
     def dealt(self, labels: np.ndarray, n_times: int, seed: int) -> Iterator[np.ndarray]:
         """Yield labels of all cells dealt anew among the cells of each block."""
@@ -191,6 +233,15 @@ class Sampled:
             dealt = np.empty_like(labels)
             dealt[order] = labels[order][np.lexsort((rng.random(len(order)), by_block))]
             yield dealt
+
+
+def _halves(codes: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Cut the cells of each niche in two: blocks that follow one another lie together."""
+    halves = np.zeros(len(codes), dtype=np.int64)
+    for code in np.unique(codes):
+        own = np.flatnonzero(codes == code)
+        halves[own[np.argsort(blocks[own], kind="stable")][len(own) // 2 :]] = 1
+    return halves
 
 
 def places_of(adata: AnnData, spatial_key: str) -> np.ndarray:
@@ -295,7 +346,7 @@ def neighbor_rows(hidden: Hidden, sampled: Sampled, labels: np.ndarray, names: S
     cells = np.unique(np.stack([own, hidden.cell]), axis=1)[0]
     n_cells = np.bincount(cells, minlength=size + 1)[:size]
     by_chance = np.array([means(dealt) for dealt in sampled.dealt(labels, how.n_permutations, how.seed)])
-    told = tested(effect, by_chance)
+    told = compared_with(effect, by_chance)
     rows = []
     for place in np.flatnonzero(n_cells >= FEWEST):
         rest, ring = divmod(int(place), n_rings)
@@ -332,7 +383,7 @@ def gene_rows(
         means = effects[own].mean(axis=0)
         by_chance = _means_of_blocks(effects, blocks, len(np.unique(blocks[own])), how)
         moved = np.divide(np.nansum(shifts[own], axis=0), n_cells, out=np.zeros(len(genes)), where=n_cells > 0)
-        told = tested(means, by_chance)
+        told = compared_with(means, by_chance)
         for gene in np.flatnonzero(n_cells >= FEWEST):
             about = (sampled.names[code], GENE, str(genes[gene]), None, means[gene], moved[gene])
             rows.append((*about, int(n_cells[gene]), *(column[gene] for column in told)))
@@ -365,7 +416,7 @@ class Null:
         return cls(whole("n_permutations", n_permutations, least=20), seed_of(random_state))
 
 
-def tested(effect: np.ndarray, by_chance: np.ndarray) -> tuple[np.ndarray, ...]:
+def compared_with(effect: np.ndarray, by_chance: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return mean and standard deviation of the null, the z-score and the two-sided p-value of effects.
 
     Parameters
