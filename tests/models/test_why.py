@@ -122,7 +122,7 @@ def test_a_model_that_sums_neighbors_says_what_to_use(adata, make_model):
             call()
 
 
-@pytest.mark.filterwarnings("ignore:The section|ignore:.*genes of the atlas are not there")
+@pytest.mark.filterwarnings("ignore:The section", "ignore:.*genes of the atlas are not there")
 @pytest.mark.parametrize("drop_genes", [0, 2])
 def test_confidence_of_niches_of_an_atlas(trained, fresh, drop_genes):
     model, adata = trained

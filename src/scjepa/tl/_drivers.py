@@ -129,7 +129,7 @@ def niche_drivers(
     found = tissue.expression() if genes else None
     if found is not None:
         effect_on, gene_names = _effects_of_genes(tissue, sampled, evidence, found)
-        rows += gene_rows(effect_on, sampled, gene_names, how)
+        rows += gene_rows(effect_on, sampled, list(gene_names), how)
     return as_table(rows, wanted)
 
 
@@ -279,7 +279,9 @@ def _effects_of_genes(
     def effect_on(code: int) -> tuple[np.ndarray, np.ndarray]:
         found = np.empty(levels[0].shape)
         for gene in range(found.shape[1]):
-            share = sum(levels[ring][:, gene, None] * shares[ring][halves, gene] for ring in shares)
+            share = np.zeros(scores.shape)
+            for ring, of_gene in shares.items():
+                share += levels[ring][:, gene, None] * of_gene[halves, gene]
             found[:, gene] = falls(scores, scores - share, code)
         return found, moved
 

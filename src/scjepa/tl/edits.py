@@ -147,14 +147,20 @@ def edited(near: np.ndarray, cell: int, edit: Edit, donors: Donors) -> tuple[np.
         return found, control, len(places)
     old, new = edit.replace or (-1, -1)
     places = np.flatnonzero(labels == old)
-    found, control = (_put(near, places, donors.draw(cell, near, label, len(places))) for label in (new, old))
-    return (near, None, 0) if found is None else (found, control, len(places))
+    return _replaced(near, places, cell, (new, old), donors)
 
 
 def _added(near: np.ndarray, cell: int, edit: Edit, donors: Donors) -> tuple[np.ndarray, np.ndarray | None, int]:
     free = np.flatnonzero(near < 0)[: edit.n_added]
     places = np.r_[free, np.flatnonzero(near >= 0)[::-1][: edit.n_added - len(free)]]
-    found, control = (_put(near, places, donors.draw(cell, near, label, len(places))) for label in (edit.add, None))
+    return _replaced(near, places, cell, (edit.add, None), donors)
+
+
+def _replaced(
+    near: np.ndarray, places: np.ndarray, cell: int, labels: tuple[int | None, int | None], donors: Donors
+) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Put cells of the first label in the places, and for the control cells of the second."""
+    found, control = (_put(near, places, donors.draw(cell, near, label, len(places))) for label in labels)
     return (near, None, 0) if found is None else (found, control, len(places))
 
 

@@ -384,7 +384,7 @@ def gene_rows(
         by_chance = _means_of_blocks(effects, blocks, len(np.unique(blocks[own])), how)
         moved = np.divide(np.nansum(shifts[own], axis=0), n_cells, out=np.zeros(len(genes)), where=n_cells > 0)
         told = compared_with(means, by_chance)
-        for gene in np.flatnonzero(n_cells >= FEWEST):
+        for gene in map(int, np.flatnonzero(n_cells >= FEWEST)):
             about = (sampled.names[code], GENE, str(genes[gene]), None, means[gene], moved[gene])
             rows.append((*about, int(n_cells[gene]), *(column[gene] for column in told)))
     return rows
