@@ -11,8 +11,9 @@ others of any type alike. "composition": niches differ in nothing else; "both": 
 the planted among all, over niches together, by the z of the first ring (neighbors) and by z and effect (genes); beside
 them what a table of counts says: enrichment of the type in the niche, difference of the gene's mean.
 
-Nulls: "labels": types shuffled over all cells, which then mark nothing; "niches": niches are the regions of another
-tissue with the same cells, so neither types nor genes tell of them. Share of rows with p <= 0.05.
+Nulls: "labels": types shuffled over all cells, which then mark nothing (its genes are those of real niches, and no
+null); "niches": regions that differ in neither types nor genes, so that niches are mere places. Share of rows with
+p <= 0.05.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ def planted(kind: str, seed: int) -> AnnData:
     niches = list(base.obs["region"].cat.categories)
     driver = dict(zip(niches, rng.permutation(types)[:N_NICHES], strict=True))
     drawn = rng.choice(types, base.n_obs)
-    own = base.obs["region"].astype(str).map(driver).to_numpy()
-    base.obs["cell_type"] = pd.Categorical(np.where(rng.random(base.n_obs) < SHARE, own, drawn), categories=types)
+    own, share = base.obs["region"].astype(str).map(driver).to_numpy(), 0.0 if kind == "nothing" else SHARE
+    base.obs["cell_type"] = pd.Categorical(np.where(rng.random(base.n_obs) < share, own, drawn), categories=types)
     difficulty = scjepa.datasets.DIFFICULTIES["medium"]
-    if kind == "composition":
+    if kind != "both":
         difficulty = replace(difficulty, niche_effect=0.0)
     labels = base.obs[["region", "cell_type", "section"]]
     adata = scjepa.datasets.simulated_tissue(
@@ -116,16 +117,10 @@ def scores(adata: AnnData, drivers: pd.DataFrame) -> dict[str, float]:
 
 def nulls(kind: str, seed: int, explain: Explain) -> dict[str, float]:
     """Return shares of p-values at or below the level where nothing was planted."""
-    adata = planted("both", seed)
-    rng = np.random.default_rng(100 + seed)
+    adata = planted("both" if kind == "labels" else "nothing", seed)
     if kind == "labels":
-        adata.obs["cell_type"] = adata.obs["cell_type"].to_numpy()[rng.permutation(adata.n_obs)]
-    else:
-        other = regions(1000 + seed)
-        from sklearn.neighbors import KNeighborsClassifier
-
-        scale = [each.obsm["spatial"] - each.obsm["spatial"].mean(axis=0) for each in (other, adata)]
-        adata.obs["niche"] = KNeighborsClassifier(5).fit(scale[0], other.obs["region"]).predict(scale[1])
+        order = np.random.default_rng(100 + seed).permutation(adata.n_obs)
+        adata.obs["cell_type"] = adata.obs["cell_type"].to_numpy()[order]
     found = explain(adata)
     return {
         f"{name}_alarms": float((found.loc[found["kind"] == of, "p_value"] <= LEVEL).mean())
