@@ -7,8 +7,8 @@
 
 AUC of the planted cells against all others, by depth alone (the counts of a cell, either direction as it is), by
 ``tl.surprise``, ``tl.spillover``, and by ``model.get_surprise`` of a demo model that was trained for 150 steps on the
-section with its faults. Also the share of planted cells, and of the others (false alarms), with a p-value below 0.05. Fault
-"nothing": no fault was planted, so the AUC is 0.5 but for chance. Genes: AUC of leaking genes by the slope of
+section with its faults. Also the share of planted cells, and of the others (false alarms), with a p-value below 0.05.
+Fault "nothing": no fault was planted, so the AUC is 0.5 but for chance. Genes: AUC of leaking genes by the slope of
 ``tl.spillover`` and by their level alone. The way to score was chosen on seed 0 of V1, mPFC, osmFISH and embryo
 (swapped cells, doublets, spillover); folded patches, leaking genes, xenium and the other seeds took no part.
 
