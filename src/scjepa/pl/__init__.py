@@ -11,5 +11,6 @@ if TYPE_CHECKING:
     from scjepa.pl._maps import confidence, embedding, niches, predictive_genes
     from scjepa.pl._study import differential_niches, niche_number
     from scjepa.pl._training import training
+    from scjepa.pl._why import niche_drivers, surprise
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of, require_anndata
+from scjepa._core.anndata import counts_of, niches_of, require_anndata
 from scjepa._core.counts import iter_rows
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import Facts, seed_of
@@ -25,6 +25,7 @@ from scjepa.models.embed import AUTO, Out
 from scjepa.models.reference import freeze_known, rows_like, rows_of_mean
 from scjepa.models.setup import codes_of, known_ids, names_of
 from scjepa.models.store import STATISTICS, Weights
+from scjepa.stjepa import explain
 from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
 from scjepa.stjepa.data import (
     CellData,
@@ -40,6 +41,9 @@ from scjepa.stjepa.masking import MaskedRepresentations, check_masks
 from scjepa.stjepa.module import POOLING, STJEPAModule, pool
 from scjepa.stjepa.source import Batch, TokenSource
 from scjepa.tl import check_niches, niche_readout, niches
+from scjepa.tl.edits import Edit, EditedNeighborhoods, donors_of, edit_all, told
+from scjepa.tl.evidence import Null, Sampled, as_table, gene_rows, labels_in, named_niches, neighbor_rows
+from scjepa.tl.prediction import SURPRISE, Strata, joined_in, refuse_surprise, unexpectedness, write_surprise
 from scjepa.tokens.choice import TokenSpread, describe_tokens
 from scjepa.tokens.normalize import FittedNormalizations
 from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
@@ -47,6 +51,9 @@ from scjepa.training import hold_out
 from scjepa.training.collapse import same_tokens_advice
 from scjepa.training.config import TrainConfig
 from scjepa.training.fit import Run, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger("scjepa")
 
@@ -470,6 +477,213 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         )
         find = partial(niches, n_niches=n_niches, resolution=resolution, random_state=random_state)
         find(own, _keys.EMBEDDING_NICHE, key_added=key_added)
+
+    # -- why ----------------------------------------------------------------------------------------------------
+
+    def explain(
+        self,
+        adata: AnnData | None = None,
+        niche_key: str = _keys.NICHE,
+        *,
+        by: str = _keys.CELL_TYPE,
+        niches: Sequence[str] | None = None,
+        use_rep: str = _keys.EMBEDDING,
+        genes: bool = True,
+        n_cells: int = 100,
+        n_permutations: int = 500,
+        random_state: int = 0,
+    ) -> pd.DataFrame:
+        """Tell which neighbors and which genes speak for each niche, by hiding them from the encoder.
+
+        Of each niche some cells are drawn. One neighbor after another is hidden from a cell, all its tokens; then each
+        gene, its tokens in the cell and its neighbors. How much the log-odds of the cell's niche fall is the effect;
+        they are those of a linear discriminant of the niches in the embedding of neighborhoods, fitted on the other
+        half of the tissue. Tokens were hidden in
+        training as well, so that such inputs are none that the model has never met. The linear counterpart, without a
+        model and in seconds, is :func:`scjepa.tl.niche_drivers`.
+
+        Parameters
+        ----------
+        adata
+            Data with niches and this model's embedding of neighborhoods (:meth:`niches` writes both). Default: the
+            model's own. Nothing is written.
+        niche_key, by, niches
+            As in :func:`scjepa.tl.niche_drivers`.
+        use_rep
+            Key in ``adata.obsm`` of the embedding of neighborhoods that this model made.
+        genes
+            Whether to hide genes; about a hundred passes for each cell.
+        n_cells
+            Cells that stand for each niche, at most.
+        n_permutations, random_state
+            As in :func:`scjepa.tl.niche_drivers`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As :func:`scjepa.tl.niche_drivers` returns, with the same nulls. Rings: 0 the cell itself, 1 the nearer half
+            of the neighbors that the model reads, 2 the farther half. A gene is hidden only from cells in whose
+            neighborhood it is a token, ``n_cells``; its effect is the mean over all cells drawn, 0 for the others.
+
+        Raises
+        ------
+        KeyError
+            If niches, labels or the embedding are not there, with the next call.
+        ValueError
+            If the embedding is of another model or version, a niche is empty, or neighborhoods are summed
+            (``tokenizer="neighborhood"``), so that none can be hidden.
+
+        Examples
+        --------
+        >>> model.niches(n_niches=7)
+        >>> scjepa.pl.niche_drivers(model.explain())
+        """
+        own, reader, values = self._read(adata, niche_key, use_rep, "explain")
+        how, wanted = Null.of(n_permutations, random_state), named_niches(own, niche_key, niches)
+        keys = self._keys_for(own)
+        labels, names = labels_in(own, by)
+        sampled = Sampled.of(own, niche_key, n_cells, None, keys.library_key, keys.spatial_key, random_state)
+        evidence = sampled.evidence(values)
+        hidden = explain.hide_neighbors(reader, sampled, evidence, values)
+        rows = neighbor_rows(hidden, sampled, labels, names, how)
+        if genes:
+            found = explain.hide_genes(reader, sampled, evidence, values)
+            ids = np.unique(found.gene)
+            rows += gene_rows(partial(found.of, ids), sampled, [self.vocabulary.names[id_] for id_ in ids], how)
+        return as_table(rows, wanted)
+
+    def edit_neighborhood(
+        self,
+        adata: AnnData | None = None,
+        niche_key: str = _keys.NICHE,
+        *,
+        remove: str | None = None,
+        replace: Mapping[str, str] | None = None,
+        add: str | None = None,
+        n_added: int = 1,
+        by: str = _keys.CELL_TYPE,
+        niches: Sequence[str] | None = None,
+        use_rep: str = _keys.EMBEDDING,
+        n_cells: int = 100,
+        random_state: int = 0,
+    ) -> EditedNeighborhoods:
+        """Remove, replace or add neighbors of a kind, and tell how the embedding and the niches of cells move.
+
+        As :func:`scjepa.tl.edit_neighborhood`, which says what may be concluded, by the encoder: the tokens of other
+        cells of the same section stand where those of the neighbors stood. The model reads as many neighbors as it was
+        made for; where there are as many, added cells take the place of the farthest.
+
+        Parameters
+        ----------
+        adata
+            Data with niches and this model's embedding of neighborhoods. Default: the model's own. Nothing is written.
+        niche_key, remove, replace, add, n_added, by, niches, n_cells, random_state
+            As in :func:`scjepa.tl.edit_neighborhood`.
+        use_rep
+            Key in ``adata.obsm`` of the embedding of neighborhoods that this model made.
+
+        Returns
+        -------
+        scjepa.tl.EditedNeighborhoods
+            ``cells``, ``before`` and ``after``.
+
+        Raises
+        ------
+        KeyError, ValueError
+            As :func:`scjepa.tl.edit_neighborhood` and :meth:`explain`.
+
+        Examples
+        --------
+        >>> found = model.edit_neighborhood(replace={"Oligo": "eL6-2"})
+        >>> found.cells[["shift", "control_shift"]].mean()
+        """
+        own, reader, values = self._read(adata, niche_key, use_rep, "edit_neighborhood")
+        keys, (labels, names) = self._keys_for(own), labels_in(own, by)
+        edit = Edit.of(remove, replace, add, n_added, names, by)
+        sampled = Sampled.of(own, niche_key, n_cells, niches, keys.library_key, keys.spatial_key, random_state)
+        near = reader.source.neighbors_of(sampled.cells)[:, 1:]
+        donors = donors_of(own, labels, keys.library_key, random_state)
+        found = edit_all(sampled.cells, near, edit, donors, partial(explain.embed_edited, reader))
+        return told(own, sampled, sampled.evidence(values), values, found)
+
+    def get_surprise(
+        self,
+        adata: AnnData | None = None,
+        *,
+        cell_type_key: str | None = _keys.CELL_TYPE,
+        encoder: str = "target",
+        key_added: str | None = None,
+    ) -> pd.DataFrame:
+        """Tell how little each cell is what its surroundings predict, in the embedding.
+
+        The encoder embeds each cell alone, and its neighbors without it. By ridge regression the one is predicted from
+        the other, on other parts of the tissue; the surprise is log p(own) - log p(own | neighbors), as in
+        :func:`scjepa.tl.surprise`, its counterpart without a model.
+
+        Parameters
+        ----------
+        adata
+            Data with counts, coordinates and a spatial graph. Default: the model's own.
+        cell_type_key
+            Column of ``adata.obs`` with cell types, for the p-values. ``None``: by depth alone.
+        encoder
+            ``"target"`` or ``"context"``.
+        key_added
+            Also write ``adata.obs[key_added]`` and ``adata.obs[f"{key_added}_p_value"]``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``surprise``, nats, and ``surprise_p_value``, as :func:`scjepa.tl.surprise` writes them, a row for
+            each cell. Cells without tokens, or without neighbors that have any, get NaN.
+
+        Warns
+        -----
+        UserWarning
+            If cells have no neighbors.
+
+        Raises
+        ------
+        KeyError
+            If cell types are not there, with the next call.
+        ValueError
+            If fewer than 100 cells have neighbors, neighborhoods are summed, or there is a column that scjepa did not
+            write.
+
+        Examples
+        --------
+        >>> model.get_surprise().nsmallest(20, "surprise_p_value")
+        """
+        import pandas as pd
+
+        own = self.adata if adata is None else adata
+        explain.refuse_summed(self.config, "get_surprise")
+        if key_added is not None:
+            refuse_surprise(own, key_added)
+        reader = self._reader(own, encoder)
+        keys = self._keys_for(own)
+        strata = Strata.of(own, keys.layer, cell_type_key, keys.library_key, keys.spatial_key)
+        alone, around, there = explain.own_and_context(reader)
+        joined = joined_in(there, own)
+        score = unexpectedness(alone, around, joined, strata.folds)
+        if key_added is not None:
+            write_surprise(own, score, strata, key_added, cell_type_key=cell_type_key, encoder=encoder)
+        columns = {SURPRISE: score, f"{SURPRISE}_p_value": strata.p_values(score)}
+        return pd.DataFrame(columns, index=own.obs_names)
+
+    def _reader(self, adata: AnnData, encoder: str = "target") -> explain.Reader:
+        source = self._checked_source(adata, None, encoder, AUTO, self._scale)
+        return explain.Reader(self.module, source, encoder)
+
+    def _read(
+        self, adata: AnnData | None, niche_key: str, use_rep: str, what: str
+    ) -> tuple[AnnData, explain.Reader, np.ndarray]:
+        """Return the data, what embeds it, and its embedding of neighborhoods, known to be this model's."""
+        own = self.adata if adata is None else adata
+        explain.refuse_summed(self.config, what)
+        niches_of(own, niche_key)
+        reader = self._reader(own)
+        return own, reader, explain.own_embedding(reader, own, use_rep)
 
     def _embed_all(self, adata: AnnData, encoder: str, batch_size: int | str, progress_bar: bool | None) -> None:
         """Write the embeddings of neighborhoods, cells and genes, of one pass where one will do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -162,6 +163,22 @@ class TokenSource(TableSource[Batch]):
         starts = near.clamp_min(0)
         within = torch.where(near >= 0, self._offsets[starts + 1] - self._offsets[starts], 0)
         return own + within.sum(1)
+
+    def neighbors_of(self, cells: np.ndarray) -> np.ndarray:
+        """Return the index cell and its neighbors, -1 for none, ``(n, n_neighbors + 1)`` int64."""
+        near: np.ndarray = self._neighbors[torch.from_numpy(cells)].cpu().numpy().astype(np.int64)
+        return np.column_stack([cells, near])
+
+    def with_neighbors(self, cells: np.ndarray, near: np.ndarray) -> TokenSource:
+        """Return a source in which ``cells`` have the neighbors ``near``, ``(n, n_neighbors)``, -1 for none.
+
+        A neighbor in the place of another lies where that one lay.
+        """
+        found = copy(self)
+        found._neighbors = self._neighbors.clone()
+        rows = torch.from_numpy(cells).to(found._neighbors.device)
+        found._neighbors[rows] = torch.from_numpy(near).to(found._neighbors)
+        return found
 
     def walk(self, cells: Tensor, n_steps: int, generator: torch.Generator) -> Tensor:
         """Return where a random walk over the neighbors, ``n_steps`` long, ends from each of ``cells``, ``(B,)`` int64.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         niche_interactions,
         niche_markers,
     )
+    from scjepa.tl._drivers import niche_drivers
     from scjepa.tl._niche_estimator import NicheReadout
     from scjepa.tl._niche_number import NicheNumber, niche_number
     from scjepa.tl._niche_readout import niche_readout, niche_readout_of
@@ -33,5 +34,7 @@ if TYPE_CHECKING:
     from scjepa.tl._shapes import niche_shapes
     from scjepa.tl._shared import SharedComponents, shared_components, shared_components_of
     from scjepa.tl._standardize import standardize
+    from scjepa.tl.edits import EditedNeighborhoods, edit_neighborhood
+    from scjepa.tl.prediction import spillover, surprise
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

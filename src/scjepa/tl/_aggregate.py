@@ -125,7 +125,7 @@ def iter_hops(values: np.ndarray, edges: csr_matrix, n_hops: int) -> Iterator[tu
         rows = slice(start, min(start + _ROWS, len(values)))
         hops = np.empty((n_hops + 1, *values[rows].shape), dtype=np.float32)
         hops[0] = values[rows]
-        for hop, ring in enumerate(_rings(edges, rows, n_hops), start=1):
+        for hop, ring in enumerate(rings_of(edges, rows, n_hops), start=1):
             sizes = np.diff(ring.indptr)
             hops[hop] = ring @ values
             hops[hop] /= np.maximum(sizes, 1, dtype=np.float32)[:, None]
@@ -133,7 +133,7 @@ def iter_hops(values: np.ndarray, edges: csr_matrix, n_hops: int) -> Iterator[tu
         yield rows, hops
 
 
-def _rings(graph: csr_matrix, rows: slice, n_hops: int) -> Iterator[csr_matrix]:
+def rings_of(graph: csr_matrix, rows: slice | np.ndarray, n_hops: int) -> Iterator[csr_matrix]:
     """Yield for each hop from 1 on the cells first reached by it: float32 ones, (n_rows, n_cells)."""
     ring = identity(graph.shape[0], dtype=np.float32, format="csr")[rows]
     within = ring

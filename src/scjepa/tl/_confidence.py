@@ -79,7 +79,8 @@ def niche_confidence(
         Key in ``adata.obsm`` of what the niches were found in. Default: the one that :func:`niches` noted, else
         ``"X_stjepa"``.
     niche_key
-        Column of ``adata.obs`` with niches. Cells without a niche have no vote and get NaN.
+        Column of ``adata.obs`` with niches. Cells without a niche, and those unknown to an atlas, have no vote and get
+        NaN.
     n_neighbors
         Neighbors that vote, the cell itself left out; at most as many as there are others are used. Cells of a niche
         of fewer others cannot reach 1.
@@ -109,7 +110,7 @@ def niche_confidence(
     >>> scjepa.tl.niche_confidence(adata, model.get_masked_representations())
     """
     refuse_users(adata, "obs", key_added)
-    codes = niches_of(adata, niche_key).codes
+    codes = _codes_of(adata, niche_key)
     if use_rep is None:
         use_rep = _space_of(adata, record_of(adata, niche_key).get("use_rep", _keys.EMBEDDING))
     embedding = embedding_of(adata, use_rep)
@@ -134,6 +135,15 @@ def niche_confidence(
     adata.obs[key_added] = confidence
     how: Note = {"n_neighbors": n_neighbors, "n_masks": n_masks, "random_state": random_state}
     record(adata, key_added, slot="obs", use_rep=use_rep, niche_key=niche_key, **how)
+
+
+def _codes_of(adata: AnnData, niche_key: str) -> np.ndarray:
+    """Return the niche of each cell, -1 for none: also where an atlas found none, which it calls unknown."""
+    found = niches_of(adata, niche_key)
+    names = record_of(adata, niche_key).get("names")
+    if names is not None:
+        found = found.remove_categories([name for name in found.categories if name not in set(map(str, names))])
+    return np.asarray(found.codes)
 
 
 def _placed(adata: AnnData, masked: Iterable[np.ndarray], use_rep: str) -> tuple[Iterator[np.ndarray], _Way]:
@@ -277,6 +287,9 @@ def _sources(adata: AnnData, note: Note, source: str) -> _Step | None:
         return None
     graph = spatial_graph_of(adata, note["neighbors_key"], note.get("library_key"))
     sources, groups = sources_of(adata, list(fitted.sources_), note.get("layer")), _anew(adata, note.get("library_key"))
+    if _keys.EXPRESSION in sources:  # an atlas takes genes that are not there for their mean
+        components = fitted.components_[fitted.sources_.index(_keys.EXPRESSION)]
+        sources[_keys.EXPRESSION] = sources[_keys.EXPRESSION].filled(getattr(components, "feature_names_in_", None))
     return lambda values: fitted.transform({**sources, source: values}, graph, groups)
 
 

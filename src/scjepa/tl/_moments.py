@@ -141,6 +141,16 @@ class Features:
         found.names = None if self.names is None else self.names[columns]
         return found
 
+    def filled(self, names: np.ndarray | None) -> Features:
+        """Return counts with the features ``names``, 0 in all cells where they are not there; others are left out."""
+        if names is None or self.names is None or set(names) <= set(self.names):
+            return self
+        place = dict(zip(self.names, self.columns, strict=True))
+        found = copy(self)
+        found._columns = np.array([place.get(name, -1) for name in names])
+        found.n_features, found.names = len(names), np.asarray(names, dtype=object)
+        return found
+
     @property
     def columns(self) -> np.ndarray:
         """``(n_features,)`` columns of the values that are read."""
@@ -162,11 +172,19 @@ class Features:
         for start, counts in iter_rows(self._values, step):
             if self._check is not None:
                 self._check.see(counts, start)
-            counts = counts if self._columns is None else counts[:, self._columns]
+            counts = counts if self._columns is None else _some_columns(counts, self._columns)
             yield slice(start, start + counts.shape[0]), log_normalized(counts, self.target_sum)
         check, self._check = self._check, None  # what one reading has seen, the next need not look at
         if check is not None:
             check.tell()
+
+
+def _some_columns(counts: Any, columns: np.ndarray) -> Any:
+    """Return columns of csr counts; -1 is one of zeros."""
+    if (columns >= 0).all():
+        return counts[:, columns]
+    empty = sparse.csr_array((counts.shape[0], 1), dtype=counts.dtype)
+    return sparse.hstack([counts, empty], format="csr")[:, columns]
 
 
 ALL_CELLS = "all"

@@ -211,15 +211,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         check_is_fitted(self, "weights_")
         names = getattr(self, "feature_names_in_", None)
         features = Features.of(X, self.target_sum, feature_names).taken(names, self.n_features_in_)
-        names, own = groups_in(groups, features.n_cells)
-        position = {name: code for code, name in enumerate(self.groups_)}
-        if groups is None:
-            position = {names[0]: 0 if len(self.groups_) == 1 else -1}
-        kept = np.array([position.get(name, -1) for name in names], dtype=np.int64)
-        if (kept >= 0).all() or self.align == "none":
-            fitted = Standardizer(self.means_, self.scales_)
-            return self._components_of(self._scores(features, fitted, self.maps_, kept[own]))
-        return self._components_of(self._scores(features, *self._with_new(features, own, kept), own))
+        return self._components_of(self._scores(features, *self._standardization(features, groups)))
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Return the names of the components, for scikit-learn."""
@@ -344,6 +336,19 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         for rows, chunk in features.chunks():
             scores[rows] = standardizer.dense(chunk, codes[rows]) @ axes
         return mapped(scores, maps, codes) if self.align == "covariance" else scores
+
+    def _standardization(
+        self, features: Features, groups: Labels | None
+    ) -> tuple[Standardizer, np.ndarray, np.ndarray]:
+        """Return standardization and maps of the groups at hand, as :meth:`transform` takes them, and their codes."""
+        names, own = groups_in(groups, features.n_cells)
+        position = {name: code for code, name in enumerate(self.groups_)}
+        if groups is None:
+            position = {names[0]: 0 if len(self.groups_) == 1 else -1}
+        kept = np.array([position.get(name, -1) for name in names], dtype=np.int64)
+        if (kept >= 0).all() or self.align == "none":
+            return Standardizer(self.means_, self.scales_), self.maps_, kept[own]
+        return *self._with_new(features, own, kept), own
 
     def _components_of(self, scores: np.ndarray) -> np.ndarray:
         components: np.ndarray = (scores - self.center_.astype(np.float32)) @ self.weights_.astype(np.float32)

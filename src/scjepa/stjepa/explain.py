@@ -1,0 +1,256 @@
+"""Why a trained model puts a cell in its niche: what moves when tokens are hidden, or neighbors are others.
+
+Hiding tokens is what the model was trained with, so that it knows such inputs; neighbors that are edited are real cells
+of the same section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from scjepa._core.anndata import embedding_of
+from scjepa.models import embed
+from scjepa.models.estimate import token_budget
+from scjepa.nn import float32_default
+from scjepa.stjepa.module import STJEPAModule
+from scjepa.stjepa.source import Batch, TokenSource
+from scjepa.tl.evidence import Hidden, NicheEvidence, Sampled, falls
+from scjepa.tokens.source import runs_of
+
+if TYPE_CHECKING:
+    from scjepa.stjepa.config import STJEPAConfig
+
+_PROBES, _NEAR = 32, 0.01
+"""Cells by which an embedding is known again, and the share of its size by which it may differ."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model that embeds some cells, with tokens hidden or neighbors replaced.
+
+    Attributes
+    ----------
+    module
+        The model.
+    source
+        Tokens and neighbors of all cells.
+    encoder
+        ``"target"`` or ``"context"``.
+    """
+
+    module: STJEPAModule
+    source: TokenSource
+    encoder: str
+
+    def embed(self, batch: Batch, scale: str = "neighborhood") -> np.ndarray:
+        """Return the embeddings of a batch, ``(B, width)`` float32."""
+        found: np.ndarray = self.module.embed(batch, self.encoder, scale).cpu().numpy()
+        return found
+
+    def batches(self, cells: np.ndarray, times: int = 1) -> Iterator[tuple[np.ndarray, Batch]]:
+        """Yield positions among ``cells`` and their neighborhoods, few enough to be embedded ``times`` over."""
+        budget = max(1, token_budget(self.module.config.encoder, self.source.device) // times)
+        place = {int(cell): number for number, cell in enumerate(cells)}
+        for taken, batch in embed.batches(self.source, np.asarray(cells, dtype=np.int64), embed.AUTO, budget):
+            yield np.array([place[int(cell)] for cell in taken]), batch
+
+    def of(self, cells: np.ndarray) -> np.ndarray:
+        """Return the embeddings of cells, ``(n, width)``."""
+        found = np.empty((len(cells), self.module.config.encoder.width), dtype=np.float32)
+        for rows, batch in self.batches(cells):
+            found[rows] = self.embed(batch)
+        return found
+
+
+def refuse_summed(config: STJEPAConfig, what: str) -> None:
+    """Refuse a model that tells no neighbors apart.
+
+    Raises
+    ------
+    ValueError
+        With what tells them apart.
+    """
+    if config.tokens.summed:
+        raise ValueError(
+            f"{what} needs a model that tells neighbors apart, and {config.tokens.apart}: train one with "
+            "tokens={'tokenizer': 'graph'}, or use the linear method, scjepa.tl.niche_drivers(adata) and its kin."
+        )
+
+
+def own_embedding(reader: Reader, adata: AnnData, use_rep: str) -> np.ndarray:
+    """Return ``adata.obsm[use_rep]`` if it is what this model makes of these cells.
+
+    Raises
+    ------
+    KeyError
+        If it is not there.
+    ValueError
+        If it is of another model, another version of it, or other data.
+    """
+    there = embedding_of(adata, use_rep)
+    n_cells = reader.source.n_cells
+    cells = np.unique(np.linspace(0, n_cells - 1, _PROBES).astype(np.int64))
+    width = reader.module.config.encoder.width
+    with torch.inference_mode():
+        anew = reader.of(cells)
+    if there.shape != (n_cells, width) or np.linalg.norm(anew - there[cells]) > _NEAR * np.linalg.norm(anew):
+        raise ValueError(
+            f"adata.obsm[{use_rep!r}] is not what this model makes of these cells: it is of another model, of this one "
+            "before it was trained further, or of other data. Embed them anew: model.niches(adata), or "
+            f"adata.obsm[{use_rep!r}] = model.get_latent_representation(adata)."
+        )
+    return there
+
+
+# -- hiding ------------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def hide_neighbors(reader: Reader, sampled: Sampled, evidence: NicheEvidence, values: np.ndarray) -> Hidden:
+    """Hide each neighbor of each sampled cell in turn, and the cell itself.
+
+    Rings: 0 the cell itself, 1 the nearer half of the neighbors that the model reads, 2 the farther half.
+    """
+    n_segments = reader.source.n_neighbors + 1
+    near = reader.source.neighbors_of(sampled.cells)
+    parts = []
+    for rows, batch in reader.batches(sampled.cells, n_segments):
+        repeated = batch.repeat(n_segments)
+        hidden_segment = torch.div(repeated.sequences, batch.n_sequences, rounding_mode="floor")
+        is_hidden = repeated.segments == hidden_segment
+        n_hidden = torch.bincount(repeated.sequences[is_hidden], minlength=repeated.n_sequences)
+        matters = ((n_hidden > 0) & (n_hidden < repeated.lengths)).cpu().numpy()
+        moved = reader.embed(repeated.select(~is_hidden))[matters]
+        which, segments = np.tile(rows, n_segments)[matters], np.repeat(np.arange(n_segments), len(rows))[matters]
+        effect, shift = _change(moved, sampled, which, evidence, values)
+        parts.append(Hidden(which, near[which, segments], _ring(segments, n_segments), effect, shift))
+    return Hidden(*(np.concatenate([getattr(part, name) for part in parts]) for name in Hidden.__annotations__))
+
+
+def _ring(segments: np.ndarray, n_segments: int) -> np.ndarray:
+    return np.where(segments == 0, 0, np.where(segments <= n_segments // 2, 1, 2))
+
+
+def _change(
+    moved: np.ndarray, sampled: Sampled, which: np.ndarray, evidence: NicheEvidence, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return by how much the log-odds of the niche fell, and how far the embedding moved."""
+    before = values[sampled.cells][which].astype(np.float64)
+    halves = sampled.halves[which]
+    before_scores, after = (evidence.scores(each.astype(np.float64), halves) for each in (before, moved))
+    effect = falls(before_scores, after, sampled.niches[which])
+    return effect, np.linalg.norm(moved - before, axis=1) / evidence.spread
+
+
+@dataclass(frozen=True)
+class HiddenGenes:
+    """What happened when a gene was hidden from the sampled cells and their neighbors.
+
+    Attributes
+    ----------
+    cell, gene
+        ``(n_pairs,)`` position of the cell among those sampled, and vocabulary id.
+    scores
+        ``(n_pairs, n_niches)`` float32 scores of niches after.
+    shift
+        ``(n_pairs,)`` how far the embedding moved.
+    before
+        ``(n, n_niches)`` scores before.
+    """
+
+    cell: np.ndarray
+    gene: np.ndarray
+    scores: np.ndarray
+    shift: np.ndarray
+    before: np.ndarray
+
+    def of(self, genes: np.ndarray, niche: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the fall of a niche's log-odds and the shift, each ``(n, n_genes)``; NaN where there is no token."""
+        column = np.full(int(max(genes.max(), self.gene.max())) + 1, -1)
+        column[genes] = np.arange(len(genes))
+        own = column[self.gene] >= 0
+        place = self.cell[own], column[self.gene[own]]
+        effect, shift = (np.full((len(self.before), len(genes)), np.nan) for _ in range(2))
+        effect[place] = falls(self.before[place[0]], self.scores[own].astype(np.float64), niche)
+        shift[place] = self.shift[own]
+        return effect, shift
+
+
+@torch.inference_mode()
+def hide_genes(reader: Reader, sampled: Sampled, evidence: NicheEvidence, values: np.ndarray) -> HiddenGenes:
+    """Hide each gene that is a token of a sampled cell or of its neighbors, wherever it is one."""
+    before = values[sampled.cells].astype(np.float64)
+    cells, genes, scores, shift = [], [], [], []
+    budget = token_budget(reader.module.config.encoder, reader.source.device)
+    for rows, batch in reader.batches(sampled.cells):
+        pairs = torch.unique(batch.sequences * reader.module.n_genes + batch.genes)
+        sequence, gene = pairs // reader.module.n_genes, pairs % reader.module.n_genes
+        ends = batch.lengths[sequence].cumsum(0)
+        start = 0
+        while start < len(pairs):
+            done = int(ends[start - 1]) if start else 0
+            stop = max(start + 1, int(torch.searchsorted(ends, done + budget, right=True)))
+            part = slice(start, stop)
+            kept, is_left = _without(batch, sequence[part], gene[part])
+            left = is_left.cpu().numpy()
+            moved = reader.embed(kept)[left]
+            which = rows[sequence[part].cpu().numpy()][left]
+            cells.append(which)
+            genes.append(gene[part].cpu().numpy()[left])
+            scores.append(evidence.scores(moved.astype(np.float64), sampled.halves[which]).astype(np.float32))
+            shift.append(np.linalg.norm(moved - before[which], axis=1) / evidence.spread)
+            start = stop
+    joined = (np.concatenate(part) for part in (cells, genes, scores, shift))
+    return HiddenGenes(*joined, evidence.scores(before, sampled.halves))
+
+
+@float32_default()
+def _without(batch: Batch, sequence: Tensor, gene: Tensor) -> tuple[Batch, Tensor]:
+    """Return for each pair the sequence without the tokens of the gene, and which of them have any token left."""
+    first = torch.cat([batch.lengths.new_zeros(1), batch.lengths.cumsum(0)])[sequence]
+    copy, within = runs_of(batch.lengths[sequence])
+    rows = first[copy] + within
+    keep = batch.genes[rows] != gene[copy]
+    rows, copy = rows[keep], copy[keep]
+    made = replace(batch.select(rows), sequences=copy, technologies=batch.technologies[sequence], partners=None)
+    return made, torch.bincount(copy, minlength=len(sequence)) > 0
+
+
+# -- surprise ----------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def own_and_context(reader: Reader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return embeddings of each cell alone and of its neighbors without it, ``(n_cells, width)`` each.
+
+    Returns
+    -------
+    tuple
+        The two, float32, and which cells have both tokens and neighbors with tokens, bool.
+    """
+    n_cells, width = reader.source.n_cells, reader.module.config.encoder.width
+    own, context = (np.zeros((n_cells, width), dtype=np.float32) for _ in range(2))
+    there = np.zeros(n_cells, dtype=bool)
+    for cells, batch in reader.batches(np.arange(n_cells)):
+        is_own = batch.segments == 0
+        halves = [batch.select(is_own), batch.select(~is_own)]
+        for out, half in zip((own, context), halves, strict=True):
+            out[cells] = reader.embed(half)
+        there[cells] = ((halves[0].lengths > 0) & (halves[1].lengths > 0)).cpu().numpy()
+    return own, context, there
+
+
+# -- editing -----------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def embed_edited(reader: Reader, cells: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Return the embeddings of cells whose neighbors are ``near``, ``(n, n_neighbors)`` with -1 for none."""
+    return Reader(reader.module, reader.source.with_neighbors(cells, near), reader.encoder).of(cells)
