@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -114,6 +114,9 @@ class TableSource(ABC, Generic[BatchT_co]):
     """Attributes that hold a tensor, or ``None``, and move with the source."""
     _NOT_EMBEDDED: tuple[str, ...] = ()
     """Those of them that embeddings do not depend on."""
+    read_order: tuple[Callable[[np.ndarray], np.ndarray], int] | None = None
+    """Where cells stay on disk: gives the chunk that each of some cells is read with, and how many chunks are in memory
+    at one time. Batches are then drawn from as many chunks at a time; ``None``: from all cells."""
 
     def __init__(self, table: TokenTable):
         self.n_cells = table.n_cells
