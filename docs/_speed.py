@@ -133,7 +133,10 @@ def _gpu() -> str:
         ["training, samples/s, packed", f"{report['samples_per_second']['packed']:,}"],
         ["training, samples/s, padded reference", f"{report['samples_per_second']['reference']:,}"],
         ["share of the measured bf16 matmul rate", f"{report['share_of_matmul_rate']:.0%}"],
+        ["times that the host waits for the device in a step", f"{report['waits_per_step']}"],
         ["embedding, cells/s", f"{report['embedded_cells_per_second']:,}"],
+        ["`base`: training, s", f"{report['base']['training_seconds']:.0f}"],
+        [f"`base`: embedding {report['base']['cells']:,} cells, s", f"{report['base']['embedding_seconds']:.0f}"],
     ]
     return table(["`paper`, bf16", ""], rows) + "\n\n" + machine(report)
 
