@@ -141,6 +141,18 @@ def _gpu() -> str:
     return table(["`paper`, bf16", ""], rows) + "\n\n" + machine(report)
 
 
+def _monitor() -> str:
+    report = read("monitor")
+    if report is None:
+        return NOT_MEASURED
+    rows = []
+    for preset in (name for name in report if name != "machine"):
+        row = report[preset]
+        rest = f"{100 * (min(row['ratios']) - 1):+.1f}% to {100 * (max(row['ratios']) - 1):+.1f}%"
+        rows.append([f"`{preset}`", f"{row['readings']}", f"**{100 * (row['ratio'] - 1):+.1f}%** ({rest})"])
+    return table(["", "readings", "processor time of training, median (range)"], rows) + "\n\n" + machine(report)
+
+
 def _cell_step() -> str:
     report = read("cell_step")
     if report is None:
@@ -187,5 +199,6 @@ def parts() -> dict[str, str]:
         "niches": _niches,
         "estimates": _estimates,
         "gpu": _gpu,
+        "monitor": _monitor,
     }
     return {f"speed_{name}": make() + "\n" for name, make in makers.items()}

@@ -29,7 +29,9 @@ RESULTS = Path(__file__).parent / "results" / "monitor.json"
 
 def trained(preset: str, *, monitor: bool) -> tuple[float, dict[str, torch.Tensor], int]:
     """Train a preset on V1, and return processor seconds, weights, and the readings that were made."""
-    model = scjepa.STJEPA(load_set("V1"), preset)
+    adata = load_set("V1")
+    scjepa.STJEPA.setup_anndata(adata)
+    model = scjepa.STJEPA(adata, preset)
     model._own_tables()
     begin = JEPATrainingPlan.on_train_start
     options: dict[str, Any] = {} if monitor else {"limit_val_batches": 0}

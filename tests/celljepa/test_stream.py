@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pytest
 import torch
+import zarr
 
 import scjepa
 from scjepa.celljepa.stream import corpus_of
@@ -23,12 +25,11 @@ def whole(make_adata):
 @pytest.fixture
 def paths(whole, tmp_path):
     """Return a collection, as annbatch lays one out, and a file; one below the other they are the cells in memory."""
-    for number, part in enumerate((whole[:50], whole[50:120])):
-        part.copy().write_zarr(tmp_path / "collection.zarr" / f"dataset_{number}")
-    (tmp_path / "collection.zarr" / "zarr.json").unlink(missing_ok=True)
-    import zarr
-
-    zarr.open_group(str(tmp_path / "collection.zarr"), mode="a")
+    folder = tmp_path / "collection.zarr"
+    zarr.open_group(str(folder), mode="w", zarr_format=3)
+    with ad.settings.override(zarr_write_format=3):
+        for number, part in enumerate((whole[:50], whole[50:120])):
+            part.copy().write_zarr(folder / f"dataset_{number}")
     whole[120:].copy().write_h5ad(tmp_path / "rest.h5ad")
     return [tmp_path / "collection.zarr", tmp_path / "rest.h5ad"]
 

@@ -19,6 +19,7 @@ import scjepa
 SIZED = ("nonzero", "repeat_interleave")
 """What returns as many rows as its input says: packed tensors are as long as their sequences. No others."""
 OF_DATA = (*SIZED, "bincount", "_unique2", "masked_select", "_local_scalar_dense", "equal")
+BY_MASK = ("index", "index_put", "index_put_", "_index_put_impl_")
 
 
 class Waits(TorchDispatchMode):
@@ -30,7 +31,7 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
-        if name.startswith(("index", "_index")) and any(i is not None and i.dtype == torch.bool for i in args[1]):
+        if name in BY_MASK and any(i is not None and i.dtype == torch.bool for i in args[1]):
             name = "nonzero"  # of the mask
         if name in OF_DATA:
             self.found[name, _asked_by(sys._getframe())] += 1

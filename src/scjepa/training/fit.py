@@ -505,10 +505,11 @@ def run(
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning's own business with torch
         # The target encoder stays in evaluation mode on purpose, and the plan sets the rest.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        trainer = make_trainer(plan.config, options, **{"check_val_every_n_epoch": None, **trainer_kwargs})
-        if "val_check_interval" not in trainer_kwargs:
+        readings = {"val_check_interval": options.monitor_every or 1, "check_val_every_n_epoch": None}
+        trainer = make_trainer(plan.config, options, **{**readings, **trainer_kwargs})
+        if options.monitor_every is None and "val_check_interval" not in trainer_kwargs:
             n_steps = training_steps(plan.config, len(plan.train_cells), trainer.world_size)
-            trainer.val_check_interval = options.monitor_every or monitor_interval(n_steps)
+            trainer.val_check_interval = monitor_interval(n_steps)
         _fit(trainer, plan, checkpoint)
         plan.read_metrics()
     return trainer, cast(History, trainer.logger)
