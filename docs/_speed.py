@@ -147,10 +147,13 @@ def _monitor() -> str:
         return NOT_MEASURED
     rows = []
     for preset in (name for name in report if name != "machine"):
-        row = report[preset]
-        rest = f"{100 * (min(row['ratios']) - 1):+.1f}% to {100 * (max(row['ratios']) - 1):+.1f}%"
-        rows.append([f"`{preset}`", f"{row['readings']}", f"**{100 * (row['ratio'] - 1):+.1f}%** ({rest})"])
-    return table(["", "readings", "processor time of training, median (range)"], rows) + "\n\n" + machine(report)
+        low, middle, high = (100 * share for share in report[preset]["share"])
+        rows.append([f"`{preset}`", f"{report[preset]['readings'][1]}", f"**{middle:.1f}%** ({low:.1f}–{high:.1f})"])
+    return (
+        table(["", "readings", "processor time over that of the steps, median (quartiles)"], rows)
+        + "\n\n"
+        + machine(report)
+    )
 
 
 def _cell_step() -> str:

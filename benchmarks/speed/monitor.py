@@ -1,10 +1,11 @@
-"""What the monitor costs: processor time of training on V1 with it and without it, in interleaved pairs.
+"""What the monitor costs: processor time of its readings over that of the steps of training, on V1.
 
     export SCJEPA_DATA=... OMP_NUM_THREADS=1
     python -m benchmarks.speed.monitor
 
-Whole runs of the presets. Without the monitor nothing is read, not even before training; all else is the same, and so
-are the weights at the end, which is checked. The figure is the median of the pairs' ratios.
+The first steps of whole runs of the presets, with as many cells in a reading as a whole run has, but a reading every
+five steps, so that steps and readings are measured side by side. The figure is what all readings of a run take, the one
+before it included, over what its steps take: of the medians, and with the quartiles of the readings.
 """
 
 from __future__ import annotations
@@ -16,61 +17,76 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 from benchmarks.quality.sets import load_set
 from benchmarks.speed.machine import describe_machine
 
 import scjepa
-from scjepa.training.plan import JEPATrainingPlan
+from scjepa.training.fit import READINGS
 
 RESULTS = Path(__file__).parent / "results" / "monitor.json"
+EVERY = 5
 
 
-def trained(preset: str, *, monitor: bool) -> tuple[float, dict[str, torch.Tensor], int]:
-    """Train a preset on V1, and return processor seconds, weights, and the readings that were made."""
+class Clock(pl.Callback):
+    """Takes the processor time of steps and of readings, and stops the run after some."""
+
+    def __init__(self, n_steps: int):
+        self.n_steps = n_steps
+        self.steps: list[float] = []
+        self.readings: list[float] = []
+        self._last: float | None = None
+        self._began = 0.0
+
+    def on_train_batch_start(self, *args: object) -> None:
+        """Note the time since the last step began, if nothing was read since."""
+        now = time.process_time()
+        if self._last is not None:
+            self.steps.append(now - self._last)
+        self._last = now
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+        """Stop after the last step."""
+        trainer.should_stop = trainer.global_step >= self.n_steps
+
+    def on_validation_start(self, *args: object) -> None:
+        """Begin to time a reading."""
+        self._began, self._last = time.process_time(), None
+
+    def on_validation_end(self, *args: object) -> None:
+        """Note the time of a reading."""
+        self.readings.append(time.process_time() - self._began)
+
+
+def measure(preset: str, n_steps: int) -> dict[str, Any]:
+    """Return the share of a preset's monitor."""
     adata = load_set("V1")
     scjepa.STJEPA.setup_anndata(adata)
-    model = scjepa.STJEPA(adata, preset)
-    model._own_tables()
-    begin = JEPATrainingPlan.on_train_start
-    options: dict[str, Any] = {} if monitor else {"limit_val_batches": 0}
-    if not monitor:
-        JEPATrainingPlan.on_train_start = lambda plan: plan.module.train()
-    try:
-        start = time.process_time()
-        model.train(accelerator="cpu", progress_bar=False, **options)
-        seconds = time.process_time() - start
-    finally:
-        JEPATrainingPlan.on_train_start = begin
-    return seconds, model.module.state_dict(), len(model.history.get("effective_rank", ()))
+    model, clock = scjepa.STJEPA(adata, preset), Clock(n_steps)
+    model.train(accelerator="cpu", progress_bar=False, monitor_every=EVERY, callbacks=[clock])
+    step, total = float(np.median(clock.steps)), model.config.training.max_steps
+    shares = (1 + READINGS) * np.percentile(clock.readings, [25, 50, 75]) / (total * step)
+    return {
+        "share": shares.round(4).tolist(),
+        "step_ms": round(1e3 * step, 1),
+        "reading_ms": round(1e3 * float(np.median(clock.readings)), 1),
+        "steps": [len(clock.steps), total],
+        "readings": [len(clock.readings), 1 + READINGS],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", default=["demo", "base"])
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    report: dict[str, Any] = {"machine": describe_machine()}
-    for preset in options.presets:
-        pairs, n_readings = [], 0
-        for _ in range(options.pairs):
-            plain, weights, _ = trained(preset, monitor=False)
-            watched, others, n_readings = trained(preset, monitor=True)
-            if not all(torch.equal(weights[name], others[name]) for name in weights):
-                raise SystemExit("The monitor changed what was learned.")
-            pairs.append((plain, watched))
-            print(preset, f"{plain:.1f} {watched:.1f} {watched / plain:.4f}", flush=True)
-        ratios = [watched / plain for plain, watched in pairs]
-        report[preset] = {
-            "ratio": round(float(np.median(ratios)), 4),
-            "ratios": np.round(ratios, 4).tolist(),
-            "seconds_without": round(float(np.median([plain for plain, _ in pairs])), 1),
-            "readings": n_readings,
-        }
-        RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    found = {preset: measure(preset, options.steps) for preset in options.presets}
+    report = {"machine": {**describe_machine(), "threads": "1"}, **found}
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 
 

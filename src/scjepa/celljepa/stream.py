@@ -29,7 +29,7 @@ from scjepa._core.counts import CHUNK_SIZE, as_csr, iter_rows
 from scjepa._core.files import digest
 from scjepa.celljepa.data import CellTables, binned, build_count_table, only
 from scjepa.celljepa.source import CellBatch, CellSource
-from scjepa.tokens.source import move_batch
+from scjepa.tokens.source import ChunkReading, move_batch
 from scjepa.tokens.table import TokenTable
 
 _MONITORED_CHUNKS, _MONITORED = 16, 512
@@ -100,11 +100,10 @@ class Corpus:
         """Return ``(n_cells,)`` int64 counts that each cell has stored; of sparse stores no count is read for it."""
         parts = []
         for matrix in self._matrices:
-            pointers = getattr(matrix, "group", {}).get("indptr") if hasattr(matrix, "group") else None
-            if pointers is None:
-                parts += [np.diff(rows.indptr) for _, rows in iter_rows(matrix, CHUNK_SIZE)]
+            if hasattr(matrix, "group"):
+                parts.append(np.diff(matrix.group["indptr"][...]))
             else:
-                parts.append(np.diff(pointers[...]))
+                parts += [np.diff(rows.indptr) for _, rows in iter_rows(matrix, CHUNK_SIZE)]
         return np.concatenate(parts).astype(np.int64)
 
 
@@ -393,7 +392,7 @@ class StreamedSource(CellSource):
         self._lengths = torch.from_numpy(cells.lengths)
         self._labels = torch.from_numpy(np.full(cells.n_cells, -1) if labels is None else np.asarray(labels, np.int64))
         corpus = cells.corpus
-        self.read_order = corpus.chunks_of, corpus.n_chunks
+        self.reading = ChunkReading(corpus.chunks_of, corpus.n_chunks, corpus.n_chunks * corpus.chunk_size)
         self.to(device)
 
     @property

@@ -235,8 +235,8 @@ class JEPATrainingPlan(pl.LightningModule):
         self.steps_before = steps_before
         self._make_marks = marks
         self._groups = np.asarray(sections)[train_cells] if by_section else None
-        chunk_of, self._n_chunks = source.read_order or (None, 1)
-        self._chunks = None if chunk_of is None else chunk_of(train_cells)
+        self._chunks = None if source.reading is None else source.reading.chunks_of(train_cells)
+        self._n_chunks = 1 if source.reading is None else source.reading.n_chunks
         self._schedule = self._make_schedule(1)
         self._latest: dict[str, Tensor] = {}
         # What steps measured stays on the device until it is read: a step that waits for its own numbers is slow.
