@@ -44,7 +44,7 @@ _SCRIPT = textwrap.dedent("""
 
     whole, _ = train()
     rank = whole.trainer.global_rank
-    state = {"checkpoint_dir": f"{folder}/state", "checkpoint_every": 2}
+    state = {"checkpoint_dir": f"{folder}/state", "checkpoint_every": 3}
     _, error = train(**state, callbacks=[Stop(RuntimeError("as if it failed"), 5)])
     assert "as if it failed" in str(error)
     resumed, _ = train(**state, ckpt_path="last")
