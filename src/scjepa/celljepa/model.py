@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -46,6 +46,7 @@ from scjepa.models.reference import freeze_known
 from scjepa.models.setup import codes_of, names_of
 from scjepa.models.store import Weights
 from scjepa.perturbation import PerturbationSplit
+from scjepa.tokens.table import TokenTable
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training.fit import Run, RunArguments, Task
 from scjepa.training.plan import History
@@ -264,7 +265,8 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             about = (corpus, self.vocabulary.ids(list(adata.var_names)), len(self.vocabulary))
             cells = StreamedCells(*about, self.config.tokens.n_bins, corpus.lengths(), genes)
             sections = codes_of(names_of(adata, keys.batch_key))
-            return CellTables(cells, *label_codes_of(adata, keys.labels_key), sections)
+            # What a table is asked for, of some cells at a time.
+            return CellTables(cast(TokenTable, cells), *label_codes_of(adata, keys.labels_key), sections)
         return tables_of(adata, keys, self.vocabulary, self.config.tokens.n_bins, gene_names, genes)
 
     def check_genes(self, adata: AnnData, gene_names: GeneTable | None = None, *, convertible: bool = True) -> None:

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import anndata as ad
 import numpy as np
@@ -400,7 +400,7 @@ class StreamedSource(CellSource):
         """Where what is known of all cells is."""
         return torch.device("cpu")
 
-    def to(self, device: torch.device | str) -> StreamedSource:
+    def to(self, device: torch.device | str) -> Self:
         """Give batches on ``device`` from now on."""
         self._device = torch.empty(0, device=device).device
         return self

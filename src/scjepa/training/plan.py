@@ -243,7 +243,7 @@ class JEPATrainingPlan(pl.LightningModule):
         self._unread: list[tuple[int, dict[str, Tensor | float]]] = []
         self._unread_ratios: list[tuple[str, Tensor]] = []
         self._ratios: dict[str, list[float]] = {}  # of the steps since the monitor's last reading: sum and number
-        self._monitored: list[tuple[ObjectiveOutput, Tensor]] = []
+        self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor]] = []
 
     @cached_property
     def marks(self) -> dict[str, object]:
@@ -370,13 +370,12 @@ class JEPATrainingPlan(pl.LightningModule):
         drawn = generator(self.device, self.seed, MONITOR, batch_idx, 1)
         batch = self.module.monitored(self.source, cells, drawn)
         output = self.module.loss(batch, generator(self.device, self.seed, MONITOR, batch_idx))
-        if output.teacher is None:
-            output.teacher = self.module.embed(batch)
-        kept = sum(o.targets.numel() for o, _ in self._monitored if o.targets is not None)
+        teacher = self.module.embed(batch) if output.teacher is None else output.teacher
+        kept = sum(o.targets.numel() for o, *_ in self._monitored if o.targets is not None)
         if kept > _RATIO_BUDGET:
             output.predictions = output.targets = output.genes = None
         folds = torch.full((0 if output.genes is None else len(output.genes),), batch_idx % 2, device=self.device)
-        self._monitored.append((output, folds))
+        self._monitored.append((output, teacher, folds))
 
     def on_validation_epoch_end(self) -> None:
         """Log what the monitor measured, which is the same in all processes, and what steps did before."""
@@ -386,9 +385,8 @@ class JEPATrainingPlan(pl.LightningModule):
             self.log(name, value, prog_bar=name in shown, batch_size=1, sync_dist=True)
 
     def _monitor_metrics(self) -> dict[str, Tensor]:
-        outputs, folds = (list(column) for column in zip(*self._monitored, strict=True))
+        outputs, teachers, folds = (list(column) for column in zip(*self._monitored, strict=True))
         self._monitored = []
-        teachers = [o.teacher for o in outputs]
         sizes = torch.tensor([float(len(x)) for x in teachers], device=self.device)
         losses = torch.stack([o.loss.detach() for o in outputs])
         teacher = torch.cat(teachers)
@@ -401,9 +399,9 @@ class JEPATrainingPlan(pl.LightningModule):
             "embedding_std_min": teacher.std(0).min(),
             "mean_cosine": mean_cosine(teacher),
         }
-        if all(o.student is not None for o in outputs):
-            student = torch.cat([o.student for o in outputs])
-            metrics["teacher_cosine"] = F.cosine_similarity(student, teacher).mean()
+        students = [o.student for o in outputs if o.student is not None]
+        if len(students) == len(outputs):
+            metrics["teacher_cosine"] = F.cosine_similarity(torch.cat(students), teacher).mean()
         scored = [(o, f) for o, f in zip(outputs, folds, strict=True) if o.targets is not None]
         if scored:
             targets = torch.cat([o.targets for o, _ in scored])

@@ -167,7 +167,7 @@ class PerturbationObjective(ObjectiveOfCells):
         if config.jepa_weight > 0 or not self.training:
             with torch.no_grad():
                 teacher = target(batch.truth)[0].float()
-        if config.jepa_weight > 0:
+        if config.jepa_weight > 0 and teacher is not None:
             taught = as_target(gathered(teacher), config)
             terms["jepa"] = cosine_distance(gathered(self.heads["predictor"](cells).float()), taught)
         if config.contrast_weight > 0:
