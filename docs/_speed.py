@@ -133,9 +133,27 @@ def _gpu() -> str:
         ["training, samples/s, packed", f"{report['samples_per_second']['packed']:,}"],
         ["training, samples/s, padded reference", f"{report['samples_per_second']['reference']:,}"],
         ["share of the measured bf16 matmul rate", f"{report['share_of_matmul_rate']:.0%}"],
+        ["times that the host waits for the device in a step", f"{report['waits_per_step']}"],
         ["embedding, cells/s", f"{report['embedded_cells_per_second']:,}"],
+        ["`base`: training, s", f"{report['base']['training_seconds']:.0f}"],
+        [f"`base`: embedding {report['base']['cells']:,} cells, s", f"{report['base']['embedding_seconds']:.0f}"],
     ]
     return table(["`paper`, bf16", ""], rows) + "\n\n" + machine(report)
+
+
+def _monitor() -> str:
+    report = read("monitor")
+    if report is None:
+        return NOT_MEASURED
+    rows = []
+    for preset in (name for name in report if name != "machine"):
+        low, middle, high = (100 * share for share in report[preset]["share"])
+        rows.append([f"`{preset}`", f"{report[preset]['readings'][1]}", f"**{middle:.1f}%** ({low:.1f}–{high:.1f})"])
+    return (
+        table(["", "readings", "processor time over that of the steps, median (quartiles)"], rows)
+        + "\n\n"
+        + machine(report)
+    )
 
 
 def _cell_step() -> str:
@@ -184,5 +202,6 @@ def parts() -> dict[str, str]:
         "niches": _niches,
         "estimates": _estimates,
         "gpu": _gpu,
+        "monitor": _monitor,
     }
     return {f"speed_{name}": make() + "\n" for name, make in makers.items()}

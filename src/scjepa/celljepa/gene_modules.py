@@ -33,6 +33,7 @@ from scjepa.celljepa.source import CellBatch
 from scjepa.datasets import read_gmt
 from scjepa.nn.attention import Packing
 from scjepa.nn.jepa import JEPAModule, ObjectiveOutput
+from scjepa.nn.processes import gathered, mean_over_processes, own
 from scjepa.tokens.vocabulary import Vocabulary
 
 FEWEST_GENES = 3
@@ -298,15 +299,17 @@ class ModuleObjective(ObjectiveOfCells):
         hidden = hide_modules(n, context.n_modules, self.masking.ratios, batch.genes.device, generator)
         cells = context(batch, hidden)[0].float()
         with torch.no_grad():
-            wanted = as_target(target(batch)[1], config)
+            teacher, taught = target(batch)
+            wanted = own(as_target(gathered(taught), config))
         rows, modules = hidden.nonzero(as_tuple=True)
         predicted = self.heads["module"](cells[rows], modules).float()
-        terms = {"module": F.mse_loss(predicted, wanted[hidden])}
+        terms = {"module": mean_over_processes(F.mse_loss(predicted, wanted[hidden]), len(rows))}
         if config.contrast_weight > 0:
-            terms["contrast"] = contrast(cells, batch.labels, config)
-        terms |= guards(cells, config)
+            terms["contrast"] = contrast(gathered(cells), gathered(batch.labels), config)
+        terms |= guards(gathered(cells), config)
         output = ObjectiveOutput(loss=cells.sum() * 0.0)
         output.predictions, output.targets, output.genes = predicted.detach(), wanted[hidden], modules
+        output.student, output.teacher = cells.detach(), teacher.float()
         add_weighted(output, terms, config)
         return output
 

@@ -20,6 +20,7 @@ from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellTables, GeneTable
 from scjepa.celljepa.module import CellEncoder, CellObjective, check_scale
 from scjepa.celljepa.source import CellBatch, CellSource
+from scjepa.celljepa.stream import corpus_of, streamed
 from scjepa.models.embed import AUTO, Out, check_batch_size, embed_to, why_empty
 from scjepa.models.setup import known_ids
 from scjepa.nn.attention import rank_in_group
@@ -143,6 +144,8 @@ def source_of(
 def empty_cells(model: CellJEPA, adata: AnnData, empty: np.ndarray) -> str:
     """Return the sentences that name cells without counts of known genes."""
     call = f"{type(model).__name__}.load_query_data(adata, model)"
+    if corpus_of(adata) is not None:  # why is to be read off all counts
+        return f"{empty.sum():,} cells have no counts, first {str(adata.obs_names[int(empty.argmax())])!r}."
     without = "not of a gene the model knows" + ("." if model.modules else f": {call} takes genes in.")
     why = why_empty(empty, adata.obs_names, model._counts_of(adata), without)
     return f"{empty.sum():,} cells have no count of a gene the model knows. {why}"
@@ -314,8 +317,9 @@ def has_labelled_cells(data: CellTables) -> bool:
 
 
 def source_mark(data: CellTables) -> str:
-    """Return a hash of the tables that embeddings are made of."""
-    return digest(data.tokens.offsets, data.tokens.genes, data.tokens.values)
+    """Return a hash of what embeddings are made of."""
+    on_disk = streamed(data)
+    return on_disk.mark if on_disk is not None else digest(data.tokens.offsets, data.tokens.genes, data.tokens.values)
 
 
 def labelled_cells(model: CellJEPA, data: CellTables | None = None) -> Labelled:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, ClassVar, Self, Unpack
+from pathlib import Path
+from typing import Any, ClassVar, Self, Unpack, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -31,18 +32,21 @@ from scjepa.celljepa.config import (
     PerturbationConfig,
     resolve_cells,
 )
-from scjepa.celljepa.data import CellKeys, CellTables, GeneTable, converted_names, tables_of
+from scjepa.celljepa.data import CellKeys, CellTables, GeneTable, converted_names, label_codes_of, tables_of
 from scjepa.celljepa.gene_modules import GeneModuleJEPAModule, GeneModules, ModuleSource, modules_for
 from scjepa.celljepa.module import CellJEPAModule
 from scjepa.celljepa.perturb import model as perturb
 from scjepa.celljepa.perturb.model import PerturbationRun
 from scjepa.celljepa.source import CellSource
+from scjepa.celljepa.stream import StreamedCells, StreamedSource, annbatch_data, corpus_of, monitored, streamed
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.models.base import JEPAModel
 from scjepa.models.embed import AUTO, Out, embed_each
 from scjepa.models.reference import freeze_known
+from scjepa.models.setup import codes_of, names_of
 from scjepa.models.store import Weights
 from scjepa.perturbation import PerturbationSplit
+from scjepa.tokens.table import TokenTable
 from scjepa.tokens.vocabulary import Vocabulary
 from scjepa.training.fit import Run, RunArguments, Task
 from scjepa.training.plan import History
@@ -167,6 +171,76 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         cls._register(adata, CellKeys(layer, batch_key, labels_key), arguments, kwargs)
 
     @classmethod
+    def setup_annbatch(
+        cls,
+        collection_path: str | Path | None = None,
+        paths: Sequence[str | Path] | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        layer: str | None = None,
+        *,
+        rebuild: bool = False,
+        chunk_size: int = 256,
+        preload_nchunks: int = 32,
+        **options: Any,
+    ) -> AnnData:
+        """Register cells that stay on disk: a collection of annbatch, zarr stores or ``.h5ad`` files.
+
+        Counts are read in chunks when a batch asks for them and become tokens then; no table of all cells is made. Each
+        epoch goes through the chunks in an order of its own and shuffles the cells of ``preload_nchunks`` of them at a
+        time, so cells that are stored in order want a collection, which is shuffled when it is made. What is held out
+        for the monitor are whole chunks. Training and embedding are otherwise those of cells in memory; their names
+        and the columns named here are in memory, and so is what each cell has stored.
+
+        The arguments are scvi-tools' of the same name (1.5); what is returned is not a data module but an AnnData.
+
+        Parameters
+        ----------
+        collection_path
+            Folder of a collection. If it is not there yet, or ``rebuild`` is set, annbatch (Python 3.12) makes it of
+            ``paths``. Default: none, ``paths`` are read where they are.
+        paths
+            Zarr stores or ``.h5ad`` files with counts stored by cells (CSR or dense). To be read as they are, all must
+            have the same genes.
+        batch_key, labels_key
+            As in :meth:`setup_anndata`.
+        layer
+            Layer of raw counts in the stores, which is ``X`` of the result; default: ``X``.
+        rebuild
+            Make the collection anew.
+        chunk_size
+            Consecutive cells that are read at once.
+        preload_nchunks
+            Chunks that are shuffled together; twice as many are kept in memory.
+        **options
+            Further arguments of ``annbatch.DatasetCollection.add_adatas``, such as ``dataset_size`` or ``shuffle``.
+
+        Returns
+        -------
+        AnnData
+            To make a model of, ``CellJEPA(adata)``. Its ``X`` is a lazy Dask array; a copy of it, or a part, is an
+            object like any other, whose cells are read into a table.
+
+        Raises
+        ------
+        FileNotFoundError, KeyError, ValueError
+            If a store is not there, lacks what is named, is stored by genes, or has other genes.
+        ImportError
+            If a collection is to be made and annbatch is not installed.
+
+        Examples
+        --------
+        >>> adata = scjepa.CellJEPA.setup_annbatch(paths=["a.zarr", "b.zarr"])
+        >>> model = scjepa.CellJEPA(adata, preset="demo")
+        >>> model.train()
+        >>> model.get_latent_representation(out="latent.npy")
+        """
+        sizes, columns = (chunk_size, preload_nchunks), (batch_key, labels_key)
+        adata = annbatch_data(collection_path, paths, layer, columns, sizes, rebuild=rebuild, **options)
+        cls.setup_anndata(adata, batch_key=batch_key, labels_key=labels_key)
+        return adata
+
+    @classmethod
     def keys_of(cls, setup: Facts) -> CellKeys:
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``."""
         return CellKeys.of(setup)
@@ -186,6 +260,13 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             Leads from the data's gene names to the model's.
         """
         self.check_genes(adata, gene_names)
+        corpus = corpus_of(adata)
+        if corpus is not None and gene_names is None:
+            about = (corpus, self.vocabulary.ids(list(adata.var_names)), len(self.vocabulary))
+            cells = StreamedCells(*about, self.config.tokens.n_bins, corpus.lengths(), genes)
+            sections = codes_of(names_of(adata, keys.batch_key))
+            # What a table is asked for, of some cells at a time.
+            return CellTables(cast(TokenTable, cells), *label_codes_of(adata, keys.labels_key), sections)
         return tables_of(adata, keys, self.vocabulary, self.config.tokens.n_bins, gene_names, genes)
 
     def check_genes(self, adata: AnnData, gene_names: GeneTable | None = None, *, convertible: bool = True) -> None:
@@ -217,6 +298,9 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         """
         changes: dict[str, Any] = {"n_embedded": n_tokens, "kept": kept}
         tokens = replace(self.config.tokens, **{name: value for name, value in changes.items() if value is not None})
+        on_disk = streamed(data)
+        if on_disk is not None:
+            return StreamedSource(on_disk, tokens.n_tokens, tokens.kept, data.labels, device, tokens.n_embedded)
         return CellSource(data.tokens, tokens.n_tokens, tokens.kept, data.labels, device, tokens.n_embedded)
 
     def split(self, data: CellTables, size: float, by: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -231,8 +315,11 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         empty = data.tokens.lengths == 0
         if empty.any():
             warn(f"{latent.empty_cells(self, self.adata, empty)} They are not trained on.")
-        cells = np.flatnonzero(usable)
-        return hold_out_cells(cells, size, data.sections[cells] if by == "batch" else None, self.seed)
+        cells, on_disk = np.flatnonzero(usable), streamed(data)
+        groups = data.sections[cells] if by == "batch" else None
+        if on_disk is not None and by != "batch":
+            groups = on_disk.corpus.chunks_of(cells)  # what is read at once is held out at once
+        return hold_out_cells(cells, size, groups, self.seed)
 
     # -- training -------------------------------------------------------------------------------------------------
 
@@ -247,7 +334,11 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         cells = self._split_of(data, run.config.validation_size, run.validation, usable)
         options = self._options_of_run(stage, self.config.finetuning if finetuning else self.config)
         keep = partial(self._keep_stage, finetuning, cells)
-        task = Task(self.module, self.source(data), *cells, data.sections, keep, options, CellTrainingPlan)
+        train, held_out = cells
+        on_disk = streamed(data)
+        if on_disk is not None and len(held_out):
+            held_out = monitored(on_disk.corpus, held_out, self.seed)
+        task = Task(self.module, self.source(data), train, held_out, data.sections, keep, options, CellTrainingPlan)
         self._begin(stage)
         latent.forget(self, data)
         return task
@@ -364,6 +455,11 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         """
         if self.config.tokens.unit != "gene":
             raise ValueError("Perturbations are of genes: train_perturbation needs a model with genes as tokens.")
+        if corpus_of(self.adata) is not None:
+            raise ValueError(
+                "train_perturbation pairs cells from all over the data, and these stay on disk: make the model on "
+                "adata.to_memory()."
+            )
         run = Run.of(self.config.perturbation.training, max_epochs, arguments)
         self._check_freeze("new genes", self._n_new_genes)
         sized = arguments.get("validation_size") is not None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scjepa._core.options import Registry, unknown_name
 from scjepa.celljepa.config import CellJEPAConfig, CellMaskingConfig, CellObjectiveConfig
 from scjepa.celljepa.source import CellBatch, CellSource
-from scjepa.nn.attention import MaskedPacking, Packing, mean_by_group, rank_in_group
+from scjepa.nn.attention import MaskedPacking, Packing, count_by_group, mean_by_group, rank_in_group
 from scjepa.nn.encoder import VALUE_ENCODERS, Embedding, Encoder
 from scjepa.nn.jepa import (
     ADVICE,
@@ -27,6 +27,7 @@ from scjepa.nn.jepa import (
     Ratio,
 )
 from scjepa.nn.losses import PooledHead, covariance_loss, standardize_over_batch, variance_loss
+from scjepa.nn.processes import gathered, mean_over_processes, n_processes
 
 HIDDEN = -1.0
 """Value of a gene whose value is hidden; bins are divided by the highest, so that they lie in [0, 1]."""
@@ -115,7 +116,7 @@ class CellEncoder(Encoder):
         n_masked = torch.zeros_like(lengths)
         if hidden is not None:
             masked, content, sequences = content[hidden], content[~hidden], sequences[~hidden]
-            n_masked = torch.bincount(batch.sequences[hidden], minlength=n)
+            n_masked = count_by_group(batch.sequences, n, hidden)
             lengths = lengths - n_masked
         first = lengths.cumsum(0) - lengths + torch.arange(n, device=device)
         source = torch.empty(n + len(content), dtype=torch.long, device=device)
@@ -365,15 +366,22 @@ class CellObjective(ObjectiveOfCells):
         genes, rows, wanted = batch.genes[hidden], batch.sequences[hidden], batch.values[hidden]
         output = ObjectiveOutput(loss=cells.sum() * 0.0)
         terms: dict[str, Tensor] = {}
-        if config.reconstruction_weight > 0 and len(genes):
-            values = self.heads["value"](tokens)
-            terms["reconstruction"] = F.mse_loss(values, wanted)
-            output.predictions, output.targets, output.genes = values.detach()[:, None], wanted[:, None], genes
+        several = n_processes() > 1  # then each takes part in all that the others take part in
+        if config.reconstruction_weight > 0 and (len(genes) or several):
+            error = output.loss
+            if len(genes):
+                values = self.heads["value"](tokens)
+                error = F.mse_loss(values, wanted)
+                output.predictions, output.targets, output.genes = values.detach()[:, None], wanted[:, None], genes
+            terms["reconstruction"] = mean_over_processes(error, len(genes))
         if config.jepa_weight > 0:
             with torch.no_grad():
                 seen = batch if config.target_view == "all" else batch.select(hidden)
-                taught = as_target(target(seen)[0], config)
-            predicted = self.heads["predictor"](cells).float() if config.predictor == "mlp" else cells
+                teacher = target(seen)[0].float()
+                taught = as_target(gathered(teacher), config)
+            if seen is batch:
+                output.student, output.teacher = cells.detach(), teacher
+            predicted = gathered(self.heads["predictor"](cells).float() if config.predictor == "mlp" else cells)
             distance = JEPA_DISTANCES[config.jepa_distance]
             terms["jepa"] = distance(predicted, taught)
             if config.predictor == "mlp":
@@ -381,15 +389,21 @@ class CellObjective(ObjectiveOfCells):
             else:  # an embedding does not shrink to the mean where it knows nothing; another cell's is what to beat
                 name, other = "views", predicted.detach().roll(1, 0)
             output.ratios[name] = terms["jepa"].detach() / distance(other, taught).clamp_min(1e-12)
-            terms |= guards(cells, config)
-        if config.cell_reconstruction_weight > 0 and len(genes):
-            read = self.heads["cell_value"](context.embedding.gene(genes), cells[rows])
-            terms["cell_reconstruction"] = F.mse_loss(read, wanted)
-        if config.cell_prompt_weight > 0 and batch.n_tokens:
-            prompted = context(batch, torch.ones_like(hidden), cells.detach())[1]
-            terms["cell_prompt"] = F.mse_loss(self.heads["value"](prompted), batch.values)
+            terms |= guards(gathered(cells), config)
+        if config.cell_reconstruction_weight > 0 and (len(genes) or several):
+            error = output.loss
+            if len(genes):
+                read = self.heads["cell_value"](context.embedding.gene(genes), cells[rows])
+                error = F.mse_loss(read, wanted)
+            terms["cell_reconstruction"] = mean_over_processes(error, len(genes))
+        if config.cell_prompt_weight > 0 and (batch.n_tokens or several):
+            error = output.loss
+            if batch.n_tokens:
+                prompted = context(batch, torch.ones_like(hidden), cells.detach())[1]
+                error = F.mse_loss(self.heads["value"](prompted), batch.values)
+            terms["cell_prompt"] = mean_over_processes(error, batch.n_tokens)
         if config.contrast_weight > 0:
-            terms["contrast"] = contrast(cells, batch.labels, config)
+            terms["contrast"] = contrast(gathered(cells), gathered(batch.labels), config)
         add_weighted(output, terms, config)
         return output
 
@@ -441,10 +455,9 @@ class CellJEPAModule(JEPAModule[CellSource, CellBatch]):
         """Return the tokens of ``cells``; with ``generator`` long cells' genes are drawn, else chosen by rule."""
         return source.batch(cells, generator)
 
-    def monitored(self, source: CellSource, cells: Tensor, generator: torch.Generator) -> tuple[CellBatch, CellBatch]:
+    def monitored(self, source: CellSource, cells: Tensor, generator: torch.Generator) -> CellBatch:
         """Draw as many genes of a cell as training does: all of them would cost more."""
-        batch = self.gather(source, cells, generator)
-        return batch, batch
+        return self.gather(source, cells, generator)
 
     def embed(self, batch: CellBatch, encoder: str = "target", scale: str = "cls") -> Tensor:
         """Return one vector for each cell, ``(B, width)`` float32: 0 for cells without genes."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scjepa.nn.attention import rank_in_group
+from scjepa.nn.attention import count_by_group, rank_in_group
 from scjepa.tokens.source import TableSource, chosen, runs_of
 from scjepa.tokens.table import TokenTable
 
@@ -49,7 +49,7 @@ class CellBatch:
     @cached_property
     def lengths(self) -> Tensor:
         """``(B,)`` int64 gene tokens of each cell."""
-        return torch.bincount(self.sequences, minlength=self.n_sequences)
+        return count_by_group(self.sequences, self.n_sequences)
 
     def select(self, keep: Tensor) -> CellBatch:
         """Return the batch of the tokens ``keep`` (``(T,)`` bool or sorted indices); cells keep their rows."""
@@ -92,6 +92,7 @@ class CellSource(TableSource[CellBatch]):
         codes = np.full(table.n_cells, -1) if labels is None else np.asarray(labels)
         if len(codes) != table.n_cells:
             raise ValueError(f"There are {table.n_cells} cells and {len(codes)} labels.")
+        self._n_expressed = table.lengths
         self.n_tokens = n_tokens
         self.n_embedded = n_tokens if n_embedded is None else n_embedded
         self._labels = torch.from_numpy(codes.astype(np.int64))
@@ -119,13 +120,15 @@ class CellSource(TableSource[CellBatch]):
             Default: they are chosen by rule, the same whatever the batch.
         """
         here, most = self.table_device, self.n_embedded if generator is None else self.n_tokens
+        own = cells.cpu().numpy()  # known without asking the device, as training names them
         cells = cells.to(here)
         lengths = self.cell_lengths(cells)
-        if generator is None and self._order is None:
+        by_order = generator is None and self._order is None
+        if by_order:
             lengths = lengths.clamp_max(most)  # the table's order is the rule
         rows, within = runs_of(lengths)
         tokens = self._offsets[cells][rows] + within
-        if bool((lengths > most).any()):
+        if not by_order and self._n_expressed[own].max(initial=0) > most:
             if generator is not None:
                 keys = torch.rand(len(rows), device=generator.device, generator=generator).to(here)
             else:

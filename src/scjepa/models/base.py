@@ -37,15 +37,12 @@ from scjepa.tokens.source import TableSource
 from scjepa.tokens.vocabulary import Alignment, Vocabulary
 from scjepa.training import Diagnosis, JEPATrainingPlan, diagnose
 from scjepa.training import fit as _fit
-from scjepa.training.fit import Curves, Run, RunArguments, Task, check_device, device_of, one_device
+from scjepa.training.fit import Curves, Run, RunArguments, Task, check_device, device_of, monitor_cells, one_device
 from scjepa.training.plan import History
 
 KeysT = TypeVar("KeysT", bound=Keys)
 DataT = TypeVar("DataT")
 SourceT = TypeVar("SourceT", bound=TableSource)
-
-_MONITOR_CELLS = 512
-"""Cells the monitor reads: enough for an effective rank, few enough to cost a few percent of a run."""
 
 
 class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
@@ -277,9 +274,10 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
             Lightning's, ``"auto"`` by default: the best kind of device there is.
         devices
             How many devices, or which. Default: one, also where there are several. More, ``devices=2`` or ``"auto"``
-            for all, are trained on by Lightning's ``"ddp"``, which runs the calling script once for each.
+            for all, are trained on by Lightning's ``"ddp"``, which runs the calling script once for each: they share
+            the batches and end with one model. See :doc:`/user_guide/devices`.
         batch_size
-            Neighborhoods (cells) a step.
+            Neighborhoods (cells) a step, of each device.
         validation_size
             Share of cells held out for the monitor; 0: none, the monitor then reads training cells.
         validation
@@ -351,8 +349,9 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         config, accelerator = run.config, run.options.accelerator
         check_training_memory(task.module, task.source, config, device_of(accelerator))
         monitor = task.held_out if len(task.held_out) else task.train_cells
-        if len(monitor) > _MONITOR_CELLS:
-            monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, _MONITOR_CELLS, replace=False))
+        n_monitored = monitor_cells(task.module.objective, config, len(task.train_cells))
+        if len(monitor) > n_monitored:
+            monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, n_monitored, replace=False))
         about = (task.module, task.source, config, task.train_cells, monitor, self.seed, task.sections)
         marks = functools.partial(task.marks, self.vocabulary.names, self.seed, config)
         plan = task.plan(*about, marks=marks, steps_before=self.n_steps_)

@@ -110,9 +110,10 @@ def chunks(
 ) -> Iterator[tuple[int, Iterator[tuple[np.ndarray, BatchT]]]]:
     """Yield for each chunk of cells from ``first`` on where it ends, and its cells and batches; a bar counts them."""
     budget = token_budget(module.config.encoder, source.device)
+    step = CHUNK if source.reading is None else min(CHUNK, source.reading.n_cells)
     with progress.progress_bar(source.n_cells, "Embedding", "cells", asked=progress_bar, initial=first) as bar:
-        for start in range(first, source.n_cells, CHUNK):
-            stop = min(start + CHUNK, source.n_cells)
+        for start in range(first, source.n_cells, step):
+            stop = min(start + step, source.n_cells)
             yield stop, _counted(batches(source, np.arange(start, stop), batch_size, budget), bar)
 
 

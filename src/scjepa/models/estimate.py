@@ -16,9 +16,11 @@ from scjepa._core.html import as_html
 from scjepa._core.warn import warn
 from scjepa.nn import JEPAModule
 from scjepa.nn.config import TransformerConfig
+from scjepa.nn.jepa import Objective
 from scjepa.tokens.source import Batch, TableSource, available_memory, move_batch, readable_bytes
 from scjepa.training import parameter_groups
 from scjepa.training.config import TrainConfig
+from scjepa.training.fit import monitor_cells, monitor_interval, passes_of_reading, training_steps
 
 T = TypeVar("T")
 
@@ -43,9 +45,6 @@ _PROBE_FLOPS = 1e10
 
 _STEP_OVERHEAD = 0.003
 """Seconds that the trainer's own work takes a step."""
-
-_MONITOR_CELLS, _MONITOR_PASSES = 512, 3.6
-"""Cells the monitor reads at most, and what one reading of a cell costs in passes of the encoder."""
 
 _HEAP = {"cpu": 1.4}
 """What a device's allocator holds beside live tensors: after some steps glibc's heap has holes; measured."""
@@ -140,7 +139,7 @@ def estimate(module: JEPAModule, source: TableSource, config: TrainConfig, seed:
     trained_on = float(source.sequence_lengths(training=True).double().mean())
     step_seconds, token_seconds = _probe(module, source, config, trained_on, seed)
     n_steps = count_steps(config, source.n_cells)
-    monitored = _MONITOR_PASSES * _count_monitored(config, n_steps, source.n_cells) * float(lengths.mean())
+    monitored = _monitor_passes(module.objective, config, n_steps, source.n_cells) * float(lengths.mean())
     return Estimate(
         n_cells=source.n_cells,
         device=str(source.device),
@@ -158,16 +157,18 @@ def estimate(module: JEPAModule, source: TableSource, config: TrainConfig, seed:
 
 def count_steps(config: TrainConfig, n_cells: int) -> int:
     """Return the optimizer steps of a run on ``n_cells``, of which some are held out."""
-    n_train = max(1, round(n_cells * (1 - config.validation_size)))
-    per_epoch = max(1, n_train // config.batch_size)
-    by_epochs = None if config.max_epochs is None else config.max_epochs * per_epoch
-    return min(n for n in (config.max_steps, by_epochs) if n is not None)
+    return training_steps(config, _count_trained(config, n_cells))
 
 
-def _count_monitored(config: TrainConfig, n_steps: int, n_cells: int) -> int:
-    """Return how many cells the monitor reads in a run, each as often as it is read."""
-    readings = 1 + n_steps // max(10, n_steps // 15)
-    return readings * min(_MONITOR_CELLS, round(n_cells * (config.validation_size or 1.0)))
+def _count_trained(config: TrainConfig, n_cells: int) -> int:
+    return max(1, round(n_cells * (1 - config.validation_size)))
+
+
+def _monitor_passes(objective: Objective, config: TrainConfig, n_steps: int, n_cells: int) -> float:
+    """Return the passes of a cell through the encoder that the monitor makes in a run."""
+    n_readings = 1 + n_steps // monitor_interval(n_steps)
+    n_read = monitor_cells(objective, config, _count_trained(config, n_cells))
+    return n_readings * min(n_read, n_cells * (config.validation_size or 1.0)) * passes_of_reading(objective)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------

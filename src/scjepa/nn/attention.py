@@ -24,17 +24,27 @@ def rank_in_group(groups: Tensor, keys: Tensor) -> Tensor:
     """Return the position of each element among its group's when ordered by ``keys``; ``groups`` is non-decreasing."""
     order = torch.argsort(keys, stable=True)
     order = order[torch.argsort(groups[order], stable=True)]
-    sizes = torch.bincount(groups)
-    starts = sizes.cumsum(0) - sizes
+    places = torch.arange(len(order), device=order.device)
+    starts = torch.zeros_like(places)  # of the group of each place: sorted groups are groups again
+    starts[1:] = torch.where(groups[1:] == groups[:-1], 0, places[1:])
     ranks = torch.empty_like(order)
-    ranks[order] = torch.arange(len(order), device=order.device) - starts[groups[order]]
+    ranks[order] = places - starts.cummax(0).values
     return ranks
+
+
+def count_by_group(groups: Tensor, n_groups: int, among: Tensor | None = None) -> Tensor:
+    """Return ``(n_groups,)`` int64 elements of each group; ``among``, ``(n,)`` bool, are those that count.
+
+    ``torch.bincount`` has to wait for the device to know how long its result is; here that is said.
+    """
+    ones = torch.ones_like(groups) if among is None else among.to(groups.dtype)
+    return torch.zeros(n_groups, dtype=groups.dtype, device=groups.device).scatter_add_(0, groups, ones)
 
 
 def mean_by_group(x: Tensor, groups: Tensor, n_groups: int) -> Tensor:
     """Return the mean row of ``x`` in each group, ``(n_groups, width)``; zeros for empty groups."""
     total = torch.zeros(n_groups, x.shape[1], dtype=x.dtype, device=x.device).index_add(0, groups, x)
-    size = torch.bincount(groups, minlength=n_groups).clamp_min(1)
+    size = count_by_group(groups, n_groups).clamp_min(1)
     return total / size[:, None]
 
 

@@ -48,6 +48,9 @@ class ObjectiveOutput:
         Detached scalars by name: the unweighted terms of the loss.
     ratios
         Detached scalars by name, those that :attr:`Objective.ratios` explains.
+    student, teacher
+        ``(B, width)``, detached: one vector for each sequence, of what the context encoder saw of it and of the whole
+        by the target encoder; for the monitor, which embeds cells itself where the objective gives none.
     predictions, targets, genes
         At the queried masked tokens: ``(Q, width)``, ``(Q, width)`` and ``(Q,)`` vocabulary ids, detached; for the
         monitor, which compares the loss with that of the mean target of each gene.
@@ -56,6 +59,8 @@ class ObjectiveOutput:
     loss: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
     ratios: dict[str, Tensor] = field(default_factory=dict)
+    student: Tensor | None = None
+    teacher: Tensor | None = None
     predictions: Tensor | None = None
     targets: Tensor | None = None
     genes: Tensor | None = None
@@ -227,12 +232,9 @@ class JEPAModule(nn.Module, ABC, Generic[SourceT, BatchT]):
     def embed(self, batch: BatchT, encoder: str = "target", scale: str = "") -> Tensor:
         """Return one vector for each sequence of the batch, ``(B, width)``, float32."""
 
-    def monitored(self, source: SourceT, cells: Tensor, generator: torch.Generator) -> tuple[BatchT, BatchT]:
-        """Return what the monitor measures the loss of ``cells`` on, and what it embeds.
-
-        ``generator`` is the same at each reading.
-        """
-        return self.gather(source, cells), source.batch(cells)
+    def monitored(self, source: SourceT, cells: Tensor, generator: torch.Generator) -> BatchT:
+        """Return what the monitor measures ``cells`` on; ``generator`` is the same at each reading."""
+        return self.gather(source, cells)
 
     @float32_default()
     def loss(self, batch: BatchT, generator: torch.Generator | None = None) -> ObjectiveOutput:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scjepa.nn.processes import drawn_by_first
+
 
 class PooledHead(nn.Module):
     """An MLP on pooled vectors: what they are to predict, or what they are to agree in, is behind it."""
@@ -85,7 +87,8 @@ def sigreg(x: Tensor, n_projections: int = 256, generator: torch.Generator | Non
     where = x.device if generator is None else generator.device
     # Half precision would not do: small differences of means are what counts.
     with torch.autocast(x.device.type, enabled=False):
-        directions = torch.randn(x.shape[-1], n_projections, generator=generator, device=where).to(x.device)
+        drawn = torch.randn(x.shape[-1], n_projections, generator=generator, device=where)
+        directions = drawn_by_first(drawn.to(x.device))
         projected = x.float() @ (directions / directions.norm(dim=0))
         t = torch.linspace(0, _FARTHEST, _KNOTS, device=x.device)
         gaussian = torch.exp(-0.5 * t**2)

@@ -12,14 +12,14 @@ from torch import Tensor
 from scjepa._core.options import Registry
 from scjepa.models.embed import AUTO, embed
 from scjepa.nn import float32_default
-from scjepa.nn.attention import rank_in_group
+from scjepa.nn.attention import count_by_group, rank_in_group
 from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.source import Batch, TokenSource
 
 
-def _mask_share(groups: Tensor, keys: Tensor, ratio: float) -> Tensor:
+def _mask_share(groups: Tensor, n_groups: int, keys: Tensor, ratio: float) -> Tensor:
     """Mask round(ratio · n) tokens of each group, those of the smallest keys."""
-    n_masked = torch.round(ratio * torch.bincount(groups)).long()
+    n_masked = torch.round(ratio * count_by_group(groups, n_groups)).long()
     return rank_in_group(groups, keys) < n_masked[groups]
 
 
@@ -29,12 +29,12 @@ def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def stratified(batch: Batch, ratio: float, generator: torch.Generator | None) -> Tensor:
     """Mask round(ratio · n) tokens of each cell: the paper's block masking with a cell as the block."""
-    return _mask_share(batch.blocks, _uniform(batch.genes, generator), ratio)
+    return _mask_share(batch.blocks, batch.n_blocks, _uniform(batch.genes, generator), ratio)
 
 
 def uniform(batch: Batch, ratio: float, generator: torch.Generator | None) -> Tensor:
     """Mask round(ratio · n) tokens of each neighborhood, wherever they are."""
-    return _mask_share(batch.sequences, _uniform(batch.genes, generator), ratio)
+    return _mask_share(batch.sequences, batch.n_sequences, _uniform(batch.genes, generator), ratio)
 
 
 def target_cell(batch: Batch, ratio: float, generator: torch.Generator | None) -> Tensor:
@@ -55,7 +55,8 @@ def rank_span(batch: Batch, ratio: float, generator: torch.Generator | None) -> 
     sizes = torch.bincount(batch.blocks)
     start = torch.rand(len(sizes), device=sizes.device, generator=generator) * sizes
     place = rank_in_group(batch.blocks, batch.ranks.float())
-    return _mask_share(batch.blocks, (place - start.long()[batch.blocks]) % sizes[batch.blocks], ratio)
+    keys = (place - start.long()[batch.blocks]) % sizes[batch.blocks]
+    return _mask_share(batch.blocks, batch.n_blocks, keys, ratio)
 
 
 def mixture(batch: Batch, ratio: float, generator: torch.Generator | None) -> Tensor:
@@ -67,8 +68,7 @@ def mixture(batch: Batch, ratio: float, generator: torch.Generator | None) -> Te
 
 def _draw_cells(batch: Batch, generator: torch.Generator | None, n_cells: int | Tensor) -> tuple[Tensor, Tensor]:
     """Return the cells with tokens in each sequence, and the tokens of ``n_cells`` of them, drawn at random."""
-    n_blocks = batch.n_sequences * (batch.n_segments + 1)
-    occupied = torch.bincount(batch.blocks, minlength=n_blocks) > 0
+    occupied = count_by_group(batch.blocks, batch.n_blocks) > 0
     occupied = occupied.view(batch.n_sequences, -1)[:, :-1]  # the last column is the metatoken's
     count = occupied.sum(1)
     keys = torch.rand(occupied.shape, device=occupied.device, generator=generator).masked_fill(~occupied, 2.0)
@@ -117,8 +117,8 @@ def draw_mask(batch: Batch, scheme: str, ratio: float, generator: torch.Generato
     cells = ~batch.is_metatoken
     masked = MASKING_SCHEMES[scheme].draw(batch, ratio, generator) & cells
     place = rank_in_group(batch.sequences, _uniform(batch.genes, generator) + 2.0 * batch.is_metatoken)
-    n_cells = torch.bincount(batch.sequences[cells], minlength=batch.n_sequences)
-    n_masked = torch.bincount(batch.sequences[masked], minlength=batch.n_sequences)
+    n_cells = count_by_group(batch.sequences, batch.n_sequences, cells)
+    n_masked = count_by_group(batch.sequences, batch.n_sequences, masked)
     first = (place == 0) & cells
     show_one = ((n_masked == n_cells) & (n_cells > 0))[batch.sequences] & first
     mask_one = ((n_masked == 0) & (n_cells > 1))[batch.sequences] & first

@@ -16,6 +16,7 @@ from scjepa.nn.attention import Packing
 from scjepa.nn.config import TransformerConfig
 from scjepa.nn.encoder import Transformer
 from scjepa.nn.jepa import ADVICE, SHORTER, SLOWER, SLOWER_OR_EMA, TOKENS, VIEWS, Advice, ObjectiveOutput, Ratio
+from scjepa.nn.processes import gathered, mean_over_processes, n_processes
 from scjepa.stjepa.config import IJEPAConfig, LeJEPAConfig, STJEPAConfig
 from scjepa.stjepa.masking import draw_mask
 from scjepa.stjepa.module import POOLING, NeighborhoodObjective, TokenEmbedding, pool
@@ -147,13 +148,19 @@ class IJEPA(NeighborhoodObjective):
 
         terms: dict[str, Tensor] = {}
         output = ObjectiveOutput(loss=encoded.sum() * 0.0, terms=terms)
-        if self.config.token_weight > 0 and len(queried):
-            queries = repeated.select(queried)
-            prediction = self.predictor(encoded, visible, queries, context.embedding)
-            wanted = targets(queried)
-            terms["token_loss"] = F.l1_loss(prediction.float(), wanted)
+        if self.config.token_weight > 0 and (len(queried) or n_processes() > 1):
+            error = output.loss
+            if len(queried):
+                queries = repeated.select(queried)
+                prediction = self.predictor(encoded, visible, queries, context.embedding)
+                wanted = targets(queried)
+                error = F.l1_loss(prediction.float(), wanted)
+                output.predictions, output.targets, output.genes = prediction.detach(), wanted, queries.genes
+            terms["token_loss"] = mean_over_processes(error, len(queried))
             output.loss = output.loss + self.config.token_weight * terms["token_loss"]
-            output.predictions, output.targets, output.genes = prediction.detach(), wanted, queries.genes
+        if not self.training and self.config.target_view == "all":
+            output.student = pool(encoded.float(), visible, "neighborhood")[: batch.n_sequences]
+            output.teacher = pooled_targets["neighborhood"][: batch.n_sequences]
         pooled = self._add_pooled(output, encoded, visible, pooled_targets)
         if self.config.sigreg_weight > 0:
             n_projections = self.config.sigreg_projections
@@ -178,7 +185,8 @@ class IJEPA(NeighborhoodObjective):
             lookup = torch.zeros(repeated.n_tokens, dtype=torch.long, device=masked.device)
             lookup[rows] = torch.arange(len(rows), device=masked.device)
         times = repeated.n_sequences // seen.n_sequences
-        scales = {_POOLED_AS.get(name, name) for name in self.heads}
+        read = set() if self.training else {"neighborhood"}  # by the monitor
+        scales = {_POOLED_AS.get(name, name) for name in self.heads} | read
         pooled = {scale: pool(encoded.float(), seen, scale).repeat(times, 1) for scale in scales}
 
         def at(rows: Tensor) -> Tensor:
@@ -217,11 +225,11 @@ class IJEPA(NeighborhoodObjective):
                 if visible.partners is None:  # the monitor's batches have none
                     continue
                 targets = targets[visible.partners]
-            term, of_mean = self._compared(head(pooled[scale]), targets)
+            term, of_mean = self._compared(gathered(head(pooled[scale])), gathered(targets))
             output.terms[f"{name}_loss"] = term
             output.ratios[name] = term.detach() / of_mean
             output.loss = output.loss + self.weights[name] * term
-        vectors = list(pooled.values())
+        vectors = [gathered(x) for x in pooled.values()] if also else []
         if not guarded:
             return vectors
         variance = torch.stack([losses.variance_loss(x) for x in vectors]).mean()
@@ -313,7 +321,8 @@ class LeJEPA(NeighborhoodObjective):
         masked = draw_mask(repeated, self.masking.scheme, self.masking.ratio, generator)
         visible = repeated.select((~masked).nonzero()[:, 0])
         pooled = pool(context(visible).float(), visible, "neighborhood")
-        views = self.projector(losses.standardize_over_batch(pooled)).view(self.config.n_views, batch.n_sequences, -1)
+        pooled = gathered(pooled, self.config.n_views)
+        views = self.projector(losses.standardize_over_batch(pooled)).view(self.config.n_views, -1, pooled.shape[1])
         share = self.config.sigreg_share
         terms = {
             "invariance_loss": (views - views.mean(0)).square().mean(),
@@ -321,7 +330,7 @@ class LeJEPA(NeighborhoodObjective):
         }
         loss = (1 - share) * terms["invariance_loss"] + share * terms["sigreg_loss"]
         if self.adversary is not None:
-            terms["technology_loss"] = self.adversary(pooled, visible.technologies)
+            terms["technology_loss"] = self.adversary(pooled, gathered(batch.technologies).repeat(self.config.n_views))
             loss = loss + terms["technology_loss"]
         terms = {name: value.detach() for name, value in terms.items()}
         return ObjectiveOutput(loss=loss, terms=terms, ratios={"views": _views_ratio(views.detach())})

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scjepa.nn.attention import count_by_group
 from scjepa.tokens.neighbors import NeighborTable
 from scjepa.tokens.source import TableSource, chosen, runs_of
 from scjepa.tokens.table import TokenTable
@@ -65,6 +66,11 @@ class Batch:
         """Tokens in the batch, T."""
         return len(self.genes)
 
+    @property
+    def n_blocks(self) -> int:
+        """Codes of :attr:`blocks`, those without tokens included."""
+        return self.n_sequences * (self.n_segments + 1)
+
     @cached_property
     def is_metatoken(self) -> Tensor:
         """``(T,)`` bool: the technology tokens."""
@@ -73,7 +79,7 @@ class Batch:
     @cached_property
     def lengths(self) -> Tensor:
         """``(B,)`` int64 tokens of each sequence."""
-        return torch.bincount(self.sequences, minlength=self.n_sequences)
+        return count_by_group(self.sequences, self.n_sequences)
 
     @cached_property
     def blocks(self) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -98,6 +98,24 @@ BatchT = TypeVar("BatchT", bound=Batch)
 BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
 
 
+class ChunkReading(NamedTuple):
+    """How cells that stay on disk are read.
+
+    Attributes
+    ----------
+    chunks_of
+        Gives the chunk that each of some cells, ``(n,)``, is read with.
+    n_chunks
+        Chunks that batches are drawn from at one time, because they are in memory.
+    n_cells
+        Cells of that many chunks.
+    """
+
+    chunks_of: Callable[[np.ndarray], np.ndarray]
+    n_chunks: int
+    n_cells: int
+
+
 class TableSource(ABC, Generic[BatchT_co]):
     """The token table of cells, ready to be gathered into batches on a device; base of what gathers them.
 
@@ -114,6 +132,8 @@ class TableSource(ABC, Generic[BatchT_co]):
     """Attributes that hold a tensor, or ``None``, and move with the source."""
     _NOT_EMBEDDED: tuple[str, ...] = ()
     """Those of them that embeddings do not depend on."""
+    reading: ChunkReading | None = None
+    """How cells that stay on disk are read; ``None``: all are at hand."""
 
     def __init__(self, table: TokenTable):
         self.n_cells = table.n_cells

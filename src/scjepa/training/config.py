@@ -19,7 +19,7 @@ class TrainConfig(Config):
     max_epochs
         Epochs when ``max_steps`` is ``None`` or ``train(max_epochs=...)`` is called.
     batch_size
-        Neighborhoods per step.
+        Neighborhoods per step, of each device.
     batches
         ``"section"``: the neighborhoods of a batch come from one section, so that what is standardized over a batch
         is free of differences between sections. ``"mixed"``: from all.

@@ -6,6 +6,7 @@ import inspect
 import logging
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from scjepa._core.plain import Facts, plain
 from scjepa._core.progress import progress_bar, shows_progress
 from scjepa._core.warn import warn
 from scjepa.nn import JEPAModule
-from scjepa.nn.jepa import float32_default
+from scjepa.nn.jepa import Objective, float32_default
 from scjepa.tokens.source import TableSource
 from scjepa.training.config import TrainConfig
 from scjepa.training.plan import MAY_DIFFER, History, JEPATrainingPlan, flat
@@ -294,6 +295,7 @@ class StepProgress(ProgressBar):
         super().__init__()
         self._bar: tqdm | None = None
         self._enabled = True
+        self._shown_at = 0.0
 
     def disable(self) -> None:
         """Switch the bar off (ranks other than the first)."""
@@ -310,13 +312,22 @@ class StepProgress(ProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object, **kwargs: object) -> None:
         """Advance to the trainer's step."""
-        if self._bar is not None and trainer.global_step > self._bar.n:
-            self._bar.update(trainer.global_step - self._bar.n)
+        if self._bar is None or trainer.global_step <= self._bar.n:
+            return
+        if time.monotonic() - self._shown_at >= self._bar.mininterval:  # to show a loss is to wait for it
+            self._show(trainer)
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def _show(self, trainer: pl.Trainer) -> None:
+        """Put the latest metrics beside the bar."""
+        if self._bar is not None:
+            self._shown_at = time.monotonic()
             shown = {k: f"{float(v):.3g}" for k, v in trainer.progress_bar_metrics.items() if k != "v_num"}
             self._bar.set_postfix(shown, refresh=False)
 
-    def on_train_end(self, *args: object) -> None:
-        """Close the bar."""
+    def on_train_end(self, trainer: pl.Trainer, *args: object) -> None:
+        """Show the last metrics and close the bar."""
+        self._show(trainer)
         if self._bar is not None:
             self._bar.close()
 
@@ -331,13 +342,14 @@ class RunOptions(Config):
     Parameters
     ----------
     accelerator, devices
-        Lightning's; one device by default.
+        Lightning's; one device by default. Several share each batch (:class:`BatchSchedule`): ``batch_size`` is that
+        of one of them.
     early_stopping
         Stop when ``validation_loss`` has not improved for ``patience`` monitor readings.
     patience
         Readings without improvement.
     monitor_every
-        Optimizer steps between two readings of the monitor; ``None``: fifteen readings a run.
+        Optimizer steps between two readings of the monitor; ``None``: eight readings a run.
     checkpoint_dir
         Folder for training checkpoints; ``None`` for none.
     checkpoint_every
@@ -435,11 +447,34 @@ def make_trainer(config: TrainConfig, options: RunOptions, **trainer_kwargs: Any
         "enable_progress_bar": shows_progress(options.progress_bar),
         "use_distributed_sampler": False,
         **trainer_kwargs,
+        "strategy": _strategy(trainer_kwargs.get("strategy", "auto"), options.devices, trainer_kwargs),
     }
     settings["callbacks"] = [*_callbacks(options), *trainer_kwargs.get("callbacks", [])]
     further = trainer_kwargs.get("logger") or []
     settings["logger"] = [History(), *(further if isinstance(further, list) else [further])]
     return pl.Trainer(**settings)
+
+
+def _strategy(strategy: object, devices: object, trainer: Mapping[str, object]) -> object:
+    """Return the strategy of a run.
+
+    The processes of ``"ddp"`` are told that a step may leave out weights: a predictor whose objective has no weight.
+
+    Raises
+    ------
+    ValueError
+        If the processes would be copies of this one, which keep what they learned of the run to themselves.
+    """
+    several = devices not in (1, "1", [0]) or trainer.get("num_nodes", 1) != 1
+    if strategy == "auto" and several and devices != "auto":
+        strategy = "ddp"
+    copies = ("spawn", "fork", "notebook")
+    if isinstance(strategy, str) and any(word in strategy for word in copies):
+        raise ValueError(
+            f"strategy={strategy!r} trains in copies of this process. Several devices are for scripts: pass "
+            "strategy='ddp', which runs the script once for each device."
+        )
+    return "ddp_find_unused_parameters_true" if strategy == "ddp" else strategy
 
 
 def run(
@@ -454,7 +489,6 @@ def run(
     """
     options = options or RunOptions()
     checkpoint = resume_from(options)
-    every = options.monitor_every or monitor_interval(plan)
     with warnings.catch_warnings(), _quiet(), float32_default():
         # The loader yields numbers of batches: workers, shuffling and sizes do not apply to it.
         warnings.filterwarnings(
@@ -464,10 +498,13 @@ def run(
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning's own business with torch
         # The target encoder stays in evaluation mode on purpose, and the plan sets the rest.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        trainer = make_trainer(
-            plan.config, options, **{"val_check_interval": every, "check_val_every_n_epoch": None, **trainer_kwargs}
-        )
+        readings = {"val_check_interval": options.monitor_every or 1, "check_val_every_n_epoch": None}
+        trainer = make_trainer(plan.config, options, **{**readings, **trainer_kwargs})
+        if options.monitor_every is None and "val_check_interval" not in trainer_kwargs:
+            n_steps = training_steps(plan.config, len(plan.train_cells), trainer.world_size)
+            trainer.val_check_interval = monitor_interval(n_steps)
         _fit(trainer, plan, checkpoint)
+        plan.read_metrics()
     return trainer, cast(History, trainer.logger)
 
 
@@ -509,10 +546,44 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def monitor_interval(plan: JEPATrainingPlan) -> int:
-    """Return the steps between two monitor readings: fifteen a run, at least ten steps apart."""
-    config = plan.config
-    total = config.max_steps
-    if total is None:
-        total = (config.max_epochs or 1) * max(1, len(plan.train_cells) // config.batch_size)
-    return max(10, total // 15)
+# -- the monitor's part ----------------------------------------------------------------------------------------------
+
+READINGS = 8
+"""Readings of the monitor in a run, beside the one before it."""
+
+MONITOR_SHARE = 0.02
+"""Arithmetic of the monitor over that of training, save in short runs; what Lightning adds makes it 3% of the time."""
+
+_MONITOR_CELLS = (128, 512)
+"""Cells that a reading takes: no fewer, for an effective rank is to be told; and no more."""
+
+
+def training_steps(config: TrainConfig, n_cells: int, n_processes: int = 1) -> int:
+    """Return the optimizer steps of a run on ``n_cells`` training cells."""
+    per_epoch = max(1, n_cells // (config.batch_size * n_processes))
+    by_epochs = None if config.max_epochs is None else config.max_epochs * per_epoch
+    return min(n for n in (config.max_steps, by_epochs) if n is not None)
+
+
+def monitor_interval(n_steps: int) -> int:
+    """Return the steps between two monitor readings: eight a run, at least ten steps apart."""
+    return max(10, n_steps // READINGS)
+
+
+def passes_of_step(objective: Objective) -> float:
+    """Return what a step costs of a cell, in forward passes of the encoder; the way back counts as two."""
+    return objective.has_teacher + 3 * objective.passes
+
+
+def passes_of_reading(objective: Objective) -> float:
+    """Return what a reading of the monitor costs of a cell, in forward passes of the encoder."""
+    return 1 + objective.passes
+
+
+def monitor_cells(objective: Objective, config: TrainConfig, n_cells: int) -> int:
+    """Return how many cells a reading takes, for the monitor to be :data:`MONITOR_SHARE` of a run."""
+    n_steps = training_steps(config, n_cells)
+    n_readings = 1 + n_steps // monitor_interval(n_steps)
+    trained = n_steps * config.batch_size * passes_of_step(objective)
+    least, most = _MONITOR_CELLS
+    return int(min(max(MONITOR_SHARE * trained / (n_readings * passes_of_reading(objective)), least), most))

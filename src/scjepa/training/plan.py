@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.nn.jepa import AnyModule, ObjectiveOutput
+from scjepa.nn.processes import together
 from scjepa.tokens.source import TableSource
 from scjepa.training.collapse import effective_rank, gene_mean_loss, mean_cosine
 from scjepa.training.config import TrainConfig
@@ -124,7 +125,7 @@ class History(Logger):
     """Metrics by name: parallel lists of optimizer steps and values.
 
     Every process of a run on several devices keeps its own, so that each of them ends with a model that knows how it
-    was trained; losses are then those of the process's own batches.
+    was trained. All have the same values: losses are those of the batch of all processes.
     """
 
     def __init__(self) -> None:
@@ -163,8 +164,16 @@ class History(Logger):
             own.update({name: list(entries) for name, entries in saved.items()})
 
 
+_MOST_UNREAD = 1000
+"""Steps whose metrics wait on the device at most."""
+
 _RATIO_BUDGET = 16_000_000
 """Target values kept by the monitor for the loss ratio (64 MB)."""
+
+
+def _numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """Return the values of scalars of one device, read at once."""
+    return torch.stack([scalar.float() for scalar in scalars]).tolist() if scalars else []
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
@@ -226,10 +235,15 @@ class JEPATrainingPlan(pl.LightningModule):
         self.steps_before = steps_before
         self._make_marks = marks
         self._groups = np.asarray(sections)[train_cells] if by_section else None
+        self._chunks = None if source.reading is None else source.reading.chunks_of(train_cells)
+        self._n_chunks = 1 if source.reading is None else source.reading.n_chunks
         self._schedule = self._make_schedule(1)
         self._latest: dict[str, Tensor] = {}
+        # What steps measured stays on the device until it is read: a step that waits for its own numbers is slow.
+        self._unread: list[tuple[int, dict[str, Tensor | float]]] = []
+        self._unread_ratios: list[tuple[str, Tensor]] = []
         self._ratios: dict[str, list[float]] = {}  # of the steps since the monitor's last reading: sum and number
-        self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor, Tensor]] = []
+        self._monitored: list[tuple[ObjectiveOutput, Tensor, Tensor]] = []
 
     @cached_property
     def marks(self) -> dict[str, object]:
@@ -244,7 +258,8 @@ class JEPATrainingPlan(pl.LightningModule):
         return range(len(self._schedule))
 
     def _make_schedule(self, world_size: int) -> BatchSchedule:
-        return BatchSchedule(self.train_cells, self.config.batch_size, self.seed, world_size, self._groups)
+        about = (self.config.batch_size, self.seed, world_size, self._groups, self._chunks, self._n_chunks)
+        return BatchSchedule(self.train_cells, *about)
 
     def val_dataloader(self) -> Sequence[int]:
         """Numbers of the monitor's batches."""
@@ -261,14 +276,10 @@ class JEPATrainingPlan(pl.LightningModule):
         place = (self.current_epoch, batch_idx, self.global_rank)
         cells = self._schedule.batch(*place)
         rng = generator(self.device, self.seed, MASK, *place)
-        with self._dropout_stream(place):
+        with self._dropout_stream(place), together():
             output = self.module.loss(self.module.gather(self.source, cells, rng), rng)
         self._latest = {"loss": output.loss.detach(), **output.terms}
-        for name, ratio in output.ratios.items():
-            if torch.isfinite(ratio):  # a batch of one has no mean to compare with
-                total = self._ratios.setdefault(name, [0.0, 0])
-                total[0] += float(ratio)
-                total[1] += 1
+        self._unread_ratios += [(name, ratio.detach()) for name, ratio in output.ratios.items()]
         self.log("loss", output.loss.detach(), prog_bar=True, logger=False, batch_size=len(cells))
         return output.loss
 
@@ -314,11 +325,31 @@ class JEPATrainingPlan(pl.LightningModule):
         return learning_rate(step, total, c.learning_rate, c.final_learning_rate, c.warmup)
 
     def _record(self, metrics: Mapping[str, Tensor | float]) -> None:
-        """Log a step's metrics at once: a checkpoint of this step, written next, then holds them."""
-        values = {name: float(value) for name, value in metrics.items()}
-        for logger in self.loggers:
-            if self.trainer.is_global_zero or isinstance(logger, History):
-                logger.log_metrics(values, self.global_step)
+        """Keep a step's metrics to be read with those of the steps around it."""
+        self._unread.append((self.global_step, dict(metrics)))
+        if len(self._unread) >= _MOST_UNREAD:
+            self.read_metrics()
+
+    def read_metrics(self) -> None:
+        """Bring what the steps since the last reading measured to the loggers, in one transfer from the device."""
+        (steps, self._unread), (ratios, self._unread_ratios) = (self._unread, []), (self._unread_ratios, [])
+        measured = [value for _, metrics in steps for value in metrics.values() if isinstance(value, Tensor)]
+        read = iter(_numbers([*measured, *(ratio for _, ratio in ratios)]))
+        for step, metrics in steps:
+            values = {name: next(read) if isinstance(x, Tensor) else float(x) for name, x in metrics.items()}
+            for logger in self.loggers:
+                if self.trainer.is_global_zero or isinstance(logger, History):
+                    logger.log_metrics(values, step)
+        for name, _ in ratios:
+            ratio = next(read)
+            if math.isfinite(ratio):  # a batch of one has no mean to compare with
+                total = self._ratios.setdefault(name, [0.0, 0])
+                total[0] += ratio
+                total[1] += 1
+
+    def on_train_epoch_end(self) -> None:
+        """Read what steps measured."""
+        self.read_metrics()
 
     # -- monitor ------------------------------------------------------------------------------------------------
 
@@ -337,28 +368,28 @@ class JEPATrainingPlan(pl.LightningModule):
         """Measure one batch of the monitor; its masks are always the same."""
         cells = self.monitor_cells[batch_idx * self.config.batch_size :][: self.config.batch_size]
         drawn = generator(self.device, self.seed, MONITOR, batch_idx, 1)
-        batch, plain = self.module.monitored(self.source, cells, drawn)
+        batch = self.module.monitored(self.source, cells, drawn)
         output = self.module.loss(batch, generator(self.device, self.seed, MONITOR, batch_idx))
-        student, teacher = (self.module.embed(plain, name) for name in ("context", "target"))
+        teacher = self.module.embed(batch) if output.teacher is None else output.teacher
         kept = sum(o.targets.numel() for o, *_ in self._monitored if o.targets is not None)
         if kept > _RATIO_BUDGET:
             output.predictions = output.targets = output.genes = None
         folds = torch.full((0 if output.genes is None else len(output.genes),), batch_idx % 2, device=self.device)
-        self._monitored.append((output, student, teacher, folds))
+        self._monitored.append((output, teacher, folds))
 
     def on_validation_epoch_end(self) -> None:
-        """Log what the monitor measured."""
-        metrics = self._monitor_metrics()
+        """Log what the monitor measured, which is the same in all processes, and what steps did before."""
+        self.read_metrics()
         shown = ("effective_rank", "validation_loss")
-        for name, value in metrics.items():
-            self.log(name, value, prog_bar=name in shown, batch_size=1, rank_zero_only=False)
+        for name, value in self._monitor_metrics().items():
+            self.log(name, value, prog_bar=name in shown, batch_size=1, sync_dist=True)
 
     def _monitor_metrics(self) -> dict[str, Tensor]:
-        outputs, students, teachers, folds = (list(column) for column in zip(*self._monitored, strict=True))
+        outputs, teachers, folds = (list(column) for column in zip(*self._monitored, strict=True))
         self._monitored = []
-        sizes = torch.tensor([float(len(x)) for x in students], device=self.device)
+        sizes = torch.tensor([float(len(x)) for x in teachers], device=self.device)
         losses = torch.stack([o.loss.detach() for o in outputs])
-        student, teacher = torch.cat(students), torch.cat(teachers)
+        teacher = torch.cat(teachers)
         metrics = {f"{name}_ratio": losses.new_tensor(total / n) for name, (total, n) in self._ratios.items()}
         self._ratios = {}
         metrics |= {
@@ -367,8 +398,10 @@ class JEPATrainingPlan(pl.LightningModule):
             "embedding_std": teacher.std(0).mean(),
             "embedding_std_min": teacher.std(0).min(),
             "mean_cosine": mean_cosine(teacher),
-            "teacher_cosine": F.cosine_similarity(student, teacher).mean(),
         }
+        students = [o.student for o in outputs if o.student is not None]
+        if len(students) == len(outputs):
+            metrics["teacher_cosine"] = F.cosine_similarity(torch.cat(students), teacher).mean()
         scored = [(o, f) for o, f in zip(outputs, folds, strict=True) if o.targets is not None]
         if scored:
             targets = torch.cat([o.targets for o, _ in scored])
@@ -387,11 +420,13 @@ class JEPATrainingPlan(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: Facts) -> None:
         """Put the history into the checkpoint, and what the monitor has not read yet."""
+        self.read_metrics()
         if isinstance(self.logger, History):
             checkpoint["scjepa_history"] = self.logger.state_dict()
         checkpoint["scjepa_ratios"] = {name: list(total) for name, total in self._ratios.items()}
         checkpoint[MARKS] = self.marks
         checkpoint["scjepa_steps_before"] = self.steps_before
+        checkpoint["scjepa_processes"] = self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: Facts) -> None:
         """Take them up again, if they are those of this training; weights are as they were until then.
@@ -399,9 +434,16 @@ class JEPATrainingPlan(pl.LightningModule):
         Raises
         ------
         ValueError
-            If the checkpoint is the state of other data, or of another model or other options.
+            If the checkpoint is the state of other data, of another model or other options, or of other devices.
         """
-        check_marks(checkpoint, self.marks, str(self.trainer.ckpt_path or "The checkpoint"))
+        name, n_processes = str(self.trainer.ckpt_path or "The checkpoint"), checkpoint.get("scjepa_processes", 1)
+        check_marks(checkpoint, self.marks, name)
+        if n_processes != self.trainer.world_size:
+            raise ValueError(
+                f"{name} is the state of a training on {n_processes} devices, and this one is on "
+                f"{self.trainer.world_size}: they have other batches. Pass devices={n_processes}, or leave ckpt_path "
+                "out to begin anew."
+            )
         self.steps_before = checkpoint.get("scjepa_steps_before", self.steps_before)
         if isinstance(self.logger, History) and "scjepa_history" in checkpoint:
             self.logger.load_state_dict(checkpoint["scjepa_history"])

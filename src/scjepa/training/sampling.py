@@ -30,25 +30,42 @@ class BatchSchedule:
     """The cells of every batch of every epoch.
 
     Each epoch is a permutation of the cells cut into batches. A last batch that is not full is dropped (its cells come
-    in other epochs), because batch statistics of a handful of cells are noise.
+    in other epochs), because batch statistics of a handful of cells are noise. Several processes share a batch, each an
+    equal part of it, so that what they train together is what one process trains on batches as large.
 
     Parameters
     ----------
     cells
         ``(n,)`` cells to draw from.
     batch_size
-        Cells of a batch on one device.
+        Cells of a batch in one process.
     seed
         Seed of the permutations.
     world_size
-        Devices that share an epoch.
+        Processes that share a batch.
     groups
         ``(n,)`` codes, such as each cell's section: a batch then holds cells of one group only, and a group smaller
         than a batch is a batch of its own. Default: batches mix all cells.
+    chunks, n_chunks
+        ``(n,)`` codes of what is read from disk at once, and how many of them are in memory at one time: an epoch is
+        then a permutation of the chunks, and within each ``n_chunks`` of them one of their cells. Default: all cells
+        are at hand.
+
+    Raises
+    ------
+    ValueError
+        If there are no cells, or no group has a cell for each process; or cells in chunks are grouped.
     """
 
     def __init__(
-        self, cells: np.ndarray, batch_size: int, seed: int, world_size: int = 1, groups: np.ndarray | None = None
+        self,
+        cells: np.ndarray,
+        batch_size: int,
+        seed: int,
+        world_size: int = 1,
+        groups: np.ndarray | None = None,
+        chunks: np.ndarray | None = None,
+        n_chunks: int = 1,
     ):
         if not len(cells):
             raise ValueError("There are no cells to train on.")
@@ -56,34 +73,55 @@ class BatchSchedule:
         self.seed = seed
         self.world_size = world_size
         self.batch_size = min(batch_size, max(1, len(self.cells) // world_size))
+        if chunks is not None and groups is not None:
+            raise ValueError(
+                "batches='section' draws a batch from all cells of a section, and cells that stay on disk are read by "
+                "chunks. Pass training={'batches': 'mixed'}."
+            )
+        self._chunks = None if chunks is None else torch.from_numpy(np.unique(chunks, return_inverse=True)[1])
+        self._n_chunks = n_chunks
         codes = np.zeros(len(cells), dtype=np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
         self._groups = torch.from_numpy(codes)
         self._epoch: tuple[int, list[Tensor]] | None = None
-        self._n_batches = len(self._cut(torch.arange(len(cells)))) // world_size
+        self._n_batches = len(self._cut(torch.arange(len(cells))))
+        if not self._n_batches:
+            raise ValueError(
+                f"{len(cells)} cells to train on, of {codes.max() + 1} sections, are too few for {world_size} devices. "
+                "Pass devices=1."
+            )
 
     def __len__(self) -> int:
-        """Batches of an epoch on one device."""
+        """Batches of an epoch."""
         return self._n_batches
 
     def _cut(self, order: Tensor) -> list[Tensor]:
-        """Cut cells in this order into batches of one group each."""
+        """Cut cells in this order into batches of one group each, which the processes can share equally."""
         order = order[torch.argsort(self._groups[order], stable=True)]
-        batches = []
+        size, batches = self.batch_size * self.world_size, []
         for group in order.split(torch.bincount(self._groups).tolist()):
-            n_full = max(1, len(group) // self.batch_size)
-            batches += group[: n_full * self.batch_size].split(self.batch_size)
-        return batches
+            kept = max(1, len(group) // size) * size if len(group) >= size else len(group)
+            batches += group[: kept - kept % self.world_size].split(size)
+        return [batch for batch in batches if len(batch)]
+
+    def _permuted(self, rng: torch.Generator) -> Tensor:
+        """Return the cells in random order; those in chunks that are in memory together stay together."""
+        order = torch.randperm(len(self.cells), generator=rng)
+        if self._chunks is None:
+            return order
+        place = torch.randperm(int(self._chunks.max()) + 1, generator=rng)
+        return order[torch.argsort(place[self._chunks[order]] // self._n_chunks, stable=True)]
 
     def batch(self, epoch: int, index: int, rank: int = 0) -> Tensor:
-        """Return the ``(batch_size,)`` int64 cells of batch ``index`` of ``epoch`` on device ``rank``."""
+        """Return the ``(batch_size,)`` int64 cells of batch ``index`` of ``epoch`` in process ``rank``."""
         if not 0 <= index < len(self):
             raise IndexError(f"An epoch has {len(self)} batches; batch {index} was asked for.")
         if self._epoch is None or self._epoch[0] != epoch:
             rng = generator("cpu", self.seed, ORDER, epoch)
-            batches = self._cut(torch.randperm(len(self.cells), generator=rng))
-            places = torch.randperm(len(batches), generator=rng)
-            self._epoch = (epoch, [batches[place] for place in places.tolist()])
-        return self.cells[self._epoch[1][index * self.world_size + rank]]
+            batches = self._cut(self._permuted(rng))
+            if self._chunks is None:
+                batches = [batches[place] for place in torch.randperm(len(batches), generator=rng).tolist()]
+            self._epoch = (epoch, batches)
+        return self.cells[self._epoch[1][index].chunk(self.world_size)[rank]]
 
 
 def hold_out(

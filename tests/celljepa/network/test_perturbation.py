@@ -153,8 +153,8 @@ def test_the_error_of_the_change_is_relative_to_the_change(lengths, seed, factor
         if lengths[row]
     ]
     expected = sum(ratios) / len(ratios) if ratios else 0.0
-    assert float(relative_error(found, wanted, rows, len(lengths))) == pytest.approx(expected, rel=1e-3)
-    scaled = float(relative_error(factor * wanted, wanted, rows, len(lengths)))
+    assert float(relative_error(found, wanted, rows, len(lengths))[0]) == pytest.approx(expected, rel=1e-3)
+    scaled = float(relative_error(factor * wanted, wanted, rows, len(lengths))[0])
     assert scaled == pytest.approx((1 - factor) ** 2 if ratios else 0.0, abs=1e-4)
 
 

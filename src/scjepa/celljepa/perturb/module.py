@@ -24,6 +24,7 @@ from scjepa.celljepa.source import CellBatch, CellSource, mixed
 from scjepa.nn.encoder import ValueProduct
 from scjepa.nn.jepa import JEPAModule, ObjectiveOutput
 from scjepa.nn.losses import PooledHead
+from scjepa.nn.processes import gathered, mean_over_processes
 from scjepa.tokens.source import chosen, move_batch, runs_of
 from scjepa.tokens.table import TokenTable
 
@@ -161,34 +162,40 @@ class PerturbationObjective(ObjectiveOfCells):
         known = batch.genes < len(self.control)
         genes, wanted = batch.genes[known], batch.expression[known]
         found = self.expression(genes, tokens[known])
-        terms = {"reconstruction": F.mse_loss(found, wanted)}
-        if config.jepa_weight > 0:
+        terms = {"reconstruction": mean_over_processes(F.mse_loss(found, wanted), len(found))}
+        teacher = None
+        if config.jepa_weight > 0 or not self.training:
             with torch.no_grad():
-                taught = as_target(target(batch.truth)[0], config)
-            terms["jepa"] = cosine_distance(self.heads["predictor"](cells).float(), taught)
+                teacher = target(batch.truth)[0].float()
+        if config.jepa_weight > 0 and teacher is not None:
+            taught = as_target(gathered(teacher), config)
+            terms["jepa"] = cosine_distance(gathered(self.heads["predictor"](cells).float()), taught)
         if config.contrast_weight > 0:
-            terms["contrast"] = contrast(cells, batch.labels, config)
+            terms["contrast"] = contrast(gathered(cells), gathered(batch.labels), config)
         output = ObjectiveOutput(loss=cells.sum() * 0.0)
         for name, term in terms.items():
             output.loss = output.loss + getattr(config, f"{name}_weight") * term
         if self.delta_aware:
             change = found - self.control[genes]
-            terms["delta"] = relative_error(change, batch.change[known], batch.sequences[known], batch.n_sequences)
+            error, n = relative_error(change, batch.change[known], batch.sequences[known], batch.n_sequences)
+            terms["delta"] = mean_over_processes(error, n)
             output.loss = output.loss + self.config.delta_weight * terms["delta"]
         output.terms = {f"{name}_loss": term.detach() for name, term in terms.items()}
         output.predictions, output.targets, output.genes = found.detach()[:, None], wanted[:, None], genes
+        output.student, output.teacher = cells.detach(), teacher
         return output
 
 
-def relative_error(found: Tensor, wanted: Tensor, rows: Tensor, n_rows: int) -> Tensor:
-    """Return the mean over rows of sum (found - wanted)² / sum wanted²; rows where nothing is wanted are left out."""
+def relative_error(found: Tensor, wanted: Tensor, rows: Tensor, n_rows: int) -> tuple[Tensor, int]:
+    """Return the mean over rows of sum (found - wanted)² / sum wanted², and of how many; not where none is wanted."""
     zeros = found.new_zeros(n_rows)
     error = zeros.index_add(0, rows, (found - wanted).square())
     size = zeros.index_add(0, rows, wanted.square())
     changes = size > _LEAST_CHANGE
     if not changes.any():
-        return found.sum() * 0.0
-    return (error[changes] / size[changes]).mean()
+        return found.sum() * 0.0, 0
+    shares = error[changes] / size[changes]
+    return shares.mean(), len(shares)
 
 
 class PerturbationJEPAModule(JEPAModule["PerturbedSource", PerturbedBatch]):
