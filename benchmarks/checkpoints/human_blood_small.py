@@ -2,20 +2,23 @@
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 SCJEPA_DATA=...
     python -m benchmarks.checkpoints.human_blood_small                                  # the checkpoint in the wheel
-    python -m benchmarks.checkpoints.human_blood_small --leave-out kang --score         # without one study
+    python -m benchmarks.checkpoints.human_blood_small --leave-out kang --out models/kang     # without one study
+    python -m benchmarks.checkpoints.human_blood_small --leave-out kang --out models/kang --score
 
-Labels are not used. With ``--leave-out STUDY --score`` the labelled set of the study, which the model has never seen,
-is embedded zero-shot by the trained model and by an untrained one, and by HVG-PCA, which is fitted on those very cells.
-AvgBIO goes to ``results/human_blood.csv`` (appended; a row is not made twice). The checkpoint's card takes its scores
-from there.
+Labels are not used. A training that was stopped goes on where it was. With ``--score`` the labelled set of the study
+that was left out, which the model has never seen, is embedded zero-shot by the model and by an untrained one, and by
+HVG-PCA, which is fitted on those very cells. AvgBIO goes to ``results/human_blood.csv`` (appended; a row is not made
+twice). The checkpoint's card takes its scores from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,8 +51,6 @@ SETS: dict[str, tuple[str, str]] = {
 SCORED = {"pbmc3k": "pbmc3k", "pbmc4k": "pbmc4k_half", "kang": "pbmc_kang_muscat", "zheng": "pbmc68k_reduced"}
 """Study that is left out -> labelled set. Donor A of Zheng et al. gave the 68k cells too, so both are one study."""
 
-METHODS = ("HVG-PCA", "untrained", "trained")
-
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
@@ -66,6 +67,13 @@ def make(adata: AnnData, config: CellJEPAConfig, seed: int) -> scjepa.CellJEPA:
     """Return an untrained model of the cells."""
     scjepa.CellJEPA.setup_anndata(adata, batch_key="batch")
     return scjepa.CellJEPA(adata, config, seed=seed)
+
+
+def untrained(model: scjepa.CellJEPA, cells: AnnData, seed: int) -> scjepa.CellJEPA:
+    """Return a model of the same options and genes with its initial weights."""
+    known = cells[:, cells.var_names.isin(model.vocabulary.names)].copy()
+    scjepa.CellJEPA.setup_anndata(known)
+    return scjepa.CellJEPA(known, model.config, seed=seed)
 
 
 def score(embedding: np.ndarray, cells: AnnData, key: dict, n_seeds: int, out: Path) -> None:
@@ -118,8 +126,8 @@ def card(names: list[str], config: dict, license_: str) -> scjepa.pretrained.Car
 def main() -> None:
     """Read the command line; train, save, score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--leave-out", choices=list(SCORED), help="train without this study")
-    parser.add_argument("--score", action="store_true", help="embed the set left out zero-shot and score it")
+    parser.add_argument("--leave-out", choices=list(SCORED), help="train without this study, or score on it")
+    parser.add_argument("--score", action="store_true", help="score the model in --out on the set that was left out")
     parser.add_argument("--preset", default="demo", choices=list(CELL_PRESETS))
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps")
     parser.add_argument("--genes", type=int, default=2000, help="genes that vary most within sets")
@@ -129,35 +137,47 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder to save to (default without --leave-out: the package's)")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.leave_out and options.out is None:
+        parser.error("--leave-out needs --out, a folder for the model: the package's is for the one of all studies.")
     if options.score and options.leave_out is None:
         parser.error("--score needs --leave-out: a model is scored on cells that it has not seen.")
-
     about = {"preset": options.preset, "steps": options.steps, "genes": options.genes}
-    config = resolve_cells(options.preset, training={"max_steps": options.steps, "max_epochs": None})
-    names = [name for name, (study, _) in SETS.items() if study != options.leave_out]
-    keys = {m: {"left_out": options.leave_out, **about, "seed": options.seed, "method": m} for m in METHODS}
-    missing = [m for m, key in keys.items() if options.score and not done(options.results, key)]
-    if options.score and not missing:
-        print(f"{options.leave_out} is in {options.results}")
-        return
-    warnings.filterwarnings("ignore", category=UserWarning)  # genes that are left out, and models that are untrained
-    cells = target(SCORED[options.leave_out]) if options.score else None
-    model = make(corpus(names, options.genes), config, options.seed)
-    if "HVG-PCA" in missing:
-        score(pca_on_hvg(cells)(cells), cells, keys["HVG-PCA"], options.leiden_seeds, options.results)
-    if "untrained" in missing:
-        found = model.get_latent_representation(cells)
-        score(found, cells, keys["untrained"], options.leiden_seeds, options.results)
-    start = time.process_time()
-    model.train(accelerator="cpu", progress_bar=False)
-    print(f"{model}\ntrained in {time.process_time() - start:.0f} CPU s\n{model.diagnose()}", flush=True)
+    out = options.out or SHIPPED
+    # Genes that are left out, and models that are not trained, are meant here.
+    warnings.filterwarnings("ignore", category=UserWarning)
     if options.score:
-        found = model.get_latent_representation(cells)
-        score(found, cells, keys["trained"], options.leiden_seeds, options.results)
-    out = options.out or (None if options.leave_out else SHIPPED)
-    if out is not None:
-        model.save_pretrained(out, card(names, about, options.license), overwrite=True)
-        print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.2f} MB")
+        evaluate(out, about, options)
+    else:
+        train(out, about, options)
+
+
+def train(out: Path, about: dict, options: argparse.Namespace) -> None:
+    """Train on the studies that are not left out, and save."""
+    names = [name for name, (study, _) in SETS.items() if study != options.leave_out]
+    config = resolve_cells(options.preset, training={"max_steps": options.steps, "max_epochs": None})
+    model = make(corpus(names, options.genes), config, options.seed)
+    start, state = time.process_time(), out.with_name(f"{out.name}.state")
+    how = {"checkpoint_dir": state, "checkpoint_every": 25, "ckpt_path": "last"}
+    model.train(accelerator="cpu", progress_bar=False, **how)
+    print(f"{model}\ntrained in {time.process_time() - start:.0f} CPU s\n{model.diagnose()}", flush=True)
+    model.save_pretrained(out, card(names, about, options.license), overwrite=True)
+    shutil.rmtree(state, ignore_errors=True)
+    print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.2f} MB")
+
+
+def evaluate(out: Path, about: dict, options: argparse.Namespace) -> None:
+    """Score the model of a folder, an untrained one and HVG-PCA on the set of the study that was left out."""
+    cells = target(SCORED[options.leave_out])
+    model = scjepa.CellJEPA.from_pretrained(out, cells, accelerator="cpu")
+    methods: dict[str, Callable[[], np.ndarray]] = {
+        "HVG-PCA": lambda: pca_on_hvg(cells)(cells),
+        "untrained": lambda: untrained(model, cells, options.seed).get_latent_representation(),
+        "trained": model.get_latent_representation,
+    }
+    for method, embed in methods.items():
+        key = {"left_out": options.leave_out, **about, "seed": options.seed, "method": method}
+        if not done(options.results, key):
+            score(embed(), cells, key, options.leiden_seeds, options.results)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,9 @@ CELL_TYPE: Final = "cell_type"
 UNLABELLED: Final = ("unlabelled", "unlabeled")
 """Labels that mean "no label" by default; the first is what cells without one are called."""
 
+UNKNOWN: Final = "unknown"
+"""What cells are called that lie farther from all that is known than held-out cells do."""
+
 _MOST_BYTES = 120
 """Bytes of a key at most: zarr makes a file of each, with a suffix of its own."""
 

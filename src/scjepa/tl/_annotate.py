@@ -12,9 +12,10 @@ from scipy import sparse
 
 from scjepa._core.anndata import column_of, counts_of, labels_of, names_of, record, refuse_users, require_anndata
 from scjepa._core.counts import check_of, read_counts
+from scjepa._core.keys import UNKNOWN
 from scjepa._core.palette import MISSING, palette
 from scjepa._core.warn import warn
-from scjepa.tl._annotator import UNKNOWN, CellAnnotator
+from scjepa.tl._annotator import CellAnnotator
 from scjepa.tl._hierarchy import Hierarchy, Parents
 from scjepa.tl._moments import Features
 
@@ -133,7 +134,7 @@ def annotate(
     facts = {"held_out": classifier.held_out_, "held_out_accuracy": classifier.accuracy_}
     facts |= {"held_out_ece": classifier.ece_, "temperature": classifier.temperature_, "n_shared": len(known.genes)}
     record(adata, key_added, slot="obs", n_comps=n_comps, random_state=random_state, **how, **facts)
-    for part in found.columns.drop("label"):
+    for part in found.columns.intersection(PARTS):
         record(adata, f"{key_added}_{part}", slot="obs", of=key_added)
 
 

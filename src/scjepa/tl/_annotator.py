@@ -11,16 +11,16 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core.arrays import positive
+from scjepa._core.checks import between
 from scjepa._core.counts import TARGET_SUM
+from scjepa._core.keys import UNKNOWN
 from scjepa.tl._kept import Kept
-from scjepa.tl._label_classifier import ERROR, LabelClassifier
+from scjepa.tl._label_classifier import LabelClassifier
 from scjepa.tl._moments import Features
 
 if TYPE_CHECKING:
-    from scjepa._core.arrays import Labels
-
-UNKNOWN = "unknown"
-"""Label of cells that are farther from every known label than held-out cells are."""
+    from scjepa._core.keys import UNKNOWN
+from scjepa._core.arrays import Labels
 
 _LARGEST = 10.0
 """Standard deviations beyond which expression says no more: a rare gene in one cell is not to turn a component."""
@@ -108,7 +108,9 @@ class CellAnnotator(Kept, BaseEstimator):
             If there is one label, a label of one cell, an option is out of its range, or no gene varies.
         """
         self._check_whole("n_genes", "n_comps", "n_evidence")
-        ERROR("error", self.error)
+        between(0, 1)("error", self.error)
+        if (np.asarray(labels, dtype=object) == UNKNOWN).any():
+            raise ValueError(f"The label {UNKNOWN!r} is what cells of no label are called. Leave such cells out.")
         features = Features.of(X, TARGET_SUM, feature_names)
         self.feature_names_in_ = features.names
         self.variable_ = _variable(features, self.n_genes)
@@ -138,9 +140,10 @@ class CellAnnotator(Kept, BaseEstimator):
         -------
         pandas.DataFrame
             By cell ``"label"``, ``"unknown"`` for cells of none; ``"confidence"``, the calibrated probability of the
-            most probable label; ``"p_value"``, the share of held-out cells that lie as far from every label;
-            ``"evidence"``, the expressed genes that speak most for the label against the second; and ``"nearest"``, the
-            most probable label also where it is unknown. Cells without a count have no label and a confidence of 0.
+            most probable label; ``"distance"`` from the nearest label, and ``"p_value"``, the share of held-out cells
+            that lie as far from every label; ``"evidence"``, the expressed genes that speak most for the label against
+            the second; and ``"nearest"``, the most probable label also where it is unknown. Cells without a count have
+            no label and a confidence of 0.
         """
         return self.predict_with_probabilities(X, feature_names=feature_names)[0]
 
@@ -154,14 +157,15 @@ class CellAnnotator(Kept, BaseEstimator):
         shown = features.taken(self.feature_names_in_, n_features).showing(self.variable_)
         labels, weights = self.classifier_.labels_, self._weights
         codes = np.empty(features.n_cells, dtype=np.int64)
-        p_values = np.empty(features.n_cells, dtype=np.float32)
+        p_values, distances = np.empty((2, features.n_cells), dtype=np.float32)
         probabilities = np.empty((features.n_cells, len(labels)), dtype=np.float32)
         evidence = np.full(features.n_cells, "", dtype=object)
         empty = np.zeros(features.n_cells, dtype=bool)
         for rows, logged in shown.chunks():
             values = self._dense(logged)
             found = self.classifier_.predict(values @ self.axes_)
-            codes[rows], p_values[rows], probabilities[rows] = found.codes, found.p_values, found.probabilities
+            codes[rows], p_values[rows], distances[rows] = found.codes, found.p_values, found.distances
+            probabilities[rows] = found.probabilities
             empty[rows] = np.diff(logged.indptr) == 0
             evidence[rows] = self._evidence(values, logged, found.probabilities, weights)
         nearest = labels[codes]
@@ -173,6 +177,7 @@ class CellAnnotator(Kept, BaseEstimator):
             "label": pd.Categorical(told, categories=[*labels, UNKNOWN]),
             "confidence": confidence,
             "p_value": p_values,
+            "distance": distances,
             "evidence": evidence,
             "nearest": pd.Categorical(nearest, categories=list(labels)),
         }

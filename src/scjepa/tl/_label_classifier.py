@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core.anndata import as_embedding
 from scjepa._core.arrays import group_codes
-from scjepa._core.checks import between
 from scjepa._core.conformal import HeldOut, expected_calibration_error
 from scjepa.tl._kept import Kept
 
@@ -33,12 +32,15 @@ class Calls:
         ``(n_cells,)`` position of the most probable label.
     probabilities
         ``(n_cells, n_labels)`` calibrated.
+    distances
+        ``(n_cells,)`` from the nearest label, squared Mahalanobis.
     p_values
         ``(n_cells,)`` share of held-out cells of known labels that lie as far from every label, or farther.
     """
 
     codes: np.ndarray
     probabilities: np.ndarray
+    distances: np.ndarray
     p_values: np.ndarray
 
     @property
@@ -138,7 +140,7 @@ class LabelClassifier(Kept, BaseEstimator):
             )
         logits, distance = self._discriminants.read(values)
         probabilities = _softmax(logits / self.temperature_)
-        return Calls(probabilities.argmax(axis=1), probabilities, self.held_out.p_values(distance))
+        return Calls(probabilities.argmax(axis=1), probabilities, distance, self.held_out.p_values(distance))
 
     @property
     def held_out(self) -> HeldOut:
@@ -250,7 +252,3 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     from scipy.special import softmax
 
     return np.asarray(softmax(logits, axis=1))
-
-
-ERROR = between(0, 1)
-"""Check of stated errors."""
