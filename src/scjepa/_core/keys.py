@@ -63,6 +63,9 @@ UNLABELLED: Final = ("unlabelled", "unlabeled")
 UNKNOWN: Final = "unknown"
 """What cells are called that lie farther from all that is known than held-out cells do."""
 
+ANNOTATION_PARTS: Final = ("confidence", "p_value", "evidence", "nearest", "term", "doublet")
+"""What :func:`scjepa.tl.annotate` puts behind the ``obs`` column of labels, ``f"{key}_confidence"`` and so on."""
+
 _MOST_BYTES = 120
 """Bytes of a key at most: zarr makes a file of each, with a suffix of its own."""
 

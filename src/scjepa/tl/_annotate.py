@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scjepa._core.anndata import column_of, counts_of, labels_of, names_of, record, refuse_users, require_anndata
 from scjepa._core.counts import check_of, read_counts
-from scjepa._core.keys import UNKNOWN
+from scjepa._core.keys import ANNOTATION_PARTS, UNKNOWN
 from scjepa._core.palette import MISSING, palette
 from scjepa._core.warn import warn
 from scjepa.tl._annotator import CellAnnotator
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 _FEW_GENES = 100
 """Genes in common below which labels are doubtful."""
-
-PARTS = ("confidence", "p_value", "evidence", "nearest", "term", "doublet")
-"""What is written behind the column of labels, ``KEY_confidence`` and so on."""
 
 
 def annotate(
@@ -109,17 +106,18 @@ def annotate(
     >>> adata.obs[["predicted_label", "predicted_label_confidence", "predicted_label_evidence"]]
     """
     require_anndata(adata)
-    for name in (key_added, *(f"{key_added}_{part}" for part in PARTS)):
+    for name in (key_added, *(f"{key_added}_{part}" for part in ANNOTATION_PARTS)):
         refuse_users(adata, "obs", name)
     terms = None if hierarchy is None else Hierarchy(hierarchy)
-    known = _Reference.of(_by_name(reference), labels_key, batch_key, reference_layer, list(adata.var_names))
+    features = Features.of_counts(adata, layer)
+    genes = _unique(features.names, "the cells to label")
+    known = _Reference.of(_by_name(reference), labels_key, batch_key, reference_layer, genes)
     if terms is not None:
         terms.check(list(known.labels))
         known = known.without(terms.broad(list(np.unique(known.labels))))
     known = known.learnable()
     annotator = CellAnnotator(n_genes, n_comps, error=error, seed=random_state)
     annotator.fit(known.counts, known.labels, known.batches, feature_names=known.genes)
-    features = Features.of_counts(adata, layer)
     found, probabilities = annotator.predict_with_probabilities(features.taken(known.genes, len(known.genes)))
     found.index = adata.obs_names
     if terms is not None:
@@ -134,7 +132,7 @@ def annotate(
     facts = {"held_out": classifier.held_out_, "held_out_accuracy": classifier.accuracy_}
     facts |= {"held_out_ece": classifier.ece_, "temperature": classifier.temperature_, "n_shared": len(known.genes)}
     record(adata, key_added, slot="obs", n_comps=n_comps, random_state=random_state, **how, **facts)
-    for part in found.columns.intersection(PARTS):
+    for part in found.columns.intersection(ANNOTATION_PARTS):
         record(adata, f"{key_added}_{part}", slot="obs", of=key_added)
 
 
@@ -157,6 +155,7 @@ class _Reference:
         """Read labelled cells of all references, genes that they and ``genes`` have in common."""
         shared = set(genes)
         for name, part in parts.items():
+            _unique(part.var_names if part.var_names.is_unique else None, f"the reference {name!r}")
             common = shared & set(part.var_names)
             if not common:
                 mine, theirs = [", ".join(map(repr, list(names)[:3])) for names in (genes, part.var_names)]
@@ -199,12 +198,20 @@ class _Reference:
     def learnable(self) -> _Reference:
         """Leave out empty cells, and labels of a single cell."""
         kept = np.diff(self.counts.indptr) > 0
+        if not kept.any():
+            raise ValueError("No labelled cell of the reference has a count of the genes in common.")
         names, codes, sizes = np.unique(self.labels[kept].astype(str), return_inverse=True, return_counts=True)
         if (sizes < 2).any() and (sizes > 1).sum() > 1:
             single = names[sizes < 2]
             warn(f"{', '.join(map(repr, single[:5]))}: a label of one reference cell each, which is left out.")
             kept[np.flatnonzero(kept)[sizes[codes] < 2]] = False
         return self.some(kept)
+
+
+def _unique(names: Sequence[str] | None, of: str) -> Sequence[str]:
+    if names is None:
+        raise ValueError(f"Gene names of {of} are not unique: adata.var_names_make_unique().")
+    return names
 
 
 def _by_name(reference: AnnData | Mapping[str, AnnData] | Sequence[AnnData]) -> dict[str, AnnData]:
@@ -248,7 +255,7 @@ def _write(adata: AnnData, found: pd.DataFrame, key: str) -> None:
     adata.obs[key] = found["label"]
     n_labels = len(found["label"].cat.categories) - 1
     adata.uns[f"{key}_colors"] = [*palette(n_labels), MISSING]
-    for part in PARTS:
+    for part in ANNOTATION_PARTS:
         name = f"{key}_{part}"
         if part in found:
             adata.obs[name] = found[part]

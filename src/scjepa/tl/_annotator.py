@@ -200,6 +200,9 @@ class CellAnnotator(Kept, BaseEstimator):
         order = np.argsort(-weights)[:n_genes]
         return pd.Series(weights[order], index=self._names[order], name=label)
 
+    def _restored(self, name: str, value: Any) -> Any:
+        return LabelClassifier.from_dict(value) if name == "classifier_" else super()._restored(name, value)
+
     @property
     def _weights(self) -> np.ndarray:
         """``(n_labels, n_variable)`` weight of each standardized gene in the log-probability of each label."""
@@ -233,9 +236,9 @@ class CellAnnotator(Kept, BaseEstimator):
             speaks = logged[cells].copy()
             speaks.data = np.ones_like(speaks.data)
             speaks = speaks.multiply(values[cells] * (weights[a] - weights[b]).astype(np.float32)).toarray()
-            best = np.argsort(-speaks, axis=1)[:, : self.n_evidence]
-            for cell, genes in zip(cells, best, strict=True):
-                told[cell] = ", ".join(names[genes[speaks[np.searchsorted(cells, cell), genes] > 0]])
+            for cell, weight in zip(cells, speaks, strict=True):
+                genes = np.flatnonzero(weight > 0)
+                told[cell] = ", ".join(names[genes[np.argsort(-weight[genes])[: self.n_evidence]]])
         return told
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _HOTTEST, _COLDEST = 20.0, 0.2
 """Range in which the temperature is looked for."""
+
+
+_Read: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Label codes of cells held out, their log-probabilities, and their distances."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,22 @@ class LabelClassifier(Kept, BaseEstimator):
         self.coef_, self.intercept_, self.axes_, self.means_ = found.coef, found.intercept, found.axes, found.means
 
     def _calibrate(self, values: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> None:
+        read = [] if groups is None or groups.max() == 0 else self._read_held_out(values, codes, groups)
+        self.held_out_ = "batch" if read else "cell"  # also where each batch has labels of its own
+        read = read or self._read_held_out(values, codes, None)
+        right, found, distances = (np.concatenate(part) for part in zip(*read, strict=True))
+        kept = HeldOut.of(distances)
+        self.distances_, self.n_held_out_ = kept.distances, kept.n_cells
+        self.temperature_ = _temperature(found, right)
+        sure = _softmax(found / self.temperature_)
+        correct = sure.argmax(axis=1) == right
+        self.accuracy_ = float(correct.mean())
+        self.ece_ = expected_calibration_error(correct, sure.max(axis=1))
+
+    def _read_held_out(self, values: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> list[_Read]:
+        """Return labels, log-probabilities and distances of cells of labels that the other parts have."""
         n_labels = len(self.labels_)
-        self.held_out_ = "cell" if groups is None or groups.max() == 0 else "batch"
-        logits, distances, truth = [], [], []
+        parts = []
         for train, test in self._folds(codes, groups):
             known = np.bincount(codes[train], minlength=n_labels) > 1
             train, test = train[known[codes[train]]], test[known[codes[test]]]
@@ -169,26 +186,14 @@ class LabelClassifier(Kept, BaseEstimator):
             )
             whole = np.full((len(test), n_labels), -np.inf)
             whole[:, known] = found
-            logits.append(whole)
-            distances.append(distance)
-            truth.append(codes[test])
-        if not logits:
-            raise ValueError("No label is in two batches, so nothing can be held out. Fit without batches.")
-        right, found = np.concatenate(truth), np.concatenate(logits)
-        kept = HeldOut.of(np.concatenate(distances))
-        self.distances_, self.n_held_out_ = kept.distances, kept.n_cells
-        self.temperature_ = _temperature(found, right)
-        sure = _softmax(found / self.temperature_)
-        correct = sure.argmax(axis=1) == right
-        self.accuracy_ = float(correct.mean())
-        self.ece_ = expected_calibration_error(correct, sure.max(axis=1))
+            parts.append((codes[test], whole, distance))
+        return parts
 
     def _folds(self, codes: np.ndarray, groups: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         from sklearn.model_selection import GroupKFold, StratifiedKFold
 
-        if groups is not None and self.held_out_ == "batch":
+        if groups is not None:
             return iter(GroupKFold(min(max(self.n_folds, 2), int(groups.max()) + 1)).split(codes, groups=groups))
-        # In order of rank within its label, a rare label gets into as many folds as it has cells.
         n_folds = min(max(self.n_folds, 2), int(np.bincount(codes).max()))
         return _quiet_split(StratifiedKFold(n_folds, shuffle=True, random_state=self.seed), codes)
 
