@@ -19,8 +19,7 @@ from scjepa.tl._label_classifier import LabelClassifier
 from scjepa.tl._moments import Features
 
 if TYPE_CHECKING:
-    from scjepa._core.keys import UNKNOWN
-from scjepa._core.arrays import Labels
+    from scjepa._core.arrays import Labels
 
 _LARGEST = 10.0
 """Standard deviations beyond which expression says no more: a rare gene in one cell is not to turn a component."""
