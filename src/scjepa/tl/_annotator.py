@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -219,7 +219,7 @@ class CellAnnotator(Kept, BaseEstimator):
         values /= self.scale_.astype(np.float32)
         return np.clip(values, -_LARGEST, _LARGEST, out=values)
 
-    def _standardized(self, shown: Features) -> Any:
+    def _standardized(self, shown: Features) -> Iterator[tuple[slice, np.ndarray]]:
         for rows, logged in shown.chunks():
             yield rows, self._dense(logged)
 
