@@ -212,13 +212,13 @@ def score(task: Task, answer: Answer, left_out: str) -> tuple[dict, pd.DataFrame
     row = {"accuracy": found.accuracy, "macro_f1": found.macro_f1, "ece": found.calibration_error}
     row |= {"n_cells": found.n_cells, "n_reference": task.reference.n_obs, "n_genes": task.reference.n_vars}
     if answer.is_unknown is not None:
-        row["alarms"] = answer.is_unknown[is_known].mean()
+        row["alarms"] = float(answer.is_unknown[is_known].mean())
     if left_out:
         new = truth == left_out
         row["n_new"] = int(new.sum())
         row["found_at_10"] = float((answer.distance[new] > np.quantile(answer.distance[is_known], 0.9)).mean())
         if answer.is_unknown is not None:
-            row["found"] = answer.is_unknown[new].mean()
+            row["found"] = float(answer.is_unknown[new].mean())
     sizes = task.reference.obs["cell_type"].astype(str).value_counts()
     types = found.labels.drop(columns="unknown").assign(n_reference=sizes).reset_index()
     return row, types
