@@ -95,7 +95,7 @@ def by_linear(task: Task, seed: int, options: argparse.Namespace) -> Answer:
     reference, genes = task.reference, task.reference.var_names
     annotator = scjepa.tl.CellAnnotator(error=ERROR, seed=seed)
     annotator.fit(reference.X, reference.obs["cell_type"], reference.obs["batch"], feature_names=genes)
-    found = annotator.predict(task.query.X, feature_names=genes)
+    found = annotator.predict(task.query.X, task.query.obs["batch"], feature_names=genes)
     labels, sure = found["nearest"].astype(str).to_numpy(), found["confidence"].to_numpy()
     return Answer(labels, sure, found["distance"].to_numpy(), (found["label"] == "unknown").to_numpy())
 
@@ -186,8 +186,8 @@ def by_celljepa(method: str) -> Callable[[Task, int, argparse.Namespace], Answer
         found = model.predict_labels(task.query, method=method)
         labels, sure = found["label"].astype(str).to_numpy(), found["confidence"].to_numpy()
         classifier = model._labelled.reference.classifier
-        distance = classifier.predict(model.get_latent_representation(task.query)).distances
-        return Answer(labels, sure, distance, distance > classifier.held_out.threshold(ERROR))
+        calls = classifier.predict(model.get_latent_representation(task.query), task.query.obs["batch"])
+        return Answer(labels, sure, calls.distances, calls.p_values < ERROR)
 
     return run
 

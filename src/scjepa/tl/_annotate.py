@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scjepa._core.anndata import column_of, counts_of, labels_of, names_of, record, refuse_users, require_anndata
+from scjepa._core.anndata import (
+    column_of,
+    counts_of,
+    groups_of,
+    labels_of,
+    names_of,
+    record,
+    refuse_users,
+    require_anndata,
+)
 from scjepa._core.counts import check_of, read_counts
 from scjepa._core.keys import ANNOTATION_PARTS, UNKNOWN
 from scjepa._core.palette import MISSING, palette
@@ -32,6 +41,7 @@ def annotate(
     labels_key: str,
     *,
     batch_key: str | None = None,
+    query_batch_key: str | None = None,
     hierarchy: Parents | None = None,
     error: float = 0.1,
     layer: str | None = None,
@@ -60,6 +70,9 @@ def annotate(
         Their ``obs`` column of donors or batches. Whole batches are then held out to calibrate, so that confidence and
         ``"unknown"`` hold for cells of a new donor. Several references are batches of their own. Default: one batch
         each.
+    query_batch_key
+        ``obs`` column of batches of ``adata``, which may lie at other distances from a reference of one batch; see
+        :class:`LabelClassifier`. Default: one.
     hierarchy
         Parents of each label, such as terms of the Cell Ontology: a mapping (``{"CD8 T": "T", "T": "lymphocyte"}``, or
         several parents each), or a table of terms and parents. Each cell then gets the most specific term that is sure.
@@ -118,7 +131,8 @@ def annotate(
     known = known.learnable()
     annotator = CellAnnotator(n_genes, n_comps, error=error, seed=random_state)
     annotator.fit(known.counts, known.labels, known.batches, feature_names=known.genes)
-    found, probabilities = annotator.predict_with_probabilities(features.taken(known.genes, len(known.genes)))
+    batches = groups_of(adata, query_batch_key)
+    found, probabilities = annotator.predict_with_probabilities(features.taken(known.genes, len(known.genes)), batches)
     found.index = adata.obs_names
     if terms is not None:
         sure = terms.surest(list(annotator.classifier_.labels_), probabilities, 1 - error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,25 +113,36 @@ class CellAnnotator(Kept, BaseEstimator):
         features = Features.of(X, TARGET_SUM, feature_names)
         self.feature_names_in_ = features.names
         self.variable_ = _variable(features, self.n_genes)
-        shown = features.showing(self.variable_)
-        self.mean_, self.scale_ = _moments(shown)
-        product = np.zeros((len(self.variable_), len(self.variable_)))
-        for _, values in self._standardized(shown):
-            product += values.T @ values
+        chunks = list(features.showing(self.variable_).chunks())  # sparse, of few genes
+        self.mean_, self.scale_ = _moments([logged for _, logged in chunks])
+        product = self._product(chunks)
         n_comps = min(self.n_comps, features.n_cells - 1, len(self.variable_))
         self.axes_ = _leading(product, n_comps)
-        places = np.concatenate([values @ self.axes_ for _, values in self._standardized(shown)])
-        self.classifier_ = LabelClassifier(self.n_folds, self.seed).fit(places, labels, batches)
+
+        def places(axes: np.ndarray) -> np.ndarray:
+            return np.concatenate([self._dense(logged) @ axes for _, logged in chunks])
+
+        def refitted(train: np.ndarray) -> np.ndarray:
+            out = np.ones(features.n_cells, dtype=bool)
+            out[train] = False
+            return places(_leading(product - self._product(chunks, out), min(n_comps, len(train))))
+
+        classifier = LabelClassifier(self.n_folds, self.seed)
+        self.classifier_ = classifier.fit(places(self.axes_), labels, batches, refitted=refitted)
         self.classifier_.held_out.threshold(self.error)
         return self
 
-    def predict(self, X: object, *, feature_names: Sequence[str] | None = None) -> pd.DataFrame:
+    def predict(
+        self, X: object, batches: Labels | None = None, *, feature_names: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """Return what each cell is.
 
         Parameters
         ----------
         X
             Raw counts, as in :meth:`fit`.
+        batches
+            ``(n_cells,)`` batch of each cell, where there are several; see :class:`LabelClassifier`.
         feature_names
             Names of the genes; those of the fit must be among them.
 
@@ -144,10 +155,10 @@ class CellAnnotator(Kept, BaseEstimator):
             the second; and ``"nearest"``, the most probable label also where it is unknown. Cells without a count have
             no label and a confidence of 0.
         """
-        return self.predict_with_probabilities(X, feature_names=feature_names)[0]
+        return self.predict_with_probabilities(X, batches, feature_names=feature_names)[0]
 
     def predict_with_probabilities(
-        self, X: object, *, feature_names: Sequence[str] | None = None
+        self, X: object, batches: Labels | None = None, *, feature_names: Sequence[str] | None = None
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """Return what :meth:`predict` does, and ``(n_cells, n_labels)`` probabilities of ``classifier_.labels_``."""
         check_is_fitted(self)
@@ -156,17 +167,17 @@ class CellAnnotator(Kept, BaseEstimator):
         shown = features.taken(self.feature_names_in_, n_features).showing(self.variable_)
         labels, weights = self.classifier_.labels_, self._weights
         codes = np.empty(features.n_cells, dtype=np.int64)
-        p_values, distances = np.empty((2, features.n_cells), dtype=np.float32)
+        distances = np.empty(features.n_cells, dtype=np.float32)
         probabilities = np.empty((features.n_cells, len(labels)), dtype=np.float32)
         evidence = np.full(features.n_cells, "", dtype=object)
         empty = np.zeros(features.n_cells, dtype=bool)
         for rows, logged in shown.chunks():
             values = self._dense(logged)
             found = self.classifier_.predict(values @ self.axes_)
-            codes[rows], p_values[rows], distances[rows] = found.codes, found.p_values, found.distances
-            probabilities[rows] = found.probabilities
+            codes[rows], distances[rows], probabilities[rows] = found.codes, found.distances, found.probabilities
             empty[rows] = np.diff(logged.indptr) == 0
             evidence[rows] = self._evidence(values, logged, found.probabilities, weights)
+        p_values = self.classifier_.p_values(codes, distances, batches)
         nearest = labels[codes]
         told = np.where(p_values < self.error, UNKNOWN, nearest).astype(object)
         confidence = probabilities[np.arange(len(codes)), codes]
@@ -219,9 +230,13 @@ class CellAnnotator(Kept, BaseEstimator):
         values /= self.scale_.astype(np.float32)
         return np.clip(values, -_LARGEST, _LARGEST, out=values)
 
-    def _standardized(self, shown: Features) -> Iterator[tuple[slice, np.ndarray]]:
-        for rows, logged in shown.chunks():
-            yield rows, self._dense(logged)
+    def _product(self, chunks: Sequence[tuple[slice, Any]], kept: np.ndarray | None = None) -> np.ndarray:
+        """Return the products of genes with genes over cells, all or those that are kept."""
+        found = np.zeros((len(self.variable_), len(self.variable_)))
+        for rows, logged in chunks:
+            values = self._dense(logged if kept is None else logged[np.flatnonzero(kept[rows])])
+            found += values.T @ values
+        return found
 
     def _evidence(self, values: np.ndarray, logged: Any, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Return, by cell, the expressed genes that speak most for the first label against the second."""
@@ -258,13 +273,12 @@ def _variable(features: Features, n_genes: int) -> np.ndarray:
     return found
 
 
-def _moments(shown: Features) -> tuple[np.ndarray, np.ndarray]:
-    total, square = np.zeros(shown.n_features), np.zeros(shown.n_features)
-    for _, logged in shown.chunks():
-        total += np.asarray(logged.sum(axis=0)).ravel()
-        square += np.asarray(logged.power(2).sum(axis=0)).ravel()
-    mean = total / shown.n_cells
-    return mean, np.sqrt(np.maximum(square / shown.n_cells - mean**2, 0)) + _LEAST_SCALE
+def _moments(chunks: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each gene, the latter with a little added."""
+    n_cells = sum(logged.shape[0] for logged in chunks)
+    mean = sum(np.asarray(logged.sum(axis=0, dtype=np.float64)).ravel() for logged in chunks) / n_cells
+    square = sum(np.asarray(logged.power(2).sum(axis=0, dtype=np.float64)).ravel() for logged in chunks) / n_cells
+    return mean, np.sqrt(np.maximum(square - mean**2, 0)) + _LEAST_SCALE
 
 
 def _leading(product: np.ndarray, n_axes: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,9 +18,15 @@ from scjepa.tl._kept import Kept
 if TYPE_CHECKING:
     from scjepa._core.arrays import Labels, Matrix
 
+_TYPICAL_CELLS, _TOLD_CELLS = 5, 20
+"""Cells of a label, held out and new, for its typical distance to be told."""
+
 _HOTTEST, _COLDEST = 20.0, 0.2
 """Range in which the temperature is looked for."""
 
+
+Refitted: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From positions of cells to the embedding of all that is fitted on those alone."""
 
 _Read: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Label codes of cells held out, their log-probabilities, and their distances."""
@@ -62,6 +68,10 @@ class LabelClassifier(Kept, BaseEstimator):
     distance of a new cell is compared with. Distances are squared and Mahalanobis, in the space that the means of the
     labels span.
 
+    Where single cells were held out, for there is one batch, nothing is known of how batches differ. New cells then lie
+    farther for that alone, those of all labels; so distances of new cells are divided by what those of most labels have
+    in common, the lower median over labels of how much farther than held-out cells they lie, if that is above 1.
+
     Parameters
     ----------
     n_folds
@@ -81,6 +91,8 @@ class LabelClassifier(Kept, BaseEstimator):
         What log-probabilities are divided by.
     distances_, n_held_out_
         Distances of held-out cells, rising, and how many they are of.
+    typical_
+        ``(n_labels,)`` median distance of held-out cells by the label they got; NaN of fewer than 5.
     accuracy_, ece_
         On held-out cells: share of right labels, and expected calibration error of the confidence.
     held_out_
@@ -96,7 +108,9 @@ class LabelClassifier(Kept, BaseEstimator):
         self.n_folds = n_folds
         self.seed = seed
 
-    def fit(self, X: Matrix, labels: Labels, batches: Labels | None = None) -> LabelClassifier:
+    def fit(
+        self, X: Matrix, labels: Labels, batches: Labels | None = None, *, refitted: Refitted | None = None
+    ) -> LabelClassifier:
         """Fit labels, and calibrate them on held-out cells.
 
         Parameters
@@ -107,6 +121,9 @@ class LabelClassifier(Kept, BaseEstimator):
             ``(n_cells,)`` label of each cell.
         batches
             ``(n_cells,)`` batch or donor of each; ``None``: one.
+        refitted
+            From positions of cells to the embedding of all cells that is fitted on those alone, so that what is held
+            out has no say in it. Default: ``X`` serves all parts.
 
         Raises
         ------
@@ -125,16 +142,18 @@ class LabelClassifier(Kept, BaseEstimator):
         groups = None if batches is None else group_codes(batches, len(values), "batches")[0]
         self.labels_ = np.array(names, dtype=object)
         self._take(_Discriminants.fit(values, codes, len(names)))
-        self._calibrate(values, codes, groups)
+        self._calibrate(refitted or (lambda train: values), codes, groups)
         return self
 
-    def predict(self, X: Matrix) -> Calls:
+    def predict(self, X: Matrix, batches: Labels | None = None) -> Calls:
         """Return the label, probabilities and p-value of cells.
 
         Parameters
         ----------
         X
             ``(n_cells, n_dims)`` in the coordinates of the fit.
+        batches
+            ``(n_cells,)`` batch of each, for the p-values; ``None``: one.
         """
         check_is_fitted(self)
         values = as_embedding(X).astype(np.float64)
@@ -144,7 +163,33 @@ class LabelClassifier(Kept, BaseEstimator):
             )
         logits, distance = self._discriminants.read(values)
         probabilities = _softmax(logits / self.temperature_)
-        return Calls(probabilities.argmax(axis=1), probabilities, distance, self.held_out.p_values(distance))
+        codes = probabilities.argmax(axis=1)
+        return Calls(codes, probabilities, distance, self.p_values(codes, distance, batches))
+
+    def p_values(self, codes: np.ndarray, distances: np.ndarray, batches: Labels | None = None) -> np.ndarray:
+        """Return the share of held-out cells that lie as far from every label, ``(n_cells,)`` float32.
+
+        Parameters
+        ----------
+        codes, distances
+            ``(n_cells,)`` most probable label of each cell, and distance from the nearest.
+        batches
+            ``(n_cells,)`` batch of each; ``None``: one.
+        """
+        found = np.asarray(distances, dtype=np.float64).copy()
+        if self.held_out_ == "cell" and len(found):
+            groups = np.zeros(len(found), int) if batches is None else group_codes(batches, len(found), "batches")[0]
+            for group in np.unique(groups):
+                own = groups == group
+                found[own] /= self._drift(codes[own], found[own])
+        return self.held_out.p_values(found)
+
+    def _drift(self, codes: np.ndarray, distances: np.ndarray) -> float:
+        """Return how much farther than held-out cells those of most labels lie, 1 or more."""
+        sizes = np.bincount(codes, minlength=len(self.labels_))
+        told = np.flatnonzero((sizes >= _TOLD_CELLS) & (self.typical_ > 0))
+        ratios = np.sort([np.median(distances[codes == code]) / self.typical_[code] for code in told])
+        return max(1.0, float(ratios[(len(ratios) - 1) // 2])) if len(ratios) else 1.0
 
     @property
     def held_out(self) -> HeldOut:
@@ -158,24 +203,30 @@ class LabelClassifier(Kept, BaseEstimator):
     def _take(self, found: _Discriminants) -> None:
         self.coef_, self.intercept_, self.axes_, self.means_ = found.coef, found.intercept, found.axes, found.means
 
-    def _calibrate(self, values: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> None:
-        read = [] if groups is None or groups.max() == 0 else self._read_held_out(values, codes, groups)
+    def _calibrate(self, refitted: Refitted, codes: np.ndarray, groups: np.ndarray | None) -> None:
+        read = [] if groups is None or groups.max() == 0 else self._read_held_out(refitted, codes, groups)
         self.held_out_ = "batch" if read else "cell"  # also where each batch has labels of its own
-        read = read or self._read_held_out(values, codes, None)
+        read = read or self._read_held_out(refitted, codes, None)
         right, found, distances = (np.concatenate(part) for part in zip(*read, strict=True))
         kept = HeldOut.of(distances)
         self.distances_, self.n_held_out_ = kept.distances, kept.n_cells
         self.temperature_ = _temperature(found, right)
         sure = _softmax(found / self.temperature_)
-        correct = sure.argmax(axis=1) == right
+        called = sure.argmax(axis=1)
+        sizes = np.bincount(called, minlength=len(self.labels_))
+        self.typical_ = np.full(len(sizes), np.nan)
+        for code in np.flatnonzero(sizes >= _TYPICAL_CELLS):
+            self.typical_[code] = np.median(distances[called == code])
+        correct = called == right
         self.accuracy_ = float(correct.mean())
         self.ece_ = expected_calibration_error(correct, sure.max(axis=1))
 
-    def _read_held_out(self, values: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> list[_Read]:
+    def _read_held_out(self, refitted: Refitted, codes: np.ndarray, groups: np.ndarray | None) -> list[_Read]:
         """Return labels, log-probabilities and distances of cells of labels that the other parts have."""
         n_labels = len(self.labels_)
         parts = []
         for train, test in self._folds(codes, groups):
+            values = refitted(train)
             known = np.bincount(codes[train], minlength=n_labels) > 1
             train, test = train[known[codes[train]]], test[known[codes[test]]]
             if known.sum() < 2 or not len(test):
