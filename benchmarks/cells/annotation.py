@@ -133,7 +133,7 @@ def by_regression(task: Task, seed: int, options: argparse.Namespace) -> Answer:
 
 
 def by_celltypist(task: Task, seed: int, options: argparse.Namespace) -> Answer:
-    """CellTypist, trained on the reference with its defaults."""
+    """CellTypist, trained on the reference by SGD: its other solver does not run with scikit-learn 1.9."""
     import celltypist
     import scanpy as sc
 
@@ -143,7 +143,7 @@ def by_celltypist(task: Task, seed: int, options: argparse.Namespace) -> Answer:
     for side in sides:
         sc.pp.normalize_total(side, target_sum=1e4)
         sc.pp.log1p(side)
-    model = celltypist.train(sides[0], labels="cell_type", n_jobs=1, feature_selection=False)
+    model = celltypist.train(sides[0], labels="cell_type", use_SGD=True, n_jobs=1, random_state=seed)
     found = celltypist.annotate(sides[1], model=model, majority_voting=False).probability_matrix
     return of_probabilities(found.to_numpy(), found.columns.to_numpy())
 
