@@ -212,6 +212,26 @@ def test_the_only_labelled_cell_does_not_label_itself(make_adata, make_model):
     assert found["confidence"].tolist() == [0.0] + [1.0] * 19
 
 
+def test_linear_labels_and_unknown_cells(finetuned, make_adata, tmp_path):
+    model, _ = finetuned
+    query = make_adata(60, seed=8)
+    found = model.predict_labels(query, method="linear", unknown=0.2)
+    assert list(found) == ["label", "confidence", "p_value"]
+    assert ((found["p_value"] < 0.2) == (found["label"] == "unknown")).all()
+    votes = model.predict_labels(query)
+    told = model.predict_labels(query, unknown=0.2)
+    known = told["label"] != "unknown"
+    assert (told["label"][known].astype(str) == votes["label"][known].astype(str)).all()
+    pd.testing.assert_series_equal(told["p_value"], found["p_value"])
+    model.save(tmp_path / "model")
+    loaded = scjepa.CellJEPA.load(tmp_path / "model", query.copy(), accelerator="cpu")
+    pd.testing.assert_frame_equal(loaded.predict_labels(method="linear", unknown=0.2), found)
+    with pytest.raises(ValueError, match="method of labelling"):
+        model.predict_labels(query, method="kneighbors")
+    with pytest.raises(ValueError, match="unknown must lie"):
+        model.predict_labels(query, unknown=2)
+
+
 # -- save and load ----------------------------------------------------------------------------------------------------
 
 

@@ -238,9 +238,27 @@ def test_columns_of_the_user_are_never_replaced(cells, tmp_path, capsys):
     assert annotate(cells / "model", path, "--overwrite", "--n-neighbors", 3) == 0
 
 
+def test_labels_in_closed_form_need_no_model(cells, tmp_path):
+    reference = ["--reference", cells / "a.h5ad", "--labels-key", "cell_type"]
+    (tmp_path / "terms.csv").write_text("term,parent\nB,cell\nT,cell\n")
+    out = tmp_path / "b.h5ad"
+    words = ["--unknown", 0.2, "--hierarchy", tmp_path / "terms.csv"]
+    assert annotate("linear", cells / "b.h5ad", "--out", out, *reference, *words) == 0
+    found, query = ad.read_h5ad(out), ad.read_h5ad(cells / "b.h5ad")
+    with pytest.warns(UserWarning, match="24 genes are in common"):
+        scjepa.tl.annotate(query, ad.read_h5ad(cells / "a.h5ad"), "cell_type", error=0.2)
+    assert found.obs["predicted_label"].tolist() == query.obs["predicted_label"].tolist()
+    assert set(found.obs["predicted_label_term"].dropna()) <= {"B", "T", "cell", "unknown"}
+    assert found.uns["scjepa"]["predicted_label"]["model"] == "linear"
+    assert annotate("linear", cells / "b.h5ad", "--out", tmp_path / "b.csv", *reference) == 0
+    table = pd.read_csv(tmp_path / "b.csv", index_col="cell")
+    assert {"predicted_label", "predicted_label_confidence", "predicted_label_evidence"} <= set(table)
+
+
 @pytest.mark.parametrize(
     ("name", "words", "code", "message"),
     [
+        ("plain", ["--doublets"], 2, "go with linear"),
         ("plain", [], 1, "keeps no labelled cells"),
         ("model", ["--reference", "a.h5ad", "--labels-key", "cell_type"], 1, "of its own"),
         ("plain", ["--reference", "a.h5ad"], 2, "go together"),

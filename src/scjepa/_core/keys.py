@@ -60,6 +60,12 @@ CELL_TYPE: Final = "cell_type"
 UNLABELLED: Final = ("unlabelled", "unlabeled")
 """Labels that mean "no label" by default; the first is what cells without one are called."""
 
+UNKNOWN: Final = "unknown"
+"""What cells are called that lie farther from all that is known than held-out cells do."""
+
+ANNOTATION_PARTS: Final = ("confidence", "p_value", "evidence", "nearest", "term", "doublet")
+"""What :func:`scjepa.tl.annotate` puts behind the ``obs`` column of labels, ``f"{key}_confidence"`` and so on."""
+
 _MOST_BYTES = 120
 """Bytes of a key at most: zarr makes a file of each, with a suffix of its own."""
 

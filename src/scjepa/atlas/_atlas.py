@@ -404,9 +404,9 @@ def _named(categories: list[str], names: Mapping[str, str] | Sequence[str] | Non
     twice = [name for name in found if found.count(name) > 1]
     if twice:
         raise ValueError(f"Two niches would be called {twice[0]!r}. Merge them in adata.obs, or name them apart.")
-    if _predict.UNKNOWN in found:
+    if _keys.UNKNOWN in found:
         raise ValueError(
-            f"No niche can be called {_predict.UNKNOWN!r}: that is what cells far from all niches are called."
+            f"No niche can be called {_keys.UNKNOWN!r}: that is what cells far from all niches are called."
         )
     return found
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from scjepa._core.conformal import HeldOut, thinned
 from scjepa._core.neighbors import spatial_blocks
 from scjepa.atlas._cells import KeptCells
 from scjepa.atlas._coordinates import Coordinates, Places
@@ -23,9 +24,6 @@ N_FOLDS = 5
 
 _BLOCKS_A_FOLD = 4
 """Spatial blocks of each part, where there is one section."""
-
-_QUANTILES = 1_001
-"""Distances of held-out cells that are kept, evenly spaced in rank."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,11 @@ class Tissue:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(HeldOut):
     """Distances of held-out cells, and how these parts of the tissue compare with the others.
 
     Attributes
     ----------
-    distances
-        Distances of held-out cells, rising: all, or 1,001 evenly spaced in rank.
-    n_cells
-        Cells they are of.
     held_out
         What was held out in turn: ``"section"`` or ``"block"``.
     parts
@@ -87,32 +81,9 @@ class Calibration:
         ``(n_parts,)`` likeness of the covariance of each part with that of the others.
     """
 
-    distances: np.ndarray
-    n_cells: int
     held_out: str
     parts: np.ndarray
     cosines: np.ndarray
-
-    def threshold(self, error: float) -> float:
-        """Return the distance that a share ``error`` of the held-out cells exceeds.
-
-        Raises
-        ------
-        ValueError
-            If there are too few cells to tell.
-        """
-        rank = np.ceil((self.n_cells + 1) * (1 - error))
-        if rank > self.n_cells:
-            raise ValueError(
-                f"error={error} cannot be told from {self.n_cells:,} held-out cells: it takes {int(1 / error):,} or "
-                "more. Choose a larger error."
-            )
-        return float(self.distances[int(np.ceil((rank - 1) / max(self.n_cells - 1, 1) * (len(self.distances) - 1)))])
-
-    def p_values(self, distance: np.ndarray) -> np.ndarray:
-        """Return the share of held-out cells at each distance or farther, the cell itself counted among them."""
-        farther = 1 - np.searchsorted(self.distances, distance, side="left") / len(self.distances)
-        return ((farther * self.n_cells + 1) / (self.n_cells + 1)).astype(np.float32)
 
     def alarms(self, error: float) -> np.ndarray:
         """Return the share of false alarms in each part, ``(n_parts,)``."""
@@ -145,10 +116,9 @@ def calibrated(
     for kept, surroundings, sections in parts:
         distances.append(np.sort(kept.distance(surroundings, sections)))
         cosines.append(covariance_cosine(kept.places.surroundings, surroundings))
-    pooled = np.sort(np.concatenate(distances))
-    thinned = _thinned(pooled, min(len(pooled), _QUANTILES))
-    of_parts = np.array([_thinned(one, _QUANTILES) for one in distances])
-    return Calibration(thinned, len(pooled), held_out, of_parts, np.array(cosines))
+    pooled = HeldOut.of(np.concatenate(distances))
+    of_parts = np.array([thinned(one) for one in distances])
+    return Calibration(pooled.distances, pooled.n_cells, held_out, of_parts, np.array(cosines))
 
 
 _Part: TypeAlias = tuple[KeptCells, np.ndarray, np.ndarray | None]
@@ -188,9 +158,3 @@ def _dealt(sizes: np.ndarray, n_folds: int) -> list[list[int]]:
     for section in np.argsort(-sizes, kind="stable"):
         min(folds, key=lambda fold: int(sizes[fold].sum())).append(int(section))
     return folds
-
-
-def _thinned(rising: np.ndarray, number: int) -> np.ndarray:
-    ranks = np.linspace(0, len(rising) - 1, number)
-    found: np.ndarray = rising[np.round(ranks).astype(np.int64)]
-    return found

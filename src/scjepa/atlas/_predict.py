@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scjepa._core.anndata import record, record_of, refuse_users
+from scjepa._core.keys import UNKNOWN
 from scjepa._core.palette import MISSING
 from scjepa._core.warn import warn
 from scjepa.atlas._reading import (
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from scjepa.atlas._cells import KeptCells
     from scjepa.atlas._coordinates import Coordinates, Places
     from scjepa.tl import NicheReadout
-
-UNKNOWN = "unknown"
-"""What a cell is called that is farther from the atlas than its own held-out cells."""
 
 CONFIDENCE, P_VALUE, MEMBERSHIP = "_confidence", "_p_value", "_membership"
 """What is put behind the ``obs`` column of niches for what is told beside them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -14,7 +15,10 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
+from scjepa._core import keys as _keys
+from scjepa._core.checks import between
 from scjepa._core.files import digest
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.celljepa.data import CellTables, GeneTable
@@ -25,6 +29,7 @@ from scjepa.models.embed import AUTO, Out, check_batch_size, embed_to, why_empty
 from scjepa.models.setup import known_ids
 from scjepa.nn.attention import rank_in_group
 from scjepa.nn.jepa import float32_default
+from scjepa.tl import LabelClassifier
 
 if TYPE_CHECKING:
     from scjepa.celljepa.model import CellJEPA
@@ -215,6 +220,8 @@ class LabelReference:
         ``(n,)`` int64 which cells of their data these are.
     source
         Hash of those data's tables.
+    batches
+        ``(n,)`` int64 batch codes; ``None``: saved before batches were.
     """
 
     embedding: np.ndarray
@@ -222,14 +229,17 @@ class LabelReference:
     names: tuple[str, ...]
     cells: np.ndarray
     source: str
+    batches: np.ndarray | None = None
 
     @classmethod
-    def of(cls, embedding: np.ndarray, codes: np.ndarray, names: tuple[str, ...], source: str, seed: int) -> Self:
+    def of(cls, embedding: np.ndarray, data: CellTables, seed: int) -> Self:
         """Keep the cells that have a label and counts, or so many of them, drawn at random."""
+        codes = data.labels
         cells = np.flatnonzero((codes >= 0) & embedding.any(axis=1))  # without counts a cell is near to all others
         if len(cells) > MOST_CELLS:
             cells = np.sort(np.random.default_rng(seed).choice(cells, MOST_CELLS, replace=False))
-        return cls(embedding[cells], codes[cells], names, cells, source)
+        names, batches = data.label_names, data.sections[cells]
+        return cls(embedding[cells], codes[cells], names, cells, source_mark(data), batches)
 
     def facts(self) -> Facts:
         """Return what JSON can hold of it."""
@@ -237,13 +247,30 @@ class LabelReference:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return its arrays, by the names they are saved under."""
-        return {f"reference_{name}": getattr(self, name) for name in ("embedding", "codes", "cells")}
+        found = {name: getattr(self, name) for name in ("embedding", "codes", "cells", "batches")}
+        return {f"reference_{name}": array for name, array in found.items() if array is not None}
 
     @classmethod
     def from_saved(cls, facts: Facts, arrays: Mapping[str, np.ndarray]) -> Self:
         """Build it from what :meth:`facts` and :meth:`arrays` gave."""
         own = {name: arrays[f"reference_{name}"] for name in ("embedding", "codes", "cells")}
-        return cls(names=tuple(facts["names"]), source=facts["source"], **own)
+        batches = arrays.get("reference_batches")
+        return cls(names=tuple(facts["names"]), source=facts["source"], batches=batches, **own)
+
+    @cached_property
+    def classifier(self) -> LabelClassifier:
+        """Linear discriminants of the labels, calibrated on held-out batches, or cells where there is one batch.
+
+        Raises
+        ------
+        ValueError
+            If fewer than two labels have two cells.
+        """
+        codes, sizes = np.unique(self.codes, return_counts=True)
+        kept = np.isin(self.codes, codes[sizes > 1])
+        names = np.array(self.names, dtype=object)[self.codes[kept]]
+        batches = None if self.batches is None else self.batches[kept]
+        return LabelClassifier().fit(self.embedding[kept], names, batches)
 
     def vote(self, query: np.ndarray, n_neighbors: int, *, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return the commonest label among the nearest neighbors (by cosine), and the share of them that have it.
@@ -340,8 +367,7 @@ def labelled_cells(model: CellJEPA, data: CellTables | None = None) -> Labelled:
                 "The model has no labelled cells to compare with. Name the labels, setup_anndata(adata, "
                 "labels_key=...), before the model is made."
             )
-        about = (data.labels, data.label_names, source_mark(data), model.seed)
-        reference = LabelReference.of(latent(model, None, data), *about)
+        reference = LabelReference.of(latent(model, None, data), data, model.seed)
         known = model._labelled = Labelled(reference, data, model.n_steps_)
     return known
 
@@ -367,21 +393,53 @@ def forget(model: CellJEPA, data: CellTables) -> None:
         )
 
 
+METHODS = ("neighbors", "linear")
+"""Ways of labelling."""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How cells are labelled, as :meth:`scjepa.CellJEPA.predict_labels` says."""
+
+    method: str = "neighbors"
+    n_neighbors: int = 15
+    unknown: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(unknown_name("method of labelling", self.method, METHODS))
+        if self.n_neighbors < 1:
+            raise ValueError(f"n_neighbors must be positive, found {self.n_neighbors}.")
+        if self.unknown is not None:
+            between(0, 1)("unknown", self.unknown)
+
+
 def predict(
-    model: CellJEPA, adata: AnnData | None, n_neighbors: int, reading: Reading, batch_size: int | str
+    model: CellJEPA, adata: AnnData | None, how: Labelling, reading: Reading, batch_size: int | str
 ) -> pd.DataFrame:
     """Return each cell's label and confidence, as :meth:`scjepa.CellJEPA.predict_labels` says."""
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors must be positive, found {n_neighbors}.")
     is_own = adata is None or adata is model.adata
     data = model._own_tables() if is_own or model._labelled is None or not model._labelled.saved else None
     known = labelled_cells(model, data)
     at_hand = data if is_own and reading.gene_names is None else None
     query = latent(model, adata, at_hand, reading, batch_size=batch_size)
     own = is_own and data is not None and (known.tables is data or known.reference.source == source_mark(data))
-    codes, share = known.reference.vote(query, n_neighbors, own=own)
     empty = ~query.any(axis=1)
-    codes[empty], share[empty] = -1, 0.0
-    labels = pd.Categorical.from_codes(codes, list(known.reference.names))
-    names = (model.adata if adata is None else adata).obs_names
-    return pd.DataFrame({"label": labels, "confidence": share}, index=names)
+    names = list(known.reference.names)
+    calls = None if how == Labelling(n_neighbors=how.n_neighbors) else known.reference.classifier.predict(query)
+    if calls is not None and how.method == "linear":
+        codes = np.array([names.index(name) for name in known.reference.classifier.labels_])[calls.codes]
+        sure = calls.confidence
+    else:
+        codes, sure = known.reference.vote(query, how.n_neighbors, own=own)
+    codes[empty], sure[empty] = -1, 0.0
+    found = pd.DataFrame(
+        {"label": pd.Categorical.from_codes(codes, names), "confidence": sure},
+        index=(model.adata if adata is None else adata).obs_names,
+    )
+    if calls is not None and how.unknown is not None:
+        known.reference.classifier.held_out.threshold(how.unknown)
+        found["p_value"] = np.where(empty, np.nan, calls.p_values)
+        found["label"] = found["label"].cat.add_categories([_keys.UNKNOWN])
+        found.loc[found["p_value"] < how.unknown, "label"] = _keys.UNKNOWN
+    return found

@@ -532,11 +532,13 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         self,
         adata: AnnData | None = None,
         *,
+        method: str = "neighbors",
         n_neighbors: int = 15,
+        unknown: float | None = None,
         gene_names: GeneTable | None = None,
         batch_size: int | str = AUTO,
     ) -> pd.DataFrame:
-        """Tell each cell's label by the labelled cells that are nearest to it in the embedding.
+        """Tell each cell's label by labelled cells, in the embedding.
 
         The labelled cells are the model's own, at most 50,000 of them, drawn at random. They are saved with a model
         that was fine-tuned or has predicted labels, so that it can be loaded on unlabelled data. Works with a
@@ -546,25 +548,33 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         ----------
         adata
             Cells to label. Default: the model's own, none of which votes on itself.
+        method
+            ``"neighbors"``: the commonest label among the nearest labelled cells. ``"linear"``: linear discriminants of
+            the labels (:class:`scjepa.tl.LabelClassifier`), whose confidence is calibrated.
         n_neighbors
             Cells that vote.
+        unknown
+            Share of cells of known labels that may be called ``"unknown"``: a cell is, if so small a share of held-out
+            labelled cells lies as far from every label. Whole batches are held out where ``setup_anndata`` named them.
+            Default: no cell is. Of cells that the labels came from, fewer are unknown than this says.
         gene_names, batch_size
             As in :meth:`get_latent_representation`.
 
         Returns
         -------
         pandas.DataFrame
-            By cell ``"label"``, the commonest among the neighbors (categorical), and ``"confidence"``, the share of
-            neighbors that have it, in (0, 1]. That is no probability of being right: a cell of a type that the
-            reference lacks gets a label too, often with a high share. Cells without counts get none, and 0, and so
-            does the only labelled cell of the model's own data, which nobody votes on.
+            By cell ``"label"`` (categorical), ``"confidence"`` and, with ``unknown``, ``"p_value"``. The confidence of
+            ``"neighbors"`` is the share of them that have the label, in (0, 1], and no probability of being right; a
+            cell of a type that the reference lacks often has a high one. Cells without counts get no label, and 0, and
+            so does the only labelled cell of the model's own data, which nobody votes on.
 
         Raises
         ------
         ValueError
-            If the model has no labelled cells to compare with.
+            If the model has no labelled cells to compare with, or an option is out of its range.
         """
-        return latent.predict(self, adata, n_neighbors, latent.Reading(gene_names=gene_names), batch_size)
+        how = latent.Labelling(method, n_neighbors, unknown)
+        return latent.predict(self, adata, how, latent.Reading(gene_names=gene_names), batch_size)
 
     @renamed(gene_table="gene_names=...")
     def predict_expression(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from scjepa._core import keys as _keys
 from scjepa.cli import io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Key, Paths, Positive
@@ -22,9 +23,6 @@ BOTH = "both"
 
 EMBEDDING_ALONE, LABELS_ALONE = (".npy", ".csv", ".parquet"), (".csv", ".parquet")
 """Suffixes of files that hold the result and no cells."""
-
-CONFIDENCE = "_confidence"
-"""What is put behind the ``obs`` column of labels for that of confidence."""
 
 
 @dataclass(frozen=True)
@@ -150,16 +148,30 @@ class Labels:
         Files of labelled cells, where the model keeps none.
     labels_key
         Their obs column of labels; cells without one, or unlabelled, have no say.
+    reference_batch_key
+        Their obs column of donors or batches, held out in turn to calibrate. Default: each file is a batch.
     n_neighbors
-        Nearest labelled cells, whose commonest label it is.
+        Nearest labelled cells, whose commonest label it is. Not of linear.
     min_confidence
-        Share of these cells that must have the label, 0 to 1; below, a cell gets none.
+        Confidence that a label must have, 0 to 1; below, a cell gets none.
+    unknown
+        Share of cells of known labels that may be called unknown, between 0 and 1. Default: 0.1 for linear; models call
+        none unknown.
+    hierarchy
+        For linear: a table (.csv) of terms and their parents, two columns with a header, such as of the Cell Ontology;
+        each cell then gets the most specific term that is sure as well.
+    doublets
+        For linear: also flag doublets, by scrublet.
     """
 
     reference: Paths | None = None
     labels_key: Column | None = None
+    reference_batch_key: Column | None = None
     n_neighbors: Positive = 15
     min_confidence: float = 0.0
+    unknown: float | None = None
+    hierarchy: Path | None = None
+    doublets: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,7 +190,7 @@ class Annotations:
     resume
         Leave out the inputs whose result is in the folder --out already.
     key_added
-        obs column of labels; that of confidence is COLUMN_confidence.
+        obs column of labels; those of confidence and what else is told begin with its name.
     """
 
     out: Path | None = None
@@ -189,14 +201,19 @@ class Annotations:
 
 
 def annotate(options: argparse.Namespace) -> None:
-    """``scjepa annotate``: label the cells of files by labelled cells, with a saved Cell-JEPA model.
+    """``scjepa annotate``: label the cells of files by labelled cells, in closed form or with a Cell-JEPA model.
 
-    Label cells by the labelled cells that are nearest in the embedding of a Cell-JEPA model: those that the model keeps
-    (one that scjepa fit --finetune made), or those of --reference. Each file gets an obs column of labels, and one of
-    confidence: the share of its neighbors that have the label, which is no probability of being right. A cell of a type
-    that no labelled cell has gets a label too, unless --min-confidence leaves it out; cells without counts get none.
-    The paths written are printed on stdout.
+    In the place of a model, linear: linear discriminants on principal components of the genes that cells and
+    --reference have in common, seconds and no training (scjepa.tl.annotate). Each file gets obs columns of labels, with
+    "unknown" for cells that are farther from all labels than held-out cells; of calibrated confidence; of the genes
+    that speak for the label; and more.
 
+    With a model, by the labelled cells that are nearest in its embedding: those that it keeps (one that scjepa fit
+    --finetune made), or those of --reference. Confidence is the share of its neighbors that have the label, which is no
+    probability of being right. A cell of a type that no labelled cell has gets a label too, unless --unknown or
+    --min-confidence leaves it out; cells without counts get none. The paths written are printed on stdout.
+
+        scjepa annotate linear new.h5ad --reference atlas.h5ad --labels-key cell_type --out labelled.h5ad
         scjepa annotate annotator new.h5ad --out labelled.h5ad
         scjepa annotate annotator *.h5ad --out labelled/ --min-confidence 0.6
         scjepa annotate annotator *.h5ad --out labels/ --format csv --resume
@@ -204,6 +221,13 @@ def annotate(options: argparse.Namespace) -> None:
     """
     from scjepa.cli.cells import SavedModel
 
+    linear = str(options.model) == LINEAR
+    if linear and options.reference is None:
+        raise shared.UsageError("linear needs labelled cells: --reference FILE --labels-key COLUMN.")
+    if not linear and (options.hierarchy or options.doublets or options.reference_batch_key):
+        raise shared.UsageError(
+            "--hierarchy, --doublets and --reference-batch-key go with linear, in the model's place."
+        )
     if (options.reference is None) != (options.labels_key is None):
         raise shared.UsageError("--reference and --labels-key go together: labelled cells, and the column of labels.")
     if not 0 <= options.min_confidence <= 1:
@@ -216,25 +240,81 @@ def annotate(options: argparse.Namespace) -> None:
     targets = io.plan(files, options.out, options.overwrite or options.resume, suffix, LABELS_ALONE)
     for file, target in zip(files, targets, strict=True):
         if target.suffix not in LABELS_ALONE:
-            columns = (options.key_added, f"{options.key_added}{CONFIDENCE}")
-            io.refuse_written(file, "obs", columns, options.overwrite)
-    saved = SavedModel(options.model)
-    _check_labels(saved, options)
-    model = None if options.reference is None else _with_reference(saved, options, progress)
+            io.refuse_written(file, "obs", _columns(options.key_added), options.overwrite)
+    label = _by_linear(options, progress) if linear else _by_model(SavedModel(options.model), options, progress)
     for file, target in zip(files, targets, strict=True):
         if options.resume and not options.overwrite and target.exists():
             progress.step(f"{target} is there")
         else:
-            cells = saved.cells_of(file, options)
-            progress.step(f"{file.path}: labels of {cells.n_obs:,} cells")
-            if model is None:
-                found = saved.load(cells, options.accelerator).predict_labels(n_neighbors=options.n_neighbors)
-            else:
-                found = model.predict_labels(cells, n_neighbors=options.n_neighbors)
+            found = label(file)
             found.loc[found["confidence"] < options.min_confidence, "label"] = None
+            _write_labels(found, file, target, options)
             progress.step(f"{_shares(found['label'])}; wrote {target}")
-            _write_labels(found, saved, file, target, options)
         shared.written(target)
+
+
+LINEAR = "linear"
+"""What is named in the place of a model for labels in closed form."""
+
+Label: TypeAlias = "Callable[[io.DataFile], pd.DataFrame]"
+"""From a file to its labels, ``"label"`` and ``"confidence"`` and what else is told."""
+
+
+def _columns(key: str) -> list[str]:
+    """Return the columns that may be written."""
+    return [key, *(f"{key}_{part}" for part in _keys.ANNOTATION_PARTS)]
+
+
+def _by_linear(options: argparse.Namespace, progress: shared.Progress) -> Label:
+    """Return the function that labels the cells of a file in closed form."""
+    import pandas as pd
+
+    from scjepa.cli.cells import Names, read_cells
+    from scjepa.tl import annotate as annotate_cells
+
+    names = Names.of(shared.KINDS["celljepa"], shared.Where())
+
+    keys = {"labels_key": options.labels_key, "batch_key": options.reference_batch_key}
+    of_reference = Names.of(shared.KINDS["celljepa"], shared.Where(**keys))
+    where = shared.Where(layer=options.layer, **keys)
+    reference = {file.name: read_cells(file, where, of_reference) for file in io.data_files(options.reference)}
+    for name, part in reference.items():
+        progress.step(f"{name}: {part.n_obs:,} labelled cells for reference")
+    parents = None if options.hierarchy is None else pd.read_csv(options.hierarchy, dtype=str)
+
+    def label(file: io.DataFile) -> pd.DataFrame:
+        cells = read_cells(file, shared.Where(layer=options.layer, table=options.table), names)
+        progress.step(f"{file.path}: labels of {cells.n_obs:,} cells")
+        annotate_cells(
+            cells,
+            reference,
+            of_reference.labels_key,
+            batch_key=None if options.reference_batch_key is None else of_reference.batch_key,
+            hierarchy=parents,
+            error=0.1 if options.unknown is None else options.unknown,
+            find_doublets=options.doublets,
+            key_added="label",
+        )
+        written = [name for name in _columns("label") if name in cells.obs]
+        return cells.obs[written].rename(columns=lambda name: name.removeprefix("label_"))
+
+    return label
+
+
+def _by_model(saved: SavedModel, options: argparse.Namespace, progress: shared.Progress) -> Label:
+    """Return the function that labels the cells of a file with a model."""
+    _check_labels(saved, options)
+    model = None if options.reference is None else _with_reference(saved, options, progress)
+    how = {"n_neighbors": options.n_neighbors, "unknown": options.unknown}
+
+    def label(file: io.DataFile) -> pd.DataFrame:
+        cells = saved.cells_of(file, options)
+        progress.step(f"{file.path}: labels of {cells.n_obs:,} cells")
+        if model is None:
+            return saved.load(cells, options.accelerator).predict_labels(**how)
+        return model.predict_labels(cells, **how)
+
+    return label
 
 
 def _check_labels(saved: SavedModel, options: argparse.Namespace) -> None:
@@ -274,16 +354,17 @@ def _with_reference(saved: SavedModel, options: argparse.Namespace, progress: sh
     return scjepa.CellJEPA.from_pretrained(saved.path, adata, accelerator=options.accelerator)
 
 
-def _write_labels(
-    found: pd.DataFrame, saved: SavedModel, file: io.DataFile, target: Path, options: argparse.Namespace
-) -> None:
+def _write_labels(found: pd.DataFrame, file: io.DataFile, target: Path, options: argparse.Namespace) -> None:
     """Write labels alone, or a copy of the file with them."""
-    label, confidence = options.key_added, f"{options.key_added}{CONFIDENCE}"
+    key = options.key_added
+    named = found.rename(columns=lambda name: key if name == "label" else f"{key}_{name}")
     if target.suffix in LABELS_ALONE:
-        return io.write_table(found.rename(columns={"label": label, "confidence": confidence}), target)
-    how = {"model": str(saved.name), "n_neighbors": options.n_neighbors, "min_confidence": options.min_confidence}
-    notes = {key: {"slot": "obs", **how} for key in (label, confidence)}
-    io.add(file, io.Additions(obs={label: found["label"], confidence: found["confidence"]}, notes=notes), target)
+        return io.write_table(named, target)
+    how: dict[str, object] = {"model": str(options.model), "min_confidence": options.min_confidence}
+    how |= {"n_neighbors": options.n_neighbors} if how["model"] != LINEAR else {}
+    how |= {"unknown": options.unknown} if options.unknown is not None else {}
+    notes = {name: {"slot": "obs", **how} for name in named}
+    io.add(file, io.Additions(obs={name: named[name] for name in named}, notes=notes), target)
 
 
 def _shares(labels: pd.Series) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
+    from scjepa._core.conformal import expected_calibration_error
+    from scjepa.metrics.annotation import AnnotationScores, annotation_scores
     from scjepa.metrics.bio import AverageBio, average_bio, scib_suite
     from scjepa.metrics.clustering import (
         BlockBootstrap,

@@ -64,6 +64,7 @@ class Features:
         self.target_sum = target_sum
         self._check = None if target_sum is None else check or CountCheck()
         self._columns: np.ndarray | None = None
+        self._shown: np.ndarray | None = None
         if names is None and hasattr(values, "columns"):
             names = list(values.columns)
         if target_sum is None:
@@ -151,6 +152,14 @@ class Features:
         found.n_features, found.names = len(names), np.asarray(names, dtype=object)
         return found
 
+    def showing(self, columns: np.ndarray) -> Features:
+        """Return some of the features of log-normalized counts; the others still count in the size of a cell."""
+        found = copy(self)
+        found._shown = columns if self._shown is None else self._shown[columns]
+        found.n_features = len(columns)
+        found.names = None if self.names is None else self.names[columns]
+        return found
+
     @property
     def columns(self) -> np.ndarray:
         """``(n_features,)`` columns of the values that are read."""
@@ -173,7 +182,8 @@ class Features:
             if self._check is not None:
                 self._check.see(counts, start)
             counts = counts if self._columns is None else _some_columns(counts, self._columns)
-            yield slice(start, start + counts.shape[0]), log_normalized(counts, self.target_sum)
+            logged = log_normalized(counts, self.target_sum)
+            yield slice(start, start + counts.shape[0]), logged if self._shown is None else logged[:, self._shown]
         check, self._check = self._check, None  # what one reading has seen, the next need not look at
         if check is not None:
             check.tell()

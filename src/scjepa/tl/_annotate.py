@@ -1,0 +1,277 @@
+"""Labels of cells from one reference or several, written to an AnnData object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scjepa._core.anndata import (
+    column_of,
+    counts_of,
+    groups_of,
+    labels_of,
+    names_of,
+    record,
+    refuse_users,
+    require_anndata,
+)
+from scjepa._core.counts import check_of, read_counts
+from scjepa._core.keys import ANNOTATION_PARTS, UNKNOWN
+from scjepa._core.palette import MISSING, palette
+from scjepa._core.warn import warn
+from scjepa.tl._annotator import CellAnnotator
+from scjepa.tl._hierarchy import Hierarchy, Parents
+from scjepa.tl._moments import Features
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_FEW_GENES = 100
+"""Genes in common below which labels are doubtful."""
+
+
+def annotate(
+    adata: AnnData,
+    reference: AnnData | Mapping[str, AnnData] | Sequence[AnnData],
+    labels_key: str,
+    *,
+    batch_key: str | None = None,
+    query_batch_key: str | None = None,
+    hierarchy: Parents | None = None,
+    error: float = 0.1,
+    layer: str | None = None,
+    reference_layer: str | None = None,
+    n_genes: int = 2000,
+    n_comps: int = 50,
+    find_doublets: bool = False,
+    key_added: str = "predicted_label",
+    random_state: int = 0,
+) -> None:
+    """Label cells by labelled cells, in closed form: no network, no training.
+
+    :class:`CellAnnotator` is fitted on the genes that all have in common, and says of each cell its label, how sure it
+    is, whether it is of none of them, and which genes say so.
+
+    Parameters
+    ----------
+    adata
+        Cells to label, raw counts.
+    reference
+        Labelled cells, or several sets of them, by name or in a list. Labels of one name are one label.
+    labels_key
+        Their ``obs`` column of labels; missing values and ``"unlabelled"`` are cells without a label, which have no
+        say.
+    batch_key
+        Their ``obs`` column of donors or batches. Whole batches are then held out to calibrate, so that confidence and
+        ``"unknown"`` hold for cells of a new donor. Several references are batches of their own. Default: one batch
+        each.
+    query_batch_key
+        ``obs`` column of batches of ``adata``, which may lie at other distances from a reference of one batch; see
+        :class:`LabelClassifier`. Default: one.
+    hierarchy
+        Parents of each label, such as terms of the Cell Ontology: a mapping (``{"CD8 T": "T", "T": "lymphocyte"}``, or
+        several parents each), or a table of terms and parents. Each cell then gets the most specific term that is sure.
+        Of references that differ in detail, cells of a label that lies above another do not take part.
+    error
+        Share of cells of known labels that may be called ``"unknown"``; and of a term's being wrong.
+    layer, reference_layer
+        Layers of raw counts. Default: ``X``.
+    n_genes, n_comps
+        Highly variable genes, and principal components of them.
+    find_doublets
+        Also flag doublets by :func:`scanpy.pp.scrublet`. A doublet of two types is often ``"unknown"`` or between them.
+    key_added
+        ``obs`` column of labels; the others begin with its name.
+    random_state
+        Seed of the parts held out, and of scrublet.
+
+    Returns
+    -------
+    None
+        Writes ``adata.obs[key_added]`` (categorical, with ``"unknown"``), ``adata.uns[f"{key_added}_colors"]``, and
+        ``adata.obs[f"{key_added}_..."]``: ``confidence`` (the calibrated probability of the most probable label),
+        ``p_value`` (share of held-out reference cells as far from every label), ``evidence`` (expressed genes that
+        speak for the label against the second), ``nearest`` (the most probable label, also of unknown cells), with a
+        hierarchy ``term``, with ``find_doublets`` ``doublet``. ``adata.uns["scjepa"][key_added]`` holds how it was
+        made, with ``held_out_accuracy`` and ``held_out_ece`` (expected calibration error) on held-out reference cells.
+
+    Warns
+    -----
+    UserWarning
+        If few genes are shared, more cells are unknown than ``error`` says, or labels or cells are left out.
+
+    Raises
+    ------
+    KeyError
+        If a column or a layer is not there.
+    ValueError
+        If a reference shares no gene, there are fewer than two labels, a label is no term of the hierarchy, values are
+        no counts, or a column of the name is there that scjepa did not write.
+
+    Examples
+    --------
+    >>> scjepa.tl.annotate(adata, reference, labels_key="cell_type", batch_key="donor")
+    >>> adata.obs[["predicted_label", "predicted_label_confidence", "predicted_label_evidence"]]
+    """
+    require_anndata(adata)
+    for name in (key_added, *(f"{key_added}_{part}" for part in ANNOTATION_PARTS)):
+        refuse_users(adata, "obs", name)
+    terms = None if hierarchy is None else Hierarchy(hierarchy)
+    features = Features.of_counts(adata, layer)
+    genes = _unique(features.names, "the cells to label")
+    known = _Reference.of(_by_name(reference), labels_key, batch_key, reference_layer, genes)
+    if terms is not None:
+        terms.check(list(known.labels))
+        known = known.without(terms.broad(list(np.unique(known.labels))))
+    known = known.learnable()
+    annotator = CellAnnotator(n_genes, n_comps, error=error, seed=random_state)
+    annotator.fit(known.counts, known.labels, known.batches, feature_names=known.genes)
+    batches = groups_of(adata, query_batch_key)
+    found, probabilities = annotator.predict_with_probabilities(features.taken(known.genes, len(known.genes)), batches)
+    found.index = adata.obs_names
+    if terms is not None:
+        sure = terms.surest(list(annotator.classifier_.labels_), probabilities, 1 - error)
+        found["term"] = pd.Categorical(np.where(found["label"] == UNKNOWN, UNKNOWN, sure))
+    if find_doublets:
+        found["doublet"] = _doublets(adata, layer, random_state)
+    _tell_of_unknown(found, error)
+    _write(adata, found, key_added)
+    classifier = annotator.classifier_
+    how = {"labels_key": labels_key, "batch_key": batch_key, "error": error, "layer": layer, "n_genes": n_genes}
+    facts = {"held_out": classifier.held_out_, "held_out_accuracy": classifier.accuracy_}
+    facts |= {"held_out_ece": classifier.ece_, "temperature": classifier.temperature_, "n_shared": len(known.genes)}
+    record(adata, key_added, slot="obs", n_comps=n_comps, random_state=random_state, **how, **facts)
+    for part in found.columns.intersection(ANNOTATION_PARTS):
+        record(adata, f"{key_added}_{part}", slot="obs", of=key_added)
+
+
+@dataclass(frozen=True)
+class _Reference:
+    counts: sparse.csr_matrix
+    labels: np.ndarray
+    batches: np.ndarray
+    genes: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        parts: Mapping[str, AnnData],
+        labels_key: str,
+        batch_key: str | None,
+        layer: str | None,
+        genes: Sequence[str],
+    ) -> _Reference:
+        """Read labelled cells of all references, genes that they and ``genes`` have in common."""
+        shared = set(genes)
+        for name, part in parts.items():
+            _unique(part.var_names if part.var_names.is_unique else None, f"the reference {name!r}")
+            common = shared & set(part.var_names)
+            if not common:
+                mine, theirs = [", ".join(map(repr, list(names)[:3])) for names in (genes, part.var_names)]
+                raise ValueError(
+                    f"The reference {name!r} shares no gene with the cells to label: {mine}, ... against {theirs}, ... "
+                    "Names must be of one kind and one species, symbols or Ensembl ids."
+                )
+            shared = common
+        names = np.array([gene for gene in genes if gene in shared], dtype=object)
+        if len(names) < _FEW_GENES:
+            warn(f"Only {len(names):,} genes are in common with the reference; labels by so few are doubtful.")
+        read = []
+        for name, part in parts.items():
+            labels = labels_of(column_of(part, labels_key, name=name))
+            batches = np.full(part.n_obs, "") if batch_key is None else names_of(part, batch_key, name)
+            kept = labels != None  # noqa: E711 - of each element
+            counts = read_counts(counts_of(part, layer, name), cells=kept, check=check_of(part, layer))
+            batches = np.array([f"{name}/{batch}" for batch in batches], dtype=object)
+            read.append((counts[:, part.var_names.get_indexer(names)], labels[kept], batches[kept]))
+        counts, labels, batches = zip(*read, strict=True)
+        joined = sparse.vstack(counts, format="csr"), np.concatenate(labels), np.concatenate(batches)
+        if not len(joined[1]):
+            raise ValueError(f"No cell of the reference has a label in obs[{labels_key!r}].")
+        return cls(*joined, names)
+
+    def some(self, kept: np.ndarray) -> _Reference:
+        """Return some of the cells."""
+        return _Reference(self.counts[kept], self.labels[kept], self.batches[kept], self.genes)
+
+    def without(self, labels: Sequence[str]) -> _Reference:
+        """Leave out cells whose label says less than others do."""
+        out = np.isin(self.labels.astype(str), list(labels))
+        if out.any():
+            warn(
+                f"{out.sum():,} reference cells are labelled {', '.join(map(repr, labels))}, terms above other labels; "
+                "they take no part."
+            )
+        return self.some(~out)
+
+    def learnable(self) -> _Reference:
+        """Leave out empty cells, and labels of a single cell."""
+        kept = np.diff(self.counts.indptr) > 0
+        if not kept.any():
+            raise ValueError("No labelled cell of the reference has a count of the genes in common.")
+        names, codes, sizes = np.unique(self.labels[kept].astype(str), return_inverse=True, return_counts=True)
+        if (sizes < 2).any() and (sizes > 1).sum() > 1:
+            single = names[sizes < 2]
+            warn(f"{', '.join(map(repr, single[:5]))}: a label of one reference cell each, which is left out.")
+            kept[np.flatnonzero(kept)[sizes[codes] < 2]] = False
+        return self.some(kept)
+
+
+def _unique(names: Sequence[str] | None, of: str) -> Sequence[str]:
+    if names is None:
+        raise ValueError(f"Gene names of {of} are not unique: adata.var_names_make_unique().")
+    return names
+
+
+def _by_name(reference: AnnData | Mapping[str, AnnData] | Sequence[AnnData]) -> dict[str, AnnData]:
+    if hasattr(reference, "obs_names"):
+        found = {"reference": reference}
+    elif isinstance(reference, Mapping):
+        found = {str(name): part for name, part in reference.items()}
+    else:
+        found = {f"reference {number}": part for number, part in enumerate(reference, 1)}
+    if not found:
+        raise ValueError("There is no reference: name labelled cells.")
+    for name, part in found.items():
+        require_anndata(part, name)
+    return found
+
+
+def _doublets(adata: AnnData, layer: str | None, seed: int) -> np.ndarray:
+    import scanpy as sc
+    from anndata import AnnData as Cells
+
+    cells = Cells(read_counts(counts_of(adata, layer), dtype=np.float32))
+    n_comps = min(30, min(cells.shape) - 1)
+    sc.pp.scrublet(cells, n_prin_comps=n_comps, random_state=seed, verbose=False)
+    if "predicted_doublet" not in cells.obs:
+        warn("Scrublet found no threshold between singlets and doublets; no cell is flagged.")
+        return np.zeros(adata.n_obs, dtype=bool)
+    return cells.obs["predicted_doublet"].to_numpy(dtype=bool)
+
+
+def _tell_of_unknown(found: pd.DataFrame, error: float) -> None:
+    share = float((found["label"] == UNKNOWN).mean())
+    if share > 2 * error:
+        warn(
+            f"{share:.0%} of the cells are unknown, of held-out reference cells {error:.0%}: the reference lacks their "
+            "types, or these cells were measured otherwise (chemistry, tissue, stimulation). Their nearest label is in "
+            "the column that ends in _nearest."
+        )
+
+
+def _write(adata: AnnData, found: pd.DataFrame, key: str) -> None:
+    adata.obs[key] = found["label"]
+    n_labels = len(found["label"].cat.categories) - 1
+    adata.uns[f"{key}_colors"] = [*palette(n_labels), MISSING]
+    for part in ANNOTATION_PARTS:
+        name = f"{key}_{part}"
+        if part in found:
+            adata.obs[name] = found[part]
+        elif name in adata.obs:  # of an earlier call
+            del adata.obs[name]
