@@ -406,6 +406,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         adata: AnnData | None = None,
         n_niches: int | None = None,
         *,
+        method: str = AUTO,
         resolution: float = 1.0,
         use_rep: str | Sequence[str] | None = None,
         align: str = "auto",
@@ -426,6 +427,8 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             Other data with a spatial graph. Default: the model's own.
         n_niches
             Number of niches. Default: as many as Leiden finds at ``resolution``.
+        method
+            How they are found; see :func:`scjepa.tl.niches`.
         resolution
             Leiden's resolution, where ``n_niches`` is not given.
         use_rep
@@ -464,12 +467,12 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         own = self.adata if adata is None else adata
         keys = self._keys_for(own)
         made = (_keys.EMBEDDING, _keys.EMBEDDING_CELL)
-        check_niches(own, n_niches, use_rep=use_rep, align=align, key_added=key_added, made=made)
+        check_niches(own, n_niches, method=method, use_rep=use_rep, align=align, key_added=key_added, made=made)
         self._embed_all(own, encoder, batch_size, progress_bar)
         niche_readout(
             own, use_rep, layer=keys.layer, library_key=keys.library_key, align=align, neighbors_key=keys.neighbors_key
         )
-        find = partial(niches, n_niches=n_niches, resolution=resolution, random_state=random_state)
+        find = partial(niches, n_niches=n_niches, method=method, resolution=resolution, random_state=random_state)
         find(own, _keys.EMBEDDING_NICHE, key_added=key_added)
 
     def _embed_all(self, adata: AnnData, encoder: str, batch_size: int | str, progress_bar: bool) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         niche_interactions,
         niche_markers,
     )
+    from scjepa.tl._niche_clusters import NicheClusters
     from scjepa.tl._niche_estimator import NicheReadout
     from scjepa.tl._niche_readout import niche_readout, niche_readout_of
     from scjepa.tl._niches import check_niches, find_niches, niches
