@@ -24,6 +24,7 @@ FLOORS = [
     "models",
     "pretrained",
     "perturbation",
+    "cohort",
     "training",
     "pl",
     "metrics",

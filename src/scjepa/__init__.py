@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "STJEPA",
     "CellJEPA",
+    "Collection",
     "NicheAtlas",
     "__version__",
     "benchmark",
@@ -32,11 +33,12 @@ __all__ = [
     "tl",
 ]
 
-_FLOORS = ("atlas", "celljepa", "models", "nn", "stjepa", "tokens", "training")
+_FLOORS = ("atlas", "celljepa", "cohort", "models", "nn", "stjepa", "tokens", "training")
 """Subpackages for developers: there, and not listed."""
 
 _OBJECTS = {
     "CellJEPA": "scjepa.celljepa",
+    "Collection": "scjepa.cohort",
     "NicheAtlas": "scjepa.atlas",
     "STJEPA": "scjepa.stjepa",
     "concat": "scjepa.datasets",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from scjepa import benchmark, config, datasets, metrics, perturbation, pl, pretrained, tl
     from scjepa.atlas import NicheAtlas
     from scjepa.celljepa.model import CellJEPA
+    from scjepa.cohort import Collection
     from scjepa.datasets import concat, table_of
     from scjepa.stjepa.model import STJEPA
 

@@ -149,7 +149,7 @@ def test_the_same_holds_where_axes_are_iterated_for(make_layers, monkeypatch):
     found = other.fit_transform(tissue.X[cell][:, gene], _edges(tissue)[cell][:, cell])
     assert _alike(found[:, :2], expected[cell][:, :2], atol=2e-3)
     monkeypatch.undo()
-    monkeypatch.setattr(moments, "_EXACT_FEATURES", 3_000)
+    monkeypatch.setattr(moments, "EXACT_FEATURES", 3_000)
     exact = PredictiveComponents(3, target_sum=SUM).fit(tissue.X, _edges(tissue))
     np.testing.assert_allclose(one.correlations_[:2], exact.correlations_[:2], atol=0.01)
 

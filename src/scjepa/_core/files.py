@@ -95,3 +95,38 @@ def sum_of_facts(facts: Mapping[str, object], without: str) -> str:
     """Return the sha256 of what a JSON file says, but for the entry ``without``, which holds it."""
     rest = {name: value for name, value in facts.items() if name != without}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+_SIZE = 8
+"""Bytes at the beginning of a safetensors file that say how long its header is."""
+
+_DTYPES = {
+    **{"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "I16": np.int16, "I32": np.int32, "I64": np.int64},
+    **{"F32": np.float32, "F64": np.float64},
+}
+"""Types of arrays, as the header has them."""
+
+
+def mapped_arrays(path: Path, mmap: bool = True) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file, mapped copy on write: torch wants arrays that it may write to.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mmap
+        Map the arrays rather than read them.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_SIZE), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    arrays = {}
+    for name, entry in header.items():
+        dtype, shape, (first, last) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+        if first == last:  # nothing cannot be mapped
+            arrays[name] = np.empty(shape, dtype)
+            continue
+        mapped = np.memmap(path, dtype, "c", offset=_SIZE + length + first, shape=shape)
+        arrays[name] = mapped if mmap else np.array(mapped)
+    return arrays

@@ -27,7 +27,14 @@ def covariances_of(scores: np.ndarray, codes: np.ndarray, n_groups: int) -> np.n
     for code in range(n_groups):
         values = scores[codes == code].astype(np.float64)
         own = np.cov(values.T, bias=True).reshape(n_dims, n_dims) if len(values) > 1 else np.zeros((n_dims, n_dims))
-        found[code] = (1 - _SHRINKAGE) * own + _SHRINKAGE * np.trace(own) / n_dims * np.eye(n_dims)
+        found[code] = shrunk(own)
+    return found
+
+
+def shrunk(covariance: np.ndarray) -> np.ndarray:
+    """Return a covariance shrunk towards a multiple of the identity."""
+    n_dims = len(covariance)
+    found: np.ndarray = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.trace(covariance) / n_dims * np.eye(n_dims)
     return found
 
 

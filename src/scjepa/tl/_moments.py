@@ -29,7 +29,7 @@ _VALUES = 2**23
 _CONSTANT = 1e-6
 """A feature whose standard deviation is below this share of its root mean square is rounding noise (float32)."""
 
-_EXACT_FEATURES = 2_500
+EXACT_FEATURES = 2_500
 """Features up to which their whole covariance is made; beyond, its leading axes are iterated for."""
 
 _PASSES, _SPARE = 8, 30
@@ -199,15 +199,14 @@ class Standardizer:
     def fit(cls, features: Features, codes: np.ndarray, n_groups: int, align: str) -> Standardizer:
         """Read all cells once; ``codes`` are their groups, ``(n_cells,)`` in 0 .. n_groups - 1."""
         size = np.bincount(codes, minlength=n_groups).astype(np.float64)
-        total = np.zeros((n_groups, features.n_features))
-        square = np.zeros_like(total)
-        for rows, chunk in features.chunks():
-            own = codes[rows]
-            member = sparse.csr_array((np.ones(len(own)), (own, np.arange(len(own)))), (n_groups, len(own)))
-            # In float64: a mean of squares less the square of the mean loses half of the digits.
-            wide = chunk.astype(np.float64)
-            total += _array(member @ wide)
-            square += _array(member @ (wide.power(2) if sparse.issparse(wide) else np.square(wide)))
+        return cls.of_sums(size, *_sums(features, codes, n_groups), align)
+
+    @classmethod
+    def of_sums(cls, size: np.ndarray, total: np.ndarray, square: np.ndarray, align: str) -> Standardizer:
+        """Return it from the cells of each group, ``(n_groups,)``, and sums of their values and of squares.
+
+        The sums are ``(n_groups, n_features)``.
+        """
         share = size[:, None] / max(size.sum(), 1)
         alone = size < 2
         size = np.maximum(size, 1)[:, None]
@@ -235,6 +234,20 @@ class Standardizer:
         return values
 
 
+def _sums(features: Features, codes: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum of the values of each group, and that of their squares, ``(n_groups, n_features)``."""
+    total = np.zeros((n_groups, features.n_features))
+    square = np.zeros_like(total)
+    for rows, chunk in features.chunks():
+        own = codes[rows]
+        member = sparse.csr_array((np.ones(len(own)), (own, np.arange(len(own)))), (n_groups, len(own)))
+        # In float64: a mean of squares less the square of the mean loses half of the digits.
+        wide = chunk.astype(np.float64)
+        total += _array(member @ wide)
+        square += _array(member @ (wide.power(2) if sparse.issparse(wide) else np.square(wide)))
+    return total, square
+
+
 def _array(product: Any) -> np.ndarray:
     return product.toarray() if sparse.issparse(product) else np.asarray(product)
 
@@ -252,17 +265,28 @@ def principal_axes_of(features: Features, standardizer: Standardizer, codes: np.
     out. The largest loading of each is positive.
     """
     n_axes = min(n_axes, features.n_features)
-    if features.n_features <= _EXACT_FEATURES:
-        covariance = np.zeros((features.n_features, features.n_features))
-        for rows, chunk in features.chunks():
-            values = standardizer.dense(chunk, codes[rows])
-            covariance += values.T @ values
-        variances, axes = np.linalg.eigh(covariance)
-        variances, axes = variances[::-1][:n_axes], axes[:, ::-1][:, :n_axes]
-    else:
-        variances, axes = _iterated(features, standardizer, codes, n_axes)
-    axes = axes[:, variances > 1e-7 * max(variances[0], np.finfo(np.float64).tiny)]
-    return positive(axes)
+    if features.n_features <= EXACT_FEATURES:
+        return leading_axes(_product(features, standardizer, codes), n_axes)
+    return _with_variance(*_iterated(features, standardizer, codes, n_axes))
+
+
+def leading_axes(product: np.ndarray, n_axes: int) -> np.ndarray:
+    """Return the leading axes of a sum of squares and products, as :func:`principal_axes_of` does."""
+    variances, axes = np.linalg.eigh(product)
+    return _with_variance(variances[::-1][:n_axes], axes[:, ::-1][:, :n_axes])
+
+
+def _with_variance(variances: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    return positive(axes[:, variances > 1e-7 * max(variances[0], np.finfo(np.float64).tiny)])
+
+
+def _product(features: Features, standardizer: Standardizer, codes: np.ndarray) -> np.ndarray:
+    """Return the sum of squares and products of the standardized features, ``(n_features, n_features)``."""
+    product = np.zeros((features.n_features, features.n_features))
+    for rows, chunk in features.chunks():
+        values = standardizer.dense(chunk, codes[rows])
+        product += values.T @ values
+    return product
 
 
 def _iterated(
@@ -284,3 +308,69 @@ def _iterated(
     variances, rotation = np.linalg.eigh(block.T @ product)
     keep = slice(None, -n_axes - 1, -1)
     return variances[keep], block @ rotation[:, keep]
+
+
+@dataclass(frozen=True, eq=False)
+class SectionMoments:
+    """What the linear method needs of the features of one section, so that its cells need not be read again.
+
+    Attributes
+    ----------
+    n_cells
+        Cells.
+    total, square
+        ``(n_features,)`` float64 sums of the values, and of their squares.
+    product
+        ``(n_features, n_features)`` sums of squares and products of the values, z-scored within the section; ``None``
+        beyond 2,500 features, whose axes are iterated for.
+    """
+
+    n_cells: int
+    total: np.ndarray
+    square: np.ndarray
+    product: np.ndarray | None
+
+    @classmethod
+    def of(cls, features: Features) -> SectionMoments:
+        """Read the cells of a section, twice."""
+        codes = np.zeros(features.n_cells, dtype=np.int64)
+        total, square = _sums(features, codes, 1)
+        product = None
+        if features.n_features <= EXACT_FEATURES:
+            own = Standardizer.of_sums(np.array([float(features.n_cells)]), total, square, "scale")
+            product = _product(features, own, codes).astype(np.float32)
+        return cls(features.n_cells, total[0], square[0], product)
+
+    @property
+    def scale(self) -> np.ndarray:
+        """``(n_features,)`` standard deviations within the section."""
+        size = max(self.n_cells, 1)
+        return _scale(self.square / size - (self.total / size) ** 2, self.square / size)
+
+
+def add_product(
+    product: np.ndarray, moments: SectionMoments, columns: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> None:
+    """Add the sum of squares and products of a section, standardized by ``mean`` and ``scale``, to ``product``.
+
+    Parameters
+    ----------
+    product
+        ``(n_features, n_features)``; is changed.
+    moments
+        Of the section's own features.
+    columns
+        ``(n_own,)`` which of the features these are; values of the others are 0.
+    mean, scale
+        ``(n_features,)`` by which the section is standardized; a scale of 0 makes 0 of a feature.
+    """
+    if moments.product is None:
+        raise ValueError(f"Moments of {len(columns):,} features have no products.")
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    factor = moments.scale * inverse[columns]
+    product[np.ix_(columns, columns)] += moments.product * np.outer(factor, factor)
+    shift = np.zeros_like(mean)
+    shift[columns] = moments.total / moments.n_cells
+    shift = (shift - mean) * inverse
+    if shift.any():
+        product += moments.n_cells * np.outer(shift, shift)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,12 +36,12 @@ _RIDGE = 1e-3
 _TOLERANCE = 0.02
 """A nearer ring is preferred to one that is more reliable by less than this share."""
 
-_ALIKE = 0.9
+ALIKE = 0.9
 """Mean cosine of the covariances of sections from which on they are taken for the same kind of tissue: sections of one
 tissue, of other animals and of other chemistry have 0.92 to 0.99, other parts of a brain 0.80 to 0.85, tumors of
 different patients 0.67."""
 
-_FEWEST_CELLS = 100
+FEWEST_CELLS = 100
 """Cells that a section must have for its covariance to be told."""
 
 _AS_WELL = 0.95
@@ -151,17 +151,14 @@ class NicheReadout(Kept, BaseEstimator):
                 components = self._new_components(name, self.align_)
                 scores = components._fit(features, edges, groups)
             rings = hops_of(components._components_of(scores), edges, MAX_RINGS)
-            found.append((name, components, rings, weigh(rings, joined, self.n_rings, self.own_weight)))
+            sums = RingSums.of(rings, joined)
+            found.append((name, components, rings, sums))
         kept, left, predicted = _worth_reading([(name, rings) for name, _, rings, _ in found], joined)
         self.sources_ = [found[number][0] for number in kept]
         self.left_out_ = [found[number][0] for number in left]
         self.components_ = [found[number][1] for number in kept]
-        blocks = [found[number][3] for number in kept]
-        self.n_rings_ = np.array([one.n_rings for one in blocks])
-        self.weights_ = np.array([np.pad(one.weights, (0, MAX_RINGS - one.n_rings)) for one in blocks])
-        self.reliability_ = np.array([one.reliability for one in blocks])
         self.predicted_ = predicted[[*kept, *left]]
-        self.sizes_ = np.array([_size(found[number][2], found[number][3]) for number in kept])
+        self._set_blocks([found[number][3] for number in kept])
         return self._side_by_side([found[number][2] for number in kept])
 
     def transform(self, sources: Mapping[str, object], graph: object, groups: Labels | None = None) -> np.ndarray:
@@ -249,13 +246,21 @@ class NicheReadout(Kept, BaseEstimator):
         components = self._new_components(name, "scale")
         scores, codes = components._principal(features, edges, groups)
         self.similarity_ = section_similarity(scores, codes)
-        self.align_ = self.align if self.align != AUTO else "scale" if self.similarity_ >= _ALIKE else "center"
+        self.align_ = self.align if self.align != AUTO else "scale" if self.similarity_ >= ALIKE else "center"
         if self.align_ == "scale":
             components._correlate(scores, edges)
         else:
             components = self._new_components(name, self.align_)
             scores = components._fit(features, edges, groups)
         return components, scores
+
+    def _set_blocks(self, sums: Sequence[RingSums]) -> None:
+        """Set reach, weights and sizes of the sources from sums over the cells."""
+        blocks = [weigh(of_source, self.n_rings, self.own_weight) for of_source in sums]
+        self.n_rings_ = np.array([one.n_rings for one in blocks])
+        self.weights_ = np.array([np.pad(one.weights, (0, MAX_RINGS - one.n_rings)) for one in blocks])
+        self.reliability_ = np.array([one.reliability for one in blocks])
+        self.sizes_ = np.array([_size(of_source, one) for of_source, one in zip(sums, blocks, strict=True)])
 
     def _side_by_side(self, rings: Sequence[np.ndarray]) -> np.ndarray:
         used = [(of, block) for of in range(len(rings)) for block in np.flatnonzero(self.weights_[of])]
@@ -306,9 +311,9 @@ def _worth_reading(
     return kept, [number for number in range(len(names)) if number not in kept], predicted
 
 
-def _size(rings: np.ndarray, blocks: Blocks) -> float:
+def _size(sums: RingSums, blocks: Blocks) -> float:
     """Return the root of the total variance of the weighed blocks, by which a source is divided."""
-    variances = [one.var(axis=0, dtype=np.float64).sum() for one in rings[: blocks.n_rings + 1]]
+    variances = sums.variances()[: blocks.n_rings + 1]
     return float(np.sqrt(variances @ blocks.weights**2)) or 1.0
 
 
@@ -318,12 +323,16 @@ def section_similarity(scores: np.ndarray, codes: np.ndarray) -> float:
     Sections of one tissue have like covariances once means and variances are aligned, also where animals, chemistry or
     depth differ; sections that consist of other kinds of cells have not.
     """
-    large = [code for code in np.unique(codes) if (codes == code).sum() >= _FEWEST_CELLS]
-    if len(large) < 2:
+    large = [code for code in np.unique(codes) if (codes == code).sum() >= FEWEST_CELLS]
+    return similarity_of([np.cov(scores[codes == code].T) for code in large])
+
+
+def similarity_of(covariances: Sequence[np.ndarray]) -> float:
+    """Return the mean cosine between covariances; 1 with fewer than two of them."""
+    if len(covariances) < 2:
         return 1.0
-    covariances = [np.cov(scores[codes == code].T).ravel() for code in large]
-    units = np.array([one / max(np.linalg.norm(one), np.finfo(np.float64).tiny) for one in covariances])
-    pairs = np.triu_indices(len(large), k=1)
+    units = np.array([one.ravel() / max(np.linalg.norm(one), np.finfo(np.float64).tiny) for one in covariances])
+    pairs = np.triu_indices(len(covariances), k=1)
     return float((units @ units.T)[pairs].mean())
 
 
@@ -352,7 +361,7 @@ class Blocks:
     signal: float
 
 
-def weigh(rings: np.ndarray, joined: np.ndarray, n_rings: int | None = None, own_weight: float | None = None) -> Blocks:
+def weigh(sums: RingSums, n_rings: int | None = None, own_weight: float | None = None) -> Blocks:
     r"""Choose the reach and the weights of the cell and of its rings, without labels.
 
     A component of a cell is taken for the sum of a signal, what the place tells, and an error that cells do not share,
@@ -371,10 +380,8 @@ def weigh(rings: np.ndarray, joined: np.ndarray, n_rings: int | None = None, own
 
     Parameters
     ----------
-    rings
-        ``(n_rings + 1, n_cells, n_components)``: components of each cell, and their means over the rings around it.
-    joined
-        ``(n_cells,)`` bool, which cells have neighbors: the others take no part.
+    sums
+        Over the cells: of components of each, and of their means over the rings around it.
     n_rings, own_weight
         Reach, and weight of the cell itself against that of the rings, where they are not to be chosen.
 
@@ -383,7 +390,7 @@ def weigh(rings: np.ndarray, joined: np.ndarray, n_rings: int | None = None, own
     Blocks
         What was chosen.
     """
-    variance, shared = _moments(rings, joined)
+    variance, shared = sums.moments()
     signal = _signal(shared)
     error = variance + signal - 2 * shared
     error[0] = shared[0] - signal
@@ -438,19 +445,65 @@ def predicted_share(blocks: np.ndarray, target: np.ndarray, joined: np.ndarray) 
     return float(1 - (1 - explained / variance) * freedom)
 
 
-def _moments(rings: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return variance of each block and its covariance with the cell itself, each ``(n_rings + 1, n_components)``."""
-    n_blocks, n_cells, n_components = rings.shape
-    total = np.zeros((n_blocks, n_components))
-    square, product = np.zeros_like(total), np.zeros_like(total)
-    size = int(joined.sum())
-    for start in range(0, n_cells, _CELLS):
-        rows = rings[:, start : start + _CELLS][:, joined[start : start + _CELLS]].astype(np.float64)
-        total += rows.sum(axis=1)
-        square += np.einsum("bnk,bnk->bk", rows, rows)
-        product += np.einsum("nk,bnk->bk", rows[0], rows)
-    mean = total / size
-    return np.maximum(square / size - mean**2, 0), product / size - mean[0] * mean
+@dataclass(frozen=True, eq=False)
+class RingSums:
+    """Sums over cells of the blocks of a read-out, the cell itself and its rings; those of parts can be added.
+
+    Attributes
+    ----------
+    size, n_cells
+        Cells that have neighbors, and all.
+    total, square, product
+        ``(n_rings + 1, n_components)`` sums of values, of squares, and of products with the cell itself, of the cells
+        that have neighbors.
+    every_total, every_square
+        Sums of values and of squares of all cells.
+    """
+
+    size: int
+    n_cells: int
+    total: np.ndarray
+    square: np.ndarray
+    product: np.ndarray
+    every_total: np.ndarray
+    every_square: np.ndarray
+
+    @classmethod
+    def of(cls, rings: np.ndarray, joined: np.ndarray) -> RingSums:
+        """Return the sums of some cells.
+
+        Parameters
+        ----------
+        rings
+            ``(n_rings + 1, n_cells, n_components)``: components of each cell, and their means over the rings around it.
+        joined
+            ``(n_cells,)`` bool, which cells have neighbors.
+        """
+        n_blocks, n_cells, n_components = rings.shape
+        total, square, product, every_total, every_square = np.zeros((5, n_blocks, n_components))
+        for start in range(0, n_cells, _CELLS):
+            every = rings[:, start : start + _CELLS].astype(np.float64)
+            every_total += every.sum(axis=1)
+            every_square += np.einsum("bnk,bnk->bk", every, every)
+            rows = every[:, joined[start : start + _CELLS]]
+            total += rows.sum(axis=1)
+            square += np.einsum("bnk,bnk->bk", rows, rows)
+            product += np.einsum("nk,bnk->bk", rows[0], rows)
+        return cls(int(joined.sum()), n_cells, total, square, product, every_total, every_square)
+
+    def __add__(self, other: RingSums) -> RingSums:
+        return RingSums(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return variance of each block and its covariance with the cell itself, ``(n_rings + 1, n_components)``."""
+        mean = self.total / self.size
+        return np.maximum(self.square / self.size - mean**2, 0), self.product / self.size - mean[0] * mean
+
+    def variances(self) -> np.ndarray:
+        """Return the total variance of each block over all cells, ``(n_rings + 1,)``."""
+        mean = self.every_total / self.n_cells
+        found: np.ndarray = np.maximum(self.every_square / self.n_cells - mean**2, 0).sum(axis=1)
+        return found
 
 
 def _signal(shared: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -242,52 +243,86 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
             their groups.
         """
         self._check_options()
-        n_joined = _check_graph(edges, features.n_cells)
+        n_joined = int(np.count_nonzero(np.diff(edges.indptr)))
+        if edges.shape[0] != features.n_cells:
+            raise ValueError(f"The graph has {edges.shape[0]:,} cells, the features {features.n_cells:,}.")
         names, codes = groups_in(groups, features.n_cells)
         standardizer = Standardizer.fit(features, codes, len(names), self.align)
-        if not (standardizer.scales > 0).any():
-            raise ValueError(f"None of the {features.n_features:,} features varies between cells: nothing to predict.")
-        n_axes = min(self.n_pcs, max(2, n_joined // _CELLS_PER_AXIS))
-        self.axes_ = principal_axes_of(features, standardizer, codes, n_axes)
-        self.means_, self.scales_ = standardizer.means, standardizer.scales
-        self.groups_, self.n_features_in_ = np.asarray(names, dtype=object), features.n_features
-        self.__dict__.pop("feature_names_in_", None)  # of an earlier fit, as common_ below
-        if features.names is not None:
-            self.feature_names_in_ = features.names
-        self.n_cells_, self.n_isolated_ = features.n_cells, features.n_cells - n_joined
-        width = self.axes_.shape[1]
-        self.maps_ = np.tile(np.eye(width), (len(names) + 1, 1, 1))
+        n_axes = self._check_fit(standardizer, n_joined)
+        axes = principal_axes_of(features, standardizer, codes, n_axes)
+        self._set_principal(standardizer, axes, names, features.names, (features.n_cells, n_joined))
         scores = self._scores(features, standardizer, self.maps_, codes)
-        self.__dict__.pop("common_", None)
         if self.align == "covariance":
-            covariances = covariances_of(scores, codes, len(names))
-            self.common_ = mean_covariance(covariances)
-            if len(names) > 1:
-                self.maps_[:-1] = [map_to(self.common_, own) for own in covariances]
-                scores = mapped(scores, self.maps_, codes)
+            self._set_maps(covariances_of(scores, codes, len(names)))
+            scores = mapped(scores, self.maps_, codes)
         return scores, codes
+
+    def _check_fit(self, standardizer: Standardizer, n_joined: int) -> int:
+        """Return how many axes are looked at, after checking that there is something to predict."""
+        if not n_joined:
+            raise ValueError(
+                "No cell has a neighbor in the spatial graph, so nothing surrounds a cell. Compute the graph anew, "
+                "with more neighbors or a larger radius."
+            )
+        n_features = standardizer.scales.shape[1]
+        if not (standardizer.scales > 0).any():
+            raise ValueError(f"None of the {n_features:,} features varies between cells: nothing to predict.")
+        return min(self.n_pcs, max(2, n_joined // _CELLS_PER_AXIS), n_features)
+
+    def _set_principal(
+        self,
+        standardizer: Standardizer,
+        axes: np.ndarray,
+        names: Sequence[str],
+        feature_names: np.ndarray | None,
+        n_cells: tuple[int, int],
+    ) -> None:
+        """Set standardization and axes; ``n_cells`` are all cells, and those that have neighbors."""
+        self.axes_ = axes
+        self.means_, self.scales_ = standardizer.means, standardizer.scales
+        self.groups_, self.n_features_in_ = np.asarray(names, dtype=object), len(axes)
+        for of_earlier in ("feature_names_in_", "common_"):
+            self.__dict__.pop(of_earlier, None)
+        if feature_names is not None:
+            self.feature_names_in_ = feature_names
+        self.n_cells_, self.n_isolated_ = n_cells[0], n_cells[0] - n_cells[1]
+        self.maps_ = np.tile(np.eye(axes.shape[1]), (len(names) + 1, 1, 1))
+
+    def _set_maps(self, covariances: np.ndarray) -> None:
+        """Set the maps that give the scores of each group the covariance in common."""
+        self.common_ = mean_covariance(covariances)
+        if len(covariances) > 1:
+            self.maps_[:-1] = [map_to(self.common_, own) for own in covariances]
 
     def _correlate(self, scores: np.ndarray, edges: csr_matrix) -> None:
         """Set weights and correlations from the second moments of cells and their surroundings."""
-        mean, directions, correlations = self._canonical(scores, edges)
-        kept = min(self.n_components, scores.shape[1])
+        self._set_directions(*_moments(scores, edges, self.n_rings))
+        deals = deals_of(np.einsum("nk,nk->n", scores, scores, dtype=np.float64))
+        self._set_chance([_moments(scores[dealt], edges, self.n_rings)[1] for dealt in deals])
+
+    def _set_directions(self, mean: np.ndarray, covariance: np.ndarray) -> None:
+        """Set weights and correlations from mean and covariance of cells and their surroundings side by side."""
+        width = len(mean) // 2
+        directions, correlations = self._canonical(covariance)
+        kept = min(self.n_components, width)
         self.correlations_ = correlations[:kept]
         self.loadings_ = positive(self.axes_ @ (directions[:, :kept] * self.correlations_))
         self.weights_ = self.axes_.T @ self.loadings_
-        self.center_ = mean
-        n_deals = max(1, min(_DEALS, _DEALT_CELLS // len(scores)))
-        by_chance = [self._canonical(dealt, edges)[2][0] for dealt in _dealt_out(scores, n_deals)]
-        # The largest of p correlations varies by about 0.65 p^(-2/3) of itself (Tracy and Widom's law).
-        self.chance_ = float(min((1 + 1.3 * scores.shape[1] ** (-2 / 3)) * np.mean(by_chance), 1.0))
+        self.center_ = mean[:width]
 
-    def _canonical(self, scores: np.ndarray, edges: csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the mean of the cells, the directions of canonical correlation and the correlations, falling."""
-        mean, covariance = _moments(scores, edges, self.n_rings)
-        width = scores.shape[1]
+    def _set_chance(self, covariances: Sequence[np.ndarray]) -> None:
+        """Set what correlation chance gives, from the covariances after cells were dealt out at random."""
+        by_chance = [self._canonical(covariance)[1][0] for covariance in covariances]
+        # The largest of p correlations varies by about 0.65 p^(-2/3) of itself (Tracy and Widom's law).
+        self.chance_ = float(min((1 + 1.3 * self.axes_.shape[1] ** (-2 / 3)) * np.mean(by_chance), 1.0))
+
+    def _canonical(self, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the directions of canonical correlation and the correlations, falling."""
+        width = len(covariance) // 2
         context = _inverse_root(covariance[:width, :width], self.ridge)
         target = _inverse_root(covariance[width:, width:], self.ridge)
         left, correlations, _ = np.linalg.svd(context @ covariance[:width, width:] @ target)
-        return mean[:width], context @ left, np.clip(correlations, 0.0, 1.0)
+        return context @ left, np.clip(correlations, 0.0, 1.0)
 
     # -- parts --------------------------------------------------------------------------------------------------
 
@@ -339,44 +374,61 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
 # -- second moments -------------------------------------------------------------------------------------------------
 
 
-def _check_graph(edges: csr_matrix, n_cells: int) -> int:
-    """Return how many cells have neighbors."""
-    if edges.shape[0] != n_cells:
-        raise ValueError(f"The graph has {edges.shape[0]:,} cells, the features {n_cells:,}.")
-    n_joined = int(np.count_nonzero(np.diff(edges.indptr)))
-    if not n_joined:
-        raise ValueError(
-            "No cell has a neighbor in the spatial graph, so nothing surrounds a cell. Compute the graph anew, "
-            "with more neighbors or a larger radius."
-        )
-    return n_joined
+def deals_of(distances: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield which cell takes whose place, ``(n_cells,)``, where cells are dealt out at random, a few times.
 
-
-def _dealt_out(scores: np.ndarray, n_deals: int) -> Iterator[np.ndarray]:
-    """Yield the cells in another order, at random.
-
-    Which takes whose place depends on how far they lie from 0, and so neither on their order nor on signs of axes.
+    Which takes whose place depends on how far they lie from 0, ``distances``, and so neither on their order nor on
+    signs of axes.
     """
-    order = np.argsort(np.einsum("nk,nk->n", scores, scores, dtype=np.float64), kind="stable")
+    order = np.argsort(distances, kind="stable")
     rng = np.random.default_rng(0)
-    for _ in range(n_deals):
-        dealt = np.empty_like(scores)
-        dealt[order] = scores[rng.permutation(order)]
+    for _ in range(max(1, min(_DEALS, _DEALT_CELLS // len(distances)))):
+        dealt = np.empty_like(order)
+        dealt[order] = rng.permutation(order)
         yield dealt
+
+
+@dataclass(frozen=True, eq=False)
+class JointSums:
+    """Sums over cells and their surroundings side by side, of the cells that have any; those of parts can be added.
+
+    Attributes
+    ----------
+    size
+        Cells.
+    total, product
+        ``(2 n_pcs,)`` and ``(2 n_pcs, 2 n_pcs)`` sums of values and of products.
+    """
+
+    size: int
+    total: np.ndarray
+    product: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, edges: csr_matrix, n_rings: int) -> JointSums:
+        """Return the sums of some cells that have no neighbors among others."""
+        width = 2 * scores.shape[1]
+        size, total, product = 0, np.zeros(width), np.zeros((width, width))
+        joined = np.diff(edges.indptr) > 0
+        for rows, hops in iter_hops(scores, edges, n_rings):
+            both = np.hstack([hops[0], hops[1:].mean(axis=0)])[joined[rows]].astype(np.float64)
+            size += len(both)
+            total += both.sum(axis=0)
+            product += both.T @ both
+        return cls(size, total, product)
+
+    def __add__(self, other: JointSums) -> JointSums:
+        return JointSums(self.size + other.size, self.total + other.total, self.product + other.product)
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and covariance."""
+        mean = self.total / self.size
+        return mean, self.product / self.size - np.outer(mean, mean)
 
 
 def _moments(scores: np.ndarray, edges: csr_matrix, n_rings: int) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and covariance of cells and their surroundings side by side, of the cells that have any."""
-    width = 2 * scores.shape[1]
-    size, total, product = 0, np.zeros(width), np.zeros((width, width))
-    joined = np.diff(edges.indptr) > 0
-    for rows, hops in iter_hops(scores, edges, n_rings):
-        both = np.hstack([hops[0], hops[1:].mean(axis=0)])[joined[rows]].astype(np.float64)
-        size += len(both)
-        total += both.sum(axis=0)
-        product += both.T @ both
-    mean = total / size
-    return mean, product / size - np.outer(mean, mean)
+    return JointSums.of(scores, edges, n_rings).moments()
 
 
 def _inverse_root(covariance: np.ndarray, ridge: float) -> np.ndarray:

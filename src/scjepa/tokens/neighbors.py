@@ -122,11 +122,8 @@ def build_neighbor_table(
     graph = _read_graph(None if two_hop else connectivities, distances, len(coordinates))
     if sections is not None:
         _check_sections(graph, np.asarray(sections), cell_names)
-    if distances is not None and _looks_stale(distances, coordinates):
-        warn(
-            "The distances stored with the spatial graph do not agree with the coordinates: the graph looks stale "
-            f"(cells or coordinates changed after it was built). Build it again: {graph_call()}."
-        )
+    if distances is not None:
+        _warn_if_stale(distances, coordinates)
     table = NeighborTable(_nearest(graph, coordinates, n_neighbors))
     if table.short > _SHORT_SHARE * table.n_cells:
         warn(_short_message(table, int(graph.degrees.max())))
@@ -224,13 +221,57 @@ def _check_sections(graph: _Graph, sections: np.ndarray, cell_names: Sequence[st
     refuse_across(row, graph.neighbors, sections, cell_names, "the spatial graph", graph_call(library_key=...))
 
 
+def ordered_neighbors(
+    connectivities: sparse.sparray | None, distances: sparse.sparray | None, coordinates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return all neighbors of all cells in the order of :func:`build_neighbor_table`.
+
+    Parameters
+    ----------
+    connectivities, distances, coordinates
+        As there; one section.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        ``(n_cells + 1,)`` int64 where each cell's neighbors begin, and ``(n_edges,)`` int32 neighbors.
+
+    Raises
+    ------
+    ValueError
+        As :func:`build_neighbor_table`.
+
+    Warns
+    -----
+    UserWarning
+        If stored distances do not agree with the coordinates.
+    """
+    coordinates = check_coordinates(coordinates)
+    graph = _read_graph(connectivities, distances, len(coordinates))
+    if distances is not None:
+        _warn_if_stale(distances, coordinates)
+    indptr = offsets_of(graph.degrees)
+    indices = np.empty(indptr[-1], dtype=np.int32)
+    for cells, neighbors in _in_order(graph, coordinates):
+        indices[indptr[cells][:, None] + np.arange(neighbors.shape[1])] = neighbors
+    return indptr, indices
+
+
 def _nearest(graph: _Graph, coordinates: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """Return the ``(n_cells, n_neighbors)`` int32 table, cells of one degree at a time: those make a rectangle."""
+    """Return the ``(n_cells, n_neighbors)`` int32 table."""
+    index = np.full((len(coordinates), n_neighbors), -1, dtype=np.int32)
+    for cells, neighbors in _in_order(graph, coordinates):
+        kept = neighbors[:, :n_neighbors]
+        index[cells, : kept.shape[1]] = kept
+    return index
+
+
+def _in_order(graph: _Graph, coordinates: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield cells of one degree, which make a rectangle, and their neighbors from near to far, some cells at a time."""
     by_place = np.lexsort(coordinates.T[::-1]).astype(np.int32)  # stable: cells in one place stay in their order
     place = np.empty_like(by_place)
     place[by_place] = np.arange(len(place), dtype=np.int32)
     places = coordinates[by_place]
-    index = np.full((len(place), n_neighbors), -1, dtype=np.int32)
     for cells, degree in _rectangles(graph.degrees):
         edges = graph.starts[cells][:, None] + np.arange(degree)
         # Neighbors first in the order of their places, then stably by distance: so ties keep the order of places.
@@ -238,9 +279,8 @@ def _nearest(graph: _Graph, coordinates: np.ndarray, n_neighbors: int) -> np.nda
         squared = np.zeros(neighbors.shape)
         for axis in range(coordinates.shape[1]):
             squared += (places[:, axis][neighbors] - coordinates[cells, axis][:, None]) ** 2
-        order = np.argsort(np.sqrt(squared), axis=1, kind="stable")[:, :n_neighbors]
-        index[cells, : order.shape[1]] = by_place[np.take_along_axis(neighbors, order, axis=1)]
-    return index
+        order = np.argsort(np.sqrt(squared), axis=1, kind="stable")
+        yield cells, by_place[np.take_along_axis(neighbors, order, axis=1)]
 
 
 def _rectangles(degrees: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
@@ -253,6 +293,14 @@ def _rectangles(degrees: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         step = max(1, _BLOCK // degree)
         for first in range(start, stop, step):
             yield by_degree[first : min(first + step, stop)], int(degree)
+
+
+def _warn_if_stale(distances: sparse.sparray, coordinates: np.ndarray) -> None:
+    if _looks_stale(distances, coordinates):
+        warn(
+            "The distances stored with the spatial graph do not agree with the coordinates: the graph looks stale "
+            f"(cells or coordinates changed after it was built). Build it again: {graph_call()}."
+        )
 
 
 def _looks_stale(distances: sparse.sparray, coordinates: np.ndarray) -> bool:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from scipy import sparse
 
 from scjepa._core.counts import CHUNK_SIZE, CountMatrix, CountReader, Told, iter_rows, keep_entries, offsets_of
-from scjepa._core.files import digest, whole
+from scjepa._core.files import digest, mapped_arrays, whole
 from scjepa._core.plain import Facts, plain
 from scjepa._core.settings import settings
 from scjepa.tokens.config import TokenRule
@@ -22,11 +22,6 @@ from scjepa.tokens.normalize import FittedNormalizations
 
 FORMAT = 2
 """Tables of format 1 were folders of ``.npy`` files; a cache has none of those names, so they are built anew."""
-
-_SIZE = 8
-"""Bytes at the beginning of a safetensors file that say how long its header is."""
-_DTYPES = {"I16": np.int16, "I32": np.int32, "I64": np.int64, "U16": np.uint16, "F32": np.float32}
-"""Types of the arrays of tables, as the header has them."""
 
 _AGAIN = "Delete the file and run again: the table is then built anew"
 
@@ -91,7 +86,7 @@ class StoredTable:
         """
         path = Path(path)
         about = _description(path, cls.kind, fingerprint)
-        arrays = _arrays(path, mmap)
+        arrays = mapped_arrays(path, mmap)
         for name, wanted in about["digests"].items():
             if name not in arrays or digest(arrays[name]) != wanted:
                 raise ValueError(f"{path} is damaged: its {name} are not what was written. {_AGAIN}.")
@@ -127,23 +122,6 @@ def _description(path: Path, kind: str, fingerprint: Mapping[str, object] | None
                 f"{value!r}. Name another file, or delete this one and run again."
             )
     return about
-
-
-def _arrays(path: Path, mmap: bool) -> dict[str, np.ndarray]:
-    """Return the arrays of a safetensors file, mapped copy on write: torch wants arrays that it may write to."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_SIZE), "little")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__")
-    arrays = {}
-    for name, entry in header.items():
-        dtype, shape, (first, last) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-        if first == last:  # nothing cannot be mapped
-            arrays[name] = np.empty(shape, dtype)
-            continue
-        mapped = np.memmap(path, dtype, "c", offset=_SIZE + length + first, shape=shape)
-        arrays[name] = mapped if mmap else np.array(mapped)
-    return arrays
 
 
 Table = TypeVar("Table", bound=StoredTable)

@@ -1,0 +1,115 @@
+"""Worker processes: a function of each section, in this process or in several, each with one thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "BLOSC_NTHREADS")
+
+_TRIES = 2
+"""Times that a worker may die of a task before it is given up."""
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process was killed, twice, while it worked on a task."""
+
+
+def each(function: Callable[[T], R], tasks: Sequence[T], n_jobs: int) -> Iterator[tuple[T, R | WorkerDiedError]]:
+    """Yield each task and what the function gave of it, in the order in which they are done.
+
+    Parameters
+    ----------
+    function
+        A function of a module, as processes are started anew for it.
+    tasks
+        Its arguments.
+    n_jobs
+        Processes; 1: this one.
+
+    Yields
+    ------
+    tuple
+        The task, and its result; an error, not raised, where a worker was killed on it twice. What the function raises
+        is raised.
+    """
+    if n_jobs == 1 or len(tasks) < 2:
+        for task in tasks:
+            yield task, function(task)
+        return
+    left, deaths = list(range(len(tasks))), dict.fromkeys(range(len(tasks)), 0)
+    while left:
+        # After a death each suspect has a pool of its own, so that no other task dies with it.
+        suspects = [number for number in left if deaths[number]]
+        batch, size = ([suspects[0]], 1) if suspects else (left, min(n_jobs, len(left)))
+        done = set()
+        for number, result in _run(function, tasks, batch, size, deaths):
+            done.add(number)
+            yield tasks[number], result
+        for number in batch:
+            if number not in done and deaths[number] >= _TRIES:
+                done.add(number)
+                yield tasks[number], WorkerDiedError("a worker process was killed while it worked on it, twice")
+        left = [number for number in left if number not in done]
+
+
+def _run(
+    function: Callable[[T], R], tasks: Sequence[T], batch: Sequence[int], size: int, deaths: dict[int, int]
+) -> Iterator[tuple[int, R]]:
+    """Yield what is done until all is, or a worker dies; then count who may have died."""
+    with _one_thread(), ProcessPoolExecutor(size, mp_context=get_context("spawn")) as pool:
+        waiting = list(batch)
+        running: dict[Future[R], int] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < size:  # no more than are worked on, so that suspects are few
+                    number = waiting.pop(0)
+                    running[pool.submit(function, tasks[number])] = number
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    result = future.result()
+                    yield running.pop(future), result
+        except BrokenProcessPool:
+            for number in running.values():
+                deaths[number] += 1
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let processes that are started meanwhile have one thread each for linear algebra."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def n_workers(n_jobs: int | None) -> int:
+    """Return how many processes there are to be; ``None``: 1, and -1: as many as processors.
+
+    Raises
+    ------
+    ValueError
+        If it is 0 or below -1.
+    """
+    if n_jobs is None:
+        return 1
+    if n_jobs == -1:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if n_jobs < 1:
+        raise ValueError(f"n_jobs must be 1 or more, or -1 for all processors, found {n_jobs}.")
+    return n_jobs
