@@ -13,10 +13,11 @@ import scjepa
 from scjepa._core import sketch as _sketch
 from scjepa._core.leiden import EmbeddingGraph
 from scjepa._core.sketch import sketch
-from scjepa.tl import NicheClusters, _niches
+from scjepa.tl import NicheClusters, _niche_clusters
 
 METHODS = ("landmarks", "kmeans", "gmm")
 FEW = {"n_landmarks": 400}
+SAMPLED = {"method": "landmarks", **FEW}
 
 
 def _blobs(n_cells: int = 2000, seed: int = 0, rare: int = 20) -> tuple[np.ndarray, np.ndarray]:
@@ -62,18 +63,28 @@ def test_data_sets_of_files_are_read_block_by_block(tmp_path):
     values, _ = _blobs()
     with h5py.File(tmp_path / "cells.h5", "w") as file:
         stored = file.create_dataset("readout", data=values)
-        found = NicheClusters(4, **FEW).fit_predict(stored)
-    np.testing.assert_array_equal(found, NicheClusters(4, **FEW).fit_predict(values))
+        found = NicheClusters(4, **SAMPLED).fit_predict(stored)
+    np.testing.assert_array_equal(found, NicheClusters(4, **SAMPLED).fit_predict(values))
 
 
 def test_with_all_cells_as_landmarks_the_niches_are_those_of_leiden_but_at_borders():
     values, _ = _blobs(600)
-    one = NicheClusters(n_landmarks=10_000, resolution=1.0).fit_predict(values)
+    one = NicheClusters(method="landmarks", n_landmarks=10_000).fit_predict(values)
     full = EmbeddingGraph(values).leiden().labels
     assert scjepa.metrics.nmi(one.astype(str), full.astype(str)) > 0.9
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_all_cells_are_clustered_as_by_leiden_up_to_the_largest_number():
+    values = np.random.default_rng(0).normal(size=(600, 3))
+    clusters = NicheClusters(5)
+    np.testing.assert_array_equal(clusters.fit_predict(values), EmbeddingGraph(values).match(5, 0, 0.01).labels)
+    assert clusters.method_ == "leiden"
+    assert clusters.graph.connectivities.shape == (600, 600)
+    again = NicheClusters.from_dict(clusters.to_dict())
+    np.testing.assert_array_equal(again.predict(values), clusters.predict(values))
+
+
 def test_clusters_are_kept_in_a_file(method, tmp_path):
     values, _ = _blobs()
     clusters = NicheClusters(4, method=method, **FEW).fit(values)
@@ -124,7 +135,7 @@ def test_beyond_the_largest_number_leiden_is_of_landmarks_which_is_said_once(mon
     with caplog.at_level(logging.WARNING, "scjepa"):
         scjepa.tl.niches(adata, n_niches=3, key_added="all")
         assert not caplog.records
-        monkeypatch.setattr(_niches, "LARGEST_LEIDEN", 500)
+        monkeypatch.setattr(_niche_clusters, "LARGEST_LEIDEN", 500)
         scjepa.tl.niches(adata, n_niches=3, key_added="some")
     assert [record.getMessage() for record in caplog.records] == [
         "620 cells are more than the 500 of which Leiden clusters all: niches are found in a sample and carried to all "
@@ -143,7 +154,7 @@ def test_beyond_the_largest_number_leiden_is_of_landmarks_which_is_said_once(mon
         ({"method": "gmm"}, ValueError, "'gmm' must know the number of niches"),
         ({"n_niches": 2.5}, TypeError, "n_niches must be a whole number"),
         ({"n_landmarks": 0}, ValueError, "n_landmarks must be positive"),
-        ({"n_niches": 500, **FEW}, ValueError, "n_niches must be at most the"),
+        ({"n_niches": 500, **SAMPLED}, ValueError, "n_niches must be at most the"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, error, message):
@@ -161,7 +172,7 @@ def test_methods_that_cannot_be_are_refused_before_anything_is_done(make_layers)
 
 def test_values_that_cannot_be_are_named():
     values, _ = _blobs()
-    clusters = NicheClusters(4, **FEW)
+    clusters = NicheClusters(4, **SAMPLED)
     with pytest.raises(NotFittedError):
         clusters.predict(values)
     with pytest.raises(TypeError, match="AnnData"):

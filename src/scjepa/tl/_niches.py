@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import Note, embedding_of, record, record_of, refuse_users
-from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
-from scjepa._core.options import AUTO, unknown_name
+from scjepa._core.leiden import MIN_SHARE
+from scjepa._core.options import AUTO
 from scjepa._core.palette import palette
 from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
@@ -20,15 +19,7 @@ from scjepa.tl._niche_readout import names_in, niche_readout
 if TYPE_CHECKING:
     from anndata import AnnData
 
-logger = logging.getLogger("scjepa")
-
-LEIDEN, LANDMARKS = "leiden", "landmarks"
-
-METHODS = (AUTO, LEIDEN, LANDMARKS, "kmeans", "gmm")
-"""Ways to find niches: Leiden on all cells, and those of :class:`scjepa.tl.NicheClusters`."""
-
-LARGEST_LEIDEN = 200_000
-"""Cells up to which ``"auto"`` is Leiden on all of them."""
+    from scjepa._core.leiden import EmbeddingGraph
 
 
 @renamed(standardize_by="use_rep=, what scjepa.tl.standardize(adata, library_key=...) wrote")
@@ -106,78 +97,33 @@ def niches(
     """
     import pandas as pd
 
+    from scjepa.tl._niche_clusters import NicheClusters
+
     _refuse_niches(adata, n_niches, key_added, method)
     if use_rep is None:
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
     embedding = embedding_of(adata, use_rep)
-    method = _chosen(method, len(embedding))
-    how: Note = {"n_neighbors": n_neighbors, "random_state": random_state, "flavor": flavor}
-    if method == LEIDEN:
-        labels, made = _by_leiden(adata, embedding, n_niches, resolution, min_share, use_rep, how)
-    else:
-        labels, made = _by_sample(embedding, n_niches, method, resolution, min_share, how)
-    found, reached = made["n_niches"], made["resolution"]
+    how: Note = {"n_neighbors": n_neighbors, "flavor": flavor, "min_share": min_share, "random_state": random_state}
+    clusters = NicheClusters(n_niches, method=method, resolution=resolution, **how)
+    labels = clusters.fit_predict(embedding)
+    found = clusters.n_niches_
     if n_niches is not None and found != n_niches:
         warn(
-            f"No resolution gave {n_niches} niches; the nearest, {found} niches at resolution {reached:.4g}, is "
-            f"written. Another random_state or n_neighbors may reach {n_niches}."
+            f"No resolution gave {n_niches} niches; the nearest, {found} niches at resolution "
+            f"{clusters.resolution_:.4g}, is written. Another random_state or n_neighbors may reach {n_niches}."
         )
     adata.obs[key_added] = pd.Categorical.from_codes(labels, categories=np.arange(found).astype(str))
     adata.uns[f"{key_added}_colors"] = palette(found)
-    record(adata, key_added, slot="obs", use_rep=use_rep, method=method, **made)
+    if clusters.graph is not None:
+        _write_graph(adata, clusters.graph, use_rep, random_state)
+    record(adata, key_added, slot="obs", use_rep=use_rep, **clusters.note())
 
 
-def _chosen(method: str, n_cells: int) -> str:
-    """Return the method, and say so where ``"auto"`` is not Leiden on all cells."""
-    if method != AUTO:
-        return method
-    if n_cells <= LARGEST_LEIDEN:
-        return LEIDEN
-    logger.warning(
-        "%s cells are more than the %s of which Leiden clusters all: niches are found in a sample and carried to all "
-        "cells (method='landmarks'). For Leiden on all of them pass method='leiden'.",
-        f"{n_cells:,}",
-        f"{LARGEST_LEIDEN:,}",
-    )
-    return LANDMARKS
-
-
-def _by_leiden(
-    adata: AnnData,
-    embedding: np.ndarray,
-    n_niches: int | None,
-    resolution: float,
-    min_share: float,
-    use_rep: str,
-    how: Note,
-) -> tuple[np.ndarray, Note]:
-    """Return niches by Leiden on the graph of all cells, which is written, and how they were made."""
-    seed, flavor = how["random_state"], how["flavor"]
-    graph = EmbeddingGraph(embedding, how["n_neighbors"], seed)
-    if n_niches is None:
-        found = graph.leiden(resolution, seed, flavor)
-    else:
-        found = graph.match(n_niches, seed, min_share, flavor)
-    # As scanpy does, so that its tools take ``neighbors_key="scjepa_niche"``.
+def _write_graph(adata: AnnData, graph: EmbeddingGraph, use_rep: str, seed: int) -> None:
+    """Write the graph as scanpy does, so that its tools take ``neighbors_key="scjepa_niche"``."""
     adata.obsp[f"{_keys.NICHE_NEIGHBORS}_distances"] = graph.distances
     adata.obsp[f"{_keys.NICHE_NEIGHBORS}_connectivities"] = graph.connectivities
     adata.uns[_keys.NICHE_NEIGHBORS] = graph.as_scanpy(use_rep, seed, _keys.NICHE_NEIGHBORS)
-    made = {"resolution": float(found.resolution), "n_niches": found.n_clusters}
-    return found.labels, {**made, **how, "n_neighbors": graph.n_neighbors, "random_state": found.seed}
-
-
-def _by_sample(
-    embedding: np.ndarray, n_niches: int | None, method: str, resolution: float, min_share: float, how: Note
-) -> tuple[np.ndarray, Note]:
-    """Return niches that were found in a sample and carried to all cells, and how they were made."""
-    from scjepa.tl._niche_clusters import NicheClusters
-
-    options = {"resolution": resolution, "min_share": min_share, **how}
-    clusters = NicheClusters(n_niches, method=method, **options)
-    labels = clusters.fit_predict(embedding)
-    used = how if method == LANDMARKS else {"random_state": how["random_state"]}
-    made = {"resolution": clusters.resolution_ if method == LANDMARKS else None, "n_niches": clusters.n_niches_}
-    return labels, {**made, **used, "n_landmarks": clusters.n_landmarks}
 
 
 def _refuse_niches(adata: AnnData, n_niches: int | None, key: str, method: str = AUTO) -> None:
@@ -188,15 +134,14 @@ def _refuse_niches(adata: AnnData, n_niches: int | None, key: str, method: str =
     TypeError, ValueError
         If the number or the method cannot be, or the column is the user's own, or ours with niches they have renamed.
     """
+    from scjepa.tl._niche_clusters import NicheClusters
+
     refuse_users(adata, "obs", key)
     if n_niches is not None and (not isinstance(n_niches, int | np.integer) or isinstance(n_niches, bool)):
         raise TypeError(f"n_niches must be a whole number, found {n_niches!r} ({type(n_niches).__name__}).")
     if n_niches is not None and not 1 <= n_niches <= adata.n_obs:
         raise ValueError(f"n_niches must lie between 1 and the number of cells ({adata.n_obs}), found {n_niches}.")
-    if method not in METHODS:
-        raise ValueError(unknown_name("method of finding niches", method, METHODS))
-    if n_niches is None and method not in (AUTO, LEIDEN, LANDMARKS):
-        raise ValueError(f"The method {method!r} must know the number of niches: n_niches=...")
+    NicheClusters(n_niches, method=method).check_options()
     if key not in adata.obs:
         return
     written = {str(number) for number in range(record_of(adata, key)["n_niches"])}
