@@ -11,6 +11,7 @@ the read-out chose from the data is told on stderr and noted in the files. The p
     scjepa niches embedded.h5ad --resolution 0.6 --out niches.h5ad --map map.pdf --reference region --unit µm
     scjepa niches embedded/*.h5ad --use-rep X_stjepa_cell --rings 2 --out alone/
     scjepa niches embedded/*.h5ad --readout plain --standardize-by section --overwrite
+    scjepa niches prepared --n-niches 12 --out results/
     scjepa niches starmap.h5ad osmfish.h5ad --readout shared --n-niches 8 --out together/
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scjepa._core import keys as _keys
-from scjepa.cli import io
+from scjepa.cli import cohort, io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Positive
 
@@ -154,6 +155,9 @@ def run(options: argparse.Namespace) -> None:
         raise shared.UsageError("--reference and --unit are for the picture: name it with --map.")
     if options.n_niches is not None and options.resolution is not None:
         raise shared.UsageError("Give --n-niches or --resolution, not both.")
+    if cohort.is_prepared(options.files):
+        cohort.find_niches(options, progress)
+        return
     _check_readout(options)
     files = io.data_files(options.files, options.table)
     targets = io.plan(files, options.out, options.overwrite)

@@ -20,14 +20,14 @@ from typing import NoReturn
 
 from scjepa import __version__
 from scjepa._core.squidpy import graph_call
-from scjepa.cli import apply, benchmark, demo, fit, info, niches, predict
+from scjepa.cli import apply, benchmark, cohort, demo, fit, info, niches, predict
 from scjepa.cli.options import Command, UsageError
 
 OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141, 143
 """Exit codes. Anything that is none of these is a fault of the program, and comes with a traceback."""
 
 COMMANDS: tuple[Command, ...] = (
-    *(info.COMMAND, fit.COMMAND, apply.EMBED, niches.COMMAND, predict.COMMAND, apply.ANNOTATE),
+    *(info.COMMAND, fit.COMMAND, apply.EMBED, cohort.COMMAND, niches.COMMAND, predict.COMMAND, apply.ANNOTATE),
     *(benchmark.COMMAND, demo.COMMAND),
 )
 """The subcommands, in the order of ``scjepa --help``. A new one is a function and a word here."""

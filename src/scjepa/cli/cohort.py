@@ -1,0 +1,111 @@
+"""``scjepa prepare``: read the sections of many files once, for what follows to take one at a time.
+
+Each section is written as a shard to a folder: its counts, its graph (that of the file, or of nearest neighbors) and
+what the linear method needs. Memory does not grow with the number of files. A run that was killed is resumed by the
+same command, and runs that share the folder share the work. Files may have different panels. After that, scjepa niches
+with the folder in the place of files finds niches in all sections and adds them to the files, or to copies of them.
+
+    scjepa prepare study/*.h5ad --out prepared
+    scjepa prepare study --out prepared --jobs 2 --errors skip
+    scjepa prepare samples.csv --out prepared --layer counts
+    scjepa niches prepared --n-niches 12 --out results/
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from scjepa.cli import options as shared
+from scjepa.cli.options import Positive
+
+_WHERE = ("layer", "library_key", "technology_key", "spatial_key", "neighbors_key", "rebuild_graph")
+
+_OTHERS = ("readout", "use_rep", "standardize_by", "map", "reference", "unit", "table", *_WHERE)
+"""Options of ``scjepa niches`` that a prepared folder has no use for, or has decided on."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Arguments.
+
+    Parameters
+    ----------
+    files
+        Cells: .h5ad or .zarr; their folder; or a table of samples, .csv with a column path.
+    """
+
+    files: shared.Paths
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Preparation.
+
+    Parameters
+    ----------
+    out
+        Folder of shards, which several runs may share.
+    spatial_neighbors
+        Neighbors of each cell in the spatial graph that is built where a file has none.
+    jobs
+        Processes, each with one section in memory.
+    errors
+        What becomes of files that cannot be read: stop at the first, or skip them and report them at the end.
+    """
+
+    out: Path | None = None
+    spatial_neighbors: Positive = 10
+    jobs: Positive = 1
+    errors: Literal["raise", "skip"] = "raise"
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prepare the sections of all files."""
+    import scjepa
+
+    if options.out is None:
+        raise shared.UsageError("Name the folder of shards with --out.")
+    progress = shared.Progress(options)
+    given = options.files[0] if len(options.files) == 1 else options.files
+    where = {name: value for name in _WHERE if (value := getattr(options, name)) is not None}
+    collection = scjepa.Collection(given, folder=options.out, n_neighbors=options.spatial_neighbors, **where)
+    report = collection.prepare(n_jobs=options.jobs, errors=options.errors)
+    progress.step(f"{collection}: {report}".replace("\n", "; "))
+    shared.written(options.out)
+    if report.refused:
+        print(f"scjepa: {len(report.refused)} refused: {'; '.join(report.refused.values())}", file=sys.stderr)
+
+
+def is_prepared(paths: list[Path]) -> bool:
+    """Return whether the arguments of a command are one prepared folder."""
+    from scjepa.cohort.collection import MANIFEST
+
+    return len(paths) == 1 and (paths[0] / MANIFEST).is_file()
+
+
+def find_niches(options: argparse.Namespace, progress: shared.Progress) -> None:
+    """Find niches in a prepared folder, and add them to its files or copies of them: ``scjepa niches PREPARED``."""
+    import scjepa
+
+    for name in _OTHERS:
+        if getattr(options, name) not in (None, False) and (name, getattr(options, name)) != ("readout", "niche"):
+            raise shared.UsageError(f"--{name.replace('_', '-')} does not go with a prepared folder.")
+    if options.out is None and not options.overwrite:
+        raise shared.UsageError("Name where results go with --out, or add them to the files with --overwrite.")
+    collection = scjepa.Collection.open(options.files[0])
+    progress.step(f"niches of {collection.n_cells:,} cells in {len(collection)} section(s)")
+    chosen = {"n_rings": options.rings, "own_weight": options.own_weight, "align": options.align or "auto"}
+    resolution = 1.0 if options.resolution is None else options.resolution
+    how = {"resolution": resolution, "key_added": options.key_added, "random_state": options.seed}
+    sizes = collection.niches(options.n_niches, **how, **chosen).sum()
+    progress.step(f"{len(sizes)} niches of {sizes.min():,} to {sizes.max():,} cells")
+    for path in collection.write_back(options.out, key=options.key_added, overwrite=options.overwrite):
+        shared.written(path)
+    progress.step("done")
+
+
+COMMAND = shared.Command.of(__doc__, run, Sources, Preparation, (shared.Where, _WHERE))
