@@ -150,7 +150,7 @@ def test_beyond_the_largest_number_leiden_is_of_landmarks_which_is_said_once(mon
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"method": "louvain"}, ValueError, "Unknown method of clustering 'louvain'"),
+        ({"method": "louvain"}, ValueError, "Unknown method 'louvain'"),
         ({"method": "gmm"}, ValueError, "'gmm' must know the number of niches"),
         ({"n_niches": 2.5}, TypeError, "n_niches must be a whole number"),
         ({"n_landmarks": 0}, ValueError, "n_landmarks must be positive"),

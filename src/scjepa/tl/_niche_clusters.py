@@ -172,7 +172,7 @@ class NicheClusters(Kept, ClusterMixin, BaseEstimator):
             As :meth:`fit`.
         """
         if self.method not in METHODS:
-            raise ValueError(unknown_name("method of clustering", self.method, METHODS))
+            raise ValueError(unknown_name("method", self.method, METHODS))
         self._check_whole("n_neighbors", "n_landmarks", *(["n_niches"] if self.n_niches is not None else []))
         if self.n_niches is None and self.method in _STARTS:
             raise ValueError(f"The method {self.method!r} must know the number of niches: n_niches=...")
