@@ -12,7 +12,8 @@ The second: each method of ``scjepa.tl.NicheClusters`` on the read-out of ``scje
 Leiden on all cells and with labels, and its processor time. Sets: simulated tissues of 100,000 cells; a Xenium section
 of 51,587 cells twice, each time with 70 % of its counts, drawn anew (no labels; 12 niches); labelled sections.
 Controls: Leiden with another seed, which is as much agreement as there can be; landmarks drawn without regard to what
-is rare; and Leiden on neighborhood PCA. Rows that are there are not made again.
+is rare; and Leiden on neighborhood PCA. Rows that are there are not made again;
+read-outs are kept in --cache.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -50,19 +50,24 @@ WITHOUT_LABELS = 12
 # -- the ways of finding niches -------------------------------------------------------------------------------------
 
 
-def read_out(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def read_out(name: str, cache: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the read-out of a set, its neighborhood PCA, and its labels, empty for cells without one."""
-    if name == TWICE:
-        adata = twice("xenium_breast_51k_unlabelled")
-    elif name in SIMULATED:
-        adata = scjepa.datasets.simulated_tissue(LARGE, difficulty=name.removeprefix("sim-"), seed=0)
-    else:
-        adata = load_labelled(name)
-    if "spatial_connectivities" not in adata.obsp:
-        spatial_graph(adata, n_neighs=10, library_key="section")
-    scjepa.tl.niche_readout(adata)
-    labels = None if name == TWICE else adata.obs["region"].astype(str).replace("unlabelled", "").to_numpy()
-    return adata.obsm["X_stjepa_niche"], neighborhood_pca(adata), labels
+    path = cache / f"{name}.npz"
+    if not path.is_file():
+        if name == TWICE:
+            adata = twice("xenium_breast_51k_unlabelled")
+        elif name in SIMULATED:
+            adata = scjepa.datasets.simulated_tissue(LARGE, difficulty=name.removeprefix("sim-"), seed=0)
+        else:
+            adata = load_labelled(name)
+        if "spatial_connectivities" not in adata.obsp:
+            spatial_graph(adata, n_neighs=10, library_key="section")
+        scjepa.tl.niche_readout(adata)
+        labels = adata.obs["region"].astype(str).replace("unlabelled", "").to_numpy().astype("U")
+        cache.mkdir(parents=True, exist_ok=True)
+        np.savez(path, values=adata.obsm["X_stjepa_niche"], pca=neighborhood_pca(adata), labels=labels)
+    with np.load(path) as kept:
+        return kept["values"], kept["pca"], kept["labels"]
 
 
 def twice(name: str, share: float = 0.7) -> ad.AnnData:
@@ -81,59 +86,57 @@ def twice(name: str, share: float = 0.7) -> ad.AnnData:
     return both
 
 
-def ways(values: np.ndarray, pca: np.ndarray, n_niches: int, seed: int) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Yield the ways, the niches that they find, and the seconds of the processor that they take."""
-    even = max(5000, len(values) // 20)
-    options: dict[str, dict[str, object]] = {
-        "leiden": {"method": "leiden"},
-        "landmarks": {"method": "landmarks"},
-        "landmarks, one of 20 cells": {"method": "landmarks", "n_landmarks": even},
-        "kmeans": {"method": "kmeans"},
-        "gmm": {"method": "gmm"},
-    }
-    for way, chosen in options.items():
-        if way.startswith("landmarks,") and len(values) < LARGE:
-            continue
-        start = time.process_time()
-        found = scjepa.tl.NicheClusters(n_niches, random_state=seed, **chosen).fit_predict(values)
-        yield way, found, time.process_time() - start
-    for way, of, other in (("control: leiden, another seed", values, 100), ("control: leiden of PCA", pca, 0)):
-        start = time.process_time()
-        found = scjepa.tl.NicheClusters(n_niches, method="leiden", random_state=seed + other).fit_predict(of)
-        yield way, found, time.process_time() - start
-    if len(values) >= LARGE:
-        start = time.process_time()
-        some = np.random.default_rng(seed).choice(len(values), even, replace=False)
-        clusters = scjepa.tl.NicheClusters(n_niches, method="landmarks", n_landmarks=even, random_state=seed)
-        found = clusters.fit(values[some]).predict(values)
-        yield "control: landmarks, one of 20 cells, drawn evenly", found, time.process_time() - start
+METHODS: dict[str, dict[str, object]] = {
+    "leiden": {"method": "leiden"},
+    "landmarks": {"method": "landmarks"},
+    "landmarks, one of 20 cells": {"method": "landmarks", "share": 20},
+    "kmeans": {"method": "kmeans"},
+    "gmm": {"method": "gmm"},
+    "control: leiden, another seed": {"method": "leiden", "random_state": 100},
+    "control: leiden of PCA": {"method": "leiden", "of": "pca"},
+    "control: landmarks, one of 20 cells, drawn evenly": {"method": "landmarks", "share": 20, "evenly": True},
+}
+"""Ways of finding niches; those of one of 20 cells, which a sample of a million is, are for large sets."""
 
 
-def compare_methods(sets: list[str], seeds: int, out: Path) -> None:
+def found_by(way: str, values: np.ndarray, pca: np.ndarray, n_niches: int, seed: int) -> np.ndarray:
+    """Return the niches that a way finds."""
+    options = dict(METHODS[way])
+    values = pca if options.pop("of", None) == "pca" else values
+    size = len(values) // options.pop("share", 1)
+    fitted = values
+    if options.pop("evenly", False):
+        fitted = values[np.random.default_rng(seed).choice(len(values), size, replace=False)]
+    elif size < len(values):
+        options["n_landmarks"] = size
+    options["random_state"] = seed + options.get("random_state", 0)
+    clusters = scjepa.tl.NicheClusters(n_niches, **options)
+    return clusters.fit_predict(values) if fitted is values else clusters.fit(fitted).predict(values)
+
+
+def compare_methods(sets: list[str], methods: list[str], seeds: int, out: Path, cache: Path) -> None:
     """Append the rows that are not there."""
-    for name in sets:
-        left = [seed for seed in range(seeds) if not done(out, {"set": name, "seed": seed})]
-        if not left:
+    for name, seed, way in ((name, seed, way) for name in sets for seed in range(seeds) for way in methods):
+        if done(out, {"set": name, "seed": seed, "method": way}):
             continue
-        values, pca, labels = read_out(name)
-        known = None if labels is None else labels != ""
-        n_niches = WITHOUT_LABELS if labels is None else len(set(labels[known]))
-        for seed in left:
-            rows, leiden = [], None
-            for way, found, seconds in ways(values, pca, n_niches, seed):
-                niche = found.astype(str)
-                leiden = niche if leiden is None else leiden
-                row = {"set": name, "cells": len(values), "dims": values.shape[1], "seed": seed, "method": way}
-                row |= {"n_niches": len(set(niche)), "seconds": seconds, "smallest": np.bincount(found).min()}
-                row |= {"nmi_leiden": nmi(leiden, niche), "ari_leiden": ari(leiden, niche)}
-                if labels is not None:
-                    row |= {
-                        "nmi_labels": nmi(labels[known], niche[known]),
-                        "ari_labels": ari(labels[known], niche[known]),
-                    }
-                rows.append(row)
-                print(row, flush=True)
-            append(out, pd.DataFrame(rows).assign(commit=commit()))
+        values, pca, labels = read_out(name, cache)
+        if "one of 20" in way and len(values) < LARGE:
+            continue
+        known = labels != ""
+        n_niches = len(set(labels[known])) or WITHOUT_LABELS
+        start = time.process_time()
+        found = found_by(way, values, pca, n_niches, seed)
+        row = {"set": name, "cells": len(values), "dims": values.shape[1], "seed": seed, "method": way}
+        row |= {"n_niches": len(set(found)), "smallest": np.bincount(found).min()}
+        row["seconds"] = time.process_time() - start
+        niche, leiden = found.astype(str), cache / f"{name}-{seed}-leiden.npy"
+        if way == "leiden":
+            np.save(leiden, niche)
+        for score in (nmi, ari):
+            row[f"{score.__name__}_leiden"] = score(np.load(leiden), niche)
+            row[f"{score.__name__}_labels"] = score(labels[known], niche[known]) if known.any() else np.nan
+        print(row, flush=True)
+        append(out, pd.DataFrame([row]).assign(commit=commit()))
 
 
 # -- from counts to niches ------------------------------------------------------------------------------------------
@@ -144,12 +147,15 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("time", "methods"), default="time")
     parser.add_argument("--cells", type=int, default=5000)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "scjepa" / "speed")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     if arguments.what == "methods":
-        compare_methods(arguments.sets, arguments.seeds, arguments.out or RESULTS / "niche_methods.csv")
+        out = arguments.out or RESULTS / "niche_methods.csv"
+        compare_methods(arguments.sets, arguments.methods, arguments.seeds, out, arguments.cache)
     else:
         time_all(arguments.cells, arguments.out or RESULTS / "niches.json")
 

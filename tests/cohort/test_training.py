@@ -9,6 +9,7 @@ import torch
 
 import scjepa
 from scjepa._core.squidpy import spatial_graph
+from scjepa.cli import main
 from scjepa.cohort.joined import JoinedSections
 
 SMALL = {
@@ -189,3 +190,45 @@ def test_collections_that_are_not_prepared_or_that_cells_alone_cannot_use_are_re
         scjepa.STJEPA(scjepa.Collection(files, folder=tmp_path / "other"))
     with pytest.raises(TypeError, match="Expected an AnnData object, found Collection"):
         scjepa.CellJEPA(collection)
+
+
+TINY = [
+    *(
+        "--preset",
+        "demo",
+        "--n-neighbors",
+        "4",
+        "--steps",
+        "2",
+        "--batch-size",
+        "16",
+        "--accelerator",
+        "cpu",
+        "--quiet",
+    ),
+    *("--set", "encoder.width=16", "--set", "encoder.n_layers=1", "--set", "encoder.n_heads=2"),
+]
+
+
+def test_the_command_line_fits_and_embeds_a_prepared_folder(collection, tmp_path, capsys):
+    folder, out = str(collection.folder), tmp_path / "cells.npy"
+    assert main(["fit", folder, "--out", str(tmp_path / "model"), *TINY]) == 0
+    assert main(["embed", str(tmp_path / "model"), folder, "--out", str(out), "--scale", "cell", "--quiet"]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "model"), str(out)]
+    model = scjepa.STJEPA.load(tmp_path / "model", collection)
+    np.testing.assert_array_equal(np.load(out), model.get_latent_representation(scale="cell"))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["fit", "FOLDER", "--out", "x", "--library-key", "slide"], "--library-key does not go with"),
+        (["fit", "FOLDER", "--out", "x", "--model", "celljepa"], "of cells in tissue"),
+        (["embed", "MODEL", "FOLDER", "--out", "cells.csv"], "one .npy file"),
+        (["embed", "MODEL", "FOLDER"], "one .npy file"),
+    ],
+)
+def test_what_a_prepared_folder_cannot_be_used_for_is_said(collection, tmp_path, command, message, capsys):
+    places = {"FOLDER": str(collection.folder), "MODEL": "mouse-brain-small"}
+    assert main([places.get(word, word) for word in command]) == 2
+    assert message in capsys.readouterr().err

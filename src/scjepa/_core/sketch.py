@@ -51,14 +51,14 @@ def blocks_of(values: object, what: str = "the embedding") -> Iterator[tuple[int
 def sketch(values: object, n_cells: int, seed: int = 0) -> np.ndarray:
     """Draw cells so that each place of an embedding keeps some, and the rest by density.
 
-    Places are those of a k-means of cells drawn evenly. A place gets its share of the sample, but a fourth of an equal
-    share at least, or all its cells: what is rare keeps enough cells to be a cluster. Which cells are drawn follows
-    from their values and the seed, not from their order.
+    Places are those of a k-means. A place gets its share of the sample, but a fourth of an equal share at least, or all
+    its cells: what is rare and apart keeps enough cells to be a cluster. Which cells are drawn follows from their
+    values and the seed, not from their order.
 
     Parameters
     ----------
     values
-        As in :func:`blocks_of`; read three times.
+        As in :func:`blocks_of`; read six times.
     n_cells
         Cells to draw, about; all cells where there are no more.
     seed
@@ -69,22 +69,43 @@ def sketch(values: object, n_cells: int, seed: int = 0) -> np.ndarray:
     numpy.ndarray
         The values of the cells drawn, ``(n_drawn, n_dims)``, in an order that does not depend on that of the cells.
     """
-    from sklearn.cluster import MiniBatchKMeans
-    from sklearn.metrics import pairwise_distances_argmin
-
     keys = _keys_of(values, seed)
     if len(keys) <= n_cells:
         return _rows(values, np.argsort(keys, kind="stable"))
-    pilot = _rows(values, _lowest(keys, n_cells))
     n_places = max(1, min(_PLACES, n_cells // _CELLS_OF_PLACE))
-    centers = MiniBatchKMeans(n_places, random_state=seed, n_init=1, batch_size=4096).fit(pilot).cluster_centers_
-    places = np.empty(len(keys), dtype=np.int16)
-    for start, block in blocks_of(values):
-        places[start : start + len(block)] = pairwise_distances_argmin(block, centers)
+    places = _places_of(values, keys, n_places, n_cells, seed)
     numbers = _shares(np.bincount(places, minlength=n_places), n_cells, n_cells // (_KEPT_OF_PLACE * n_places))
     drawn = [np.flatnonzero(places == place) for place in range(n_places)]
     drawn = np.concatenate([cells[_lowest(keys[cells], number)] for cells, number in zip(drawn, numbers, strict=True)])
     return _rows(values, drawn[np.argsort(keys[drawn], kind="stable")])
+
+
+def _places_of(values: object, keys: np.ndarray, n_places: int, n_cells: int, seed: int) -> np.ndarray:
+    """Return the place of each cell, by a k-means of cells drawn evenly and of half as many that are far from these.
+
+    Of cells drawn evenly, those of a rare place may have none, and no place then. As in scalable k-means++ the others
+    are drawn by their squared distance from the places of the first.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    def fitted(sample: np.ndarray) -> np.ndarray:
+        found = MiniBatchKMeans(n_places, random_state=seed, n_init=1, batch_size=4096).fit(sample)
+        return found.cluster_centers_
+
+    places, distances = np.empty(len(keys), dtype=np.int16), np.empty(len(keys))
+
+    def assign(centers: np.ndarray) -> None:
+        for start, block in blocks_of(values):
+            rows = slice(start, start + len(block))
+            places[rows], distances[rows] = pairwise_distances_argmin_min(block, centers)
+
+    even = _rows(values, _lowest(keys, n_cells))
+    assign(fitted(even))
+    uniform = (keys.astype(np.float64) + 1) / 2**64
+    waiting = np.divide(-np.log(uniform), distances**2, out=np.full(len(keys), np.inf), where=distances > 0)
+    assign(fitted(np.concatenate([even, _rows(values, _lowest(waiting, n_cells // 2))])))
+    return places
 
 
 def _shares(sizes: np.ndarray, n_cells: int, least: int) -> np.ndarray:
@@ -109,7 +130,7 @@ def _keys_of(values: object, seed: int) -> np.ndarray:
 
 
 def _lowest(keys: np.ndarray, number: int) -> np.ndarray:
-    """Return the rows of the lowest keys, in the order of these."""
+    """Return the rows of the lowest of random numbers, in the order of these."""
     if number < len(keys):
         rows = np.argpartition(keys, number)[:number]
         return rows[np.argsort(keys[rows], kind="stable")]
