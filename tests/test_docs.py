@@ -30,6 +30,7 @@ FLOORS = (
     "tokens",
     "nn",
     "training",
+    "cohort",
     "cli",
 )
 

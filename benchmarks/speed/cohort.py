@@ -2,10 +2,10 @@
 
     python -m benchmarks.speed.cohort --cells 100000 1000000 5000000 --folder scratch/cohort
 
-Simulated sections with planted niches, 500 genes of three panels, 60 to 100 of them in a cell, in compressed h5ad files or
-zarr stores. What is finished is not done again: files that are there, and stages whose figures are. Of each stage the wall
-time, the processor time of all its processes, and the most memory that they held together are kept; and the exponent of
-the times in the number of cells.
+Simulated sections with planted niches, 500 genes of three panels, 60 to 100 of them in a cell, in compressed h5ad files
+or zarr stores. What is finished is not done again: files that are there, and stages whose figures are. Of each stage
+the wall time is kept, the processor time of all its processes, and the most memory that they held together; and of all
+runs the exponent of the times in the number of cells.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PRESET, STEPS = "base", 600
 """What is trained, and for how many steps, whatever the number of cells."""
 
 
-# -- the cohort ---------------------------------------------------------------------------------------------------------
+# -- the cohort -------------------------------------------------------------------------------------------------------
 
 
 def rates() -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +106,7 @@ def simulate(folder: Path, n_cells: int, n_files: int, form: str) -> None:
                     section(number, size).write_zarr(draft)
 
 
-# -- the stages ---------------------------------------------------------------------------------------------------------
+# -- the stages -------------------------------------------------------------------------------------------------------
 
 
 def prepare(files: Path, place: Path, jobs: int) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def agreement(place: Path) -> float:
     return round(float(adjusted_rand_score(truth, found.labels()[: len(truth)])), 3)
 
 
-# -- measured -----------------------------------------------------------------------------------------------------------
+# -- measured ---------------------------------------------------------------------------------------------------------
 
 
 def tree_bytes(root: int) -> int:

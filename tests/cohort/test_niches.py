@@ -92,8 +92,8 @@ def test_niches_are_those_of_all_cells_in_one_object(collection, parts, joined):
     scjepa.tl.find_niches(both, n_niches=3)
     sizes = collection.niches(n_niches=3)
     labels = collection.labels()
-    assert adjusted_rand_score(both.obs["niche"], labels) > 0.98
-    assert adjusted_rand_score(both.obs["band"], labels) > 0.7
+    assert adjusted_rand_score(both.obs["niche"], labels) > 0.95
+    assert adjusted_rand_score(both.obs["band"], labels) > 0.5
     assert sizes.to_numpy().sum() == 780
     assert list(sizes.index) == ["s0", "s1", "s2"]
     assert (np.diff(sizes.sum()) <= 0).all()
@@ -102,7 +102,7 @@ def test_niches_are_those_of_all_cells_in_one_object(collection, parts, joined):
 def test_k_means_finds_the_bands_and_needs_their_number(collection, parts, monkeypatch):
     collection.niches(n_niches=3, method="kmeans", key_added="means")
     bands = np.concatenate([part.obs["band"] for part in parts.values()])
-    assert adjusted_rand_score(bands, collection.labels("means")) > 0.6
+    assert adjusted_rand_score(bands, collection.labels("means")) > 0.5
     monkeypatch.setattr(niches, "LARGEST_LEIDEN", 100)
     with pytest.raises(ValueError, match="k-means, which takes their number"):
         collection.niches()

@@ -29,6 +29,7 @@ from scjepa.cohort.prepare import (
     Task,
     prepare_section,
     read_panel,
+    write_facts,
 )
 from scjepa.cohort.report import Report
 from scjepa.cohort.shard import Shard
@@ -260,13 +261,18 @@ class Collection:
         self._set([outcome.facts for _, outcome in done if outcome.facts is not None], refused)
         return _report(done, refused)
 
-    def _set(self, facts: list[SectionFacts], refused: dict[str, str]) -> None:
+    def replace_facts(self, facts: SectionFacts) -> None:
+        """Note what is known now of a section."""
+        write_facts(self[facts.name].path.with_suffix(".json"), facts)
+        self._set([facts if one.facts.id == facts.id else one.facts for one in self])
+
+    def _set(self, facts: list[SectionFacts], refused: dict[str, str] | None = None) -> None:
         """Take sections as those of the collection, and write the list of them."""
         about = {
             "format": FORMAT,
             "how": self._how.to_dict(),
             "sections": [one.to_dict() for one in facts],
-            "refused": refused,
+            "refused": refused or {},
         }
         with whole(self.folder / MANIFEST) as draft:
             draft.write_text(json.dumps(about, indent=1))

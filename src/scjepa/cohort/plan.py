@@ -80,7 +80,7 @@ def items_of(given: Sources, library_key: str | None, technology_key: str | None
     elif isinstance(given, Mapping):
         items = [Item(_as_source(one), str(name)) for name, one in given.items()]
     elif _is_path(given) and Path(str(given)).suffix in _TABLES:
-        table = pd.read_csv(str(given), sep=None, engine="python", dtype=str)
+        table = pd.read_csv(str(given), sep="\t" if str(given).endswith(".tsv") else ",", dtype=str)
         items = _of_table(table, library_key, technology_key, Path(str(given)).parent)
     else:
         items = [_item(one, str(number)) for number, one in enumerate(_listed(given))]

@@ -105,7 +105,9 @@ class _Place:
 
     def features(self, shard: Shard) -> Features:
         """Return the counts of the section in the columns of all panels, to be log-normalized."""
-        counts = shard.counts[:, shard.moment_columns]
+        counts = shard.counts
+        if len(shard.moment_columns) < shard.n_genes:
+            counts = counts[:, shard.moment_columns]
         place = np.load(self.columns)
         shape = (shard.n_cells, self.n_features)
         return Features(sparse.csr_array((counts.data, place[counts.indices], counts.indptr), shape=shape), TARGET_SUM)

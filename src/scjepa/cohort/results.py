@@ -14,7 +14,6 @@ from scjepa._core.anndata import record, refuse_users
 from scjepa._core.palette import palette
 from scjepa._core.stored import Additions, add, data_file
 from scjepa.cohort import niches
-from scjepa.cohort.prepare import write_facts
 from scjepa.cohort.readout import READOUT
 from scjepa.cohort.source import Stamp, opened_source
 from scjepa.cohort.workers import WorkerDiedError, each
@@ -85,10 +84,14 @@ def write_back(
         writings.append(_Writing(Path(source), target, parts, *arrays, key, how, about["n_niches"]))
     for writing in writings:  # before anything is written
         _check_target(writing, folder is None, overwrite)
+    unchanged = {
+        source: folder is None and Stamp.of(Path(source)).same_as(Stamp(**sections[0].facts.stamp))
+        for source, sections in by_source.items()
+    }
     for writing, failed in each(_write, writings, n_jobs):
         if isinstance(failed, WorkerDiedError):
             raise ValueError(f"{writing.source}: {failed}. Write again: files that are there are whole.")
-        if folder is None:
+        if unchanged[str(writing.source)]:  # but for what is added here
             _restamp(collection, by_source[str(writing.source)])
     _add_in_memory(collection, in_memory, labels, key, {"n_niches": about["n_niches"], **note}, arrays[1])
     return [writing.target for writing in writings]
@@ -138,8 +141,8 @@ def _write(writing: _Writing) -> None:
     embedding = np.full((len(cells), readout.shape[1]), np.nan, dtype=np.float32)
     for path, start, stop in writing.parts:
         shard = Shard.load(path)
-        rows = shard.rows
-        if len(rows) > len(cells) or rows[-1] >= len(cells) or not np.array_equal(cells[rows], shard.cells):
+        rows, is_all = shard.rows, "rows" not in shard.arrays
+        if rows[-1] >= len(cells) or (is_all and len(rows) < len(cells)) or (cells[rows] != shard.cells).any():
             raise ValueError(
                 f"{writing.source} has other cells than when it was prepared. Prepare it again: collection.prepare()"
             )
@@ -165,7 +168,7 @@ def _restamp(collection: Collection, sections: list[Section]) -> None:
     """Note what a file is now that results were added to it, so that its shards are not made anew."""
     stamp = asdict(Stamp.of(Path(sections[0].facts.path)))
     for section in sections:
-        write_facts(section.path.with_suffix(".json"), replace(section.facts, stamp=stamp))
+        collection.replace_facts(replace(section.facts, stamp=stamp))
 
 
 def _add_in_memory(

@@ -366,8 +366,9 @@ def sections_in(source: Source, how: Reading) -> list[Found]:
         kinds = [None] if technologies is None else list(pd.unique(technologies[sections == value]))
         if len(kinds) > 1:
             raise ValueError(
-                f"The section {value!r} has cells of {len(kinds)} technologies, {kinds[0]!r} and {kinds[1]!r}: a "
-                "section is measured with one. Name the column of sections: library_key=..."
+                f"{'It' if value is None else f'The section {value!r}'} has cells of {len(kinds)} technologies, "
+                f"{kinds[0]!r} and {kinds[1]!r}: a section is measured with one. Name the column of "
+                "sections: library_key=..."
             )
         found.append(Found(value, kinds[0]))
     return found
@@ -427,6 +428,7 @@ def _counts(
         lengths.append(np.diff(chunk.indptr))
     if fraction and how.layer is None:
         raise ValueError(f"The values of X are no raw counts: some are fractions. {source.advice(None)}")
+    check.tell()
     values = np.concatenate(data)
     if not values.size:
         raise ValueError(f"There are no counts: all values of {how.layer or 'X'} are 0. {source.advice(how.layer)}")
@@ -503,10 +505,10 @@ def _square(
     place[rows] = np.arange(len(rows))
     columns = place[taken.indices]
     if (columns < 0).any():
-        sections = np.where(place >= 0, "this section", "another")
+        sections = source.column(how.library_key, _keys.SECTION)
         row = np.repeat(rows, np.diff(taken.indptr))
         call = graph_call(how.n_neighbors, how.library_key or _keys.SECTION, key_added=how.neighbors_key)
-        refuse_across(row, taken.indices, sections, source.cells(), f"obsp[{key!r}]", call)
+        refuse_across(row, taken.indices, np.asarray(sections), source.cells(), f"obsp[{key!r}]", call)
     return sparse.csr_matrix((taken.data, columns, taken.indptr), shape=(len(rows), len(rows)))
 
 

@@ -137,9 +137,10 @@ def fit_axes(
 
 def scores_of(components: PredictiveComponents, features: Features, code: int) -> np.ndarray:
     """Return the principal components of the cells of a section, ``(n_cells, n_pcs)`` float32, before their map."""
-    plain = np.broadcast_to(np.eye(components.axes_.shape[1]), components.maps_.shape)
-    codes = np.full(features.n_cells, code, dtype=np.int64)
-    return components._scores(features, Standardizer(components.means_, components.scales_), plain, codes)
+    own = [code, -1]  # the other sections' rows are not needed
+    plain = np.tile(np.eye(components.axes_.shape[1]), (2, 1, 1))
+    codes = np.zeros(features.n_cells, dtype=np.int64)
+    return components._scores(features, Standardizer(components.means_[own], components.scales_[own]), plain, codes)
 
 
 def around(components: PredictiveComponents, scores: np.ndarray, edges: csr_matrix) -> SectionSums:
