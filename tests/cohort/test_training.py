@@ -154,11 +154,11 @@ def test_embedding_to_a_file_is_resumed_and_is_that_in_memory(collection, tmp_pa
 
 
 def test_training_is_resumed_exactly(collection, tmp_path):
-    state = {"checkpoint_dir": tmp_path / "state", "checkpoint_every": 2, **QUIET}
-    scjepa.STJEPA(collection, **SMALL).train(max_steps=2, **state)
+    stopped = scjepa.STJEPA(collection, **SMALL)
+    stopped.train(max_steps=4, checkpoint_dir=tmp_path, checkpoint_every=3, **QUIET)  # the last state is of step 3
     again = scjepa.Collection.open(collection.folder)  # as another process does
     resumed = scjepa.STJEPA(again, **SMALL)
-    resumed.train(max_steps=4, ckpt_path="last", **state)
+    resumed.train(max_steps=4, ckpt_path=tmp_path / "last.ckpt", **QUIET)
     straight = scjepa.STJEPA(collection, **SMALL)
     straight.train(max_steps=4, **QUIET)
     _same_weights(resumed, straight)

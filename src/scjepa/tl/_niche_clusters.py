@@ -85,6 +85,8 @@ class NicheClusters(Kept, ClusterMixin, BaseEstimator):
     >>> later = clusters.predict(readout_of_another_section)
     """
 
+    graph: EmbeddingGraph | None = None
+
     def __init__(
         self,
         n_niches: int | None = None,
@@ -203,7 +205,7 @@ class NicheClusters(Kept, ClusterMixin, BaseEstimator):
 
         how = {"n_init": _STARTS[KMEANS], "batch_size": 4096, "random_state": self.random_state}
         model = MiniBatchKMeans(self.n_niches, **how).fit(drawn)
-        self.n_niches_, self.means_ = self.n_niches, model.cluster_centers_
+        self.n_niches_, self.means_ = len(model.cluster_centers_), model.cluster_centers_
         self._number(np.argsort(-np.bincount(model.labels_, minlength=self.n_niches), kind="stable"))
 
     def _fit_mixture(self, drawn: np.ndarray) -> None:
@@ -212,7 +214,7 @@ class NicheClusters(Kept, ClusterMixin, BaseEstimator):
         ridge = _RIDGE * float(drawn.var(axis=0, dtype=np.float64).mean()) or 1.0
         how = {"n_init": _STARTS[GMM], "reg_covar": ridge, "random_state": self.random_state}
         model = GaussianMixture(self.n_niches, **how).fit(drawn)
-        self.n_niches_, self.means_ = self.n_niches, model.means_
+        self.n_niches_, self.means_ = len(model.means_), model.means_
         self.shares_, self.precisions_ = model.weights_, model.precisions_cholesky_
         self._number(np.argsort(-model.weights_, kind="stable"))
 
