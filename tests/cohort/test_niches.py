@@ -11,7 +11,7 @@ from planted import tissue
 from sklearn.metrics import adjusted_rand_score
 
 import scjepa
-from scjepa.cohort import niches, readout
+from scjepa.cohort import readout
 
 TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}
 
@@ -99,13 +99,15 @@ def test_niches_are_those_of_all_cells_in_one_object(collection, parts, joined):
     assert (np.diff(sizes.sum()) <= 0).all()
 
 
-def test_k_means_finds_the_bands_and_needs_their_number(collection, parts, monkeypatch):
-    collection.niches(n_niches=3, method="kmeans", key_added="means")
+def test_other_methods_find_the_bands_and_their_clusters_are_kept_for_other_cells(collection, parts):
     bands = np.concatenate([part.obs["band"] for part in parts.values()])
-    assert adjusted_rand_score(bands, collection.labels("means")) > 0.5
-    monkeypatch.setattr(niches, "LARGEST_LEIDEN", 100)
-    with pytest.raises(ValueError, match="k-means, which takes their number"):
-        collection.niches()
+    for method in ("landmarks", "kmeans", "gmm"):
+        collection.niches(n_niches=3, method=method, key_added=method)
+        assert adjusted_rand_score(bands, collection.labels(method)) > 0.5
+        clusters = scjepa.tl.NicheClusters.load(collection.folder / "niches" / f"{method}.safetensors")
+        np.testing.assert_array_equal(clusters.predict(collection.readout()), collection.labels(method))
+    with pytest.raises(ValueError, match="'kmeans' must know the number of niches"):
+        collection.niches(method="kmeans")
     with pytest.raises(ValueError, match="Unknown method 'louvain'"):
         collection.niches(method="louvain")
     with pytest.raises(TypeError, match="n_niches must be a whole number"):
