@@ -39,7 +39,10 @@ METHOD = "kmeans"
 PAUSE = 0.05
 """Seconds between looks at the memory of a stage."""
 
-STAGES = ("prepare", "open", "readout", "niches", "write_back")
+STAGES = ("prepare", "open", "readout", "niches", "write_back", "train", "embed")
+
+PRESET, STEPS = "base", 600
+"""What is trained, and for how many steps, whatever the number of cells."""
 
 
 # -- the cohort -------------------------------------------------------------------------------------------------------
@@ -151,12 +154,47 @@ def write_back(files: Path, place: Path, jobs: int) -> dict[str, Any]:
     return {"written": len(found.write_back(place / "out", overwrite=True, n_jobs=jobs))}
 
 
+def train(files: Path, place: Path, jobs: int) -> dict[str, Any]:
+    """Train a model of all sections, the making of tables included, and save it."""
+    import scjepa
+
+    start = time.perf_counter()
+    model = scjepa.STJEPA(scjepa.Collection.open(place / "prepared"), PRESET)
+    made = time.perf_counter()
+    model.estimate()  # makes the tables
+    tables = time.perf_counter()
+    state = {"checkpoint_dir": place / "state", "ckpt_path": "last"}
+    model.train(max_steps=STEPS, accelerator="cpu", progress_bar=False, **state)
+    seconds = {"make": made - start, "tables": tables - made, "steps": time.perf_counter() - tables}
+    model.save(place / "model", overwrite=True)
+    loss = model.history_["validation_loss"].iloc[[0, -1], 0].round(4).tolist()
+    return {"steps": STEPS, "preset": PRESET, "validation_loss": loss, "seconds": _rounded(seconds)}
+
+
+def embed(files: Path, place: Path, jobs: int) -> dict[str, Any]:
+    """Embed all cells to a file, which is resumed where it was stopped."""
+    import scjepa
+
+    start = time.perf_counter()
+    model = scjepa.STJEPA.load(place / "model", scjepa.Collection.open(place / "prepared"), accelerator="cpu")
+    loaded = time.perf_counter()
+    shape = model.get_latent_representation(scale="cell", out=place / "latent.npy").shape
+    seconds = {"load": loaded - start, "embed": time.perf_counter() - loaded}
+    return {"shape": list(shape), "seconds": _rounded(seconds)}
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in seconds.items()}
+
+
 FUNCTIONS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
     "prepare": prepare,
     "open": open_,
     "readout": readout,
     "niches": niches,
     "write_back": write_back,
+    "train": train,
+    "embed": embed,
 }
 
 

@@ -98,13 +98,16 @@ def test_niches_are_those_of_all_cells_in_one_object(collection, parts, joined):
     assert (np.diff(sizes.sum()) <= 0).all()
 
 
-def test_k_means_finds_the_bands_and_needs_their_number(collection, parts):
-    collection.niches(n_niches=3, method="kmeans", key_added="means")
+def test_other_methods_find_the_bands_and_their_clusters_are_kept_for_other_cells(collection, parts):
     bands = np.concatenate([part.obs["band"] for part in parts.values()])
-    assert adjusted_rand_score(bands, collection.labels("means")) > 0.5
-    with pytest.raises(ValueError, match=r"n_niches"):
+    for method in ("landmarks", "kmeans", "gmm"):
+        collection.niches(n_niches=3, method=method, key_added=method)
+        assert adjusted_rand_score(bands, collection.labels(method)) > 0.5
+        clusters = scjepa.tl.NicheClusters.load(collection.folder / "niches" / f"{method}.safetensors")
+        np.testing.assert_array_equal(clusters.predict(collection.readout()), collection.labels(method))
+    with pytest.raises(ValueError, match="'kmeans' must know the number of niches"):
         collection.niches(method="kmeans")
-    with pytest.raises(ValueError, match=r"'louvain'"):
+    with pytest.raises(ValueError, match="Unknown method 'louvain'"):
         collection.niches(method="louvain")
     with pytest.raises(TypeError, match=r"n_niches.*3\.5"):
         collection.niches(n_niches=3.5)

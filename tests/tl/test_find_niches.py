@@ -65,6 +65,7 @@ def test_with_a_model_it_is_the_models_own_call(tissue):
     assert adata is tissue
     assert n_niches == 4
     assert options == {
+        "method": "auto",
         "resolution": 1.0,
         "use_rep": "X_stjepa_cell",
         "align": "auto",

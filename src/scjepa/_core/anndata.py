@@ -253,7 +253,9 @@ def flags_of(column: pd.Series) -> np.ndarray:
 # -- embeddings ----------------------------------------------------------------------------------------------------
 
 
-def as_embedding(values: object, names: Sequence[str] | None = None, what: str = "the embedding") -> np.ndarray:
+def as_embedding(
+    values: object, names: Sequence[str] | None = None, what: str = "the embedding", *, first: int = 0
+) -> np.ndarray:
     """Return ``values`` as a finite array of shape (n_cells, n_dims).
 
     Parameters
@@ -264,6 +266,8 @@ def as_embedding(values: object, names: Sequence[str] | None = None, what: str =
         Names of the cells, for the error.
     what
         What the values are called in an error.
+    first
+        Row of the first cell, where the values are a block of an embedding.
 
     Raises
     ------
@@ -283,9 +287,10 @@ def as_embedding(values: object, names: Sequence[str] | None = None, what: str =
             raise ValueError(f"{what} must hold numbers, found {array.dtype}: {error}.") from error
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):
-        first = f"row {bad[0]}" if names is None else f"cell {names[bad[0]]!r} (row {bad[0]})"
+        row = f"row {first + bad[0]}"
+        cell = row if names is None else f"cell {names[bad[0]]!r} ({row})"
         raise ValueError(
-            f"{len(bad)} of {len(array)} cells have NaN or infinite values in {what}; the first is {first}. "
+            f"{len(bad)} of {len(array)} cells have NaN or infinite values in {what}; the first is {cell}. "
             "Embed them again, or leave them out: keep = np.isfinite(embedding).all(axis=1)."
         )
     return array

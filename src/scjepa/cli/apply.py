@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from scjepa._core import keys as _keys
-from scjepa.cli import io
+from scjepa.cli import cohort, io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Key, Paths, Positive
 
@@ -71,11 +71,14 @@ def embed(options: argparse.Namespace) -> None:
         scjepa embed mouse-brain-small section.h5ad --out embedded.h5ad
         scjepa embed model section.h5ad --overwrite
         scjepa embed model section.h5ad --out cells.npy --scale cell
+        scjepa embed model prepared --out cells.npy
         scjepa embed model xenium.zarr --out embedded/ --format h5ad
     """
     from scjepa.cli.cells import SavedModel, new_graph
 
     progress = shared.Progress(options)
+    if cohort.is_prepared(options.files):
+        return cohort.embed(options, progress)
     files = io.data_files(options.files, options.table)
     suffix = None if options.format is None else f".{options.format}"
     targets = io.plan(files, options.out, options.overwrite, suffix, EMBEDDING_ALONE)

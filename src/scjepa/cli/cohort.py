@@ -2,24 +2,33 @@
 
 Each section is written as a shard to a folder: its counts, its graph (that of the file, or of nearest neighbors) and
 what the linear method needs. Memory does not grow with the number of files. A run that was killed is resumed by the
-same command, and runs that share the folder share the work. Files may have different panels. After that, scjepa niches
-with the folder in the place of files finds niches in all sections and adds them to the files, or to copies of them.
+same command, and runs that share the folder share the work. Files may have different panels. After that, the folder can
+stand in the place of files: scjepa niches finds niches in all sections and adds them to the files, or to copies of
+them; scjepa fit trains a model on all cells, and scjepa embed writes their embeddings to a .npy file, section after
+section.
 
     scjepa prepare study/*.h5ad --out prepared
     scjepa prepare study --out prepared --jobs 2 --errors skip
     scjepa prepare samples.csv --out prepared --layer counts
+    scjepa niches prepared --n-niches 12 --out results/
+    scjepa fit prepared --out model
+    scjepa embed model prepared --out latent.npy
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from scjepa.cli import options as shared
 from scjepa.cli.options import Positive
+
+if TYPE_CHECKING:
+    from scjepa.cohort import Collection
 
 _WHERE = ("layer", "library_key", "technology_key", "spatial_key", "neighbors_key", "rebuild_graph")
 
@@ -90,9 +99,7 @@ def find_niches(options: argparse.Namespace, progress: shared.Progress) -> None:
     """Find niches in a prepared folder, and add them to its files or copies of them: ``scjepa niches PREPARED``."""
     import scjepa
 
-    for name in _OTHERS:
-        if getattr(options, name) not in (None, False) and (name, getattr(options, name)) != ("readout", "niche"):
-            raise shared.UsageError(f"--{name.replace('_', '-')} does not go with a prepared folder.")
+    _refuse(options, _OTHERS if options.readout != "niche" else _OTHERS[1:])
     if options.out is None and not options.overwrite:
         raise shared.UsageError("Name where results go with --out, or add them to the files with --overwrite.")
     collection = scjepa.Collection.open(options.files[0])
@@ -100,11 +107,54 @@ def find_niches(options: argparse.Namespace, progress: shared.Progress) -> None:
     chosen = {"n_rings": options.rings, "own_weight": options.own_weight, "align": options.align or "auto"}
     resolution = 1.0 if options.resolution is None else options.resolution
     how = {"resolution": resolution, "key_added": options.key_added, "random_state": options.seed}
-    sizes = collection.niches(options.n_niches, **how, **chosen).sum()
+    sizes = collection.niches(options.n_niches, method=options.method, **how, **chosen).sum()
     progress.step(f"{len(sizes)} niches of {sizes.min():,} to {sizes.max():,} cells")
     for path in collection.write_back(options.out, key=options.key_added, overwrite=options.overwrite):
         shared.written(path)
     progress.step("done")
+
+
+def to_train_on(options: argparse.Namespace, progress: shared.Progress) -> Collection:
+    """Open a prepared folder for a model: ``scjepa fit PREPARED``."""
+    import scjepa
+
+    if options.model == "celljepa":
+        raise shared.UsageError("A prepared folder is of cells in tissue; --model celljepa takes files.")
+    _refuse(options, ("table", *_WHERE))
+    collection = scjepa.Collection.open(options.files[0])
+    progress.step(f"{collection.n_cells:,} cells in {len(collection)} section(s)")
+    return collection
+
+
+def embed(options: argparse.Namespace, progress: shared.Progress) -> None:
+    """Embed the cells of a prepared folder, section after section, to one file: ``scjepa embed MODEL PREPARED``."""
+    import scjepa
+    from scjepa.cli.cells import SavedModel
+
+    _refuse(options, ("table", "format", "key_added", *_WHERE))
+    if options.out is None or options.out.suffix != ".npy" or options.scale == "both":
+        raise shared.UsageError(
+            "Cells of a prepared folder are embedded to one .npy file, at one scale: --out cells.npy."
+        )
+    saved = SavedModel(options.model)
+    if saved.kind.model != "STJEPA":
+        raise shared.UsageError(f"{saved.name} is a {saved.kind.model} model; a prepared folder is of cells in tissue.")
+    collection = scjepa.Collection.open(options.files[0])
+    model = saved.load(collection, options.accelerator, all_genes=options.genes == "all")
+    progress.step(f"embedding {collection.n_cells:,} cells in {len(collection)} section(s)")
+    if options.overwrite:
+        for name in ("", ".part", ".json"):
+            options.out.with_name(f"{options.out.name}{name}").unlink(missing_ok=True)
+    model.get_latent_representation(scale=options.scale or "neighborhood", out=options.out)
+    progress.step(f"wrote {options.out}")
+    shared.written(options.out)
+
+
+def _refuse(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Refuse options that a prepared folder has no use for, or has decided on."""
+    for name in names:
+        if getattr(options, name, None) not in (None, False):
+            raise shared.UsageError(f"--{name.replace('_', '-')} does not go with a prepared folder.")
 
 
 COMMAND = shared.Command.of(__doc__, run, Sources, Preparation, (shared.Where, _WHERE))

@@ -12,6 +12,7 @@ folder is printed on stdout.
     scjepa fit *.h5ad --out model --encoder.n-layers 3 --set training.learning_rate=3e-4
     scjepa fit new.h5ad --from mouse-brain-small --out tuned --steps 300
     scjepa fit *.h5ad --out model --checkpoint-dir state --resume
+    scjepa fit prepared --out model
     scjepa fit blood.h5ad --model celljepa --labels-key cell_type --finetune --out annotator
 """
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from scjepa.cli import io
+from scjepa.cli import cohort, io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Configuration, Folder, Positive, Values
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from scjepa.cli.cells import Model as Trained
     from scjepa.cli.cells import Names, SavedModel
+    from scjepa.cohort import Collection
 
 RUN_FILE, STATE_FILE, END_FILE = "run.json", "last.ckpt", "finished.json"
 """What is trained in a folder of states, the state, and where the model of a run that has ended is."""
@@ -131,14 +133,20 @@ def run(options: argparse.Namespace) -> None:
     if not ended:
         _check_out(options.out, options.overwrite)
     progress = shared.Progress(options)
-    adata, keys, marks = _read(options, kind, config, progress)
+    adata: AnnData | Collection
+    if cohort.is_prepared(options.files):
+        adata = cohort.to_train_on(options, progress)
+        keys, marks = None, [f"{one.name} {one.facts.digest}" for one in adata]
+    else:
+        adata, keys, marks = _read(options, kind, config, progress)
     if options.checkpoint_dir is not None:
         _claim(options, config.to_dict(), marks)
     if ended:
         progress.step(f"this run has ended; its model is in {options.out}")
         return shared.written(options.out)
     model_class = getattr(scjepa, kind.model)
-    model_class.setup_anndata(adata, **keys.to_dict())
+    if keys is not None:
+        model_class.setup_anndata(adata, **keys.to_dict())
     if saved is None:
         modules = {"modules": options.modules} if options.modules else {}
         model = model_class(adata, preset=config, seed=options.seed, **modules)

@@ -93,6 +93,9 @@ class Clusters:
     ----------
     n_niches
         Number of niches, over all files together.
+    method
+        How they are found: Leiden on all cells; Leiden on a sample of 50,000, carried to all (landmarks); k-means or a
+        mixture of Gaussians of such a sample, which take --n-niches; auto: leiden up to 200,000 cells, then landmarks.
     resolution
         Leiden's resolution, instead: more, more niches. Default: 1.
     n_neighbors
@@ -102,6 +105,7 @@ class Clusters:
     """
 
     n_niches: Positive | None = None
+    method: Literal["auto", "leiden", "landmarks", "kmeans", "gmm"] = "auto"
     resolution: float | None = None
     n_neighbors: Positive = 15
     seed: int = 0
@@ -225,7 +229,7 @@ def _find(adata: AnnData, sources: Sequence[str], options: argparse.Namespace, p
             rep = f"{rep}_standardized"
         elif sections > 1:
             progress.note("Sections may differ by batch effects; --align scale takes them out.")
-    how = {name: getattr(options, name) for name in ("n_niches", "n_neighbors", "key_added")}
+    how = {name: getattr(options, name) for name in ("n_niches", "method", "n_neighbors", "key_added")}
     how["resolution"] = 1.0 if options.resolution is None else options.resolution
     scjepa.tl.niches(adata, rep, random_state=options.seed, **how)
     sizes = adata.obs[options.key_added].value_counts()

@@ -148,6 +148,12 @@ class Collection:
     >>> print(collection.prepare(n_jobs=2, errors="skip"))
     >>> collection.niches(n_niches=12)
     >>> collection.write_back("results")
+
+    A model of all sections, its embeddings in a file:
+
+    >>> model = scjepa.STJEPA(collection, preset="base")
+    >>> model.train()
+    >>> model.get_latent_representation(out="latent.npy")
     """
 
     def __init__(
@@ -272,7 +278,7 @@ class Collection:
         with whole(self.folder / MANIFEST) as draft:
             draft.write_text(json.dumps(about, indent=1))
         self._facts = facts
-        for name in ("sections", "vocabulary", "panels"):
+        for name in ("sections", "vocabulary", "panels", "adata"):
             self.__dict__.pop(name, None)
 
     # -- what there is ----------------------------------------------------------------------------------------------
@@ -349,6 +355,19 @@ class Collection:
             measured[names.index(one.technology)] &= own
         return Panels(names, measured, inferred=False)
 
+    @cached_property
+    def adata(self) -> AnnData:
+        """All sections as one AnnData object, one after the other; its counts stay in the shards.
+
+        ``X`` is a Dask array that is read block by block; ``obs["section"]``, ``obs["technology"]`` where there are
+        such, ``obsm["spatial"]`` and ``obsp["spatial_connectivities"]`` are in memory, about 200 bytes a cell. Names of
+        cells have that of their section before them. Models take the collection itself, ``scjepa.STJEPA(collection)``;
+        this is what they see.
+        """
+        from scjepa.cohort.joined import JoinedSections
+
+        return JoinedSections(self)
+
     def tables(
         self, which: int | str, rule: TokenRule | None = None, *, n_neighbors: int | None = None, **options: Any
     ) -> tuple[TokenTable, NeighborTable]:
@@ -415,7 +434,7 @@ class Collection:
         self,
         n_niches: int | None = None,
         *,
-        method: str | None = None,
+        method: str = AUTO,
         resolution: float = 1.0,
         key_added: str = _keys.NICHE,
         n_comps: int = 20,
@@ -430,10 +449,10 @@ class Collection:
         Parameters
         ----------
         n_niches
-            Number of niches. Default: as many as Leiden finds at ``resolution``, of 100,000 cells at most.
+            Number of niches. Default: as many as Leiden finds at ``resolution``.
         method
-            ``"leiden"``: as :func:`scjepa.tl.niches` does. ``"kmeans"``: k-means on the read-out, batch by batch.
-            Default: ``"leiden"`` to 100,000 cells, else ``"kmeans"``.
+            ``"leiden"``, ``"landmarks"``, ``"kmeans"`` or ``"gmm"``, as in :func:`scjepa.tl.niches`. ``"auto"``:
+            Leiden up to 200,000 cells, landmarks beyond.
         resolution
             Leiden's resolution, where ``n_niches`` is not given.
         key_added

@@ -180,6 +180,11 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     # -- data -----------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def _data_of(cls, data: AnnData) -> AnnData:
+        """Return the annotated data that a call was given; a model that takes other things makes such of them."""
+        return data
+
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
@@ -574,6 +579,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     @classmethod
     def _on(cls, adata: AnnData, facts: Facts, weights: Weights, source: str, device: torch.device) -> Self:
         """Register ``adata`` as the data of a saved model, and return the model on it."""
+        adata = cls._data_of(adata)
         require_anndata(adata)
         saved = cls.keys_of(facts["setup"])
         cls._set_up(adata, saved.to_load(adata, SET_UPS.of(cls, adata), saved))
@@ -741,6 +747,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         >>> query.train(max_steps=300)  # fine-tuned
         """
         where = one_device(accelerator, device)
+        adata = cls._data_of(adata)
         require_anndata(adata)
         if freeze not in FREEZE:
             raise ValueError(unknown_name("choice of freeze", freeze, FREEZE))

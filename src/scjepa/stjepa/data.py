@@ -16,6 +16,7 @@ from scjepa._core.counts import iter_rows, told_of
 from scjepa._core.files import digest
 from scjepa._core.graph import graph_call
 from scjepa._core.warn import warn
+from scjepa.cohort.joined import JoinedSections
 from scjepa.models import setup
 from scjepa.models.setup import codes_of, names_of
 from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count
@@ -300,6 +301,7 @@ def tables_of(
         Where neighborhoods are summed: whether each cell is a neighborhood of its own, nothing added to its counts.
     """
     config, vocabulary, technologies = model.config.tokens, model.vocabulary, model.technologies
+    joined = adata if isinstance(adata, JoinedSections) else None
     codes = codes_of(names_of(adata, keys.technology_key), technologies)
     ids = ids_of(adata, vocabulary, config)
     neighbors = _neighbors_of(adata, keys, config.n_neighbors)
@@ -320,12 +322,12 @@ def tables_of(
             "normalization": digest(*(part for name in sorted(statistics) for part in (name, statistics[name]))),
             "technologies": digest(codes),
             "genes": digest(ids, gene_ids),
-            "counts": counts_digest(counts_of(adata, keys.layer)),
+            "counts": counts_digest(counts_of(adata, keys.layer)) if joined is None else joined.made_of,
         }
 
     sections, coordinates = codes_of(names_of(adata, keys.library_key)), _coordinates_of(adata, keys)
     places = neighbor_places(neighbors, coordinates, sections) if model.config.encoder.needs_places else None
-    tokens = through_cache(TokenTable, marks, build)
+    tokens = through_cache(TokenTable, marks, build, None if joined is None else joined.tables)
     return CellData(tokens, neighbors, codes.clip(min=0), sections, coordinates, config.summed, places)
 
 
@@ -359,4 +361,4 @@ def _neighbors_of(adata: AnnData, keys: DataKeys, n_neighbors: int) -> NeighborT
             "sections": digest(codes_of(names_of(adata, keys.library_key))),
         }
 
-    return through_cache(NeighborTable, marks, build)
+    return through_cache(NeighborTable, marks, build, adata.tables if isinstance(adata, JoinedSections) else None)

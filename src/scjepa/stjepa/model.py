@@ -19,11 +19,12 @@ from scjepa._core.counts import iter_rows
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import Facts, seed_of
 from scjepa._core.warn import warn
+from scjepa.cohort import Collection
 from scjepa.models import embed
 from scjepa.models.base import JEPAModel
 from scjepa.models.embed import AUTO, Out
 from scjepa.models.reference import freeze_known, rows_like, rows_of_mean
-from scjepa.models.setup import codes_of, known_ids, names_of
+from scjepa.models.setup import SET_UPS, codes_of, known_ids, names_of
 from scjepa.models.store import STATISTICS, Weights
 from scjepa.stjepa import explain
 from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
@@ -73,7 +74,8 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
     Parameters
     ----------
     adata
-        Data registered with :meth:`setup_anndata`.
+        Data registered with :meth:`setup_anndata`; or a prepared :class:`scjepa.Collection`, which needs none: its
+        tables are made once, in its folder, and mapped.
     preset
         ``"demo"`` (a laptop, minutes), ``"base"``, ``"technologies"`` (sections of several technologies),
         ``"paper_ablation"`` or ``"paper"`` (768 wide, 5 layers; a GPU), or a whole
@@ -101,7 +103,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
 
     def __init__(
         self,
-        adata: AnnData,
+        adata: AnnData | Collection,
         preset: str | STJEPAConfig = "base",
         *,
         tokens: TokenConfig | Mapping[str, object] | None = None,
@@ -115,6 +117,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             preset, tokens=tokens, encoder=encoder, masking=masking, objective=objective, training=training
         )
         seed = seed_of(seed)
+        adata = self._data_of(adata)
         require_anndata(adata)
         super().__init__(adata)
         warn_of_no_genes(adata)
@@ -188,6 +191,15 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         warn_of_same_tokens(adata, keys)
 
     @classmethod
+    def _data_of(cls, data: Any) -> Any:
+        """Return annotated data as they are, and those of a collection, which tells itself what they are."""
+        if not isinstance(data, Collection):
+            return data
+        if SET_UPS.of(cls, data.adata) is None:
+            cls.setup_anndata(data.adata, **data.adata.setup)
+        return data.adata
+
+    @classmethod
     def keys_of(cls, setup: Facts) -> DataKeys:
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``."""
         return DataKeys.of(setup)
@@ -256,7 +268,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
 
     def get_latent_representation(
         self,
-        adata: AnnData | Sequence[AnnData] | Mapping[str, AnnData] | None = None,
+        adata: AnnData | Collection | Sequence[AnnData] | Mapping[str, AnnData] | None = None,
         *,
         scale: str = "neighborhood",
         encoder: str = "target",
@@ -275,7 +287,8 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             where they are found is what ``setup_anndata`` was told of this object, else of the model's own.
             Genes are aligned by name; those the model does not know are left out with a warning
             (:meth:`load_query_data` takes them in). Counts are normalized with the model's statistics, those of their
-            technology or, where the model does not know it, of all technologies. Default: the model's own.
+            technology or, where the model does not know it, of all technologies. Of a :class:`scjepa.Collection` the
+            sections follow each other. Default: the model's own.
         scale
             ``"neighborhood"`` (the cell with its neighbors: for niches) or ``"cell"`` (the index cell's tokens, seen
             in context; with ``tokenizer="neighborhood"``, which tells no cells apart, the cell as a neighborhood of
@@ -324,7 +337,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             as_told = partial(embed.embed_to, to, self.module, source, encoder=encoder, batch_size=batch_size)
             return as_told(scale=mark, embed_batch=by)
 
-        return embed.embed_each(self.adata, adata, out, embed_one, key_added)
+        return embed.embed_each(self.adata, self._data_of(adata), out, embed_one, key_added)
 
     def get_masked_representations(
         self,
@@ -412,6 +425,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         adata: AnnData | None = None,
         n_niches: int | None = None,
         *,
+        method: str = AUTO,
         resolution: float = 1.0,
         use_rep: str | Sequence[str] | None = None,
         align: str = "auto",
@@ -432,6 +446,8 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             Other data with a spatial graph. Default: the model's own.
         n_niches
             Number of niches. Default: as many as Leiden finds at ``resolution``.
+        method
+            How they are found; see :func:`scjepa.tl.niches`.
         resolution
             Leiden's resolution, where ``n_niches`` is not given.
         use_rep
@@ -470,12 +486,12 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         own = self.adata if adata is None else adata
         keys = self._keys_for(own)
         made = (_keys.EMBEDDING, _keys.EMBEDDING_CELL)
-        check_niches(own, n_niches, use_rep=use_rep, align=align, key_added=key_added, made=made)
+        check_niches(own, n_niches, method=method, use_rep=use_rep, align=align, key_added=key_added, made=made)
         self._embed_all(own, encoder, batch_size, progress_bar)
         niche_readout(
             own, use_rep, layer=keys.layer, library_key=keys.library_key, align=align, neighbors_key=keys.neighbors_key
         )
-        find = partial(niches, n_niches=n_niches, resolution=resolution, random_state=random_state)
+        find = partial(niches, n_niches=n_niches, method=method, resolution=resolution, random_state=random_state)
         find(own, _keys.EMBEDDING_NICHE, key_added=key_added)
 
     # -- why ----------------------------------------------------------------------------------------------------

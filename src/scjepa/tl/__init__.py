@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from scjepa.tl._drivers import niche_drivers
     from scjepa.tl._label_classifier import LabelClassifier
+    from scjepa.tl._niche_clusters import NicheClusters
     from scjepa.tl._niche_estimator import NicheReadout
     from scjepa.tl._niche_number import NicheNumber, niche_number
     from scjepa.tl._niche_readout import niche_readout, niche_readout_of

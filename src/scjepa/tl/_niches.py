@@ -9,7 +9,7 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import Note, embedding_of, record, record_of, refuse_users
-from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
+from scjepa._core.leiden import MIN_SHARE
 from scjepa._core.options import AUTO
 from scjepa._core.palette import palette
 from scjepa._core.renamed import renamed
@@ -19,6 +19,8 @@ from scjepa.tl._niche_readout import names_in, niche_readout
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scjepa._core.leiden import EmbeddingGraph
+
 
 @renamed(standardize_by="use_rep=, what scjepa.tl.standardize(adata, library_key=...) wrote")
 def niches(
@@ -26,6 +28,7 @@ def niches(
     use_rep: str | None = None,
     *,
     n_niches: int | None = None,
+    method: str = AUTO,
     resolution: float = 1.0,
     n_neighbors: int = 15,
     min_share: float = MIN_SHARE,
@@ -33,7 +36,7 @@ def niches(
     random_state: int = 0,
     flavor: str = "igraph",
 ) -> None:
-    """Cluster an embedding into niches: nearest-neighbor graph, then Leiden.
+    """Cluster an embedding into niches: nearest-neighbor graph, then Leiden; of millions of cells, of a sample.
 
     Parameters
     ----------
@@ -44,7 +47,13 @@ def niches(
         wrote, where it is there, else ``"X_stjepa"``. Where sections differ by batch effects, name what
         :func:`standardize` wrote.
     n_niches
-        Number of niches wanted: the resolution that gives it is searched, and ``resolution`` is not used.
+        Number of niches wanted: the resolution that gives it is searched, and ``resolution`` is not used. Needed by
+        ``"kmeans"`` and ``"gmm"``.
+    method
+        ``"leiden"``: Leiden on the graph of all cells. ``"landmarks"``: Leiden on a sample of 50,000 cells in which
+        rare places keep some, carried to all cells by the votes of their nearest landmarks. ``"kmeans"``, ``"gmm"``:
+        k-means, and a mixture of Gaussians, of such a sample. ``"auto"``: Leiden up to 200,000 cells, landmarks beyond.
+        To find niches in arrays on disk, or to keep the clusters for other cells: :class:`NicheClusters`.
     resolution
         Leiden's resolution; more gives more niches.
     n_neighbors
@@ -66,8 +75,8 @@ def niches(
     -------
     None
         Writes ``adata.obs[key_added]`` (categorical of ``"0"``, ``"1"``, ... by decreasing size),
-        ``adata.uns[f"{key_added}_colors"]``, ``adata.uns["scjepa"][key_added]`` (how it was made), and the graph:
-        ``adata.uns["scjepa_niche"]``, ``adata.obsp["scjepa_niche_distances"]`` and
+        ``adata.uns[f"{key_added}_colors"]``, ``adata.uns["scjepa"][key_added]`` (how it was made), and, where Leiden
+        clustered all cells, the graph: ``adata.uns["scjepa_niche"]``, ``adata.obsp["scjepa_niche_distances"]`` and
         ``adata.obsp["scjepa_niche_connectivities"]``. A graph of your own under ``"neighbors"`` is left alone.
 
     Warns
@@ -82,50 +91,57 @@ def niches(
     TypeError
         If ``n_niches`` is not an integer.
     ValueError
-        If a cell has a NaN in the embedding, there are fewer cells than niches, an option is out of its range, or
-        ``adata.obs`` has a column ``key_added`` that scjepa did not write or whose niches were renamed.
+        If a cell has a NaN in the embedding, there are fewer cells than niches, ``method`` is not known or must know
+        the number of niches, an option is out of its range, or ``adata.obs`` has a column ``key_added`` that scjepa
+        did not write or whose niches were renamed.
     """
     import pandas as pd
 
-    _refuse_niches(adata, n_niches, key_added)
+    from scjepa.tl._niche_clusters import NicheClusters
+
+    _refuse_niches(adata, n_niches, key_added, method)
     if use_rep is None:
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
     embedding = embedding_of(adata, use_rep)
-    graph = EmbeddingGraph(embedding, n_neighbors, random_state)
-    if n_niches is None:
-        found = graph.leiden(resolution, random_state, flavor)
-    else:
-        found = graph.match(n_niches, random_state, min_share, flavor)
-        if found.n_clusters != n_niches:
-            warn(
-                f"No resolution gave {n_niches} niches; the nearest, {found.n_clusters} niches at resolution "
-                f"{found.resolution:.4g}, is written. Another random_state or n_neighbors may reach {n_niches}."
-            )
-    names = np.arange(found.n_clusters).astype(str)
-    adata.obs[key_added] = pd.Categorical.from_codes(found.labels, categories=names)
-    adata.uns[f"{key_added}_colors"] = palette(found.n_clusters)
-    # As scanpy does, so that its tools take ``neighbors_key="scjepa_niche"``.
+    how: Note = {"n_neighbors": n_neighbors, "flavor": flavor, "min_share": min_share, "random_state": random_state}
+    clusters = NicheClusters(n_niches, method=method, resolution=resolution, **how)
+    labels = clusters.fit_predict(embedding)
+    found = clusters.n_niches_
+    if n_niches is not None and found != n_niches:
+        warn(
+            f"No resolution gave {n_niches} niches; the nearest, {found} niches at resolution "
+            f"{clusters.resolution_:.4g}, is written. Another random_state or n_neighbors may reach {n_niches}."
+        )
+    adata.obs[key_added] = pd.Categorical.from_codes(labels, categories=np.arange(found).astype(str))
+    adata.uns[f"{key_added}_colors"] = palette(found)
+    if clusters.graph is not None:
+        _write_graph(adata, clusters.graph, use_rep, random_state)
+    record(adata, key_added, slot="obs", use_rep=use_rep, **clusters.note())
+
+
+def _write_graph(adata: AnnData, graph: EmbeddingGraph, use_rep: str, seed: int) -> None:
+    """Write the graph as scanpy does, so that its tools take ``neighbors_key="scjepa_niche"``."""
     adata.obsp[f"{_keys.NICHE_NEIGHBORS}_distances"] = graph.distances
     adata.obsp[f"{_keys.NICHE_NEIGHBORS}_connectivities"] = graph.connectivities
-    adata.uns[_keys.NICHE_NEIGHBORS] = graph.as_scanpy(use_rep, random_state, _keys.NICHE_NEIGHBORS)
-    how: Note = {"n_neighbors": graph.n_neighbors, "random_state": found.seed, "flavor": flavor}
-    made: Note = {"resolution": float(found.resolution), "n_niches": found.n_clusters}
-    record(adata, key_added, slot="obs", use_rep=use_rep, **made, **how)
+    adata.uns[_keys.NICHE_NEIGHBORS] = graph.as_scanpy(use_rep, seed, _keys.NICHE_NEIGHBORS)
 
 
-def _refuse_niches(adata: AnnData, n_niches: int | None, key: str) -> None:
+def _refuse_niches(adata: AnnData, n_niches: int | None, key: str, method: str = AUTO) -> None:
     """Raise where niches could not be found or written: at once, before anything long is done.
 
     Raises
     ------
     TypeError, ValueError
-        If the number cannot be, or the column is the user's own, or ours with niches they have renamed since.
+        If the number or the method cannot be, or the column is the user's own, or ours with niches they have renamed.
     """
+    from scjepa.tl._niche_clusters import NicheClusters
+
     refuse_users(adata, "obs", key)
     if n_niches is not None and (not isinstance(n_niches, int | np.integer) or isinstance(n_niches, bool)):
         raise TypeError(f"n_niches must be a whole number, found {n_niches!r} ({type(n_niches).__name__}).")
     if n_niches is not None and not 1 <= n_niches <= adata.n_obs:
         raise ValueError(f"n_niches must lie between 1 and the number of cells ({adata.n_obs}), found {n_niches}.")
+    NicheClusters(n_niches, method=method).check_options()
     if key not in adata.obs:
         return
     written = {str(number) for number in range(record_of(adata, key)["n_niches"])}
@@ -148,6 +164,7 @@ def find_niches(
     model: FindsNiches | None = None,
     *,
     n_niches: int | None = None,
+    method: str = AUTO,
     resolution: float = 1.0,
     use_rep: str | Sequence[str] | None = None,
     layer: str | None = None,
@@ -171,6 +188,8 @@ def find_niches(
         A trained :class:`scjepa.STJEPA`. It knows the layer, the sections and the graph that it was set up with.
     n_niches
         Number of niches. Default: as many as Leiden finds at ``resolution``.
+    method
+        How they are found; see :func:`niches`.
     resolution
         Leiden's resolution, where ``n_niches`` is not given.
     use_rep
@@ -203,8 +222,8 @@ def find_niches(
     >>> scjepa.tl.find_niches(adata, n_niches=12)
     >>> scjepa.pl.niches(adata)
     """
-    _refuse_niches(adata, n_niches, key_added)
-    options: Note = {"resolution": resolution, "random_state": random_state}
+    _refuse_niches(adata, n_niches, key_added, method)
+    options: Note = {"method": method, "resolution": resolution, "random_state": random_state}
     if model is None:
         readout = _keys.EXPRESSION if use_rep is None else use_rep
         niche_readout(adata, readout, layer=layer, library_key=library_key, align=align, neighbors_key=neighbors_key)
@@ -223,6 +242,7 @@ def check_niches(
     adata: AnnData,
     n_niches: int | None = None,
     *,
+    method: str = AUTO,
     use_rep: str | Sequence[str] | None = None,
     align: str = AUTO,
     key_added: str = _keys.NICHE,
@@ -232,7 +252,7 @@ def check_niches(
 
     Parameters
     ----------
-    adata, n_niches, use_rep, align, key_added
+    adata, n_niches, method, use_rep, align, key_added
         As :func:`find_niches` takes them.
     made
         Keys of embeddings that will be there by then.
@@ -244,7 +264,7 @@ def check_niches(
     """
     from scjepa.tl._niche_estimator import NicheReadout
 
-    _refuse_niches(adata, n_niches, key_added)
+    _refuse_niches(adata, n_niches, key_added, method)
     refuse_users(adata, "obsm", _keys.EMBEDDING_NICHE)
     NicheReadout(align=align).check_options()
     for name in names_in(use_rep) if use_rep is not None else ():

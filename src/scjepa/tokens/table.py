@@ -127,8 +127,10 @@ def _description(path: Path, kind: str, fingerprint: Mapping[str, object] | None
 Table = TypeVar("Table", bound=StoredTable)
 
 
-def through_cache(kind: type[Table], marks: Callable[[], dict[str, str]], build: Callable[[], Table]) -> Table:
-    """Return the table of ``marks`` from ``scjepa.settings.cache_dir``, built and written there if it is not.
+def through_cache(
+    kind: type[Table], marks: Callable[[], dict[str, str]], build: Callable[[], Table], folder: Path | None = None
+) -> Table:
+    """Return the table of ``marks`` from a folder, built and written there if it is not.
 
     Without a cache folder the table is built and stays in memory. Each combination of marks has a file of its own, so
     nothing is ever replaced, and several runs may share a cache.
@@ -141,16 +143,19 @@ def through_cache(kind: type[Table], marks: Callable[[], dict[str, str]], build:
         Gives what the table is made from, by name.
     build
         Makes it.
+    folder
+        The folder. Default: ``scjepa.settings.cache_dir``.
 
     Raises
     ------
     ValueError
         If the table in the cache is damaged, foreign or newer than this version.
     """
-    if settings.cache_dir is None:
+    folder = settings.cache_dir if folder is None else folder
+    if folder is None:
         return build()
     fingerprint = marks()
-    file = Path(settings.cache_dir) / f"{kind.kind}-{digest(fingerprint)}.safetensors"
+    file = Path(folder) / f"{kind.kind}-{digest(fingerprint)}.safetensors"
     if not file.exists():
         build().save(file, fingerprint)
     return kind.load(file, mmap=True, fingerprint=fingerprint)
