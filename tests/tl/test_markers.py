@@ -128,3 +128,13 @@ def test_what_is_no_count_is_told():
     adata.X = None
     with pytest.raises(ValueError, match=r"adata\.X is empty"):
         niche_markers(adata)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_gene_without_counts_has_no_score_and_no_warning():
+    adata = _adata()
+    counts = adata.X.toarray()
+    counts[:, 5] = 0
+    adata.X = csr_matrix(counts)
+    table = niche_markers(adata)
+    assert set(table.groupby("niche", observed=True)["gene"].first()) == {"gene0", "gene1", "gene2"}

@@ -383,6 +383,8 @@ def niche_markers(
     with warnings.catch_warnings():
         # scanpy inserts column after column; nothing a user can do about it.
         warnings.filterwarnings("ignore", message="DataFrame is highly fragmented")
+        # A gene that does not vary has no score and comes last.
+        warnings.filterwarnings("ignore", message="invalid value encountered in divide", category=RuntimeWarning)
         options: Note = {"tie_correct": method == "wilcoxon", "pts": True, "use_raw": False, "key_added": key_added}
         sc.tl.rank_genes_groups(holder, niche_key, reference=compared, **how, **options)
     adata.uns[key_added] = holder.uns[key_added]
