@@ -60,6 +60,8 @@ HARDER = ("5,000 cells", "10,000 cells", "20,000 cells", "50% of counts", "10% o
 
 UNKNOWN = ("nan", "unlabelled", "Ambiguous", "Low quality", "excluded")
 N_NEIGHBORS, N_COMPS, N_BLOCKS = 20, 50, 5
+PATIENCE = 800
+"""Steps without a better validation after which training ends."""
 ALPHAS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 
 
@@ -193,6 +195,8 @@ def network(
             error = float((added(validate) - rest[validate]).square().mean())
             if error < best[0]:
                 best = (error, step, {k: v.clone() for k, v in model.state_dict().items()})
+            elif step - best[1] >= PATIENCE:
+                break
     model.load_state_dict(best[2])
     return base + added(np.arange(len(base))).numpy(), best[1]
 
