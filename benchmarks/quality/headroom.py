@@ -2,6 +2,7 @@
 
     export SCJEPA_DATA=... OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
     python -m benchmarks.quality.headroom --seeds 3        # half a minute to two minutes a row
+    python -m benchmarks.quality.headroom model --sets tumor    # what `base` reaches at the same task, with the cell hidden
     python -m benchmarks.quality.headroom table            # results/headroom.md from results/headroom.csv
 
 This is the task that ST-JEPA trains on, in its barest form, so that what limits it is the tissue and not the recipe:
@@ -40,8 +41,10 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 import scjepa
+from scjepa._core.squidpy import spatial_graph
 
 TABLE = Path(__file__).parent / "results" / "headroom.csv"
+OF_MODEL = TABLE.with_name("headroom_model.csv")
 SETS = {
     "V1": "starmap_visual_cortex",
     "mPFC": "starmap_mpfc_3sections",
@@ -155,13 +158,17 @@ class Residual(nn.Module):
         return self.out(self.around(torch.cat([each[:, :10].mean(1), each[:, 10:].mean(1)], dim=-1)))
 
 
-def linear(cells: Cells, train: np.ndarray, validate: np.ndarray) -> np.ndarray:
-    """Return the linear prediction of every cell."""
+def means_around(cells: Cells) -> np.ndarray:
+    """Return the means over neighbors 1 to 10 and 11 to 20 of every cell."""
     own = cells.components
-    rings = np.hstack([own[cells.neighbors[:, :10]].mean(1), own[cells.neighbors[:, 10:]].mean(1)])
-    fitted = [Ridge(alpha).fit(rings[train], own[train]) for alpha in ALPHAS]
-    errors = [np.square(own[validate] - one.predict(rings[validate])).mean() for one in fitted]
-    return fitted[int(np.argmin(errors))].predict(rings).astype(np.float32)
+    return np.hstack([own[cells.neighbors[:, :10]].mean(1), own[cells.neighbors[:, 10:]].mean(1)])
+
+
+def ridge(x: np.ndarray, y: np.ndarray, train: np.ndarray, validate: np.ndarray) -> np.ndarray:
+    """Return the prediction of every cell, the ridge chosen on the cells that validate."""
+    fitted = [Ridge(alpha).fit(x[train], y[train]) for alpha in ALPHAS]
+    errors = [np.square(y[validate] - one.predict(x[validate])).mean() for one in fitted]
+    return fitted[int(np.argmin(errors))].predict(x).astype(np.float32)
 
 
 def network(
@@ -221,7 +228,7 @@ def row(name: str, variant: str, seed: int) -> dict[str, float | str | int]:
     cells = read(name, variant, seed)
     most = int(variant.split()[0].replace(",", "")) if variant.endswith("cells") else None
     train, validate, test = parts(cells, seed, most)
-    base = linear(cells, train, validate)
+    base = ridge(means_around(cells), cells.components, train, validate)
     whole, chosen = network(cells, base, train, validate, seed)
     own = cells.components[test]
     variance = own.var(axis=0).sum()
@@ -230,6 +237,63 @@ def row(name: str, variant: str, seed: int) -> dict[str, float | str | int]:
         found[f"r2_{method}"] = round(1 - float(np.square(own - predicted[test]).mean(axis=0).sum() / variance), 5)
         found[f"f1_{method}"] = round(f1_of_types(cells, predicted, train, test), 5)
     return found
+
+
+def model_row(name: str, masking: str, seed: int) -> dict[str, float]:
+    """Return what `base`, trained on the blocks of training, tells of held-out cells that are hidden from it.
+
+    The embedding of the neighbors alone stands beside the means over neighbors, in one ridge regression.
+    """
+    cells = read(name, "", seed)
+    train, validate, test = parts(cells, seed, None)
+    adata = scjepa.datasets.load(SETS[name])
+    adata = adata[np.asarray(adata.X.sum(axis=1)).ravel() > 0].copy()
+    adata.obs["section"] = adata.obs["section"].astype(str).astype("category")
+    shown = adata[~np.isin(cells.blocks, np.random.default_rng(seed).permutation(N_BLOCKS**2)[:9])].copy()
+    for one in (adata, shown):
+        spatial_graph(one, n_neighs=10, library_key="section")
+    scjepa.STJEPA.setup_anndata(shown, library_key="section")
+    model = scjepa.STJEPA(shown, "base", masking={"scheme": masking}, seed=seed)
+    own, rings = cells.components, means_around(cells)
+    found = {"r2_linear": explained(rings, own, train, validate, test)}
+    for state in ("untrained", "trained"):
+        if state == "trained":
+            model.train(progress_bar=False)
+        embedded = hidden(model, adata)
+        found[f"r2_{state}"] = explained(embedded, own, train, validate, test)
+        found[f"r2_{state}_and_linear"] = explained(np.hstack([rings, embedded]), own, train, validate, test)
+    return {key: round(value, 5) for key, value in found.items()}
+
+
+@torch.no_grad()
+def hidden(model: scjepa.STJEPA, adata: AnnData) -> np.ndarray:
+    """Return standardized embeddings of neighborhoods whose index cell is hidden."""
+    source = model._checked_source(adata, None, "target", "auto", "neighborhood")
+    module = model.module.eval()
+    found = []
+    for some in torch.arange(adata.n_obs).split(512):
+        batch = source.batch(some, False)
+        found.append(module.embed(batch.select((batch.segments > 0).nonzero()[:, 0]), "target").numpy())
+    values = np.concatenate(found)
+    return (values - values.mean(axis=0)) / values.std(axis=0)
+
+
+def explained(x: np.ndarray, y: np.ndarray, train: np.ndarray, validate: np.ndarray, test: np.ndarray) -> float:
+    """Return the share of the variance of ``y`` that ridge regression on ``x`` predicts of the cells to test on."""
+    predicted = ridge(x, y, train, validate)[test]
+    return 1 - float(np.square(y[test] - predicted).mean(axis=0).sum() / y[test].var(axis=0).sum())
+
+
+def run_model(names: list[str], seeds: int) -> None:
+    """Make the rows of the model that are not there."""
+    for name in names:
+        for masking in ("stratified", "mixture"):
+            for seed in range(seeds):
+                key = {"set": name, "masking": masking, "seed": seed}
+                if not done(OF_MODEL, key):
+                    found = {**key, **model_row(name, masking, seed), "commit": commit()}
+                    print(found, flush=True)
+                    append(OF_MODEL, pd.DataFrame([found]))
 
 
 def run(names: list[str], variants: list[str], seeds: int) -> None:
@@ -266,9 +330,14 @@ def table() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("run", "table"), default="run")
+    parser.add_argument("what", nargs="?", choices=("run", "model", "table"), default="run")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--variants", nargs="*", default=list(HARDER))
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    table() if options.what == "table" else run(options.sets, options.variants, options.seeds)
+    if options.what == "table":
+        table()
+    elif options.what == "model":
+        run_model(options.sets, options.seeds)
+    else:
+        run(options.sets, options.variants, options.seeds)
