@@ -2,7 +2,7 @@
 
     export SCJEPA_DATA=... OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
     python -m benchmarks.quality.headroom --seeds 3        # half a minute to two minutes a row
-    python -m benchmarks.quality.headroom model --sets tumor    # what `base` reaches at the same task, with the cell hidden
+    python -m benchmarks.quality.headroom model --sets tumor    # what `base` reaches at the same task
     python -m benchmarks.quality.headroom table            # results/headroom.md from results/headroom.csv
 
 This is the task that ST-JEPA trains on, in its barest form, so that what limits it is the tissue and not the recipe:
