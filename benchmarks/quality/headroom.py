@@ -3,7 +3,7 @@
     export SCJEPA_DATA=... OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
     python -m benchmarks.quality.headroom --seeds 3        # half a minute to two minutes a row
     python -m benchmarks.quality.headroom model --sets tumor    # what `base` reaches at the same task
-    python -m benchmarks.quality.headroom table            # results/headroom.md from results/headroom.csv
+    python -m benchmarks.quality.headroom table            # results/headroom.md and the figure from the csv
 
 This is the task that ST-JEPA trains on, in its barest form, so that what limits it is the tissue and not the recipe:
 50 principal components of a cell (log-normalized, z-scored in its section), from those of its 20 nearest neighbors.
@@ -45,6 +45,7 @@ from scjepa._core.squidpy import spatial_graph
 
 TABLE = Path(__file__).parent / "results" / "headroom.csv"
 OF_MODEL = TABLE.with_name("headroom_model.csv")
+FIGURE = Path(__file__).parents[2] / "docs" / "_static" / "headroom.png"
 SETS = {
     "V1": "starmap_visual_cortex",
     "mPFC": "starmap_mpfc_3sections",
@@ -328,6 +329,32 @@ def table() -> None:
     print("\n".join(lines))
 
 
+def figure() -> None:
+    """Draw the lead of the network against the number of cells that it was trained on."""
+    import matplotlib.pyplot as plt
+
+    rows = pd.read_csv(TABLE)
+    rows["lead"] = rows["r2_network"] - rows["r2_linear"]
+    found = rows.groupby(["set", "variant"], sort=False)[["n_train", "lead"]].agg(["mean", "min", "max"])
+    fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    of_tumor = [("tumor", name) for name in (*(v for v in HARDER if v.endswith("cells")), "all")]
+    for keys, color, label in (
+        ([(name, "all") for name in SETS if name != "tumor"], "#7A7A7A", "eight other sets"),
+        (of_tumor, "#0072B2", "tumor (Xenium), fewer or all cells"),
+    ):
+        own = found.loc[[key for key in keys if key in found.index]]
+        x, y = own[("n_train", "mean")], own[("lead", "mean")]
+        spread = [y - own[("lead", "min")], own[("lead", "max")] - y]
+        ax.errorbar(x, y, yerr=spread, fmt="o-" if "tumor" in label else "o", color=color, label=label, ms=5, lw=1)
+    ax.axhline(0, color="black", lw=0.8)
+    ax.set_xscale("log")
+    ax.set_xlabel("cells trained on")
+    ax.set_ylabel("R² of the network\nless that of the linear method")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    fig.savefig(FIGURE, dpi=150)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=("run", "model", "table"), default="run")
@@ -337,6 +364,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.what == "table":
         table()
+        figure()
     elif options.what == "model":
         run_model(options.sets, options.seeds)
     else:
