@@ -65,3 +65,13 @@ def test_what_cannot_be_thinned_is_told():
         thin_counts(adata, 0.0)
     with pytest.raises(KeyError, match=r"layers\['raw'\] does not exist; adata.layers holds nothing"):
         thin_counts(adata, 0.5, layer="raw")
+
+
+def test_places_and_graphs_stay_and_embeddings_do_not() -> None:
+    adata = _cells(np.full((4, 3), 9))
+    adata.obsm["spatial"], adata.obsm["X_pca"] = np.arange(8.0).reshape(4, 2), np.zeros((4, 2))
+    adata.obsp["spatial_connectivities"] = sparse.csr_matrix(np.eye(4))
+    thinned = thin_counts(adata, 0.5)
+    np.testing.assert_array_equal(thinned.obsm["spatial"], adata.obsm["spatial"])
+    assert "X_pca" not in thinned.obsm
+    assert thinned.obsp["spatial_connectivities"].nnz == 4

@@ -408,8 +408,9 @@ def thin_counts(adata: AnnData, fraction: float, *, layer: str | None = None, se
     Returns
     -------
     AnnData
-        A new object with the thinned counts in ``X`` (int32, CSR), and copies of ``obs`` and ``var``. Cells may have no
-        count left; they stay.
+        A new object with the thinned counts in ``X`` (int32, CSR), and copies of ``obs``, ``var``, coordinates and
+        spatial graphs (``obsm`` and ``obsp`` that begin with ``"spatial"``); embeddings are left out, for they follow
+        from the counts. Cells may have no count left; they stay.
 
     Raises
     ------
@@ -437,4 +438,6 @@ def thin_counts(adata: AnnData, fraction: float, *, layer: str | None = None, se
     drawn = np.random.default_rng(seed).binomial(counts.data.astype(np.int64), fraction).astype(np.int32)
     thinned = sparse.csr_matrix((drawn, counts.indices, counts.indptr), shape=counts.shape)
     thinned.eliminate_zeros()
-    return AnnData(thinned, obs=adata.obs.copy(), var=adata.var.copy())
+    places = {key: values.copy() for key, values in adata.obsm.items() if key.startswith(SPATIAL)}
+    graphs = {key: values.copy() for key, values in adata.obsp.items() if key.startswith(SPATIAL)}
+    return AnnData(thinned, obs=adata.obs.copy(), var=adata.var.copy(), obsm=places, obsp=graphs)
