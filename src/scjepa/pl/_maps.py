@@ -58,7 +58,7 @@ _MARGIN = 1.06
 
 
 @dataclass(frozen=True)
-class _Options:
+class MapOptions:
     """How panels are laid out; the fields are the arguments of the functions of the same names."""
 
     library_key: str | None = None
@@ -107,7 +107,7 @@ class _Panels:
     dress: Callable[[Axes, str], None]
 
 
-def _draw(drawn: Sequence[Layer], of: _Panels, how: _Options) -> Drawn | None:
+def _draw(drawn: Sequence[Layer], of: _Panels, how: MapOptions) -> Drawn | None:
     """Draw each layer on each section: one section has its layers side by side, several a row for each layer."""
     n_panels = len(of.sections) * len(drawn)
     if how.ax is not None and n_panels > 1:
@@ -136,7 +136,7 @@ def _draw(drawn: Sequence[Layer], of: _Panels, how: _Options) -> Drawn | None:
     return finish(shown, how.save, how.show, given=how.ax)
 
 
-def _draw_map(adata: AnnData, drawn: Sequence[Layer], how: _Options) -> Drawn | None:
+def draw_map(adata: AnnData, drawn: Sequence[Layer], how: MapOptions) -> Drawn | None:
     """Draw layers on the tissue; sections of one technology are drawn to one scale."""
     xy = _coordinates_of(adata, how.spatial_key)
     sections = _sections_of(adata, how.library_key, xy)
@@ -317,9 +317,9 @@ def niches(
     >>> scjepa.pl.niches(adata, ["niche", "Otx2"], groups=["3", "5"])
     """
     adata = cells_of(adata, spatial_key)
-    how = _Options(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show)
+    how = MapOptions(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show)
     drawn = layers_of(adata, color, reference=reference, groups=groups, colors=palette, title=title, layer=layer)
-    return _draw_map(adata, drawn, how)
+    return draw_map(adata, drawn, how)
 
 
 def confidence(
@@ -377,11 +377,11 @@ def confidence(
             f"adata.obs has no {key!r}. Compute it first: "
             "scjepa.tl.niche_confidence(adata, model.get_masked_representations())"
         )
-    how = _Options(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show)
+    how = MapOptions(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show)
     drawn: list[Layer] = [Numbers(key, _shares(adata, key), 0.0, 1.0, lowest_on_top=True)]
     drawn += [] if reference is None else layers_of(adata, reference)
     titles = titles_of(title, [one.title for one in drawn])
-    return _draw_map(adata, [replace(one, title=own) for one, own in zip(drawn, titles, strict=True)], how)
+    return draw_map(adata, [replace(one, title=own) for one, own in zip(drawn, titles, strict=True)], how)
 
 
 def _shares(adata: AnnData, key: str) -> np.ndarray:
@@ -579,7 +579,7 @@ def embedding(
     >>> scjepa.pl.embedding(adata, "X_stjepa_niche", color=["niche", "region"])
     """
     adata = cells_of(adata)
-    how = _Options(library_key=library_key, ncols=ncols, size=size, ax=ax, save=save, show=show)
+    how = MapOptions(library_key=library_key, ncols=ncols, size=size, ax=ax, save=save, show=show)
     drawn = layers_of(adata, color, groups=groups, colors=palette, title=title, layer=layer)
     check_choice("method", method, ("umap", "pca"))
     if method == "umap":

@@ -6,30 +6,28 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from scjepa.pl.figure import finish, panels
+from scjepa.pl.figure import finish, one_panel, panels
 from scjepa.tl import NicheNumber
 
 _BLUE, _GRAY, _ORANGE = "#0072B2", "#8C8C8C", "#D55E00"
 
 
-def niche_number(found: NicheNumber, *, save: str | Path | None = None, show: bool = False) -> Figure:
+def niche_number(found: NicheNumber, *, save: str | Path | None = None, show: bool | None = None) -> list[Axes] | None:
     """Draw what :func:`scjepa.tl.niche_number` found: stability, also without clusters, and the other evidence.
 
     Parameters
     ----------
     found
         What it returned.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+    save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        Three panels. The recommended number is marked; shaded are others that are as stable.
+    list of matplotlib.axes.Axes or None
+        Three panels, where they are not shown. The recommended number is marked; shaded are others that are as stable.
 
     Raises
     ------
@@ -64,14 +62,20 @@ def niche_number(found: NicheNumber, *, save: str | Path | None = None, show: bo
             ax.axvline(found.recommended, color=_ORANGE, linewidth=1)
         ax.set(xlabel="niches")
         ax.spines[["top", "right"]].set_visible(False)
-    number = "no clear number" if found.recommended is None else f"{found.recommended} niches"
-    figure.suptitle(number, fontsize=10)
-    return finish(figure, save, show)
+    verdict = "no clear number" if found.recommended is None else f"{found.recommended} niches"
+    figure.suptitle(verdict, fontsize=10)
+    return finish([left, middle, right], save, show)
 
 
 def differential_niches(
-    table: pd.DataFrame, *, n_rows: int = 20, level: float = 0.05, save: str | Path | None = None, show: bool = False
-) -> Figure:
+    table: pd.DataFrame,
+    *,
+    n_rows: int = 20,
+    level: float = 0.05,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+    show: bool | None = None,
+) -> Axes | None:
     """Draw what :func:`scjepa.tl.differential_niches` found: differences of the rows with the smallest p-values.
 
     Parameters
@@ -82,15 +86,15 @@ def differential_niches(
         Rows at most.
     level
         Adjusted p-value up to which a row is in color; the others are gray.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+    ax
+        Axes to draw in. ``None``: a new figure.
+    save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        One panel: differences in log2, with two standard errors to each side.
+    matplotlib.axes.Axes or None
+        Differences in log2, with two standard errors to each side, where the figure is not shown.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def differential_niches(
     if "feature" in shown:
         names = names + ": " + shown["feature"].astype(str)
     error = 2 * shown["spread"] * np.sqrt(1 / shown["n_reference"] + 1 / shown["n_other"])
-    figure, [[ax]] = panels(1, 1, 4.0, 0.26 * len(shown) + 0.8)
+    given, ax = ax, one_panel(ax, 4.0, 0.26 * len(shown) + 0.8)
     for row, (difference, half, adjusted) in enumerate(
         zip(shown["difference"], error, shown["p_adjusted"], strict=True)
     ):
@@ -128,4 +132,4 @@ def differential_niches(
     ax.set(xlabel=f"log2 difference, {pair[1]} less {pair[0]} (±2 standard errors)")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    return finish(figure, save, show)
+    return finish(ax, save, show, given=given)

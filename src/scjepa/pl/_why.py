@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import column_of, require_anndata
+from scjepa._core.anndata import column_of
 from scjepa._core.plain import whole
-from scjepa.pl._maps import _draw_map, _MapOptions
-from scjepa.pl.figure import blocks, finish
-from scjepa.pl.labels import Numbers
+from scjepa.pl._maps import MapOptions, draw_map
+from scjepa.pl.figure import Drawn, blocks, finish
+from scjepa.pl.labels import Numbers, cells_of
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 _LINE, _WIDTH = 0.2, 2.6
 """Height of a bar and width of a panel in inches."""
@@ -36,8 +39,8 @@ def niche_drivers(
     fdr: float = 0.05,
     ncols: int | None = None,
     save: str | Path | None = None,
-    show: bool = False,
-) -> Figure:
+    show: bool | None = None,
+) -> list[Axes] | None:
     """Draw which neighbors and genes speak for each niche, after :func:`scjepa.tl.niche_drivers` or ``model.explain``.
 
     A block for each niche: bars of the mean fall of its log-odds when a neighbor (above) or a gene (below) is hidden,
@@ -54,15 +57,13 @@ def niche_drivers(
         False discovery rate.
     ncols
         Blocks in a row.
-    save
-        File to save the figure in.
-    show
-        Call ``matplotlib.pyplot.show()``.
+    save, show
+        As in :func:`scjepa.pl.niches`.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        One or two panels for each niche.
+    list of matplotlib.axes.Axes or None
+        One or two panels for each niche, where they are not shown.
 
     Raises
     ------
@@ -83,14 +84,14 @@ def niche_drivers(
         raise ValueError("The table has no driver: no niche had five cells with a neighbor to hide.")
     niches = list(dict.fromkeys(drivers["niche"]))
     kinds = [kind for kind in _KINDS if (drivers["kind"] == kind).any()]
-    figure, places = blocks(len(niches), len(kinds), _WIDTH, n_drivers * _LINE + 0.3, ncols)
+    _, places = blocks(len(niches), len(kinds), _WIDTH, n_drivers * _LINE + 0.3, ncols)
     for niche, axes in zip(niches, places, strict=True):
         for kind, ax in zip(kinds, axes, strict=True):
             own = drivers[(drivers["niche"] == niche) & (drivers["kind"] == kind)]
             _draw_drivers(ax, own.nlargest(n_drivers, "z"), n_drivers, fdr)
             ax.set_title(f"{niche}: {_KINDS[kind]}", fontsize=9, loc="left")
         axes[-1].set_xlabel("fall of log-odds", fontsize=8)
-    return finish(figure, save, show)
+    return finish(list(places.flat), save, show)
 
 
 def _draw_drivers(ax: Axes, own: pd.DataFrame, n_drivers: int, fdr: float) -> None:
@@ -114,7 +115,7 @@ def _named(ring: object) -> str:
 
 
 def surprise(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     key: str = "surprise",
     *,
     library_key: str | None = None,
@@ -125,8 +126,8 @@ def surprise(
     size: float | None = None,
     ax: Axes | None = None,
     save: str | Path | None = None,
-    show: bool = False,
-) -> Figure:
+    show: bool | None = None,
+) -> Drawn | None:
     """Draw how surprising each cell is among cells of its type and depth, one panel for each section.
 
     The color is the p-value on a logarithmic axis, from 1 to 0.01 and less; the most surprising cells lie on top, those
@@ -143,8 +144,8 @@ def surprise(
 
     Returns
     -------
-    matplotlib.figure.Figure
-        The figure; its panels are ``figure.axes``.
+    matplotlib.axes.Axes or list of them or None
+        As for :func:`scjepa.pl.niches`.
 
     Raises
     ------
@@ -158,8 +159,8 @@ def surprise(
     >>> scjepa.tl.surprise(adata)
     >>> scjepa.pl.surprise(adata)
     """
-    require_anndata(adata)
+    adata = cells_of(adata, spatial_key)
     found = column_of(adata, f"{key}_p_value", f"Compute it first: scjepa.tl.{key}(adata)")
     values = np.log10(np.maximum(found.to_numpy(dtype=np.float64, na_value=np.nan), _FINEST))
-    drawn = [Numbers(f"log10 p, {key}", values, float(np.log10(_FINEST)), 0.0)]
-    return _draw_map(adata, drawn, _MapOptions(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show))
+    drawn = [Numbers(f"log10 p, {key}", values, float(np.log10(_FINEST)), 0.0, lowest_on_top=True)]
+    return draw_map(adata, drawn, MapOptions(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show))
