@@ -290,6 +290,8 @@ def table() -> None:
         left.errorbar(null["n"], null["wrong"], yerr=[low, high], marker="o", label=label, capsize=3)
         if name != "cells":
             right.plot(effect["n"], effect["recall"], marker="o", label=label)
+    for ax in (left, right):
+        ax.set_xticks(sorted(set(rows["n"])))
     left.axhline(0.05, color="0.5", linestyle=":", linewidth=1)
     left.set(title="No effect planted", ylabel="niches with p ≤ 0.05", ylim=(0, 1), xlabel="samples a side")
     right.set(title="Half of two niches taken out", ylabel="found (FDR 0.05)", ylim=(0, 1), xlabel="samples a side")
