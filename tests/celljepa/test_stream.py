@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_named(whole, paths, tmp_path, make_adata):
         setup(paths=["nowhere.zarr"])
     with pytest.raises(ValueError, match="Name what is to be read"):
         setup()
-    with pytest.raises(KeyError, match=r"no obs\['donor'\]. Columns there: 'cell_type', 'batch'"):
+    with pytest.raises(KeyError, match=r"no obs\['donor'\]. Columns there: 'batch', 'cell_type'"):
         setup(paths=paths, batch_key="donor")
     with pytest.raises(KeyError, match="layers/counts"):
         setup(paths=paths, layer="counts")

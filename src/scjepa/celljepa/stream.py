@@ -234,7 +234,7 @@ def _obs_of(store: Any, name: str, columns: Sequence[str]) -> pd.DataFrame:
     group = store["obs"]
     absent = [column for column in columns if column not in group]
     if absent:
-        there = [key for key in group if key != group.attrs["_index"]]
+        there = sorted(key for key in group if key != group.attrs["_index"])
         raise KeyError(f"{name} has no obs[{absent[0]!r}]. Columns there: {', '.join(map(repr, there)) or 'none'}.")
     index = pd.Index(np.asarray(ad.io.read_elem(group[group.attrs["_index"]])).astype(object))
     return pd.DataFrame({column: ad.io.read_elem(group[column]) for column in columns}, index=index)
