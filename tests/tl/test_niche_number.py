@@ -119,7 +119,7 @@ def test_too_few_cells_for_halves_are_refused():
 
 
 def test_the_figure_marks_the_number(four):
-    figure = scjepa.pl.niche_number(four[1])
-    assert figure.get_suptitle() == "4 niches"
+    axes = scjepa.pl.niche_number(four[1], show=False)
+    assert axes[0].figure.get_suptitle() == "4 niches"
     with pytest.raises(TypeError, match="niche_number"):
         scjepa.pl.niche_number(four[1].table)

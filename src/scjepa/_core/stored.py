@@ -198,7 +198,8 @@ class Additions:
             before = read_elem(group["uns"][_keys.UNS]) if _keys.UNS in group["uns"] else {}
             write_elem(group["uns"], _keys.UNS, {**before, **self.notes})
         for key, column in self.obs.items():
-            write_elem(group["obs"], key, column.to_numpy() if column.dtype.kind in "biufO" else column.array)
+            of_numpy = column.dtype.kind in "biuf" or column.dtype == object  # not so categories, whose kind is "O"
+            write_elem(group["obs"], key, column.to_numpy() if of_numpy else column.array)
             order = [str(name) for name in group["obs"].attrs["column-order"]]
             group["obs"].attrs["column-order"] = order if key in order else [*order, key]
 
