@@ -33,7 +33,7 @@ def _tissue(n_groups: int, side: int = 30, seed: int = 0, spread: float = 0.5) -
 @pytest.fixture(scope="module")
 def four() -> tuple[AnnData, NicheNumber]:
     adata = _tissue(4)
-    return adata, niche_number(adata, range(2, 8), n_splits=3)
+    return adata, niche_number(adata, range(2, 7), n_splits=2)
 
 
 def test_planted_groups_are_counted(four):
@@ -57,13 +57,13 @@ def test_without_counts_there_are_no_markers_and_nothing_is_written(four, snapsh
 
 def test_it_repeats(four):
     adata, found = four
-    pd.testing.assert_frame_equal(niche_number(adata, range(2, 8), n_splits=3).table, found.table)
-    assert not niche_number(adata, [4, 5], n_splits=3, random_state=1).table.equals(found.table.loc[[4, 5]])
+    pd.testing.assert_frame_equal(niche_number(adata, range(2, 7), n_splits=2).table, found.table)
+    assert not niche_number(adata, [4, 5], n_splits=2, random_state=1).table.equals(found.table.loc[[4, 5]])
 
 
 @pytest.mark.parametrize("groups", [0, 1])
 def test_a_gradient_and_noise_have_no_clear_number(groups):
-    found = niche_number(_tissue(groups), range(2, 7), n_splits=3)
+    found = niche_number(_tissue(groups), range(2, 6), n_splits=2)
     assert found.recommended is None
     assert found.defensible == ()
     assert found.reason.startswith("No clear number")
