@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def blocks_of(values: object, what: str = "the embedding") -> Iterator[tuple[int
     if shape is None:
         values = as_embedding(values, what=what)
         shape = values.shape
-    rows = getattr(values, "iloc", values)
+    rows: Any = getattr(values, "iloc", values)  # of a data frame, rows by position
     for start in range(0, max(shape[0], 1), _ROWS):
         yield start, as_embedding(rows[start : start + _ROWS], what=what, first=start)
 
@@ -75,8 +76,9 @@ def sketch(values: object, n_cells: int, seed: int = 0) -> np.ndarray:
     n_places = max(1, min(_PLACES, n_cells // _CELLS_OF_PLACE))
     places = _places_of(values, keys, n_places, n_cells, seed)
     numbers = _shares(np.bincount(places, minlength=n_places), n_cells, n_cells // (_KEPT_OF_PLACE * n_places))
-    drawn = [np.flatnonzero(places == place) for place in range(n_places)]
-    drawn = np.concatenate([cells[_lowest(keys[cells], number)] for cells, number in zip(drawn, numbers, strict=True)])
+    members = [np.flatnonzero(places == place) for place in range(n_places)]
+    lowest = [cells[_lowest(keys[cells], number)] for cells, number in zip(members, numbers, strict=True)]
+    drawn = np.concatenate(lowest)
     return _rows(values, drawn[np.argsort(keys[drawn], kind="stable")])
 
 

@@ -477,8 +477,7 @@ class Collection:
         niches.check(n_niches, method, self.n_cells)
         options = {"n_components": n_comps, "n_rings": n_rings, "own_weight": own_weight, "align": align}
         found = readout.computed(self, options, n_workers(n_jobs))
-        how = {"method": method, "resolution": resolution, "random_state": random_state}
-        niches.find(self, found, key_added, n_niches, **how)
+        niches.find(self, found, key_added, n_niches, method=method, resolution=resolution, random_state=random_state)
         return self.niche_sizes(key_added)
 
     def labels(self, key: str = _keys.NICHE) -> np.ndarray:

@@ -177,7 +177,8 @@ def tasks_of(items: Sequence[Item], folder: Path, how: Reading) -> tuple[list[Ta
                 data_file(item.of)
             with opened_source(item.of) as source:
                 sections = sections_in(source, how)
-                panels[item.where] = (write_panel(folder, source.genes()), list(source.genes()))
+                genes = list(source.genes())
+                panels[item.where] = (write_panel(folder, genes), genes)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a file, it is named and holds up no other
             refused[item.where] = f"{item.where}: {said(error)}"
             continue

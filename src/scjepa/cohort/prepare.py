@@ -187,7 +187,7 @@ def _make(task: Task) -> SectionFacts:
         path=str(task.of) if is_file else "",
         value=task.value,
         technology=task.technology,
-        panel=write_panel(task.folder, genes),
+        panel=write_panel(task.folder, list(genes)),
         n_cells=shard.n_cells,
         n_genes=len(genes),
         n_counts=len(shard.arrays["counts_data"]),

@@ -217,7 +217,7 @@ class _Passes:
         for number, dealt in enumerate(deals_of(distances)):
             np.save(self.folder / "dealt.npy", dealt)
             parts = self._pass(f"deal-{number}", _deal, {"scores": scores})
-            yield [JointSums(*(one[name] for name in ("size", "total", "product"))) for one in parts]
+            yield [JointSums(int(one["size"]), one["total"], one["product"]) for one in parts]
         (self.folder / "dealt.npy").unlink(missing_ok=True)
 
     def _array(self, name: str, shape: tuple[int, ...]) -> None:

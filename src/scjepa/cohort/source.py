@@ -171,7 +171,7 @@ class Source:
         if key is not None and key not in names:
             raise missing_key("obs", key, names, "Name a column that is there, or none.")
         text = text_of(self._column(key or usual))
-        missing = np.flatnonzero(np.equal(text, None))
+        missing = np.flatnonzero(text == np.array(None))
         if len(missing):
             raise ValueError(
                 f"{len(missing):,} cells have no value in obs[{key or usual!r}]; the first is "
@@ -387,7 +387,7 @@ def read_section(source: Source, value: str | None, how: Reading) -> Shard:
     rows = None
     if value is not None:
         sections = source.column(how.library_key, _keys.SECTION)
-        rows = np.flatnonzero(np.equal(sections, value))
+        rows = np.flatnonzero(np.asarray(sections) == value)
         if not len(rows):
             raise ValueError(f"There are no cells of the section {value!r} any more. Make the collection anew.")
         if len(rows) == len(cells):
@@ -400,7 +400,7 @@ def read_section(source: Source, value: str | None, how: Reading) -> Shard:
     arrays |= {"coordinates": places, **pack_names(cells)}
     if rows is not None:
         arrays["rows"] = rows
-    return Shard({**arrays, **_moments(counts, genes)}, len(genes))
+    return Shard({**arrays, **_moments(counts, list(genes))}, len(genes))
 
 
 def _coordinates(source: Source, how: Reading, rows: np.ndarray | None, cells: np.ndarray) -> np.ndarray:
@@ -410,14 +410,16 @@ def _coordinates(source: Source, how: Reading, rows: np.ndarray | None, cells: n
         where = f"obsm[{how.spatial_key!r}]; obsm holds {there}"
         raise KeyError(f"There are no coordinates {where}. Name them: spatial_key=...")
     places = array_of(stored)
-    return check_coordinates(places if rows is None else places[rows], cells)
+    return check_coordinates(places if rows is None else places[rows], list(cells))
 
 
 def _counts(
     source: Source, how: Reading, rows: np.ndarray | None, cells: np.ndarray, genes: np.ndarray
 ) -> sparse.csr_array:
     """Read counts some cells at a time, checked, and in small types from the start."""
-    check = CountCheck(cells, genes, lambda kind: usual_advice(NAN) if kind == NAN else source.advice(how.layer))
+    check = CountCheck(
+        list(cells), list(genes), lambda kind: usual_advice(NAN) if kind == NAN else source.advice(how.layer)
+    )
     data, indices, lengths, fraction = [], [], [], False
     small = np.uint16 if len(genes) <= np.iinfo(np.uint16).max + 1 else np.int32
     for start, chunk in _row_chunks(source.counts(how.layer), rows):
@@ -508,7 +510,7 @@ def _square(
         sections = source.column(how.library_key, _keys.SECTION)
         row = np.repeat(rows, np.diff(taken.indptr))
         call = graph_call(how.n_neighbors, how.library_key or _keys.SECTION, key_added=how.neighbors_key)
-        refuse_across(row, taken.indices, np.asarray(sections), source.cells(), f"obsp[{key!r}]", call)
+        refuse_across(row, taken.indices, np.asarray(sections), list(source.cells()), f"obsp[{key!r}]", call)
     return sparse.csr_matrix((taken.data, columns, taken.indptr), shape=(len(rows), len(rows)))
 
 

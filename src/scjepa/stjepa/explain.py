@@ -207,8 +207,8 @@ def hide_genes(reader: Reader, sampled: Sampled, evidence: NicheEvidence, values
             scores.append(evidence.scores(moved.astype(np.float64), sampled.halves[which]).astype(np.float32))
             shift.append(np.linalg.norm(moved - before[which], axis=1) / evidence.spread)
             start = stop
-    joined = (np.concatenate(part) for part in (cells, genes, scores, shift))
-    return HiddenGenes(*joined, evidence.scores(before, sampled.halves))
+    which, ids, after, moved = (np.concatenate(part) for part in (cells, genes, scores, shift))
+    return HiddenGenes(which, ids, after, moved, evidence.scores(before, sampled.halves))
 
 
 @float32_default()

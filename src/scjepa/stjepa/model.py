@@ -27,6 +27,7 @@ from scjepa.models.reference import freeze_known, rows_like, rows_of_mean
 from scjepa.models.setup import SET_UPS, codes_of, known_ids, names_of
 from scjepa.models.store import STATISTICS, Weights
 from scjepa.stjepa import explain
+from scjepa.stjepa.explain import Reader
 from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
 from scjepa.stjepa.data import (
     CellData,
@@ -687,13 +688,13 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         columns = {SURPRISE: score, f"{SURPRISE}_p_value": strata.p_values(score)}
         return pd.DataFrame(columns, index=own.obs_names)
 
-    def _reader(self, adata: AnnData, encoder: str = "target") -> explain.Reader:
+    def _reader(self, adata: AnnData, encoder: str = "target") -> Reader:
         source = self._checked_source(adata, None, encoder, AUTO, self._scale)
-        return explain.Reader(self.module, source, encoder)
+        return Reader(self.module, source, encoder)
 
     def _read(
         self, adata: AnnData | None, niche_key: str, use_rep: str, what: str
-    ) -> tuple[AnnData, explain.Reader, np.ndarray]:
+    ) -> tuple[AnnData, Reader, np.ndarray]:
         """Return the data, what embeds it, and its embedding of neighborhoods, known to be this model's."""
         own = self.adata if adata is None else adata
         explain.refuse_summed(self.config, what)

@@ -123,14 +123,14 @@ def annotate(
         refuse_users(adata, "obs", name)
     terms = None if hierarchy is None else Hierarchy(hierarchy)
     features = Features.of_counts(adata, layer)
-    genes = _unique(features.names, "the cells to label")
+    genes = _unique(None if features.names is None else list(features.names), "the cells to label")
     known = _Reference.of(_by_name(reference), labels_key, batch_key, reference_layer, genes)
     if terms is not None:
         terms.check(list(known.labels))
         known = known.without(terms.broad(list(np.unique(known.labels))))
     known = known.learnable()
     annotator = CellAnnotator(n_genes, n_comps, error=error, seed=random_state)
-    annotator.fit(known.counts, known.labels, known.batches, feature_names=known.genes)
+    annotator.fit(known.counts, known.labels, known.batches, feature_names=list(known.genes))
     batches = groups_of(adata, query_batch_key)
     found, probabilities = annotator.predict_with_probabilities(features.taken(known.genes, len(known.genes)), batches)
     found.index = adata.obs_names
@@ -189,8 +189,8 @@ class _Reference:
             counts = read_counts(counts_of(part, layer, name), cells=kept, check=check_of(part, layer))
             batches = np.array([f"{name}/{batch}" for batch in batches], dtype=object)
             read.append((counts[:, part.var_names.get_indexer(names)], labels[kept], batches[kept]))
-        counts, labels, batches = zip(*read, strict=True)
-        joined = sparse.vstack(counts, format="csr"), np.concatenate(labels), np.concatenate(batches)
+        of_counts, of_labels, of_batches = zip(*read, strict=True)
+        joined = sparse.vstack(of_counts, format="csr"), np.concatenate(of_labels), np.concatenate(of_batches)
         if not len(joined[1]):
             raise ValueError(f"No cell of the reference has a label in obs[{labels_key!r}].")
         return cls(*joined, names)

@@ -274,10 +274,12 @@ def _effects_of_genes(
     shares = {ring: components.loadings_ @ w for (of, ring), w in tissue.weights(evidence).items() if of == source}
     sizes = tissue.readout.weights_[source] / tissue.readout.sizes_[source]
     norms = np.linalg.norm(components.loadings_, axis=1)
-    moved = np.sqrt(sum(np.square(sizes[ring] * levels[ring] * norms) for ring in shares)) / evidence.spread
+    moved = (
+        np.sqrt(np.sum([np.square(sizes[ring] * levels[ring] * norms) for ring in shares], axis=0)) / evidence.spread
+    )
 
     def effect_on(code: int) -> tuple[np.ndarray, np.ndarray]:
-        found = np.empty(levels[0].shape)
+        found = np.empty_like(levels[0], dtype=np.float64)
         for gene in range(found.shape[1]):
             share = np.zeros(scores.shape)
             for ring, of_gene in shares.items():

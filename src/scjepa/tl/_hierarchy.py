@@ -112,7 +112,7 @@ class Hierarchy:
 
 
 def _parents(parents: Parents) -> dict[str, tuple[str, ...]]:
-    if hasattr(parents, "itertuples"):
+    if not isinstance(parents, Mapping) and hasattr(parents, "itertuples"):
         if parents.shape[1] != 2:
             raise ValueError(f"A table of parents has two columns, term and parent; found {list(parents.columns)}.")
         pairs = [(str(term), str(parent)) for term, parent in parents.dropna().itertuples(index=False)]

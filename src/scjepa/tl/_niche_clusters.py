@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
@@ -16,6 +16,9 @@ from scjepa._core.neighbors import neighbor_search
 from scjepa._core.options import AUTO, unknown_name
 from scjepa._core.sketch import blocks_of, sketch
 from scjepa.tl._kept import Kept
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 logger = logging.getLogger("scjepa")
 
@@ -127,7 +130,7 @@ class NicheClusters(Kept, ClusterMixin, BaseEstimator):
             niches, an option is out of its range, or a value is NaN or infinite.
         """
         self.check_options()
-        self.method_ = _chosen(self.method, np.shape(embedding)[0])
+        self.method_ = _chosen(self.method, np.shape(cast("ArrayLike", embedding))[0])
         self.resolution_, self.seed_, self.graph = math.nan, self.random_state, None
         if self.method_ == LEIDEN:
             drawn = as_embedding(embedding)
@@ -206,7 +209,7 @@ class NicheClusters(Kept, ClusterMixin, BaseEstimator):
         how = {"n_init": _STARTS[KMEANS], "batch_size": 4096, "random_state": self.random_state}
         model = MiniBatchKMeans(self.n_niches, **how).fit(drawn)
         self.n_niches_, self.means_ = len(model.cluster_centers_), model.cluster_centers_
-        self._number(np.argsort(-np.bincount(model.labels_, minlength=self.n_niches), kind="stable"))
+        self._number(np.argsort(-np.bincount(model.labels_, minlength=self.n_niches_), kind="stable"))
 
     def _fit_mixture(self, drawn: np.ndarray) -> None:
         from sklearn.mixture import GaussianMixture

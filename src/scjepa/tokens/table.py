@@ -151,11 +151,11 @@ def through_cache(
     ValueError
         If the table in the cache is damaged, foreign or newer than this version.
     """
-    folder = settings.cache_dir if folder is None else folder
-    if folder is None:
+    place = settings.cache_dir if folder is None else folder
+    if place is None:
         return build()
     fingerprint = marks()
-    file = Path(folder) / f"{kind.kind}-{digest(fingerprint)}.safetensors"
+    file = Path(place) / f"{kind.kind}-{digest(fingerprint)}.safetensors"
     if not file.exists():
         build().save(file, fingerprint)
     return kind.load(file, mmap=True, fingerprint=fingerprint)
