@@ -27,7 +27,6 @@ from scjepa.models.reference import freeze_known, rows_like, rows_of_mean
 from scjepa.models.setup import SET_UPS, codes_of, known_ids, names_of
 from scjepa.models.store import STATISTICS, Weights
 from scjepa.stjepa import explain
-from scjepa.stjepa.explain import Reader
 from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
 from scjepa.stjepa.data import (
     CellData,
@@ -39,6 +38,7 @@ from scjepa.stjepa.data import (
     tables_of,
     warn_of_same_tokens,
 )
+from scjepa.stjepa.explain import Reader
 from scjepa.stjepa.masking import MaskedRepresentations, check_masks
 from scjepa.stjepa.module import POOLING, STJEPAModule, pool
 from scjepa.stjepa.source import Batch, TokenSource
