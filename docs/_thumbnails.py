@@ -11,6 +11,10 @@ from PIL import Image
 
 WIDTH = 560
 SHOWN = {
+    "xenium": 3,
+    "visium": 0,
+    "atlas": 0,
+    "why": 0,
     "niches": 2,
     "sections": -1,
     "technologies": 0,
