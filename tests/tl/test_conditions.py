@@ -233,7 +233,7 @@ def test_an_edge_between_samples_is_refused():
 
 def test_the_figure_has_a_row_for_each_niche():
     found = differential_niches(_cohort(5, grown=3.0), "treatment", "patient")
-    figure = scjepa.pl.differential_niches(found)
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == found["niche"].tolist()
+    ax = scjepa.pl.differential_niches(found, show=False)
+    assert [text.get_text() for text in ax.get_yticklabels()] == found["niche"].tolist()
     with pytest.raises(ValueError, match="lacks"):
         scjepa.pl.differential_niches(found.drop(columns="spread"))
