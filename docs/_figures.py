@@ -106,7 +106,8 @@ PICTURES = {
 def of_entry(fullname: str) -> dict[str, str] | None:
     """Return name, alternative text and source of the picture that the API entry of a function shows, if it has one."""
     name = fullname.removeprefix("scjepa.").replace(".", "_")
-    return {"name": name, **vars(PICTURES[name])} if name in PICTURES else None
+    drawn = name in PICTURES and (GALLERY / f"{name}.png").is_file()
+    return {"name": name, **vars(PICTURES[name])} if drawn else None
 
 
 def read(name: str, n_niches: int) -> AnnData:
