@@ -33,6 +33,9 @@ N_GENES, N_PANEL, N_PANELS, N_TYPES, N_NICHES = 640, 500, 3, 12, 8
 MOLECULES = 115
 """Molecules of a cell, on average."""
 
+METHOD = "kmeans"
+"""How niches are found, the same for every number of cells."""
+
 PAUSE = 0.05
 """Seconds between looks at the memory of a stage."""
 
@@ -139,8 +142,8 @@ def niches(files: Path, place: Path, jobs: int) -> dict[str, Any]:
     import scjepa
 
     found = scjepa.Collection.open(place / "prepared")
-    found.niches(n_niches=N_NICHES, n_jobs=jobs)
-    return {}
+    found.niches(n_niches=N_NICHES, method=METHOD, n_jobs=jobs)
+    return {"method": METHOD}
 
 
 def write_back(files: Path, place: Path, jobs: int) -> dict[str, Any]:

@@ -8,21 +8,20 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib import import_module
 
 import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from dying import dies_once
-from planted import tissue
 from scipy import sparse
 
 import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cohort import collection as module
 from scjepa.cohort import locks
-from scjepa.cohort.workers import WorkerDiedError, each, n_workers
+from scjepa.cohort.workers import WorkerDiedError, Workers, n_workers
 from scjepa.tokens import build_neighbor_table, build_token_table
 
 
@@ -50,7 +49,7 @@ def test_opening_reads_the_list_alone(collection, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:.*neighbors")
 @pytest.mark.parametrize("kind", ["knn", "radius", "delaunay"])
-def test_a_graph_that_is_there_is_taken(tmp_path, kind):
+def test_a_graph_that_is_there_is_taken(tmp_path, kind, tissue):
     part = tissue(0, 120)
     spatial_graph(part, kind, **({"radius": 15.0} if kind == "radius" else {"n_neighs": 4} if kind == "knn" else {}))
     found = scjepa.Collection({"one": part}, folder=tmp_path)
@@ -174,7 +173,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_finish(files, parts,
     assert len(scjepa.Collection.open(found.folder)) == 2
 
 
-def damage(path):
+def damage(path, tissue):
     with h5py.File(path) as file:
         chunk = file["X/data"].id.get_chunk_info(0)
     content = bytearray(path.read_bytes())
@@ -186,17 +185,17 @@ def damage(path):
     ("fault", "said"),
     [
         (damage, ""),
-        (lambda path: path.write_bytes(path.read_bytes()[:5000]), ""),
-        (lambda path: path.write_bytes(b""), "not an h5ad file"),
-        (lambda path: path.write_text("cells"), "not an h5ad file"),
-        (lambda path: tissue(0)[:0].copy().write_h5ad(path), "no cells"),
-        (lambda path: tissue(0)[:, :0].copy().write_h5ad(path), "no genes"),
-        (lambda path: tissue(0)[:8].copy().write_h5ad(path), "8 cells, too few for 10.*n_neighbors=7"),
+        (lambda path, tissue: path.write_bytes(path.read_bytes()[:5000]), ""),
+        (lambda path, tissue: path.write_bytes(b""), "not an h5ad file"),
+        (lambda path, tissue: path.write_text("cells"), "not an h5ad file"),
+        (lambda path, tissue: tissue(0)[:0].copy().write_h5ad(path), "no cells"),
+        (lambda path, tissue: tissue(0)[:, :0].copy().write_h5ad(path), "no genes"),
+        (lambda path, tissue: tissue(0)[:8].copy().write_h5ad(path), "8 cells, too few for 10.*n_neighbors=7"),
     ],
     ids=["damaged", "truncated", "nothing", "text", "no cells", "no genes", "too small"],
 )
-def test_a_damaged_or_empty_file_is_named(files, tmp_path, fault, said):
-    fault(files / "s1.h5ad")
+def test_a_damaged_or_empty_file_is_named(files, tmp_path, fault, said, tissue):
+    fault(files / "s1.h5ad", tissue)
     found = scjepa.Collection(files, folder=tmp_path / "p")
     report = found.prepare(errors="skip")
     assert report.made == ("s0", "s2")
@@ -315,7 +314,7 @@ def test_patterns_lists_and_names_of_files_that_are_called_alike(files, tmp_path
         scjepa.Collection([3], folder=tmp_path)
 
 
-def test_panels_may_differ(parts, tmp_path):
+def test_panels_may_differ(tmp_path, tissue):
     named = {"whole": tissue(0), "fewer": tissue(1, genes=range(4, 24)), "others": tissue(2, genes=range(18))}
     found = scjepa.Collection(named, folder=tmp_path)
     found.prepare()
@@ -413,14 +412,30 @@ def test_a_lock_of_a_process_that_is_no_more_is_taken_over(tmp_path):
     assert locks.take(path)
 
 
-def test_a_worker_that_dies_takes_no_other_task_with_it(tmp_path):
+DYING = """
+import os
+
+def dies_once(path):
+    if path.name == "dies" or (path.name == "once" and not path.exists()):
+        path.touch()
+        os._exit(1)
+    return path.name
+"""
+
+
+def test_a_worker_that_dies_takes_no_other_task_with_it(tmp_path, monkeypatch):
+    (tmp_path / "dying_worker.py").write_text(DYING)
+    monkeypatch.syspath_prepend(tmp_path)
+    dies_once = import_module("dying_worker").dies_once
     tasks = [tmp_path / name for name in ("a", "once", "dies", "b")]
-    found = {task.name: result for task, result in each(dies_once, tasks, 2)}
+    with Workers(2) as workers:
+        found = {task.name: result for task, result in workers.each(dies_once, tasks)}
     assert (found["a"], found["b"], found["once"]) == ("a", "b", "once")
     assert isinstance(found["dies"], WorkerDiedError)
 
 
-def test_several_processes_give_the_same_shards(files, collection, tmp_path):
+def test_several_processes_give_the_same(files, collection, tmp_path):
     found = scjepa.Collection(files, folder=tmp_path / "p")
     assert len(found.prepare(n_jobs=2).made) == 3
     assert shards_of(found) == shards_of(collection)
+    assert np.array_equal(found.readout(n_jobs=2), collection.readout())

@@ -1,4 +1,4 @@
-"""The command line: ``scjepa info | fit | embed | niches | annotate | benchmark | demo``, files in and files out."""
+"""The command line: ``scjepa info | fit | embed | prepare | niches | annotate | ...``, files in and files out."""
 
 from __future__ import annotations
 

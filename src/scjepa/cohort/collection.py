@@ -34,7 +34,7 @@ from scjepa.cohort.prepare import (
 from scjepa.cohort.report import Report
 from scjepa.cohort.shard import Shard
 from scjepa.cohort.source import Reading
-from scjepa.cohort.workers import WorkerDiedError, each, n_workers
+from scjepa.cohort.workers import WorkerDiedError, Workers, n_workers
 from scjepa.tokens import NeighborTable, Panels, TokenRule, TokenTable, Vocabulary, build_token_table
 
 if TYPE_CHECKING:
@@ -245,15 +245,16 @@ class Collection:
                 "This collection was opened from its folder, which does not know how its files are found. To prepare "
                 f"it again: scjepa.Collection(files, folder={str(self.folder)!r}).prepare()"
             )
-        workers = n_workers(n_jobs)
+        n_jobs = n_workers(n_jobs)
         tasks, refused = tasks_of(self._items, self.folder, self._how)
         _raise_first(refused, errors)
         outcomes: dict[str, Outcome] = {}
-        for task, outcome in _prepared(tasks, workers):
-            outcomes[task.id] = outcome
-            if outcome.status == REFUSED:
-                refused[task.where] = outcome.why
-                _raise_first(refused, errors)
+        with Workers(n_jobs) as workers:
+            for task, outcome in _prepared(tasks, workers):
+                outcomes[task.id] = outcome
+                if outcome.status == REFUSED:
+                    refused[task.where] = outcome.why
+                    _raise_first(refused, errors)
         done = [(task, outcomes[task.id]) for task in tasks if outcomes[task.id].facts is not None]
         if not done:
             raise ValueError("No section can be prepared: " + "; ".join(refused.values()))
@@ -581,14 +582,14 @@ def checked(path: Path) -> Shard:
     return shard
 
 
-def _prepared(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Outcome]]:
+def _prepared(tasks: Sequence[Task], workers: Workers) -> Iterator[tuple[Task, Outcome]]:
     """Yield each section and what became of it; those that another run prepares at last."""
     here = [task for task in tasks if not isinstance(task.of, Path)]
     left = [task for task in tasks if isinstance(task.of, Path)]
-    for some, size in ((here, 1), (left, workers)):
+    for some, workers_of in ((here, Workers(1)), (left, workers)):
         while some:
             busy = []
-            for task, outcome in each(prepare_section, some, size):
+            for task, outcome in workers_of.each(prepare_section, some):
                 if isinstance(outcome, WorkerDiedError):
                     why = f"{task.where}: {outcome}, as where memory is short. Take fewer processes: n_jobs=1."
                     yield task, Outcome(REFUSED, why=why)

@@ -19,7 +19,7 @@ from scjepa._core.options import AUTO
 from scjepa._core.warn import warn
 from scjepa.cohort import locks
 from scjepa.cohort.shard import Shard
-from scjepa.cohort.workers import WorkerDiedError, each
+from scjepa.cohort.workers import WorkerDiedError, Workers
 from scjepa.tl import NicheReadout, PredictiveComponents
 from scjepa.tl.sectionwise import (
     EXACT_FEATURES,
@@ -130,17 +130,17 @@ def computed(collection: Collection, options: dict[str, Any], n_jobs: int) -> Re
     made_of = digest(options, [(one.name, one.facts.digest, one.facts.panel) for one in collection])
     folder = collection.folder / "readout" / made_of
     if not (folder / FITTED).is_file():
-        with locks.locked(folder / "lock"):
+        with locks.locked(folder / "lock"), Workers(n_jobs) as workers:
             if not (folder / FITTED).is_file():
-                _Passes(collection, readout, folder, n_jobs).run()
+                _Passes(collection, readout, folder, workers).run()
     return Readout(folder, NicheReadout.load(folder / FITTED), np.load(folder / READOUT, mmap_mode="r"))
 
 
 class _Passes:
     """The passes over the sections of a collection, in the order of :mod:`scjepa.tl.sectionwise`."""
 
-    def __init__(self, collection: Collection, readout: NicheReadout, folder: Path, n_jobs: int) -> None:
-        self.collection, self.readout, self.folder, self.n_jobs = collection, readout, folder, n_jobs
+    def __init__(self, collection: Collection, readout: NicheReadout, folder: Path, workers: Workers) -> None:
+        self.collection, self.readout, self.folder, self.workers = collection, readout, folder, workers
         self.genes = _linear_genes(collection)
         self.places = self._places()
 
@@ -240,7 +240,7 @@ class _Passes:
             for place, file in zip(self.places, files, strict=True)
             if not file.is_file()
         ]
-        for task, failed in each(_run, tasks, self.n_jobs):
+        for task, failed in self.workers.each(_run, tasks):
             if isinstance(failed, WorkerDiedError):
                 raise ValueError(f"{task[1].shard}: {failed}, as where memory is short. Take fewer: n_jobs=1.")
         return [dict(np.load(file)) for file in files]

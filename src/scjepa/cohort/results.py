@@ -16,7 +16,7 @@ from scjepa._core.stored import Additions, add, data_file
 from scjepa.cohort import niches
 from scjepa.cohort.readout import READOUT
 from scjepa.cohort.source import Stamp, opened_source
-from scjepa.cohort.workers import WorkerDiedError, each
+from scjepa.cohort.workers import WorkerDiedError, Workers
 
 if TYPE_CHECKING:
     import os
@@ -88,11 +88,12 @@ def write_back(
         source: folder is None and Stamp.of(Path(source)).same_as(Stamp(**sections[0].facts.stamp))
         for source, sections in by_source.items()
     }
-    for writing, failed in each(_write, writings, n_jobs):
-        if isinstance(failed, WorkerDiedError):
-            raise ValueError(f"{writing.source}: {failed}. Write again: files that are there are whole.")
-        if unchanged[str(writing.source)]:  # but for what is added here
-            _restamp(collection, by_source[str(writing.source)])
+    with Workers(n_jobs) as workers:
+        for writing, failed in workers.each(_write, writings):
+            if isinstance(failed, WorkerDiedError):
+                raise ValueError(f"{writing.source}: {failed}. Write again: files that are there are whole.")
+            if unchanged[str(writing.source)]:  # but for what is added here
+                _restamp(collection, by_source[str(writing.source)])
     _add_in_memory(collection, in_memory, labels, key, {"n_niches": about["n_niches"], **note}, arrays[1])
     return [writing.target for writing in writings]
 

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,63 +23,91 @@ class WorkerDiedError(RuntimeError):
     """A worker process was killed, twice, while it worked on a task."""
 
 
-def each(function: Callable[[T], R], tasks: Sequence[T], n_jobs: int) -> Iterator[tuple[T, R | WorkerDiedError]]:
-    """Yield each task and what the function gave of it, in the order in which they are done.
+class Workers:
+    """Processes that are started when the first task comes, and kept for those that follow.
 
     Parameters
     ----------
-    function
-        A function of a module, as processes are started anew for it.
-    tasks
-        Its arguments.
     n_jobs
-        Processes; 1: this one.
-
-    Yields
-    ------
-    tuple
-        The task, and its result; an error, not raised, where a worker was killed on it twice. What the function raises
-        is raised.
+        Processes; 1: no other than this one.
     """
-    if n_jobs == 1 or len(tasks) < 2:
-        for task in tasks:
-            yield task, function(task)
-        return
-    left, deaths = list(range(len(tasks))), dict.fromkeys(range(len(tasks)), 0)
-    while left:
-        # After a death each suspect has a pool of its own, so that no other task dies with it.
-        suspects = [number for number in left if deaths[number]]
-        batch, size = ([suspects[0]], 1) if suspects else (left, min(n_jobs, len(left)))
-        done = set()
-        for number, result in _run(function, tasks, batch, size, deaths):
-            done.add(number)
-            yield tasks[number], result
-        for number in batch:
-            if number not in done and deaths[number] >= _TRIES:
+
+    def __init__(self, n_jobs: int) -> None:
+        self._n_jobs = n_jobs
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def each(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R | WorkerDiedError]]:
+        """Yield each task and what the function gave of it, in the order in which they are done.
+
+        Parameters
+        ----------
+        function
+            A function of a module, as processes are started anew for it.
+        tasks
+            Its arguments.
+
+        Yields
+        ------
+        tuple
+            The task, and its result; an error, not raised, where a worker was killed on it twice. What the function
+            raises is raised.
+        """
+        if self._n_jobs == 1 or len(tasks) < 2:
+            for task in tasks:
+                yield task, function(task)
+            return
+        left, deaths = list(range(len(tasks))), dict.fromkeys(range(len(tasks)), 0)
+        while left:
+            # After a death each suspect is tried alone, so that no other task dies with it.
+            suspects = [number for number in left if deaths[number]]
+            batch, at_once = (suspects[:1], 1) if suspects else (left, self._n_jobs)
+            done = set()
+            for number, result in self._run(function, tasks, batch, at_once, deaths):
                 done.add(number)
-                yield tasks[number], WorkerDiedError("a worker process was killed while it worked on it, twice")
-        left = [number for number in left if number not in done]
+                yield tasks[number], result
+            for number in batch:
+                if number not in done and deaths[number] >= _TRIES:
+                    done.add(number)
+                    yield tasks[number], WorkerDiedError("a worker process was killed while it worked on it, twice")
+            left = [number for number in left if number not in done]
 
-
-def _run(
-    function: Callable[[T], R], tasks: Sequence[T], batch: Sequence[int], size: int, deaths: dict[int, int]
-) -> Iterator[tuple[int, R]]:
-    """Yield what is done until all is, or a worker dies; then count who may have died."""
-    with _one_thread(), ProcessPoolExecutor(size, mp_context=get_context("spawn")) as pool:
-        waiting = list(batch)
+    def _run(
+        self, function: Callable[[T], R], tasks: Sequence[T], batch: Sequence[int], at_once: int, deaths: dict[int, int]
+    ) -> Iterator[tuple[int, R]]:
+        """Yield what is done until all is, or a worker dies; then count who may have died."""
+        pool, waiting = self._started(), list(batch)
         running: dict[Future[R], int] = {}
         try:
             while waiting or running:
-                while waiting and len(running) < size:  # no more than are worked on, so that suspects are few
+                while waiting and len(running) < at_once:  # no more than are worked on, so that suspects are few
                     number = waiting.pop(0)
-                    running[pool.submit(function, tasks[number])] = number
+                    with _one_thread():  # a process may be started for it
+                        running[pool.submit(function, tasks[number])] = number
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     result = future.result()
                     yield running.pop(future), result
         except BrokenProcessPool:
             for number in running.values():
                 deaths[number] += 1
+            self._stop()
         finally:
+            for future in running:
+                future.cancel()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._n_jobs, mp_context=get_context("spawn"))
+        return self._pool
+
+    def _stop(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
             pool.shutdown(cancel_futures=True)
 
 
