@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _WHERE = ("layer", "library_key", "technology_key", "spatial_key", "neighbors_key", "rebuild_graph")
 
-_OTHERS = ("readout", "use_rep", "standardize_by", "map", "reference", "unit", "table", *_WHERE)
+_OTHERS = ("readout", "use_rep", "map", "reference", "unit", "table", *_WHERE)
 """Options of ``scjepa niches`` that a prepared folder has no use for, or has decided on."""
 
 
