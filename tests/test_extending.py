@@ -149,7 +149,7 @@ def test_an_objective_trains_and_everything_knows_it(agreement, tmp_path):
     model.train(max_steps=4, accelerator="cpu", progress_bar=False, monitor_every=2)
     assert "agreement_loss" in model.history
     assert "views 0." in str(model.diagnose()) or "views 1." in str(model.diagnose())
-    assert "views: of one / of any" in [ax.get_title() for ax in scjepa.pl.training(model).axes]
+    assert "views: of one / of any" in [ax.get_title() for ax in scjepa.pl.training(model, show=False)]
     model.save(tmp_path / "model")
     loaded = scjepa.STJEPA.load(tmp_path / "model", adata)
     assert loaded.config.objective == AgreementConfig(strength=3.0)

@@ -264,7 +264,7 @@ def test_labels_in_closed_form_need_no_model(cells, tmp_path):
         ("plain", ["--reference", "a.h5ad"], 2, "go together"),
         ("plain", ["--reference", "a.h5ad", "--labels-key", "type"], 1, "obs['type'] does not exist"),
         ("model", ["--min-confidence", "2"], 2, "from 0 to 1"),
-        ("model", ["--format", "npy"], 2, "invalid choice"),
+        ("model", ["--format", "npy"], 2, "Unknown value of --format 'npy'"),
     ],
 )
 def test_what_cannot_be_done_is_told_and_nothing_written(

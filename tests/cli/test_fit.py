@@ -79,7 +79,7 @@ def test_an_existing_folder_is_refused_before_anything_is_read(model, tmp_path, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--preset", "large"], "invalid choice: 'large'"),
+        (["--preset", "large"], "Unknown value of --preset 'large'"),
         (["--set", "encoder.n_layer=3"], "Did you mean encoder.n_layers"),
         (["--steps", "5", "--epochs", "2"], "not both"),
         (["--resume"], "--resume needs --checkpoint-dir"),

@@ -7,7 +7,6 @@ import pytest
 
 import scjepa
 from scjepa.models import embed as _embed
-from scjepa.stjepa import model as _latent
 
 pytestmark = pytest.mark.filterwarnings("ignore:This model is not trained")
 
@@ -33,17 +32,14 @@ def bars(monkeypatch):
     """Return the progress bars that were made, as whether each was shown and how far it came."""
     made = []
 
-    class Bar(_latent.tqdm):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **options)
-            self.shown = not self.disable  # closing disables it
-            made.append(self)
+    plain = _embed.progress.progress_bar
 
-        def close(self):
-            self.came_to = self.n
-            super().close()
+    def bar(*args, **options):
+        made.append(plain(*args, **{**options, "delay": 0}))
+        made[-1].shown = not made[-1].disable  # closing disables it
+        return made[-1]
 
-    monkeypatch.setattr(_latent, "tqdm", Bar)
+    monkeypatch.setattr(_embed.progress, "progress_bar", bar)
     return made
 
 
@@ -95,15 +91,15 @@ def test_batches_and_chunks_change_nothing(make_tissue, make_model, monkeypatch,
     np.testing.assert_allclose(adata.varm["X_stjepa_gene"], genes, atol=1e-5)
 
 
-def test_progress_is_shown_beyond_one_chunk_alone_and_comes_to_the_end(make_tissue, make_model, monkeypatch, bars):
+def test_progress_is_shown_where_asked_and_comes_to_the_end(make_tissue, make_model, monkeypatch, bars):
     adata = make_tissue()
     model = make_model(adata)
-    model.niches()
     monkeypatch.setattr(_embed, "CHUNK", 50)
-    model.niches()
+    model.niches(progress_bar=True)
     model.niches(progress_bar=False)
-    assert [bar.shown for bar in bars] == [False, True, False]
-    assert bars[1].came_to == bars[1].total == adata.n_obs
+    model.niches()  # no terminal, no notebook
+    assert [bar.shown for bar in bars] == [True, False, False]
+    assert bars[0].n == bars[0].total == adata.n_obs
 
 
 def test_where_counts_of_a_neighborhood_are_summed(make_tissue, make_model, passes):

@@ -87,7 +87,7 @@ def test_wrong_arguments_are_named_before_anything_is_trained(adata, make_model)
 
 
 def test_progress_bar_shows_loss_and_effective_rank(adata, make_model, capfd):
-    make_model(adata).train(max_steps=4, monitor_every=2, accelerator="cpu")
+    make_model(adata).train(max_steps=4, monitor_every=2, accelerator="cpu", progress_bar=True)
     err = capfd.readouterr().err
     assert "Training" in err
     assert "loss=" in err

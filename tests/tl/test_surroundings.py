@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scjepa.tl import NicheReadout
 from scjepa.tl import _niche_estimator as surroundings
 from scjepa.tl._aggregate import hops_of
-from scjepa.tl._niche_estimator import MAX_RINGS, weigh
+from scjepa.tl._niche_estimator import MAX_RINGS, RingSums, weigh
 
 
 def _fields(make_graph, error: float, side: int = 40, n: int = 4, seed: int = 0) -> np.ndarray:
@@ -32,13 +32,13 @@ def everyone():
 
 def test_signal_and_error_are_told_apart(make_graph, everyone):
     for error in (0.5, 1.0, 2.0):
-        found = weigh(_fields(make_graph, error), everyone)
+        found = weigh(RingSums.of(_fields(make_graph, error), everyone))
         assert found.signal == pytest.approx(4, rel=0.15)
         assert found.reliability[0] == pytest.approx(1 / (1 + error**2), rel=0.15)
 
 
 def test_the_more_a_cell_errs_the_less_it_weighs_and_the_farther_it_looks(make_graph, everyone):
-    found = [weigh(_fields(make_graph, error), everyone) for error in (0.2, 1.0, 3.0)]
+    found = [weigh(RingSums.of(_fields(make_graph, error), everyone)) for error in (0.2, 1.0, 3.0)]
     own = [one.weights[0] for one in found]
     reach = [one.n_rings for one in found]
     assert own == sorted(own, reverse=True)
@@ -72,11 +72,11 @@ def test_what_it_gives_is_defined_and_depends_on_the_data_alone(make_graph, seed
     rng = np.random.default_rng(seed)
     rings = _fields(make_graph, error, side=12, n=2, seed=seed)
     joined = rng.random(144) < 0.9
-    found = weigh(rings, joined, n_rings, own_weight)
+    found = weigh(RingSums.of(rings, joined), n_rings, own_weight)
     order, size = rng.permutation(144), float(rng.uniform(0.01, 100))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(surroundings, "_CELLS", chunk)
-        again = weigh(size * rings[:, order], joined[order], n_rings, own_weight)
+        again = weigh(RingSums.of(size * rings[:, order], joined[order]), n_rings, own_weight)
     assert again.n_rings == found.n_rings
     np.testing.assert_allclose(again.reliability, found.reliability, rtol=1e-3, atol=1e-6)
     if error > 0.1:
@@ -96,11 +96,11 @@ def test_what_it_gives_is_defined_and_depends_on_the_data_alone(make_graph, seed
 def test_cells_without_neighbors_take_no_part(make_graph):
     rings = _fields(make_graph, 1.0, side=12)
     more = np.concatenate([rings, np.full((4, 10, 4), 100.0, np.float32)], axis=1)
-    found = weigh(more, np.arange(154) < 144)
-    np.testing.assert_allclose(found.weights, weigh(rings, np.ones(144, bool)).weights)
+    found = weigh(RingSums.of(more, np.arange(154) < 144))
+    np.testing.assert_allclose(found.weights, weigh(RingSums.of(rings, np.ones(144, bool))).weights)
 
 
 def test_components_that_say_nothing_are_defined():
-    found = weigh(np.zeros((4, 10, 2), np.float32), np.ones(10, bool))
+    found = weigh(RingSums.of(np.zeros((4, 10, 2), np.float32), np.ones(10, bool)))
     assert (found.n_rings, found.signal) == (1, 0.0)
     np.testing.assert_array_equal(found.weights, [1, 1])

@@ -10,9 +10,6 @@ section.
     scjepa prepare study/*.h5ad --out prepared
     scjepa prepare study --out prepared --jobs 2 --errors skip
     scjepa prepare samples.csv --out prepared --layer counts
-    scjepa niches prepared --n-niches 12 --out results/
-    scjepa fit prepared --out model
-    scjepa embed model prepared --out latent.npy
 """
 
 from __future__ import annotations
