@@ -1,4 +1,4 @@
-"""The pictures of the home page, the README, the gallery and the entries of ``pl``, all of real tissue.
+"""The pictures of the home page, the README, the gallery and the entries of ``pl``, all but one of real tissue.
 
     SCJEPA_DATA=... python docs/_figures.py            # all; or by name: python docs/_figures.py embryo xenium
 
@@ -25,6 +25,7 @@ LARGEST_KB, WIDEST, COLORS = 195, 1400, 256
 EMBRYO = "Mouse embryo at E8.5 to E8.75, seqFISH (Lohoff et al., Nature Biotechnology 2022)."
 XENIUM = "Human breast cancer, Xenium (Janesick et al., Nature Communications 2023; 10x Genomics, CC BY 4.0)."
 V1 = "Mouse visual cortex, STARmap (Wang et al., Science 2018)."
+SIMULATED = "Simulated tissue (scjepa.datasets.simulated_tissue): no set at hand has enough samples."
 
 AXIS = {
     "Otx2": "forebrain",
@@ -95,6 +96,26 @@ PICTURES = {
     ),
     "pl_embedding": Picture(
         "A UMAP of the cells of a mouse embryo by niche and by cell type: niches lie apart.", EMBRYO
+    ),
+    "pl_niche_number": Picture(
+        "Three panels of curves for 2 to 12 niches of visual cortex: stability above that of cells without clusters, the "
+        "likelihood of held-out cells, and confidence, coherence and markers. The recommended number is marked.",
+        V1,
+    ),
+    "pl_niche_drivers": Picture(
+        "A block of bars for each niche of visual cortex: the neighbors and the genes that speak most for it, blue where "
+        "they pass the false discovery rate.",
+        V1,
+    ),
+    "pl_surprise": Picture(
+        "Visual cortex colored by how surprising each cell is among cells of its type: most are dark, single cells are "
+        "bright.",
+        V1,
+    ),
+    "pl_differential_niches": Picture(
+        "Six niches with the difference of their shares between conditions and its error: the niche of which half the "
+        "cells were taken out lies far from zero.",
+        SIMULATED,
     ),
     "pl_training": Picture(
         "Eight curves of a training: losses, their ratios, effective rank, spread, cosine, the optimizer's schedule.",
@@ -197,6 +218,34 @@ def cortex() -> None:
     _save("v1_layers", lambda path: scjepa.pl.niches(adata, reference="region", save=path))
 
 
+def evidence() -> None:
+    """Draw what speaks for niches: their number, what drives them, and cells that their surroundings do not predict."""
+    import scjepa
+
+    adata = read("starmap_visual_cortex", 7)
+    found = scjepa.tl.niche_number(adata, range(2, 13))
+    _save("pl_niche_number", lambda path: scjepa.pl.niche_number(found, save=path))
+    drivers = scjepa.tl.niche_drivers(adata)
+    _save("pl_niche_drivers", lambda path: scjepa.pl.niche_drivers(drivers, n_drivers=4, save=path))
+    scjepa.tl.surprise(adata)
+    _save("pl_surprise", lambda path: scjepa.pl.surprise(adata, save=path))
+
+
+def conditions() -> None:
+    """Draw two conditions of simulated samples; in one of them half of a niche is missing."""
+    import numpy as np
+
+    import scjepa
+
+    adata = scjepa.datasets.simulated_tissue(600, n_sections=12, difficulty="easy", seed=0)
+    sections, regions = (adata.obs[key].astype(str) for key in ("section", "region"))
+    adata.obs["treated"] = np.where(sections.isin(sorted(sections.unique())[::2]), "treated", "control")
+    lost = (adata.obs["treated"] == "treated") & (regions == sorted(regions.unique())[1])
+    adata = adata[~(lost & (np.random.default_rng(0).random(adata.n_obs) < 0.5))].copy()
+    found = scjepa.tl.differential_niches(adata, "treated", "section", niche_key="region")
+    _save("pl_differential_niches", lambda path: scjepa.pl.differential_niches(found, save=path))
+
+
 def training() -> None:
     """Draw what needs a model, of V1: the curves of its training, and the confidence of niches."""
     import scjepa
@@ -235,7 +284,10 @@ def _save(name: str, draw: Callable[[Path], object]) -> None:
 def main() -> None:
     """Draw what the command line names, or everything."""
     warnings.filterwarnings("ignore")
-    drawn = {"cortex": cortex, "embryo": embryo, "xenium": xenium, "training": training}
+    drawn = {
+        **{"cortex": cortex, "embryo": embryo, "xenium": xenium},
+        **{"evidence": evidence, "conditions": conditions, "training": training},
+    }
     GALLERY.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or drawn:
         drawn[name]()

@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh doc
+# Of other packages, and nothing a reader can mend: docrep's docstrings, a notebook without ipywidgets.
+export PYTHONWARNINGS="ignore::SyntaxWarning,ignore:IProgress not found"
 shopt -s nullglob
 [[ $# -gt 0 ]] || set -- tutorials/*.ipynb
 for notebook in "$@"; do
