@@ -108,13 +108,13 @@ PICTURES = {
         V1,
     ),
     "pl_surprise": Picture(
-        "Visual cortex colored by how surprising each cell is among cells of its type: most are dark, single cells are "
-        "bright.",
+        "Visual cortex colored by how surprising each cell is among cells of its type: most are yellow and green, single "
+        "cells and those at the edge are dark.",
         V1,
     ),
     "pl_differential_niches": Picture(
-        "Six niches with the difference of their shares between conditions and its error: the niche of which half the "
-        "cells were taken out lies far from zero.",
+        "Six niches with the difference of their shares between conditions and its error: the niche of which four fifths "
+        "of the cells were taken out lies far from zero, in color.",
         SIMULATED,
     ),
     "pl_training": Picture(
@@ -232,16 +232,16 @@ def evidence() -> None:
 
 
 def conditions() -> None:
-    """Draw two conditions of simulated samples; in one of them half of a niche is missing."""
+    """Draw two conditions of simulated samples; in one of them most of a niche is missing."""
     import numpy as np
 
     import scjepa
 
-    adata = scjepa.datasets.simulated_tissue(600, n_sections=12, difficulty="easy", seed=0)
+    adata = scjepa.datasets.simulated_tissue(600, n_sections=16, difficulty="easy", seed=0)
     sections, regions = (adata.obs[key].astype(str) for key in ("section", "region"))
     adata.obs["treated"] = np.where(sections.isin(sorted(sections.unique())[::2]), "treated", "control")
     lost = (adata.obs["treated"] == "treated") & (regions == sorted(regions.unique())[1])
-    adata = adata[~(lost & (np.random.default_rng(0).random(adata.n_obs) < 0.5))].copy()
+    adata = adata[~(lost & (np.random.default_rng(0).random(adata.n_obs) < 0.8))].copy()
     found = scjepa.tl.differential_niches(adata, "treated", "section", niche_key="region")
     _save("pl_differential_niches", lambda path: scjepa.pl.differential_niches(found, save=path))
 
