@@ -223,17 +223,13 @@ def test_a_page_that_the_browser_finds_too_wide_is_named():
     assert len(list(about(one | {"width": 1300}))) == 4
 
 
-UNDRAWN = {"pl_confidence", "pl_training"}
-"""Pictures that need a trained model, ``python docs/_figures.py training``; their entries have none until then."""
-
-
 def test_pictures_of_the_gallery_are_there_and_small():
     with _on_path(DOCS):
         figures = import_module("_figures")
     for name, picture in figures.PICTURES.items():
         path = figures.GALLERY / f"{name}.png"
-        assert path.is_file() or name in UNDRAWN, f"python docs/_figures.py draws {name}"
-        assert not path.is_file() or path.stat().st_size < 200_000
+        assert path.is_file(), f"python docs/_figures.py draws {name}"
+        assert path.stat().st_size < 200_000
         assert picture.alt.endswith(".")
         assert picture.source.endswith(".")
     entries = {f"pl_{name}" for name in import_module("scjepa.pl").__all__}
