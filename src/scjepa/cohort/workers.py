@@ -16,7 +16,7 @@ R = TypeVar("R")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "BLOSC_NTHREADS")
 
 _TRIES = 2
-"""Times that a worker may die of a task before it is given up."""
+"""Times that a worker may die of a task, at work on nothing else, before it is given up."""
 
 
 class WorkerDiedError(RuntimeError):
@@ -62,17 +62,18 @@ class Workers:
             for task in tasks:
                 yield task, function(task)
             return
-        left, deaths = list(range(len(tasks))), dict.fromkeys(range(len(tasks)), 0)
+        left: list[int] = list(range(len(tasks)))
+        deaths: dict[int, int] = {}  # of suspects, those that they died alone: what died among others may be innocent
         while left:
             # After a death each suspect is tried alone, so that no other task dies with it.
-            suspects = [number for number in left if deaths[number]]
+            suspects = [number for number in left if number in deaths]
             batch, at_once = (suspects[:1], 1) if suspects else (left, self._n_jobs)
             done = set()
             for number, result in self._run(function, tasks, batch, at_once, deaths):
                 done.add(number)
                 yield tasks[number], result
             for number in batch:
-                if number not in done and deaths[number] >= _TRIES:
+                if number not in done and deaths.get(number, 0) >= _TRIES:
                     done.add(number)
                     yield tasks[number], WorkerDiedError("a worker process was killed while it worked on it, twice")
             left = [number for number in left if number not in done]
@@ -94,7 +95,7 @@ class Workers:
                     yield running.pop(future), result
         except BrokenProcessPool:
             for number in running.values():
-                deaths[number] += 1
+                deaths[number] = deaths.get(number, 0) + (at_once == 1)
             self._stop()
         finally:
             for future in running:
