@@ -77,7 +77,7 @@ def expected_calibration_error(correct: np.ndarray, confidence: np.ndarray, n_bi
     Returns
     -------
     float
-        Mean over bins of | share right - mean confidence |, weighted by their cells.
+        Mean over bins of the distance of share right and mean confidence, weighted by their cells.
 
     Raises
     ------
