@@ -10,4 +10,5 @@ shopt -s nullglob
 for notebook in "$@"; do
     echo "executing $notebook"
     .venv/bin/jupyter-execute --inplace --timeout=1800 "$notebook"
+    .venv/bin/python scripts/strip_progress.py "$notebook"
 done
