@@ -98,23 +98,23 @@ PICTURES = {
         "A UMAP of the cells of a mouse embryo by niche and by cell type: niches lie apart.", EMBRYO
     ),
     "pl_niche_number": Picture(
-        "Three panels of curves for 2 to 12 niches of visual cortex: stability above that of cells without clusters, the "
-        "likelihood of held-out cells, and confidence, coherence and markers. The recommended number is marked.",
+        "Three panels of curves for 2 to 12 niches of visual cortex: stability above that of cells without clusters, "
+        "the likelihood of held-out cells, and confidence, coherence and markers. The recommended number is marked.",
         V1,
     ),
     "pl_niche_drivers": Picture(
-        "A block of bars for each niche of visual cortex: the neighbors and the genes that speak most for it, blue where "
-        "they pass the false discovery rate.",
+        "A block of bars for each niche of visual cortex: the neighbors and the genes that speak most for it, blue "
+        "where they pass the false discovery rate.",
         V1,
     ),
     "pl_surprise": Picture(
-        "Visual cortex colored by how surprising each cell is among cells of its type: most are yellow and green, single "
-        "cells and those at the edge are dark.",
+        "Visual cortex colored by how surprising each cell is among cells of its type: most are yellow and green, "
+        "single cells and those at the edge are dark.",
         V1,
     ),
     "pl_differential_niches": Picture(
-        "Six niches with the difference of their shares between conditions and its error: the niche of which four fifths "
-        "of the cells were taken out lies far from zero, in color.",
+        "Six niches with the difference of their shares between conditions and its error: the niche of which four "
+        "fifths of the cells were taken out lies far from zero, in color.",
         SIMULATED,
     ),
     "pl_training": Picture(

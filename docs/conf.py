@@ -47,7 +47,14 @@ extensions = [
 ]
 
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints", "tutorials/README.md", "tutorials/embryo_atlas"]
+exclude_patterns = [
+    "_build",
+    "Thumbs.db",
+    ".DS_Store",
+    "**.ipynb_checkpoints",
+    "tutorials/README.md",
+    "tutorials/embryo_atlas",
+]
 suppress_warnings = [
     "ref.python",  # names of attributes, such as n_cells, that several classes have
     "sphinx_autodoc_typehints.forward_reference",
