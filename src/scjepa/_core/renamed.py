@@ -58,6 +58,7 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        """Return the function, with a word for each keyword that it does not have."""
         parameters = inspect.signature(function).parameters.values()
         known = [each.name for each in parameters if each.name not in ("self", "cls")]
         takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)

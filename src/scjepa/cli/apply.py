@@ -286,6 +286,7 @@ def _by_linear(options: argparse.Namespace, progress: shared.Progress) -> Label:
     parents = None if options.hierarchy is None else pd.read_csv(options.hierarchy, dtype=str)
 
     def label(file: io.DataFile) -> pd.DataFrame:
+        """Return what is known of each cell of a file: label, confidence, and what speaks for it."""
         cells = read_cells(file, shared.Where(layer=options.layer, table=options.table), names)
         progress.step(f"{file.path}: labels of {cells.n_obs:,} cells")
         annotate_cells(

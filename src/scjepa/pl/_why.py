@@ -1,4 +1,4 @@
-"""Why cells are in their niche, and which cells their surroundings do not foretell."""
+"""Why cells are in their niche, and which cells their surroundings do not predict."""
 
 from __future__ import annotations
 

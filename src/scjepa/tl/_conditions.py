@@ -229,6 +229,7 @@ class _Cohort:
         niche_key: str,
         conditions: Sequence[str] | None,
     ) -> _Cohort:
+        """Read niches, samples and their conditions; refuse what cannot be compared."""
         niches = niches_of(adata, niche_key)
         condition_of = _conditions_of(adata, condition_key, sample_key)
         pair = _pair(adata, condition_of, condition_key, conditions)

@@ -65,7 +65,7 @@ def niche_drivers(
     niche_key
         Column of ``adata.obs`` with niches, or any regions.
     by
-        Column of ``adata.obs`` by which neighbors are told apart: cell types, or the niches themselves.
+        Column of ``adata.obs`` by which neighbors are distinguished: cell types, or the niches themselves.
     niches
         Niches to explain. Default: all.
     key
@@ -104,7 +104,7 @@ def niche_drivers(
     Warns
     -----
     UserWarning
-        If the niches can hardly be told from the read-out.
+        If the niches can hardly be predicted from the read-out.
 
     Raises
     ------

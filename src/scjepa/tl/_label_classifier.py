@@ -258,6 +258,7 @@ class _Discriminants:
 
     @classmethod
     def fit(cls, values: np.ndarray, codes: np.ndarray, n_labels: int) -> _Discriminants:
+        """Fit linear discriminants of one shrunk covariance; each of the labels has a cell or more."""
         from sklearn.covariance import ledoit_wolf
 
         sizes = np.bincount(codes, minlength=n_labels).astype(np.float64)

@@ -27,10 +27,10 @@ BLOCK = 25
 """Cells of a compact block of tissue at most: what lies together is dealt together."""
 
 FEWEST = 5
-"""Cells of which a niche must consist, and in which a driver must be hidden, to be told of."""
+"""Cells of which a niche must consist, and in which a driver must be hidden, to be reported."""
 
 _LEAST_AGREEMENT = 0.5
-"""Share of cells that the evidence must put in their own niche, not to be told of."""
+"""Share of cells that the evidence must put in their own niche, so that there is no warning."""
 
 COLUMNS = ("niche", "kind", "driver", "ring", "effect", "shift", "n_cells", "null_mean", "null_sd", "z", "p_value")
 """Columns of a table of drivers, before ``p_adjusted``."""
@@ -40,7 +40,7 @@ NEIGHBOR, GENE = "neighbor", "gene"
 
 
 class NicheEvidence:
-    """Log-odds of niches in a representation of cells, told from the other half of the tissue.
+    """Log-odds of niches in a representation of cells, by a discriminant fitted on the other half of the tissue.
 
     A linear discriminant with a shrunken covariance is fitted on each half and tells of the cells of the other: where
     it were fitted on the cells that it tells of, anything would seem to speak for their niche.

@@ -157,7 +157,7 @@ def surprise(
     .. math:: \log p(x) - \log p(x \mid c)
 
     with Gaussian densities: positive where the surroundings make the cell less likely than knowing nothing of them
-    would, negative where they foretell it. A cell that is odd wherever it lies is no surprise by this. For a trained
+    would, negative where they predict it. A cell that is odd wherever it lies is no surprise by this. For a trained
     model see :meth:`scjepa.STJEPA.get_surprise`.
 
     Parameters
@@ -236,7 +236,7 @@ def write_surprise(adata: AnnData, score: np.ndarray, strata: Strata, key_added:
 
 
 def joined_in(joined: np.ndarray, adata: AnnData) -> np.ndarray:
-    """Return which cells have neighbors, ``(n_cells,)`` bool, once the others were told of.
+    """Return which cells have neighbors, ``(n_cells,)`` bool, after a warning about the others.
 
     Raises
     ------
