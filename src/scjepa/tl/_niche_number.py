@@ -222,7 +222,7 @@ class _Tissue:
         max_cells: int,
         rng: np.random.Generator,
     ) -> _Tissue:
-        """Read the cells of some blocks of the tissue, drawn at random where there are more cells than ``max_cells``."""
+        """Read the cells of some blocks of the tissue, drawn at random where there are more than ``max_cells``."""
         embedding = embedding_of(adata, use_rep)
         graph = spatial_graph_of(adata, neighbors_key, library_key)
         section_key = section_key_of(adata, library_key)
