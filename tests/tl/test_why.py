@@ -8,6 +8,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import scjepa
+from scjepa.tl._aggregate import near_means
 from scjepa.tl.evidence import NicheEvidence, compared_with, log_odds
 
 
@@ -263,3 +264,26 @@ def test_columns_of_the_user_are_left_alone(make_layers):
     scjepa.tl.surprise(adata, cell_type_key=None, key_added="odd")
     scjepa.tl.surprise(adata, cell_type_key=None, key_added="odd")
     assert adata.uns["scjepa"]["odd"]["slot"] == "obs"
+
+
+class TestNearMeans:
+    def test_a_grid_weighs_all_alike_and_unit_does_not_matter(self) -> None:
+        edges = csr_matrix(np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=np.float32))
+        places = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])
+        values = np.array([[0.0], [2.0], [6.0]], dtype=np.float32)
+        expected = np.array([[4.0], [3.0], [1.0]])
+        for unit in (1.0, 1e-6, 1e6):
+            np.testing.assert_allclose(near_means(values, edges, places * unit), expected, rtol=1e-5)
+
+    def test_the_nearest_weighs_the_inverse_square(self) -> None:
+        edges = csr_matrix(np.array([[0, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=np.float32))
+        places = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [9.0, 9.0]])
+        values = np.array([[7.0], [1.0], [6.0], [5.0]], dtype=np.float32)
+        found = near_means(values, edges, places)
+        np.testing.assert_allclose(found[0], (4 * 1.0 + 6.0) / 5)  # distances 1 and 2: weights 4 to 1
+        np.testing.assert_allclose(found[3], 5.0)  # no neighbors
+
+    def test_two_cells_at_one_place(self) -> None:
+        edges = csr_matrix(np.array([[0, 1], [1, 0]], dtype=np.float32))
+        found = near_means(np.array([[1.0], [3.0]], dtype=np.float32), edges, np.zeros((2, 2)))
+        np.testing.assert_allclose(found, [[3.0], [1.0]])

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _ROWS = 16_384
 """Cells whose rings are held at one time."""
 
+_NEAREST = 0.2
+"""Distance below which a neighbor weighs no more, in the mean distance of the neighbors of a cell."""
+
 
 def aggregate(
     data: AnnData | Any,
@@ -131,6 +134,33 @@ def iter_hops(values: np.ndarray, edges: csr_matrix, n_hops: int) -> Iterator[tu
             hops[hop] /= np.maximum(sizes, 1, dtype=np.float32)[:, None]
             hops[hop, sizes == 0] = hops[hop - 1, sizes == 0]
         yield rows, hops
+
+
+def near_means(values: np.ndarray, edges: csr_matrix, places: np.ndarray) -> np.ndarray:
+    """Return means over neighbors in which the nearest weigh most, ``(n_cells, n_dims)`` float32.
+
+    A neighbor weighs the inverse square of its distance, in the mean distance of the cell's neighbors and 0.2 at
+    least, so that neighbors at one distance (a grid) weigh the same. A cell without neighbors keeps its own values.
+
+    Parameters
+    ----------
+    values
+        ``(n_cells, n_dims)``.
+    edges
+        :func:`edges_of` a graph.
+    places
+        ``(n_cells, n_axes)`` coordinates, in any unit.
+    """
+    sizes = np.diff(edges.indptr)
+    cells = np.repeat(np.arange(len(values)), sizes)
+    distances = np.linalg.norm(places[cells] - places[edges.indices], axis=1)
+    usual = np.bincount(cells, distances, minlength=len(values)) / np.maximum(sizes, 1)
+    weights = np.maximum(distances / np.maximum(usual[cells], np.finfo(np.float64).tiny), _NEAREST) ** -2.0
+    weights /= np.bincount(cells, weights, minlength=len(values))[cells]
+    weighted = csr_matrix((weights.astype(np.float32), edges.indices, edges.indptr), shape=edges.shape)
+    found = np.asarray(weighted @ values, dtype=np.float32)
+    found[sizes == 0] = values[sizes == 0]
+    return found
 
 
 def rings_of(graph: csr_matrix, rows: slice | np.ndarray, n_hops: int) -> Iterator[csr_matrix]:

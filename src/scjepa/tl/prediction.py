@@ -16,7 +16,7 @@ from scjepa._core.counts import TARGET_SUM, check_of, iter_rows, log_normalized,
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.neighbors import spatial_blocks
 from scjepa._core.warn import warn
-from scjepa.tl._aggregate import hops_of, rings_of
+from scjepa.tl._aggregate import hops_of, near_means, rings_of
 from scjepa.tl._covariance import covariances_of
 from scjepa.tl._moments import Features
 from scjepa.tl._predictive import PredictiveComponents
@@ -152,7 +152,8 @@ def surprise(
     r"""Write how little each cell is what its surroundings predict, in closed form.
 
     The principal components :math:`x` of a cell's expression are predicted from the means :math:`c` of the two rings
-    around it, by ridge regression on other parts of the tissue. The surprise is
+    around it, and that of the first ring weighted by the inverse square of distance, by ridge regression on other parts
+    of the tissue. The surprise is
 
     .. math:: \log p(x) - \log p(x \mid c)
 
@@ -176,7 +177,7 @@ def surprise(
     neighbors_key
         squidpy's ``key_added``.
     spatial_key
-        Key in ``adata.obsm`` of coordinates, which tell the parts of the tissue that are held out.
+        Key in ``adata.obsm`` of coordinates: how near neighbors are, and which parts of the tissue are held out.
     key_added
         Column of ``adata.obs`` to write.
 
@@ -215,8 +216,8 @@ def surprise(
     target_sum = TARGET_SUM if use_rep is None else None
     components = PredictiveComponents(n_pcs=_N_PCS, target_sum=target_sum)
     own, _ = components._principal(Features.of(values, target_sum), edges, groups_of(adata, library_key))
-    rings = hops_of(own, edges, 2)[1:]
-    found = unexpectedness(own, np.hstack(list(rings)), joined, strata.folds)
+    around = [*hops_of(own, edges, 2)[1:], near_means(own, edges, places_of(adata, spatial_key))]
+    found = unexpectedness(own, np.hstack(around), joined, strata.folds)
     how = {"use_rep": use_rep, "layer": layer, "library_key": library_key, "neighbors_key": neighbors_key}
     write_surprise(adata, found, strata, key_added, cell_type_key=cell_type_key, **how)
 
