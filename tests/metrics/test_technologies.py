@@ -67,5 +67,7 @@ def test_bad_input_is_told():
         clustering_scores(embedding, labels, groups=technologies[1:])
     with pytest.raises(ValueError, match="A group is called 'weighted'"):
         clustering_scores(embedding, labels, groups=["weighted"] * 240, weighted=True, resolutions=(1.0,))
+    with pytest.raises(ValueError, match="groups"):
+        clustering_scores(embedding, labels, weighted=True)
     with pytest.raises(ValueError, match="NaN or infinite"):
         clustering_scores(np.full_like(embedding, np.nan), labels, groups=technologies)

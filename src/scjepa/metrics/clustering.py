@@ -174,14 +174,16 @@ def clustering_scores(
     Raises
     ------
     ValueError
-        If the lengths differ, no cell has a label, a cell has no group, the embedding has NaN, or a group is called
-        ``"weighted"`` beside the weighted mean.
+        If the lengths differ, no cell has a label, a cell has no group, the embedding has NaN, a group is called
+        ``"weighted"`` beside the weighted mean, or there are no groups to take it over.
 
     Examples
     --------
     >>> scores = clustering_scores(adata.obsm["X_stjepa"], adata.obs["region"], seeds=range(3))
     >>> scores.groupby("matched")[["nmi", "ari"]].mean()
     """
+    if weighted and groups is None:
+        raise ValueError("weighted=True is a mean over groups, and there are none: give groups=adata.obs['technology'].")
     codes, kept = _labelled(labels, ignore, len(embedding))
     n_labels = len(np.unique(codes[kept]))
     scored: list[tuple[_Row, np.ndarray]] = [({}, kept)] if groups is None else _labelled_of_groups(groups, kept)
