@@ -183,7 +183,7 @@ def clustering_scores(
     >>> scores.groupby("matched")[["nmi", "ari"]].mean()
     """
     if weighted and groups is None:
-        raise ValueError("weighted=True is a mean over groups, and there are none: give groups=adata.obs['technology'].")
+        raise ValueError("weighted=True is a mean over groups, and there are none: groups=adata.obs['technology'].")
     codes, kept = _labelled(labels, ignore, len(embedding))
     n_labels = len(np.unique(codes[kept]))
     scored: list[tuple[_Row, np.ndarray]] = [({}, kept)] if groups is None else _labelled_of_groups(groups, kept)
