@@ -8,7 +8,7 @@
 This is the task that ST-JEPA trains on, in its barest form, so that what limits it is the tissue and not the recipe:
 50 principal components of a cell (log-normalized, z-scored in its section), from those of its 20 nearest neighbors.
 
-- two rings: ridge regression on the means over neighbors 1 to 10 and 11 to 20; the ridge is chosen on validation blocks.
+- two rings: ridge regression on the means over neighbors 1 to 10 and 11 to 20, the ridge chosen on validation blocks.
 - linear: the same with a third mean, over neighbors 1 to 10 weighted by the inverse square of their distance.
 - network: the linear prediction plus that of a deep set over the 20 neighbors (a network for each cell and its
   distance, the same three means, a network for all), which begins at zero and is stopped by the validation blocks. At
