@@ -8,7 +8,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import scjepa
-from scjepa.tl._aggregate import near_means
+from scjepa.tl._aggregate import near_means, spacings
 from scjepa.tl.evidence import NicheEvidence, compared_with, log_odds
 
 
@@ -287,3 +287,10 @@ class TestNearMeans:
         edges = csr_matrix(np.array([[0, 1], [1, 0]], dtype=np.float32))
         found = near_means(np.array([[1.0], [3.0]], dtype=np.float32), edges, np.zeros((2, 2)))
         np.testing.assert_allclose(found, [[3.0], [1.0]])
+
+    def test_spacings_do_not_know_the_unit_of_a_section(self) -> None:
+        edges = csr_matrix(np.kron(np.eye(2), np.ones((4, 4)) - np.eye(4)).astype(np.float32))
+        square = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [3.0, 3.0]])
+        found = spacings(edges, np.vstack([square, square * 1000]), np.repeat([0, 1], 4))
+        np.testing.assert_allclose(found[:4], found[4:], rtol=1e-5)
+        assert found[3].min() > found[0].max()

@@ -22,6 +22,9 @@ _ROWS = 16_384
 _NEAREST = 0.2
 """Distance below which a neighbor weighs no more, in the mean distance of the neighbors of a cell."""
 
+_CLOSEST = 0.02
+"""Distance below which cells are not told apart, in the usual distance of neighbors in the section."""
+
 
 def aggregate(
     data: AnnData | Any,
@@ -151,16 +154,41 @@ def near_means(values: np.ndarray, edges: csr_matrix, places: np.ndarray) -> np.
     places
         ``(n_cells, n_axes)`` coordinates, in any unit.
     """
-    sizes = np.diff(edges.indptr)
-    cells = np.repeat(np.arange(len(values)), sizes)
-    distances = np.linalg.norm(places[cells] - places[edges.indices], axis=1)
-    usual = np.bincount(cells, distances, minlength=len(values)) / np.maximum(sizes, 1)
+    cells, distances = _lengths(edges, places)
+    usual = np.bincount(cells, distances, minlength=len(values)) / np.maximum(np.diff(edges.indptr), 1)
     weights = np.maximum(distances / np.maximum(usual[cells], np.finfo(np.float64).tiny), _NEAREST) ** -2.0
     weights /= np.bincount(cells, weights, minlength=len(values))[cells]
     weighted = csr_matrix((weights.astype(np.float32), edges.indices, edges.indptr), shape=edges.shape)
     found = np.asarray(weighted @ values, dtype=np.float32)
-    found[sizes == 0] = values[sizes == 0]
+    is_alone = np.diff(edges.indptr) == 0
+    found[is_alone] = values[is_alone]
     return found
+
+
+def spacings(edges: csr_matrix, places: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    """Return how far the nearest neighbor and the neighbors on average are, ``(n_cells, 2)`` float32.
+
+    Natural logarithms of distances in the median of the section, so that the unit does not matter; a cell without
+    neighbors has 0.
+    """
+    cells, distances = _lengths(edges, places)
+    sizes = np.diff(edges.indptr)
+    nearest = np.full(len(sizes), np.inf)
+    np.minimum.at(nearest, cells, distances)
+    usual = np.bincount(cells, distances, minlength=len(sizes)) / np.maximum(sizes, 1)
+    found = np.zeros((len(sizes), 2), dtype=np.float32)
+    for section in np.unique(sections[sizes > 0]):
+        own = (sections == section) & (sizes > 0)
+        both = np.column_stack([nearest[own], usual[own]])
+        unit = max(float(np.median(both[:, 1])), np.finfo(np.float64).tiny)
+        found[own] = np.log(np.maximum(both / unit, _CLOSEST))
+    return found
+
+
+def _lengths(edges: csr_matrix, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cell of each edge, and the length of the edge."""
+    cells = np.repeat(np.arange(edges.shape[0]), np.diff(edges.indptr))
+    return cells, np.linalg.norm(places[cells] - places[edges.indices], axis=1)
 
 
 def rings_of(graph: csr_matrix, rows: slice | np.ndarray, n_hops: int) -> Iterator[csr_matrix]:

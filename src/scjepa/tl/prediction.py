@@ -16,7 +16,7 @@ from scjepa._core.counts import TARGET_SUM, check_of, iter_rows, log_normalized,
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.neighbors import spatial_blocks
 from scjepa._core.warn import warn
-from scjepa.tl._aggregate import hops_of, near_means, rings_of
+from scjepa.tl._aggregate import hops_of, near_means, rings_of, spacings
 from scjepa.tl._covariance import covariances_of
 from scjepa.tl._moments import Features
 from scjepa.tl._predictive import PredictiveComponents
@@ -151,9 +151,10 @@ def surprise(
 ) -> None:
     r"""Write how little each cell is what its surroundings predict, in closed form.
 
-    The principal components :math:`x` of a cell's expression are predicted from the means :math:`c` of the two rings
-    around it, and that of the first ring weighted by the inverse square of distance, by ridge regression on other parts
-    of the tissue. The surprise is
+    The principal components :math:`x` of a cell's expression are predicted from its surroundings :math:`c`, by ridge
+    regression on other parts of the tissue: the means of the two rings around it, that of the first ring weighted by
+    the inverse square of distance, and the logarithms of the distances to the nearest neighbor and to all of ring 1.
+    The surprise is
 
     .. math:: \log p(x) - \log p(x \mid c)
 
@@ -216,7 +217,9 @@ def surprise(
     target_sum = TARGET_SUM if use_rep is None else None
     components = PredictiveComponents(n_pcs=_N_PCS, target_sum=target_sum)
     own, _ = components._principal(Features.of(values, target_sum), edges, groups_of(adata, library_key))
-    around = [*hops_of(own, edges, 2)[1:], near_means(own, edges, places_of(adata, spatial_key))]
+    places, sections = tissue(places_of(adata, spatial_key), groups_of(adata, library_key), adata.n_obs)
+    near = [near_means(own, edges, places), spacings(edges, places, sections)]
+    around = [*hops_of(own, edges, 2)[1:], *near]
     found = unexpectedness(own, np.hstack(around), joined, strata.folds)
     how = {"use_rep": use_rep, "layer": layer, "library_key": library_key, "neighbors_key": neighbors_key}
     write_surprise(adata, found, strata, key_added, cell_type_key=cell_type_key, **how)
