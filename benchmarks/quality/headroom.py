@@ -331,49 +331,57 @@ def run(names: list[str], variants: list[str], seeds: int) -> None:
                     append(TABLE, pd.DataFrame([found]))
 
 
+COLORS = ("#7A7A7A", "#0072B2", "#D55E00")
+LEGEND = {
+    "two rings": "linear: means of two rings",
+    "linear": "linear: distances too",
+    "network": "network that starts there",
+}
+METHODS = {"two_rings": "two rings", "linear": "linear", "network": "network"}
+"""Columns of the table, and what they are called."""
+
+
 def table() -> None:
-    """Write means over seeds, and the lead of the network with its spread."""
+    """Write means over draws, and the lead of the network over the linear method with its spread."""
     rows = pd.read_csv(TABLE)
-    lines = [
-        "| set | cells trained on | R2 linear | R2 network | lead | F1 linear | F1 network |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    titles = [f"{score} {title}" for score in ("R2", "F1") for title in METHODS.values()]
+    lines = ["| set | cells trained on | draws | " + " | ".join([*titles[:3], "lead", *titles[3:]]) + " |"]
+    lines.append("|---" * 10 + "|")
     for (name, variant), own in rows.groupby(["set", "variant"], sort=False):
         lead = own["r2_network"] - own["r2_linear"]
-        f1 = " | ".join(
-            "" if own[f"f1_{m}"].isna().all() else f"{own[f'f1_{m}'].mean():.3f}" for m in ("linear", "network")
-        )
+        r2 = [f"{own[f'r2_{method}'].mean():.3f}" for method in METHODS]
+        f1 = ["" if own[f"f1_{m}"].isna().all() else f"{own[f'f1_{m}'].mean():.3f}" for m in METHODS]
         title = name if variant == "all" else f"{name}, {variant}"
-        r2 = " | ".join(f"{own[f'r2_{method}'].mean():.3f}" for method in ("linear", "network"))
-        told = f"{lead.mean():+.4f} ± {lead.std(ddof=0):.4f}"
-        lines.append(f"| {title} | {own['n_train'].mean():,.0f} | {r2} | {told} | {f1} |")
+        cells = [
+            f"{own['n_train'].mean():,.0f}",
+            str(len(own)),
+            *r2,
+            f"{lead.mean():+.4f} ± {lead.std(ddof=0):.4f}",
+            *f1,
+        ]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
     TABLE.with_suffix(".md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
 def figure() -> None:
-    """Draw the lead of the network against the number of cells that it was trained on."""
+    """Draw what each method predicts of each set; lines are the range over draws."""
     import matplotlib.pyplot as plt
 
     rows = pd.read_csv(TABLE)
-    rows["lead"] = rows["r2_network"] - rows["r2_linear"]
-    found = rows.groupby(["set", "variant"], sort=False)[["n_train", "lead"]].agg(["mean", "min", "max"])
-    fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    of_tumor = [("tumor", name) for name in (*(v for v in HARDER if v.endswith("cells")), "all")]
-    for keys, color, label in (
-        ([(name, "all") for name in SETS if name != "tumor"], "#7A7A7A", "eight other sets"),
-        (of_tumor, "#0072B2", "tumor (Xenium), fewer or all cells"),
-    ):
-        own = found.loc[[key for key in keys if key in found.index]]
-        x, y = own[("n_train", "mean")], own[("lead", "mean")]
-        spread = [y - own[("lead", "min")], own[("lead", "max")] - y]
-        ax.errorbar(x, y, yerr=spread, fmt="o-" if "tumor" in label else "o", color=color, label=label, ms=5, lw=1)
-    ax.axhline(0, color="black", lw=0.8)
-    ax.set_xscale("log")
-    ax.set_xlabel("cells trained on")
-    ax.set_ylabel("R² of the network\nless that of the linear method")
+    rows = rows[rows["variant"] == "all"]
+    names = [name for name in SETS if name in set(rows["set"])]
+    fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for offset, (method, title), color in zip((0.22, 0, -0.22), METHODS.items(), COLORS, strict=True):
+        found = rows.groupby("set")[f"r2_{method}"].agg(["mean", "min", "max"]).loc[names]
+        y = np.arange(len(names))[::-1] + offset
+        ax.hlines(y, found["min"], found["max"], color=color, lw=1)
+        ax.plot(found["mean"], y, "o", color=color, ms=5, label=LEGEND[title])
+    ax.set_yticks(np.arange(len(names))[::-1], names)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_xlabel("R² of the expression of a hidden cell, from its neighbors")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="lower right")
     fig.savefig(FIGURE, dpi=150)
 
 
