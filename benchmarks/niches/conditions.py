@@ -207,7 +207,9 @@ def run(what: str) -> None:
 
     def make(n: int, effect: float, rng: np.random.Generator) -> tuple[AnnData, list[tuple[str, str]], str]:
         planted, gone = planted_in(tissue, what, rng)
-        adata, _ = cohort(tissue, blocks, n, effect, gone, rng, edges=what == "contacts", part=WIDE if what == "wide" else PART)
+        adata, _ = cohort(
+            tissue, blocks, n, effect, gone, rng, edges=what == "contacts", part=WIDE if what == "wide" else PART
+        )
         return adata, planted if effect else [], "sample"
 
     cohorts(what, SIZES, EFFECTS, make)

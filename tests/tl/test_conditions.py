@@ -203,6 +203,9 @@ def test_contacts_beyond_what_borders_let_expect():
     assert lopsided[1, 2] < 0
     assert lopsided[0, 1] != pytest.approx(lopsided[1, 0])
     assert np.isnan(contact_enrichment(np.diag([3, 4]))).all()
+    for strange in (np.ones(3), np.ones((3, 2)), -np.ones((2, 2))):
+        with pytest.raises(ValueError, match="square table of edges"):
+            contact_enrichment(strange)
 
 
 def _one_side_small() -> ad.AnnData:

@@ -365,7 +365,7 @@ class NicheAtlas:
         FileNotFoundError
             If the folder, or a file of it, is not there.
         ValueError
-            If a file is damaged, is of something else, or was written by a newer version.
+            If a file is damaged, is of something else, or was written by another version.
         """
         facts, arrays, readout = _store.read_atlas(Path(path))
         kept = KeptCells(Places(arrays["readout"], arrays["surroundings"]), arrays["codes"], len(facts["names"]))

@@ -132,7 +132,8 @@ def _features(components: PredictiveComponents) -> PredictiveComponents:
     axes = np.zeros((components.n_features_in_, width))
     axes[chosen, np.arange(width)] = 1
     # A map of principal components to covariances in common has no meaning for features.
-    plain = {"axes_": axes, "weights_": np.eye(width), "center_": np.zeros(width)}
+    maps = np.tile(np.eye(width), (len(kept["maps_"]), 1, 1))
+    plain = {"axes_": axes, "weights_": np.eye(width), "center_": np.zeros(width), "maps_": maps}
     options = {**kept["options"], "align": "scale" if components.align == "covariance" else components.align}
     return type(components).from_dict({**kept, **plain, "options": options})
 

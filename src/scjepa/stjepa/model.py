@@ -44,7 +44,16 @@ from scjepa.stjepa.module import POOLING, STJEPAModule, pool
 from scjepa.stjepa.source import Batch, TokenSource
 from scjepa.tl import check_niches, niche_readout, niches
 from scjepa.tl.edits import Edit, EditedNeighborhoods, donors_of, edit_all, told
-from scjepa.tl.evidence import Null, Sampled, as_table, gene_rows, labels_in, mean_differences, named_niches, neighbor_rows
+from scjepa.tl.evidence import (
+    Null,
+    Sampled,
+    as_table,
+    gene_rows,
+    labels_in,
+    mean_differences,
+    named_niches,
+    neighbor_rows,
+)
 from scjepa.tl.prediction import SURPRISE, Strata, joined_in, refuse_surprise, unexpectedness, write_surprise
 from scjepa.tokens.choice import TokenSpread, describe_tokens
 from scjepa.tokens.normalize import FittedNormalizations
