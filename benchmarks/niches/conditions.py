@@ -13,11 +13,13 @@ those of `simulated_tissue`, with a factor of each gene in each sample (0.2).
 
 Planted in the second condition, in two niches: a share of their cells taken out (shares); of the cells of their
 commonest type (composition); of the cells of the one niche that touch the other (contacts); molecules of 20 genes
-(expression). ``wide``: shares, each sample a random half of the blocks in place of a sixth, so that samples differ less. ``error``: how often a feature drawn at random has p <= 0.05 where nothing was planted. ``any``: how often
+(expression). ``wide``: shares, each sample a random half of the blocks in place of a sixth, so that samples differ
+less. ``error``: how often a feature drawn at random has p <= 0.05 where nothing was planted. ``any``: how often
 a cohort without an effect has an adjusted p-value of 0.05 or less. ``recall``: planted features among those of adjusted
 p <= 0.05; ``false``: the others' share of these. Intervals: Clopper-Pearson, 95 %. ``cells``: the same shares by a
-chi-squared test of cells. ``conditions_cohorts_before.csv`` has rows made before shares were damped and before the
-adjustment of Westfall and Young; these were chosen on other cohorts of the same tissue (other seeds). ``pipeline``: twelve sections of `simulated_tissue` of 600 cells, niches found jointly, from
+chi-squared test of cells. conditions_cohorts_before.csv has rows made before shares were damped and before the
+adjustment of Westfall and Young; these were chosen on other cohorts of the same tissue (other seeds).
+``pipeline``: twelve sections of `simulated_tissue` of 600 cells, niches found jointly, from
 the second condition 60 % of a planted niche taken out before.
 """
 

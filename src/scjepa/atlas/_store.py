@@ -85,8 +85,8 @@ def _facts_in(file: Path) -> Facts:
         raise ValueError(f"{file.parent} was written by a newer scjepa ({facts.get('scjepa')}). Upgrade scjepa.")
     if facts["format"] < FORMAT:
         raise ValueError(
-            f"{file.parent} was written by an older scjepa ({facts.get('scjepa')}), which measured distances in another "
-            "way. Make the atlas anew: scjepa.NicheAtlas.fit(adata)."
+            f"{file.parent} was written by an older scjepa ({facts.get('scjepa')}), which measured distances "
+            "otherwise. Make the atlas anew: scjepa.NicheAtlas.fit(adata)."
         )
     if facts.get(_SUM) != sum_of_facts(facts, _SUM):
         raise ValueError(

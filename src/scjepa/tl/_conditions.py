@@ -62,74 +62,82 @@ def differential_niches(
 ) -> pd.DataFrame:
     """Compare two conditions, samples (patients, animals) as units, never cells.
 
-        Cells of one sample are no independent observations: taken as such, nearly any two groups of patients differ. Here
-        each sample gives one number per feature, and whole samples are permuted between the conditions, all ways where
-        there are few. Nothing is tested below three samples of a condition.
+    Cells of one sample are no independent observations: taken as such, nearly any two groups of patients differ. Here
+    each sample gives one number per feature, and whole samples are permuted between the conditions, all ways where
+    there are few. Nothing is tested below three samples of a condition.
 
-        Parameters
-        ----------
-        adata
-            Annotated data with niches; nothing is written to it.
-        condition_key
-            Column of ``adata.obs`` with the condition. Samples whose cells all have none are left out.
-        sample_key
-            Column of ``adata.obs`` with the unit that was assigned to a condition: the patient, not the section, where a
-            patient has several.
-        niche_key
-            Column of ``adata.obs`` with niches that all samples share. Cells without one are left out.
-        what
-            ``"shares"``: of niches among the cells of a sample. ``"composition"``: of cell types among the cells of each
-            niche. ``"contacts"``: which niche borders which, beyond what the borders of both let expect
-            (:func:`contact_enrichment`). ``"expression"``: counts of each gene, summed over the cells of a niche.
-        conditions
-            The two to compare, reference first. Default: those there are, in the order of categories.
-        method
-            ``"permutation"`` of samples, ``"welch"`` (t-test); for ``"shares"`` ``"sccoda"`` (Büttner et al. 2021, by
-            pertpy), for ``"expression"`` ``"pydeseq2"``, where these packages are installed. Default: permutation; for ``"expression"`` pydeseq2 where it is installed, else Welch. Of three
-            and three samples permutation has no p-value below 0.1, of four and four none below 0.03.
-        cell_type_key
-            Column of cell types, for ``"composition"``.
-        layer
-            Layer of raw counts, for ``"expression"``. Default: ``X``.
-        neighbors_key
-            squidpy's ``key_added``, for ``"contacts"``. No edge may join two samples.
-        min_cells
-            Cells that a niche must have in a sample for its composition, contacts or expression there to be used.
-        n_permutations
-            Splits of the samples: all where there are at most so many, else as many at random.
-        random_state
-            Seed of these.
+    Parameters
+    ----------
+    adata
+        Annotated data with niches; nothing is written to it.
+    condition_key
+        Column of ``adata.obs`` with the condition. Samples whose cells all have none are left out.
+    sample_key
+        Column of ``adata.obs`` with the unit that was assigned to a condition: the patient, not the section, where a
+        patient has several.
+    niche_key
+        Column of ``adata.obs`` with niches that all samples share. Cells without one are left out.
+    what
+        ``"shares"``: of niches among the cells of a sample. ``"composition"``: of cell types among the cells of each
+        niche. ``"contacts"``: which niche borders which, beyond what the borders of both let expect
+        (:func:`contact_enrichment`). ``"expression"``: counts of each gene, summed over the cells of a niche.
+    conditions
+        The two to compare, reference first. Default: those there are, in the order of categories.
+    method
+        ``"permutation"`` of samples, ``"welch"`` (t-test); for ``"shares"`` ``"sccoda"`` (Büttner et al. 2021, by
+        pertpy), for ``"expression"`` ``"pydeseq2"``, where these packages are installed. Default: permutation; for
+        ``"expression"`` pydeseq2 where it is installed, else Welch. Of three and three samples permutation has no
+        p-value below 0.1, of four and four none below 0.03.
+    cell_type_key
+        Column of cell types, for ``"composition"``.
+    layer
+        Layer of raw counts, for ``"expression"``. Default: ``X``.
+    neighbors_key
+        squidpy's ``key_added``, for ``"contacts"``. No edge may join two samples.
+    min_cells
+        Cells that a niche must have in a sample for its composition, contacts or expression there to be used.
+    n_permutations
+        Splits of the samples: all where there are at most so many, else as many at random.
+    random_state
+        Seed of these.
 
-        Returns
-        -------
-        pandas.DataFrame
-            A row for each niche and feature, smallest p-value first: ``niche``; ``feature`` (cell type, niche or gene;
-            not of shares); ``n_reference`` and ``n_other``, samples used; ``difference``, the second condition less the
-            first, in log2; ``spread``, standard deviation between samples of a condition; ``p_value``; ``p_adjusted``
-    XX the chance that a doubling (difference 1) has a p-value of 0.05
-            or less with so many samples of this spread, by simulation. Shares and composition are centered log-ratios,
-            expression log2 counts per million; half a cell, edge or molecule is added to each count. A log-ratio is
-            relative: where one niche grows, the others shrink a little. ``attrs`` has the method and conditions.
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each niche and feature, smallest p-value first: ``niche``; ``feature`` (cell type, niche or gene;
+        not of shares); ``n_reference`` and ``n_other``, samples used; ``difference``, the second condition less the
+        first, in log2; ``spread``, standard deviation between samples of a condition; ``p_value``; ``p_adjusted``;
+        ``power``, the chance that a doubling (difference 1) has a p-value of 0.05 or less with so many samples of this
+        spread, by simulation. Shares and composition are centered log-ratios, expression log2 counts per million; half
+        a cell, edge or molecule is added to each count. A log-ratio is relative: where one niche grows, the others
+        shrink a little. Shares and composition are tested with the mean share of all samples added to each share in
+        place of half a cell, so that parts which some samples lack have less noise. With scCODA ``difference`` is its
+        log2-fold change, there are no p-values, and ``inclusion_probability`` and ``credible`` (false discovery rate
+        0.05) are in their place. ``attrs`` has the method, the adjustment and the conditions.
 
-        Warns
-        -----
-        UserWarning
-            If samples without a condition are left out, or permutation cannot give a p-value of 0.05.
+        The adjustment is that of Benjamini and Hochberg over all rows. Where permutation of so few samples could not
+        get below 0.05 by it in so many rows, it is that of Westfall and Young: each statistic is compared with the
+        largest of all rows, whole samples permuted, which holds the chance of any false finding.
 
-        Raises
-        ------
-        KeyError
-            If a column or the graph is not there.
-        ImportError
-            If the method needs a package that is not installed.
-        ValueError
-            If a condition has fewer than three samples, a sample has several conditions, there are not two conditions, one
-            niche leaves nothing to compare, or an option is not known.
+    Warns
+    -----
+    UserWarning
+        If samples without a condition are left out, or permutation cannot give a p-value of 0.05.
 
-        Examples
-        --------
-        >>> scjepa.tl.differential_niches(adata, "treatment", "patient")
-        >>> scjepa.tl.differential_niches(adata, "treatment", "patient", what="composition", cell_type_key="cell_type")
+    Raises
+    ------
+    KeyError
+        If a column or the graph is not there.
+    ImportError
+        If the method needs a package that is not installed.
+    ValueError
+        If a condition has fewer than three samples, a sample has several conditions, there are not two conditions, one
+        niche leaves nothing to compare, or an option is not known.
+
+    Examples
+    --------
+    >>> scjepa.tl.differential_niches(adata, "treatment", "patient")
+    >>> scjepa.tl.differential_niches(adata, "treatment", "patient", what="composition", cell_type_key="cell_type")
     """
     import pandas as pd
 

@@ -109,8 +109,8 @@ class NicheEvidence:
         self.is_told = bool((right.mean() - 1 / len(known)) / (1 - 1 / len(known)) >= _LEAST_SKILL)
         if not self.is_told:
             warn(
-                "Niches are told from this representation hardly better than by chance, so there is no p-value for what "
-                "tells them: they are mere places, or were found in something else."
+                "Niches are told from this representation hardly better than by chance, so there is no p-value for "
+                "what tells them: they are mere places, or were found in something else."
             )
         elif self.agreement < _LEAST_AGREEMENT:
             warn(
