@@ -7,7 +7,7 @@ Regions are left out as by ``leave_out unknown``. Distances, as logarithms: ``pl
 are; ``white S``, whitened within niches, the covariance shrunken by S; ``gaussian``, of Mahalanobis to the nearest
 niche; ``segment``, to the nearest line between two niches, on which borders lie; ``plain + white 0.5``, their sum.
 ``steps`` on the spatial graph over which they are averaged. Thresholds by the held-out sections at an error of 0.1: of
-all ``pooled``, or of the ``worst``. Chosen on mPFC, by the least share of a region that is found with false alarms of 0.1
+all ``pooled``, or of the ``worst``. Chosen on mPFC, by the least share of a region that is found at false alarms of 0.1
 in the mean: plain + white 0.5, 16 steps, worst. DLPFC took no part.
 """
 

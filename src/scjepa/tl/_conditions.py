@@ -34,8 +34,6 @@ _PSEUDO = 0.5
 _DOUBLING = 1.0
 """Effect whose power is given, in log2."""
 
-_DAMPED_DOUBLING = float(np.log2(7 / 5))
-"""What a doubling is in shares to which their mean was added: from two thirds of the mean to four thirds."""
 
 _LEVEL = 0.05
 
@@ -365,7 +363,7 @@ class _Block(NamedTuple):
     used: np.ndarray
     counts: np.ndarray
     tested: np.ndarray
-    doubling: float = _DOUBLING
+    doubling: float | np.ndarray = _DOUBLING
 
 
 def _log_ratios(counts: np.ndarray) -> np.ndarray:
@@ -374,15 +372,18 @@ def _log_ratios(counts: np.ndarray) -> np.ndarray:
     return logs - logs.mean(axis=1, keepdims=True)
 
 
-def _damped(counts: np.ndarray) -> np.ndarray:
-    """Return centered log-ratios of shares to which the mean share over all samples is added.
+def _damped(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return centered log-ratios of shares to which the mean share over all samples is added, and what a doubling is.
 
-    A part that a sample lacks is then one step away, and not as far as its depth goes: rare parts, which are there or
-    not by chance, have less noise.
+    A doubling is from two thirds of a share to four thirds of it, in the mean over samples. A part that a sample lacks
+    is then one step away, and not as far as its depth goes: rare parts, which are there or not by chance, have less
+    noise.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    logs = np.log2(shares + shares.mean(axis=0))
-    return logs - logs.mean(axis=1, keepdims=True)
+    mean = shares.mean(axis=0)
+    logs = np.log2(shares + mean)
+    doubling = (np.log2(shares * 4 / 3 + mean) - np.log2(shares * 2 / 3 + mean)).mean(axis=0)
+    return logs - logs.mean(axis=1, keepdims=True), doubling
 
 
 def _shares(cohort: _Cohort) -> Iterator[_Block]:
@@ -393,7 +394,7 @@ def _shares(cohort: _Cohort) -> Iterator[_Block]:
     names = [name for name, kept in zip(cohort.names, there, strict=True) if kept]
     counts = counts[:, there]
     used = np.ones(cohort.n_samples, dtype=bool)
-    yield _Block(_log_ratios(counts), names, names, used, counts, _damped(counts), _DAMPED_DOUBLING)
+    yield _Block(_log_ratios(counts), names, names, used, counts, *_damped(counts))
 
 
 def _composition(adata: AnnData, cohort: _Cohort, key: str, min_cells: int) -> Iterator[_Block]:
@@ -406,7 +407,7 @@ def _composition(adata: AnnData, cohort: _Cohort, key: str, min_cells: int) -> I
         features = [name for name, kept in zip(types.categories, there, strict=True) if kept]
         kept = counts[used][:, there]
         names = [niche] * len(features)
-        yield _Block(_log_ratios(kept), names, features, used, kept, _damped(kept), _DAMPED_DOUBLING)
+        yield _Block(_log_ratios(kept), names, features, used, kept, *_damped(kept))
 
 
 def _contacts(adata: AnnData, cohort: _Cohort, neighbors_key: str, sample_key: str, min_cells: int) -> Iterator[_Block]:

@@ -142,7 +142,9 @@ def spread_of(values: np.ndarray, n_first: int) -> np.ndarray:
     return np.sqrt((rest**2).sum(axis=0) / (len(values) - 2))
 
 
-def power_of(effect: float, spread: np.ndarray, n_first: int, n_second: int, method: str, level: float) -> np.ndarray:
+def power_of(
+    effect: float | np.ndarray, spread: np.ndarray, n_first: int, n_second: int, method: str, level: float
+) -> np.ndarray:
     """Return the chance to find ``effect`` at ``level``, by simulation of Gaussian samples of the given spread."""
     found = _power_by_size(n_first, n_second, method, level)
     sizes = np.divide(effect, spread, out=np.full(len(spread), _SIZES[-1]), where=spread > 0)
