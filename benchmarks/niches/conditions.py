@@ -18,10 +18,10 @@ less. ``error``: how often a feature drawn at random has p <= 0.05 where nothing
 a cohort without an effect has an adjusted p-value of 0.05 or less. ``recall``: planted features among those of adjusted
 p <= 0.05; ``false``: the others' share of these. Intervals: Clopper-Pearson, 95 %. ``cells``: the same shares by a
 chi-squared test of cells. conditions_cohorts_before.csv has rows made before shares were damped and before the
-adjustment of Westfall and Young; these were chosen on other cohorts of the same tissue (other seeds). The power told is missing in rows made before
-it took into account that shares are skewed.
-``pipeline``: twelve sections of `simulated_tissue` of 600 cells, niches found jointly, from
-the second condition 60 % of a planted niche taken out before.
+adjustment of Westfall and Young; these were chosen on other cohorts of the same tissue (other seeds). The power told is
+missing in rows made before it took into account that shares are skewed. ``pipeline``: twelve sections of
+`simulated_tissue` of 600 cells, niches found jointly, from the second condition 60 % of a planted niche taken out
+before.
 """
 
 from __future__ import annotations
