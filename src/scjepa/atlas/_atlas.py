@@ -18,7 +18,7 @@ from scjepa._core.plain import whole as whole_number
 from scjepa._core.warn import warn
 from scjepa.atlas import _describe, _predict, _store
 from scjepa.atlas._calibration import Calibration, Tissue, calibrated
-from scjepa.atlas._cells import N_NEIGHBORS, KeptCells
+from scjepa.atlas._cells import N_NEIGHBORS, KeptCells, step_of
 from scjepa.atlas._coordinates import Coordinates, Places
 from scjepa.atlas._reading import sources_of
 from scjepa.tl import niche_readout_of
@@ -368,7 +368,8 @@ class NicheAtlas:
             If a file is damaged, is of something else, or was written by another version.
         """
         facts, arrays, readout = _store.read_atlas(Path(path))
-        kept = KeptCells(Places(arrays["readout"], arrays["surroundings"]), arrays["codes"], len(facts["names"]))
+        places, codes = Places(arrays["readout"], arrays["surroundings"]), arrays["codes"]
+        kept = KeptCells(places, codes, len(facts["names"]), step_of(len(codes)))
         how = {name: arrays[name] for name in ("distances", "parts", "cosines")}
         calibration = Calibration(n_cells=facts["n_held_out"], held_out=facts["held_out"], **how)
         return cls(

@@ -10,7 +10,7 @@ import numpy as np
 
 from scjepa._core.conformal import HeldOut, thinned
 from scjepa._core.neighbors import spatial_blocks
-from scjepa.atlas._cells import KeptCells
+from scjepa.atlas._cells import KeptCells, step_of
 from scjepa.atlas._coordinates import Coordinates, Places
 from scjepa.atlas._reading import covariance_cosine, some_cells
 
@@ -124,7 +124,7 @@ def calibrated(
     places
         Where the cells are in the coordinates of the read-out.
     n_kept
-        Cells to keep of those that are not held out.
+        Cells that the atlas keeps; the same share is kept of those that are not held out.
     coordinates
         ``(n_cells, 2 or 3)``, where there is one section.
     """
@@ -150,14 +150,13 @@ def _by_section(tissue: Tissue, readout: NicheReadout, n_kept: int) -> Iterator[
     from sklearn.base import clone
 
     names, codes = np.unique(tissue.names, return_inverse=True)
-    n_niches = int(tissue.codes.max()) + 1
     for fold in _dealt(np.bincount(codes), min(N_FOLDS, len(names))):
         out = np.isin(codes, fold)
         others, held = tissue.some(np.flatnonzero(~out)), tissue.some(np.flatnonzero(out))
         anew = clone(readout).set_params(align=readout.align_)
         anew.fit(others.sources, others.edges, others.sections)
         coordinates, places = others.fitted(anew)
-        kept = KeptCells.of(places, others.codes, n_niches, n_kept)
+        kept = _like(n_kept, tissue.codes, places, others.codes)
         yield kept, held.as_new(coordinates).surroundings, held.names, held.edges, held.codes >= 0
 
 
@@ -167,8 +166,14 @@ def _by_block(tissue: Tissue, places: Places, n_kept: int, coordinates: np.ndarr
     for fold in np.unique(folds):
         out = folds == fold
         codes, rows = np.where(out, -1, tissue.codes), np.flatnonzero(out)
-        kept = KeptCells.of(places, codes, int(tissue.codes.max()) + 1, n_kept)
+        kept = _like(n_kept, tissue.codes, places, codes)
         yield kept, places.surroundings[rows], None, tissue.edges[rows][:, rows], tissue.codes[rows] >= 0
+
+
+def _like(n_kept: int, all_codes: np.ndarray, places: Places, codes: np.ndarray) -> KeptCells:
+    """Keep as large a share of cells as the atlas does, of those that are not held out."""
+    most = max(1, round(n_kept * (codes >= 0).sum() / (all_codes >= 0).sum()))
+    return KeptCells.of(places, codes, int(all_codes.max()) + 1, most, step_of(n_kept))
 
 
 def _dealt(sizes: np.ndarray, n_folds: int) -> list[list[int]]:

@@ -138,17 +138,22 @@ class KeptCells:
         ``(n_kept,)`` int64, number of the niche.
     n_niches
         Niches there are.
+    step
+        Of how many of a niche distances are measured to one. The denser cells are, the more do nearest ones share
+        their surroundings, so it must be the same where distances are compared.
     """
 
     places: Places
     codes: np.ndarray
     n_niches: int
+    step: int
 
     @classmethod
-    def of(cls, places: Places, codes: np.ndarray, n_niches: int, most: int) -> KeptCells:
+    def of(cls, places: Places, codes: np.ndarray, n_niches: int, most: int, step: int | None = None) -> KeptCells:
         """Keep the same share of each niche, at most about ``most`` in all; cells of no niche (-1) are left out.
 
-        Which are kept depends on where they lie, and not on the order of the cells.
+        Without a ``step``, the one by which distances are measured to about 5,000 cells. Which are kept depends on
+        where they lie, and not on the order of the cells.
         """
         order = canonical_order(places.readout, codes)
         order = order[codes[order] >= 0]
@@ -159,7 +164,7 @@ class KeptCells:
             number = min(len(own), max(_FEWEST, round(share * len(own))))
             kept.append(own[np.linspace(0, len(own) - 1, number).round().astype(np.int64)])
         rows = np.concatenate(kept)
-        return cls(places.some(rows), codes[rows].astype(np.int64), n_niches)
+        return cls(places.some(rows), codes[rows].astype(np.int64), n_niches, step or step_of(len(rows)))
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -203,11 +208,15 @@ class KeptCells:
     @cached_property
     def _distances(self) -> list[tuple[NicheDistance, np.ndarray]]:
         """Distances to some of the kept cells, and the axes that each is measured along."""
-        step = max(1, len(self.codes) // _MEASURED_TO)
-        some = np.concatenate([np.flatnonzero(self.codes == code)[::step] for code in np.unique(self.codes)])
+        some = np.concatenate([np.flatnonzero(self.codes == code)[:: self.step] for code in np.unique(self.codes)])
         values, codes = self.places.surroundings[some], self.codes[some]
         axes = [np.eye(values.shape[1], dtype=np.float32), _whitening(values, codes)]
         return [(NicheDistance(values @ each, codes), each) for each in axes]
+
+
+def step_of(n_kept: int) -> int:
+    """Return of how many kept cells distances are measured to one."""
+    return max(1, n_kept // _MEASURED_TO)
 
 
 def _whitening(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
