@@ -123,7 +123,7 @@ def test_of_few_samples_a_niche_is_found_among_many():
     assert found.iloc[0]["niche"] == "A"
     assert found.iloc[0]["p_adjusted"] == pytest.approx(2 / 70)
     assert (found["p_adjusted"] >= found["p_value"]).all()
-    assert differential_niches(_cohort(6), "treatment", "patient").attrs["adjustment"] == "Benjamini-Hochberg"
+    assert differential_niches(_cohort(8), "treatment", "patient").attrs["adjustment"] == "Benjamini-Hochberg"
 
 
 def _with_pertpy(monkeypatch) -> None:

@@ -37,6 +37,9 @@ _DOUBLING = 1.0
 
 _LEVEL = 0.05
 
+_ROOM = 4
+"""By how much the smallest p-value must lie below what Benjamini and Hochberg ask of one feature alone."""
+
 PYDESEQ2, SCCODA = "pydeseq2", "sccoda"
 
 SHARES, COMPOSITION, CONTACTS, EXPRESSION = "shares", "composition", "contacts", "expression"
@@ -113,7 +116,7 @@ def differential_niches(
         log2-fold change, there are no p-values, and ``inclusion_probability`` and ``credible`` (false discovery rate
         0.05) are in their place. ``attrs`` has the method, the adjustment and the conditions.
 
-        The adjustment is that of Benjamini and Hochberg over all rows. Where permutation of so few samples could not
+        The adjustment is that of Benjamini and Hochberg over all rows. Where permutation of so few samples could hardly
         get below 0.05 by it in so many rows, it is that of Westfall and Young: each statistic is compared with the
         largest of all rows, whole samples permuted, which holds the chance of any false finding.
 
@@ -162,7 +165,7 @@ def differential_niches(
     if what == SHARES:
         table = table.drop(columns="feature")
     p_values, least = table["p_value"].to_numpy(), _samples.smallest_p(n_first, n_second, n_permutations)
-    jointly = method == PERMUTATION and least * np.isfinite(p_values).sum() > _LEVEL
+    jointly = method == PERMUTATION and _ROOM * least * np.isfinite(p_values).sum() > _LEVEL
     adjusted = _jointly(blocks, cohort, n_permutations, seed) if jointly else _adjusted(p_values)
     table.insert(table.columns.get_loc("p_value") + 1, "p_adjusted", np.fmax(adjusted, p_values))
     by = ["p_value"] if method != SCCODA else ["credible", "inclusion_probability"]
