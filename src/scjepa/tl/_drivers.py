@@ -95,7 +95,7 @@ def niche_drivers(
         - ``shift``: mean distance that the cell moves in the read-out, 1 being the root of its total variance;
         - ``n_cells``: cells that it was hidden from; at least five;
         - ``null_mean``, ``null_sd``, ``z`` and ``p_value`` (two-sided) against the null, and ``p_adjusted``
-          (Benjamini-Hochberg within a niche and kind); missing where niches are told hardly better than by chance;
+          (Benjamini-Hochberg within a niche and kind); missing where niches are told badly;
         - ``difference``, what a plain comparison says: of genes the mean log-normalized level in the niche less that in
           other cells, in standard deviations; of neighbors log2 of how much oftener they are in that ring than around
           the sampled cells of all niches. To rank marker genes it does better than ``effect``, which says what the
@@ -109,7 +109,7 @@ def niche_drivers(
     Warns
     -----
     UserWarning
-        If the niches can hardly be predicted from the read-out; there are no p-values if not better than by chance.
+        If the niches can hardly be predicted from the read-out. Then there are no p-values.
 
     Raises
     ------

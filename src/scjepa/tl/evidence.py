@@ -31,9 +31,9 @@ BLOCK = 25
 FEWEST = 5
 """Cells of which a niche must consist, and in which a driver must be hidden, to be reported."""
 
-_LEAST_SKILL = 0.25
+_LEAST_SKILL = 0.5
 """Share of the way from chance to certainty that the evidence must reach, niches weighing alike, for there to be
-p-values: among niches that are mere places (where it is 0.09 to 0.18 in five simulated tissues) any fitted evidence has
+p-values: among niches that are mere places (where it is 0.09 to 0.3 in ten simulated tissues) any fitted evidence has
 drivers, and means nothing."""
 
 _LEAST_AGREEMENT = 0.5
@@ -71,7 +71,7 @@ class NicheEvidence:
     agreement
         Share of the cells that are put in the niche they have.
     is_told
-        Whether niches are told better than by chance.
+        Whether niches are told at least half as well as could be.
     spread
         Root of the total variance of the representation, by which shifts are divided.
 
@@ -110,8 +110,8 @@ class NicheEvidence:
         self.is_told = bool((right.mean() - 1 / len(known)) / (1 - 1 / len(known)) >= _LEAST_SKILL)
         if not self.is_told:
             warn(
-                "Niches are told from this representation hardly better than by chance, so there is no p-value for "
-                "what tells them: they are mere places, or were found in something else."
+                "Niches are told from this representation less than half as well as could be, so there is no p-value "
+                "for what tells them: they are mere places, or were found in something else."
             )
         elif self.agreement < _LEAST_AGREEMENT:
             warn(
@@ -492,7 +492,7 @@ def compared_with(effect: np.ndarray, by_chance: np.ndarray) -> tuple[np.ndarray
 def as_table(rows: list[tuple], niches: Sequence[str], *, is_told: bool) -> pd.DataFrame:
     """Return rows of some niches, with false discovery rates within a niche and kind, the strongest drivers first.
 
-    Where niches are not told better than by chance (``is_told``), there are no p-values.
+    Where niches are told badly (not ``is_told``), there are no p-values.
     """
     import pandas as pd
     from scipy.stats import false_discovery_control
