@@ -184,7 +184,7 @@ def cohorts(what: str, sizes: Sequence[int], effects: Sequence[float], make: Mak
     for number in range(max(REPEATS[what])):
         for n in sizes:
             for effect in effects:
-                key = {"what": what, "n": n, "effect": effect, "cohort": number}
+                key = {"what": what, "n": n, "effect": f"{effect:g}", "cohort": number}  # as it is written
                 if number >= REPEATS[what][effect > 0] or done(path, key):
                     continue
                 if time.monotonic() - start > SECONDS:
@@ -293,7 +293,7 @@ def table() -> None:
             f"| {error} {any_} {recall} {plain} | {told} | {false} |"
         )
     (RESULTS / "conditions.md").write_text("\n".join(lines) + "\n")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 3.4), layout="constrained")
     names = {"permutation": "samples, permuted", "welch": "samples, Welch", "cells": "cells as units (wrong)"}
     for name, label in names.items():
         of = rows[(rows["what"] == "shares") & (rows["method"] == name)]
@@ -312,7 +312,9 @@ def table() -> None:
     left.set(title="No effect planted", ylabel="niches with p ≤ 0.05", ylim=(0, 1), xlabel="samples a side")
     right.set(title="Cells of two niches taken out", ylabel="found (adjusted p ≤ 0.05)", ylim=(0, 1))
     right.set(xlabel="samples a side")
-    right.legend(frameon=False, fontsize=8, title="a sample is", title_fontsize=8, loc="upper left")
+    right.legend(
+        frameon=False, fontsize=8, title="a sample is", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     left.legend(frameon=False, fontsize=8, loc="center right")
     figure.savefig(FIGURE, dpi=110)
 
