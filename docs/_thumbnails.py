@@ -15,6 +15,7 @@ SHOWN = {
     "visium": 0,
     "atlas": 0,
     "why": 0,
+    "how_many": 0,
     "niches": 2,
     "sections": -1,
     "technologies": 0,

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-BAR = re.compile(r"\d+%\|.*\|")
+BAR = re.compile(r"\d+%\|.*\||: \d+ \w+ \[[\d:]+, ")
 
 
 def strip(path: Path) -> None:

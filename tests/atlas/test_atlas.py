@@ -109,14 +109,15 @@ def test_a_region_that_the_atlas_lacks_is_unknown(atlas, make_section):
     assert unknown[~is_new].mean() <= 0.25
 
 
-def test_false_alarms_on_further_sections_are_about_the_error(atlas, make_section):
-    for error, low, high in ((0.1, 0.04, 0.2), (0.3, 0.2, 0.42)):
+def test_false_alarms_on_further_sections_are_hardly_more_than_the_error(atlas, make_section):
+    assert atlas.calibration.alarms(0.1).max() == pytest.approx(0.1, abs=0.01)
+    for error in (0.1, 0.3):
         shares = []
         for seed in range(20, 24):
             new = make_section("new", seed)
             atlas.predict(new, error=error)
             shares.append((new.obs["niche"] == "unknown").mean())
-        assert low <= np.mean(shares) <= high
+        assert np.mean(shares) <= error + 0.05
 
 
 def test_one_section_is_held_out_by_block(make_section):
@@ -124,7 +125,7 @@ def test_one_section_is_held_out_by_block(make_section):
     scjepa.tl.find_niches(adata, n_niches=3)
     atlas = scjepa.NicheAtlas.fit(adata)
     assert atlas.calibration.held_out == "block"
-    assert 0.05 <= atlas.calibration.alarms(0.1).mean() <= 0.15
+    assert 0 < atlas.calibration.alarms(0.1).mean() <= 0.101
     del adata.obsm["spatial"]
     with pytest.raises(KeyError, match="spatial_key"):
         scjepa.NicheAtlas.fit(adata)

@@ -69,6 +69,23 @@ def test_another_panel_is_refused_with_names_of_both_sides(atlas, new):
         atlas.predict(new)
 
 
+def test_genes_of_one_name_are_refused(atlas, new):
+    new.var_names = ["gene0", "gene0", *new.var_names[2:]]
+    with pytest.raises(ValueError, match=r"more than once \('gene0'\).*var_names_make_unique"):
+        atlas.predict(new)
+
+
+def test_a_section_of_one_cell_is_told_and_none_is_no_error(atlas, new):
+    one = new[:1].copy()
+    with pytest.warns(UserWarning, match="1 cells, too few"):
+        atlas.predict(one)
+    assert one.obs["niche"].notna().all()
+    none = new[:0].copy()
+    with pytest.warns(UserWarning, match="neighbors in the spatial graph"):
+        atlas.predict(none)
+    assert list(none.obs["niche"].cat.categories)[-1] == "unknown"
+
+
 def test_a_graph_must_be_there_and_of_one_kind(atlas, new):
     graph = new.obsp.pop("spatial_connectivities")
     with pytest.raises(KeyError, match="Compute the spatial graph first"):
@@ -124,6 +141,9 @@ def test_files_that_are_no_whole_atlas(atlas, new, tmp_path):
     facts = json.loads((folder / "atlas.json").read_text())
     (folder / "atlas.json").write_text(json.dumps({**facts, "format": 99}))
     with pytest.raises(ValueError, match="newer scjepa"):
+        NicheAtlas.load(folder)
+    (folder / "atlas.json").write_text(json.dumps({**facts, "format": 1}))
+    with pytest.raises(ValueError, match=r"older scjepa.*NicheAtlas.fit"):
         NicheAtlas.load(folder)
     (folder / "atlas.json").write_text(json.dumps({**facts, "error": 0.5}))
     with pytest.raises(ValueError, match="changed by hand"):

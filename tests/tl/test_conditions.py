@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import anndata as ad
 import numpy as np
@@ -115,6 +116,72 @@ def test_expression_by_pydeseq2():
     assert (found.head(4)["difference"] > 0.7).all()
 
 
+def test_of_few_samples_a_niche_is_found_among_many():
+    """By Benjamini and Hochberg the smallest p-value of four and four samples, 2 / 70, would not do for four rows."""
+    found = differential_niches(_cohort(4, grown=6.0), "treatment", "patient")
+    assert found.attrs["adjustment"] == "Westfall-Young"
+    assert found.iloc[0]["niche"] == "A"
+    assert found.iloc[0]["p_adjusted"] == pytest.approx(2 / 70)
+    assert (found["p_adjusted"] >= found["p_value"]).all()
+    assert differential_niches(_cohort(8), "treatment", "patient").attrs["adjustment"] == "Benjamini-Hochberg"
+
+
+def _with_pertpy(monkeypatch) -> None:
+    """Put a module in the place of pertpy that answers as scCODA does, by difference of log shares."""
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    class Sccoda:
+        def load(self, adata, type):
+            return {"coda": adata}
+
+        def prepare(self, data, formula):
+            assert formula == "C(group, Treatment('reference'))"
+            return data
+
+        def run_nuts(self, data, rng_key):
+            self.seed = rng_key
+
+        def set_fdr(self, data, est_fdr):
+            assert est_fdr == 0.05
+
+        def _index(self, data):
+            names = data.var_names[::-1]  # in an order of its own
+            return pd.MultiIndex.from_product([["group[T.other]"], names], names=["Covariate", "Cell Type"])
+
+        def get_effect_df(self, data):
+            shares = np.log2(data.X / data.X.sum(axis=1, keepdims=True))
+            other = (data.obs["group"] == "other").to_numpy()
+            change = (shares[other].mean(axis=0) - shares[~other].mean(axis=0))[::-1]
+            columns = {"log2-fold change": change, "Inclusion probability": (abs(change) > 0.5) * 0.9 + 0.05}
+            return pd.DataFrame(columns, index=self._index(data))
+
+        def credible_effects(self, data):
+            return pd.Series(self.get_effect_df(data)["Inclusion probability"] > 0.5, index=self._index(data))
+
+    for name in ("pertpy", "pertpy.tools"):
+        module = ModuleType(name)
+        module.__spec__, module.__path__, module.Sccoda = ModuleSpec(name, None), [], Sccoda
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_shares_by_sccoda(monkeypatch):
+    _with_pertpy(monkeypatch)
+    found = differential_niches(_cohort(4, grown=4.0), "treatment", "patient", method="sccoda")
+    assert found.iloc[0]["niche"] == "A"
+    assert found.iloc[0]["difference"] > 0.7
+    assert found["credible"].tolist() == sorted(found["credible"], reverse=True)
+    assert found["p_value"].isna().all()
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("pertpy")), reason="pertpy is installed")
+def test_sccoda_without_pertpy_names_the_package():
+    with pytest.raises(ImportError, match="pip install"):
+        differential_niches(_cohort(4), "treatment", "patient", method="sccoda")
+    with pytest.raises(ValueError, match="method of 'contacts'"):
+        differential_niches(_cohort(4), "treatment", "patient", what="contacts", method="sccoda")
+
+
 def test_niches_in_too_few_samples_have_no_p_value():
     adata = _cohort(4)
     rare = (adata.obs["niche"] == "D") & ~adata.obs["patient"].isin(["p0", "p1", "p4", "p5", "p6"])
@@ -136,6 +203,9 @@ def test_contacts_beyond_what_borders_let_expect():
     assert lopsided[1, 2] < 0
     assert lopsided[0, 1] != pytest.approx(lopsided[1, 0])
     assert np.isnan(contact_enrichment(np.diag([3, 4]))).all()
+    for strange in (np.ones(3), np.ones((3, 2)), -np.ones((2, 2))):
+        with pytest.raises(ValueError, match="square table of edges"):
+            contact_enrichment(strange)
 
 
 def _one_side_small() -> ad.AnnData:

@@ -36,6 +36,13 @@ def four() -> tuple[AnnData, NicheNumber]:
     return adata, niche_number(adata, range(2, 7), n_splits=2)
 
 
+def test_cells_that_are_all_alike_have_no_niches_to_count():
+    adata = _tissue(2)
+    adata.obsm["X_stjepa_niche"][:] = 1
+    with pytest.raises(ValueError, match="All cells are alike"):
+        niche_number(adata, range(2, 4))
+
+
 def test_planted_groups_are_counted(four):
     _, found = four
     assert found.recommended == 4

@@ -46,6 +46,20 @@ def test_the_smallest_p_value_is_known(sizes, least):
     assert _samples.p_values(apart, sizes[0], "permutation", 10_000, 0)[0] == pytest.approx(least)
 
 
+def test_p_values_of_all_features_at_once_hold_the_error_and_leave_out_samples():
+    least = [_samples.joint_p(_values(4, 4, 30, seed), 4, 10_000, 0).min() for seed in range(100)]
+    assert np.mean(np.array(least) <= 0.05) <= 0.1
+    values = _values(4, 4, 30)
+    values[4:, 3] += 100
+    values[0, 5] = np.nan
+    found = _samples.joint_p(values, 4, 10_000, 0)
+    assert found[3] == pytest.approx(2 / 70)
+    assert np.delete(found, 3).min() > 0.05
+    one = _samples.joint_p(values[:, [0]], 4, 10_000, 0)
+    splits = _samples.splits_of(4, 4, 10_000, np.random.default_rng(0))[0]
+    np.testing.assert_allclose(one, _samples.permutation_p(values[:, [0]], 4, splits))
+
+
 def test_welch_is_scipys_and_alike_samples_have_one():
     values = _values(4, 6)
     values[:, 0] = 2.0

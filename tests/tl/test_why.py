@@ -49,6 +49,21 @@ def test_drivers_that_were_planted_come_first_and_labels_at_random_do_not(driver
     assert drivers["p_adjusted"].between(0, 1).all()
 
 
+def test_the_plain_difference_is_beside_and_mere_places_have_no_p_value(tissue, drivers):
+    genes = drivers[drivers["kind"] == "gene"]
+    best = genes.sort_values("difference").groupby("niche").tail(4)
+    assert set(best["niche"] + ":" + best["driver"]) == {f"{n}:gene{n * 4 + k}" for n in range(3) for k in range(4)}
+    near = drivers[(drivers["kind"] == "neighbor") & (drivers["ring"] == 1)]
+    assert (near.loc[near["driver"] == near["niche"], "difference"] > 0.5).all()
+    places = tissue.copy()
+    rng = np.random.default_rng(0)
+    places.obs["niche"] = rng.permutation(places.obs["niche"].to_numpy())
+    with pytest.warns(UserWarning, match="less than half as well as could be"):
+        found = scjepa.tl.niche_drivers(places, n_cells=50, n_permutations=20)
+    assert found[["p_value", "p_adjusted"]].isna().all(axis=None)
+    assert found["effect"].notna().all()
+
+
 def test_nothing_is_written_and_a_seed_repeats(tissue, drivers, snapshot):
     before = snapshot(tissue)
     again = scjepa.tl.niche_drivers(tissue, n_cells=150, n_permutations=199)

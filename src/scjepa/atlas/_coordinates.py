@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,9 @@ _N_AXES = 50
 
 _FITTED_ON = 5_000
 """Cells that the axes are found of, about."""
+
+_RIDGE = 0.2
+"""By how much components are shrunk where genes are missing."""
 
 _ROWS = 16_384
 """Cells whose rings are held at one time."""
@@ -79,10 +82,21 @@ class Coordinates:
         axes = principal_axes(sample - sample.mean(axis=0), min(_N_AXES, means.shape[1])).astype(np.float32)
         return cls(readout, axes), Places(found, means @ axes)
 
-    def of(self, sources: Mapping[str, Any], edges: csr_matrix, sections: np.ndarray | None) -> Places:
-        """Return where cells are; ``sections`` as :meth:`scjepa.tl.NicheReadout.transform` takes them."""
+    def of(
+        self, sources: Mapping[str, Any], edges: csr_matrix, sections: np.ndarray | None, missing: Sequence[str] = ()
+    ) -> Places:
+        """Return where cells are; ``sections`` as :meth:`scjepa.tl.NicheReadout.transform` takes them.
+
+        Components of the surroundings are fitted to the genes that are there: genes that are ``missing`` would draw
+        all cells to the middle, and away from the kept ones.
+        """
         found = self.readout.transform(sources, edges, sections)
-        return Places(found, _means(self.readout, sources, edges, sections) @ self.axes)
+        axes = self.axes
+        if missing:
+            there = ~np.concatenate([np.isin(names, missing) for names in _names(self.readout)])[:, None]
+            seen = (axes * there).astype(np.float64)
+            axes = (seen @ np.linalg.inv(seen.T @ seen + _RIDGE * np.eye(axes.shape[1]))).astype(np.float32)
+        return Places(found, _means(self.readout, sources, edges, sections) @ axes)
 
 
 def _means(
@@ -96,16 +110,30 @@ def _means(
     return _means_around(np.hstack(own), edges)
 
 
+def _chosen(components: PredictiveComponents) -> np.ndarray:
+    """Return the features of largest weight, rising."""
+    weights = np.square(components.loadings_).sum(axis=1)
+    return np.sort(np.argsort(-weights, kind="stable")[:MOST_FEATURES])
+
+
+def _names(readout: NicheReadout) -> list[np.ndarray]:
+    """Return the names of these features by source; empty where they have none."""
+    found = []
+    for components in readout.components_:
+        names = getattr(components, "feature_names_in_", np.full(components.n_features_in_, ""))
+        found.append(names.astype(str)[_chosen(components)])
+    return found
+
+
 def _features(components: PredictiveComponents) -> PredictiveComponents:
     """Return what gives the standardized features of which components are made, those of largest weight."""
-    kept = components.to_dict()
-    weights = np.square(components.loadings_).sum(axis=1)
-    chosen = np.sort(np.argsort(-weights, kind="stable")[:MOST_FEATURES])
+    kept, chosen = components.to_dict(), _chosen(components)
     width = len(chosen)
-    axes = np.zeros((len(weights), width))
+    axes = np.zeros((components.n_features_in_, width))
     axes[chosen, np.arange(width)] = 1
     # A map of principal components to covariances in common has no meaning for features.
-    plain = {"axes_": axes, "weights_": np.eye(width), "center_": np.zeros(width)}
+    maps = np.tile(np.eye(width), (len(kept["maps_"]), 1, 1))
+    plain = {"axes_": axes, "weights_": np.eye(width), "center_": np.zeros(width), "maps_": maps}
     options = {**kept["options"], "align": "scale" if components.align == "covariance" else components.align}
     return type(components).from_dict({**kept, **plain, "options": options})
 

@@ -132,7 +132,7 @@ def read(
     known = {str(name) for components in readout.components_ for name in components.groups_}
     new = {name: _apart(str(name), known) for name in set(names)}
     groups = np.array([new[name] for name in names], dtype=object)
-    places = coordinates.of(sources, graph, groups)
+    places = coordinates.of(sources, graph, groups, missing)
     return Read(places, names, missing, coverage, float(graph.nnz / max(adata.n_obs, 1)))
 
 

@@ -37,7 +37,7 @@ def sources_of(adata: AnnData, readout: NicheReadout, layer: str | None) -> dict
     KeyError
         If an embedding, or the layer, is not there, with the call that makes it.
     ValueError
-        If an embedding is of another width than that of the fit.
+        If an embedding is of another width than that of the fit, or two genes have one name.
     """
     require_anndata(adata)
     found = {name: _source(adata, name, layer) for name in readout.sources_}
@@ -55,6 +55,12 @@ def _source(adata: AnnData, name: str, layer: str | None) -> Any:
     if name != _keys.EXPRESSION:
         return embedding_of(adata, name)
     counts = counts_of(adata, layer)
+    twice = adata.var_names[adata.var_names.duplicated()]
+    if len(twice):
+        raise ValueError(
+            f"{len(twice):,} names of genes are there more than once ({listed(list(map(str, twice.unique())))}), so it "
+            "is not known which is the atlas'. Name them apart: adata.var_names_make_unique()."
+        )
     if layer is None:
         return adata
     from anndata import AnnData

@@ -12,8 +12,8 @@ import numpy as np
 from scjepa._core.files import sum_of_facts, sum_of_file, whole
 from scjepa.tl import NicheReadout
 
-FORMAT = 1
-"""Of the folder; a newer one is refused."""
+FORMAT = 2
+"""Of the folder; another one is refused: distances of format 1 were of single cells."""
 
 FACTS_FILE, CELLS_FILE, READOUT_FILE, CARD_FILE = "atlas.json", "cells.safetensors", "readout.safetensors", "README.md"
 _SUM = "sha256"
@@ -57,7 +57,7 @@ def read_atlas(folder: Path) -> tuple[Facts, dict[str, np.ndarray], NicheReadout
     FileNotFoundError
         If the folder or one of its files is missing.
     ValueError
-        If a file is damaged, is of something else, or was written by a newer version.
+        If a file is damaged, is of something else, or was written by another version.
     """
     from safetensors.numpy import load_file
 
@@ -83,6 +83,11 @@ def _facts_in(file: Path) -> Facts:
         raise ValueError(f"{file} is damaged, or of something else: an atlas has the entries 'atlas' and 'format'.")
     if facts["format"] > FORMAT:
         raise ValueError(f"{file.parent} was written by a newer scjepa ({facts.get('scjepa')}). Upgrade scjepa.")
+    if facts["format"] < FORMAT:
+        raise ValueError(
+            f"{file.parent} was written by an older scjepa ({facts.get('scjepa')}), which measured distances "
+            "otherwise. Make the atlas anew: scjepa.NicheAtlas.fit(adata)."
+        )
     if facts.get(_SUM) != sum_of_facts(facts, _SUM):
         raise ValueError(
             f"{file} is damaged, or was changed by hand: its checksum does not fit. Copy the folder again."

@@ -44,7 +44,16 @@ from scjepa.stjepa.module import POOLING, STJEPAModule, pool
 from scjepa.stjepa.source import Batch, TokenSource
 from scjepa.tl import check_niches, niche_readout, niches
 from scjepa.tl.edits import Edit, EditedNeighborhoods, donors_of, edit_all, told
-from scjepa.tl.evidence import Null, Sampled, as_table, gene_rows, labels_in, named_niches, neighbor_rows
+from scjepa.tl.evidence import (
+    Null,
+    Sampled,
+    as_table,
+    gene_rows,
+    labels_in,
+    mean_differences,
+    named_niches,
+    neighbor_rows,
+)
 from scjepa.tl.prediction import SURPRISE, Strata, joined_in, refuse_surprise, unexpectedness, write_surprise
 from scjepa.tokens.choice import TokenSpread, describe_tokens
 from scjepa.tokens.normalize import FittedNormalizations
@@ -566,8 +575,10 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         if genes:
             found = explain.hide_genes(reader, sampled, evidence, values)
             ids = np.unique(found.gene)
-            rows += gene_rows(partial(found.of, ids), sampled, [self.vocabulary.names[id_] for id_ in ids], how)
-        return as_table(rows, wanted)
+            names = [self.vocabulary.names[id_] for id_ in ids]
+            differences = mean_differences(own, sampled.codes, sampled.names, keys.layer)
+            rows += gene_rows(partial(found.of, ids), sampled, names, differences, how)
+        return as_table(rows, wanted, is_told=evidence.is_told)
 
     def edit_neighborhood(
         self,

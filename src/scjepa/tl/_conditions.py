@@ -32,11 +32,15 @@ _PSEUDO = 0.5
 """What is added to every count before a logarithm: half a cell, an edge or a molecule."""
 
 _DOUBLING = 1.0
-"""Effect whose power is given, in the table's log2 units."""
+"""Effect whose power is given, in log2."""
+
 
 _LEVEL = 0.05
 
-PYDESEQ2 = "pydeseq2"
+_ROOM = 4
+"""By how much the smallest p-value must lie below what Benjamini and Hochberg ask of one feature alone."""
+
+PYDESEQ2, SCCODA = "pydeseq2", "sccoda"
 
 SHARES, COMPOSITION, CONTACTS, EXPRESSION = "shares", "composition", "contacts", "expression"
 
@@ -81,9 +85,10 @@ def differential_niches(
     conditions
         The two to compare, reference first. Default: those there are, in the order of categories.
     method
-        ``"permutation"`` of samples, ``"welch"`` (t-test), or for ``"expression"`` ``"pydeseq2"``, where that package
-        is installed. Default: permutation; for ``"expression"`` pydeseq2 where it is installed, else Welch. Of three
-        and three samples permutation has no p-value below 0.1, of four and four none below 0.03.
+        ``"permutation"`` of samples, ``"welch"`` (t-test); for ``"shares"`` ``"sccoda"`` (Büttner et al. 2021, by
+        pertpy), for ``"expression"`` ``"pydeseq2"``, where these packages are installed. Default: permutation; for
+        ``"expression"`` pydeseq2 where it is installed, else Welch. Of three and three samples permutation has no
+        p-value below 0.1, of four and four none below 0.03.
     cell_type_key
         Column of cell types, for ``"composition"``.
     layer
@@ -102,11 +107,18 @@ def differential_niches(
     pandas.DataFrame
         A row for each niche and feature, smallest p-value first: ``niche``; ``feature`` (cell type, niche or gene;
         not of shares); ``n_reference`` and ``n_other``, samples used; ``difference``, the second condition less the
-        first, in log2; ``spread``, standard deviation between samples of a condition; ``p_value``; ``p_adjusted``
-        (Benjamini-Hochberg over all rows); ``power``, the chance that a doubling (difference 1) has a p-value of 0.05
-        or less with so many samples of this spread, by simulation. Shares and composition are centered log-ratios,
-        expression log2 counts per million; half a cell, edge or molecule is added to each count. A log-ratio is
-        relative: where one niche grows, the others shrink a little. ``attrs`` has the method and conditions.
+        first, in log2; ``spread``, standard deviation between samples of a condition; ``p_value``; ``p_adjusted``;
+        ``power``, the chance that a doubling (difference 1) has a p-value of 0.05 or less with so many samples of this
+        spread, by simulation. Shares and composition are centered log-ratios, expression log2 counts per million; half
+        a cell, edge or molecule is added to each count. A log-ratio is relative: where one niche grows, the others
+        shrink a little. Shares and composition are tested with the mean share of all samples added to each share in
+        place of half a cell, so that parts which some samples lack have less noise. With scCODA ``difference`` is its
+        log2-fold change, there are no p-values, and ``inclusion_probability`` and ``credible`` (false discovery rate
+        0.05) are in their place. ``attrs`` has the method, the adjustment and the conditions.
+
+        The adjustment is that of Benjamini and Hochberg over all rows. Where permutation of so few samples could hardly
+        get below 0.05 by it in so many rows, it is that of Westfall and Young: each statistic is compared with the
+        largest of all rows, whole samples permuted, which holds the chance of any false finding.
 
     Warns
     -----
@@ -118,7 +130,7 @@ def differential_niches(
     KeyError
         If a column or the graph is not there.
     ImportError
-        If ``method="pydeseq2"`` and it is not installed.
+        If the method needs a package that is not installed.
     ValueError
         If a condition has fewer than three samples, a sample has several conditions, there are not two conditions, one
         niche leaves nothing to compare, or an option is not known.
@@ -148,13 +160,18 @@ def differential_niches(
         CONTACTS: lambda: _contacts(adata, cohort, neighbors_key, sample_key, min_cells),
         EXPRESSION: lambda: _expression(adata, cohort, layer, min_cells),
     }
-    blocks = [_tested(block, cohort, method, n_permutations, seed) for block in readers[what]()]
-    table = pd.concat(blocks, ignore_index=True)
+    blocks = list(readers[what]())
+    table = pd.concat([_tested(block, cohort, method, n_permutations, seed) for block in blocks], ignore_index=True)
     if what == SHARES:
         table = table.drop(columns="feature")
-    table.insert(table.columns.get_loc("p_value") + 1, "p_adjusted", _adjusted(table["p_value"].to_numpy()))
-    table = table.sort_values("p_value", kind="stable", ignore_index=True)
+    p_values, least = table["p_value"].to_numpy(), _samples.smallest_p(n_first, n_second, n_permutations)
+    jointly = method == PERMUTATION and _ROOM * least * np.isfinite(p_values).sum() > _LEVEL
+    adjusted = _jointly(blocks, cohort, n_permutations, seed) if jointly else _adjusted(p_values)
+    table.insert(table.columns.get_loc("p_value") + 1, "p_adjusted", np.fmax(adjusted, p_values))
+    by = ["p_value"] if method != SCCODA else ["credible", "inclusion_probability"]
+    table = table.sort_values(by, ascending=method != SCCODA, kind="stable", ignore_index=True)
     table.attrs = {"what": what, "method": method, "conditions": list(cohort.conditions), "sample_key": sample_key}
+    table.attrs["adjustment"] = "Westfall-Young" if jointly else "Benjamini-Hochberg"
     return table
 
 
@@ -176,10 +193,21 @@ def contact_enrichment(counts: np.ndarray) -> np.ndarray:
         ``log2((count + ½) / (expected + ½))`` of the same shape; NaN on the diagonal, and in rows of niches that touch
         no other.
 
+    Raises
+    ------
+    ValueError
+        If ``counts`` is no square table, or one is negative.
+
     Examples
     --------
     >>> scjepa.tl.contact_enrichment(scjepa.tl.niche_interactions(adata).counts)
     """
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not (counts >= 0).all():
+        raise ValueError(
+            "counts must be a square table of edges from niche to niche, none negative, such as "
+            f"scjepa.tl.niche_interactions(adata).counts; found the shape {counts.shape}."
+        )
     others = np.where(np.eye(len(counts), dtype=bool), 0, np.asarray(counts, dtype=np.float64))
     leaving, entering = others.sum(axis=1), others.sum(axis=0)
     rest = entering.sum() - entering
@@ -257,6 +285,10 @@ class _Cohort:
         """Samples of both conditions."""
         return len(self.sample_names)
 
+    def of_each(self, used: np.ndarray) -> tuple[int, int]:
+        """Return how many of the samples that are used each condition has."""
+        return int(used[: self.sizes[0]].sum()), int(used[self.sizes[0] :].sum())
+
 
 def _conditions_of(adata: AnnData, condition_key: str, sample_key: str) -> dict[str, str]:
     """Return the condition of each sample, in the order of their names; those without one are left out."""
@@ -304,13 +336,17 @@ def _pair(
 def _method(what: str, method: str | None) -> str:
     if what not in (SHARES, COMPOSITION, CONTACTS, EXPRESSION):
         raise ValueError(unknown_name("what", what, (SHARES, COMPOSITION, CONTACTS, EXPRESSION)))
-    known = [PERMUTATION, WELCH, *([PYDESEQ2] if what == EXPRESSION else [])]
+    further = {EXPRESSION: (PYDESEQ2, "pydeseq2"), SHARES: (SCCODA, "pertpy")}
+    known = [PERMUTATION, WELCH, *further.get(what, ())[:1]]
     if method is None:
         return PERMUTATION if what != EXPRESSION else PYDESEQ2 if find_spec(PYDESEQ2) else WELCH
     if method not in known:
         raise ValueError(unknown_name(f"method of {what!r}", method, known))
-    if method == PYDESEQ2 and not find_spec(PYDESEQ2):
-        raise ImportError("method='pydeseq2' needs that package: pip install pydeseq2. Or method='welch'.")
+    if method not in (PERMUTATION, WELCH):
+        package = further[what][1]
+        if not find_spec(package):
+            extra = '"pertpy[coda]"' if package == "pertpy" else package
+            raise ImportError(f"method={method!r} needs {package}: pip install {extra}. Or method='welch'.")
     return method
 
 
@@ -320,7 +356,8 @@ def _method(what: str, method: str | None) -> str:
 class _Block(NamedTuple):
     """Features of one niche, or of all: values of the samples that are used, (n_samples, n_features), the first first.
 
-    ``niches`` and ``features`` name each column; ``used`` tells which samples; ``counts`` are what the values are of.
+    ``niches`` and ``features`` name each column; ``used`` tells which samples; ``counts`` are what the values are of;
+    ``tested`` is what is compared, and ``doubling`` what a doubling is there.
     """
 
     values: np.ndarray
@@ -328,12 +365,28 @@ class _Block(NamedTuple):
     features: list[str]
     used: np.ndarray
     counts: np.ndarray
+    tested: np.ndarray
+    doubling: float | np.ndarray = _DOUBLING
 
 
 def _log_ratios(counts: np.ndarray) -> np.ndarray:
     """Return log2 of counts and half a cell, less its mean over the parts: centered log-ratios."""
     logs = np.log2(counts + _PSEUDO)
     return logs - logs.mean(axis=1, keepdims=True)
+
+
+def _damped(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return centered log-ratios of shares to which the mean share over all samples is added, and what a doubling is.
+
+    A doubling is from two thirds of a share to four thirds of it, in the mean over samples. A part that a sample lacks
+    is then one step away, and not as far as its depth goes: rare parts, which are there or not by chance, have less
+    noise.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    mean = shares.mean(axis=0)
+    logs = np.log2(shares + mean)
+    doubling = (np.log2(shares * 4 / 3 + mean) - np.log2(shares * 2 / 3 + mean)).mean(axis=0)
+    return logs - logs.mean(axis=1, keepdims=True), doubling
 
 
 def _shares(cohort: _Cohort) -> Iterator[_Block]:
@@ -343,7 +396,8 @@ def _shares(cohort: _Cohort) -> Iterator[_Block]:
     there = counts.sum(axis=0) > 0
     names = [name for name, kept in zip(cohort.names, there, strict=True) if kept]
     counts = counts[:, there]
-    yield _Block(_log_ratios(counts), names, names, np.ones(cohort.n_samples, dtype=bool), counts)
+    used = np.ones(cohort.n_samples, dtype=bool)
+    yield _Block(_log_ratios(counts), names, names, used, counts, *_damped(counts))
 
 
 def _composition(adata: AnnData, cohort: _Cohort, key: str, min_cells: int) -> Iterator[_Block]:
@@ -355,7 +409,8 @@ def _composition(adata: AnnData, cohort: _Cohort, key: str, min_cells: int) -> I
         there = counts[used].sum(axis=0) > 0
         features = [name for name, kept in zip(types.categories, there, strict=True) if kept]
         kept = counts[used][:, there]
-        yield _Block(_log_ratios(kept), [niche] * len(features), features, used, kept)
+        names = [niche] * len(features)
+        yield _Block(_log_ratios(kept), names, features, used, kept, *_damped(kept))
 
 
 def _contacts(adata: AnnData, cohort: _Cohort, neighbors_key: str, sample_key: str, min_cells: int) -> Iterator[_Block]:
@@ -375,7 +430,8 @@ def _contacts(adata: AnnData, cohort: _Cohort, neighbors_key: str, sample_key: s
             if one == other or not counts[used, one, other].any():
                 continue
             names = [cohort.names[one]], [cohort.names[other]]
-            yield _Block(enriched[used, one, other][:, None], *names, used, counts[used, one, other][:, None])
+            values = enriched[used, one, other][:, None]
+            yield _Block(values, *names, used, counts[used, one, other][:, None], values)
 
 
 def _expression(adata: AnnData, cohort: _Cohort, layer: str | None, min_cells: int) -> Iterator[_Block]:
@@ -391,7 +447,7 @@ def _expression(adata: AnnData, cohort: _Cohort, layer: str | None, min_cells: i
         seen = sums.sum(axis=0) >= max(1, len(sums))  # a molecule a sample, or nothing can be said
         sums = sums[:, seen]
         per_million = np.log2((sums + _PSEUDO) / (sums.sum(axis=1, keepdims=True) + 1) * 1e6)
-        yield _Block(per_million, [niche] * int(seen.sum()), list(genes[seen]), used, sums)
+        yield _Block(per_million, [niche] * int(seen.sum()), list(genes[seen]), used, sums, per_million)
 
 
 # -- tests -----------------------------------------------------------------------------------------------------------
@@ -401,8 +457,7 @@ def _tested(block: _Block, cohort: _Cohort, method: str, n_permutations: int, se
     """Return the rows of a block; without p-values where fewer than three samples of a condition are used."""
     import pandas as pd
 
-    first = np.arange(cohort.n_samples) < cohort.sizes[0]
-    n_first, n_second = int((block.used & first).sum()), int((block.used & ~first).sum())
+    n_first, n_second = cohort.of_each(block.used)
     columns = {"niche": block.niches, "feature": block.features, "n_reference": n_first, "n_other": n_second}
     if min(n_first, n_second) < _FEWEST or not block.features:
         return pd.DataFrame(columns | dict.fromkeys(("difference", "spread", "p_value", "power"), np.nan))
@@ -411,12 +466,50 @@ def _tested(block: _Block, cohort: _Cohort, method: str, n_permutations: int, se
     if method == PYDESEQ2:
         found = _by_pydeseq2(block, n_first)
         difference, p_value = found["log2FoldChange"].to_numpy(), found["pvalue"].to_numpy()
+    elif method == SCCODA:
+        found = _by_sccoda(block, n_first, seed)
+        more = {name: found[name].to_numpy() for name in ("difference", "inclusion_probability", "credible")}
+        return pd.DataFrame(columns | dict.fromkeys(("difference", "spread", "p_value", "power"), np.nan) | more)
     else:
         difference = values[n_first:].mean(axis=0) - values[:n_first].mean(axis=0)
-        p_value = _samples.p_values(values, n_first, method, n_permutations, seed)
+        p_value = _samples.p_values(block.tested, n_first, method, n_permutations, seed)
     like = PERMUTATION if method == PERMUTATION else WELCH
-    power = _samples.power_of(_DOUBLING, spread, n_first, n_second, like, _LEVEL)
+    of_tested = _samples.spread_of(block.tested, n_first)
+    power = _samples.power_of(block.doubling, of_tested, n_first, n_second, like, _LEVEL)
     return pd.DataFrame(columns | {"difference": difference, "spread": spread, "p_value": p_value, "power": power})
+
+
+def _jointly(blocks: list[_Block], cohort: _Cohort, n_permutations: int, seed: int) -> np.ndarray:
+    """Return the adjusted p-values of all rows, whole samples permuted; NaN where nothing is tested."""
+    columns = []
+    for block in blocks:
+        found = np.full((cohort.n_samples, len(block.features)), np.nan)
+        if min(cohort.of_each(block.used)) >= _FEWEST:
+            found[block.used] = block.tested
+        columns.append(found)
+    values = np.hstack(columns)
+    is_tested = np.isfinite(values).any(axis=0)
+    adjusted = np.full(values.shape[1], np.nan)
+    adjusted[is_tested] = _samples.joint_p(values[:, is_tested], cohort.sizes[0], n_permutations, seed)
+    return adjusted
+
+
+def _by_sccoda(block: _Block, n_first: int, seed: int) -> pd.DataFrame:
+    """Return log2-fold changes, inclusion probabilities and credible effects of scCODA."""
+    import pandas as pd
+    from anndata import AnnData
+    from pertpy.tools import Sccoda
+
+    group = np.where(np.arange(len(block.counts)) < n_first, "reference", "other")
+    obs = pd.DataFrame({"group": group}, index=[f"sample{number}" for number in range(len(group))])
+    data = AnnData(block.counts.astype(np.float64), obs=obs, var=pd.DataFrame(index=block.features))
+    sccoda = Sccoda()
+    data = sccoda.prepare(sccoda.load(data, type="sample_level")["coda"], formula="C(group, Treatment('reference'))")
+    sccoda.run_nuts(data, rng_key=seed)
+    sccoda.set_fdr(data, est_fdr=_LEVEL)
+    effects, credible = (found.droplevel(0) for found in (sccoda.get_effect_df(data), sccoda.credible_effects(data)))
+    named = {"log2-fold change": "difference", "Inclusion probability": "inclusion_probability"}
+    return effects.rename(columns=named).assign(credible=credible).loc[block.features]
 
 
 def _by_pydeseq2(block: _Block, n_first: int) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from scjepa.tl.evidence import (
     falls,
     gene_rows,
     labels_in,
+    mean_differences,
     named_niches,
     neighbor_rows,
 )
@@ -94,7 +95,11 @@ def niche_drivers(
         - ``shift``: mean distance that the cell moves in the read-out, 1 being the root of its total variance;
         - ``n_cells``: cells that it was hidden from; at least five;
         - ``null_mean``, ``null_sd``, ``z`` and ``p_value`` (two-sided) against the null, and ``p_adjusted``
-          (Benjamini-Hochberg within a niche and kind).
+          (Benjamini-Hochberg within a niche and kind); missing where niches are told badly;
+        - ``difference``, what a plain comparison says: of genes the mean log-normalized level in the niche less that in
+          other cells, in standard deviations; of neighbors log2 of how much oftener they are in that ring than around
+          the sampled cells of all niches. To rank marker genes it does better than ``effect``, which says what the
+          read-out makes of a gene.
 
         The null of neighbors deals their labels anew among the cells of one niche and one compact block of 25 cells:
         a neighbor of that kind moves the cell no more than any other neighbor there. The null of genes deals anew
@@ -104,7 +109,7 @@ def niche_drivers(
     Warns
     -----
     UserWarning
-        If the niches can hardly be predicted from the read-out.
+        If the niches can hardly be predicted from the read-out. Then there are no p-values.
 
     Raises
     ------
@@ -129,8 +134,9 @@ def niche_drivers(
     found = tissue.expression() if genes else None
     if found is not None:
         effect_on, gene_names = _effects_of_genes(tissue, sampled, evidence, found)
-        rows += gene_rows(effect_on, sampled, list(gene_names), how)
-    return as_table(rows, wanted)
+        differences = mean_differences(adata, sampled.codes, sampled.names, tissue.note.get("layer"))
+        rows += gene_rows(effect_on, sampled, list(gene_names), differences, how)
+    return as_table(rows, wanted, is_told=evidence.is_told)
 
 
 @dataclass

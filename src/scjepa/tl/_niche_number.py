@@ -141,7 +141,8 @@ def niche_number(
     TypeError
         If a number is no whole number.
     ValueError
-        If a number is below 2 or too large, there are fewer than six blocks of 50 cells, or the embedding has a NaN.
+        If a number is below 2 or too large, there are fewer than six blocks of 50 cells, or the embedding
+        has a NaN or is the same for all cells.
 
     Examples
     --------
@@ -224,6 +225,8 @@ class _Tissue:
     ) -> _Tissue:
         """Read the cells of some blocks of the tissue, drawn at random where there are more than ``max_cells``."""
         embedding = embedding_of(adata, use_rep)
+        if not np.ptp(embedding, axis=0).any():
+            raise ValueError(f"All cells are alike in adata.obsm[{use_rep!r}]: there is nothing to find niches in.")
         graph = spatial_graph_of(adata, neighbors_key, library_key)
         section_key = section_key_of(adata, library_key)
         places = entry_of(adata, "obsm", _keys.SPATIAL, "Blocks are cut by coordinates: write them there.")
