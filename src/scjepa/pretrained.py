@@ -162,7 +162,7 @@ def shipped() -> dict[str, Path]:
 
 
 def read_card(folder: str | Path) -> tuple[Card, dict[str, Any]]:
-    """Return the card in a checkpoint's folder, and the facts of the model beside it.
+    """Return the card in a checkpoint's folder, and the facts of the model.
 
     Raises
     ------

@@ -138,7 +138,7 @@ def surprise(
     adata
         Annotated data after :func:`scjepa.tl.surprise` or :func:`scjepa.tl.spillover`.
     key
-        Column of ``adata.obs`` that they wrote; the p-values stand beside it.
+        Column of ``adata.obs`` that they wrote; the p-values are in a column of the same name and ``_p_value``.
     library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show
         As in :func:`scjepa.pl.niches`.
 
