@@ -130,7 +130,7 @@ def write_visium(adata: AnnData, folder: Path) -> Path:
 def write_visium_hd(adata: AnnData, folder: Path, *, um: float = 1.0) -> Path:
     """Write the cells as bins of 16 µm of a 10x Visium HD, one pixel a micrometer, on a grey picture.
 
-    Cells of one bin are added up, and bins without a cell are left out. ``um`` is the length of a step of the coordinates.
+    Cells of one bin are added up; bins without a cell are left out. ``um`` is the length of a step of the coordinates.
     """
     from PIL import Image
 
