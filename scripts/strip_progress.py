@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-BAR = re.compile(r"\d+%\|.*\|")
+BAR = re.compile(r"\d+%\|.*\||: \d+ \w+ \[\d\d:\d\d, .*\]")
 MOVE = re.compile(r"\x1b\[[0-9]*[A-D]")
 """Moves of the cursor between bars."""
 
