@@ -38,6 +38,16 @@ def pictures(notebook: Path) -> list[bytes]:
     return [base64.b64decode("".join(each)) for each in found]
 
 
+def calls(fullname: str) -> list[str]:
+    """Return the names of the tutorials whose code calls a function, at most five."""
+    found = []
+    for notebook in sorted((Path(__file__).parent / "tutorials").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text())["cells"]
+        if any(f"{fullname}(" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
+            found.append(notebook.stem)
+    return found[:5]
+
+
 def write(docs: Path) -> None:
     """Write a picture for each notebook into the folder ``generated/thumbnails``."""
     folder = docs / "generated" / "thumbnails"
