@@ -104,8 +104,9 @@ def niches(
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
         if use_rep not in adata.obsm:
             raise KeyError(
-                f"adata.obsm has neither {_keys.EMBEDDING_NICHE!r} nor {_keys.EMBEDDING!r} to cluster. Find niches from "
-                "expression: scjepa.tl.find_niches(adata); with a model: model.niches(); or name an embedding: use_rep=..."
+                f"adata.obsm has neither {_keys.EMBEDDING_NICHE!r} nor {_keys.EMBEDDING!r} to cluster. Find niches of "
+                "the expression, scjepa.tl.find_niches(adata), or with a model, model.niches(); or name an embedding: "
+                "use_rep=..."
             )
     embedding = embedding_of(adata, use_rep)
     how: Note = {"n_neighbors": n_neighbors, "flavor": flavor, "min_share": min_share, "random_state": random_state}
