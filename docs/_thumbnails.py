@@ -16,6 +16,7 @@ SHOWN = {
     "visium_hd": 0,
     "atlas": 0,
     "pretrained": 0,
+    "other_tools": -1,
     "why": 0,
     "niches": 2,
     "sections": -1,
