@@ -13,7 +13,10 @@ WIDTH = 560
 SHOWN = {
     "xenium": 3,
     "visium": 0,
+    "visium_hd": 0,
     "atlas": 0,
+    "pretrained": 0,
+    "other_tools": -1,
     "why": 0,
     "how_many": 0,
     "niches": 2,
@@ -33,6 +36,16 @@ def pictures(notebook: Path) -> list[bytes]:
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
     found = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     return [base64.b64decode("".join(each)) for each in found]
+
+
+def calls(fullname: str) -> list[str]:
+    """Return the names of the tutorials whose code calls a function, at most five."""
+    found = []
+    for notebook in sorted((Path(__file__).parent / "tutorials").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text())["cells"]
+        if any(f"{fullname}(" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
+            found.append(notebook.stem)
+    return found[:5]
 
 
 def write(docs: Path) -> None:

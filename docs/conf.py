@@ -81,7 +81,11 @@ always_use_bars_union = True
 autodoc_member_order = "bysource"
 toc_object_entries_show_parents = "hide"
 autosummary_generate = True
-autosummary_context = {"own": _tables.Call("_tables:own_members"), "picture": _tables.Call("_figures:of_entry")}
+autosummary_context = {
+    "own": _tables.Call("_tables:own_members"),
+    "picture": _tables.Call("_figures:of_entry"),
+    "tutorials": _tables.Call("_thumbnails:calls"),
+}
 
 # Links to other packages need their inventories from the network, which a build must not depend on.
 intersphinx_mapping = (

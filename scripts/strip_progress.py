@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 BAR = re.compile(r"\d+%\|.*\||: \d+ \w+ \[[\d:]+, ")
+MOVE = re.compile(r"\x1b\[[0-9]*[A-D]")
+"""Moves of the cursor between bars."""
 
 
 def strip(path: Path) -> None:
@@ -19,7 +21,7 @@ def strip(path: Path) -> None:
     for cell in notebook["cells"]:
         for output in cell.get("outputs", ()):
             if output.get("name") == "stderr":
-                lines = re.split(r"[\r\n]", "".join(output["text"]))
+                lines = re.split(r"[\r\n]", MOVE.sub("", "".join(output["text"])))
                 output["text"] = [f"{line}\n" for line in lines if line.strip() and not BAR.search(line)]
         if "outputs" in cell:
             cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr" or output["text"]]

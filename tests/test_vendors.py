@@ -33,7 +33,7 @@ def _read(folder: Path) -> AnnData:
     return eval(found.reader, {"squidpy": squidpy, "scanpy": sc})
 
 
-@pytest.mark.parametrize("instrument", [name for name in WRITERS if name != "xenium"])  # which reads images, too
+@pytest.mark.parametrize("instrument", ["merscope", "cosmx", "visium"])
 def test_a_folder_of_an_instrument_leads_to_niches(tissue: AnnData, tmp_path: Path, instrument: str) -> None:
     folder = WRITERS[instrument](tissue, tmp_path / "run" / "region_0")
     adata = _read(folder)
@@ -62,6 +62,22 @@ def test_the_cells_of_a_xenium_folder_lead_to_niches(tissue: AnnData, tmp_path: 
     adata = scjepa.table_of(sdata)
     assert list(adata.var_names) == list(tissue.var_names), "control probes are left out by the reader"
     np.testing.assert_allclose(adata.obsm["spatial"], tissue.obsm["spatial"])
+    squidpy.gr.spatial_neighbors_knn(adata, n_neighs=10)
+    scjepa.tl.find_niches(adata, n_niches=4)
+    assert adata.obs["niche"].nunique() == 4
+
+
+def test_the_bins_of_a_visium_hd_folder_lead_to_niches(tissue: AnnData, tmp_path: Path) -> None:
+    """The call of the tutorial: bins of one size; `scjepa info` names that of a whole folder."""
+    spatialdata_io = pytest.importorskip("spatialdata_io")
+    folder = WRITERS["visium_hd"](tissue, tmp_path / "outs")
+    found = raw_output(folder)
+    assert found is not None
+    assert found.reader.startswith("spatialdata_io.visium_hd(")
+    sdata = spatialdata_io.visium_hd(folder, bin_size=16, load_segmentations_only=False)
+    adata = scjepa.table_of(sdata, "square_016um")
+    assert adata.X.sum() == tissue.X.sum()
+    assert adata.n_obs <= tissue.n_obs
     squidpy.gr.spatial_neighbors_knn(adata, n_neighs=10)
     scjepa.tl.find_niches(adata, n_niches=4)
     assert adata.obs["niche"].nunique() == 4

@@ -3,7 +3,7 @@
     python tests/vendors.py xenium xenium_breast_51k_unlabelled gdv24_pikachu outs --cells 4000    # needs SCJEPA_DATA
 
 Only what holds cells is written, no images and no transcripts. Layouts follow the pages of 10x Genomics (Xenium
-Onboard Analysis 1.0, Space Ranger 1), Vizgen (MERSCOPE) and NanoString (CosMx, flat files).
+Onboard Analysis 1.0, Space Ranger 1; Visium HD: Space Ranger 3), Vizgen (MERSCOPE) and NanoString (CosMx, flat files).
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ FOV = 2_000.0
 
 SPOT = 250.0
 """Pixels from one spot of a Visium to the next."""
+
+BIN = 16
+"""Micrometers of a bin of a Visium HD."""
 
 
 def write_xenium(adata: AnnData, folder: Path, *, controls: int = 3) -> Path:
@@ -124,6 +127,40 @@ def write_visium(adata: AnnData, folder: Path) -> Path:
     return folder
 
 
+def write_visium_hd(adata: AnnData, folder: Path, *, um: float = 1.0) -> Path:
+    """Write the cells as bins of 16 µm of a 10x Visium HD, one pixel a micrometer, on a grey picture.
+
+    Cells of one bin are added up; bins without a cell are left out. ``um`` is the length of a step of the coordinates.
+    """
+    from PIL import Image
+
+    spatial = folder / "binned_outputs" / f"square_{BIN:03}um" / "spatial"
+    spatial.mkdir(parents=True, exist_ok=True)
+    xy = np.asarray(adata.obsm["spatial"], dtype=np.float64) * um
+    place = ((xy - xy.min(axis=0)) // BIN).astype(int)
+    bins, of_cell = np.unique(place, axis=0, return_inverse=True)
+    into_bins = csr_matrix((np.ones(adata.n_obs), (of_cell.ravel(), np.arange(adata.n_obs))))
+    names = [f"s_{BIN:03}um_{row:05}_{column:05}-1" for column, row in bins]
+    binned = AnnData(into_bins @ csr_matrix(adata.X), obs=pd.DataFrame(index=names), var=adata.var[[]])
+    _write_10x_matrix(spatial.parent / "filtered_feature_bc_matrix.h5", binned, names, controls=0)
+    center = (bins + 0.5) * BIN
+    columns = ("in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+    positions = dict(zip(columns, (1, bins[:, 1], bins[:, 0], center[:, 1], center[:, 0]), strict=True))
+    pd.DataFrame({"barcode": names, **positions}).to_parquet(spatial / "tissue_positions.parquet", index=False)
+    factors = {"tissue_hires_scalef": 0.2, "tissue_lowres_scalef": 0.06, "microns_per_pixel": 1.0}
+    factors |= {"spot_diameter_fullres": float(BIN), "bin_size_um": float(BIN)}
+    (spatial / "scalefactors_json.json").write_text(json.dumps(factors))
+    size = np.ceil(center.max(axis=0) + BIN)
+    (folder / "microscope_image").mkdir(exist_ok=True)
+    pictures = {folder / "microscope_image" / "tissue.tiff": 1.0}
+    pictures |= {spatial / f"tissue_{name}_image.png": factors[f"tissue_{name}_scalef"] for name in ("hires", "lowres")}
+    for path, scale in pictures.items():
+        Image.new("RGB", tuple(np.ceil(size * scale).astype(int)), "lightgrey").save(path)
+    with h5py.File(folder / "small_feature_slice.h5", "w") as file:
+        file.attrs["metadata_json"] = json.dumps({"hd_layout_json": json.dumps({"file_format": "1.0"})})
+    return folder
+
+
 def _pitch(xy: np.ndarray) -> float:
     from sklearn.neighbors import NearestNeighbors
 
@@ -157,6 +194,7 @@ WRITERS: dict[str, Callable[[AnnData, Path], Path]] = {
     "merscope": write_merscope,
     "cosmx": write_cosmx,
     "visium": write_visium,
+    "visium_hd": write_visium_hd,
 }
 
 

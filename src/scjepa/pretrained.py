@@ -162,7 +162,7 @@ def shipped() -> dict[str, Path]:
 
 
 def read_card(folder: str | Path) -> tuple[Card, dict[str, Any]]:
-    """Return the card in a checkpoint's folder, and the facts of the model beside it.
+    """Return the card in a checkpoint's folder, or of one that comes with the package, and the facts of the model.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def read_card(folder: str | Path) -> tuple[Card, dict[str, Any]]:
     ValueError
         If the file is damaged, or was not written by ``save_pretrained``.
     """
-    file = Path(folder) / MODEL_FILE
+    file = shipped().get(str(folder), Path(folder)) / MODEL_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no {MODEL_FILE}: it is not a folder that save_pretrained() wrote.")
     try:

@@ -124,7 +124,7 @@ def test_tidy_results_have_a_row_for_each_value(tissue, quick, by_place):
         (lambda n: np.arange(2.0 * n).reshape(n, 2) * 1e200, "infinite"),
         (lambda n: np.where(np.arange(n) < 3, np.nan, 1.0), "3 of 40 cells have no cluster"),
         (lambda n: pd.Categorical(["a", None] * (n // 2)), "20 of 40 cells have no cluster"),
-        (lambda n: np.linspace(0, 1, n), r"no whole number. An embedding has the shape .n_cells, n_dims."),
+        (lambda n: np.linspace(0, 1, n), r"not an integer. An embedding has the shape .n_cells, n_dims."),
         (lambda n: np.linspace(0, 1, n).astype(object), "clusters are whole numbers or names"),
         (lambda n: (np.ones((n, 2)), np.ones(n)), "returned a tuple; return one array"),
         (lambda n: [np.ones((n, 2)), np.ones(n)], "returned a list; return one array"),

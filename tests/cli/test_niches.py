@@ -136,7 +136,7 @@ def test_of_files_with_other_genes_the_embedding_is_read_alone_and_the_note_says
 ):
     files = embedded / "a.h5ad", embedded / "b.zarr"
     text = told(capsys, *files, "--n-niches", 2, "--out", tmp_path / "alone")
-    assert "read without expression beside it. The files hold different genes, 20 of them in all files" in text
+    assert "read without expression. The files hold different genes, 20 of them in all files" in text
     assert "components of expression" not in text
     how = ["--use-rep", "X", "--use-rep", "X_stjepa_cell", "--n-niches", 2]
     text = told(capsys, *files, *how, "--out", tmp_path / "both")

@@ -176,6 +176,6 @@ def test_what_cannot_be_used_is_told():
     with pytest.raises(ValueError, match="already has 'section'"):
         niche_confidence(adata, masked, key_added="section")
     del adata.obs["niche"]
-    with pytest.raises(KeyError, match=r"Find niches first: scjepa.tl.niches\(adata\)"):
+    with pytest.raises(KeyError, match=r"Find niches first: scjepa.tl.find_niches\(adata\)"):
         niche_confidence(adata, masked)
     assert "niche_confidence" not in adata.obs

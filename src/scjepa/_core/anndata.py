@@ -369,7 +369,7 @@ def categories_of(adata: AnnData, key: str) -> pd.Categorical:
 
     require_anndata(adata)
     if key == _keys.NICHE and key not in adata.obs:
-        raise KeyError(f"adata.obs has no {key!r}. Find niches first: scjepa.tl.niches(adata)")
+        raise KeyError(f"adata.obs has no {key!r}. Find niches first: scjepa.tl.find_niches(adata)")
     column = column_of(adata, key)
     if isinstance(column.dtype, pd.CategoricalDtype):
         names = [str(name) for name in column.cat.categories]
@@ -397,7 +397,7 @@ def niches_of(adata: AnnData, key: str) -> pd.Categorical:
     """
     found = categories_of(adata, key).remove_unused_categories()
     if not len(found.categories):
-        raise ValueError(f"No cell has a niche in adata.obs[{key!r}]. Find niches first: scjepa.tl.niches(adata)")
+        raise ValueError(f"No cell has a niche in adata.obs[{key!r}]. Find niches first: scjepa.tl.find_niches(adata)")
     return found
 
 

@@ -49,7 +49,7 @@ _CHUNK = 4096
 """Cells in which genes with NaN are looked for at once."""
 
 NAN, OTHER = "nan", "other"
-"""What is wrong with a value: it is NaN; it is negative, infinite or no whole number."""
+"""What is wrong with a value: it is NaN; it is negative, infinite or not an integer."""
 
 Advice = Callable[[str], str]
 """From what is wrong with a value to the next call, a sentence."""
@@ -332,7 +332,7 @@ class Told(TypedDict, total=False):
 
 
 class Reading(Told, total=False):
-    """How counts are read: cells at once at most, beside names and advice for messages."""
+    """How counts are read: cells at once at most, with names and advice for messages."""
 
     chunk_size: int
 

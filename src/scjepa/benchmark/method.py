@@ -59,7 +59,7 @@ class Method:
         and ``info``; a file's ``run`` is given ``settings`` as well. For cells: ``run(adata, *, seed, batch_key,
         **options)`` is fitted on counts and returns the function that embeds cells.
     needs
-        What has to be there beside the data: packages, a file, an option.
+        What has to be there besides the data: packages, a file, an option.
     settings
         For sections ``"tutorial"`` and ``"same graph"``, where they differ; the first is the default. For cells
         ``"pretrained"``, ``"untrained"`` or ``"fitted"``.
@@ -87,7 +87,7 @@ class Method:
 
     description: str
     run: Function | Path
-    needs: str = "nothing beside the data"
+    needs: str = "nothing but the data"
     settings: tuple[str, ...] = (SAME_GRAPH,)
     options: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ class MethodResult(Output):
         ``(n_cells,)`` the method's own niches as text, or ``None``; ``(n_cells, n)`` of a method that was given several
         ``resolutions``.
     cell_embedding
-        ``(n_cells, n_dims)`` float32 at the scale of cells, for methods that have one beside that of neighborhoods.
+        ``(n_cells, n_dims)`` float32 at the scale of cells, for methods that have one besides that of neighborhoods.
     seconds
         Wall time of the method alone, in seconds; starting an interpreter, importing packages and reading the data
         do not count. NaN where the method did not finish.
@@ -381,7 +381,7 @@ def _checked_clusters(values: object, n_cells: int) -> np.ndarray:
     if np.issubdtype(numbers.dtype, np.floating) and (numbers != np.floor(numbers)).any():
         part = float(numbers[numbers != np.floor(numbers)].flat[0])  # infinite ones are whole
         raise MethodError(
-            f"The method returned {part:.6g} for a cell, no whole number. An embedding has the shape (n_cells, "
+            f"The method returned {part:.6g} for a cell, not an integer. An embedding has the shape (n_cells, "
             "n_dims), of one dimension too: values[:, None]; clusters are whole numbers or names."
         )
     return clusters.astype(str)

@@ -164,8 +164,8 @@ class Scored:
         sections: seeds of Leiden. Default: 3.
     readouts
         sections: plain (the embedding as it is), z30 (z-scored per section, 30 components), hops (that of the cells,
-        z-scored per section, beside its means over rings), niche (predictive components of that of the cells, rings and
-        weights chosen from the data), niche+X (the same beside expression), aligned30, aligned_hops, aligned_niche,
+        z-scored per section, with its means over rings), niche (predictive components of that of the cells, rings and
+        weights chosen from the data), niche+X (the same with expression), aligned30, aligned_hops, aligned_niche,
         aligned_niche+X (with one covariance in all sections), any of them followed by Harmony, as hops+harmony.
         cells: cls, genes (the mean of their vectors). Default: plain z30 hops niche niche+X; of cells cls genes.
     fractions

@@ -149,7 +149,7 @@ def _column(adata: AnnData, wanted: str | None, default: str, option: str = "") 
 def _score(adata: AnnData, untrained: np.ndarray, label: str, section: str | None) -> pd.DataFrame:
     """Score ST-JEPA and its controls.
 
-    The trained and the untrained encoder are read by the same rule, beside expression and alone; the linear method is
+    The trained and the untrained encoder are read by the same rule, with expression and alone; the linear method is
     expression alone by that rule. What chooses nothing: components of neighborhood means, and rings of z-scored
     components of ST-JEPA.
     """

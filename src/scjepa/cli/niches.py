@@ -60,7 +60,7 @@ class Readout:
     Parameters
     ----------
     readout
-        niche: predictive components of expression and of the cell embedding, of each cell beside their means over the
+        niche: predictive components of expression and of the cell embedding, of each cell and their means over the
         rings around it (scjepa.tl.niche_readout); shared: for technologies of different panels, the same of components
         of all genes of each, in what they have in common (scjepa.tl.shared_components); plain: an embedding as it is,
         also of dissociated cells.
@@ -69,7 +69,7 @@ class Readout:
         or the one of them that is there: without an embedding it is the linear method, which needs no model; plain:
         X_stjepa, or X_celljepa where files have that instead.
     rings
-        For niche: rings beside the cell itself, 0 to 3. Default: chosen from the data.
+        For niche: rings around the cell itself, 0 to 3. Default: chosen from the data.
     own_weight
         For niche: weight of the cell itself against that of its rings, 1: the same. Default: chosen from the data.
     align
@@ -127,7 +127,7 @@ class Results:
     map
         Draw niches on the tissue (.png, .pdf, .svg).
     reference
-        obs column to draw beside them, such as region.
+        obs column to draw next to them, such as region.
     unit
         Unit of the coordinates, such as µm: draws a scale bar.
     spatial_neighbors
@@ -254,7 +254,7 @@ def _sources_of(files: Sequence[io.DataFile], options: argparse.Namespace, note:
     """Return what is read out: ``"X"`` for the counts, and ``obsm`` keys.
 
     Where the command line names nothing, the read-out for niches takes the counts and the embedding of cells. Files
-    without an embedding are read from expression alone; of those whose counts cannot stand beside it, the embedding is.
+    without an embedding are read from expression alone; of those whose counts cannot be read with it, the embedding is.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def _usual_sources(files: Sequence[io.DataFile], options: argparse.Namespace, no
         which = f"{files[0].path} has" if len(files) == 1 else "The files have"
         note(
             f"{which} no obsm[{key!r}]: niches are found by the linear method, from expression alone. To have an "
-            "embedding beside it: scjepa fit, then scjepa embed."
+            "embedding with it: scjepa fit, then scjepa embed."
         )
         return [_keys.EXPRESSION]
     if not all(has):
@@ -299,13 +299,13 @@ def _usual_sources(files: Sequence[io.DataFile], options: argparse.Namespace, no
         )
     reason = _why_no_counts(files, options.layer)
     if reason is not None:
-        note(f"The embedding is read without expression beside it. {reason}")
+        note(f"The embedding is read without expression. {reason}")
         return [key]
     return [_keys.EXPRESSION, key]
 
 
 def _why_no_counts(files: Sequence[io.DataFile], layer: str | None) -> str | None:
-    """Return why counts cannot stand beside an embedding; ``None`` where they can."""
+    """Return why counts cannot be read with an embedding; ``None`` where they can."""
     from scjepa.cli.cells import X, holds_raw_counts
 
     for file in files:

@@ -62,7 +62,7 @@ class Results:
     overwrite
         Replace files that are there, and niches in them.
     key_added
-        obs column of niches; others beside it begin with its name.
+        obs column of niches; the other columns begin with its name.
     """
 
     out: Path | None = None

@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         0; 1 for what the user can mend in files and options, told in one line on stderr; 2 for a wrong command line;
-        130 when interrupted (Ctrl-C), 143 when terminated, 141 when who reads stdout went away (``| head``).
+        130 when interrupted (Ctrl-C), 143 when terminated, 141 at a broken pipe, as in ``| head``.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words and words[0] in RENAMED:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Self, TypeVar
 
+from scjepa._core.progress import with_progress
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -43,7 +45,7 @@ class Workers:
         self._stop()
 
     def each(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R | WorkerDiedError]]:
-        """Yield each task and what the function gave of it, in the order in which they are done.
+        """Yield each task and what the function gave of it, in the order in which they are done, with a progress bar.
 
         Parameters
         ----------
@@ -58,6 +60,9 @@ class Workers:
             The task, and its result; an error, not raised, where a worker was killed on it twice. What the function
             raises is raised.
         """
+        return with_progress(self._each(function, tasks), len(tasks), "Sections", "sections")
+
+    def _each(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R | WorkerDiedError]]:
         if self._n_jobs == 1 or len(tasks) < 2:
             for task in tasks:
                 yield task, function(task)

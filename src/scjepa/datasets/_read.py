@@ -132,6 +132,8 @@ def _find(folders: list[Path]) -> list[Path]:
 
 def _not_found(name: str, folders: list[Path], files: list[Path]) -> str:
     wanted = f"{name}{_SUFFIX}"
+    if name in PUBLIC:
+        return f"{wanted} was not found. squidpy has such a set: scjepa.datasets.load({_SQUIDPY + name!r})"
     if not folders:
         return (
             f"{wanted} was not looked for: no folder is set. Call scjepa.datasets.load({name!r}, path='folder'), or "

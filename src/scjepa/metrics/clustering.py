@@ -132,7 +132,7 @@ def clustering_scores(
 
     The graph of nearest neighbors is built once on all cells; Leiden runs at each resolution, and at the resolution
     that gives as many clusters as there are labels (the search of :func:`scjepa.tl.niches`). NMI and ARI are those
-    of the labelled cells. Give embeddings of several sections, and the controls beside them, the same
+    of the labelled cells. Give embeddings of several sections, and their controls, the same
     :func:`scjepa.tl.standardize` first.
 
     Parameters
@@ -175,7 +175,7 @@ def clustering_scores(
     ------
     ValueError
         If the lengths differ, no cell has a label, a cell has no group, the embedding has NaN, a group is called
-        ``"weighted"`` beside the weighted mean, or there are no groups to take it over.
+        ``"weighted"`` next to the weighted mean, or there are no groups to take it over.
 
     Examples
     --------
@@ -415,7 +415,7 @@ def niche_continuity(
 
     Each is computed within each section and averaged over sections, weighted by cells. None of them knows what is
     right: a single niche has the best values of all, and so has whatever averages over wide neighborhoods. Read them
-    beside NMI, never alone.
+    together with NMI, never alone.
 
     Parameters
     ----------

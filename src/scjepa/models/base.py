@@ -50,7 +50,7 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
 
     A model says five things of its data and its state: where in AnnData it looks (:meth:`keys_of`), the tables that
     come of it (:meth:`tables`), the source of batches (:meth:`source`), which cells are held out (:meth:`split`), and
-    what is saved beside the weights (:meth:`facts`, the way back is :meth:`from_facts`); and ``_new_module`` makes its
+    what is saved with the weights (:meth:`facts`, the way back is :meth:`from_facts`); and ``_new_module`` makes its
     module. Training, estimates, saving, loading and query data follow from these. Beyond that a model has its verbs:
     ``setup_anndata``, ``get_latent_representation``.
     """

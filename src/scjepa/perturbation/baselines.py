@@ -1,4 +1,4 @@
-"""Baselines that belong beside every prediction of perturbations. Simple as they are, they are hard to beat.
+"""Baselines for every prediction of perturbations. Simple as they are, they are hard to beat.
 
 Each takes the measured means of the conditions that are trained on, control's mean, and the conditions to predict.
 """

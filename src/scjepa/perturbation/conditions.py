@@ -75,7 +75,7 @@ def parse_condition(text: str, known_genes: Collection[str] = (), key: str = "co
         if gene not in known_genes:
             _refuse_other_grammars(text, gene, key)
     if len(parts) - len(genes) > 1 or (len(genes) > 1 and len(genes) < len(parts)):
-        raise ValueError(f"The condition {text!r} names 'ctrl' beside more than one part. Write 'A+ctrl' or 'A+B'.")
+        raise ValueError(f"The condition {text!r} names 'ctrl' with more than one part. Write 'A+ctrl' or 'A+B'.")
     if len(set(genes)) < len(genes):
         raise ValueError(f"The condition {text!r} names a gene twice. Write '{genes[0]}+ctrl'.")
     return tuple(sorted(genes))
@@ -121,7 +121,7 @@ def convert_conditions(
     values
         Each cell's condition, such as ``adata.obs["perturbation"]``.
     control
-        What stands for control, alone or beside a gene: ``"non-targeting"``, or several such words. A word may hold the
+        What stands for control, alone or with a gene: ``"non-targeting"``, or several such words. A word may hold the
         separator. Default: ``"ctrl"``.
     separator
         What stands between genes; spaces around it do not count. Default: ``"+"``.

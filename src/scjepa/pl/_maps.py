@@ -249,7 +249,7 @@ def niches(
     save: str | Path | None = None,
     show: bool | None = None,
 ) -> Drawn | None:
-    """Draw niches, other columns or genes on the tissue, one panel for each section, beside labels to compare with.
+    """Draw niches, other columns or genes on the tissue, one panel for each section, next to labels to compare with.
 
     A reference without colors of its own takes the color of the niche it shares most cells with, so that agreement
     shows as equal colors. Cells without a label (NaN or ``"unlabelled"``) are gray, those without coordinates are not
@@ -265,7 +265,7 @@ def niches(
         run from 0 or 1 without a gap, which are taken for labels. Colors of a gene end at the 98th percentile of the
         cells that express it.
     reference
-        Column of ``adata.obs`` with labels, drawn beside it, such as ``"region"``.
+        Column of ``adata.obs`` with labels, drawn next to it, such as ``"region"``.
     groups
         Labels to draw in color; cells of others are gray.
     palette
@@ -350,7 +350,7 @@ def confidence(
     key
         Column of ``adata.obs`` that :func:`scjepa.tl.niche_confidence` wrote.
     reference
-        Column of ``adata.obs`` with labels to draw beside it, such as ``"niche"``, in its own colors.
+        Column of ``adata.obs`` with labels to draw next to it, such as ``"niche"``, in its own colors.
     title, library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show
         As in :func:`scjepa.pl.niches`.
 

@@ -72,6 +72,7 @@ def differential_niches(
     *,
     n_rows: int = 20,
     level: float = 0.05,
+    title: str | None = None,
     ax: Axes | None = None,
     save: str | Path | None = None,
     show: bool | None = None,
@@ -86,6 +87,8 @@ def differential_niches(
         Rows at most.
     level
         Adjusted p-value up to which a row is in color; the others are gray.
+    title
+        Above the panel. ``None``: nothing.
     ax
         Axes to draw in. ``None``: a new figure.
     save, show
@@ -132,4 +135,6 @@ def differential_niches(
     ax.set(xlabel=f"log2 difference, {pair[1]} less {pair[0]} (±2 standard errors)")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
+    if title is not None:
+        ax.set_title(title)
     return finish(ax, save, show, given=given)

@@ -118,6 +118,7 @@ def surprise(
     adata: AnnData | SpatialData,
     key: str = "surprise",
     *,
+    title: str | None = None,
     library_key: str | None = None,
     spatial_key: str = _keys.SPATIAL,
     unit: str | None = None,
@@ -138,7 +139,9 @@ def surprise(
     adata
         Annotated data after :func:`scjepa.tl.surprise` or :func:`scjepa.tl.spillover`.
     key
-        Column of ``adata.obs`` that they wrote; the p-values stand beside it.
+        Column of ``adata.obs`` that they wrote; the p-values are in a column of the same name and ``_p_value``.
+    title
+        What the color is called. ``None``: "log10 p" and the key.
     library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show
         As in :func:`scjepa.pl.niches`.
 
@@ -162,5 +165,5 @@ def surprise(
     adata = cells_of(adata, spatial_key)
     found = column_of(adata, f"{key}_p_value", f"Compute it first: scjepa.tl.{key}(adata)")
     values = np.log10(np.maximum(found.to_numpy(dtype=np.float64, na_value=np.nan), _FINEST))
-    drawn = [Numbers(f"log10 p, {key}", values, float(np.log10(_FINEST)), 0.0, lowest_on_top=True)]
+    drawn = [Numbers(title or f"log10 p, {key}", values, float(np.log10(_FINEST)), 0.0, lowest_on_top=True)]
     return draw_map(adata, drawn, MapOptions(library_key, spatial_key, unit, pixel_size, ncols, size, ax, save, show))

@@ -221,7 +221,7 @@ class IJEPAConfig(ObjectiveConfig):
         Guards against collapse on pooled context embeddings: a hinge on the standard deviation of each dimension,
         and squared off-diagonal covariance (VICReg). 0 in the paper.
     sigreg_weight
-        Weight of a further guard beside ``ijepa``: SIGReg of the pooled context embeddings, the distance from an
+        Weight of a further guard of ``ijepa``: SIGReg of the pooled context embeddings, the distance from an
         isotropic Gaussian of standard deviation 1.
     sigreg_projections
         Random directions along which SIGReg looks, drawn anew at each step.
@@ -395,6 +395,6 @@ def resolve(preset: str | STJEPAConfig = "base", **parts: object) -> STJEPAConfi
     Warns
     -----
     UserWarning
-        If an option that is named does nothing beside the others.
+        If an option that is named does nothing with the others.
     """
     return resolve_preset(preset, PRESETS, parts)

@@ -316,7 +316,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         out
             Where to write: a float32 array or memory map of shape ``(n_cells, n_latent)``, or the path of a ``.npy``
             file, for results larger than memory. A path can be resumed: it is written as ``<name>.part`` with a small
-            ``<name>.json`` beside it, and the same call with the same weights and data goes on where a killed one
+            ``<name>.json`` next to it, and the same call with the same weights and data goes on where a killed one
             stopped, or returns the finished file. Default: a new array.
         key_added
             Also write the result to ``adata.obsm[key_added]``.
@@ -480,7 +480,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             Writes ``adata.obsm["X_stjepa"]`` (neighborhoods), ``adata.obsm["X_stjepa_cell"]`` (cells in context),
             ``adata.varm["X_stjepa_gene"]`` (genes; NaN for those that are no token of any cell),
             ``adata.obsm["X_stjepa_niche"]`` (the read-out), ``adata.obs[key_added]``, and what
-            :func:`scjepa.tl.niches` writes beside it.
+            :func:`scjepa.tl.niches` writes too.
 
         Raises
         ------
@@ -860,7 +860,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
     # -- save and load --------------------------------------------------------------------------------------------
 
     def facts(self) -> Facts:
-        """Return what a loaded model needs beside weights: panels and statistics of normalizations as well."""
+        """Return what a loaded model needs besides weights: panels and statistics of normalizations as well."""
         return {**super().facts(), "panels": self.panels.to_dict(), "statistics": self.normalizations.to_arrays()}
 
     @classmethod

@@ -48,7 +48,7 @@ def aggregate(
     ----------
     data
         Annotated data with ``obsm[use_rep]`` and squidpy's spatial graph, or the embedding itself, an array of shape
-        (n_cells, n_dims), beside ``connectivities``.
+        (n_cells, n_dims), with ``connectivities``.
     use_rep
         Key in ``adata.obsm`` of the embedding.
     n_hops

@@ -124,7 +124,7 @@ class NicheClusters(Kept, ClusterMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If a number of niches, neighbors or landmarks is no whole number.
+            If a number of niches, neighbors or landmarks is not an integer.
         ValueError
             If there is no such method, ``"kmeans"`` or ``"gmm"`` have no ``n_niches``, there are fewer cells than
             niches, an option is out of its range, or a value is NaN or infinite.

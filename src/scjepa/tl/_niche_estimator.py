@@ -50,12 +50,12 @@ the sets that the rule was found on, embeddings at 0.89 to 0.93 of it cost agree
 
 
 class NicheReadout(Kept, BaseEstimator):
-    """Predictive components of cells beside those of the rings around them, weighed as the data asks for.
+    """Predictive components of cells with those of the rings around them, weighed as the data asks for.
 
     For each source, the expression of the cells and an embedding of them: :class:`PredictiveComponents`; then the
     component of the cell itself and the means of the rings around it, side by side, where the number of rings and the
     weight of each block follow from how reliably they tell of a place (:func:`weigh`). Sources stand side by side
-    too, with one variance. An embedding stands beside the expression only where it predicts the expression of ring 2,
+    too, with one variance. An embedding is read with the expression only where it predicts the expression of ring 2,
     from the cell and ring 1, as well as the expression itself does (:attr:`predicted_`). No labels take part.
 
     Parameters
@@ -63,7 +63,7 @@ class NicheReadout(Kept, BaseEstimator):
     n_components
         Predictive components of each source.
     n_rings
-        Rings beside the cell; ``None``: chosen from the data, 1 to 3.
+        Rings around the cell; ``None``: chosen from the data, 1 to 3.
     own_weight
         Weight of the cell itself against its rings; ``None``: chosen from the data.
     align
@@ -348,7 +348,7 @@ class Blocks:
     reliability
         ``(n_rings + 1,)``: share of signal in the cell itself and in each ring, 1 without error.
     n_rings
-        The reach: rings to stand beside the cell.
+        The reach: rings that are read with the cell.
     weights
         ``(n_rings + 1,)``: weight of the cell and of each ring up to the reach; the largest of the rings is 1.
     signal

@@ -139,7 +139,7 @@ def niche_number(
     KeyError
         If the embedding, the coordinates, the graph or ``library_key`` is not there.
     TypeError
-        If a number is no whole number.
+        If a number is not an integer.
     ValueError
         If a number is below 2 or too large, there are fewer than six blocks of 50 cells, or the embedding
         has a NaN or is the same for all cells.

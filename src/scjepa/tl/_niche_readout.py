@@ -58,7 +58,7 @@ def niche_readout(
     n_comps
         Predictive components of each source.
     n_rings
-        Rings beside the cell, 0 to 3. Default: chosen from the data.
+        Rings around the cell, 0 to 3. Default: chosen from the data.
     own_weight
         Weight of the cell itself against that of its rings (1: the same). Default: chosen from the data.
     align

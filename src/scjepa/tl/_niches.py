@@ -102,6 +102,12 @@ def niches(
     _refuse_niches(adata, n_niches, key_added, method)
     if use_rep is None:
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
+        if use_rep not in adata.obsm:
+            raise KeyError(
+                f"adata.obsm has neither {_keys.EMBEDDING_NICHE!r} nor {_keys.EMBEDDING!r} to cluster. Find niches of "
+                "the expression, scjepa.tl.find_niches(adata), or with a model, model.niches(); or name an embedding: "
+                "use_rep=..."
+            )
     embedding = embedding_of(adata, use_rep)
     how: Note = {"n_neighbors": n_neighbors, "flavor": flavor, "min_share": min_share, "random_state": random_state}
     clusters = NicheClusters(n_niches, method=method, resolution=resolution, **how)
@@ -177,7 +183,7 @@ def find_niches(
     """Find niches in one call: with no model by the linear method, in a second; with a trained one, by both.
 
     Without a model the predictive components of the expression are read out with the rings around each cell
-    (:func:`niche_readout`) and clustered (:func:`niches`). With a model its embedding of cells stands beside them: the
+    (:func:`niche_readout`) and clustered (:func:`niches`). With a model its embedding of cells is read with them: the
     same as ``model.niches(adata, n_niches)``.
 
     Parameters
@@ -194,7 +200,7 @@ def find_niches(
         Leiden's resolution, where ``n_niches`` is not given.
     use_rep
         What is read: ``"X"`` for the counts, keys of ``adata.obsm`` for embeddings. Default: the counts, and with a
-        model its embedding of cells beside them.
+        model its embedding of cells as well.
     layer, library_key, neighbors_key
         Layer of raw counts, column of sections and squidpy's ``key_added``, where there is no model.
     align
@@ -207,13 +213,13 @@ def find_niches(
     Returns
     -------
     None
-        Writes ``adata.obsm["X_stjepa_niche"]``, ``adata.obs[key_added]`` and what :func:`niches` writes beside it; with
+        Writes ``adata.obsm["X_stjepa_niche"]``, ``adata.obs[key_added]`` and what else :func:`niches` writes; with
         a model also what ``model.niches`` names.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        As :func:`niche_readout` and :func:`niches`; also if a layer, sections or a graph are named beside a model, or
+        As :func:`niche_readout` and :func:`niches`; also if a layer, sections or a graph are named with a model, or
         ``model`` does not find niches.
 
     Examples

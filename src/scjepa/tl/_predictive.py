@@ -187,7 +187,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         ----------
         X
             Cells × features, as in :meth:`fit`. Where the fit and these cells have names of features, they are taken by
-            name, in whatever order and beside whatever others; else in the order of the fit.
+            name, in whatever order and among whatever others; else in the order of the fit.
         groups
             Group of each cell. A group of the fit is standardized as it was there, a new one by its own mean and
             variance as ``align`` says, so that its cells lie where a fit on both would have put them if nothing

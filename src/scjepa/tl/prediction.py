@@ -193,7 +193,7 @@ def surprise(
     Warns
     -----
     UserWarning
-        If cells have no neighbors, or counts are no whole numbers.
+        If cells have no neighbors, or counts are not integers.
 
     Raises
     ------
@@ -340,7 +340,7 @@ def spillover(
     Warns
     -----
     UserWarning
-        If cells have no neighbors, or counts are no whole numbers.
+        If cells have no neighbors, or counts are not integers.
 
     Raises
     ------

@@ -51,7 +51,7 @@ class TokenConfig(TokenRule):
     n_tokens
         Genes kept per cell, the paper's L: the top non-zero genes by (-rank value, vocabulary id).
     n_neighbors
-        Nearest neighbors beside the index cell, the paper's k.
+        Nearest neighbors of the index cell, the paper's k.
     values
         Normalization of the value each token carries, a name in :data:`scjepa.tokens.NORMALIZATIONS`.
     ranks

@@ -83,7 +83,7 @@ class Task:
 
 
 class RunArguments(TypedDict, total=False):
-    """Arguments of ``train()``, ``finetune()`` and ``train_perturbation()`` beside ``max_epochs``; see ``train()``."""
+    """Arguments of ``train()``, ``finetune()`` and ``train_perturbation()`` besides ``max_epochs``; see ``train()``."""
 
     max_steps: int | None
     accelerator: str
