@@ -149,13 +149,14 @@ def reliability(
         raise ValueError(f"No cell has a label in adata.obs[{truth!r}] that is called in adata.obs[{nearest!r}].")
     right, sure = (known == called)[kept].astype(int), sure[kept]
     panel = one_panel(ax, _PANEL, _PANEL)
-    CalibrationDisplay.from_predictions(
-        right, sure, n_bins=n_bins, strategy="quantile", ax=panel, name=key, pos_label=1, ref_line=False
+    drawn = CalibrationDisplay.from_predictions(
+        right, sure, n_bins=n_bins, strategy="quantile", ax=panel, pos_label=1, ref_line=False
     )
-    low = min(0.95, *(line.get_data()[axis].min() for line in panel.lines for axis in (0, 1)))
+    low = min(0.95, drawn.prob_pred.min(), drawn.prob_true.min())
     panel.plot([low, 1], [low, 1], color=MISSING, lw=1, zorder=0)
     panel.set(xlabel="confidence", ylabel="share of right labels", box_aspect=1)
-    panel.get_legend().remove()
+    if (legend := panel.get_legend()) is not None:
+        legend.remove()
     error = expected_calibration_error(right, sure)
     panel.set_title(f"calibration error {error:.3f}" if title is None else title, fontsize=10, loc="left")
     return finish(panel, save, show, given=ax)
