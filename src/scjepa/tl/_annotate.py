@@ -20,19 +20,23 @@ from scjepa._core.anndata import (
     refuse_users,
     require_anndata,
 )
-from scjepa._core.counts import check_of, read_counts
+from scjepa._core.counts import TARGET_SUM, check_of, read_counts
 from scjepa._core.keys import ANNOTATION_PARTS, UNKNOWN
 from scjepa._core.palette import MISSING, palette
 from scjepa._core.warn import warn
 from scjepa.tl._annotator import CellAnnotator
 from scjepa.tl._hierarchy import Hierarchy, Parents
 from scjepa.tl._moments import Features
+from scjepa.tl._unlike import unlike
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _FEW_GENES = 100
 """Genes in common below which labels are doubtful."""
+
+_TOGETHER = 50
+"""Cells to label from which on they are read together; fewer are read one by one."""
 
 
 def annotate(
@@ -132,8 +136,12 @@ def annotate(
     annotator = CellAnnotator(n_genes, n_comps, error=error, seed=random_state)
     annotator.fit(known.counts, known.labels, known.batches, feature_names=list(known.genes))
     batches = groups_of(adata, query_batch_key)
-    found, probabilities = annotator.predict_with_probabilities(features.taken(known.genes, len(known.genes)), batches)
+    shared = features.taken(known.genes, len(known.genes))
+    found, probabilities = annotator.predict_with_probabilities(shared, batches)
     found.index = adata.obs_names
+    counted = np.flatnonzero(found["nearest"].notna())
+    if len(counted) >= _TOGETHER:
+        _read_together(found, known, shared, annotator, np.zeros(len(found)) if batches is None else batches, counted)
     if terms is not None:
         sure = terms.surest(list(annotator.classifier_.labels_), probabilities, 1 - error)
         found["term"] = pd.Categorical(np.where(found["label"] == UNKNOWN, UNKNOWN, sure))
@@ -148,6 +156,24 @@ def annotate(
     record(adata, key_added, slot="obs", n_comps=n_comps, random_state=random_state, **how, **facts)
     for part in found.columns.intersection(ANNOTATION_PARTS):
         record(adata, f"{key_added}_{part}", slot="obs", of=key_added)
+
+
+def _read_together(
+    found: pd.DataFrame,
+    known: _Reference,
+    query: Features,
+    annotator: CellAnnotator,
+    batches: np.ndarray,
+    counted: np.ndarray,
+) -> None:
+    """Tell unknown cells from what the cells to label have in common, where there are enough of them."""
+    reference = Features(known.counts, TARGET_SUM, names=list(known.genes))
+    codes = np.searchsorted(annotator.classifier_.labels_.astype(str), known.labels.astype(str))
+    p_values = unlike(reference, query, annotator, codes, batches, counted)
+    found.iloc[counted, found.columns.get_loc("p_value")] = p_values
+    is_unknown = np.zeros(len(found), dtype=bool)
+    is_unknown[counted] = p_values < annotator.error
+    found["label"] = found["nearest"].cat.add_categories(UNKNOWN).mask(is_unknown, UNKNOWN)
 
 
 @dataclass(frozen=True)
