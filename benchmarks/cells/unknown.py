@@ -109,7 +109,7 @@ def spaces(reference: sparse.csr_matrix, query: sparse.csr_matrix, n_genes: int 
         about = means if name == "both" else [means[1], means[1]]
         centered = [np.clip((s - m) / (spread + 1e-2), -10, 10) for s, m in zip(sides, about, strict=True)]
         of = centered if name == "both" else centered[1:]
-        axes = leading(sum(s.T @ s / len(s) for s in of), min(50, len(sides[1]) - 2))
+        axes = leading(sum(s.T @ s for s in of), min(50, len(sides[1]) - 2))
         placed = [np.clip((s - means[1]) / (spread + 1e-2), -10, 10) for s in sides]
         found[name] = placed[0] @ axes, placed[1] @ axes
         if name == "reference":

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 _FEW_GENES = 100
 """Genes in common below which labels are doubtful."""
 
-_TOGETHER = 50
+_FEWEST_FOR_DOUBLETS = 30
+"""Cells, and genes, that scrublet needs."""
+
+_TOGETHER = 200
 """Cells to label from which on they are read together; fewer are read one by one."""
 
 
@@ -273,6 +276,9 @@ def _doublets(adata: AnnData, layer: str | None, seed: int) -> np.ndarray:
     from anndata import AnnData as Cells
 
     cells = Cells(read_counts(counts_of(adata, layer), dtype=np.float32))
+    if min(cells.shape) < _FEWEST_FOR_DOUBLETS:
+        warn(f"Doublets cannot be told among {cells.n_obs:,} cells by {cells.n_vars:,} genes; no cell is flagged.")
+        return np.zeros(adata.n_obs, dtype=bool)
     n_comps = min(30, min(cells.shape) - 1)
     sc.pp.scrublet(cells, n_prin_comps=n_comps, random_state=seed, verbose=False)
     if "predicted_doublet" not in cells.obs:

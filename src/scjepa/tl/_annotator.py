@@ -116,6 +116,10 @@ class CellAnnotator(Kept, BaseEstimator):
         self.variable_ = variable_genes(
             sparse.vstack([logged for _, logged in features.chunks()], format="csr"), self.n_genes
         )
+        if not len(self.variable_):
+            raise ValueError(
+                "No gene varies among the labelled cells: are these raw counts, and of more than one cell?"
+            )
         chunks = list(features.showing(self.variable_).chunks())  # sparse, of few genes
         self.mean_, self.scale_ = _moments([logged for _, logged in chunks])
         product = self._product(chunks)
@@ -270,12 +274,12 @@ def variable_genes(whole: sparse.csr_matrix, n_genes: int) -> np.ndarray:
     from anndata import AnnData
 
     cells = AnnData(sparse.csr_matrix(whole))
-    sc.pp.highly_variable_genes(cells, n_top_genes=min(n_genes, cells.n_vars))
-    found = np.flatnonzero(
-        cells.var["highly_variable"].to_numpy() & (np.bincount(whole.indices, minlength=cells.n_vars) > 0)
-    )
-    if not len(found):
-        raise ValueError("No gene varies among the labelled cells: are these raw counts, and of more than one cell?")
+    try:
+        sc.pp.highly_variable_genes(cells, n_top_genes=min(n_genes, cells.n_vars))
+    except (IndexError, ValueError):  # so few genes or cells that scanpy has nothing to rank
+        return np.flatnonzero(np.asarray(whole.max(axis=0).toarray() > whole.min(axis=0).toarray()).ravel())
+    chosen = cells.var["highly_variable"].to_numpy()
+    found: np.ndarray = np.flatnonzero(chosen & (np.bincount(whole.indices, minlength=cells.n_vars) > 0))
     return found
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scjepa.tl._moments import Features
 
 _SAMPLE = 5_000
-"""Cells of either side that axes are made of, and cells among which neighbors are looked for, at most."""
+"""Cells of either side that axes are made of, and cells that neighbors are looked for among, at most."""
 
 _POOLED = 15
 """Neighbors whose distances are averaged, the cell itself among them: types come as groups of cells."""
@@ -143,7 +143,8 @@ def _together(
     fitted = _Gaussians.fit(values, labels, n_labels)
     new = fitted.unshifted(new, batches)
     codes, found = fitted.read(new)
-    held, found = _pooled(held, values, seed), _pooled(found, new, seed)
+    size = min(_SAMPLE, len(values), len(new))  # of the same number of cells neighbors are as near
+    held, found = _pooled(held, values, size, seed), _pooled(found, new, size, seed)
     usual, near = (typical(called, held, n_labels, share) for share in (0.5, _NEAREST_SHARE))
     usual = np.where(usual > 0, usual, np.median(usual[usual > 0]) if (usual > 0).any() else 1.0)
     found, held = found / usual[codes], held / usual[called]
@@ -157,18 +158,22 @@ def _together(
     return found, held
 
 
-def _pooled(distances: np.ndarray, values: np.ndarray, seed: int) -> np.ndarray:
-    """Return the mean distance of each cell's neighbors; of many cells, neighbors among a random part."""
+def _pooled(distances: np.ndarray, values: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Return the mean distance of each cell's neighbors among a random part of ``size`` cells or fewer."""
     found = np.empty_like(distances)
     order = np.random.default_rng(seed).permutation(len(values))
-    for part in np.array_split(order, -(-len(order) // _SAMPLE)):
+    for part in np.array_split(order, -(-len(order) // size)):
         neighbors, _ = nearest(values[part], min(_POOLED, len(part)), seed)
         found[part] = distances[part][neighbors].mean(axis=1)
     return found
 
 
 def _joint_places(reference: Features, query: Features, annotator: CellAnnotator) -> tuple[np.ndarray, np.ndarray]:
-    """Return places of both sides on principal axes of both, to which either contributes half."""
+    """Return places of both sides on principal axes of both.
+
+    Each cell counts as much as any other: axes are made of the noise of those that count for more, which would put them
+    far from all others.
+    """
     samples = [_sampled(side) for side in (reference, query)]
     variable = np.union1d(annotator.variable_, variable_genes(samples[1], annotator.n_genes))
     dense = [sample[:, variable].toarray() for sample in samples]
@@ -181,7 +186,7 @@ def _joint_places(reference: Features, query: Features, annotator: CellAnnotator
 
     centered = [scaled(side, mean) for side, mean in zip(dense, means, strict=True)]
     n_comps = min(annotator.n_comps, len(dense[0]) - 2, len(variable))
-    axes = leading(sum(side.T @ side / len(side) for side in centered), max(n_comps, 1))
+    axes = leading(sum(side.T @ side for side in centered), max(n_comps, 1))
     first, second = (
         np.concatenate([scaled(logged.toarray(), means[0]) @ axes for _, logged in side.showing(variable).chunks()])
         for side in (reference, query)
