@@ -62,7 +62,9 @@ def annotate(
     """Label cells by labelled cells, in closed form: no network, no training.
 
     :class:`CellAnnotator` is fitted on the genes that all have in common, and says of each cell its label, how sure it
-    is, whether it is of none of them, and which genes say so.
+    is, whether it is of none of them, and which genes say so. From 200 cells on, cells are read together to tell those
+    of no label: what they share with the reference but for their batch is taken off, and neighbors speak for each
+    other, so that a new type is found as a group. Fewer cells are read one by one.
 
     Parameters
     ----------
@@ -102,7 +104,7 @@ def annotate(
     None
         Writes ``adata.obs[key_added]`` (categorical, with ``"unknown"``), ``adata.uns[f"{key_added}_colors"]``, and
         ``adata.obs[f"{key_added}_..."]``: ``confidence`` (the calibrated probability of the most probable label),
-        ``p_value`` (share of held-out reference cells as far from every label), ``evidence`` (expressed genes that
+        ``p_value`` (share of held-out reference cells as unlike every label), ``evidence`` (expressed genes that
         speak for the label against the second), ``nearest`` (the most probable label, also of unknown cells), with a
         hierarchy ``term``, with ``find_doublets`` ``doublet``. ``adata.uns["scjepa"][key_added]`` holds how it was
         made, with ``held_out_accuracy`` and ``held_out_ece`` (expected calibration error) on held-out reference cells.

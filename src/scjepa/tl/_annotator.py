@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -275,7 +276,9 @@ def variable_genes(whole: sparse.csr_matrix, n_genes: int) -> np.ndarray:
 
     cells = AnnData(sparse.csr_matrix(whole))
     try:
-        sc.pp.highly_variable_genes(cells, n_top_genes=min(n_genes, cells.n_vars))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of small panels, of which all are taken
+            sc.pp.highly_variable_genes(cells, n_top_genes=min(n_genes, cells.n_vars))
     except (IndexError, ValueError):  # so few genes or cells that scanpy has nothing to rank
         return np.flatnonzero(np.asarray(whole.max(axis=0).toarray() > whole.min(axis=0).toarray()).ravel())
     chosen = cells.var["highly_variable"].to_numpy()
