@@ -4,6 +4,7 @@
     python -m benchmarks.checkpoints.human_blood_small                                  # the checkpoint in the wheel
     python -m benchmarks.checkpoints.human_blood_small --leave-out kang --out models/kang     # without one study
     python -m benchmarks.checkpoints.human_blood_small --leave-out kang --out models/kang --score
+    python -m benchmarks.checkpoints.human_blood_small --card     # its card again, with all scores
 
 Labels are not used. A training that was stopped goes on where it was. With ``--score`` the labelled set of the study
 that was left out, which the model has never seen, is embedded zero-shot by the model and by an untrained one, and by
@@ -19,7 +20,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import anndata as ad
@@ -28,11 +29,14 @@ import pandas as pd
 from anndata import AnnData
 from benchmarks.cells.sets import highly_variable, target
 from benchmarks.records import append, commit, done
+from safetensors.torch import load_file
 
 import scjepa
 from scjepa.benchmark.controls import pca_on_hvg
 from scjepa.celljepa.config import CELL_PRESETS, CellJEPAConfig, resolve_cells
 from scjepa.metrics import average_bio
+from scjepa.models.store import write_model
+from scjepa.pretrained import README_FILE, WEIGHTS_FILE
 
 NAME = "human-blood-small"
 HERE = Path(__file__).parent
@@ -136,6 +140,9 @@ def main() -> None:
     parser.add_argument("--license", default="CC-BY-4.0", help="license of the weights")
     parser.add_argument("--out", type=Path, help="folder to save to (default without --leave-out: the package's)")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--card", action="store_true", help="write the card of the model in --out again, with all scores"
+    )
     options = parser.parse_args()
     if options.leave_out and options.out is None:
         parser.error("--leave-out needs --out, a folder for the model: the package's is for the one of all studies.")
@@ -145,7 +152,9 @@ def main() -> None:
     out = options.out or SHIPPED
     # Genes that are left out, and models that are not trained, are meant here.
     warnings.filterwarnings("ignore", category=UserWarning)
-    if options.score:
+    if options.card:
+        write_card(out, card(list(SETS), about, options.license))
+    elif options.score:
         evaluate(out, about, options)
     else:
         train(out, about, options)
@@ -163,6 +172,17 @@ def train(out: Path, about: dict, options: argparse.Namespace) -> None:
     model.save_pretrained(out, card(names, about, options.license), overwrite=True)
     shutil.rmtree(state, ignore_errors=True)
     print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.2f} MB")
+
+
+def write_card(out: Path, new: scjepa.pretrained.Card) -> None:
+    """Replace the card of a saved model; what it says of the model itself stays."""
+    before, facts = scjepa.pretrained.read_card(out)
+    new = replace(new, created=before.created)
+    lines = (out / README_FILE).read_text().partition("## Model\n")[2].partition("\n## ")[0].splitlines()
+    table = [line.strip("| ").split(" | ", 1) for line in lines if " | " in line.strip("| ") and "---" not in line]
+    readme = new.to_markdown(facts["model"], dict(table))
+    weights = load_file(out / WEIGHTS_FILE)
+    write_model(out, facts | {"card": new.to_dict()}, weights, overwrite=True, texts={README_FILE: readme})
 
 
 def evaluate(out: Path, about: dict, options: argparse.Namespace) -> None:
