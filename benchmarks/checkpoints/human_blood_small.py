@@ -47,8 +47,11 @@ SETS: dict[str, tuple[str, str]] = {
     "pbmc3k": ("pbmc3k", "10x Genomics, 3k PBMC of a healthy donor (CC BY 4.0)"),
     "pbmc4k_half": ("pbmc4k", "10x Genomics, half of 4k PBMC of a healthy donor (CC BY 4.0)"),
     "pbmc_donorA_unlabelled": ("zheng", "10x Genomics, frozen PBMC of donor A, Zheng et al. 2017 (CC BY 4.0)"),
-    "pbmc_kang_muscat": ("kang", "Kang et al. 2018, GSE96583, two donors, control and IFN-beta"),
-    "pbmc_kang_harmony2k": ("kang", "Kang et al. 2018, GSE96583, control and IFN-beta"),
+    "pbmc_kang_muscat": (
+        "kang",
+        "Kang et al. 2018, GSE96583 (public, no license stated), two donors, control and IFN-beta",
+    ),
+    "pbmc_kang_harmony2k": ("kang", "Kang et al. 2018, GSE96583 (public, no license stated), control and IFN-beta"),
 }
 """Set -> study, and source. ``pbmc_2batch`` repeats cells of two of them and is left out."""
 
@@ -73,9 +76,9 @@ def make(adata: AnnData, config: CellJEPAConfig, seed: int) -> scjepa.CellJEPA:
     return scjepa.CellJEPA(adata, config, seed=seed)
 
 
-def untrained(model: scjepa.CellJEPA, cells: AnnData, seed: int) -> scjepa.CellJEPA:
+def untrained(model: scjepa.CellJEPA, known: AnnData, seed: int) -> scjepa.CellJEPA:
     """Return a model of the same options and genes with its initial weights."""
-    known = cells[:, cells.var_names.isin(model.vocabulary.names)].copy()
+    known = known.copy()
     scjepa.CellJEPA.setup_anndata(known)
     return scjepa.CellJEPA(known, model.config, seed=seed)
 
@@ -188,10 +191,11 @@ def write_card(out: Path, new: scjepa.pretrained.Card) -> None:
 def evaluate(out: Path, about: dict, options: argparse.Namespace) -> None:
     """Score the model of a folder, an untrained one and HVG-PCA on the set of the study that was left out."""
     cells = target(SCORED[options.leave_out])
-    model = scjepa.CellJEPA.from_pretrained(out, cells, accelerator="cpu")
+    known = cells[:, cells.var_names.isin(scjepa.pretrained.vocabulary(out).names)].copy()
+    model = scjepa.CellJEPA.from_pretrained(out, known, accelerator="cpu")
     methods: dict[str, Callable[[], np.ndarray]] = {
         "HVG-PCA": lambda: pca_on_hvg(cells)(cells),
-        "untrained": lambda: untrained(model, cells, options.seed).get_latent_representation(),
+        "untrained": lambda: untrained(model, known, options.seed).get_latent_representation(),
         "trained": model.get_latent_representation,
     }
     for method, embed in methods.items():
