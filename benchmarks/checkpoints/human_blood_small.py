@@ -119,7 +119,7 @@ def card(names: list[str], config: dict, license_: str) -> scjepa.pretrained.Car
         scores=summary(config),
         license=license_,
         limitations=(
-            "Peripheral blood mononuclear cells of a few donors, by 10x Chromium 3' alone; leave out genes that it does "
+            "Peripheral blood mononuclear cells of a few donors, by 10x Chromium 3'; leave out genes that it does "
             "not know. Other tissues, diseases and species are out of its reach. The scores are of models trained "
             "without the study that is scored, one seed; HVG-PCA is fitted on the very cells that are scored, and is "
             "ahead where cells were stimulated (pbmc_kang_muscat). NMI and ARI are those of the best resolution by the "
