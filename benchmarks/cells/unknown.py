@@ -11,9 +11,9 @@ rows of thresholds say how distances of the query are brought to those of held-o
 
 ``results/unknown_first.csv`` has means over tasks of the rows that the choice was made by, and what they had on the
 sets to report; there both sides counted half in axes of both, where today every cell counts alike. Of the sets to
-choose by, the row with most found at 10 % alarms or fewer was taken, ``span, drift + relative, own 10, Fisher``: 84 % at 9 %.
-Before it, ``relative, median`` and ``relative, own 25`` had been taken by the least alarms of any task, and their
-outcome on the sets to report was seen: alarms of 26 %, and 58 % found, on 4k.
+choose by, the row with most found at 10 % alarms or fewer was taken, ``span, drift + relative, own 10, Fisher``
+(84 % at 9 %). Before it, ``relative, median`` and ``relative, own 25`` had been taken by the least alarms of any task,
+and their outcome on the sets to report was seen: alarms of 26 %, and 58 % found, on 4k.
 """
 
 from __future__ import annotations
