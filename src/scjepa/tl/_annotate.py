@@ -76,9 +76,9 @@ def annotate(
         Their ``obs`` column of labels; missing values and ``"unlabelled"`` are cells without a label, which have no
         say.
     batch_key
-        Their ``obs`` column of donors or batches. Whole batches are then held out to calibrate, so that confidence holds
-        for cells of a new donor, and ``"unknown"`` where fewer than 200 cells are labelled. Several references are batches of their own. Default: one batch
-        each.
+        Their ``obs`` column of donors or batches. Whole batches are then held out to calibrate, so that confidence
+        holds for cells of a new donor, and ``"unknown"`` where fewer than 200 cells are labelled. Several references
+        are batches of their own. Default: one batch each.
     query_batch_key
         ``obs`` column of batches of ``adata``, which may lie at other distances from a reference of one batch; see
         :class:`LabelClassifier`. Default: one.
