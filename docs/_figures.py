@@ -25,6 +25,8 @@ LARGEST_KB, WIDEST, COLORS = 195, 1400, 256
 EMBRYO = "Mouse embryo at E8.5 to E8.75, seqFISH (Lohoff et al., Nature Biotechnology 2022)."
 XENIUM = "Human breast cancer, Xenium (Janesick et al., Nature Communications 2023; 10x Genomics, CC BY 4.0)."
 V1 = "Mouse visual cortex, STARmap (Wang et al., Science 2018)."
+KANG = "Blood of two donors, half of it with interferon beta (Kang et al., Nature Biotechnology 2018)."
+PAPALEXI = "THP-1 cells, knock-outs read by ECCITE-seq (Papalexi et al., Nature Genetics 2021)."
 SIMULATED = "Simulated tissue (scjepa.datasets.simulated_tissue): no set at hand has enough samples."
 
 AXIS = {
@@ -89,6 +91,17 @@ PICTURES = {
     "pl_compare": Picture(
         "A matrix of eight and of twelve niches of a mouse embryo: eight of the twelve lie within one of the eight.",
         EMBRYO,
+    ),
+    "pl_confusion": Picture(
+        "A matrix of five cell types of one donor, by what labels of another donor called them; unknown is the last.",
+        KANG,
+    ),
+    "pl_reliability": Picture(
+        "The share of right labels rises with confidence, near the diagonal, from seven tenths to one.", KANG
+    ),
+    "pl_perturbation": Picture(
+        "Predicted against measured changes of genes under four knock-outs left out of training, the largest named.",
+        PAPALEXI,
     ),
     "pl_predictive_genes": Picture(
         "Bars of the genes of four predictive components of a mouse embryo, and below each its map on the tissue.",
@@ -231,6 +244,29 @@ def evidence() -> None:
     _save("pl_surprise", lambda path: scjepa.pl.surprise(adata, save=path))
 
 
+def cells() -> None:
+    """Draw labels of one donor's blood by another's, and predictions of knock-outs."""
+    import pandas as pd
+    from anndata import AnnData
+
+    import scjepa
+    from scjepa import perturbation as pt
+
+    blood = scjepa.datasets.load("pbmc_kang_muscat")
+    one, other = (blood[blood.obs["donor"] == donor].copy() for donor in ("101", "107"))
+    scjepa.tl.annotate(other, one, "cell_type", batch_key="batch", query_batch_key="batch")
+    _save("pl_confusion", lambda path: scjepa.pl.confusion(other, "cell_type", save=path))
+    _save("pl_reliability", lambda path: scjepa.pl.reliability(other, "cell_type", save=path))
+    screen = scjepa.datasets.load("papalexi_eccite_299g")
+    split = pt.simulation_split(pt.Conditions.of_adata(screen).names, 1, validation=False)
+    measured, known = (pt.condition_profiles(screen, conditions=c) for c in (split.test_conditions, split.train))
+    largest = (measured.means - measured.control).abs().sum(axis=1).nlargest(4).index
+    found = pt.PerturbationStack().fit(known.means, known.control, known.noise).predict(list(largest))
+    predicted = AnnData(found.to_numpy(), pd.DataFrame(index=found.index), pd.DataFrame(index=found.columns))
+    predicted.layers["control"] = pd.DataFrame([known.control] * len(found)).to_numpy()
+    _save("pl_perturbation", lambda path: scjepa.pl.perturbation(predicted, measured.means, save=path))
+
+
 def conditions() -> None:
     """Draw two conditions of simulated samples; in one of them most of a niche is missing."""
     import numpy as np
@@ -286,7 +322,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     drawn = {
         **{"cortex": cortex, "embryo": embryo, "xenium": xenium},
-        **{"evidence": evidence, "conditions": conditions, "training": training},
+        **{"evidence": evidence, "conditions": conditions, "training": training, "cells": cells},
     }
     GALLERY.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or drawn:

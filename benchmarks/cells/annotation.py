@@ -92,6 +92,16 @@ def tasks() -> dict[str, Task]:
 
 def by_linear(task: Task, seed: int, options: argparse.Namespace) -> Answer:
     """Do what ``scjepa.tl.annotate`` does, without a network."""
+    query = AnnData(task.query.X, obs=task.query.obs[["batch"]].copy(), var=task.query.var[[]])
+    how = {"batch_key": "batch", "query_batch_key": "batch", "error": ERROR, "random_state": seed, "key_added": "found"}
+    scjepa.tl.annotate(query, task.reference, "cell_type", **how)
+    found = query.obs
+    labels, sure = found["found_nearest"].astype(str).to_numpy(), found["found_confidence"].to_numpy()
+    return Answer(labels, sure, -found["found_p_value"].to_numpy(), (found["found"] == "unknown").to_numpy())
+
+
+def by_annotator(task: Task, seed: int, options: argparse.Namespace) -> Answer:
+    """Read each cell by itself, as a saved annotator does."""
     reference, genes = task.reference, task.reference.var_names
     annotator = scjepa.tl.CellAnnotator(error=ERROR, seed=seed)
     annotator.fit(reference.X, reference.obs["cell_type"], reference.obs["batch"], feature_names=genes)
@@ -194,6 +204,7 @@ def by_celljepa(method: str) -> Callable[[Task, int, argparse.Namespace], Answer
 
 METHODS: Mapping[str, Callable[[Task, int, argparse.Namespace], Answer]] = {
     "linear": by_linear,
+    "linear, one by one": by_annotator,
     "neighbors": by_neighbors,
     "regression": by_regression,
     "celltypist": by_celltypist,

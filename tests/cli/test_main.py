@@ -14,7 +14,7 @@ from scjepa import __version__
 from scjepa._core.squidpy import graph_call
 from scjepa.cli import COMMANDS, Command, UsageError, main
 
-NAMES = ["info", "fit", "embed", "prepare", "niches", "predict", "annotate", "benchmark", "demo"]
+NAMES = ["info", "fit", "embed", "prepare", "niches", "predict", "annotate", "perturb", "benchmark", "demo"]
 
 
 def test_the_commands_are_those_of_the_registry(capsys):

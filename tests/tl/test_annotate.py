@@ -244,3 +244,45 @@ def test_metrics_of_annotation():
     assert error([True] * 4, [0.75] * 4) == pytest.approx(0.25)
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         error([True], [2.0])
+
+
+def test_cells_to_label_are_read_together_where_they_are_many(reference):
+    """A new type is found, another chemistry is none, and few cells are read as an annotator reads them."""
+    query = blood(600, seed=11, types=(*TYPES, "platelet"))
+    rng = np.random.default_rng(0)
+    seen = rng.uniform(0.3, 0.9, query.n_vars)  # each gene is seen less, by the chemistry
+    query.X = sparse.csr_matrix(rng.binomial(query.X.toarray().astype(int), seen).astype(np.float32))
+    annotate(query, reference, "cell_type")
+    is_unknown = query.obs["predicted_label"] == "unknown"
+    new = query.obs["cell_type"] == "platelet"
+    assert is_unknown[new].mean() > 0.9
+    assert is_unknown[~new].mean() < 0.2
+    np.testing.assert_array_equal(is_unknown, query.obs["predicted_label_p_value"] < 0.1)
+    few = blood(30, seed=12)
+    annotate(few, reference, "cell_type", batch_key="donor")
+    alone = CellAnnotator().fit(
+        reference.X, reference.obs["cell_type"], reference.obs["donor"], feature_names=reference.var_names
+    )
+    np.testing.assert_allclose(few.obs["predicted_label_p_value"], alone.predict(few)["p_value"])
+
+
+def test_empty_cells_take_no_part_where_all_are_read_together(reference):
+    query = blood(300, seed=13)
+    counts = query.X.toarray()
+    counts[:5] = 0
+    query.X = sparse.csr_matrix(counts)
+    annotate(query, reference, "cell_type")
+    assert query.obs["predicted_label"].isna().sum() == 5
+    assert query.obs["predicted_label_p_value"].isna().sum() == 5
+    assert (query.obs["predicted_label"] == "unknown").mean() < 0.25
+
+
+def test_what_cannot_be_told_of_few_cells_and_genes(reference):
+    with pytest.warns(UserWarning, match="Doublets cannot be told among 1 cells"):
+        annotate(blood(1, seed=1), reference, "cell_type", find_doublets=True)
+    with pytest.raises(ValueError, match="No gene varies"), pytest.warns(UserWarning, match="1 genes are in common"):
+        annotate(blood(60, seed=1)[:, :1].copy(), reference, "cell_type")
+    same = blood(250, seed=1)
+    same.X = sparse.csr_matrix(np.repeat(same.X[0].toarray(), 250, axis=0))
+    annotate(same, reference, "cell_type")
+    assert same.obs["predicted_label"].nunique() == 1

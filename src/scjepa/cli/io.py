@@ -165,15 +165,15 @@ def _is_folder_of_files(path: Path) -> bool:
     return path.is_dir() and not any((path / name).exists() for name in (".zgroup", ".zattrs", "zarr.json"))
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table of cells as ``.csv`` or ``.parquet``.
+def write_table(table: pd.DataFrame, path: Path, rows: str = "cell") -> None:
+    """Write a table of cells, or of what ``rows`` says, as ``.csv`` or ``.parquet``.
 
     Raises
     ------
     UsageError
         If what writes ``.parquet`` is not installed.
     """
-    table = table.rename_axis("cell")
+    table = table.rename_axis(rows)
     with whole(path) as draft:
         if path.suffix == ".csv":
             table.to_csv(draft)

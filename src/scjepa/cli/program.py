@@ -23,7 +23,7 @@ from scjepa._core.meaning import nearest
 from scjepa._core.options import unknown_name
 from scjepa._core.settings import settings
 from scjepa._core.squidpy import graph_call
-from scjepa.cli import apply, benchmark, cohort, demo, fit, info, niches, predict
+from scjepa.cli import apply, benchmark, cohort, demo, fit, info, niches, perturb, predict
 from scjepa.cli.options import Command, UsageError
 
 OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141, 143
@@ -31,7 +31,7 @@ OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141
 
 COMMANDS: tuple[Command, ...] = (
     *(info.COMMAND, fit.COMMAND, apply.EMBED, cohort.COMMAND, niches.COMMAND, predict.COMMAND, apply.ANNOTATE),
-    *(benchmark.COMMAND, demo.COMMAND),
+    *(perturb.COMMAND, benchmark.COMMAND, demo.COMMAND),
 )
 """The subcommands, in the order of ``scjepa --help``. A new one is a function and a word here."""
 

@@ -1,4 +1,4 @@
-"""Figures: niches on the tissue and what can be said of them, maps of an embedding, and the course of a training."""
+"""Figures: niches and what can be said of them, maps of an embedding, labels, perturbations, and trainings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
+    from scjepa.pl._cells import confusion, perturbation, reliability
     from scjepa.pl._describe import compare, composition, interactions, markers
     from scjepa.pl._maps import confidence, embedding, niches, predictive_genes
     from scjepa.pl._study import differential_niches, niche_number

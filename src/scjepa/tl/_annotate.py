@@ -20,19 +20,26 @@ from scjepa._core.anndata import (
     refuse_users,
     require_anndata,
 )
-from scjepa._core.counts import check_of, read_counts
+from scjepa._core.counts import TARGET_SUM, check_of, read_counts
 from scjepa._core.keys import ANNOTATION_PARTS, UNKNOWN
 from scjepa._core.palette import MISSING, palette
 from scjepa._core.warn import warn
 from scjepa.tl._annotator import CellAnnotator
 from scjepa.tl._hierarchy import Hierarchy, Parents
 from scjepa.tl._moments import Features
+from scjepa.tl._unlike import unlike
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _FEW_GENES = 100
 """Genes in common below which labels are doubtful."""
+
+_FEWEST_FOR_DOUBLETS = 30
+"""Cells, and genes, that scrublet needs."""
+
+_TOGETHER = 200
+"""Cells to label from which on they are read together; fewer are read one by one."""
 
 
 def annotate(
@@ -55,7 +62,9 @@ def annotate(
     """Label cells by labelled cells, in closed form: no network, no training.
 
     :class:`CellAnnotator` is fitted on the genes that all have in common, and says of each cell its label, how sure it
-    is, whether it is of none of them, and which genes say so.
+    is, whether it is of none of them, and which genes say so. From 200 cells on, cells are read together to tell those
+    of no label: what they share with the reference but for their batch is taken off, and neighbors speak for each
+    other, so that a new type is found as a group. Fewer cells are read one by one.
 
     Parameters
     ----------
@@ -67,9 +76,9 @@ def annotate(
         Their ``obs`` column of labels; missing values and ``"unlabelled"`` are cells without a label, which have no
         say.
     batch_key
-        Their ``obs`` column of donors or batches. Whole batches are then held out to calibrate, so that confidence and
-        ``"unknown"`` hold for cells of a new donor. Several references are batches of their own. Default: one batch
-        each.
+        Their ``obs`` column of donors or batches. Whole batches are then held out to calibrate, so that confidence
+        holds for cells of a new donor, and ``"unknown"`` where fewer than 200 cells are labelled. Several references
+        are batches of their own. Default: one batch each.
     query_batch_key
         ``obs`` column of batches of ``adata``, which may lie at other distances from a reference of one batch; see
         :class:`LabelClassifier`. Default: one.
@@ -95,7 +104,7 @@ def annotate(
     None
         Writes ``adata.obs[key_added]`` (categorical, with ``"unknown"``), ``adata.uns[f"{key_added}_colors"]``, and
         ``adata.obs[f"{key_added}_..."]``: ``confidence`` (the calibrated probability of the most probable label),
-        ``p_value`` (share of held-out reference cells as far from every label), ``evidence`` (expressed genes that
+        ``p_value`` (share of held-out reference cells as unlike every label), ``evidence`` (expressed genes that
         speak for the label against the second), ``nearest`` (the most probable label, also of unknown cells), with a
         hierarchy ``term``, with ``find_doublets`` ``doublet``. ``adata.uns["scjepa"][key_added]`` holds how it was
         made, with ``held_out_accuracy`` and ``held_out_ece`` (expected calibration error) on held-out reference cells.
@@ -132,8 +141,12 @@ def annotate(
     annotator = CellAnnotator(n_genes, n_comps, error=error, seed=random_state)
     annotator.fit(known.counts, known.labels, known.batches, feature_names=list(known.genes))
     batches = groups_of(adata, query_batch_key)
-    found, probabilities = annotator.predict_with_probabilities(features.taken(known.genes, len(known.genes)), batches)
+    shared = features.taken(known.genes, len(known.genes))
+    found, probabilities = annotator.predict_with_probabilities(shared, batches)
     found.index = adata.obs_names
+    counted = np.flatnonzero(found["nearest"].notna())
+    if len(counted) >= _TOGETHER:
+        _read_together(found, known, shared, annotator, np.zeros(len(found)) if batches is None else batches, counted)
     if terms is not None:
         sure = terms.surest(list(annotator.classifier_.labels_), probabilities, 1 - error)
         found["term"] = pd.Categorical(np.where(found["label"] == UNKNOWN, UNKNOWN, sure))
@@ -148,6 +161,24 @@ def annotate(
     record(adata, key_added, slot="obs", n_comps=n_comps, random_state=random_state, **how, **facts)
     for part in found.columns.intersection(ANNOTATION_PARTS):
         record(adata, f"{key_added}_{part}", slot="obs", of=key_added)
+
+
+def _read_together(
+    found: pd.DataFrame,
+    known: _Reference,
+    query: Features,
+    annotator: CellAnnotator,
+    batches: np.ndarray,
+    counted: np.ndarray,
+) -> None:
+    """Tell unknown cells from what the cells to label have in common, where there are enough of them."""
+    reference = Features(known.counts, TARGET_SUM, names=list(known.genes))
+    codes = np.searchsorted(annotator.classifier_.labels_.astype(str), known.labels.astype(str))
+    p_values = unlike(reference, query, annotator, codes, batches, counted)
+    found.iloc[counted, found.columns.get_loc("p_value")] = p_values
+    is_unknown = np.zeros(len(found), dtype=bool)
+    is_unknown[counted] = p_values < annotator.error
+    found["label"] = found["nearest"].cat.add_categories(UNKNOWN).mask(is_unknown, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -247,6 +278,9 @@ def _doublets(adata: AnnData, layer: str | None, seed: int) -> np.ndarray:
     from anndata import AnnData as Cells
 
     cells = Cells(read_counts(counts_of(adata, layer), dtype=np.float32))
+    if min(cells.shape) < _FEWEST_FOR_DOUBLETS:
+        warn(f"Doublets cannot be told among {cells.n_obs:,} cells by {cells.n_vars:,} genes; no cell is flagged.")
+        return np.zeros(adata.n_obs, dtype=bool)
     n_comps = min(30, min(cells.shape) - 1)
     sc.pp.scrublet(cells, n_prin_comps=n_comps, random_state=seed, verbose=False)
     if "predicted_doublet" not in cells.obs:

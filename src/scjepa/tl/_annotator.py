@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,10 +23,10 @@ from scjepa.tl._moments import Features
 if TYPE_CHECKING:
     from scjepa._core.arrays import Labels
 
-_LARGEST = 10.0
+LARGEST = 10.0
 """Standard deviations beyond which expression says no more: a rare gene in one cell is not to turn a component."""
 
-_LEAST_SCALE = 1e-2
+LEAST_SCALE = 1e-2
 """Added to standard deviations, in log counts, for the same reason."""
 
 
@@ -112,12 +114,18 @@ class CellAnnotator(Kept, BaseEstimator):
             raise ValueError(f"The label {UNKNOWN!r} is what cells of no label are called. Leave such cells out.")
         features = Features.of(X, TARGET_SUM, feature_names)
         self.feature_names_in_ = features.names
-        self.variable_ = _variable(features, self.n_genes)
+        self.variable_ = variable_genes(
+            sparse.vstack([logged for _, logged in features.chunks()], format="csr"), self.n_genes
+        )
+        if not len(self.variable_):
+            raise ValueError(
+                "No gene varies among the labelled cells: are these raw counts, and of more than one cell?"
+            )
         chunks = list(features.showing(self.variable_).chunks())  # sparse, of few genes
         self.mean_, self.scale_ = _moments([logged for _, logged in chunks])
         product = self._product(chunks)
         n_comps = min(self.n_comps, features.n_cells - 1, len(self.variable_))
-        self.axes_ = _leading(product, n_comps)
+        self.axes_ = leading(product, n_comps)
 
         def places(axes: np.ndarray) -> np.ndarray:
             return np.concatenate([self._dense(logged) @ axes for _, logged in chunks])
@@ -125,7 +133,7 @@ class CellAnnotator(Kept, BaseEstimator):
         def refitted(train: np.ndarray) -> np.ndarray:
             out = np.ones(features.n_cells, dtype=bool)
             out[train] = False
-            return places(_leading(product - self._product(chunks, out), min(n_comps, len(train))))
+            return places(leading(product - self._product(chunks, out), min(n_comps, len(train))))
 
         classifier = LabelClassifier(self.n_folds, self.seed)
         self.classifier_ = classifier.fit(places(self.axes_), labels, batches, refitted=refitted)
@@ -193,6 +201,11 @@ class CellAnnotator(Kept, BaseEstimator):
         }
         return pd.DataFrame(columns, index=getattr(X, "obs_names", None)), probabilities
 
+    def places(self, features: Features) -> np.ndarray:
+        """Return ``(n_cells, n_comps)`` principal components of cells with the genes of the fit."""
+        shown = features.showing(self.variable_)
+        return np.concatenate([self._dense(logged) @ self.axes_ for _, logged in shown.chunks()])
+
     def markers(self, label: str, n_genes: int = 20) -> pd.Series:
         """Return the genes that speak most for a label against the mean of the others, by weight.
 
@@ -228,7 +241,7 @@ class CellAnnotator(Kept, BaseEstimator):
         values: np.ndarray = logged.toarray()
         values -= self.mean_.astype(np.float32)
         values /= self.scale_.astype(np.float32)
-        return np.clip(values, -_LARGEST, _LARGEST, out=values)
+        return np.clip(values, -LARGEST, LARGEST, out=values)
 
     def _product(self, chunks: Sequence[tuple[slice, Any]], kept: np.ndarray | None = None) -> np.ndarray:
         """Return the products of genes with genes over cells, all or those that are kept."""
@@ -256,20 +269,20 @@ class CellAnnotator(Kept, BaseEstimator):
         return told
 
 
-def _variable(features: Features, n_genes: int) -> np.ndarray:
+def variable_genes(whole: sparse.csr_matrix, n_genes: int) -> np.ndarray:
     """Return positions of the genes that vary most, as scanpy finds them in log-normalized counts."""
     import scanpy as sc
     from anndata import AnnData
-    from scipy import sparse
 
-    whole = sparse.vstack([logged for _, logged in features.chunks()], format="csr")
     cells = AnnData(sparse.csr_matrix(whole))
-    sc.pp.highly_variable_genes(cells, n_top_genes=min(n_genes, cells.n_vars))
-    found = np.flatnonzero(
-        cells.var["highly_variable"].to_numpy() & (np.bincount(whole.indices, minlength=cells.n_vars) > 0)
-    )
-    if not len(found):
-        raise ValueError("No gene varies among the labelled cells: are these raw counts, and of more than one cell?")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of small panels, of which all are taken
+            sc.pp.highly_variable_genes(cells, n_top_genes=min(n_genes, cells.n_vars))
+    except (IndexError, ValueError):  # so few genes or cells that scanpy has nothing to rank
+        return np.flatnonzero(np.asarray(whole.max(axis=0).toarray() > whole.min(axis=0).toarray()).ravel())
+    chosen = cells.var["highly_variable"].to_numpy()
+    found: np.ndarray = np.flatnonzero(chosen & (np.bincount(whole.indices, minlength=cells.n_vars) > 0))
     return found
 
 
@@ -278,10 +291,10 @@ def _moments(chunks: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     n_cells = sum(logged.shape[0] for logged in chunks)
     mean = sum(np.asarray(logged.sum(axis=0, dtype=np.float64)).ravel() for logged in chunks) / n_cells
     square = sum(np.asarray(logged.power(2).sum(axis=0, dtype=np.float64)).ravel() for logged in chunks) / n_cells
-    return mean, np.sqrt(np.maximum(square - mean**2, 0)) + _LEAST_SCALE
+    return mean, np.sqrt(np.maximum(square - mean**2, 0)) + LEAST_SCALE
 
 
-def _leading(product: np.ndarray, n_axes: int) -> np.ndarray:
+def leading(product: np.ndarray, n_axes: int) -> np.ndarray:
     """Return the leading axes of a matrix of products, the largest loading of each positive."""
     from scipy.linalg import eigh
 

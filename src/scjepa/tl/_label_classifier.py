@@ -18,7 +18,7 @@ from scjepa.tl._kept import Kept
 if TYPE_CHECKING:
     from scjepa._core.arrays import Labels, Matrix
 
-_TYPICAL_CELLS, _TOLD_CELLS = 5, 20
+_TYPICAL_CELLS, TOLD_CELLS = 5, 20
 """Cells of a label, held out and new, for its typical distance to be told."""
 
 _HOTTEST, _COLDEST = 20.0, 0.2
@@ -141,7 +141,7 @@ class LabelClassifier(Kept, BaseEstimator):
             raise ValueError(f"Labels of one cell cannot be learned: {', '.join(map(repr, few[:5]))}. Leave them out.")
         groups = None if batches is None else group_codes(batches, len(values), "batches")[0]
         self.labels_ = np.array(names, dtype=object)
-        self._take(_Discriminants.fit(values, codes, len(names)))
+        self._take(Discriminants.fit(values, codes, len(names)))
         self._calibrate(refitted or (lambda train: values), codes, groups)
         return self
 
@@ -181,15 +181,8 @@ class LabelClassifier(Kept, BaseEstimator):
             groups = np.zeros(len(found), int) if batches is None else group_codes(batches, len(found), "batches")[0]
             for group in np.unique(groups):
                 own = groups == group
-                found[own] /= self._drift(codes[own], found[own])
+                found[own] /= drift(codes[own], found[own], self.typical_)
         return self.held_out.p_values(found)
-
-    def _drift(self, codes: np.ndarray, distances: np.ndarray) -> float:
-        """Return how much farther than held-out cells those of most labels lie, 1 or more."""
-        sizes = np.bincount(codes, minlength=len(self.labels_))
-        told = np.flatnonzero((sizes >= _TOLD_CELLS) & (self.typical_ > 0))
-        ratios = np.sort([np.median(distances[codes == code]) / self.typical_[code] for code in told])
-        return max(1.0, float(ratios[(len(ratios) - 1) // 2])) if len(ratios) else 1.0
 
     @property
     def held_out(self) -> HeldOut:
@@ -197,10 +190,10 @@ class LabelClassifier(Kept, BaseEstimator):
         return HeldOut(self.distances_, self.n_held_out_)
 
     @property
-    def _discriminants(self) -> _Discriminants:
-        return _Discriminants(self.coef_, self.intercept_, self.axes_, self.means_)
+    def _discriminants(self) -> Discriminants:
+        return Discriminants(self.coef_, self.intercept_, self.axes_, self.means_)
 
-    def _take(self, found: _Discriminants) -> None:
+    def _take(self, found: Discriminants) -> None:
         self.coef_, self.intercept_, self.axes_, self.means_ = found.coef, found.intercept, found.axes, found.means
 
     def _calibrate(self, refitted: Refitted, codes: np.ndarray, groups: np.ndarray | None) -> None:
@@ -213,10 +206,7 @@ class LabelClassifier(Kept, BaseEstimator):
         self.temperature_ = _temperature(found, right)
         sure = _softmax(found / self.temperature_)
         called = sure.argmax(axis=1)
-        sizes = np.bincount(called, minlength=len(self.labels_))
-        self.typical_ = np.full(len(sizes), np.nan)
-        for code in np.flatnonzero(sizes >= _TYPICAL_CELLS):
-            self.typical_[code] = np.median(distances[called == code])
+        self.typical_ = typical(called, distances, len(self.labels_))
         correct = called == right
         self.accuracy_ = float(correct.mean())
         self.ece_ = expected_calibration_error(correct, sure.max(axis=1))
@@ -232,7 +222,7 @@ class LabelClassifier(Kept, BaseEstimator):
             if known.sum() < 2 or not len(test):
                 continue
             position = np.cumsum(known) - 1
-            found, distance = _Discriminants.fit(values[train], position[codes[train]], int(known.sum())).read(
+            found, distance = Discriminants.fit(values[train], position[codes[train]], int(known.sum())).read(
                 values[test]
             )
             whole = np.full((len(test), n_labels), -np.inf)
@@ -241,34 +231,24 @@ class LabelClassifier(Kept, BaseEstimator):
         return parts
 
     def _folds(self, codes: np.ndarray, groups: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        from sklearn.model_selection import GroupKFold, StratifiedKFold
+        from sklearn.model_selection import GroupKFold
 
         if groups is not None:
             return iter(GroupKFold(min(max(self.n_folds, 2), int(groups.max()) + 1)).split(codes, groups=groups))
-        n_folds = min(max(self.n_folds, 2), int(np.bincount(codes).max()))
-        return _quiet_split(StratifiedKFold(n_folds, shuffle=True, random_state=self.seed), codes)
+        return stratified(codes, self.n_folds, self.seed)
 
 
 @dataclass(frozen=True)
-class _Discriminants:
+class Discriminants:
     coef: np.ndarray
     intercept: np.ndarray
     axes: np.ndarray
     means: np.ndarray
 
     @classmethod
-    def fit(cls, values: np.ndarray, codes: np.ndarray, n_labels: int) -> _Discriminants:
+    def fit(cls, values: np.ndarray, codes: np.ndarray, n_labels: int) -> Discriminants:
         """Fit linear discriminants of one shrunk covariance; each of the labels has a cell or more."""
-        from sklearn.covariance import ledoit_wolf
-
-        sizes = np.bincount(codes, minlength=n_labels).astype(np.float64)
-        means = np.zeros((n_labels, values.shape[1]))
-        np.add.at(means, codes, values)
-        means /= sizes[:, None]
-        covariance, _ = ledoit_wolf(values - means[codes], assume_centered=True)
-        covariance *= len(codes) / max(len(codes) - n_labels, 1)
-        covariance += np.eye(len(covariance)) * max(np.trace(covariance) / len(covariance), 1e-12) * 1e-6
-        inverse = np.linalg.inv(covariance)
+        means, inverse, sizes = within(values, codes, n_labels)
         coef = means @ inverse
         intercept = np.log(sizes / sizes.sum()) - 0.5 * (coef * means).sum(axis=1)
         white = np.linalg.cholesky(inverse)
@@ -284,12 +264,47 @@ class _Discriminants:
         return values @ self.coef.T + self.intercept, np.maximum(distance.min(axis=1), 0)
 
 
-def _quiet_split(folds: object, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def within(values: np.ndarray, codes: np.ndarray, n_labels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return means of labels, the inverse of their shrunk common covariance, and their sizes."""
+    from sklearn.covariance import ledoit_wolf
+
+    sizes = np.bincount(codes, minlength=n_labels).astype(np.float64)
+    means = np.zeros((n_labels, values.shape[1]))
+    np.add.at(means, codes, values)
+    means /= sizes[:, None]
+    covariance, _ = ledoit_wolf(values - means[codes], assume_centered=True)
+    covariance *= len(codes) / max(len(codes) - n_labels, 1)
+    covariance += np.eye(len(covariance)) * max(np.trace(covariance) / len(covariance), 1e-12) * 1e-6
+    return means, np.linalg.inv(covariance), sizes
+
+
+def typical(
+    codes: np.ndarray, distances: np.ndarray, n_labels: int, share: float = 0.5, fewest: int = _TYPICAL_CELLS
+) -> np.ndarray:
+    """Return a quantile of the distances of each label's cells, ``(n_labels,)``, NaN of fewer cells than can tell."""
+    found = np.full(n_labels, np.nan)
+    for code in np.flatnonzero(np.bincount(codes, minlength=n_labels) >= fewest):
+        found[code] = np.quantile(distances[codes == code], share)
+    return found
+
+
+def drift(codes: np.ndarray, distances: np.ndarray, usual: np.ndarray) -> float:
+    """Return how much farther than usual the cells of most labels lie, 1 or more."""
+    farther = typical(codes, distances, len(usual), fewest=TOLD_CELLS) / np.where(usual > 0, usual, np.nan)
+    ratios = np.sort(farther[~np.isnan(farther)])
+    return max(1.0, float(ratios[(len(ratios) - 1) // 2])) if len(ratios) else 1.0
+
+
+def stratified(codes: np.ndarray, n_folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield training and held-out cells, of each label the same share in each."""
     import warnings
 
+    from sklearn.model_selection import StratifiedKFold
+
+    n_folds = min(max(n_folds, 2), int(np.bincount(codes).max()))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
-        yield from folds.split(codes, codes)  # type: ignore[attr-defined]
+        yield from StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(codes, codes)
 
 
 def _temperature(logits: np.ndarray, truth: np.ndarray) -> float:

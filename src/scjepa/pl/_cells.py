@@ -1,0 +1,246 @@
+"""Figures of dissociated cells: predicted labels against known ones, what confidence is worth, and perturbations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from scjepa._core.anndata import array_of, column_of, labels_of
+from scjepa._core.keys import UNKNOWN
+from scjepa._core.palette import MISSING
+from scjepa.pl._describe import _heat_map
+from scjepa.pl._maps import _shares
+from scjepa.pl.figure import Drawn, blocks, finish, one_panel, titles_of
+from scjepa.pl.labels import Labels
+
+_PANEL = 3.2
+"""Side of a panel in inches."""
+
+
+def confusion(
+    adata: AnnData,
+    truth: str,
+    key: str = "predicted_label",
+    *,
+    title: str | None = None,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+    show: bool | None = None,
+) -> Axes | None:
+    """Draw what cells of each known label were called, ``"unknown"`` last.
+
+    Numbers are shares of the row's cells. Cells without a known label are left out.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    truth
+        Column of ``adata.obs`` of known labels, in rows.
+    key
+        Column of predicted labels, in columns: of :func:`scjepa.tl.annotate`.
+    title
+        Above the panel. Default: the share of right labels.
+    ax, save, show
+        As in :func:`scjepa.pl.compare`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes or None
+        The axes where they are not shown.
+
+    Raises
+    ------
+    KeyError
+        If a column is not there.
+    ValueError
+        If no cell has a label in both.
+
+    Examples
+    --------
+    >>> scjepa.pl.confusion(adata, "cell_type")
+    """
+    known, called = (pd.Series(labels_of(column_of(adata, name)), dtype=object) for name in (truth, key))
+    table = pd.crosstab(known, called)
+    if table.empty:
+        raise ValueError(f"No cell has a label in both adata.obs[{truth!r}] and adata.obs[{key!r}].")
+    rows = list(table.index)
+    columns = [*(name for name in rows if name in table), *(name for name in table if name not in (*rows, UNKNOWN))]
+    columns += [UNKNOWN] if UNKNOWN in table else []
+    counts = table[columns].to_numpy()
+    first = Labels.of(adata, truth)
+    color_of = dict(zip(first.names, first.colors, strict=True))
+    sides = ([f"{name} ({size:,})" for name, size in zip(rows, counts.sum(axis=1), strict=True)], columns)
+    colors = ([color_of.get(name, MISSING) for name in names] for names in (rows, columns))
+    left, below = zip(sides, colors, strict=True)
+    panel = _heat_map(ax, counts / counts.sum(axis=1, keepdims=True), left, below, "share of the row's cells")
+    panel.set(xlabel=key, ylabel=truth)
+    right = sum(table.at[name, name] for name in rows if name in table)
+    text = f"{right / counts.sum():.1%} of {counts.sum():,} cells as known" if title is None else title
+    panel.set_title(text, fontsize=10, loc="left")
+    return finish(panel, save, show, given=ax)
+
+
+def reliability(
+    adata: AnnData,
+    truth: str,
+    key: str = "predicted_label",
+    *,
+    n_bins: int = 10,
+    title: str | None = None,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+    show: bool | None = None,
+) -> Axes | None:
+    """Draw what confidence is worth: the share of right labels by confidence, bins of as many cells each.
+
+    Cells without a known label are left out, as are those whose known label is called for no cell: a label that the
+    reference lacks can be right nowhere. Scored are the nearest labels, also of unknown cells.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    truth
+        Column of ``adata.obs`` of known labels.
+    key
+        Column of predicted labels; ``f"{key}_confidence"`` holds their confidence, and ``f"{key}_nearest"``, where it
+        is there, the labels of unknown cells.
+    n_bins
+        Bins at most.
+    title
+        Above the panel. Default: the expected calibration error.
+    ax, save, show
+        As in :func:`scjepa.pl.compare`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes or None
+        The axes where they are not shown.
+
+    Raises
+    ------
+    KeyError
+        If a column is not there.
+    ValueError
+        If no cell is left, or a confidence is not in [0, 1].
+
+    Examples
+    --------
+    >>> scjepa.pl.reliability(adata, "cell_type")
+    """
+    from sklearn.calibration import CalibrationDisplay
+
+    from scjepa.metrics import expected_calibration_error
+
+    if n_bins < 1:
+        raise ValueError(f"n_bins must be positive, found {n_bins}.")
+    nearest = f"{key}_nearest" if f"{key}_nearest" in adata.obs else key
+    known, called = (labels_of(column_of(adata, name)) for name in (truth, nearest))
+    sure = _shares(adata, f"{key}_confidence")
+    kept = np.isin(known.astype(str), called[called != None].astype(str)) & ~np.isnan(sure)  # noqa: E711 - of each
+    kept &= (known != None) & (called != None)  # noqa: E711
+    if not kept.any():
+        raise ValueError(f"No cell has a label in adata.obs[{truth!r}] that is called in adata.obs[{nearest!r}].")
+    right, sure = (known == called)[kept].astype(int), sure[kept]
+    panel = one_panel(ax, _PANEL, _PANEL)
+    drawn = CalibrationDisplay.from_predictions(
+        right, sure, n_bins=n_bins, strategy="quantile", ax=panel, pos_label=1, ref_line=False
+    )
+    low = min(0.95, drawn.prob_pred.min(), drawn.prob_true.min())
+    panel.plot([low, 1], [low, 1], color=MISSING, lw=1, zorder=0)
+    panel.set(xlabel="confidence", ylabel="share of right labels", box_aspect=1)
+    if (legend := panel.get_legend()) is not None:
+        legend.remove()
+    error = expected_calibration_error(right, sure)
+    panel.set_title(f"calibration error {error:.3f}" if title is None else title, fontsize=10, loc="left")
+    return finish(panel, save, show, given=ax)
+
+
+def perturbation(
+    predicted: AnnData,
+    measured: pd.DataFrame,
+    conditions: Sequence[str] | None = None,
+    *,
+    n_genes: int = 5,
+    title: str | Sequence[str] | None = None,
+    ncols: int | None = None,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+    show: bool | None = None,
+) -> Drawn | None:
+    """Draw predicted against measured changes from control, a dot for each gene and a panel for each condition.
+
+    Parameters
+    ----------
+    predicted
+        Of :meth:`scjepa.CellJEPA.predict_perturbation` or ``scjepa perturb``: a profile for each condition, that of
+        control in ``layers["control"]``.
+    measured
+        Conditions × genes, mean expression: ``means`` of :func:`scjepa.perturbation.condition_profiles`. Conditions and
+        genes are found by name.
+    conditions
+        Which to draw. Default: all that both have.
+    n_genes
+        Genes of the largest measured change, whose names are written.
+    title
+        Above the panels. Default: the condition and the correlation of changes.
+    ncols
+        Panels in a row, at most 4 by default.
+    ax, save, show
+        As in :func:`scjepa.pl.niches`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes or list of them or None
+        The axes of the panels where they are not shown.
+
+    Raises
+    ------
+    KeyError
+        If there are no control profiles, or a condition is in one of the two alone.
+    ValueError
+        If they share no condition or no gene, or ``ax`` is given for more than one panel.
+
+    Examples
+    --------
+    >>> known = scjepa.perturbation.condition_profiles(adata)
+    >>> scjepa.pl.perturbation(model.predict_perturbation(["KLF1"]), known.means)
+    """
+    if "control" not in predicted.layers:
+        raise KeyError("predicted has no layers['control']: give what predict_perturbation returned.")
+    both = [name for name in predicted.obs_names if name in measured.index]
+    wanted = both if conditions is None else [conditions] if isinstance(conditions, str) else list(conditions)
+    absent = [name for name in wanted if name not in both]
+    if absent:
+        where = "measured" if absent[0] in predicted.obs_names else "predicted"
+        raise KeyError(f"{where} has no condition {absent[0]!r}; both have {', '.join(map(repr, both[:5])) or 'none'}.")
+    genes = [name for name in predicted.var_names if name in measured.columns]
+    if not wanted or not genes:
+        raise ValueError(f"predicted and measured share no {'gene' if wanted else 'condition'}.")
+    if ax is not None and len(wanted) > 1:
+        raise ValueError(f"ax is one panel, and there are {len(wanted)} conditions. Name one with conditions=...")
+    panels = [ax] if ax is not None else list(blocks(len(wanted), 1, _PANEL, _PANEL, ncols)[1][:, 0])
+    part = predicted[wanted, genes]
+    control = array_of(part.layers["control"])
+    said, was = array_of(part.X) - control, measured.loc[wanted, genes].to_numpy() - control
+    usual = [f"{name}, r = {_correlation(x, y):.2f}" for name, x, y in zip(wanted, was, said, strict=True)]
+    for panel, x, y, text in zip(panels, was, said, titles_of(title, usual), strict=True):
+        panel.scatter(x, y, s=8, alpha=0.6, linewidths=0)
+        span = [min(x.min(), y.min()), max(x.max(), y.max())]
+        panel.plot(span, span, color=MISSING, lw=1, zorder=0)
+        for gene in np.argsort(-np.abs(x))[:n_genes]:
+            panel.annotate(genes[gene], (x[gene], y[gene]), fontsize=7, xytext=(2, 2), textcoords="offset points")
+        panel.set(xlabel="measured change", ylabel="predicted change", box_aspect=1)
+        panel.set_title(text, fontsize=10, loc="left")
+    return finish(panels if len(panels) > 1 else panels[0], save, show, given=ax)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the correlation, NaN where one does not vary."""
+    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else float("nan")
