@@ -132,6 +132,10 @@ def other_genes(part):
     part.var_names = [f"Other{i}" for i in range(24)]
 
 
+def one_place(part):
+    part.obsm["spatial"][:] = 3.0
+
+
 def genes_twice(part):
     part.var_names = ["g00"] * 24
 
@@ -151,6 +155,7 @@ FAULTS = {
     zeros: "no counts.*all values of X are 0",
     no_coordinates: r"no coordinates obsm\['spatial'\].*spatial_key",
     nan_coordinates: "c1-7.*finite",
+    one_place: r"All 260 cells are at one place, \[3\.0, 3\.0\].*spatial_key",
     other_genes: "none of its 24 genes.*any other panel",
     genes_twice: "'g00' is there twice.*var_names_make_unique",
     no_section: r"1 cells have no value in obs\['section'\].*c1-0",
@@ -181,9 +186,30 @@ def damage(path, tissue):
     path.write_bytes(bytes(content))
 
 
+def in_file(path, tissue, place, change):
+    """Change an array of a file as no writer would."""
+    tissue(1).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        values, attributes = change(file[place][()]), dict(file[place].attrs)
+        del file[place]
+        if values is not None:
+            file[place] = values
+            file[place].attrs.update(attributes)
+
+
+def far_gene(indices):
+    return np.where(np.arange(len(indices)) == 5, 400, indices)
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
+        (lambda path, tissue: in_file(path, tissue, "X/indices", far_gene), "count of the gene 400.*there are 24"),
+        (lambda path, tissue: in_file(path, tissue, "obsm/spatial", lambda x: x[:200]), "200 rows.*260 cells"),
+        (lambda path, tissue: in_file(path, tissue, "X/indptr", lambda x: x[:201]), "size 201 should be 261"),
+        (lambda path, tissue: in_file(path, tissue, "X/indptr", lambda x: None), "indptr"),
+        (lambda path, tissue: (path.unlink(), path.mkdir()), "no zarr store"),
+        (lambda path, tissue: (path.unlink(), path.symlink_to("/nowhere")), "gone"),
         (damage, ""),
         (lambda path, tissue: path.write_bytes(path.read_bytes()[:5000]), ""),
         (lambda path, tissue: path.write_bytes(b""), "not an h5ad file"),
@@ -192,7 +218,21 @@ def damage(path, tissue):
         (lambda path, tissue: tissue(0)[:, :0].copy().write_h5ad(path), "no genes"),
         (lambda path, tissue: tissue(0)[:8].copy().write_h5ad(path), "8 cells, too few for 10.*n_neighbors=7"),
     ],
-    ids=["damaged", "truncated", "nothing", "text", "no cells", "no genes", "too small"],
+    ids=[
+        "genes",
+        "places",
+        "rows",
+        "part",
+        "folder",
+        "link",
+        "damaged",
+        "truncated",
+        "nothing",
+        "text",
+        "no cells",
+        "no genes",
+        "too small",
+    ],
 )
 def test_a_damaged_or_empty_file_is_named(files, tmp_path, fault, said, tissue):
     fault(files / "s1.h5ad", tissue)
@@ -202,6 +242,53 @@ def test_a_damaged_or_empty_file_is_named(files, tmp_path, fault, said, tissue):
     (why,) = report.refused.values()
     assert str(files / "s1.h5ad") in why
     assert re.search(said, why)
+
+
+@pytest.mark.parametrize("place", ["X/data", "X/indices", "X/indptr", "obsm/spatial", "obs/_index", "layers/log/data"])
+def test_what_a_zarr_store_lost_is_not_read_as_zeros(parts, tmp_path, place):
+    for name, part in parts.items():
+        part.write_zarr(tmp_path / "study" / f"{name}.zarr")
+    array = tmp_path / "study" / "s1.zarr" / place
+    chunks = [
+        path for path in array.rglob("*") if path.is_file() and path.name not in ("zarr.json", ".zarray", ".zattrs")
+    ]
+    chunks[0].unlink()
+    found = scjepa.Collection(tmp_path / "study", folder=tmp_path / "p", layer="X")
+    report = found.prepare(errors="skip")
+    if place.startswith("layers"):  # which nobody asked for
+        assert report.made == ("s0", "s1", "s2")
+    else:
+        assert report.made == ("s0", "s2")
+        assert re.search(rf"s1\.zarr.*1 of 1 chunks of '{place}' are gone", *report.refused.values())
+
+
+def test_a_file_that_may_not_be_read_is_named(files, tmp_path, monkeypatch):
+    read = h5py.File
+
+    def refused(path, *arguments):
+        if "s1" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return read(path, *arguments)
+
+    monkeypatch.setattr(h5py, "File", refused)
+    report = scjepa.Collection(files, folder=tmp_path / "p").prepare(errors="skip")
+    assert report.made == ("s0", "s2")
+    assert re.search(r"s1\.h5ad: it may not be read by this user.*chmod", *report.refused.values())
+
+
+def test_cells_that_are_called_alike_in_several_files_stay_apart(parts, tmp_path):
+    alike = {name: part.copy() for name, part in parts.items()}
+    for part in alike.values():
+        part.obs_names = [f"cell{i}" for i in range(260)]
+    for name, part in alike.items():
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+    found = scjepa.Collection(tmp_path, folder=tmp_path / "p")
+    found.prepare()
+    assert found.adata.obs_names.is_unique
+    found.niches(n_niches=3, method="kmeans")
+    for section, path in zip(found, found.write_back(tmp_path / "out"), strict=True):
+        labels = found.labels()[section.start : section.stop]
+        assert np.array_equal(ad.read_h5ad(path).obs["niche"].astype(int), labels)
 
 
 def test_a_file_that_vanishes_during_the_run_is_named(files, tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scjepa._core.files import is_alive
+
 _PAUSE = 0.2
 """Seconds between looks at a lock that another process holds."""
 
@@ -79,14 +81,4 @@ def _is_stale(path: Path) -> bool:
             return time.time() - path.stat().st_mtime > _HALF_WRITTEN
         except FileNotFoundError:
             return True
-    return host == socket.gethostname() and not _is_alive(pid)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is there, and another user's
-        return True
-    return True
+    return host == socket.gethostname() and not is_alive(pid)

@@ -51,6 +51,8 @@ def find(
         "sections": _mark(collection),
     }
     place = _place(collection, key)
+    for before in (".json", ".safetensors"):  # first: what is half written must not pass for earlier niches
+        place.with_suffix(before).unlink(missing_ok=True)
     if clusters.method_ != "leiden":  # of which all cells would be kept a second time
         clusters.save(place.with_suffix(".safetensors"))
     with whole(place.with_suffix(".npy")) as draft:

@@ -226,6 +226,8 @@ def said(error: Exception) -> str:
     """Return what an error says; of one that says too little also its kind."""
     if isinstance(error, FileNotFoundError):
         return "it is gone. Put it back, or leave it out."
+    if isinstance(error, PermissionError):
+        return "it may not be read by this user. Change its permissions (chmod), or leave it out."
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     known = isinstance(error, ValueError | KeyError | TypeError) and " " in text
     return text if known else f"it cannot be read ({type(error).__name__}: {text}). Copy it anew, or leave it out."
