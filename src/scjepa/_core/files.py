@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-
 _HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
 """This machine, in names of files on disks that several share."""
 
