@@ -20,7 +20,7 @@ from scipy import sparse
 import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cohort import collection as module
-from scjepa.cohort import locks
+from scjepa.cohort import workers
 from scjepa.cohort.workers import WorkerDiedError, Workers, n_workers
 from scjepa.tokens import build_neighbor_table, build_token_table
 
@@ -482,21 +482,21 @@ def test_two_runs_share_the_work(files, tmp_path):
 
 def test_a_lock_of_a_process_that_is_no_more_is_taken_over(tmp_path):
     path = tmp_path / "one.lock"
-    assert locks.take(path)
-    assert not locks.take(path)
-    locks.release(path)
+    assert workers.take(path)
+    assert not workers.take(path)
+    workers.release(path)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    held = json.loads(path.read_text()) if path.exists() else {"host": locks.socket.gethostname()}
+    held = json.loads(path.read_text()) if path.exists() else {"host": workers.socket.gethostname()}
     path.write_text(json.dumps({**held, "pid": gone.pid}))
-    assert locks.take(path)
+    assert workers.take(path)
     path.write_text(json.dumps({"pid": gone.pid, "host": "elsewhere"}))
-    assert not locks.take(path)
-    assert "elsewhere" in locks.holder(path)
+    assert not workers.take(path)
+    assert "elsewhere" in workers.holder(path)
     path.write_text("")
-    assert not locks.take(path)
+    assert not workers.take(path)
     os.utime(path, (0, 0))
-    assert locks.take(path)
+    assert workers.take(path)
 
 
 DYING = """

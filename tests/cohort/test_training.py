@@ -10,7 +10,7 @@ import torch
 import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cli import main
-from scjepa.cohort.joined import JoinedSections
+from scjepa.cohort.shard import JoinedSections
 
 SMALL = {
     "preset": "demo",

@@ -87,7 +87,7 @@ def test_two_devices_end_with_one_model_and_one_history_and_resume(tmp_path):
     told = json.loads((tmp_path / "interrupted.json").read_text())
     assert (told["n_steps"], told["losses"]) == (3, 3)
     assert "interrupted after 3 steps" in told["error"]
-    # What one process trains after the others are gone is its alone: one model, of batches as large as all had together.
+    # What one process trains after the others are gone is its alone, of batches as large as all had together.
     alone = torch.load(tmp_path / "alone.pt", weights_only=False)
     assert torch.allclose(
         torch.tensor(alone["history"]["loss"]), torch.tensor(first["whole"]["history"]["loss"]), rtol=1e-3

@@ -13,8 +13,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import record, refuse_users
 from scjepa._core.palette import palette
 from scjepa._core.stored import Additions, add, data_file
-from scjepa.cohort import niches
-from scjepa.cohort.readout import READOUT
+from scjepa.cohort.readout import READOUT, niches_file, read_niches
 from scjepa.cohort.source import Stamp, opened_source
 from scjepa.cohort.workers import WorkerDiedError, Workers
 
@@ -68,14 +67,14 @@ def write_back(
         raise ValueError(f"format must be 'h5ad' or 'zarr', found {form!r}.")
     if folder is None and form is not None:
         raise ValueError("format= is of copies: name the folder they go to. Files that are added to keep their format.")
-    labels, about = niches.read(collection, key)
+    labels, about = read_niches(collection, key)
     by_source: dict[str, list[Section]] = {}
     for section in collection:
         by_source.setdefault(section.facts.path, []).append(section)
     in_memory = by_source.pop("", [])
     names = _file_names(list(by_source), form)
     note = {name: about[name] for name in _NOTED if name in about}
-    arrays = (niches.labels_file(collection, key), collection.folder / "readout" / about["readout"] / READOUT)
+    arrays = (niches_file(collection, key), collection.folder / "readout" / about["readout"] / READOUT)
     writings = []
     for source, sections in by_source.items():
         target = Path(source) if folder is None else Path(folder) / names[source]

@@ -448,8 +448,8 @@ def _counts(
     for start, chunk in _row_chunks(counts, rows):
         if chunk.indices.size and not 0 <= chunk.indices.min() <= chunk.indices.max() < len(genes):
             raise ValueError(
-                f"{how.layer or 'X'} has a count of the gene {chunk.indices.max():,}, and there are {len(genes):,}: it is "
-                "damaged. Copy it anew, or leave it out."
+                f"{how.layer or 'X'} has a count of the gene {chunk.indices.max():,}, and there are {len(genes):,}. "
+                "Copy the file anew, or leave it out."
             )
         check.see(chunk, start)
         data.append(small_counts(chunk.data))

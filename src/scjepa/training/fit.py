@@ -412,15 +412,16 @@ def resume_from(options: RunOptions) -> str | None:
 
 
 class _StateOfTraining(ModelCheckpoint):
-    """Keeps the state of training; where the monitor reads after a step, with what it read, for no resumed run would."""
+    """Keeps the state of training: where the monitor reads after a step, with what it read."""
 
     _waits = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Keep the state of a step, unless a reading follows."""
-        interval = trainer.val_check_batch
-        by_batches = trainer.enable_validation and trainer.check_val_every_n_epoch is None and interval is not None
-        self._waits = by_batches and (trainer.fit_loop.total_batch_idx + 1) % interval == 0
+        every = (
+            trainer.val_check_batch if trainer.enable_validation and trainer.check_val_every_n_epoch is None else None
+        )
+        self._waits = every is not None and (trainer.fit_loop.total_batch_idx + 1) % every == 0
         if not self._waits:
             super().on_train_batch_end(trainer, *args, **kwargs)
 
