@@ -79,17 +79,18 @@ def test_niches_that_were_killed_are_no_others(collection, whole, kill_at):
     assert not left_over(collection.folder)
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_files_that_were_being_written_are_whole_and_written_once(collection, whole, files, tmp_path, in_place):
+@pytest.mark.parametrize(("in_place", "kill_at"), [(False, 2), (True, 2), (True, 4)])
+def test_files_that_were_being_written_are_whole_and_written_once(
+    collection, whole, files, tmp_path, in_place, kill_at
+):
+    """Into the files themselves, each is followed by its facts and the list of sections: the second and third files."""
     collection.niches(n_niches=4, method="kmeans")
     before = (files / "s1.h5ad").read_bytes()
     out = files if in_place else tmp_path / "out"
     script = STAGE.replace("write_back(out,", "write_back(None,") if in_place else STAGE
-    assert killed(
-        script, "write back", collection.folder, out, 3 if in_place else 2
-    )  # a file and its stamp come before
+    assert killed(script, "write back", collection.folder, out, kill_at)
     assert (files / "s1.h5ad").read_bytes() == before
-    assert len(left_over(out)) == 1
+    assert len(left_over(tmp_path)) == 1
     assert "niche" in ad.read_h5ad(out / "s0.h5ad").obs
     collection = scjepa.Collection.open(collection.folder)
     collection.write_back(None if in_place else out, overwrite=True)
@@ -97,8 +98,11 @@ def test_files_that_were_being_written_are_whole_and_written_once(collection, wh
     assert np.array_equal(np.concatenate([obs["niche"].astype(int) for obs in found]), whole[1])
     assert all(list(obs.columns) == ["band", "size", "niche"] for obs in found)
     assert sorted(path.name for path in out.iterdir()) == ["s0.h5ad", "s1.h5ad", "s2.h5ad"]
-    if in_place:
-        assert scjepa.Collection(files, folder=collection.folder).prepare().kept == ("s0", "s1", "s2")
+    again = scjepa.Collection(files, folder=collection.folder)
+    report = again.prepare()
+    assert report.kept == (("s1", "s2") if kill_at == 2 and in_place else ("s0", "s1", "s2"))  # s0 had no facts yet
+    assert np.array_equal(again.labels(), whole[1])
+    assert not left_over(tmp_path)
 
 
 CHAIN = """

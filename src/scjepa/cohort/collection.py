@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -498,12 +498,13 @@ class Collection:
         self,
         folder: str | os.PathLike[str] | None = None,
         *,
-        key: str = _keys.NICHE,
+        key: str | None = _keys.NICHE,
+        obsm: Mapping[str, np.ndarray | str | os.PathLike[str]] | None = None,
         format: str | None = None,
         overwrite: bool = False,
         n_jobs: int | None = None,
     ) -> list[Path]:
-        """Add niches, and the read-out they were found in, to the files: ``obs[key]`` and ``obsm["X_stjepa_niche"]``.
+        """Add niches and their read-out to the files, ``obs[key]`` and ``obsm["X_stjepa_niche"]``, and embeddings.
 
         A file is copied and the new elements are written into the copy, which takes its name in the end: all else is
         as it was, and counts are not loaded. To AnnData objects they are added in memory.
@@ -513,7 +514,10 @@ class Collection:
         folder
             Where copies go. ``None``: the results are added to the files themselves, which takes ``overwrite``.
         key
-            What the niches are called.
+            What the niches are called. ``None``: no niches, but what ``obsm`` says.
+        obsm
+            Further arrays by key, ``(n_cells, n_dims)``, or ``.npy`` files of such: what
+            ``model.get_latent_representation(out=...)`` gave. Cells of sections that were left out have NaN.
         format
             ``"h5ad"`` or ``"zarr"`` of the copies; another format than that of a file is written by loading it.
             Default: each as it is.
@@ -534,9 +538,14 @@ class Collection:
         KeyError
             If there are no niches of this name.
         ValueError
-            If a file has other cells than when it was prepared.
+            If a file has other cells than when it was prepared, or an array is not of the cells of the collection.
+
+        Examples
+        --------
+        >>> model.get_latent_representation(scale="cell", out="cells.npy")
+        >>> collection.write_back("results", obsm={"X_stjepa_cell": "cells.npy"})
         """
-        return results.write_back(self, folder, key, format, overwrite, n_workers(n_jobs))
+        return results.write_back(self, folder, key, obsm or {}, format, overwrite, n_workers(n_jobs))
 
     def check(self) -> None:
         """Read all shards, and raise where one is not what was written; it is then prepared anew by :meth:`prepare`.

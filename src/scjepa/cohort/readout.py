@@ -436,11 +436,6 @@ def read_niches(collection: Collection, key: str) -> tuple[np.ndarray, Facts]:
     return labels, about
 
 
-def niches_file(collection: Collection, key: str) -> Path:
-    """Return the file of the niches of all cells."""
-    return _niches_place(collection, key).with_suffix(".npy")
-
-
 def _niches_place(collection: Collection, key: str) -> Path:
     return collection.folder / "niches" / f"{_keys.as_key(key)}.x"
 
