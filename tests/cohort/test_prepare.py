@@ -355,6 +355,26 @@ def test_sections_of_one_file_of_zarr_and_of_objects_are_the_same(parts, collect
         assert (shard.counts != parts[section.name][list(shard.cells)].X).nnz == 0
 
 
+def test_counts_of_dask_and_of_an_object_store_are_read_block_by_block(parts, collection, tmp_path):
+    import dask.array as da
+    import zarr
+    from anndata.experimental import read_elem_lazy
+    from anndata.io import read_elem
+
+    objects = {}
+    for name, part in parts.items():
+        part.write_zarr(store := zarr.storage.MemoryStore())
+        group = zarr.open_group(store, mode="r")
+        rest = {slot: read_elem(group[slot]) for slot in ("obs", "var", "obsm")}
+        objects[name] = ad.AnnData(read_elem_lazy(group["X"]), **rest)
+    objects["s1"].X = da.from_array(parts["s1"].X.toarray(), chunks=(100, 24))
+    found = scjepa.Collection(objects, folder=tmp_path)
+    found.prepare()
+    assert shards_of(found) == shards_of(collection)
+    with pytest.raises(ValueError, match=r"s3://bucket/s0\.zarr is an address.*read_elem_lazy"):
+        scjepa.Collection("s3://bucket/s0.zarr", folder=tmp_path)
+
+
 def test_a_graph_across_sections_is_refused_and_one_within_is_cut(parts, tmp_path):
     both = ad.concat(parts, label="slide", index_unique=None)
     both.obs["slide"] = both.obs["slide"].astype("category")

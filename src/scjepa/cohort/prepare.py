@@ -353,9 +353,9 @@ def _listed(given: object) -> Iterable[object]:
     if not _is_path(given):
         return [given] if hasattr(given, "obs_names") else list(given)  # type: ignore[call-overload]
     text = str(given)
-    if glob.has_magic(text) and not Path(text).exists():
+    if glob.has_magic(text) and not _path(text).exists():
         return sorted(glob.glob(text, recursive=True))
-    path = Path(text)
+    path = _path(text)
     if path.is_dir() and path.suffix not in SUFFIXES:
         return sorted(one for one in path.iterdir() if one.suffix in SUFFIXES and not one.name.startswith("."))
     return [path]
@@ -371,7 +371,7 @@ def _of_table(
     columns = {"section": library_key or _keys.SECTION, "technology": technology_key or _keys.TECHNOLOGY}
     items = []
     for _, row in table.iterrows():
-        path = Path(str(row[PATH]))
+        path = _path(str(row[PATH]))
         path = beside / path if beside is not None and not path.is_absolute() else path
         said_of = {part: str(row[key]) for part, key in columns.items() if key in table and row[key] == row[key]}
         items.append(Item(path, _name_of(path), **said_of))
@@ -387,9 +387,18 @@ def _item(given: object, name: str) -> Item:
     return Item(of, _name_of(of) if isinstance(of, Path) else name)
 
 
+def _path(text: str) -> Path:
+    if "://" in text:
+        raise ValueError(
+            f"{text} is an address, and files are opened by path. Open it, its counts lazily, and pass the object: "
+            "anndata.AnnData(anndata.experimental.read_elem_lazy(group['X']), ...)."
+        )
+    return Path(text)
+
+
 def _as_source(given: object) -> Path | AnnData:
     if _is_path(given):
-        return Path(str(given))
+        return _path(str(given))
     from scjepa._core.anndata import require_anndata
 
     require_anndata(given)
