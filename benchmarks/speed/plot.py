@@ -18,6 +18,7 @@ from matplotlib.ticker import NullFormatter
 
 HERE = Path(__file__).parent
 STATIC = HERE.parents[1] / "docs" / "_static"
+PEER_ROWS = HERE / "results" / "peers.csv"
 INK, OURS, OTHER = "#333333", "#2a6f97", "#adb5bd"
 
 
@@ -68,7 +69,7 @@ PEERS = {
 
 def draw_peers(axes: Sequence[plt.Axes]) -> None:
     """Processor seconds and memory to niches by number of cells; what was stopped is a cross at its limit."""
-    rows = pd.read_csv(HERE / "results" / "peers.csv")
+    rows = pd.read_csv(PEER_ROWS)
     for axis, column in zip(axes, ("cpu_seconds", "peak_gib"), strict=True):
         for name, (label, color, line) in PEERS.items():
             own = rows[(rows["method"] == name) & rows["finished"]].sort_values("cells")
@@ -98,11 +99,12 @@ def main() -> None:
         axis.spines[["top", "right"]].set_visible(False)
     STATIC.mkdir(exist_ok=True)
     figure.savefig(STATIC / "speed.svg", metadata={"Date": None})
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
-    draw_peers(axes)
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(STATIC / "speed_peers.svg", metadata={"Date": None})
+    if PEER_ROWS.is_file():
+        figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
+        draw_peers(axes)
+        for axis in axes:
+            axis.spines[["top", "right"]].set_visible(False)
+        figure.savefig(STATIC / "speed_peers.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":
