@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,26 @@ def _cell_embed() -> str:
     return table(header, rows) + "\n\n" + machine(report)
 
 
+def _peers() -> str:
+    path = RESULTS / "peers.csv"
+    if not path.is_file():
+        return NOT_MEASURED
+    with path.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    rows = []
+    for row in sorted(
+        found, key=lambda row: (int(row["cells"]), row["finished"] != "True", float(row["cpu_seconds"] or 0))
+    ):
+        done = row["finished"] == "True"
+        stopped = (
+            f"did not finish in {float(row['limit']) / 60:.0f} min" if "time limit" in row["error"] else row["error"]
+        )
+        took = [f"{float(row[name]):,.0f} s" for name in ("seconds", "cpu_seconds")] if done else [stopped, ""]
+        more = [f"{float(row['peak_gib']):.2f} GiB", f"{float(row['ari_planted']):.2f}"] if done else ["", ""]
+        rows.append([f"{int(row['cells']):,}", row["method"], *took, *more])
+    return table(["cells", "method", "time", "processor time", "most memory", "ARI with planted niches"], rows)
+
+
 def parts() -> dict[str, str]:
     """Return the page's tables by the name of the file they are included from."""
     makers = {
@@ -203,5 +224,6 @@ def parts() -> dict[str, str]:
         "estimates": _estimates,
         "gpu": _gpu,
         "monitor": _monitor,
+        "peers": _peers,
     }
     return {f"speed_{name}": make() + "\n" for name, make in makers.items()}

@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("cohort_benchmark"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--keep", action="store_true", help="keep prepared folders and results")
+    parser.add_argument("--stages", choices=STAGES, nargs="+", default=STAGES, help="run these; others another time")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--files", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
@@ -292,12 +293,12 @@ def main() -> None:
         run = kept["runs"].setdefault(name, {"cells": n_cells, "format": arguments.format, "stages": {}})
         files = arguments.folder / f"files_{n_cells}_{arguments.format}"
         place = arguments.folder / f"run_{n_cells}_{arguments.format}"
-        if set(run["stages"]) >= set(STAGES):
+        if set(run["stages"]) >= set(arguments.stages):
             continue
         run["files"] = max(2, n_cells // arguments.cells_per_file)
         simulate(files, n_cells, run["files"], arguments.format)
         run["bytes_of_files"] = sum(path.stat().st_size for path in files.rglob("*") if path.is_file())
-        for stage in STAGES:
+        for stage in arguments.stages:
             if stage in run["stages"]:
                 continue
             run["stages"][stage] = found = measured(stage, files, place, arguments.jobs)
@@ -309,7 +310,7 @@ def main() -> None:
             kept |= {"machine": describe_machine("numpy", "scipy", "anndata", "h5py", "zarr"), "commit": commit()}
             kept |= {"jobs": arguments.jobs, "exponents": exponents(kept["runs"])}
             arguments.out.write_text(json.dumps(kept, indent=1) + "\n")
-        if not arguments.keep:
+        if not arguments.keep and set(run["stages"]) >= set(STAGES):
             shutil.rmtree(place)
     print(kept.get("exponents"))
 

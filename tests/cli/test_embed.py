@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -187,9 +188,10 @@ def test_a_killed_embed_leaves_no_half_file(data, model, tmp_path, signal_number
     else:  # nothing can clean up then; what is left is hidden, and no .h5ad of that name
         assert run.returncode == -9
         (name,) = left
-        assert name.startswith(f".e.part-{run.pid}")
+        assert re.match(rf"\.e\.part-\w+-{run.pid}-", name)
     assert main(words) == 0
     assert ad.read_h5ad(tmp_path / "e.h5ad").obsm["X_stjepa"].shape == (80, 32)
+    assert [path.name for path in tmp_path.iterdir()] == ["e.h5ad"]
 
 
 def test_a_killed_npy_goes_on(data, model, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from scipy import sparse
 import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cohort import collection as module
-from scjepa.cohort import locks
+from scjepa.cohort import workers
 from scjepa.cohort.workers import WorkerDiedError, Workers, n_workers
 from scjepa.tokens import build_neighbor_table, build_token_table
 
@@ -132,6 +132,10 @@ def other_genes(part):
     part.var_names = [f"Other{i}" for i in range(24)]
 
 
+def one_place(part):
+    part.obsm["spatial"][:] = 3.0
+
+
 def genes_twice(part):
     part.var_names = ["g00"] * 24
 
@@ -151,6 +155,7 @@ FAULTS = {
     zeros: "no counts.*all values of X are 0",
     no_coordinates: r"no coordinates obsm\['spatial'\].*spatial_key",
     nan_coordinates: "c1-7.*finite",
+    one_place: r"All 260 cells are at one place, \[3\.0, 3\.0\].*spatial_key",
     other_genes: "none of its 24 genes.*any other panel",
     genes_twice: "'g00' is there twice.*var_names_make_unique",
     no_section: r"1 cells have no value in obs\['section'\].*c1-0",
@@ -181,9 +186,30 @@ def damage(path, tissue):
     path.write_bytes(bytes(content))
 
 
+def in_file(path, tissue, place, change):
+    """Change an array of a file as no writer would."""
+    tissue(1).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        values, attributes = change(file[place][()]), dict(file[place].attrs)
+        del file[place]
+        if values is not None:
+            file[place] = values
+            file[place].attrs.update(attributes)
+
+
+def far_gene(indices):
+    return np.where(np.arange(len(indices)) == 5, 400, indices)
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
+        (lambda path, tissue: in_file(path, tissue, "X/indices", far_gene), "count of the gene 400.*there are 24"),
+        (lambda path, tissue: in_file(path, tissue, "obsm/spatial", lambda x: x[:200]), "200 rows.*260 cells"),
+        (lambda path, tissue: in_file(path, tissue, "X/indptr", lambda x: x[:201]), "size 201 should be 261"),
+        (lambda path, tissue: in_file(path, tissue, "X/indptr", lambda x: None), "indptr"),
+        (lambda path, tissue: (path.unlink(), path.mkdir()), "no zarr store"),
+        (lambda path, tissue: (path.unlink(), path.symlink_to("/nowhere")), "gone"),
         (damage, ""),
         (lambda path, tissue: path.write_bytes(path.read_bytes()[:5000]), ""),
         (lambda path, tissue: path.write_bytes(b""), "not an h5ad file"),
@@ -192,7 +218,21 @@ def damage(path, tissue):
         (lambda path, tissue: tissue(0)[:, :0].copy().write_h5ad(path), "no genes"),
         (lambda path, tissue: tissue(0)[:8].copy().write_h5ad(path), "8 cells, too few for 10.*n_neighbors=7"),
     ],
-    ids=["damaged", "truncated", "nothing", "text", "no cells", "no genes", "too small"],
+    ids=[
+        "genes",
+        "places",
+        "rows",
+        "part",
+        "folder",
+        "link",
+        "damaged",
+        "truncated",
+        "nothing",
+        "text",
+        "no cells",
+        "no genes",
+        "too small",
+    ],
 )
 def test_a_damaged_or_empty_file_is_named(files, tmp_path, fault, said, tissue):
     fault(files / "s1.h5ad", tissue)
@@ -202,6 +242,53 @@ def test_a_damaged_or_empty_file_is_named(files, tmp_path, fault, said, tissue):
     (why,) = report.refused.values()
     assert str(files / "s1.h5ad") in why
     assert re.search(said, why)
+
+
+@pytest.mark.parametrize("place", ["X/data", "X/indices", "X/indptr", "obsm/spatial", "obs/_index", "layers/log/data"])
+def test_what_a_zarr_store_lost_is_not_read_as_zeros(parts, tmp_path, place):
+    for name, part in parts.items():
+        part.write_zarr(tmp_path / "study" / f"{name}.zarr")
+    array = tmp_path / "study" / "s1.zarr" / place
+    chunks = [
+        path for path in array.rglob("*") if path.is_file() and path.name not in ("zarr.json", ".zarray", ".zattrs")
+    ]
+    chunks[0].unlink()
+    found = scjepa.Collection(tmp_path / "study", folder=tmp_path / "p", layer="X")
+    report = found.prepare(errors="skip")
+    if place.startswith("layers"):  # which nobody asked for
+        assert report.made == ("s0", "s1", "s2")
+    else:
+        assert report.made == ("s0", "s2")
+        assert re.search(rf"s1\.zarr.*1 of 1 chunks of '{place}' are gone", *report.refused.values())
+
+
+def test_a_file_that_may_not_be_read_is_named(files, tmp_path, monkeypatch):
+    read = h5py.File
+
+    def refused(path, *arguments):
+        if "s1" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return read(path, *arguments)
+
+    monkeypatch.setattr(h5py, "File", refused)
+    report = scjepa.Collection(files, folder=tmp_path / "p").prepare(errors="skip")
+    assert report.made == ("s0", "s2")
+    assert re.search(r"s1\.h5ad: it may not be read by this user.*chmod", *report.refused.values())
+
+
+def test_cells_that_are_called_alike_in_several_files_stay_apart(parts, tmp_path):
+    alike = {name: part.copy() for name, part in parts.items()}
+    for part in alike.values():
+        part.obs_names = [f"cell{i}" for i in range(260)]
+    for name, part in alike.items():
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+    found = scjepa.Collection(tmp_path, folder=tmp_path / "p")
+    found.prepare()
+    assert found.adata.obs_names.is_unique
+    found.niches(n_niches=3, method="kmeans")
+    for section, path in zip(found, found.write_back(tmp_path / "out"), strict=True):
+        labels = found.labels()[section.start : section.stop]
+        assert np.array_equal(ad.read_h5ad(path).obs["niche"].astype(int), labels)
 
 
 def test_a_file_that_vanishes_during_the_run_is_named(files, tmp_path, monkeypatch):
@@ -266,6 +353,26 @@ def test_sections_of_one_file_of_zarr_and_of_objects_are_the_same(parts, collect
         assert list(shard.cells) == list(mixed.obs_names[shard.rows])
         assert set(shard.cells) == set(parts[section.name].obs_names)
         assert (shard.counts != parts[section.name][list(shard.cells)].X).nnz == 0
+
+
+def test_counts_of_dask_and_of_an_object_store_are_read_block_by_block(parts, collection, tmp_path):
+    import dask.array as da
+    import zarr
+    from anndata.experimental import read_elem_lazy
+    from anndata.io import read_elem
+
+    objects = {}
+    for name, part in parts.items():
+        part.write_zarr(store := zarr.storage.MemoryStore())
+        group = zarr.open_group(store, mode="r")
+        rest = {slot: read_elem(group[slot]) for slot in ("obs", "var", "obsm")}
+        objects[name] = ad.AnnData(read_elem_lazy(group["X"]), **rest)
+    objects["s1"].X = da.from_array(parts["s1"].X.toarray(), chunks=(100, 24))
+    found = scjepa.Collection(objects, folder=tmp_path)
+    found.prepare()
+    assert shards_of(found) == shards_of(collection)
+    with pytest.raises(ValueError, match=r"s3://bucket/s0\.zarr is an address.*read_elem_lazy"):
+        scjepa.Collection("s3://bucket/s0.zarr", folder=tmp_path)
 
 
 def test_a_graph_across_sections_is_refused_and_one_within_is_cut(parts, tmp_path):
@@ -395,21 +502,21 @@ def test_two_runs_share_the_work(files, tmp_path):
 
 def test_a_lock_of_a_process_that_is_no_more_is_taken_over(tmp_path):
     path = tmp_path / "one.lock"
-    assert locks.take(path)
-    assert not locks.take(path)
-    locks.release(path)
+    assert workers.take(path)
+    assert not workers.take(path)
+    workers.release(path)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    held = json.loads(path.read_text()) if path.exists() else {"host": locks.socket.gethostname()}
+    held = json.loads(path.read_text()) if path.exists() else {"host": workers.socket.gethostname()}
     path.write_text(json.dumps({**held, "pid": gone.pid}))
-    assert locks.take(path)
+    assert workers.take(path)
     path.write_text(json.dumps({"pid": gone.pid, "host": "elsewhere"}))
-    assert not locks.take(path)
-    assert "elsewhere" in locks.holder(path)
+    assert not workers.take(path)
+    assert "elsewhere" in workers.holder(path)
     path.write_text("")
-    assert not locks.take(path)
+    assert not workers.take(path)
     os.utime(path, (0, 0))
-    assert locks.take(path)
+    assert workers.take(path)
 
 
 DYING = """

@@ -10,7 +10,7 @@ import torch
 import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cli import main
-from scjepa.cohort.joined import JoinedSections
+from scjepa.cohort.shard import JoinedSections
 
 SMALL = {
     "preset": "demo",
@@ -219,13 +219,55 @@ def test_the_command_line_fits_and_embeds_a_prepared_folder(collection, tmp_path
     np.testing.assert_array_equal(np.load(out), model.get_latent_representation(scale="cell"))
 
 
+def test_embeddings_go_back_into_copies_of_the_files_or_into_these(collection, files, tmp_path, capsys):
+    model = scjepa.STJEPA(collection, **SMALL)
+    model.train(**QUIET)
+    model.save(tmp_path / "model")
+    cells, both = (model.get_latent_representation(scale=scale) for scale in ("cell", "neighborhood"))
+    np.save(tmp_path / "cells.npy", cells)
+
+    def assert_added(paths):
+        for section, path in zip(collection, paths, strict=True):
+            found, before = ad.read_h5ad(path), ad.read_h5ad(section.facts.path)
+            rows = slice(section.start, section.stop)
+            np.testing.assert_array_equal(found.obsm["X_stjepa_cell"], cells[rows])
+            np.testing.assert_array_equal(found.obsm["X_stjepa"], both[rows])
+            assert list(found.obs.columns) == list(before.obs.columns)
+            assert (found.X != before.X).nnz == 0
+
+    arrays = {"X_stjepa_cell": tmp_path / "cells.npy", "X_stjepa": both}
+    assert_added(collection.write_back(tmp_path / "out", key=None, obsm=arrays, n_jobs=2))
+    with pytest.raises(ValueError, match=rf"obsm\['X'\] must have the shape \({collection.n_cells}, n_dims\).*found"):
+        collection.write_back(tmp_path / "out", key=None, obsm={"X": cells[:5]}, overwrite=True)
+    with pytest.raises(ValueError, match="nothing to write"):
+        collection.write_back(tmp_path / "out", key=None, overwrite=True)
+
+    command = ["embed", str(tmp_path / "model"), str(collection.folder), "--quiet"]
+    assert main([*command, "--out", str(tmp_path / "copies")]) == 0
+    written = capsys.readouterr().out.split()
+    assert written == [str(tmp_path / "copies" / path.name) for path in files]
+    assert_added(written)
+    assert not list((collection.folder / "latent").iterdir())
+    assert main([*command, "--out", str(tmp_path / "zarr"), "--format", "zarr", "--scale", "cell"]) == 0
+    assert set(ad.read_zarr(capsys.readouterr().out.split()[0]).obsm) == {"spatial", "X_stjepa_cell"}
+    kept = [path.read_bytes() for path in files]
+    try:
+        assert main([*command, "--overwrite"]) == 0
+        assert_added(files)
+        assert collection.prepare().kept == tuple(one.name for one in collection)  # its shards are still of them
+    finally:
+        for path, content in zip(files, kept, strict=True):
+            path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         (["fit", "FOLDER", "--out", "x", "--library-key", "slide"], "--library-key does not go with"),
         (["fit", "FOLDER", "--out", "x", "--model", "celljepa"], "of cells in tissue"),
-        (["embed", "MODEL", "FOLDER", "--out", "cells.csv"], "one .npy file"),
-        (["embed", "MODEL", "FOLDER"], "one .npy file"),
+        (["embed", "MODEL", "FOLDER", "--out", "cells.csv"], "one .npy file, or to a folder"),
+        (["embed", "MODEL", "FOLDER"], "a folder or a .npy file with --out"),
+        (["embed", "MODEL", "FOLDER", "--out", "copies", "--format", "csv"], "h5ad or zarr"),
     ],
 )
 def test_what_a_prepared_folder_cannot_be_used_for_is_said(collection, tmp_path, command, message, capsys):

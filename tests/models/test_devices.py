@@ -44,13 +44,16 @@ _SCRIPT = textwrap.dedent("""
 
     whole, _ = train()
     rank = whole.trainer.global_rank
-    state = {"checkpoint_dir": f"{folder}/state", "checkpoint_every": 3}
+    state = {"checkpoint_dir": f"{folder}/state", "checkpoint_every": 2}
     _, error = train(**state, callbacks=[Stop(RuntimeError("as if it failed"), 5)])
     assert "as if it failed" in str(error)
     resumed, _ = train(**state, ckpt_path="last")
     torch.save({"whole": kept(whole), "resumed": kept(resumed)}, f"{folder}/rank{rank}.pt")
     model, error = train(callbacks=[Stop(KeyboardInterrupt(), 3)])
     assert rank == 0  # the other was ended by the interrupt
+    alone = tissues.small_model(tissues.tissue())
+    alone.train(accelerator="cpu", progress_bar=False, max_steps=8, batch_size=8, monitor_every=4)
+    torch.save(kept(alone), f"{folder}/alone.pt")
     facts = {"n_steps": model.n_steps_, "losses": len(model.history["loss"]), "error": str(error)}
     open(f"{folder}/interrupted.json", "w").write(json.dumps(facts))
 """)
@@ -71,7 +74,7 @@ def _same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_two_devices_end_with_one_model_and_one_history_and_resume(tmp_path):
+def test_two_devices_end_with_one_model_and_one_history_and_resume(tmp_path, make_tissue, make_model):
     first, second = _run(tmp_path, 2)
     assert _same(first["whole"]["weights"], second["whole"]["weights"])  # the teacher's among them
     assert first["whole"]["history"] == second["whole"]["history"]
@@ -84,6 +87,11 @@ def test_two_devices_end_with_one_model_and_one_history_and_resume(tmp_path):
     told = json.loads((tmp_path / "interrupted.json").read_text())
     assert (told["n_steps"], told["losses"]) == (3, 3)
     assert "interrupted after 3 steps" in told["error"]
+    # What one process trains after the others are gone is its alone, as if they had never been.
+    never = make_model(make_tissue())
+    never.train(accelerator="cpu", progress_bar=False, max_steps=8, batch_size=8, monitor_every=4)
+    alone = torch.load(tmp_path / "alone.pt", weights_only=False)
+    assert alone["history"]["loss"] == pytest.approx(never.history["loss"]["loss"].tolist(), rel=1e-4)
 
 
 def test_a_state_of_several_devices_is_not_taken_up_by_one(adata, make_model, tmp_path):

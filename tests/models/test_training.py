@@ -154,6 +154,28 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
     assert facts[0] == facts[1], f"history differs, killed at step {kill_at}"
 
 
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_reading_of_the_step_of_a_state_is_kept_and_made_once(adata, make_model, tmp_path, every):
+    import lightning.pytorch as pl
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 5:
+                raise RuntimeError("as if it failed")
+
+    quiet = {"max_steps": 8, "monitor_every": every, "accelerator": "cpu", "progress_bar": False}
+    whole, resumed = make_model(adata), make_model(adata)
+    whole.train(**quiet)
+    kept = {"checkpoint_dir": tmp_path, "checkpoint_every": 2 * every - 2}  # after a reading, or between two
+    with pytest.raises(RuntimeError, match="as if it failed"):
+        make_model(adata).train(**quiet, **kept, callbacks=[Stop()])
+    for _ in range(2):  # and once more where it has ended
+        resumed.train(**quiet, **kept, ckpt_path="last")
+        for name, frame in whole.history.items():
+            assert resumed.history[name].equals(frame), name
+    assert all(torch.equal(v, _weights(resumed)[k]) for k, v in _weights(whole).items())
+
+
 def test_last_checkpoint_needs_a_folder_and_may_be_absent(adata, make_model, tmp_path):
     model = make_model(adata)
     with pytest.raises(ValueError, match="checkpoint_dir"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +15,28 @@ from pathlib import Path
 
 import numpy as np
 
+_HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+"""This machine, in names of files on disks that several share."""
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether there is a process of this number on this machine; where that cannot be asked, there is."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is there, and another user's
+        return True
+    return True
+
 
 @contextmanager
 def whole(path: Path, beside: Path | None = None) -> Iterator[Path]:
     """Yield a hidden place to write a file or folder to; it takes the name ``path`` at the end, or is removed.
+
+    What a process of this machine that was killed left of the same file is removed too.
 
     Parameters
     ----------
@@ -28,7 +48,11 @@ def whole(path: Path, beside: Path | None = None) -> Iterator[Path]:
     """
     beside = path if beside is None else beside
     beside.parent.mkdir(parents=True, exist_ok=True)
-    draft = beside.with_name(f".{beside.stem}.part-{os.getpid()}-{threading.get_ident()}{beside.suffix}")
+    mine = f".{beside.stem}.part-{_HOST}-"
+    for left in beside.parent.glob(f"{glob.escape(mine)}*{glob.escape(beside.suffix)}"):
+        if not is_alive(int(left.name.removeprefix(mine).partition("-")[0])):
+            _remove(left)
+    draft = beside.with_name(f"{mine}{os.getpid()}-{threading.get_ident()}{beside.suffix}")
     try:
         yield draft
         _rename(draft, path)

@@ -72,6 +72,7 @@ def embed(options: argparse.Namespace) -> None:
         scjepa embed model section.h5ad --overwrite
         scjepa embed model section.h5ad --out cells.npy --scale cell
         scjepa embed model prepared --out cells.npy
+        scjepa embed model prepared --out embedded/
         scjepa embed model xenium.zarr --out embedded/ --format h5ad
     """
     from scjepa.cli.cells import SavedModel, new_graph
@@ -83,7 +84,7 @@ def embed(options: argparse.Namespace) -> None:
     suffix = None if options.format is None else f".{options.format}"
     targets = io.plan(files, options.out, options.overwrite, suffix, EMBEDDING_ALONE)
     saved = SavedModel(options.model)
-    scales = [_scales(target, options, saved.kind) for target in targets]
+    scales = [scales_of(target, options, saved.kind) for target in targets]
     graph = options.neighbors_key or saved.keys.neighbors_key
     for file, target, keys in zip(files, targets, scales, strict=True):
         if target.suffix not in EMBEDDING_ALONE:
@@ -97,7 +98,7 @@ def embed(options: argparse.Namespace) -> None:
         shared.written(target)
 
 
-def _scales(target: Path, options: argparse.Namespace, kind: shared.Kind) -> dict[str, str]:
+def scales_of(target: Path, options: argparse.Namespace, kind: shared.Kind) -> dict[str, str]:
     """Return the scales that go into a file, and the key of each."""
     alone = target.suffix in EMBEDDING_ALONE
     if options.scale not in (None, BOTH, *kind.scales):
@@ -119,8 +120,7 @@ def _write(
         (scale,) = keys
         target.parent.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            for path in (target, target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.json")):
-                path.unlink(missing_ok=True)
+            cohort.forget(target)
         model.get_latent_representation(scale=scale, out=target)  # piece by piece, and from where a killed one stopped
         return
     embeddings = {key: model.get_latent_representation(scale=scale) for scale, key in keys.items()}

@@ -4,8 +4,8 @@ Each section is written as a shard to a folder: its counts, its graph (that of t
 what the linear method needs. Memory does not grow with the number of files. A run that was killed is resumed by the
 same command, and runs that share the folder share the work. Files may have different panels. After that, the folder can
 stand in the place of files: scjepa niches finds niches in all sections and adds them to the files, or to copies of
-them; scjepa fit trains a model on all cells, and scjepa embed writes their embeddings to a .npy file, section after
-section.
+them; scjepa fit trains a model on all cells, and scjepa embed writes their embeddings to a .npy file, or into copies of
+the files.
 
     scjepa prepare study/*.h5ad --out prepared
     scjepa prepare study --out prepared --jobs 2 --errors skip
@@ -124,27 +124,56 @@ def to_train_on(options: argparse.Namespace, progress: shared.Progress) -> Colle
 
 
 def embed(options: argparse.Namespace, progress: shared.Progress) -> None:
-    """Embed the cells of a prepared folder, section after section, to one file: ``scjepa embed MODEL PREPARED``."""
+    """Embed the cells of a prepared folder, section after section: ``scjepa embed MODEL PREPARED``.
+
+    To one .npy file, or into copies of the files of the sections, or into these themselves.
+    """
     import scjepa
+    from scjepa.cli.apply import scales_of
     from scjepa.cli.cells import SavedModel
 
-    _refuse(options, ("table", "format", "key_added", *_WHERE))
-    if options.out is None or options.out.suffix != ".npy" or options.scale == "both":
+    alone = options.out is not None and options.out.suffix == ".npy"
+    _refuse(options, ("table", *(("format", "key_added") if alone else ()), *_WHERE))
+    if options.out is None and not options.overwrite:
+        raise shared.UsageError("Name a folder or a .npy file with --out, or add to the files with --overwrite.")
+    if not alone and options.out is not None and options.out.suffix:
         raise shared.UsageError(
-            "Cells of a prepared folder are embedded to one .npy file, at one scale: --out cells.npy."
+            f"{options.out}: cells of a prepared folder are embedded to one .npy file, or to a folder of copies."
         )
+    if not alone and options.format not in (None, "h5ad", "zarr"):
+        raise shared.UsageError("Copies of the files of a prepared folder are h5ad or zarr.")
     saved = SavedModel(options.model)
     if saved.kind.model != "STJEPA":
         raise shared.UsageError(f"{saved.name} is a {saved.kind.model} model; a prepared folder is of cells in tissue.")
     collection = scjepa.Collection.open(options.files[0])
+    scales = scales_of(options.out if alone else Path("copy.h5ad"), options, saved.kind)
     model = saved.load(collection, options.accelerator, all_genes=options.genes == "all")
     progress.step(f"embedding {collection.n_cells:,} cells in {len(collection)} section(s)")
-    if options.overwrite:
-        for name in ("", ".part", ".json"):
-            options.out.with_name(f"{options.out.name}{name}").unlink(missing_ok=True)
-    model.get_latent_representation(scale=options.scale or "neighborhood", out=options.out)
-    progress.step(f"wrote {options.out}")
-    shared.written(options.out)
+    files = {
+        key: options.out if alone else collection.folder / "latent" / f"{scale}.npy" for scale, key in scales.items()
+    }
+    for scale, file in zip(scales, files.values(), strict=True):
+        if options.overwrite and alone:
+            forget(file)
+        model.get_latent_representation(scale=scale, out=file)
+    if alone:
+        return _said(progress, options.out)
+    how = {"format": options.format, "overwrite": options.overwrite}
+    for path in collection.write_back(options.out, key=None, obsm=files, **how):
+        _said(progress, path)
+    for file in files.values():
+        forget(file)
+
+
+def _said(progress: shared.Progress, path: Path) -> None:
+    progress.step(f"wrote {path}")
+    shared.written(path)
+
+
+def forget(file: Path) -> None:
+    """Remove a file of embeddings, and what is known of it."""
+    for name in ("", ".part", ".json"):
+        file.with_name(f"{file.name}{name}").unlink(missing_ok=True)
 
 
 def _refuse(options: argparse.Namespace, names: Sequence[str]) -> None:

@@ -8,6 +8,6 @@ from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
     from scjepa.cohort.collection import Collection
-    from scjepa.cohort.report import Report
+    from scjepa.cohort.prepare import Report
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

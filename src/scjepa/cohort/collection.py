@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,26 +14,23 @@ import numpy as np
 from scjepa._core import keys as _keys
 from scjepa._core.files import whole
 from scjepa._core.options import AUTO, unknown_name
-from scjepa._core.warn import warn
-from scjepa.cohort import niches, readout, results
-from scjepa.cohort.plan import items_of, tasks_of
+from scjepa.cohort import readout, results
 from scjepa.cohort.prepare import (
-    BUSY,
-    KEPT,
-    MADE,
     REFUSED,
-    RENEWED,
     Outcome,
+    Report,
     SectionFacts,
-    Task,
-    prepare_section,
+    items_of,
+    prepared,
+    raise_first,
     read_panel,
+    report_of,
+    tasks_of,
     write_facts,
 )
-from scjepa.cohort.report import Report
 from scjepa.cohort.shard import Shard
 from scjepa.cohort.source import Reading
-from scjepa.cohort.workers import WorkerDiedError, Workers, n_workers
+from scjepa.cohort.workers import Workers, n_workers
 from scjepa.tokens import NeighborTable, Panels, TokenRule, TokenTable, Vocabulary, build_token_table
 
 if TYPE_CHECKING:
@@ -43,15 +39,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from scjepa.cohort.plan import Sources
+    from scjepa.cohort.prepare import Sources
 
 MANIFEST = "collection.json"
 """File of a prepared folder that lists its sections."""
 
 FORMAT = 1
-
-_PAUSE = 1.0
-"""Seconds between looks at sections that another run prepares."""
 
 
 @dataclass(frozen=True)
@@ -247,20 +240,20 @@ class Collection:
             )
         n_jobs = n_workers(n_jobs)
         tasks, refused = tasks_of(self._items, self.folder, self._how)
-        _raise_first(refused, errors)
+        raise_first(refused, errors)
         outcomes: dict[str, Outcome] = {}
         with Workers(n_jobs) as workers:
-            for task, outcome in _prepared(tasks, workers):
+            for task, outcome in prepared(tasks, workers):
                 outcomes[task.id] = outcome
                 if outcome.status == REFUSED:
                     refused[task.where] = outcome.why
-                    _raise_first(refused, errors)
+                    raise_first(refused, errors)
         done = [(task, outcomes[task.id]) for task in tasks if outcomes[task.id].facts is not None]
         if not done:
             raise ValueError("No section can be prepared: " + "; ".join(refused.values()))
         self._objects = {task.id: task.of for task, _ in done if not isinstance(task.of, Path)}
         self._set([outcome.facts for _, outcome in done if outcome.facts is not None], refused)
-        return _report(done, refused)
+        return report_of(done, refused)
 
     def replace_facts(self, facts: SectionFacts) -> None:
         """Note what is known now of a section."""
@@ -364,7 +357,7 @@ class Collection:
         cells have that of their section before them. Models take the collection itself, ``scjepa.STJEPA(collection)``;
         this is what they see.
         """
-        from scjepa.cohort.joined import JoinedSections
+        from scjepa.cohort.shard import JoinedSections
 
         return JoinedSections(self)
 
@@ -474,10 +467,12 @@ class Collection:
         TypeError, ValueError
             As :meth:`readout` and :func:`scjepa.tl.niches`; also if k-means is not told ``n_niches``.
         """
-        niches.check(n_niches, method, self.n_cells)
+        readout.check_niches(n_niches, method, self.n_cells)
         options = {"n_components": n_comps, "n_rings": n_rings, "own_weight": own_weight, "align": align}
         found = readout.computed(self, options, n_workers(n_jobs))
-        niches.find(self, found, key_added, n_niches, method=method, resolution=resolution, random_state=random_state)
+        readout.find_niches(
+            self, found, key_added, n_niches, method=method, resolution=resolution, random_state=random_state
+        )
         return self.niche_sizes(key_added)
 
     def labels(self, key: str = _keys.NICHE) -> np.ndarray:
@@ -488,13 +483,13 @@ class Collection:
         KeyError
             If there are none of this name, or sections were prepared anew since.
         """
-        return niches.read(self, key)[0]
+        return readout.read_niches(self, key)[0]
 
     def niche_sizes(self, key: str = _keys.NICHE) -> pd.DataFrame:
         """Return how many cells of each section are in each niche, sections × niches."""
         import pandas as pd
 
-        labels, about = niches.read(self, key)
+        labels, about = readout.read_niches(self, key)
         counted = [np.bincount(labels[one.start : one.stop], minlength=about["n_niches"]) for one in self]
         index = pd.Index([one.name for one in self], name="section")
         return pd.DataFrame(counted, index=index, columns=np.arange(about["n_niches"]).astype(str))
@@ -503,12 +498,13 @@ class Collection:
         self,
         folder: str | os.PathLike[str] | None = None,
         *,
-        key: str = _keys.NICHE,
+        key: str | None = _keys.NICHE,
+        obsm: Mapping[str, np.ndarray | str | os.PathLike[str]] | None = None,
         format: str | None = None,
         overwrite: bool = False,
         n_jobs: int | None = None,
     ) -> list[Path]:
-        """Add niches, and the read-out they were found in, to the files: ``obs[key]`` and ``obsm["X_stjepa_niche"]``.
+        """Add niches and their read-out to the files, ``obs[key]`` and ``obsm["X_stjepa_niche"]``, and embeddings.
 
         A file is copied and the new elements are written into the copy, which takes its name in the end: all else is
         as it was, and counts are not loaded. To AnnData objects they are added in memory.
@@ -518,7 +514,10 @@ class Collection:
         folder
             Where copies go. ``None``: the results are added to the files themselves, which takes ``overwrite``.
         key
-            What the niches are called.
+            What the niches are called. ``None``: no niches, but what ``obsm`` says.
+        obsm
+            Further arrays by key, ``(n_cells, n_dims)``, or ``.npy`` files of such: what
+            ``model.get_latent_representation(out=...)`` gave. Cells of sections that were left out have NaN.
         format
             ``"h5ad"`` or ``"zarr"`` of the copies; another format than that of a file is written by loading it.
             Default: each as it is.
@@ -539,9 +538,14 @@ class Collection:
         KeyError
             If there are no niches of this name.
         ValueError
-            If a file has other cells than when it was prepared.
+            If a file has other cells than when it was prepared, or an array is not of the cells of the collection.
+
+        Examples
+        --------
+        >>> model.get_latent_representation(scale="cell", out="cells.npy")
+        >>> collection.write_back("results", obsm={"X_stjepa_cell": "cells.npy"})
         """
-        return results.write_back(self, folder, key, format, overwrite, n_workers(n_jobs))
+        return results.write_back(self, folder, key, obsm or {}, format, overwrite, n_workers(n_jobs))
 
     def check(self) -> None:
         """Read all shards, and raise where one is not what was written; it is then prepared anew by :meth:`prepare`.
@@ -579,41 +583,3 @@ def checked(path: Path) -> Shard:
         path.with_suffix(".json").unlink(missing_ok=True)
         raise
     return shard
-
-
-def _prepared(tasks: Sequence[Task], workers: Workers) -> Iterator[tuple[Task, Outcome]]:
-    """Yield each section and what became of it; those that another run prepares at last."""
-    here = [task for task in tasks if not isinstance(task.of, Path)]
-    left = [task for task in tasks if isinstance(task.of, Path)]
-    for some, workers_of in ((here, Workers(1)), (left, workers)):
-        while some:
-            busy = []
-            for task, outcome in workers_of.each(prepare_section, some):
-                if isinstance(outcome, WorkerDiedError):
-                    why = f"{task.where}: {outcome}, as where memory is short. Take fewer processes: n_jobs=1."
-                    yield task, Outcome(REFUSED, why=why)
-                elif outcome.status == BUSY:
-                    busy.append(task)
-                else:
-                    yield task, outcome
-            some = busy
-            if busy:
-                time.sleep(_PAUSE)
-
-
-def _raise_first(refused: dict[str, str], errors: str) -> None:
-    if refused and errors == "raise":
-        raise ValueError(f"{next(iter(refused.values()))} To prepare all others: collection.prepare(errors='skip')")
-
-
-def _report(done: Sequence[tuple[Task, Outcome]], refused: dict[str, str]) -> Report:
-    named: dict[str, list[str]] = {MADE: [], KEPT: [], RENEWED: []}
-    told = {}
-    for task, outcome in done:
-        named[outcome.status].append(task.name)
-        if outcome.facts is not None and outcome.facts.told:
-            told[task.name] = " ".join(outcome.facts.told)
-            if outcome.status != KEPT:
-                warn(f"{task.where}: {told[task.name]}")
-    renewed = {task.name: outcome.why for task, outcome in done if outcome.status == RENEWED}
-    return Report(tuple(named[MADE]), tuple(named[KEPT]), renewed, dict(refused), told)

@@ -1,4 +1,4 @@
-"""The read-out for niches of a collection: in passes over its sections, each section by itself, each pass resumable."""
+"""The read-out for niches of a collection, in passes over its sections, each resumable; and the niches found in it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from scipy import sparse
 
+from scjepa._core import keys as _keys
 from scjepa._core.counts import TARGET_SUM
 from scjepa._core.files import digest, whole
 from scjepa._core.options import AUTO
+from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
-from scjepa.cohort import locks
 from scjepa.cohort.shard import Shard
-from scjepa.cohort.workers import WorkerDiedError, Workers
-from scjepa.tl import NicheReadout, PredictiveComponents
+from scjepa.cohort.workers import WorkerDiedError, Workers, locked
+from scjepa.tl import NicheClusters, NicheReadout, PredictiveComponents
 from scjepa.tl.sectionwise import (
     EXACT_FEATURES,
     MAX_RINGS,
@@ -44,6 +45,7 @@ from scjepa.tl.sectionwise import (
 
 if TYPE_CHECKING:
     from scjepa.cohort.collection import Collection
+
 
 READOUT, FITTED = "readout.npy", "fitted.safetensors"
 """Files of a finished read-out: of all cells, and the fitted estimator."""
@@ -130,7 +132,7 @@ def computed(collection: Collection, options: dict[str, Any], n_jobs: int) -> Re
     made_of = digest(options, [(one.name, one.facts.digest, one.facts.panel) for one in collection])
     folder = collection.folder / "readout" / made_of
     if not (folder / FITTED).is_file():
-        with locks.locked(folder / "lock"), Workers(n_jobs) as workers:
+        with locked(folder / "lock"), Workers(n_jobs) as workers:
             if not (folder / FITTED).is_file():
                 _Passes(collection, readout, folder, workers).run()
     return Readout(folder, NicheReadout.load(folder / FITTED), np.load(folder / READOUT, mmap_mode="r"))
@@ -366,3 +368,78 @@ def _tell_chance(components: PredictiveComponents) -> None:
             "Nothing around a cell predicts it better than chance would: these niches are hardly of the tissue. Look "
             "whether coordinates and counts belong to the same cells."
         )
+
+
+# -- niches -----------------------------------------------------------------------------------------------------------
+
+
+def check_niches(n_niches: int | None, method: str, n_cells: int) -> None:
+    """Refuse options that do not go together, before anything long is done.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such method, the number cannot be, or a method needs one.
+    """
+    NicheClusters(n_niches, method=method).check_options()
+    if n_niches is not None and n_niches > n_cells:
+        raise ValueError(f"n_niches must lie between 1 and the number of cells ({n_cells:,}), found {n_niches}.")
+
+
+def find_niches(
+    collection: Collection,
+    readout: Readout,
+    key: str,
+    n_niches: int | None,
+    *,
+    method: str,
+    resolution: float,
+    random_state: int,
+) -> None:
+    """Cluster the read-out, and keep the niche of each cell in the folder, with how they were found."""
+    clusters = NicheClusters(n_niches, method=method, resolution=resolution, random_state=random_state)
+    labels = clusters.fit_predict(readout.values)
+    about = {
+        **clusters.note(),
+        "use_rep": _keys.EMBEDDING_NICHE,
+        "readout": readout.folder.name,
+        "sections": _sections_mark(collection),
+    }
+    place = _niches_place(collection, key)
+    for before in (".json", ".safetensors"):  # first: what is half written must not pass for earlier niches
+        place.with_suffix(before).unlink(missing_ok=True)
+    if clusters.method_ != "leiden":  # of which all cells would be kept a second time
+        clusters.save(place.with_suffix(".safetensors"))
+    with whole(place.with_suffix(".npy")) as draft:
+        np.save(draft, labels.astype(np.int32))
+    with whole(place.with_suffix(".json")) as draft:
+        draft.write_text(json.dumps({"key": key, **about}, indent=1))
+
+
+def read_niches(collection: Collection, key: str) -> tuple[np.ndarray, Facts]:
+    """Return the niche of each cell, mapped, and how they were found.
+
+    Raises
+    ------
+    KeyError
+        If there are none of this name, or sections were prepared anew since.
+    """
+    place = _niches_place(collection, key)
+    call = "collection.niches(n_niches=...)" if key == _keys.NICHE else f"collection.niches(key_added={key!r})"
+    try:
+        about = json.loads(place.with_suffix(".json").read_text())
+        labels = np.load(place.with_suffix(".npy"), mmap_mode="r")
+    except FileNotFoundError as error:
+        raise KeyError(f"The collection has no niches {key!r}. Find them: {call}") from error
+    if about["sections"] != _sections_mark(collection) or len(labels) != collection.n_cells:
+        raise KeyError(f"Sections changed since the niches {key!r} were found. Find them anew: {call}")
+    return labels, about
+
+
+def _niches_place(collection: Collection, key: str) -> Path:
+    return collection.folder / "niches" / f"{_keys.as_key(key)}.x"
+
+
+def _sections_mark(collection: Collection) -> str:
+    """Return a hash of what the sections are."""
+    return digest([(one.name, one.facts.digest) for one in collection])

@@ -285,7 +285,7 @@ class _Stored(Source):
         return _on_disk(self._group[place])
 
     def matrix(self, slot: str, key: str) -> Any:
-        return _on_disk(self._group[slot][key]) if key in self.keys(slot) else None
+        return _on_disk(_all_there(self._group[slot][key])) if key in self.keys(slot) else None
 
     def keys(self, slot: str) -> list[str]:
         return sorted(self._group[slot]) if slot in self._group else []
@@ -303,7 +303,7 @@ class _Stored(Source):
         from anndata.io import read_elem
 
         group = self._group[part]
-        names = read_elem(group[group.attrs["_index"]])
+        names = read_elem(_all_there(group[group.attrs["_index"]]))
         return np.array([str(name) for name in names], dtype=object)
 
     def _columns(self) -> list[str]:
@@ -321,10 +321,24 @@ def _on_disk(element: Group) -> Any:
     from anndata.io import read_elem, sparse_dataset
 
     if not hasattr(element, "keys"):
-        return element
+        return element  # zarr does not write pieces of counts that are all zeros: what is gone cannot be told
+    _all_there(element)
     if str(element.attrs.get("encoding-type", "")).startswith("cs"):
         return sparse_dataset(element)
     return read_elem(element)
+
+
+def _all_there(element: Group) -> Group:
+    """Return an array or a sparse matrix in a file, unless some of it is gone, which zarr reads as zeros."""
+    parts = ("data", "indices", "indptr")
+    for array in [element[part] for part in parts if part in element] if hasattr(element, "keys") else [element]:
+        n_there = getattr(array, "nchunks_initialized", None)
+        if n_there is not None and n_there < array.nchunks:
+            raise ValueError(
+                f"{array.nchunks - n_there:,} of {array.nchunks:,} chunks of {str(array.name).strip('/')!r} are gone, "
+                "which would be read as zeros. Copy it anew, or leave it out."
+            )
+    return element
 
 
 @contextmanager
@@ -410,7 +424,14 @@ def _coordinates(source: Source, how: Reading, rows: np.ndarray | None, cells: n
         where = f"obsm[{how.spatial_key!r}]; obsm holds {there}"
         raise KeyError(f"There are no coordinates {where}. Name them: spatial_key=...")
     places = array_of(stored)
-    return check_coordinates(places if rows is None else places[rows], list(cells))
+    _check_length(len(places), source, f"obsm[{how.spatial_key!r}]")
+    places = check_coordinates(places if rows is None else places[rows], list(cells))
+    if len(places) > 1 and (places == places[0]).all():
+        raise ValueError(
+            f"All {len(places):,} cells are at one place, {places[0].tolist()}, by obsm[{how.spatial_key!r}]. Name "
+            "their coordinates: spatial_key=..."
+        )
+    return places
 
 
 def _counts(
@@ -422,10 +443,17 @@ def _counts(
     )
     data, indices, lengths, fraction = [], [], [], False
     small = np.uint16 if len(genes) <= np.iinfo(np.uint16).max + 1 else np.int32
-    for start, chunk in _row_chunks(source.counts(how.layer), rows):
+    counts = source.counts(how.layer)
+    _check_length(counts.shape[0], source, how.layer or "X")
+    for start, chunk in _row_chunks(counts, rows):
+        if chunk.indices.size and not 0 <= chunk.indices.min() <= chunk.indices.max() < len(genes):
+            raise ValueError(
+                f"{how.layer or 'X'} has a count of the gene {chunk.indices.max():,}, and there are {len(genes):,}. "
+                "Copy the file anew, or leave it out."
+            )
         check.see(chunk, start)
         data.append(small_counts(chunk.data))
-        fraction = fraction or data[-1].dtype.kind == "f"
+        fraction = fraction or bool((chunk.data != np.rint(chunk.data)).any())
         indices.append(chunk.indices.astype(small))
         lengths.append(np.diff(chunk.indptr))
     if fraction and how.layer is None:
@@ -441,6 +469,12 @@ def _counts(
     found = sparse.csr_array((values, np.concatenate(indices).astype(np.int32), indptr), shape=(len(cells), len(genes)))
     found.has_canonical_format = True  # as iter_rows gives it
     return found
+
+
+def _check_length(n_rows: int, source: Source, what: str) -> None:
+    """Refuse an array of the cells that is of more or fewer of them."""
+    if n_rows != source.n_cells():
+        raise ValueError(f"{what} has {n_rows:,} rows, and there are {source.n_cells():,} cells. Write the file anew.")
 
 
 def _row_chunks(counts: Any, rows: np.ndarray | None) -> Iterator[tuple[int, sparse.csr_array]]:

@@ -21,9 +21,16 @@ _TOGETHER: ContextVar[bool] = ContextVar("together", default=False)
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Take terms over all processes in this block, which each of them has to enter; elsewhere each is by itself."""
-    token = _TOGETHER.set(True)
+def together(train_together: bool = True) -> Iterator[None]:
+    """Take terms over all processes in this block, which each of them has to enter; elsewhere each is by itself.
+
+    Parameters
+    ----------
+    train_together
+        Whether they train one model. Lightning leaves the group of processes as it was when a run has ended, and what
+        one of them trains then is its alone.
+    """
+    token = _TOGETHER.set(train_together)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from scjepa._core.counts import iter_rows, told_of
 from scjepa._core.files import digest
 from scjepa._core.graph import graph_call
 from scjepa._core.warn import warn
-from scjepa.cohort.joined import JoinedSections
+from scjepa.cohort.shard import JoinedSections
 from scjepa.models import setup
 from scjepa.models.setup import codes_of, names_of
 from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count

@@ -411,6 +411,28 @@ def resume_from(options: RunOptions) -> str | None:
     return str(last) if last.is_file() else None
 
 
+class _StateOfTraining(ModelCheckpoint):
+    """Keeps the state of training: where the monitor reads after a step, with what it read."""
+
+    _waits = False
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Keep the state of a step, unless a reading follows."""
+        every = (
+            trainer.val_check_batch if trainer.enable_validation and trainer.check_val_every_n_epoch is None else None
+        )
+        self._waits = every is not None and (trainer.fit_loop.total_batch_idx + 1) % every == 0
+        if not self._waits:
+            super().on_train_batch_end(trainer, *args, **kwargs)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the state that waited."""
+        if self._waits:
+            self._waits = False
+            super().on_train_batch_end(trainer, pl_module, {}, None, 0)
+        super().on_validation_end(trainer, pl_module)
+
+
 def _callbacks(options: RunOptions) -> list[Callback]:
     callbacks: list[Callback] = []
     if shows_progress(options.progress_bar):
@@ -420,7 +442,7 @@ def _callbacks(options: RunOptions) -> list[Callback]:
     if options.checkpoint_dir is not None:
         # One file, replaced when the next is complete: a killed run finds the old one or the new one, never half.
         callbacks.append(
-            ModelCheckpoint(
+            _StateOfTraining(
                 dirpath=options.checkpoint_dir,
                 filename=LAST,
                 every_n_train_steps=options.checkpoint_every,

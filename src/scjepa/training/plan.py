@@ -276,7 +276,7 @@ class JEPATrainingPlan(pl.LightningModule):
         place = (self.current_epoch, batch_idx, self.global_rank)
         cells = self._schedule.batch(*place)
         rng = generator(self.device, self.seed, MASK, *place)
-        with self._dropout_stream(place), together():
+        with self._dropout_stream(place), together(self.trainer.world_size > 1):
             output = self.module.loss(self.module.gather(self.source, cells, rng), rng)
         self._latest = {"loss": output.loss.detach(), **output.terms}
         self._unread_ratios += [(name, ratio.detach()) for name, ratio in output.ratios.items()]
