@@ -16,7 +16,6 @@ from sklearn.exceptions import NotFittedError
 import scjepa
 from scjepa.tl import NicheReadout, PredictiveComponents, aggregate, niche_readout, niche_readout_of
 from scjepa.tl import _moments as moments
-from scjepa.tl._niche_estimator import section_similarity
 
 SUM = 1e4
 KEY = "X_stjepa_niche"
@@ -215,14 +214,36 @@ def test_the_section_column_tells_sections_apart_by_default(make_layers):
     assert list(niche_readout_of(adata).components_[0].groups_) == ["one"]
 
 
-def test_similarity_is_of_large_sections_alone():
+def test_similarity_is_of_large_sections_alone(make_layers):
+    adata = _sections(make_layers)
+    moved = adata.X.toarray()
+    moved[600:] = np.roll(moved[600:], 20, axis=1)
+    sections = np.repeat(["a", "b"], 600)
+    fitted = NicheReadout().fit({"X": moved}, _edges(adata), sections)
+    assert fitted.similarity_ < 0.9
+    kept = np.r_[0:600, 600:650]
+    fitted = NicheReadout().fit({"X": moved[kept]}, _edges(adata)[kept][:, kept], sections[kept])
+    assert fitted.similarity_ == 1.0
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7])
+def test_sections_of_one_tissue_are_scaled_where_panels_differ(make_layers, share):
+    adata = _sections(make_layers, 3)
     rng = np.random.default_rng(0)
-    scores = rng.normal(size=(400, 3)) * [3, 1, 1]
-    codes = np.repeat([0, 1, 2], [200, 150, 50])
-    assert section_similarity(scores, codes) > 0.95
-    scores[200:350] = rng.normal(size=(150, 3)) * [1, 1, 3]
-    assert section_similarity(scores, codes) < 0.5
-    assert section_similarity(scores, np.repeat([0, 1], [350, 50])) == 1.0
+    counts = adata.X.toarray()
+    for start in (0, 600, 1200):
+        counts[start : start + 600, rng.choice(40, round(40 * (1 - share)), replace=False)] = 0
+    fitted = NicheReadout().fit({"X": counts}, _edges(adata), adata.obs["section"])
+    assert fitted.align_ == "scale"
+    assert fitted.similarity_ > 0.9
+
+
+def test_sections_without_a_feature_in_common_cannot_be_compared(make_layers):
+    adata = _sections(make_layers)
+    counts = adata.X.toarray()
+    counts[:600, :20] = counts[600:, 20:] = 0
+    fitted = NicheReadout().fit({"X": counts}, _edges(adata), adata.obs["section"])
+    assert fitted.similarity_ == 1.0
 
 
 # -- what is wrong ---------------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ class _Passes:
         """Compute the read-out; what was computed on the way is removed in the end."""
         align = "scale" if self.readout.align == AUTO else self.readout.align
         components, sums = self._scores(align)
-        if not sections_alike(self.readout, sums) and self.readout.align == AUTO:
+        if not sections_alike(self.readout, components, sums, self._moments) and self.readout.align == AUTO:
             _tell_apart(self.readout.similarity_)
             components, sums = self._scores("center")
         scores = f"scores-{components.align}.npy"

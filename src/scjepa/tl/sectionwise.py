@@ -32,7 +32,7 @@ from scjepa.tl._moments import (
     leading_axes,
     principal_axes_of,
 )
-from scjepa.tl._niche_estimator import ALIKE, FEWEST_CELLS, MAX_RINGS, NicheReadout, RingSums, similarity_of
+from scjepa.tl._niche_estimator import ALIKE, MAX_RINGS, NicheReadout, RingSums, section_similarity
 from scjepa.tl._predictive import JointSums, PredictiveComponents, deals_of
 
 __all__ = [
@@ -152,7 +152,9 @@ def around(components: PredictiveComponents, scores: np.ndarray, edges: csr_matr
     return SectionSums(JointSums.of(scores, edges, components.n_rings), covariance, len(scores))
 
 
-def sections_alike(readout: NicheReadout, sums: Sequence[SectionSums]) -> bool:
+def sections_alike(
+    readout: NicheReadout, components: PredictiveComponents, sums: Sequence[SectionSums], moments: Moments
+) -> bool:
     """Note how alike sections are, and the alignment that follows; return whether it is that of the scores.
 
     Where it is not, and sections are to be aligned by their means alone, axes have to be fitted anew.
@@ -161,11 +163,25 @@ def sections_alike(readout: NicheReadout, sums: Sequence[SectionSums]) -> bool:
     ----------
     readout
         Gets its ``similarity_`` and ``align_``.
+    components
+        From :func:`fit_axes`, ``align="scale"``.
     sums
         Of the sections, their scores aligned by ``"scale"``.
+    moments
+        Of the sections. Where panels differ, sections are compared by the features that both have; of panels of more
+        than 2,500 features by all, for there are no products of them.
     """
-    large = [one for one in sums if one.n_cells >= FEWEST_CELLS]
-    readout.similarity_ = similarity_of([one.covariance * (one.n_cells / (one.n_cells - 1)) for one in large])
+
+    def covariances(sections: np.ndarray, basis: np.ndarray | None) -> list[np.ndarray]:
+        found = {}
+        for code, (columns, own) in enumerate(moments() if basis is not None else ()):
+            if basis is not None and code in sections and own.product is not None:
+                found[code] = basis[columns].T @ own.product @ basis[columns]
+        if len(found) < len(sections):
+            return [sums[code].covariance for code in sections]
+        return [found[code] for code in sections]
+
+    readout.similarity_ = section_similarity(components, np.array([one.n_cells for one in sums]), covariances)
     readout.align_ = readout.align
     if readout.align == AUTO:
         readout.align_ = "scale" if readout.similarity_ >= ALIKE else "center"
