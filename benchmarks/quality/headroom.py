@@ -1,7 +1,7 @@
 """Is there anything for a network to learn? A hidden cell predicted from its neighbors, linearly and by a deep set.
 
     export SCJEPA_DATA=... OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-    python -m benchmarks.quality.headroom --seeds 3        # half a minute to two minutes a row
+    python -m benchmarks.quality.headroom --seeds 2        # half a minute to two minutes a row
     python -m benchmarks.quality.headroom model --sets tumor    # what `base` reaches at the same task
     python -m benchmarks.quality.headroom table            # results/headroom.md and the figure from the csv
 
@@ -347,7 +347,8 @@ def table() -> None:
     titles = [f"{score} {title}" for score in ("R2", "F1") for title in METHODS.values()]
     lines = ["| set | cells trained on | draws | " + " | ".join([*titles[:3], "lead", *titles[3:]]) + " |"]
     lines.append("|---" * 10 + "|")
-    for (name, variant), own in rows.groupby(["set", "variant"], sort=False):
+    rows["set"] = pd.Categorical(rows["set"], list(SETS))
+    for (name, variant), own in rows.groupby(["set", "variant"], observed=True):
         lead = own["r2_network"] - own["r2_linear"]
         r2 = [f"{own[f'r2_{method}'].mean():.3f}" for method in METHODS]
         f1 = ["" if own[f"f1_{m}"].isna().all() else f"{own[f'f1_{m}'].mean():.3f}" for m in METHODS]
@@ -379,9 +380,10 @@ def figure() -> None:
         ax.plot(found["mean"], y, "o", color=color, ms=5, label=LEGEND[title])
     ax.set_yticks(np.arange(len(names))[::-1], names)
     ax.axvline(0, color="black", lw=0.8)
+    ax.set_xlim(-0.04, 0.5)
     ax.set_xlabel("R² of the expression of a hidden cell, from its neighbors")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="upper right")
     fig.savefig(FIGURE, dpi=150)
 
 
