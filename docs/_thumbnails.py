@@ -22,6 +22,7 @@ SHOWN = {
     "niches": 2,
     "sections": -1,
     "technologies": 0,
+    "cohort": 0,
     "new_section": 0,
     "pbmc": 1,
     "perturbation": 0,

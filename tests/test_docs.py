@@ -187,20 +187,14 @@ def test_prose_is_measured_as_a_reader_would():
     assert DOCS / "results_details.md" not in prose.main_pages()
 
 
-OLDER = {"new_section", "pbmc", "technologies"}
-"""Notebooks that still show or silence a warning; they are being executed anew."""
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebooks_were_executed_in_order_and_show_no_warning(path):
     found = _script("check_pages").check_notebook(path)
-    assert not [one for one in found if path.stem not in OLDER or "Warning: " not in one]
+    assert not found
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_tutorials_silence_no_warning_and_end_with_a_figure(path):
-    if path.stem in OLDER | {"why"}:
-        pytest.skip("an older one")
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     assert "warnings" not in "".join("".join(cell["source"]) for cell in cells)
     assert any("image/png" in output.get("data", {}) for output in cells[-1]["outputs"])

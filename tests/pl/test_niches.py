@@ -246,6 +246,14 @@ def test_sections_of_one_technology_are_drawn_to_one_scale(pl):
     assert spans[0] == pytest.approx(spans[2])
 
 
+def test_sections_in_another_unit_are_drawn_to_a_scale_of_their_own(pl):
+    adata = _adata(n_sections=3)
+    adata.obsm["spatial"][adata.obs["section"] == "s1"] *= 1e-3
+    spans = np.array([np.ptp(ax.get_xlim()) for ax in pl.niches(adata).axes])
+    assert spans[1] < 0.01 * spans[0]
+    assert spans[0] == pytest.approx(spans[2])
+
+
 def test_what_comes_back_and_what_stays_open(tmp_path, monkeypatch):
     """As in scanpy: nothing, or with ``show=False`` the axes; the figure is pyplot's current one."""
     adata = _adata(n_sections=2)
@@ -303,7 +311,7 @@ def test_missing_columns_are_told(pl):
     with pytest.raises(ValueError, match="ncols must be positive"):
         pl.niches(_adata(n_sections=2), ncols=0)
     del adata.obs["niche"]
-    with pytest.raises(KeyError, match=r"scjepa.tl.niches\(adata\)"):
+    with pytest.raises(KeyError, match=r"scjepa.tl.find_niches\(adata\)"):
         pl.niches(adata)
 
 

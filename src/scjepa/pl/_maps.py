@@ -56,6 +56,9 @@ _PANEL = 3.6
 _MARGIN = 1.06
 """Width and height of what a panel shows, of those of the cells."""
 
+_OTHER_UNIT = 4.0
+"""Cells that lie so many times farther apart than those of another section are measured in another unit."""
+
 
 @dataclass(frozen=True)
 class MapOptions:
@@ -158,14 +161,21 @@ def draw_map(adata: AnnData, drawn: Sequence[Layer], how: MapOptions) -> Drawn |
 def _spans(adata: AnnData, xy: np.ndarray, sections: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return width and height that the panel of each section shows, the same in all sections of one technology.
 
-    Coordinates of several technologies may be in different units.
+    Coordinates of several technologies may be in different units, and so may files of one: sections whose cells lie
+    several times farther apart than in others are drawn to a scale of their own.
     """
     extents = {name: np.ptp(xy[rows], axis=0) for name, rows in sections.items()}
     technologies = adata.obs[_keys.TECHNOLOGY].astype(str).to_numpy() if _keys.TECHNOLOGY in adata.obs else None
-    measured = {name: "" if technologies is None else technologies[rows[0]] for name, rows in sections.items()}
+    spacing = {name: float(np.sqrt(extents[name].prod() / len(rows))) for name, rows in sections.items()}
+    alike: dict[str, tuple[str, int]] = {}
+    unit, before = 0, 0.0
+    for name in sorted(sections, key=spacing.__getitem__):
+        unit += before > 0 and spacing[name] > _OTHER_UNIT * before
+        before = spacing[name]
+        alike[name] = ("" if technologies is None else technologies[sections[name][0]], unit)
     spans = {}
     for name in sections:
-        together = np.array([extents[other] for other in sections if measured[other] == measured[name]]).max(axis=0)
+        together = np.array([extents[other] for other in sections if alike[other] == alike[name]]).max(axis=0)
         together = np.maximum(together, 0.02 * together.max())  # cells in a row
         spans[name] = _MARGIN * np.where(together > 0, together, 1.0)
     return spans
@@ -253,7 +263,7 @@ def niches(
 
     A reference without colors of its own takes the color of the niche it shares most cells with, so that agreement
     shows as equal colors. Cells without a label (NaN or ``"unlabelled"``) are gray, those without coordinates are not
-    drawn. Sections of one technology are drawn to one scale, and share the colors of numbers.
+    drawn. Sections of one technology and unit are drawn to one scale, and share the colors of numbers.
 
     Parameters
     ----------
