@@ -163,3 +163,10 @@ def test_files_that_are_no_whole_atlas(atlas, new, tmp_path):
     mine.mkdir()
     with pytest.raises(FileExistsError, match="not a saved atlas"):
         atlas.save(mine, overwrite=True)
+
+
+def test_a_section_without_niches_takes_no_part(study):
+    last = study.obs["section"].iloc[-1]
+    study.obs["niche"] = study.obs["niche"].where(study.obs["section"] != last)
+    atlas = scjepa.NicheAtlas.fit(study)
+    assert np.isfinite(atlas.calibration.distances).all()

@@ -11,6 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import scjepa
 from scjepa.cohort import readout
+from scjepa.cohort.results import _file_names
 
 TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}
 
@@ -292,3 +293,30 @@ def test_real_sections(data_dir, tmp_path):
         rows = section.shard().rows
         wanted = adata.obsm["X_stjepa_niche"][rows]
         assert np.corrcoef(found[section.start : section.stop].ravel(), wanted.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize(
+    ("sources", "form"),
+    [
+        (["/p1/run/s.h5ad", "/p2/run/s.h5ad", "/p3/other/s.h5ad"], None),
+        (["/d/s.h5ad", "/d/s.zarr"], "h5ad"),
+        (["/d/s.h5ad", "/e/s.zarr"], "zarr"),
+    ],
+)
+def test_no_copy_takes_the_name_of_another(sources, form):
+    names = _file_names(sources, form)
+    assert list(names) == sources
+    assert len(set(names.values())) == len(sources)
+
+
+def test_what_is_the_users_in_an_object_is_refused_before_files_are_written(parts, tmp_path):
+    names = list(parts)
+    parts[names[0]].write_h5ad(tmp_path / "a.h5ad")
+    other = parts[names[1]].copy()
+    other.obs["niche"] = "mine"
+    collection = scjepa.Collection({"a": tmp_path / "a.h5ad", "m": other}, folder=tmp_path / "prepared")
+    collection.prepare()
+    collection.niches(n_niches=2)
+    with pytest.raises(ValueError, match="niche"):
+        collection.write_back(tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))

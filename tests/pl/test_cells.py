@@ -97,3 +97,10 @@ def test_perturbations_that_are_not_there(profiles):
     del predicted.layers["control"]
     with pytest.raises(KeyError, match="control"):
         scjepa.pl.perturbation(predicted, measured)
+
+
+def test_a_known_label_that_is_called_unknown_is_counted_once(labelled, pl):
+    labelled.obs["cell_type"] = labelled.obs["cell_type"].cat.rename_categories({"platelet": "unknown"})
+    ax = pl.confusion(labelled, "cell_type").axes[0]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["B", "T", "unknown"]
+    assert "109 cells" in ax.get_title(loc="left")

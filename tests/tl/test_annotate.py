@@ -11,6 +11,7 @@ from scipy import sparse
 import scjepa
 from scjepa.tl import CellAnnotator, LabelClassifier, annotate
 from scjepa.tl._hierarchy import Hierarchy
+from scjepa.tl._unlike import _pooled
 
 TYPES = ("B", "CD4 T", "CD8 T", "NK")
 PARENTS = {"CD4 T": "T", "CD8 T": "T", "T": "lymphocyte", "B": "lymphocyte", "NK": "lymphocyte"}
@@ -286,3 +287,24 @@ def test_what_cannot_be_told_of_few_cells_and_genes(reference):
     same.X = sparse.csr_matrix(np.repeat(same.X[0].toarray(), 250, axis=0))
     annotate(same, reference, "cell_type")
     assert same.obs["predicted_label"].nunique() == 1
+
+
+def test_a_group_is_pooled_at_one_density_however_many_cells_there_are():
+    rng = np.random.default_rng(0)
+    values = np.vstack([rng.normal(size=(20, 3)) * 0.1 + 50, rng.normal(size=(2_001, 3))])
+    distances = np.r_[np.full(20, 100.0), np.ones(2_001)]
+    found = [_pooled(distances[:n], values[:n], 1_000, 0)[:20].mean() for n in (1_000, 2_000, 2_001)]
+    assert found[2] == pytest.approx(found[1], rel=0.3)
+
+
+def test_counts_of_the_reference_are_looked_for_in_the_reference(reference):
+    adata, reference = blood(300, seed=1), reference.copy()
+    reference.layers["counts"] = reference.X.copy()
+    reference.X = reference.X.log1p()
+    with pytest.warns(UserWarning, match=r"reference.layers\['counts'\]: pass reference_layer='counts'"):
+        annotate(adata, reference, "cell_type")
+    with pytest.raises(TypeError, match=r"read_h5ad\('labelled.h5ad'\)"):
+        annotate(adata, "labelled.h5ad", "cell_type")
+    reference.obs["depth"] = 0.5
+    with pytest.raises(ValueError, match="holds numbers"):
+        annotate(adata, reference, "depth", reference_layer="counts")

@@ -54,5 +54,5 @@ def test_nothing_is_written_and_what_is_missing_is_told(snapshot):
     with pytest.raises(ValueError, match=r"No cell has a niche in adata.obs\['niche'\]"):
         niche_composition(adata)
     del adata.obs["niche"]
-    with pytest.raises(KeyError, match=r"scjepa.tl.niches\(adata\)"):
+    with pytest.raises(KeyError, match=r"scjepa.tl.find_niches\(adata\)"):
         niche_composition(adata)

@@ -16,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 import scjepa
 from scjepa.tl import NicheReadout, PredictiveComponents, aggregate, niche_readout, niche_readout_of
 from scjepa.tl import _moments as moments
+from scjepa.tl import _niche_estimator as estimator
 
 SUM = 1e4
 KEY = "X_stjepa_niche"
@@ -346,3 +347,14 @@ def test_without_counts_the_embedding_alone_is_read(tissue):
     del adata.obsm["X_stjepa_cell"]
     with pytest.raises(ValueError, match=r"adata.X is empty"):
         niche_readout(adata, "X")
+
+
+def test_many_panels_are_compared_by_what_all_have(make_layers, monkeypatch):
+    monkeypatch.setattr(estimator, "_MOST_PANELS", 2)
+    adata = _sections(make_layers, 3)
+    counts = adata.X.toarray()
+    for number in range(3):
+        counts[number * 600 : (number + 1) * 600, number * 8 : (number + 1) * 8] = 0
+    fitted = NicheReadout().fit({"X": counts}, _edges(adata), adata.obs["section"])
+    assert fitted.align_ == "scale"
+    assert fitted.similarity_ > 0.9

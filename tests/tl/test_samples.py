@@ -75,3 +75,10 @@ def test_power_is_the_level_without_an_effect_and_grows(method):
     assert (np.diff(power) <= 0).all()
     assert 0.02 <= power[-1] <= 0.08
     assert _samples.power_of(1.0, np.array([0.5]), 3, 3, "permutation", 0.05)[0] == 0
+
+
+def test_joint_p_values_do_not_depend_on_how_many_splits_are_held(monkeypatch):
+    values = _values(5, 5, 6)
+    expected = _samples.joint_p(values, 5, 200, 0)
+    monkeypatch.setattr(_samples, "_VALUES", 20)
+    np.testing.assert_array_equal(_samples.joint_p(values, 5, 200, 0), expected)

@@ -337,14 +337,14 @@ class Reading(Told, total=False):
     chunk_size: int
 
 
-def told_of(adata: AnnData, layer: str | None) -> Told:
+def told_of(adata: AnnData, layer: str | None, of: str = "adata", option: str = "layer") -> Told:
     """Return what messages about the counts of ``adata`` need."""
-    return {"cell_names": adata.obs_names, "gene_names": adata.var_names, "advice": advice_on(adata, layer)}
+    return {"cell_names": adata.obs_names, "gene_names": adata.var_names, "advice": advice_on(adata, layer, of, option)}
 
 
-def check_of(adata: AnnData, layer: str | None) -> CountCheck:
+def check_of(adata: AnnData, layer: str | None, of: str = "adata", option: str = "layer") -> CountCheck:
     """Return a check of the counts of ``adata`` that names its cells and genes and knows where raw counts are."""
-    return CountCheck(**told_of(adata, layer))
+    return CountCheck(**told_of(adata, layer, of, option))
 
 
 def usual_advice(kind: str) -> str:
@@ -357,7 +357,7 @@ def usual_advice(kind: str) -> str:
     return "Pass raw counts, e.g. layer='counts'."
 
 
-def advice_on(adata: AnnData, layer: str | None, of: str = "adata") -> Advice:
+def advice_on(adata: AnnData, layer: str | None, of: str = "adata", option: str = "layer") -> Advice:
     """Return what tells the next call where values of an AnnData object are no counts. It looks when it is asked.
 
     Parameters
@@ -366,6 +366,8 @@ def advice_on(adata: AnnData, layer: str | None, of: str = "adata") -> Advice:
         Layer that the values were read from; ``None``: ``X``.
     of
         What the object is called.
+    option
+        The argument that names its layer.
     """
 
     def advise(kind: str) -> str:
@@ -376,15 +378,15 @@ def advice_on(adata: AnnData, layer: str | None, of: str = "adata") -> Advice:
             if not isinstance(counts, np.ndarray):
                 return told
             return f"{told} Or count them as zeros: {place} = numpy.nan_to_num({place})."
-        return _where_counts_are(adata, layer, of)
+        return _where_counts_are(adata, layer, of, option)
 
     return advise
 
 
-def _where_counts_are(adata: AnnData, layer: str | None, of: str) -> str:
+def _where_counts_are(adata: AnnData, layer: str | None, of: str, option: str) -> str:
     there = [name for name in layers_of(adata) if name != layer and holds_counts(adata.layers[name])]
     if there:
-        return f"Raw counts are in {of}.layers[{there[0]!r}]: pass layer={there[0]!r}."
+        return f"Raw counts are in {of}.layers[{there[0]!r}]: pass {option}={there[0]!r}."
     if layer is not None and holds_counts(adata.X):
         return f"Raw counts are in {of}.X: leave the layer out."
     if adata.raw is not None and holds_counts(adata.raw.X):

@@ -134,8 +134,15 @@ def calibrated(
         held_out, parts = "block", _by_block(tissue, places, n_kept, coordinates)
     distances, cosines = [], []
     for kept, surroundings, sections, edges, has_niche in parts:
+        if not has_niche.any():
+            continue
         distances.append(np.sort(kept.distance(surroundings, sections, edges)[has_niche]))
         cosines.append(covariance_cosine(kept.places.surroundings, surroundings[has_niche]))
+    if not distances:
+        raise ValueError(
+            f"No {held_out} that is held out has a cell with a niche, so how far cells of known niches lie cannot be "
+            "told. Find niches of all cells first: scjepa.tl.find_niches(adata)."
+        )
     pooled = HeldOut.of(np.concatenate(distances))
     of_parts = np.array([thinned(one) for one in distances])
     return Calibration(pooled.distances, pooled.n_cells, held_out, of_parts, np.array(cosines))

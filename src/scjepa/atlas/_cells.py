@@ -32,6 +32,9 @@ _NEAREST = 15
 _SPREAD, _MEASURED_TO = 16, 5_000
 """Steps on the spatial graph over which distances are averaged; kept cells that they are measured to, about."""
 
+_CLOSEST = 0.1
+"""Least distance: cells in the very place of kept ones say no more than that they are near."""
+
 _MOVED_BY, _STEPS, _NEARER, _ENOUGH = 2_000, 4, 0.7, 10
 """How sections are moved: cells that tell by how much, about; steps; share of the cells that take part; cells of a
 niche from which on it does."""
@@ -187,7 +190,8 @@ class KeptCells:
         """
         found = np.zeros(len(surroundings))
         for distances, axes in self._distances:
-            found += np.log(distances.of(surroundings @ axes, sections)) / len(self._distances)
+            apart = np.maximum(distances.of(surroundings @ axes, sections), _CLOSEST)
+            found += np.log(apart) / len(self._distances)
         around = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
         number = np.asarray(around.sum(axis=1)).ravel()
         for _ in range(_SPREAD):

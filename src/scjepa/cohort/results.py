@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -108,6 +109,9 @@ def write_back(
         writings.append(_Writing(Path(source), target, parts, key, how, note.get("n_niches", 0), notes))
     for writing in writings:  # before anything is written
         _check_target(writing, folder is None, overwrite)
+    for section in in_memory:
+        for slot, name in [*(("obsm", one) for one in arrays), *([] if key is None else [("obs", key)])]:
+            refuse_users(collection.object_of(section), slot, name)
     unchanged = {
         source: folder is None and Stamp.of(Path(source)).same_as(Stamp(**sections[0].facts.stamp))
         for source, sections in by_source.items()
@@ -159,13 +163,24 @@ def _part(section: Section, labels: np.ndarray | None, arrays: Mapping[str, np.n
 
 
 def _file_names(sources: list[str], form: str | None) -> dict[str, str]:
-    """Return what the copy of each file is called: as the file, with its folder's name where two are called alike."""
-    short = [Path(source).name for source in sources]
+    """Return what the copy of each file is called: as the file, with its folder's name where two are called alike.
+
+    Where that does not tell them apart, they are numbered.
+    """
+
+    def named(path: Path) -> str:
+        return path.name if form is None else f"{path.stem}{_FORMATS[form]}"
+
+    again = Counter(named(Path(source)) for source in sources)
     found = {}
-    for source, name in zip(sources, short, strict=True):
-        path = Path(source)
-        name = f"{path.resolve().parent.name}_{name}" if short.count(name) > 1 else name
-        found[source] = name if form is None else f"{Path(name).stem}{_FORMATS[form]}"
+    for source in sources:
+        name = named(Path(source))
+        found[source] = f"{Path(source).resolve().parent.name}_{name}" if again[name] > 1 else name
+    again, seen = Counter(found.values()), Counter[str]()
+    for source, name in found.items():
+        if again[name] > 1:
+            seen[name] += 1
+            found[source] = f"{Path(name).stem}_{seen[name]}{Path(name).suffix}"
     return found
 
 
@@ -237,10 +252,7 @@ def _add_in_memory(
     import pandas as pd
 
     rows = section.shard().rows
-    for name in part.obsm:
-        refuse_users(adata, "obsm", name)
     if key is not None and part.niches is not None:
-        refuse_users(adata, "obs", key)
         names = np.arange(note["n_niches"]).astype(str)
         codes = np.full(adata.n_obs, -1)
         if key in adata.obs:

@@ -70,7 +70,8 @@ def confusion(
     if table.empty:
         raise ValueError(f"No cell has a label in both adata.obs[{truth!r}] and adata.obs[{key!r}].")
     rows = list(table.index)
-    columns = [*(name for name in rows if name in table), *(name for name in table if name not in (*rows, UNKNOWN))]
+    columns = [name for name in rows if name in table and name != UNKNOWN]
+    columns += [name for name in table if name not in (*rows, UNKNOWN)]
     columns += [UNKNOWN] if UNKNOWN in table else []
     counts = table[columns].to_numpy()
     first = Labels.of(adata, truth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -214,10 +215,17 @@ class _Reference:
             warn(f"Only {len(names):,} genes are in common with the reference; labels by so few are doubtful.")
         read = []
         for name, part in parts.items():
-            labels = labels_of(column_of(part, labels_key, name=name))
+            column = column_of(part, labels_key, name=name)
+            if column.dtype.kind == "f":
+                raise ValueError(
+                    f"{name}.obs[{labels_key!r}] holds numbers, such as {column.iloc[0]}, and no labels. Name the "
+                    "column of cell types: labels_key=..."
+                )
+            labels = labels_of(column)
             batches = np.full(part.n_obs, "") if batch_key is None else names_of(part, batch_key, name)
             kept = labels != None  # noqa: E711 - of each element
-            counts = read_counts(counts_of(part, layer, name), cells=kept, check=check_of(part, layer))
+            check = check_of(part, layer, name, "reference_layer")
+            counts = read_counts(counts_of(part, layer, name), cells=kept, check=check)
             batches = np.array([f"{name}/{batch}" for batch in batches], dtype=object)
             read.append((counts[:, part.var_names.get_indexer(names)], labels[kept], batches[kept]))
         of_counts, of_labels, of_batches = zip(*read, strict=True)
@@ -260,7 +268,7 @@ def _unique(names: Sequence[str] | None, of: str) -> Sequence[str]:
 
 
 def _by_name(reference: AnnData | Mapping[str, AnnData] | Sequence[AnnData]) -> dict[str, AnnData]:
-    if hasattr(reference, "obs_names"):
+    if hasattr(reference, "obs_names") or isinstance(reference, str | os.PathLike):
         found = {"reference": reference}
     elif isinstance(reference, Mapping):
         found = {str(name): part for name, part in reference.items()}

@@ -161,6 +161,11 @@ def differential_niches(
         EXPRESSION: lambda: _expression(adata, cohort, layer, min_cells),
     }
     blocks = list(readers[what]())
+    if not blocks:
+        raise ValueError(
+            f"There is nothing to compare: no niche has {min_cells} cells of a sample (what={what!r}). "
+            "Take fewer, min_cells=..., or compare shares: what='shares'."
+        )
     table = pd.concat([_tested(block, cohort, method, n_permutations, seed) for block in blocks], ignore_index=True)
     if what == SHARES:
         table = table.drop(columns="feature")
@@ -322,6 +327,11 @@ def _pair(
     if conditions is None and len(names) == 2:
         return names[0], names[1]
     listed = ", ".join(map(repr, names)) or "none"
+    if len(names) < 2:
+        raise ValueError(
+            f"Two conditions are compared; adata.obs[{condition_key!r}] has {len(names)}: {listed}. Add samples of the "
+            "other, or describe the samples at hand: scjepa.tl.niche_composition(adata, by=...)."
+        )
     if conditions is None:
         raise ValueError(
             f"Two conditions are compared; adata.obs[{condition_key!r}] has {len(names)}: {listed}. Name two, "
@@ -407,6 +417,8 @@ def _composition(adata: AnnData, cohort: _Cohort, key: str, min_cells: int) -> I
         counts = contingency(samples, np.asarray(types.codes), (cohort.n_samples, len(types.categories)))
         used = counts.sum(axis=1) >= min_cells
         there = counts[used].sum(axis=0) > 0
+        if not there.any():
+            continue
         features = [name for name, kept in zip(types.categories, there, strict=True) if kept]
         kept = counts[used][:, there]
         names = [niche] * len(features)

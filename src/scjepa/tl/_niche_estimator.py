@@ -44,6 +44,9 @@ different patients 0.67."""
 _ONE_PANEL = 0.9
 """Share of features in common from which on sections are taken to be of one panel."""
 
+_MOST_PANELS = 8
+"""Panels up to which sections are compared by the features of each pair, for each pair takes a reading of its cells."""
+
 FEWEST_CELLS = 100
 """Cells that a section must have for its covariance to be told."""
 
@@ -331,7 +334,10 @@ def _similarity_of_cells(
             return [np.cov(scores[codes == code].T) for code in sections]
         projected = np.empty((features.n_cells, basis.shape[1]), dtype=np.float32)
         for rows, chunk in features.chunks():
-            projected[rows] = standardizer.dense(chunk, codes[rows]) @ basis.astype(np.float32)
+            wanted = np.flatnonzero(np.isin(codes[rows], sections))
+            if len(wanted):
+                standardized = standardizer.dense(chunk[wanted], codes[rows][wanted])
+                projected[rows.start + wanted] = standardized @ basis.astype(np.float32)
         return [np.cov(projected[codes == code].T) for code in sections]
 
     sizes = np.bincount(codes, minlength=len(components.groups_))
@@ -362,16 +368,22 @@ def section_similarity(
     large = np.flatnonzero(sizes >= FEWEST_CELLS)
     if len(large) < 2:
         return 1.0
-    panels, panel_of = _panels_of(components.scales_[large] > 0)
-    cosines: list[np.ndarray] = []
+    varies = components.scales_[large] > 0
+    panels, panel_of = _panels_of(varies)
+    if len(panels) > _MOST_PANELS:
+        panels, panel_of = [np.logical_and.reduce(panels)], np.zeros(len(large), dtype=np.int64)
+    is_one = len(panels) == 1 and panels[0].sum() >= _ONE_PANEL * varies.sum(axis=1).max()
+    cosines: list[np.ndarray] = [np.empty(0)]
     for first, one in enumerate(panels):
         for second, other in enumerate(panels[first:], start=first):
             left, right = large[panel_of == first], large[panel_of == second]
-            basis = None if len(panels) == 1 else _basis_of(components.axes_, one & other)
+            basis = None if is_one else _basis_of(components.axes_, one & other)
+            if basis is not None and not basis.any():
+                continue
             if first == second:
                 units = _units_of(covariances(left, basis))
                 cosines.append((units @ units.T)[np.triu_indices(len(left), k=1)])
-            elif basis is not None and basis.any():
+            else:
                 units = _units_of(covariances(np.concatenate([left, right]), basis))
                 cosines.append((units[: len(left)] @ units[len(left) :].T).ravel())
     found = np.concatenate(cosines)
@@ -381,14 +393,14 @@ def section_similarity(
 def _panels_of(varies: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Return the features of each panel, and the panel of each section.
 
-    A gene that happens not to vary in a small section makes no panel: sections that have nine tenths of their features
-    in common are of one panel, of the features that all of them have.
+    A gene that happens not to vary in a small or shallow section makes no panel: where nine tenths of the features of
+    one section vary in another as well, both are of one panel, of the features that vary in all of its sections.
     """
     panels: list[np.ndarray] = []
     panel_of = np.zeros(len(varies), dtype=np.int64)
     for section, own in enumerate(varies):
         for number, panel in enumerate(panels):
-            if (own & panel).sum() >= _ONE_PANEL * (own | panel).sum():
+            if (own & panel).sum() >= _ONE_PANEL * min(own.sum(), panel.sum()):
                 panels[number], panel_of[section] = own & panel, number
                 break
         else:

@@ -153,6 +153,11 @@ def niche_number(
     """
     import pandas as pd
 
+    if isinstance(n_niches, int | np.integer):
+        raise TypeError(
+            f"n_niches must be numbers to compare, such as range(2, 16), found {n_niches}. To find so many: "
+            f"scjepa.tl.niches(adata, n_niches={n_niches})."
+        )
     numbers = sorted({whole("n_niches", number, least=2) for number in n_niches})
     if not numbers:
         raise ValueError("n_niches names no number; give some, such as n_niches=range(2, 16).")

@@ -20,6 +20,9 @@ _SIZES = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0
 _SPLITS_FOR_POWER = 500
 """Splits of a permutation test while power is simulated."""
 
+_VALUES = 2**22
+"""Splits × features that are held at one time."""
+
 _TIE = 1e-9
 """Share by which differences may fall apart by rounding and still count as equal."""
 
@@ -86,8 +89,9 @@ def joint_p(values: np.ndarray, n_first: int, most: int, seed: int) -> np.ndarra
     observed = _squared_t(values, (np.arange(len(values)) >= n_first)[None, :])[0]
     order = np.argsort(-observed, kind="stable")
     as_large = np.zeros(len(order))
-    for start in range(0, len(splits), 200):
-        found = _squared_t(values[:, order], splits[start : start + 200])
+    step = max(1, min(200, _VALUES // max(1, values.shape[1])))
+    for start in range(0, len(splits), step):
+        found = _squared_t(values[:, order], splits[start : start + step])
         largest = np.maximum.accumulate(found[:, ::-1], axis=1)[:, ::-1]
         as_large += (largest >= observed[order] * (1 - _TIE)).sum(axis=0)
     adjusted = np.empty(len(order))

@@ -147,6 +147,7 @@ def _together(
     held, found = _pooled(held, values, size, seed), _pooled(found, new, size, seed)
     usual, near = (typical(called, held, n_labels, share) for share in (0.5, _NEAREST_SHARE))
     usual = np.where(usual > 0, usual, np.median(usual[usual > 0]) if (usual > 0).any() else 1.0)
+    near = np.where(near > 0, near, np.nan)  # nothing is told of a label whose cells are repeated
     found, held = found / usual[codes], held / usual[called]
     for batch in np.unique(batches):
         own = np.flatnonzero(batches == batch)
@@ -159,10 +160,11 @@ def _together(
 
 
 def _pooled(distances: np.ndarray, values: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Return the mean distance of each cell's neighbors among a random part of ``size`` cells or fewer."""
+    """Return the mean distance of each cell's neighbors among a random part of ``size`` cells, or all of fewer."""
     found = np.empty_like(distances)
     order = np.random.default_rng(seed).permutation(len(values))
-    for part in np.array_split(order, -(-len(order) // size)):
+    for start in range(0, len(order), size):  # the last part overlaps the one before, for fewer cells lie farther apart
+        part = order[max(0, min(start, len(order) - size)) :][:size]
         neighbors, _ = nearest(values[part], min(_POOLED, len(part)), seed)
         found[part] = distances[part][neighbors].mean(axis=1)
     return found
