@@ -99,7 +99,7 @@ def test_a_file_without_coordinates_is_still_told_of(make_tissue, tmp_path, caps
     assert info(tmp_path / "a.h5ad") == 0
     report = capsys.readouterr().out
     assert line(report, "cells") == "80"
-    assert "no coordinates obsm['spatial']" in line(report, "warning")
+    assert "no coordinates obsm['spatial']" in line(report, "mind")
 
 
 def test_coverage_against_a_model(model, make_tissue, tmp_path, capsys):
@@ -153,19 +153,19 @@ def test_a_graph_that_training_refuses_or_warns_of_is_told(make_tissue, tmp_path
     adata.write_h5ad(tmp_path / "joined.h5ad")
     assert info(tmp_path / "joined.h5ad") == 0
     told = capsys.readouterr().out
-    assert "edges of the spatial graph join different sections" in line(told, "warning")
+    assert "edges of the spatial graph join different sections" in line(told, "mind")
     assert "scjepa fit --rebuild-graph" in told
     del adata.obs["section"]
     adata.write_h5ad(tmp_path / "few.h5ad")
     assert info(tmp_path / "few.h5ad") == 0
-    assert "have fewer than 10 neighbors in the spatial graph" in line(capsys.readouterr().out, "warning")
+    assert "have fewer than 10 neighbors in the spatial graph" in line(capsys.readouterr().out, "mind")
 
 
 def test_a_section_too_small_for_a_graph_is_told(make_tissue, tmp_path, capsys):
     make_tissue(1, n=8).write_h5ad(tmp_path / "a.h5ad")
     assert info(tmp_path / "a.h5ad") == 0
     report = capsys.readouterr().out
-    assert "has 8 cells, too few for 10 neighbors each" in line(report, "warning")
+    assert "has 8 cells, too few for 10 neighbors each" in line(report, "mind")
     assert line(report, "graph") == "none: scjepa fit builds one"
 
 
@@ -176,8 +176,8 @@ def test_nan_of_an_outer_join_is_no_logarithm(make_tissue, tmp_path, capsys):
     adata.write_h5ad(tmp_path / "a.h5ad")
     assert info(tmp_path / "a.h5ad") == 0
     report = capsys.readouterr().out
-    assert "3 of 30 genes have NaN" in line(report, "warning")
-    assert "scjepa.concat" in line(report, "warning")
+    assert "3 of 30 genes have NaN" in line(report, "mind")
+    assert "scjepa.concat" in line(report, "mind")
     assert "log-transformed" not in report
     assert line(report, "counts").startswith("integers up to")
 
@@ -189,7 +189,7 @@ def test_counts_in_raw_or_in_a_layer_are_found_and_the_call_takes_them(make_tiss
     adata.X = np.log1p(counts).astype(np.float32)
     adata.write_h5ad(tmp_path / "a.h5ad")
     assert info(tmp_path / "a.h5ad") == 0
-    told = line(capsys.readouterr().out, "warning")
+    told = line(capsys.readouterr().out, "mind")
     monkeypatch.chdir(tmp_path)
     exec(told.partition("in Python: ")[2].rstrip("."), {"anndata": ad})
     np.testing.assert_array_equal(np.asarray(ad.read_h5ad("a_raw.h5ad").X.todense()), counts)
@@ -198,6 +198,6 @@ def test_counts_in_raw_or_in_a_layer_are_found_and_the_call_takes_them(make_tiss
     adata.layers["umis"] = counts
     adata.write_h5ad(tmp_path / "a.h5ad")
     assert info(tmp_path / "a.h5ad") == 0
-    assert "--layer umis" in line(capsys.readouterr().out, "warning")
+    assert "--layer umis" in line(capsys.readouterr().out, "mind")
     assert info(tmp_path / "a.h5ad", "--layer", "umis") == 0
     assert "\n  mind " not in capsys.readouterr().out

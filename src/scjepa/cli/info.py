@@ -80,7 +80,7 @@ def _report(path: Path, options: argparse.Namespace) -> str:
         found = raw_output(path)
         if found is None or options.model or options.preset:
             raise
-        return _lines(f"{path}: {found.what}, not a file of cells", {"warning": found.as_file})
+        return _lines(f"{path}: {found.what}, not a file of cells", {"mind": found.as_file})
 
 
 def _lines(title: str, facts: dict[str, str]) -> str:
@@ -212,7 +212,7 @@ def _about_file(path: Path, options: argparse.Namespace) -> str:
             facts |= _against_model(saved, file, options)
         elif options.preset:
             facts["estimate"] = _estimate(kind, cells, file, names, options)
-    facts["warning"] = "\n".join(mind)
+    facts["mind"] = "\n".join(mind)
     table = f", table {file.table!r}" if file.table else ""
     return _lines(f"{path}: {file.kind}{table}, {_size(path)}", facts)
 

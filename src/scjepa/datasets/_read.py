@@ -301,7 +301,7 @@ def _centroids(
         raise ValueError(
             "The table annotates no element, so no coordinates of its cells can be computed. "
             f"Put them there, table.obsm[{spatial_key!r}] = ..., or annotate shapes or labels: "
-            "sdata.set_table_annotates_spatialelement(...)."
+            "sdata.set_table_annotates_spatialelement(...). Then scjepa.table_of(sdata) has them."
         )
     regions = table.obs[region_key].astype(str).to_numpy()
     for name in coordinate_system if isinstance(coordinate_system, Mapping) else ():
