@@ -59,7 +59,7 @@ def together(files):
     return joined
 
 
-def _same_weights(one, other) -> None:
+def assert_same_weights(one, other) -> None:
     for (name, left), (_, right) in zip(one._weights().items(), other._weights().items(), strict=True):
         assert torch.equal(left, right), name
 
@@ -68,10 +68,10 @@ def _same_weights(one, other) -> None:
 def test_training_gives_the_same_weights_as_on_one_object(collection, together, batches):
     training = {**SMALL["training"], "batches": batches}
     models = [scjepa.STJEPA(data, **{**SMALL, "training": training}) for data in (collection, together)]
-    _same_weights(*models)
+    assert_same_weights(*models)
     for model in models:
         model.train(**QUIET)
-    _same_weights(*models)
+    assert_same_weights(*models)
     assert models[0].technologies == ("A", "B")
     for scale in ("cell", "neighborhood"):
         one, other = (model.get_latent_representation(scale=scale) for model in models)
@@ -161,7 +161,7 @@ def test_training_is_resumed_exactly(collection, tmp_path):
     resumed.train(max_steps=4, ckpt_path=tmp_path / "last.ckpt", **QUIET)
     straight = scjepa.STJEPA(collection, **SMALL)
     straight.train(max_steps=4, **QUIET)
-    _same_weights(resumed, straight)
+    assert_same_weights(resumed, straight)
 
 
 def test_a_saved_model_is_loaded_on_a_collection_or_on_annotated_data(collection, together, tmp_path):

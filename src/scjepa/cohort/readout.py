@@ -115,6 +115,10 @@ class _Place:
         return Features(sparse.csr_array((counts.data, place[counts.indices], counts.indptr), shape=shape), TARGET_SUM)
 
 
+_RULE = "sections are compared by the genes that both have"
+"""Part of what a read-out is named by: what was computed by an earlier rule is computed anew."""
+
+
 def computed(collection: Collection, options: dict[str, Any], n_jobs: int) -> Readout:
     """Return the read-out of a collection, computed unless it is there.
 
@@ -129,7 +133,7 @@ def computed(collection: Collection, options: dict[str, Any], n_jobs: int) -> Re
     """
     readout = NicheReadout(**options)
     readout.check_options()
-    made_of = digest(options, [(one.name, one.facts.digest, one.facts.panel) for one in collection])
+    made_of = digest(_RULE, options, [(one.name, one.facts.digest, one.facts.panel) for one in collection])
     folder = collection.folder / "readout" / made_of
     if not (folder / FITTED).is_file():
         with locked(folder / "lock"), Workers(n_jobs) as workers:
