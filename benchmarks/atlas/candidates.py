@@ -26,7 +26,7 @@ from scipy.sparse import csr_matrix, diags, identity
 from sklearn.metrics import roc_auc_score
 
 from scjepa._core.graph import spatial_graph_of
-from scjepa.atlas import _calibration, _predict
+from scjepa.atlas import _calibration, _sections
 from scjepa.atlas._cells import NicheDistance
 
 RESULTS = Path(__file__).parent / "results"
@@ -119,7 +119,7 @@ def main(name: str) -> None:
             _calibration._by_section = by_section
             new = adata[own].copy()
             graph = spatial_graph_of(new, "spatial", "section")
-            read = _predict.read(new, atlas._coordinates, None, graph, sections[own])
+            read = _sections.read(new, atlas._coordinates, None, graph, sections[own])
             held_out = [
                 (distances(kept.places.surroundings, kept.codes, values, names), edges)
                 for kept, values, names, edges, _ in parts

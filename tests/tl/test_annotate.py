@@ -10,8 +10,7 @@ from scipy import sparse
 
 import scjepa
 from scjepa.tl import CellAnnotator, LabelClassifier, annotate
-from scjepa.tl._hierarchy import Hierarchy
-from scjepa.tl._unlike import _pooled
+from scjepa.tl._annotate import Hierarchy, _pooled
 
 TYPES = ("B", "CD4 T", "CD8 T", "NK")
 PARENTS = {"CD4 T": "T", "CD8 T": "T", "T": "lymphocyte", "B": "lymphocyte", "NK": "lymphocyte"}

@@ -13,7 +13,7 @@ import scjepa
 from scjepa._core import sketch as _sketch
 from scjepa._core.leiden import EmbeddingGraph
 from scjepa._core.sketch import sketch
-from scjepa.tl import NicheClusters, _niche_clusters
+from scjepa.tl import NicheClusters, _niches
 
 METHODS = ("landmarks", "kmeans", "gmm")
 FEW = {"n_landmarks": 400}
@@ -135,7 +135,7 @@ def test_beyond_the_largest_number_leiden_is_of_landmarks_which_is_said_once(mon
     with caplog.at_level(logging.WARNING, "scjepa"):
         scjepa.tl.niches(adata, n_niches=4, key_added="all")
         assert not caplog.records
-        monkeypatch.setattr(_niche_clusters, "LARGEST_LEIDEN", 500)
+        monkeypatch.setattr(_niches, "LARGEST_LEIDEN", 500)
         scjepa.tl.niches(adata, n_niches=4, key_added="some")
     assert [record.getMessage() for record in caplog.records] == [
         "620 cells are more than the 500 of which Leiden clusters all: niches are found in a sample and carried to all "

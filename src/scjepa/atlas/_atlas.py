@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,25 +13,48 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import as_embedding, entry_of, groups_of, niches_of, record_of
+from scjepa._core.files import sum_of_facts, sum_of_file, whole
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.html import as_html
+from scjepa._core.palette import palette
 from scjepa._core.plain import whole as whole_number
 from scjepa._core.warn import warn
-from scjepa.atlas import _describe, _predict, _store
+from scjepa.atlas import _sections
 from scjepa.atlas._calibration import Calibration, Tissue, calibrated
 from scjepa.atlas._cells import N_NEIGHBORS, KeptCells, step_of
 from scjepa.atlas._coordinates import Coordinates, Places
-from scjepa.atlas._reading import sources_of
-from scjepa.tl import niche_readout_of
+from scjepa.atlas._sections import sources_of
+from scjepa.tl import NicheReadout, niche_readout_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from scjepa.atlas._calibration import Calibration
+    from scjepa.tl import NicheReadout
+
+
 logger = logging.getLogger("scjepa")
 
 _TOLERANCE = 0.02
 """Share of its spread by which the read-out that is there may differ from the one that is made anew."""
+
+_FACTS = (
+    *("names", "error", "sizes", "sections", "neighbors_key", "degree", "key"),
+    *("colors", "markers", "composition"),
+)
+"""What an atlas is, beside arrays."""
+
+_N_MARKERS = 20
+"""Genes of each niche that are kept."""
+
+FORMAT = 2
+"""Of the folder; another one is refused: distances of format 1 were of single cells."""
+
+FACTS_FILE, CELLS_FILE, READOUT_FILE, CARD_FILE = "atlas.json", "cells.safetensors", "readout.safetensors", "README.md"
+_SUM = "sha256"
+
+Facts = dict[str, Any]
 
 
 class NicheAtlas:
@@ -170,7 +194,7 @@ class NicheAtlas:
             "neighbors_key": how["neighbors_key"],
             "degree": float(tissue.edges.nnz / max(len(tissue.codes), 1)),
             "key": key,
-            **_describe.of_niches(adata, niche_key, niches, named, cell_type_key),
+            **_facts_of_niches(adata, niche_key, niches, named, cell_type_key),
         }
         return cls(found, kept, calibration, facts)
 
@@ -204,7 +228,7 @@ class NicheAtlas:
     @property
     def composition(self) -> pd.DataFrame | None:
         """Share of each cell type in each niche; ``None`` where there were no cell types."""
-        return _describe.as_frame(self._facts["composition"], self.names)
+        return _as_frame(self._facts["composition"], self.names)
 
     def level(self, n_niches: int) -> dict[str, str]:
         """Return which coarse niche each niche is part of, where there are to be ``n_niches`` of them.
@@ -235,11 +259,11 @@ class NicheAtlas:
         number = whole_number("n_niches", n_niches, least=1)
         if number > len(self.names):
             raise ValueError(f"n_niches must lie between 1 and the {len(self.names)} of the atlas, found {number}.")
-        return _describe.level(self._kept.centers(), np.array(self._facts["sizes"]), self.names, number)
+        return _level(self._kept.centers(), np.array(self._facts["sizes"]), self.names, number)
 
     def describe(self) -> str:
         """Return what the atlas is, in words."""
-        return _describe.in_words(self._facts, self.readout, self.calibration, len(self._kept))
+        return _in_words(self._facts, self.readout, self.calibration, len(self._kept))
 
     _repr_html_ = as_html
 
@@ -306,24 +330,24 @@ class NicheAtlas:
         """
         error = self.error if error is None else error
         _check_options(error)
-        _predict.refuse(adata, key_added, self._facts["key"])
+        _sections.refuse(adata, key_added, self._facts["key"])
         neighbors_key = neighbors_key or self._facts["neighbors_key"]
         library_key = section_key_of(adata, library_key)
         graph = spatial_graph_of(adata, neighbors_key, library_key)
         sections = groups_of(adata, library_key)
-        read = _predict.read(adata, self._coordinates, layer, graph, sections)
+        read = _sections.read(adata, self._coordinates, layer, graph, sections)
         distance = self._kept.distance(read.places.surroundings, read.sections.astype(str), graph)
         is_unknown = distance > self.calibration.threshold(error)
-        found = _predict.Found(self._kept.votes(read.places.readout), distance, is_unknown)
-        told = _predict.compared(read, found, self._kept, self.calibration, error, self._facts["degree"])
+        found = _sections.Found(self._kept.votes(read.places.readout), distance, is_unknown)
+        told = _sections.compared(read, found, self._kept, self.calibration, error, self._facts["degree"])
         places = {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key}
-        _predict.write(adata, key_added, self._facts, found, self.calibration.p_values(distance))
-        _predict.note(adata, key_added, self._facts, self.readout, read, {**places, **told, "error": float(error)})
-        logger.info("%s", _predict.summary(adata.obs[key_added]))
+        _sections.write(adata, key_added, self._facts, found, self.calibration.p_values(distance))
+        _sections.note(adata, key_added, self._facts, self.readout, read, {**places, **told, "error": float(error)})
+        logger.info("%s", _sections.summary(adata.obs[key_added]))
 
     def written(self, key_added: str = _keys.NICHE) -> tuple[list[str], list[str]]:
         """Return the columns of ``obs``, and the keys of ``obsm``, that :meth:`predict` writes."""
-        return _predict.columns_of(key_added), _predict.arrays_of(key_added, self._facts["key"])
+        return _sections.columns_of(key_added), _sections.arrays_of(key_added, self._facts["key"])
 
     # -- keeping ------------------------------------------------------------------------------------------------
 
@@ -353,8 +377,8 @@ class NicheAtlas:
             "n_held_out": calibration.n_cells,
             "held_out": calibration.held_out,
         }
-        card = _describe.card(self._facts, self.describe())
-        _store.write_atlas(Path(path), facts, arrays, self.readout, card, overwrite=overwrite)
+        card = _card(self._facts, self.describe())
+        _write_atlas(Path(path), facts, arrays, self.readout, card, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NicheAtlas:
@@ -367,14 +391,12 @@ class NicheAtlas:
         ValueError
             If a file is damaged, is of something else, or was written by another version.
         """
-        facts, arrays, readout = _store.read_atlas(Path(path))
+        facts, arrays, readout = _read_atlas(Path(path))
         places, codes = Places(arrays["readout"], arrays["surroundings"]), arrays["codes"]
         kept = KeptCells(places, codes, len(facts["names"]), step_of(len(codes)))
         how = {name: arrays[name] for name in ("distances", "parts", "cosines")}
         calibration = Calibration(n_cells=facts["n_held_out"], held_out=facts["held_out"], **how)
-        return cls(
-            Coordinates(readout, arrays["axes"]), kept, calibration, {name: facts[name] for name in _describe.FACTS}
-        )
+        return cls(Coordinates(readout, arrays["axes"]), kept, calibration, {name: facts[name] for name in _FACTS})
 
 
 def _check_options(error: float, max_cells: int = 1) -> None:
@@ -436,3 +458,171 @@ def _warn_of_small(names: list[str], codes: np.ndarray, niche_key: str) -> None:
             f"Niches of fewer than {needed} cells cannot win a vote of {N_NEIGHBORS}: {', '.join(small)}. Merge them "
             f"with others in adata.obs[{niche_key!r}] first."
         )
+
+
+# -- what it knows of its niches ---------------------------------------------------------------------------------------
+
+
+def _facts_of_niches(
+    adata: AnnData, niche_key: str, niches: pd.Categorical, names: Sequence[str], cell_type_key: str
+) -> dict[str, Any]:
+    """Return colors, marker genes and composition of niches, under their new names, in values that JSON can hold."""
+    new = dict(zip(niches.categories, names, strict=True))
+    composition = None
+    if cell_type_key in adata.obs:
+        from scjepa.tl import niche_composition
+
+        shares = niche_composition(adata, niche_key, by=cell_type_key).shares
+        composition = {
+            "labels": [str(label) for label in shares.columns],
+            "shares": shares.loc[list(niches.categories)].to_numpy().tolist(),
+        }
+    return {
+        "colors": _colors(adata, niche_key, niches),
+        "markers": _markers(adata, niche_key, new),
+        "composition": composition,
+    }
+
+
+def _colors(adata: AnnData, niche_key: str, niches: pd.Categorical) -> list[str]:
+    """Return the colors that are there, where there is one for each category, else those of the palette."""
+    there = list(map(str, adata.uns.get(f"{niche_key}_colors", [])))
+    column = adata.obs[niche_key]
+    categories = list(map(str, column.cat.categories)) if hasattr(column, "cat") else []
+    if len(there) < len(categories) or not set(niches.categories) <= set(categories):
+        return palette(len(niches.categories))
+    return [there[categories.index(name)] for name in niches.categories]
+
+
+def _markers(adata: AnnData, niche_key: str, new: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the best genes of each niche where they were ranked for these niches."""
+    key = _keys.NICHE_MARKERS
+    if key not in adata.uns or record_of(adata, key).get("niche_key") != niche_key:
+        return {}
+    ranked = adata.uns[key]["names"]
+    found = {old: _keys.key_in(ranked.dtype.names, old) for old in new}
+    return {
+        new[old]: [str(gene) for gene in ranked[column][:_N_MARKERS]]
+        for old, column in found.items()
+        if column is not None
+    }
+
+
+def _as_frame(composition: Mapping[str, Any] | None, names: Sequence[str]) -> pd.DataFrame | None:
+    """Return a kept composition as a data frame, niches in rows."""
+    if composition is None:
+        return None
+    import pandas as pd
+
+    return pd.DataFrame(composition["shares"], index=pd.Index(names, name="niche"), columns=composition["labels"])
+
+
+def _level(centers: np.ndarray, sizes: np.ndarray, names: Sequence[str], number: int) -> dict[str, str]:
+    """Return the coarse niche of each niche: Ward's joining of centers, named by the largest part."""
+    if len(names) == 1:
+        return {names[0]: names[0]}
+    from scipy.cluster.hierarchy import cut_tree, linkage
+
+    part = cut_tree(linkage(centers.astype(np.float64), "ward"), n_clusters=number)[:, 0]
+    order = np.lexsort((np.arange(len(names)), -sizes))  # largest first
+    largest = {code: int(order[part[order] == code][0]) for code in set(part.tolist())}
+    return {name: names[largest[code]] for name, code in zip(names, part.tolist(), strict=True)}
+
+
+def _in_words(facts: Mapping[str, Any], readout: NicheReadout, calibration: Calibration, n_kept: int) -> str:
+    """Return what an atlas is."""
+    alarms = calibration.alarms(facts["error"])
+    n_sections = max(len(facts["sections"]), 1)
+    return (
+        f"{len(facts['names'])} niches of {sum(facts['sizes']):,} cells in {n_sections} section"
+        f"{'' if n_sections == 1 else 's'}, {n_kept:,} of them kept; read-out: {readout.describe()}; unknown: a share "
+        f"of {facts['error']:g} of cells held out by {calibration.held_out} ({alarms.min():.2f} to {alarms.max():.2f} "
+        f"by {calibration.held_out})"
+    )
+
+
+def _card(facts: Mapping[str, Any], words: str) -> str:
+    """Return the text that lies beside a saved atlas, for who finds the folder."""
+    lines = ["# Niche atlas", "", f"{words}.", "", "| niche | cells | markers |", "| --- | --- | --- |"]
+    for name, size in zip(facts["names"], facts["sizes"], strict=True):
+        genes = ", ".join(facts["markers"].get(name, [])[:5])
+        lines.append(f"| {name.replace('|', '/')} | {size:,} | {genes} |")
+    call = 'scjepa.NicheAtlas.load("folder").predict(adata)'
+    return "\n".join([*lines, "", f"`{call}`, or `scjepa predict new.h5ad --atlas folder --out predicted.h5ad`.", ""])
+
+
+# -- on disk -----------------------------------------------------------------------------------------------------------
+
+
+def _write_atlas(
+    folder: Path, facts: Facts, arrays: Mapping[str, np.ndarray], readout: NicheReadout, card: str, *, overwrite: bool
+) -> None:
+    """Write an atlas to a folder.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder exists and ``overwrite`` is false, or it is something else than an atlas.
+    """
+    from safetensors.numpy import save_file
+
+    if folder.exists():
+        if not overwrite:
+            raise FileExistsError(f"{folder} exists. Pass overwrite=True to replace it, or name another folder.")
+        if not (folder / FACTS_FILE).is_file():
+            raise FileExistsError(f"{folder} is not a saved atlas, so it is not replaced. Name another folder.")
+    with whole(folder) as draft:
+        draft.mkdir()
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft / CELLS_FILE)
+        readout.save(draft / READOUT_FILE)
+        sums = {name: sum_of_file(draft / name) for name in (CELLS_FILE, READOUT_FILE)}
+        told = {"atlas": "NicheAtlas", "format": FORMAT, **facts, "files": sums}
+        text = json.dumps({**told, _SUM: sum_of_facts(told, _SUM)}, indent=1, ensure_ascii=False)
+        (draft / FACTS_FILE).write_text(text, encoding="utf-8")
+        (draft / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _read_atlas(folder: Path) -> tuple[Facts, dict[str, np.ndarray], NicheReadout]:
+    """Read what :func:`_write_atlas` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of its files is missing.
+    ValueError
+        If a file is damaged, is of something else, or was written by another version.
+    """
+    from safetensors.numpy import load_file
+
+    missing = [name for name in (FACTS_FILE, CELLS_FILE, READOUT_FILE) if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} holds no {missing[0]}: it is not a folder that NicheAtlas.save wrote.")
+    facts = _facts_in(folder / FACTS_FILE)
+    for name, known in facts["files"].items():
+        if sum_of_file(folder / name) != known:
+            raise ValueError(
+                f"{folder / name} is damaged, or belongs to another atlas: its checksum is not the one in "
+                f"{FACTS_FILE}. Copy the folder again."
+            )
+    return facts, load_file(folder / CELLS_FILE), NicheReadout.load(folder / READOUT_FILE)
+
+
+def _facts_in(file: Path) -> Facts:
+    try:
+        facts = json.loads(file.read_bytes())
+    except ValueError as error:  # not JSON, or not even text
+        raise ValueError(f"{file} is damaged: {error}.") from error
+    if not isinstance(facts, dict) or facts.get("atlas") != "NicheAtlas" or not isinstance(facts.get("format"), int):
+        raise ValueError(f"{file} is damaged, or of something else: an atlas has the entries 'atlas' and 'format'.")
+    if facts["format"] > FORMAT:
+        raise ValueError(f"{file.parent} was written by a newer scjepa ({facts.get('scjepa')}). Upgrade scjepa.")
+    if facts["format"] < FORMAT:
+        raise ValueError(
+            f"{file.parent} was written by an older scjepa ({facts.get('scjepa')}), which measured distances "
+            "otherwise. Make the atlas anew: scjepa.NicheAtlas.fit(adata)."
+        )
+    if facts.get(_SUM) != sum_of_facts(facts, _SUM):
+        raise ValueError(
+            f"{file} is damaged, or was changed by hand: its checksum does not fit. Copy the folder again."
+        )
+    return facts

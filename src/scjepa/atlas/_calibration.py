@@ -12,7 +12,7 @@ from scjepa._core.conformal import HeldOut, thinned
 from scjepa._core.neighbors import spatial_blocks
 from scjepa.atlas._cells import KeptCells, step_of
 from scjepa.atlas._coordinates import Coordinates, Places
-from scjepa.atlas._reading import covariance_cosine, some_cells
+from scjepa.atlas._sections import covariance_cosine, some_cells
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

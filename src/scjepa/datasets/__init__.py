@@ -8,8 +8,7 @@ from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
     from scjepa._core.features import only_genes
-    from scjepa.datasets._concat import concat
-    from scjepa.datasets._read import available, load, read_gmt, table_of
+    from scjepa.datasets._sections import available, concat, load, read_gmt, table_of
     from scjepa.datasets._simulate import simulated_tissue, thin_counts
     from scjepa.datasets._tissue import DIFFICULTIES, Difficulty, Geometry, TechnologySpec
 

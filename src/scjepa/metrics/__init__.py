@@ -8,7 +8,6 @@ from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
     from scjepa._core.conformal import expected_calibration_error
-    from scjepa.metrics.annotation import AnnotationScores, annotation_scores
     from scjepa.metrics.bio import AverageBio, average_bio, scib_suite
     from scjepa.metrics.clustering import (
         BlockBootstrap,
@@ -26,6 +25,15 @@ if TYPE_CHECKING:
         perturbation_reference,
         perturbation_scores,
     )
-    from scjepa.metrics.probe import BlockFolds, LabelTransfer, Probe, block_folds, block_probe, label_transfer
+    from scjepa.metrics.probe import (
+        AnnotationScores,
+        BlockFolds,
+        LabelTransfer,
+        Probe,
+        annotation_scores,
+        block_folds,
+        block_probe,
+        label_transfer,
+    )
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -21,21 +21,20 @@ if TYPE_CHECKING:
         niche_composition,
         niche_interactions,
         niche_markers,
+        niche_shapes,
     )
     from scjepa.tl._drivers import niche_drivers
     from scjepa.tl._label_classifier import LabelClassifier
-    from scjepa.tl._niche_clusters import NicheClusters
     from scjepa.tl._niche_estimator import NicheReadout
     from scjepa.tl._niche_number import NicheNumber, niche_number
     from scjepa.tl._niche_readout import niche_readout, niche_readout_of
-    from scjepa.tl._niches import check_niches, find_niches, niches
+    from scjepa.tl._niches import NicheClusters, check_niches, find_niches, niches
     from scjepa.tl._predictive import (
         PredictiveComponents,
         predictive_components,
         predictive_components_of,
         predictive_genes,
     )
-    from scjepa.tl._shapes import niche_shapes
     from scjepa.tl._shared import SharedComponents, shared_components, shared_components_of
     from scjepa.tl._standardize import standardize
     from scjepa.tl.edits import EditedNeighborhoods, edit_neighborhood
