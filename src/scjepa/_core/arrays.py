@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -121,3 +121,22 @@ def first_components(values: np.ndarray) -> np.ndarray:
     centered = (values - values.mean(axis=0)).astype(np.float64)
     found = principal_components(centered, 2)
     return np.pad(found, [(0, 0), (0, 2 - found.shape[1])])
+
+
+def slices(n: int, step: int) -> Iterator[slice]:
+    """Yield slices of at most ``step`` rows that make up ``n`` of them."""
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
+def members(codes: np.ndarray, n_groups: int) -> sparse.csr_array:
+    """Return which cells each group has, ones of shape (n_groups, n_cells): its product with values are their sums."""
+    from scipy.sparse import csr_array
+
+    return csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), (n_groups, len(codes)))
+
+
+def correlation(x: np.ndarray, y: np.ndarray, undefined: float = np.nan, least: float = 0.0) -> float:
+    """Return Pearson's correlation; ``undefined`` where a side has one value, or varies by no more than ``least``."""
+    if len(x) < 2 or np.ptp(x) <= least or np.ptp(y) <= least:
+        return undefined
+    return float(np.corrcoef(x, y)[0, 1])

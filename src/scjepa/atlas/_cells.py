@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import identity
 
-from scjepa._core.arrays import canonical_order
+from scjepa._core.arrays import canonical_order, slices
 from scjepa.atlas._coordinates import Places
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ class NicheDistance:
         if sections is not None:
             values = self._moved(values, sections)
         found = np.empty(len(values))
-        for start in range(0, len(values), _ROWS):
-            rows = slice(start, min(start + _ROWS, len(values)))
+        for rows in slices(len(values), _ROWS):
             found[rows] = self._to_niches(values[rows])[0].min(axis=1)
         return found
 
@@ -175,8 +174,7 @@ class KeptCells:
     def votes(self, readout: np.ndarray) -> np.ndarray:
         """Return the share of each niche among the kept cells nearest to others, ``(n_cells, n_niches)`` float32."""
         found = np.empty((len(readout), self.n_niches), dtype=np.float32)
-        for start in range(0, len(readout), _ROWS):
-            rows = slice(start, min(start + _ROWS, len(readout)))
+        for rows in slices(len(readout), _ROWS):
             niche = self.codes[self._search.kneighbors(readout[rows], return_distance=False)]
             found[rows] = np.stack([(niche == code).mean(axis=1) for code in range(self.n_niches)], axis=1)
         return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.sparse import identity
 
-from scjepa._core.arrays import canonical_order, principal_axes
+from scjepa._core.arrays import canonical_order, principal_axes, slices
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -142,8 +142,7 @@ def _means_around(values: np.ndarray, edges: csr_matrix) -> np.ndarray:
     """Return means over each cell and the cells of its two rings, which all weigh the same."""
     found = np.empty(values.shape, dtype=np.float32)
     one_step = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
-    for start in range(0, len(values), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(values)))
+    for rows in slices(len(values), _ROWS):
         reached = one_step[rows] @ one_step
         reached.data[:] = 1
         found[rows] = (reached @ values) / np.maximum(np.diff(reached.indptr), 1)[:, None]

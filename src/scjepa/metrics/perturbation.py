@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scjepa._core.arrays import correlation
+
 if TYPE_CHECKING:
     from scjepa._core.arrays import Matrix
 
@@ -234,13 +236,14 @@ def perturbation_discrimination(predicted: pd.DataFrame, reference: Perturbation
 def _scores_of(profile: pd.Series, reference: PerturbationReference, name: str, nan: str) -> dict[str, float]:
     truth, base = reference.means.loc[name], reference.control
     least = _ROUNDING * float(np.abs(base).max())
+    undefined = 0.0 if nan == "zero" else float("nan")
     dropout_free = f"_top{reference.n_top}_de_non_dropout"
     chosen = {"": list(profile.index), "_de": list(reference.de[name]), dropout_free: [*reference.de_non_dropout[name]]}
     scores = {}
     for suffix, genes in chosen.items():
         p, t, c = (each[genes].to_numpy(dtype=np.float64) for each in (profile, truth, base))
-        scores[f"pearson{suffix}"] = _pearson(p, t, least, nan)
-        scores[f"pearson_delta{suffix}"] = _pearson(p - c, t - c, least, nan)
+        scores[f"pearson{suffix}"] = correlation(p, t, undefined, least)
+        scores[f"pearson_delta{suffix}"] = correlation(p - c, t - c, undefined, least)
         scores[f"mse{suffix}"] = float(np.mean((p - t) ** 2)) if len(p) else float("nan")
         scores[f"mae{suffix}"] = float(np.mean(np.abs(p - t))) if len(p) else float("nan")
     size = np.linalg.norm(truth - base)
@@ -250,9 +253,3 @@ def _scores_of(profile: pd.Series, reference: PerturbationReference, name: str, 
     told = float(changed.iloc[0]) > least and len(found) > 0
     scores["de_recovery"] = len(found.intersection(reference.de[name])) / len(found) if told else float("nan")
     return scores
-
-
-def _pearson(x: np.ndarray, y: np.ndarray, least: float, nan: str) -> float:
-    if len(x) < 2 or np.ptp(x) <= least or np.ptp(y) <= least:
-        return 0.0 if nan == "zero" else float("nan")
-    return float(np.corrcoef(x, y)[0, 1])

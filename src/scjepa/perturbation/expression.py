@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scjepa._core.anndata import column_of, counts_of, require_anndata
+from scjepa._core.arrays import members
 from scjepa._core.counts import check_of, iter_rows
 from scjepa._core.counts import log_normalized as log_normalized_rows
 from scjepa.perturbation.conditions import CONTROL, Conditions, canonical
@@ -162,7 +163,7 @@ class ConditionProfiles:
         Conditions without cells are left out. The variance of a single cell is that of the cells of all conditions.
         """
         matrix, n = sparse.csr_array(expression, dtype=np.float64), len(names)
-        of_condition = sparse.csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), (n, len(codes)))
+        of_condition = members(codes, n)
         counts = np.bincount(codes, minlength=n)
         there, divisor = counts > 0, np.maximum(counts, 1)[:, None]
         means = (of_condition @ matrix).toarray() / divisor

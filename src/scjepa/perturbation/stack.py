@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
+from scjepa._core.arrays import correlation
 from scjepa.perturbation.baselines import additive, linear, no_change, tell_of_other_names, train_mean
 from scjepa.perturbation.conditions import CONTROL, condition_name, parse_condition
 
@@ -329,7 +330,7 @@ class PerturbationStack:
             squares[each.view].append((stack - each.change) ** 2)
             for name, change in zip((*self._names[:-1], "stack"), (*each.columns[:-1], stack), strict=True):
                 away = float(np.abs(change - each.change).mean())
-                rows.append((each.view, name, _correlation(change, each.change), away))
+                rows.append((each.view, name, correlation(change, each.change, undefined=0.0), away))
         table = pd.DataFrame(rows, columns=["kind", "column", "pearson_delta", "mae"])
         self.scores_ = table.groupby(["kind", "column"], sort=False).mean()
         every = [square for found in squares.values() for square in found] or list(known.changes**2)
@@ -473,13 +474,6 @@ class PerturbationStack:
         if self._known is None:
             raise ValueError("The stack is not fitted. Call fit(means, control) first.")
         return self._known
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Return Pearson's correlation, 0 where a side is constant."""
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0
-    return float(np.corrcoef(x, y)[0, 1])
 
 
 def _checked(

@@ -14,6 +14,7 @@ from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import ArrayLike
 
 from scjepa._core.anndata import array_of, column_of, labels_of
+from scjepa._core.arrays import correlation
 from scjepa._core.keys import UNKNOWN
 from scjepa._core.palette import MISSING
 from scjepa.pl._describe import _heat_map
@@ -245,7 +246,7 @@ def perturbation(
     part = predicted[wanted, genes]
     control = array_of(part.layers["control"])
     said, was = array_of(part.X) - control, measured.loc[wanted, genes].to_numpy() - control
-    usual = [f"{name}, r = {_correlation(x, y):.2f}" for name, x, y in zip(wanted, was, said, strict=True)]
+    usual = [f"{name}, r = {correlation(x, y):.2f}" for name, x, y in zip(wanted, was, said, strict=True)]
     for panel, x, y, text in zip(panels, was, said, titles_of(title, usual), strict=True):
         panel.scatter(x, y, s=8, alpha=0.6, linewidths=0)
         span = [min(x.min(), y.min()), max(x.max(), y.max())]
@@ -255,11 +256,6 @@ def perturbation(
         panel.set(xlabel="measured change", ylabel="predicted change", box_aspect=1)
         panel.set_title(text, fontsize=10, loc="left")
     return finish(panels if len(panels) > 1 else panels[0], save, show, given=ax)
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the correlation, NaN where one does not vary."""
-    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else float("nan")
 
 
 # -- trainings ---------------------------------------------------------------------------------------------------------

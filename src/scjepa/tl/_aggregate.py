@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix, identity
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import as_embedding, embedding_of, is_array, record, refuse_users
+from scjepa._core.arrays import slices
 from scjepa._core.graph import edges_of, section_key_of, spatial_graph_of
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ def hops_of(values: np.ndarray, edges: csr_matrix, n_hops: int) -> np.ndarray:
 
 def iter_hops(values: np.ndarray, edges: csr_matrix, n_hops: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield rows and their means over each hop, ``(n_hops + 1, n_rows, n_dims)``, some cells at a time."""
-    for start in range(0, len(values), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(values)))
+    for rows in slices(len(values), _ROWS):
         hops = np.empty((n_hops + 1, *values[rows].shape), dtype=np.float32)
         hops[0] = values[rows]
         for hop, ring in enumerate(rings_of(edges, rows, n_hops), start=1):

@@ -11,10 +11,10 @@ from math import comb
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import categories_of, column_of, counts_of, labels_of, names_of, niches_of
+from scjepa._core.arrays import members
 from scjepa._core.counts import check_of, read_counts
 from scjepa._core.graph import spatial_graph_of
 from scjepa._core.matching import contingency
@@ -470,11 +470,9 @@ def _expression(adata: AnnData, cohort: _Cohort, layer: str | None, min_cells: i
     genes = adata.var_names.astype(str).to_numpy()
     for number, niche in enumerate(cohort.names):
         cells = np.flatnonzero((cohort.niches == number) & (cohort.samples >= 0))
-        of = csr_matrix(
-            (np.ones(len(cells)), (cohort.samples[cells], np.arange(len(cells)))), (cohort.n_samples, len(cells))
-        )
+        of = members(cohort.samples[cells], cohort.n_samples)
         used = np.asarray(of.sum(axis=1)).ravel() >= min_cells
-        sums = np.asarray((of @ counts[cells]).todense())[used]
+        sums = (of @ counts[cells]).toarray()[used]
         seen = sums.sum(axis=0) >= max(1, len(sums))  # a molecule a sample, or nothing can be said
         sums = sums[:, seen]
         per_million = np.log2((sums + _PSEUDO) / (sums.sum(axis=1, keepdims=True) + 1) * 1e6)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from scjepa._core.anndata import as_embedding, counts_of, refuse_adata, require_anndata
-from scjepa._core.arrays import group_codes, positive
+from scjepa._core.arrays import group_codes, members, positive, slices
 from scjepa._core.counts import TARGET_SUM, CountCheck, check_of, iter_rows, log_normalized, shape_of
 from scjepa._core.features import TRANSCRIPTS, kinds_of
 
@@ -174,8 +174,7 @@ class Features:
         """Yield rows and their values: float32 csr of log-normalized counts, or an array, which may be the user's."""
         step = max(1, min(_CELLS, _VALUES // max(self.n_features, 1)))
         if self.target_sum is None:
-            for start in range(0, self.n_cells, step):
-                rows = slice(start, min(start + step, self.n_cells))
+            for rows in slices(self.n_cells, step):
                 yield rows, self._values[rows] if self._columns is None else self._values[rows][:, self._columns]
             return
         for start, counts in iter_rows(self._values, step):
@@ -268,7 +267,7 @@ def _sums(features: Features, codes: np.ndarray, n_groups: int) -> tuple[np.ndar
     square = np.zeros_like(total)
     for rows, chunk in features.chunks():
         own = codes[rows]
-        member = sparse.csr_array((np.ones(len(own)), (own, np.arange(len(own)))), (n_groups, len(own)))
+        member = members(own, n_groups)
         # In float64: a mean of squares less the square of the mean loses half of the digits.
         wide = chunk.astype(np.float64)
         total += _array(member @ wide)

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core import keys as _keys
+from scjepa._core.arrays import slices
 from scjepa._core.counts import TARGET_SUM
 from scjepa._core.graph import edges_of
 from scjepa._core.options import AUTO, unknown_name
@@ -516,9 +517,9 @@ def predicted_share(blocks: np.ndarray, target: np.ndarray, joined: np.ndarray) 
     total = np.zeros(width + target.shape[1])
     product = np.zeros((len(total), len(total)))
     size = int(joined.sum())
-    for start in range(0, len(target), _CELLS):
-        rows = joined[start : start + _CELLS]
-        parts = [*blocks[:, start : start + _CELLS][:, rows], target[start : start + _CELLS][rows]]
+    for cells in slices(len(target), _CELLS):
+        rows = joined[cells]
+        parts = [*blocks[:, cells][:, rows], target[cells][rows]]
         both = np.hstack(parts).astype(np.float64)
         total += both.sum(axis=0)
         product += both.T @ both
@@ -569,11 +570,11 @@ class RingSums:
         """
         n_blocks, n_cells, n_components = rings.shape
         total, square, product, every_total, every_square = np.zeros((5, n_blocks, n_components))
-        for start in range(0, n_cells, _CELLS):
-            every = rings[:, start : start + _CELLS].astype(np.float64)
+        for cells in slices(n_cells, _CELLS):
+            every = rings[:, cells].astype(np.float64)
             every_total += every.sum(axis=1)
             every_square += np.einsum("bnk,bnk->bk", every, every)
-            rows = every[:, joined[start : start + _CELLS]]
+            rows = every[:, joined[cells]]
             total += rows.sum(axis=1)
             square += np.einsum("bnk,bnk->bk", rows, rows)
             product += np.einsum("nk,bnk->bk", rows[0], rows)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 from scipy.special import logsumexp
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import embedding_of, entry_of
-from scjepa._core.arrays import group_codes, principal_components, tissue
+from scjepa._core.arrays import group_codes, members, principal_components, tissue
 from scjepa._core.counts import log_normalized_cells
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
@@ -349,9 +349,8 @@ def _log_likelihood(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> 
 def _means(values: np.ndarray | csr_matrix, labels: np.ndarray) -> np.ndarray:
     """Return the mean of the cells of each niche, (n_niches, n_dims)."""
     sizes = np.bincount(labels)
-    members = csr_matrix((np.ones(len(labels)), (labels, np.arange(len(labels)))))
-    summed = members @ values
-    return np.asarray(summed.todense() if hasattr(summed, "todense") else summed) / np.maximum(sizes, 1)[:, None]
+    summed = members(labels, len(sizes)) @ values
+    return (summed.toarray() if issparse(summed) else summed) / np.maximum(sizes, 1)[:, None]
 
 
 def _marked(here: _Side, labels: np.ndarray, there: _Side, carried: np.ndarray) -> float:

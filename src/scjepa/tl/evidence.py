@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import logsumexp
 
 from scjepa._core.anndata import categories_of, groups_of, niches_of
-from scjepa._core.arrays import tissue
+from scjepa._core.arrays import members, tissue
 from scjepa._core.counts import log_normalized_cells
 from scjepa._core.neighbors import spatial_blocks
 from scjepa._core.plain import seed_of, whole
@@ -431,8 +431,7 @@ def mean_differences(adata: AnnData, codes: np.ndarray, names: Sequence[str], la
 
     cells = log_normalized_cells(adata, layer, cells=codes >= 0)
     levels, of = csr_matrix(cells.X, dtype=np.float64), codes[codes >= 0]
-    members = csr_matrix((np.ones(len(of)), (of, np.arange(len(of)))), (len(names), len(of)))
-    sums, sizes = np.asarray((members @ levels).todense()), np.bincount(of, minlength=len(names))[:, None]
+    sums, sizes = (members(of, len(names)) @ levels).toarray(), np.bincount(of, minlength=len(names))[:, None]
     total, square = sums.sum(axis=0), np.asarray(levels.multiply(levels).sum(axis=0)).ravel()
     spread = np.sqrt(np.maximum(square / len(of) - (total / len(of)) ** 2, 0))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from scipy.sparse import csr_array, csr_matrix, diags_array
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import categories_of, counts_of, embedding_of, groups_of, record, refuse_users
-from scjepa._core.arrays import tissue
+from scjepa._core.arrays import members, slices, tissue
 from scjepa._core.counts import TARGET_SUM, check_of, iter_rows, log_normalized, read_counts
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.neighbors import spatial_blocks
@@ -375,7 +374,7 @@ def _foreign_share(counts: csr_array, edges: csr_matrix, types: np.ndarray) -> n
     of_type = _means_by(shares, types)
     everywhere = np.asarray(shares.mean(axis=0)).ravel()
     degree, found = np.maximum(np.diff(edges.indptr), 1), np.empty(len(types))
-    for rows in _slices(len(types)):
+    for rows in slices(len(types), _ROWS):
         mean = of_type[types[rows]]
         around = (edges[rows] @ shares).toarray() / degree[rows, None]
         weights = 1 / (mean + everywhere + 1e-9)
@@ -388,13 +387,8 @@ def _foreign_share(counts: csr_array, edges: csr_matrix, types: np.ndarray) -> n
 
 
 def _means_by(values: csr_array, codes: np.ndarray) -> np.ndarray:
-    member = csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), (int(codes.max()) + 1, len(codes)))
     size = np.maximum(np.bincount(codes), 1)[:, None]
-    return (member @ values).toarray() / size
-
-
-def _slices(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS))
+    return (members(codes, len(size)) @ values).toarray() / size
 
 
 def _context_of_genes(
@@ -429,13 +423,13 @@ def _products(values: csr_array, edges: csr_matrix, types: np.ndarray, cells: np
     n_types, n_genes = int(types.max()) + 1, values.shape[1]
     sums, size = np.zeros((3, n_types, n_genes)), np.bincount(types[cells], minlength=n_types)
     products = np.zeros((3, 3, n_genes))
-    for rows in _slices(len(cells)):
+    for rows in slices(len(cells), _ROWS):
         own = cells[rows]
         blocks = [values[own].toarray().astype(np.float64)]
         for ring in rings_of(edges, own, 2):
             degree = np.maximum(np.diff(ring.indptr), 1)[:, None]
             blocks.append((ring @ values).toarray() / degree)
-        member = csr_array((np.ones(len(own)), (types[own], np.arange(len(own)))), (n_types, len(own)))
+        member = members(types[own], n_types)
         for one, block in enumerate(blocks):
             sums[one] += member @ block
             for other in range(3):
