@@ -99,7 +99,16 @@ def edges_of(connectivities: object) -> sparse.csr_matrix:
 
 
 def spatial_graph_of(adata: AnnData, neighbors_key: str, library_key: str | None) -> sparse.csr_matrix:
-    """Return the spatial graph of all cells as :func:`edges_of` does.
+    """Return the spatial graph of all cells as :func:`edges_of` does; errors as of :func:`sections_of`."""
+    return sections_of(adata, neighbors_key, library_key)[0]
+
+
+def sections_of(
+    adata: AnnData, neighbors_key: str, library_key: str | None
+) -> tuple[sparse.csr_matrix, np.ndarray | None, str | None]:
+    """Return the spatial graph as :func:`edges_of` does, the section of each cell, and the column that holds it.
+
+    The last two are ``None`` where there is one section.
 
     Raises
     ------
@@ -116,7 +125,7 @@ def spatial_graph_of(adata: AnnData, neighbors_key: str, library_key: str | None
     if sections is not None:
         edges = graph.tocoo()
         refuse_across(edges.row, edges.col, sections, adata.obs_names, f"adata.obsp[{key!r}]", call)
-    return graph
+    return graph, sections, section_key
 
 
 def refuse_across(

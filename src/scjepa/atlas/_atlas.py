@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import as_embedding, entry_of, groups_of, niches_of, record_of
+from scjepa._core.anndata import as_embedding, entry_of, niches_of, record_of
 from scjepa._core.files import sum_of_facts, sum_of_file, whole
-from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.graph import sections_of
 from scjepa._core.html import as_html
 from scjepa._core.palette import palette
 from scjepa._core.plain import whole as whole_number
@@ -171,13 +171,9 @@ class NicheAtlas:
                 f"key=..., or find the niches anew: scjepa.tl.niches(adata, {key!r}, key_added={niche_key!r})."
             )
         readout, how = niche_readout_of(adata, key), record_of(adata, key)
-        library_key = section_key_of(adata, library_key or how.get("library_key"))
-        tissue = Tissue(
-            sources_of(adata, readout, how.get("layer")),
-            spatial_graph_of(adata, how["neighbors_key"], library_key),
-            groups_of(adata, library_key),
-            np.asarray(niches.codes, dtype=np.int64),
-        )
+        sources, codes = sources_of(adata, readout, how.get("layer")), np.asarray(niches.codes, dtype=np.int64)
+        edges, sections, _ = sections_of(adata, how["neighbors_key"], library_key or how.get("library_key"))
+        tissue = Tissue(sources, edges, sections, codes)
         found, places = tissue.fitted(readout)
         _check_readout(places.readout, adata.obsm[key], key)
         kept = KeptCells.of(places, tissue.codes, len(named), max_cells)
@@ -332,9 +328,7 @@ class NicheAtlas:
         _check_options(error)
         _sections.refuse(adata, key_added, self._facts["key"])
         neighbors_key = neighbors_key or self._facts["neighbors_key"]
-        library_key = section_key_of(adata, library_key)
-        graph = spatial_graph_of(adata, neighbors_key, library_key)
-        sections = groups_of(adata, library_key)
+        graph, sections, library_key = sections_of(adata, neighbors_key, library_key)
         read = _sections.read(adata, self._coordinates, layer, graph, sections)
         distance = self._kept.distance(read.places.surroundings, read.sections.astype(str), graph)
         is_unknown = distance > self.calibration.threshold(error)

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.sparse import csr_matrix, identity
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import as_embedding, embedding_of, is_array, record, refuse_users
+from scjepa._core.anndata import Note, as_embedding, embedding_of, is_array, record, refuse_users
 from scjepa._core.arrays import slices
-from scjepa._core.graph import edges_of, section_key_of, spatial_graph_of
+from scjepa._core.graph import edges_of, sections_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,17 +89,10 @@ def aggregate(
     key = key_added or f"{use_rep}_hops"
     refuse_users(data, "obsm", key)
     embedding = embedding_of(data, use_rep)
-    data.obsm[key] = means_over_hops(embedding, spatial_graph_of(data, neighbors_key, library_key), n_hops, concatenate)
-    record(
-        data,
-        key,
-        slot="obsm",
-        use_rep=use_rep,
-        n_hops=n_hops,
-        concatenate=concatenate,
-        neighbors_key=neighbors_key,
-        library_key=section_key_of(data, library_key),
-    )
+    graph, _, library_key = sections_of(data, neighbors_key, library_key)
+    data.obsm[key] = means_over_hops(embedding, graph, n_hops, concatenate)
+    how: Note = {"use_rep": use_rep, "n_hops": n_hops, "concatenate": concatenate}
+    record(data, key, slot="obsm", neighbors_key=neighbors_key, library_key=library_key, **how)
     return None
 
 

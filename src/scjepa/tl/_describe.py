@@ -15,7 +15,6 @@ from scjepa._core.anndata import (
     categories_of,
     counts_of,
     entry_of,
-    groups_of,
     niches_of,
     record,
     refuse_users,
@@ -23,7 +22,7 @@ from scjepa._core.anndata import (
 )
 from scjepa._core.arrays import tissue
 from scjepa._core.counts import TARGET_SUM, log_normalized_cells
-from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.graph import sections_of
 from scjepa._core.html import as_html
 from scjepa._core.matching import best_matching, border_shares, contingency
 from scjepa._core.plain import whole
@@ -292,9 +291,7 @@ def niche_interactions(
         raise ValueError(f"adata.obs[{niche_key!r}] has one niche, {names[0]!r}; two or more are needed.")
     if n_permutations < 2:
         raise ValueError(f"n_permutations must be 2 or more, found {n_permutations}.")
-    section_key = section_key_of(adata, library_key)
-    graph = spatial_graph_of(adata, neighbors_key, library_key)
-    sections = groups_of(adata, section_key)
+    graph, sections, library_key = sections_of(adata, neighbors_key, library_key)
     rows = np.flatnonzero(found.codes >= 0)
     section = pd.Categorical(np.zeros(len(rows)) if sections is None else sections[rows])
     obs = pd.DataFrame({"niche": found[rows], "section": section}, index=adata.obs_names[rows])
@@ -306,7 +303,7 @@ def niche_interactions(
     counts = np.asarray(result.counts).astype(np.int64)
     adata.uns[key] = {"zscore": z_scores, "count": counts}
     noted: Note = {"n_permutations": n_permutations, "random_state": random_state}
-    record(adata, key, slot="uns", niches=list(names), neighbors_key=neighbors_key, library_key=section_key, **noted)
+    record(adata, key, slot="uns", niches=list(names), neighbors_key=neighbors_key, library_key=library_key, **noted)
     side = pd.Index(names, name=niche_key)
     return Interactions(*(pd.DataFrame(each, side, side) for each in (z_scores, counts, border_shares(counts))))
 
@@ -567,8 +564,7 @@ def niche_shapes(
     whole("min_cells", min_cells, least=3)
     niches = niches_of(adata, niche_key)
     codes = np.asarray(niches.codes).astype(np.int64)
-    graph = spatial_graph_of(adata, neighbors_key, library_key)
-    names = groups_of(adata, section_key_of(adata, library_key))
+    graph, names, _ = sections_of(adata, neighbors_key, library_key)
     places = entry_of(adata, "obsm", spatial_key, "Write the coordinates of the cells there.")
     xy, sections = tissue(places, names, adata.n_obs)
     edges = graph.tocoo()
@@ -584,18 +580,9 @@ def niche_shapes(
         if len(cells) >= min_cells:
             area, border, edge = measured[:, piece]
             outline = border + edge
-            rows.append(
-                {
-                    "niche": niches.categories[codes[cells[0]]],
-                    "section": "" if names is None else names[cells[0]],
-                    "n_cells": len(cells),
-                    "area": area,
-                    "border_length": border,
-                    "outline": outline,
-                    "linearity": _linearity(xy[cells, :2]),
-                    "compactness": 4 * np.pi * area / outline**2 if outline > 0 else np.nan,
-                }
-            )
+            compactness = 4 * np.pi * area / outline**2 if outline > 0 else np.nan
+            of = niches.categories[codes[cells[0]]], "" if names is None else names[cells[0]], len(cells)
+            rows.append((*of, area, border, outline, _linearity(xy[cells, :2]), compactness))
     columns = ["niche", "section", "n_cells", "area", "border_length", "outline", "linearity", "compactness"]
     table = pd.DataFrame(rows, columns=columns)
     table["niche"] = pd.Categorical(table["niche"], categories=niches.categories)

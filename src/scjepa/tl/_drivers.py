@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import groups_of, record_of
-from scjepa._core.graph import spatial_graph_of
+from scjepa._core.graph import sections_of
 from scjepa.tl._aggregate import hops_of, rings_of
 from scjepa.tl._moments import Features
 from scjepa.tl._niche_readout import niche_readout_of, sources_of
@@ -174,9 +174,7 @@ class ReadTissue:
             If the read-out or what it was made of is not there.
         """
         readout, note = niche_readout_of(adata, key), record_of(adata, key)
-        library_key = note.get("library_key")
-        edges = spatial_graph_of(adata, note["neighbors_key"], library_key)
-        groups = groups_of(adata, library_key)
+        edges, groups, _ = sections_of(adata, note["neighbors_key"], note.get("library_key"))
         sources = sources_of(adata, list(readout.sources_), note.get("layer"))
         components = [
             one.transform(sources[name], groups)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from scjepa._core.anndata import record_of
+from scjepa._core.anndata import record, record_of
 from scjepa._core.files import whole
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class Kept:
                 f"adata.uns['scjepa'] holds {found} for {key!r}, and no {cls.__name__}. Make it: scjepa.tl.{call}"
             )
         return cls.from_dict(kept)
+
+    def note_in(self, adata: AnnData, key: str, **how: object) -> None:
+        """Note the object beside how ``adata.obsm[key]`` was made, for :meth:`noted` to find it."""
+        record(adata, key, slot="obsm", fitted=self.to_dict(), **how)
 
     def save(self, path: str | Path) -> None:
         """Write the object to a safetensors file, whole or not at all; a file that is there is replaced."""

@@ -15,7 +15,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import embedding_of, entry_of
 from scjepa._core.arrays import group_codes, members, principal_components, tissue
 from scjepa._core.counts import log_normalized_cells
-from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.graph import sections_of
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa._core.neighbors import neighbor_search, spatial_blocks
 from scjepa._core.plain import seed_of, whole
@@ -232,8 +232,7 @@ class _Tissue:
         embedding = embedding_of(adata, use_rep)
         if not np.ptp(embedding, axis=0).any():
             raise ValueError(f"All cells are alike in adata.obsm[{use_rep!r}]: there is nothing to find niches in.")
-        graph = spatial_graph_of(adata, neighbors_key, library_key)
-        section_key = section_key_of(adata, library_key)
+        graph, _, section_key = sections_of(adata, neighbors_key, library_key)
         places = entry_of(adata, "obsm", _keys.SPATIAL, "Blocks are cut by coordinates: write them there.")
         sections = None if section_key is None else adata.obs[section_key]
         blocks = spatial_blocks(*tissue(places, sections, adata.n_obs), _BLOCK)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import embedding_of, groups_of, record, refuse_users, require_anndata
-from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.anndata import Note, embedding_of, refuse_users, require_anndata
+from scjepa._core.graph import sections_of
 from scjepa._core.options import AUTO
 from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
@@ -107,21 +107,11 @@ def niche_readout(
     readout = NicheReadout(n_comps, n_rings=n_rings, own_weight=own_weight, align=align)
     readout.check_options()
     sources = sources_of(adata, use_rep, layer)
-    library_key = section_key_of(adata, library_key)
-    graph = spatial_graph_of(adata, neighbors_key, library_key)
-    adata.obsm[key_added] = readout.fit_transform(sources, graph, groups_of(adata, library_key))
+    graph, sections, library_key = sections_of(adata, neighbors_key, library_key)
+    adata.obsm[key_added] = readout.fit_transform(sources, graph, sections)
     _tell(readout, align, library_key)
-    record(
-        adata,
-        key_added,
-        slot="obsm",
-        use_rep=list(sources),
-        layer=layer,
-        library_key=library_key,
-        neighbors_key=neighbors_key,
-        chosen=readout.describe(),
-        fitted=readout.to_dict(),
-    )
+    how: Note = {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key}
+    readout.note_in(adata, key_added, use_rep=list(sources), chosen=readout.describe(), **how)
 
 
 def niche_readout_of(adata: AnnData, key: str = _keys.EMBEDDING_NICHE) -> NicheReadout:

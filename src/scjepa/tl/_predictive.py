@@ -12,10 +12,10 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import embedding_of, groups_of, record, refuse_users
+from scjepa._core.anndata import Note, embedding_of, refuse_users
 from scjepa._core.arrays import positive
 from scjepa._core.counts import TARGET_SUM
-from scjepa._core.graph import edges_of, section_key_of, spatial_graph_of
+from scjepa._core.graph import edges_of, sections_of
 from scjepa._core.options import unknown_name
 from scjepa._core.renamed import renamed
 from scjepa.tl._aggregate import iter_hops
@@ -515,29 +515,17 @@ def predictive_components(
     refuse_users(adata, "varm", key_added, noted="obsm")
     values = Features.of_counts(adata, layer) if use_rep is None else embedding_of(adata, use_rep)
     target_sum = TARGET_SUM if use_rep is None else None
-    library_key = section_key_of(adata, library_key)
-    graph = spatial_graph_of(adata, neighbors_key, library_key)
+    graph, sections, library_key = sections_of(adata, neighbors_key, library_key)
     fitted = PredictiveComponents(n_comps, n_pcs=n_pcs, align=align, target_sum=target_sum)
-    adata.obsm[key_added] = fitted.fit_transform(values, graph, groups_of(adata, library_key))
+    adata.obsm[key_added] = fitted.fit_transform(values, graph, sections)
     adata.varm.pop(key_added, None)  # weights of an earlier call, which these components do not have
     if isinstance(values, Features):
         weights = np.zeros((adata.n_vars, fitted.loadings_.shape[1]))
         weights[values.columns] = fitted.loadings_
         adata.varm[key_added] = weights
-    record(
-        adata,
-        key_added,
-        slot="obsm",
-        use_rep=use_rep,
-        layer=layer,
-        library_key=library_key,
-        align=align,
-        neighbors_key=neighbors_key,
-        n_comps=n_comps,
-        n_pcs=n_pcs,
-        correlations=fitted.correlations_,
-        fitted=fitted.to_dict(),
-    )
+    how: Note = {"use_rep": use_rep, "layer": layer, "library_key": library_key, "neighbors_key": neighbors_key}
+    how |= {"align": align, "n_comps": n_comps, "n_pcs": n_pcs, "correlations": fitted.correlations_}
+    fitted.note_in(adata, key_added, **how)
 
 
 def predictive_components_of(adata: AnnData, key: str = _keys.PREDICTIVE) -> PredictiveComponents:

@@ -13,10 +13,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of, entry_of, flags_of, groups_of, names_of, record, refuse_users
+from scjepa._core.anndata import Note, counts_of, entry_of, flags_of, names_of, refuse_users
 from scjepa._core.arrays import positive
 from scjepa._core.counts import TARGET_SUM, iter_rows
-from scjepa._core.graph import edges_of, section_key_of, spatial_graph_of
+from scjepa._core.graph import edges_of, sections_of
 from scjepa._core.neighbors import neighbor_search
 from scjepa.tl._aggregate import hops_of
 from scjepa.tl._covariance import power
@@ -413,8 +413,7 @@ def shared_components(
     """
     refuse_users(adata, "obsm", key_added)
     technologies = names_of(adata, technology_key)
-    library_key = section_key_of(adata, library_key)
-    graph, sections = spatial_graph_of(adata, neighbors_key, library_key), groups_of(adata, library_key)
+    graph, sections, library_key = sections_of(adata, neighbors_key, library_key)
     data, graphs, groups, cells_of = {}, {}, {}, {}
     for name in sorted(set(technologies)):
         cells = cells_of[name] = np.flatnonzero(technologies == name)
@@ -429,22 +428,10 @@ def shared_components(
     for name, cells in cells_of.items():
         values[cells] = found[name]
     adata.obsm[key_added] = values
-    logger.info(
-        "Components in common of %s: correlations %s.",
-        ", ".join(data),
-        ", ".join(f"{value:.2f}" for value in fitted.correlations_[:5]),
-    )
-    record(
-        adata,
-        key_added,
-        slot="obsm",
-        technology_key=technology_key,
-        layer=layer,
-        library_key=library_key,
-        neighbors_key=neighbors_key,
-        correlations=fitted.correlations_,
-        fitted=fitted.to_dict(),
-    )
+    found_of = ", ".join(f"{value:.2f}" for value in fitted.correlations_[:5])
+    logger.info("Components in common of %s: correlations %s.", ", ".join(data), found_of)
+    how: Note = {"technology_key": technology_key, "layer": layer, "correlations": fitted.correlations_}
+    fitted.note_in(adata, key_added, library_key=library_key, neighbors_key=neighbors_key, **how)
 
 
 def shared_components_of(adata: AnnData, key: str = _keys.SHARED) -> SharedComponents:

@@ -12,7 +12,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import categories_of, counts_of, embedding_of, groups_of, record, refuse_users
 from scjepa._core.arrays import members, slices, tissue
 from scjepa._core.counts import TARGET_SUM, check_of, iter_rows, log_normalized, read_counts
-from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.graph import sections_of
 from scjepa._core.neighbors import spatial_blocks
 from scjepa._core.warn import warn
 from scjepa.tl._aggregate import hops_of, near_means, rings_of, spacings
@@ -208,15 +208,14 @@ def surprise(
     >>> odd = adata[adata.obs["surprise_p_value"] < 0.01]
     """
     refuse_surprise(adata, key_added)
-    library_key = section_key_of(adata, library_key)
-    edges = spatial_graph_of(adata, neighbors_key, library_key)
+    edges, groups, library_key = sections_of(adata, neighbors_key, library_key)
     strata = Strata.of(adata, layer, cell_type_key, library_key, spatial_key)
     joined = joined_in(np.diff(edges.indptr) > 0, adata)
     values = Features.of_counts(adata, layer) if use_rep is None else embedding_of(adata, use_rep)
     target_sum = TARGET_SUM if use_rep is None else None
     components = PredictiveComponents(n_pcs=_N_PCS, target_sum=target_sum)
-    own, _ = components._principal(Features.of(values, target_sum), edges, groups_of(adata, library_key))
-    places, sections = tissue(places_of(adata, spatial_key), groups_of(adata, library_key), adata.n_obs)
+    own, _ = components._principal(Features.of(values, target_sum), edges, groups)
+    places, sections = tissue(places_of(adata, spatial_key), groups, adata.n_obs)
     near = [near_means(own, edges, places), spacings(edges, places, sections)]
     around = [*hops_of(own, edges, 2)[1:], *near]
     found = unexpectedness(own, np.hstack(around), joined, strata.folds)
@@ -354,8 +353,7 @@ def spillover(
     >>> genes.head()
     """
     refuse_surprise(adata, key_added)
-    library_key = section_key_of(adata, library_key)
-    edges = spatial_graph_of(adata, neighbors_key, library_key)
+    edges, _, library_key = sections_of(adata, neighbors_key, library_key)
     strata = Strata.of(adata, layer, cell_type_key, library_key, spatial_key)
     joined = joined_in(np.diff(edges.indptr) > 0, adata)
     types = np.zeros(adata.n_obs, dtype=np.int64) if cell_type_key is None else _types_of(adata, cell_type_key)
