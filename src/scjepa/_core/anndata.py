@@ -481,6 +481,19 @@ def record(adata: AnnData, key: str, **how: object) -> None:
     adata.uns[_keys.UNS] = notes
 
 
+def refuse_renamed(adata: AnnData, key: str) -> None:
+    """Raise ``ValueError`` if niches that scjepa wrote to ``adata.obs[key]`` have other names by now."""
+    if key not in adata.obs:
+        return
+    noted = record_of(adata, key)
+    written = {*map(str, noted.get("names", range(int(noted.get("n_niches", 0))))), _keys.UNKNOWN}
+    if not set(adata.obs[key].dropna().astype(str)) <= written:
+        raise ValueError(
+            f"The niches in adata.obs[{key!r}] were renamed after scjepa wrote them, and it will not replace them. "
+            f"Choose another name with key_added=..., or remove the column first: del adata.obs[{key!r}]"
+        )
+
+
 def refuse_users(adata: AnnData, slot: str, key: str, noted: str | None = None) -> None:
     """Raise ``ValueError`` if ``adata.<slot>[key]`` exists and scjepa did not write it, or no file can hold the key.
 

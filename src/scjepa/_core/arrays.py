@@ -135,6 +135,12 @@ def members(codes: np.ndarray, n_groups: int) -> sparse.csr_array:
     return csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), (n_groups, len(codes)))
 
 
+def votes(labels: np.ndarray, n_labels: int) -> np.ndarray:
+    """Return how many of each cell's labels, (n_cells, n_voters), are which, (n_cells, n_labels)."""
+    at = labels + n_labels * np.arange(len(labels))[:, None]
+    return np.bincount(at.ravel(), minlength=n_labels * len(labels)).reshape(len(labels), n_labels)
+
+
 def correlation(x: np.ndarray, y: np.ndarray, undefined: float = np.nan, least: float = 0.0) -> float:
     """Return Pearson's correlation; ``undefined`` where a side has one value, or varies by no more than ``least``."""
     if len(x) < 2 or np.ptp(x) <= least or np.ptp(y) <= least:

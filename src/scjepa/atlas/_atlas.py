@@ -334,10 +334,17 @@ class NicheAtlas:
         is_unknown = distance > self.calibration.threshold(error)
         found = _sections.Found(self._kept.votes(read.places.readout), distance, is_unknown)
         told = _sections.compared(read, found, self._kept, self.calibration, error, self._facts["degree"])
-        places = {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key}
-        _sections.write(adata, key_added, self._facts, found, self.calibration.p_values(distance))
-        _sections.note(adata, key_added, self._facts, self.readout, read, {**places, **told, "error": float(error)})
-        logger.info("%s", _sections.summary(adata.obs[key_added]))
+        how = {
+            "layer": layer,
+            "library_key": library_key,
+            "neighbors_key": neighbors_key,
+            **told,
+            "error": float(error),
+        }
+        p_values = self.calibration.p_values(distance)
+        _sections.write(adata, key_added, self._facts, self.readout, read, found, p_values, told)
+        sizes = adata.obs[key_added].value_counts(sort=False)
+        logger.info("Niches of the atlas: %s.", ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
 
     def written(self, key_added: str = _keys.NICHE) -> tuple[list[str], list[str]]:
         """Return the columns of ``obs``, and the keys of ``obsm``, that :meth:`predict` writes."""

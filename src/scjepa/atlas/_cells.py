@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import identity
 
-from scjepa._core.arrays import canonical_order, slices
+from scjepa._core.arrays import canonical_order, slices, votes
 from scjepa.atlas._coordinates import Places
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class KeptCells:
         found = np.empty((len(readout), self.n_niches), dtype=np.float32)
         for rows in slices(len(readout), _ROWS):
             niche = self.codes[self._search.kneighbors(readout[rows], return_distance=False)]
-            found[rows] = np.stack([(niche == code).mean(axis=1) for code in range(self.n_niches)], axis=1)
+            found[rows] = votes(niche, self.n_niches) / niche.shape[1]
         return found
 
     def distance(self, surroundings: np.ndarray, sections: np.ndarray | None, edges: csr_matrix) -> np.ndarray:

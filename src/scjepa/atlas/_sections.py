@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of, embedding_of, record, record_of, refuse_users, require_anndata
+from scjepa._core.anndata import counts_of, embedding_of, record, refuse_renamed, refuse_users, require_anndata
 from scjepa._core.keys import UNKNOWN
 from scjepa._core.palette import MISSING
 from scjepa._core.warn import warn
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
@@ -221,15 +220,7 @@ def refuse(adata: AnnData, key_added: str, key: str) -> None:
         refuse_users(adata, "obs", column)
     for array in arrays_of(key_added, key):
         refuse_users(adata, "obsm", array)
-    if key_added not in adata.obs:
-        return
-    noted = record_of(adata, key_added)
-    written = set(map(str, noted.get("names", map(str, range(int(noted.get("n_niches", 0))))))) | {UNKNOWN}
-    if not set(adata.obs[key_added].dropna().astype(str)) <= written:
-        raise ValueError(
-            f"The niches in adata.obs[{key_added!r}] were renamed after scjepa wrote them, and it will not replace "
-            f"them. Choose another name with key_added=..., or remove the column first: del adata.obs[{key_added!r}]"
-        )
+    refuse_renamed(adata, key_added)
 
 
 def read(
@@ -275,13 +266,8 @@ def compared(
     _warn_of_graph(read.degree, degree)
     for name, share, alike in zip(names, unknown, likeness, strict=True):
         _warn_of_section(name, len(own[name]), share, alike, calibration, error)
-    return {
-        "coverage": read.coverage,
-        "n_missing": len(read.missing),
-        "sections": names,
-        "unknown": unknown,
-        "likeness": likeness,
-    }
+    found_of = {"sections": names, "unknown": unknown, "likeness": likeness}
+    return {"coverage": read.coverage, "n_missing": len(read.missing), **found_of}
 
 
 def _warn_of_genes(read: Read) -> None:
@@ -325,47 +311,29 @@ def _warn_of_section(
         )
 
 
-def write(adata: AnnData, key_added: str, facts: Mapping[str, Any], found: Found, p_values: np.ndarray) -> None:
-    """Write niches, their colors, confidence, p-values and membership."""
-    import pandas as pd
-
-    names = [*facts["names"], UNKNOWN]
-    codes = np.where(found.is_unknown, len(names) - 1, found.votes.argmax(axis=1))
-    adata.obs[key_added] = pd.Categorical.from_codes(codes, categories=names)
-    adata.uns[f"{key_added}_colors"] = [*facts["colors"], MISSING]
-    adata.obs[f"{key_added}{CONFIDENCE}"] = found.votes.max(axis=1)
-    adata.obs[f"{key_added}{P_VALUE}"] = p_values
-    adata.obsm[f"{key_added}{MEMBERSHIP}"] = found.votes
-
-
-def note(
+def write(
     adata: AnnData,
     key_added: str,
     facts: Mapping[str, Any],
     readout: NicheReadout,
     read: Read,
+    found: Found,
+    p_values: np.ndarray,
     how: Mapping[str, Any],
 ) -> None:
-    """Write the read-out, and note how all was made."""
-    key = facts["key"]
+    """Write niches, their colors, confidence, p-values, membership and the read-out, and note how all was made."""
+    import pandas as pd
+
+    key, names = facts["key"], list(facts["names"])
+    codes = np.where(found.is_unknown, len(names), found.votes.argmax(axis=1))
+    adata.obs[key_added] = pd.Categorical.from_codes(codes, categories=[*names, UNKNOWN])
+    adata.uns[f"{key_added}_colors"] = [*facts["colors"], MISSING]
+    adata.obs[f"{key_added}{CONFIDENCE}"] = found.votes.max(axis=1)
+    adata.obs[f"{key_added}{P_VALUE}"] = p_values
+    adata.obsm[f"{key_added}{MEMBERSHIP}"] = found.votes
     adata.obsm[key] = read.places.readout
     places = {name: how[name] for name in ("layer", "library_key", "neighbors_key")}
-    record(
-        adata,
-        key,
-        slot="obsm",
-        use_rep=list(readout.sources_),
-        chosen=readout.describe(),
-        fitted=readout.to_dict(),
-        **places,
-    )
-    names = list(facts["names"])
+    readout.note_in(adata, key, use_rep=list(readout.sources_), chosen=readout.describe(), **places)
     record(adata, key_added, slot="obs", by="NicheAtlas", use_rep=key, names=names, n_niches=len(names), **how)
     for suffix, slot in ((CONFIDENCE, "obs"), (P_VALUE, "obs"), (MEMBERSHIP, "obsm")):
         record(adata, f"{key_added}{suffix}", slot=slot, by="NicheAtlas", niche_key=key_added)
-
-
-def summary(niches: pd.Series) -> str:
-    """Return how many cells got each niche."""
-    sizes = niches.value_counts(sort=False)
-    return "Niches of the atlas: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items())

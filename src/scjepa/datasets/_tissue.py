@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from scjepa._core.checks import NOT_NEGATIVE, POSITIVE, check_fields, within
 from scjepa._core.keys import CELL_TYPE, REGION, SECTION, as_key
-from scjepa._core.options import unknown_name
+from scjepa._core.options import Config, option, unknown_name
 from scjepa._core.plain import take_plain, whole
 
 
@@ -160,7 +160,7 @@ Technologies: TypeAlias = str | TechnologySpec | Sequence[str | TechnologySpec] 
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Geometry(Config):
     """Shape of simulated sections.
 
     Parameters
@@ -173,14 +173,9 @@ class Geometry:
         How far borders are bent, in radii of a patch; 0: straight borders.
     """
 
-    density: float = 5000.0
-    patches: int = 1
-    warp: float = 0.35
-
-    def __post_init__(self) -> None:
-        take_plain(self)
-        check_fields(self, POSITIVE, "density", "patches")
-        check_fields(self, within(0.0, 1.0), "warp")
+    density: float = option(5000.0, POSITIVE)
+    patches: int = option(1, POSITIVE)
+    warp: float = option(0.35, within(0.0, 1.0))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,9 +67,7 @@ def ilisi(
         fewer than 10 cells, or no label has two batches.
     """
     embedding = varied_embedding(embedding)
-    codes, names = group_codes(batches, len(embedding), "batches")
-    if len(names) < 2:
-        raise ValueError(f"iLISI needs two batches or more; all {len(codes)} cells are of batch {names[0]!r}.")
+    codes, _ = _batches(batches, len(embedding), "iLISI")
     if n_neighbors < _FEWEST_CELLS:
         raise ValueError(f"n_neighbors must be {_FEWEST_CELLS} or more, found {n_neighbors}.")
     groups = [np.arange(len(embedding))]
@@ -83,6 +81,14 @@ def ilisi(
     medians = np.array([np.nanmedian(lisi) for lisi in _lisi(embedding, codes, groups, n_neighbors)])
     scores = (medians - 1) / [len(np.unique(codes[cells])) - 1 for cells in groups]
     return float(np.average(scores, weights=[len(cells) for cells in groups]))
+
+
+def _batches(batches: Labels, n_cells: int, score: str) -> tuple[np.ndarray, list[Any]]:
+    """Return the batch of each cell as a code, and the names of the two or more batches."""
+    codes, names = group_codes(batches, n_cells, "batches")
+    if len(names) < 2:
+        raise ValueError(f"{score} needs two batches or more; all {n_cells} cells are of batch {names[0]!r}.")
+    return codes, names
 
 
 def as_scib(indices: np.ndarray, distances: np.ndarray) -> NeighborsResults:
@@ -154,9 +160,7 @@ def mmd(
         cells of a pair are at one point, or a bandwidth is not positive.
     """
     embedding = varied_embedding(embedding).astype(np.float64)
-    codes, names = group_codes(batches, len(embedding), "batches")
-    if len(names) < 2:
-        raise ValueError(f"MMD needs two batches or more; all {len(codes)} cells are of batch {names[0]!r}.")
+    codes, names = _batches(batches, len(embedding), "MMD")
     if len(bandwidths) == 0 or not all(width > 0 for width in bandwidths):
         raise ValueError(f"bandwidths must be positive, found {bandwidths}.")
     if n_cells < 2:

@@ -347,7 +347,6 @@ def label_transfer(
         If an embedding has NaN or is constant, dimensions or lengths differ, a side has no label, or the two sides
         share none.
     """
-    from sklearn.metrics import accuracy_score, f1_score
     from sklearn.neighbors import KNeighborsClassifier
 
     if n_neighbors < 1:
@@ -369,10 +368,10 @@ def label_transfer(
     codes = np.array([number[name] for name in truth[scored]])
     vote = KNeighborsClassifier(n_neighbors=min(n_neighbors, len(reference)), algorithm="brute")
     found = vote.fit(reference, np.array([number[name] for name in known])).predict(query[scored])
-    kept = [number[name] for name in shared]
+    scores = _scores(codes, found)
     return LabelTransfer(
-        accuracy=float(accuracy_score(codes, found)),
-        macro_f1=float(f1_score(codes, found, labels=kept, average="macro", zero_division=0)),
+        accuracy=scores["accuracy"],
+        macro_f1=scores["macro_f1"],
         majority_rate=float(np.bincount(codes).max() / len(codes)),
         n_cells=len(codes),
         n_left_out=int((~scored).sum()),

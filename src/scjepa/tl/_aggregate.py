@@ -122,14 +122,19 @@ def hops_of(values: np.ndarray, edges: csr_matrix, n_hops: int) -> np.ndarray:
 def iter_hops(values: np.ndarray, edges: csr_matrix, n_hops: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield rows and their means over each hop, ``(n_hops + 1, n_rows, n_dims)``, some cells at a time."""
     for rows in slices(len(values), _ROWS):
-        hops = np.empty((n_hops + 1, *values[rows].shape), dtype=np.float32)
-        hops[0] = values[rows]
-        for hop, ring in enumerate(rings_of(edges, rows, n_hops), start=1):
-            sizes = np.diff(ring.indptr)
-            hops[hop] = ring @ values
-            hops[hop] /= np.maximum(sizes, 1, dtype=np.float32)[:, None]
-            hops[hop, sizes == 0] = hops[hop - 1, sizes == 0]
-        yield rows, hops
+        yield rows, hops_at(values, edges, rows, n_hops)
+
+
+def hops_at(values: np.ndarray, edges: csr_matrix, rows: slice | np.ndarray, n_hops: int) -> np.ndarray:
+    """Return the means over each hop of some cells, ``(n_hops + 1, n_rows, n_dims)``, in the type of the values."""
+    hops = np.empty((n_hops + 1, *values[rows].shape), dtype=values.dtype)
+    hops[0] = values[rows]
+    for hop, ring in enumerate(rings_of(edges, rows, n_hops), start=1):
+        sizes = np.diff(ring.indptr)
+        hops[hop] = ring @ values
+        hops[hop] /= np.maximum(sizes, 1, dtype=values.dtype)[:, None]
+        hops[hop, sizes == 0] = hops[hop - 1, sizes == 0]
+    return hops
 
 
 def near_means(values: np.ndarray, edges: csr_matrix, places: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
@@ -365,13 +366,17 @@ class Hierarchy:
     def __init__(self, parents: Parents) -> None:
         self.parents = _parents(parents)
         self._above: dict[str, frozenset[str]] = {}
-        for term in self.parents:
-            self._climb(term, ())
+        try:
+            for term in TopologicalSorter(self.parents).static_order():
+                self._above[term] = frozenset({term}).union(*map(self.above, self.parents.get(term, ())))
+        except CycleError as error:
+            circle = " -> ".join(reversed(error.args[1]))
+            raise ValueError(f"The hierarchy has a circle: {circle}. A term cannot be its own ancestor.") from None
 
     @property
     def terms(self) -> list[str]:
         """All terms, sorted."""
-        return sorted({*self.parents, *(parent for found in self.parents.values() for parent in found)})
+        return sorted(self._above)
 
     def above(self, term: str) -> frozenset[str]:
         """Return a term and all of its ancestors."""
@@ -426,17 +431,6 @@ class Hierarchy:
         rank = np.where(sure >= least, depth + np.minimum(sure, 1) / 2, -1.0)
         found = np.array([*terms, None], dtype=object)
         return found[np.where(rank.max(axis=1) < 0, len(terms), rank.argmax(axis=1))]
-
-    def _climb(self, term: str, path: tuple[str, ...]) -> frozenset[str]:
-        if term in path:
-            circle = " -> ".join([*path[path.index(term) :], term])
-            raise ValueError(f"The hierarchy has a circle: {circle}. A term cannot be its own ancestor.")
-        if term not in self._above:
-            found = {term}
-            for parent in self.parents.get(term, ()):
-                found |= self._climb(parent, (*path, term))
-            self._above[term] = frozenset(found)
-        return self._above[term]
 
 
 def _parents(parents: Parents) -> dict[str, tuple[str, ...]]:

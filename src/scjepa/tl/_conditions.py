@@ -346,15 +346,14 @@ def _pair(
     if conditions is None and len(names) == 2:
         return names[0], names[1]
     listed = ", ".join(map(repr, names)) or "none"
-    if len(names) < 2:
+    if len(names) < 2 or conditions is None:
+        then = "Name two, reference first: conditions=(..., ...)."
+        if len(names) < 2:
+            then = (
+                "Add samples of the other, or describe the samples at hand: scjepa.tl.niche_composition(adata, by=...)."
+            )
         raise ValueError(
-            f"Two conditions are compared; adata.obs[{condition_key!r}] has {len(names)}: {listed}. Add samples of the "
-            "other, or describe the samples at hand: scjepa.tl.niche_composition(adata, by=...)."
-        )
-    if conditions is None:
-        raise ValueError(
-            f"Two conditions are compared; adata.obs[{condition_key!r}] has {len(names)}: {listed}. Name two, "
-            "reference first: conditions=(..., ...)."
+            f"Two conditions are compared; adata.obs[{condition_key!r}] has {len(names)}: {listed}. {then}"
         )
     pair = [str(name) for name in conditions]
     if len(pair) != 2 or len(set(pair)) != 2 or not set(pair) <= there:

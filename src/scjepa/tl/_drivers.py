@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import groups_of, record_of
 from scjepa._core.graph import sections_of
-from scjepa.tl._aggregate import hops_of, rings_of
+from scjepa.tl._aggregate import hops_at, hops_of, rings_of
 from scjepa.tl._moments import Features
 from scjepa.tl._niche_readout import niche_readout_of, sources_of
 from scjepa.tl.evidence import (
@@ -248,20 +248,11 @@ def _moved(
     own = tissue.components[source].astype(np.float64)
     if ring == 0:
         return -own[near]
-    hops = _some_hops(tissue, source, cells, ring)
+    hops = hops_at(own, tissue.edges, cells, ring)
     size = np.bincount(rows, minlength=len(cells))[rows][:, None]
     mean = hops[ring][rows]
     without = (mean * size - own[near]) / np.maximum(size - 1, 1)
     return np.where(size > 1, without, hops[ring - 1][rows]) - mean
-
-
-def _some_hops(tissue: ReadTissue, source: int, cells: np.ndarray, n_hops: int) -> np.ndarray:
-    own = tissue.components[source].astype(np.float64)
-    hops = [own[cells]]
-    for ring in rings_of(tissue.edges, cells, n_hops):
-        size = np.diff(ring.indptr)[:, None]
-        hops.append(np.where(size > 0, (ring @ own) / np.maximum(size, 1), hops[-1]))
-    return np.array(hops)
 
 
 def _effects_of_genes(

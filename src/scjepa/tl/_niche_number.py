@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import embedding_of, entry_of
-from scjepa._core.arrays import group_codes, members, principal_components, tissue
+from scjepa._core.arrays import group_codes, members, principal_components, tissue, votes
 from scjepa._core.counts import log_normalized_cells
 from scjepa._core.graph import sections_of
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
@@ -273,7 +273,7 @@ def _compared(
     from sklearn.metrics import adjusted_rand_score
 
     graphs = [EmbeddingGraph(values[half], n_neighbors, seed) for half in halves]
-    votes = [
+    voters = [
         neighbor_search(values[here], min(_VOTERS, len(here)), seed)(values[there])
         for here, there in (halves, halves[::-1])
     ]
@@ -281,7 +281,7 @@ def _compared(
     for number in numbers:
         found = [graph.match(number, seed, MIN_SHARE) for graph in graphs]
         for side in (0, 1):
-            carried, share = _carried(found[side], votes[side])
+            carried, share = _carried(found[side], voters[side])
             row = {"n_niches": number, "stability": adjusted_rand_score(carried, found[1 - side].labels)}
             if cells is not None and sides is not None:
                 evidence = _evidence(cells.edges, sides[side], sides[1 - side], found[side].labels, carried)
@@ -291,10 +291,8 @@ def _compared(
 
 def _carried(found: Partition, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the niche that most of each cell's nearest cells have, ``near`` (n, k), and the share of its votes."""
-    votes = np.zeros((len(near), found.n_clusters))
-    for column in near.T:
-        votes[np.arange(len(near)), found.labels[column]] += 1
-    return votes.argmax(axis=1), votes.max(axis=1) / near.shape[1]
+    counts = votes(found.labels[near], found.n_clusters)
+    return counts.argmax(axis=1), counts.max(axis=1) / near.shape[1]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import Note, as_embedding, embedding_of, record, record_of, refuse_users
+from scjepa._core.anndata import Note, as_embedding, embedding_of, record, refuse_renamed, refuse_users
+from scjepa._core.arrays import votes
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa._core.neighbors import neighbor_search
 from scjepa._core.options import AUTO, unknown_name
@@ -26,8 +27,6 @@ from scjepa.tl._niche_readout import names_in, niche_readout
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import ArrayLike
-
-    from scjepa._core.leiden import EmbeddingGraph
 
 
 logger = logging.getLogger("scjepa")
@@ -169,14 +168,7 @@ def _refuse_niches(adata: AnnData, n_niches: int | None, key: str, method: str =
     if n_niches is not None and not 1 <= n_niches <= adata.n_obs:
         raise ValueError(f"n_niches must lie between 1 and the number of cells ({adata.n_obs}), found {n_niches}.")
     NicheClusters(n_niches, method=method).check_options()
-    if key not in adata.obs:
-        return
-    written = {str(number) for number in range(record_of(adata, key)["n_niches"])}
-    if not set(adata.obs[key].dropna().astype(str)) <= written:
-        raise ValueError(
-            f"The niches in adata.obs[{key!r}] were renamed after scjepa wrote them, and it will not replace them. "
-            f"Choose another name with key_added=..., or remove the column first: del adata.obs[{key!r}]"
-        )
+    refuse_renamed(adata, key)
 
 
 class FindsNiches(Protocol):
@@ -509,7 +501,7 @@ class NicheClusters(Kept, ClusterMixin, BaseEstimator):
             return model.predict
         n_voters = min(self.n_neighbors, len(self.landmarks_))
         search = neighbor_search(self.landmarks_, n_voters, self.random_state)
-        return lambda block: _majority(self.landmark_niches_[search(block)], self.n_niches_)
+        return lambda block: votes(self.landmark_niches_[search(block)], self.n_niches_).argmax(axis=1)
 
     def _checked(self, block: np.ndarray) -> np.ndarray:
         n_dims = (self.means_ if self.method_ in _STARTS else self.landmarks_).shape[1]
@@ -531,10 +523,3 @@ def _chosen(method: str, n_cells: int) -> str:
         f"{LARGEST_LEIDEN:,}",
     )
     return LANDMARKS
-
-
-def _majority(votes: np.ndarray, n_niches: int) -> np.ndarray:
-    """Return what most of the votes of each cell, ``(n_cells, n_voters)``, are for; of equal numbers the first."""
-    at = votes + n_niches * np.arange(len(votes))[:, None]
-    counts = np.bincount(at.ravel(), minlength=n_niches * len(votes))
-    return counts.reshape(len(votes), n_niches).argmax(axis=1)
