@@ -334,13 +334,7 @@ class NicheAtlas:
         is_unknown = distance > self.calibration.threshold(error)
         found = _sections.Found(self._kept.votes(read.places.readout), distance, is_unknown)
         told = _sections.compared(read, found, self._kept, self.calibration, error, self._facts["degree"])
-        how = {
-            "layer": layer,
-            "library_key": library_key,
-            "neighbors_key": neighbors_key,
-            **told,
-            "error": float(error),
-        }
+        told |= {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key, "error": float(error)}
         p_values = self.calibration.p_values(distance)
         _sections.write(adata, key_added, self._facts, self.readout, read, found, p_values, told)
         sizes = adata.obs[key_added].value_counts(sort=False)
