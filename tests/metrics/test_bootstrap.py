@@ -116,9 +116,9 @@ def test_a_thousand_resamples_of_ninety_clusterings_take_seconds():
 
 def test_bad_input_is_told():
     labels, places, _ = _stripes(20)
-    with pytest.raises(ValueError, match="score must be 'nmi' or 'ari', found 'ami'"):
+    with pytest.raises(ValueError, match="score must be one of nmi, ari; found 'ami'"):
         block_bootstrap(labels, [labels], [labels], places, score="ami")
-    with pytest.raises(ValueError, match="level must lie between 0 and 1, found 95"):
+    with pytest.raises(ValueError, match="level must lie strictly between 0 and 1, found 95"):
         block_bootstrap(labels, [labels], [labels], places, level=95)
     with pytest.raises(ValueError, match="clusterings_b is empty"):
         block_bootstrap(labels, [labels], [], places)

@@ -104,5 +104,5 @@ def test_bad_input_is_told():
         ilisi(points[:6], [0, 1] * 3)
     with pytest.raises(ValueError, match="None of the 40 cells has a label"):
         ilisi(points, batches, labels=[None] * 40)
-    with pytest.raises(ValueError, match="n_neighbors must be 10 or more, found 5"):
+    with pytest.raises(ValueError, match="n_neighbors must be a whole number of at least 10, found 5"):
         ilisi(points, batches, n_neighbors=5)

@@ -74,5 +74,5 @@ def test_bad_input_is_told():
         mmd(points, [*"aaabb", np.nan])
     with pytest.raises(ValueError, match="bandwidths must be positive"):
         mmd(points, [*"aaabbb"], bandwidths=(1, 0))
-    with pytest.raises(ValueError, match="n_cells must be 2 or more"):
+    with pytest.raises(ValueError, match="n_cells must be"):
         mmd(points, [*"aaabbb"], n_cells=1)

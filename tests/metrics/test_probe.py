@@ -128,5 +128,5 @@ def test_bad_input_is_told():
         block_probe(embedding, labels[1:], places)
     with pytest.raises(ValueError, match="All training cells of a fold are near"):
         block_probe(embedding, labels, places, block_size=20, margin=119)
-    with pytest.raises(ValueError, match="margin must be 0 or more"):
+    with pytest.raises(ValueError, match="margin must be"):
         block_probe(embedding, labels, places, margin=-1)

@@ -136,7 +136,7 @@ def test_what_cannot_be_drawn_is_told(strip, pl):
     scjepa.tl.niche_markers(strip)
     with pytest.raises(ValueError, match="Did you mean 'matrix'"):
         pl.markers(strip, style="matrx")
-    with pytest.raises(ValueError, match="n_genes must be positive, found 0"):
+    with pytest.raises(ValueError, match="n_genes must be"):
         pl.markers(strip, n_genes=0)
     for scores in strip.uns["rank_genes_niche"]["scores"].dtype.names:
         strip.uns["rank_genes_niche"]["scores"][scores] = -1.0

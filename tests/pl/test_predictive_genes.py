@@ -59,7 +59,7 @@ def test_what_is_missing_is_told(with_components, strip, pl):
     with pytest.raises(ValueError, match="Unknown section 's3'"):
         pl.predictive_genes(with_components, tissue=True, section="s3")
     for wrong in ({"n_genes": 0}, {"n_comps": 0}, {"ncols": 0}):
-        with pytest.raises(ValueError, match="must be positive"):
+        with pytest.raises(ValueError, match="must be a whole number"):
             pl.predictive_genes(with_components, **wrong)
     with pytest.raises(KeyError, match=r"'X_other'.*PredictiveComponents"):
         pl.predictive_genes(with_components, key="X_other")

@@ -88,7 +88,7 @@ def test_it_writes_the_enrichment_and_refuses_the_users(snapshot):
 
 def test_what_is_missing_is_told():
     adata = _strip()
-    with pytest.raises(ValueError, match="n_permutations must be 2 or more"):
+    with pytest.raises(ValueError, match="n_permutations must be"):
         niche_interactions(adata, n_permutations=1)
     adata.obs["section"] = (np.arange(60) % 2).astype(str)
     with pytest.raises(ValueError, match="join different sections"):

@@ -436,7 +436,7 @@ def test_genes_are_named_also_after_some_were_left_out(tissue):
     assert len(part) == 20
     assert all(weights[gene] == weight for gene, weight in zip(part["gene"], part["weight"], strict=True))
     for wrong in ({"n_genes": 0}, {"n_comps": 0}):
-        with pytest.raises(ValueError, match="must be positive"):
+        with pytest.raises(ValueError, match="must be a whole number"):
             predictive_genes(adata, **wrong)
 
 

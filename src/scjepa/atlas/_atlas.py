@@ -13,6 +13,7 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import as_embedding, entry_of, niches_of, record_of
+from scjepa._core.checks import between
 from scjepa._core.files import sum_of_facts, sum_of_file, whole
 from scjepa._core.graph import sections_of
 from scjepa._core.html import as_html
@@ -163,7 +164,8 @@ class NicheAtlas:
         """
         niches = niches_of(adata, niche_key)
         named = _named(list(niches.categories), names)
-        _check_options(error, max_cells)
+        between(0, 1)("error", error)
+        whole_number("max_cells", max_cells, least=1)
         note = record_of(adata, niche_key)
         if note.get("use_rep", key) != key:
             raise ValueError(
@@ -325,14 +327,14 @@ class NicheAtlas:
             scjepa did not write it, or its niches were renamed.
         """
         error = self.error if error is None else error
-        _check_options(error)
+        between(0, 1)("error", error)
         _sections.refuse(adata, key_added, self._facts["key"])
         neighbors_key = neighbors_key or self._facts["neighbors_key"]
         graph, sections, library_key = sections_of(adata, neighbors_key, library_key)
         read = _sections.read(adata, self._coordinates, layer, graph, sections)
         distance = self._kept.distance(read.places.surroundings, read.sections.astype(str), graph)
         is_unknown = distance > self.calibration.threshold(error)
-        found = _sections.Found(self._kept.votes(read.places.readout), distance, is_unknown)
+        found = _sections.Found(self._kept.votes(read.places.readout), is_unknown)
         told = _sections.compared(read, found, self._kept, self.calibration, error, self._facts["degree"])
         told |= {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key, "error": float(error)}
         p_values = self.calibration.p_values(distance)
@@ -392,12 +394,6 @@ class NicheAtlas:
         how = {name: arrays[name] for name in ("distances", "parts", "cosines")}
         calibration = Calibration(n_cells=facts["n_held_out"], held_out=facts["held_out"], **how)
         return cls(Coordinates(readout, arrays["axes"]), kept, calibration, {name: facts[name] for name in _FACTS})
-
-
-def _check_options(error: float, max_cells: int = 1) -> None:
-    if not 0 < error < 1:
-        raise ValueError(f"error must lie strictly between 0 and 1, found {error!r}.")
-    whole_number("max_cells", max_cells, least=1)
 
 
 def _named(categories: list[str], names: Mapping[str, str] | Sequence[str] | None) -> list[str]:

@@ -193,14 +193,11 @@ class Found:
     ----------
     votes
         ``(n_cells, n_niches)`` share of the votes.
-    distance
-        ``(n_cells,)`` distance to the kept cells.
     is_unknown
         ``(n_cells,)`` bool.
     """
 
     votes: np.ndarray
-    distance: np.ndarray
     is_unknown: np.ndarray
 
 

@@ -12,10 +12,12 @@ from scipy.special import entr
 
 from scjepa._core.anndata import refuse_adata, warn_of_words
 from scjepa._core.arrays import group_codes, tissue
+from scjepa._core.checks import between, one_of
 from scjepa._core.html import as_html
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.leiden import EmbeddingGraph
 from scjepa._core.neighbors import nearest_places, spatial_blocks
+from scjepa._core.plain import whole
 
 if TYPE_CHECKING:
     from scjepa._core.arrays import Ignored, Labels, Matrix
@@ -314,12 +316,9 @@ def block_bootstrap(
         cluster, a method has no clustering, coordinates have NaN, or the cells make a single block.
     """
     scorers = {"nmi": _nmi, "ari": _ari}
-    if score not in scorers:
-        raise ValueError(f"score must be 'nmi' or 'ari', found {score!r}.")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, found {level}.")
-    if n_bootstrap < 1 or n_blocks < 2:
-        raise ValueError(f"n_bootstrap must be 1 or more and n_blocks 2 or more, found {n_bootstrap} and {n_blocks}.")
+    one_of(*scorers)("score", score)
+    between(0, 1)("level", level)
+    n_bootstrap, n_blocks = whole("n_bootstrap", n_bootstrap, least=1), whole("n_blocks", n_blocks, least=2)
     places, codes = tissue(coordinates, sections, len(labels))
     _, kept = _labelled(labels, ignore)
     n_cells = int(kept.sum())
@@ -446,8 +445,7 @@ def niche_continuity(
     """
     codes, _ = group_codes(clusters, len(clusters), "clusters")
     places, of_section = tissue(coordinates, sections, len(codes))
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors must be 1 or more, found {n_neighbors}.")
+    n_neighbors = whole("n_neighbors", n_neighbors, least=1)
     like, apart = np.full((2, len(codes)), np.nan)
     for cells, neighbors, _ in nearest_places(places, of_section, n_neighbors):
         like[cells] = (codes[neighbors] == codes[cells][:, None]).mean(axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 from scjepa._core.arrays import canonical_order, group_codes, varied_embedding
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.neighbors import nearest
+from scjepa._core.plain import whole
 from scjepa.metrics.clustering import _labelled
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def ilisi(
     """
     embedding = varied_embedding(embedding)
     codes, _ = _batches(batches, len(embedding), "iLISI")
-    if n_neighbors < _FEWEST_CELLS:
-        raise ValueError(f"n_neighbors must be {_FEWEST_CELLS} or more, found {n_neighbors}.")
+    n_neighbors = whole("n_neighbors", n_neighbors, least=_FEWEST_CELLS)
     groups = [np.arange(len(embedding))]
     if labels is not None:
         of_label, kept = _labelled(labels, ignore, len(embedding))
@@ -163,8 +163,7 @@ def mmd(
     codes, names = _batches(batches, len(embedding), "MMD")
     if len(bandwidths) == 0 or not all(width > 0 for width in bandwidths):
         raise ValueError(f"bandwidths must be positive, found {bandwidths}.")
-    if n_cells < 2:
-        raise ValueError(f"n_cells must be 2 or more, found {n_cells}.")
+    n_cells = whole("n_cells", n_cells, least=2)
     few = [name for name, size in zip(names, np.bincount(codes), strict=True) if size < 2]
     if few:
         raise ValueError(f"Batch {few[0]!r} has a single cell: MMD needs two of each. Leave it out.")

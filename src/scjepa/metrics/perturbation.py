@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from scjepa._core.arrays import correlation
+from scjepa._core.checks import one_of
 
 if TYPE_CHECKING:
     from scjepa._core.arrays import Matrix
@@ -169,8 +170,7 @@ def perturbation_scores(
     ValueError
         If the rule is not known, or a condition or gene is missing.
     """
-    if nan not in NAN_RULES:
-        raise ValueError(f"nan must be 'zero' or 'omit', found {nan!r}.")
+    one_of(*NAN_RULES)("nan", nan)
     genes = _check_predicted(predicted, reference)
     rows = [_scores_of(predicted.loc[name, genes], reference, str(name), nan) for name in predicted.index]
     return pd.DataFrame(rows, index=predicted.index)

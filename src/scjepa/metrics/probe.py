@@ -16,6 +16,7 @@ from scjepa._core.conformal import expected_calibration_error
 from scjepa._core.html import as_html
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.neighbors import nearest_places, spatial_blocks
+from scjepa._core.plain import whole
 from scjepa.metrics.clustering import _labelled
 
 if TYPE_CHECKING:
@@ -205,18 +206,15 @@ def block_folds(
     if len(names) < 2:
         raise ValueError(f"A probe needs two labels or more; all {kept.sum()} labelled cells are {names[0]!r}.")
     places, codes = places[kept], codes[kept]
-    size = max(_FEWEST_IN_BLOCK, len(truth) // _BLOCKS) if block_size is None else block_size
-    if size < 1:
-        raise ValueError(f"block_size must be 1 or more, found {block_size}.")
-    blocks = spatial_blocks(places, codes, size)
+    usual = max(_FEWEST_IN_BLOCK, len(truth) // _BLOCKS)
+    blocks = spatial_blocks(places, codes, usual if block_size is None else whole("block_size", block_size, least=1))
     splits = list(_splits(truth, blocks, n_folds, seed, _near(places, codes, margin)))
     return BlockFolds(kept, truth, list(names), int(blocks.max()) + 1, splits)
 
 
 def _near(places: np.ndarray, sections: np.ndarray, margin: int) -> csr_matrix:
     """Return a symmetric csr matrix of which cells are near which."""
-    if margin < 0:
-        raise ValueError(f"margin must be 0 or more, found {margin}.")
+    margin = whole("margin", margin, least=0)
     near = csr_matrix((len(places), len(places)))
     if margin == 0:
         return near
@@ -349,8 +347,7 @@ def label_transfer(
     """
     from sklearn.neighbors import KNeighborsClassifier
 
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors must be 1 or more, found {n_neighbors}.")
+    n_neighbors = whole("n_neighbors", n_neighbors, least=1)
     reference, known = _side(reference_embedding, reference_labels, ignore, "reference")
     query, truth = _side(query_embedding, query_labels, ignore, "query")
     if reference.shape[1] != query.shape[1]:

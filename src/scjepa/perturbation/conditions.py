@@ -18,6 +18,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa._core.anndata import column_of, means_none, refuse_adata, require_anndata
+from scjepa._core.checks import above
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.plain import plain
 from scjepa.tokens.vocabulary import plain_name
@@ -495,8 +496,7 @@ def simulation_split(
     """
     shares = {"train_gene_size": train_gene_size, "combo_size": combo_size}
     for name, share in shares.items():
-        if not 0 < share <= 1:
-            raise ValueError(f"{name} must lie in (0, 1], found {share!r}.")
+        above(0, 1)(name, share)
     names = _names(conditions)
     many = [name for name in names if name.count("+") > 1]
     if many:

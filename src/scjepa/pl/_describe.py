@@ -23,6 +23,7 @@ from scjepa._core.counts import log_normalized_cells
 from scjepa._core.keys import UNLABELLED
 from scjepa._core.matching import border_shares
 from scjepa._core.palette import MISSING
+from scjepa._core.plain import whole
 from scjepa.pl.figure import check_choice, finish, one_panel
 from scjepa.pl.labels import Labels, cells_of, outer_legend
 from scjepa.tl import compare_niches, niche_composition
@@ -164,8 +165,7 @@ def composition(
     ValueError
         If no cell has a niche, or ``max_labels`` is not positive.
     """
-    if max_labels < 1:
-        raise ValueError(f"max_labels must be positive, found {max_labels}.")
+    max_labels = whole("max_labels", max_labels, least=1)
     adata = cells_of(adata)
     counts, shares = niche_composition(adata, niche_key, by=by)
     totals = counts.sum(axis=1)
@@ -325,8 +325,7 @@ def markers(
     }
     check_choice("style", style, list(plots))
     adata = cells_of(adata)
-    if n_genes < 1:
-        raise ValueError(f"n_genes must be positive, found {n_genes}.")
+    n_genes = whole("n_genes", n_genes, least=1)
     how = record_of(adata, key)
     if key not in adata.uns or "niche_key" not in how:
         raise KeyError(f"adata.uns has no {key!r} of scjepa's. Rank the genes first: scjepa.tl.niche_markers(adata)")

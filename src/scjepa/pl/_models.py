@@ -17,6 +17,7 @@ from scjepa._core.anndata import array_of, column_of, labels_of
 from scjepa._core.arrays import correlation
 from scjepa._core.keys import UNKNOWN
 from scjepa._core.palette import MISSING
+from scjepa._core.plain import whole
 from scjepa.pl._describe import _heat_map
 from scjepa.pl._maps import _shares
 from scjepa.pl.figure import Drawn, blocks, finish, one_panel, titles_of
@@ -155,8 +156,7 @@ def reliability(
 
     from scjepa.metrics import expected_calibration_error
 
-    if n_bins < 1:
-        raise ValueError(f"n_bins must be positive, found {n_bins}.")
+    n_bins = whole("n_bins", n_bins, least=1)
     nearest = f"{key}_nearest" if f"{key}_nearest" in adata.obs else key
     known, called = (labels_of(column_of(adata, name)) for name in (truth, nearest))
     sure = _shares(adata, f"{key}_confidence")

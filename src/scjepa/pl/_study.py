@@ -135,9 +135,7 @@ def differential_niches(
         raise ValueError(
             f"table lacks {sorted(needed - set(table.columns))}; pass what tl.differential_niches returned."
         )
-    if n_rows < 1:
-        raise ValueError(f"n_rows must be positive, found {n_rows}.")
-    shown = table.dropna(subset="p_value").head(n_rows)
+    shown = table.dropna(subset="p_value").head(whole("n_rows", n_rows, least=1))
     if shown.empty:
         raise ValueError("No row of the table was tested: each niche is in fewer than three samples of a condition.")
     names = shown["niche"].astype(str)

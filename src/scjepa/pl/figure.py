@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scjepa._core.options import unknown_name
+from scjepa._core.plain import whole
 
 _POINTS_PER_INCH = 72
 
@@ -146,11 +147,8 @@ def check_choice(kind: str, name: str, known: Sequence[str]) -> None:
 
 def grid_shape(n_panels: int, n_cols: int | None, at_most: int = 4) -> tuple[int, int]:
     """Return rows and columns for ``n_panels``: ``n_cols`` columns, or ``at_most`` in rows as equal as can be."""
-    if n_cols is not None and n_cols < 1:
-        raise ValueError(f"ncols must be positive, found {n_cols}.")
-    if n_cols is None:
-        n_cols = -(-n_panels // -(-n_panels // at_most))
-    n_cols = min(n_panels, n_cols)
+    even = -(-n_panels // -(-n_panels // at_most))
+    n_cols = min(n_panels, even if n_cols is None else whole("ncols", n_cols, least=1))
     return -(-n_panels // n_cols), n_cols
 
 

@@ -12,6 +12,7 @@ from scjepa._core import keys as _keys
 from scjepa._core.anndata import Note, as_embedding, embedding_of, is_array, record, refuse_users
 from scjepa._core.arrays import slices
 from scjepa._core.graph import edges_of, sections_of
+from scjepa._core.plain import whole
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,8 +100,7 @@ def aggregate(
 def means_over_hops(embedding: np.ndarray, graph: csr_matrix, n_hops: int, concatenate: bool) -> np.ndarray:
     """Return what :func:`aggregate` gives of an array and :func:`edges_of` its graph."""
     values = embedding.astype(np.float32, copy=False)
-    if n_hops < 0:
-        raise ValueError(f"n_hops must be 0 or more, found {n_hops}.")
+    n_hops = whole("n_hops", n_hops, least=0)
     if graph.shape[0] != len(values):
         raise ValueError(f"connectivities has {graph.shape[0]} cells, the embedding {len(values)}.")
     if concatenate:

@@ -19,6 +19,7 @@ from scjepa._core.anndata import Note, as_embedding, embedding_of, groups_of, ni
 from scjepa._core.arrays import principal_axes
 from scjepa._core.graph import spatial_graph_of
 from scjepa._core.neighbors import neighbor_search
+from scjepa._core.plain import whole
 from scjepa._core.progress import with_progress
 from scjepa._core.renamed import renamed
 from scjepa._core.warn import warn
@@ -115,8 +116,7 @@ def niche_confidence(
         use_rep = _space_of(adata, record_of(adata, niche_key).get("use_rep", _keys.EMBEDDING))
     embedding = embedding_of(adata, use_rep)
     voters = np.flatnonzero(codes >= 0)
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors must be 1 or more, found {n_neighbors}.")
+    n_neighbors = whole("n_neighbors", n_neighbors, least=1)
     if len(voters) < 2:
         raise ValueError(f"Only one cell has a niche in adata.obs[{niche_key!r}]; no other can vote.")
     n_neighbors = min(n_neighbors, len(voters) - 1)

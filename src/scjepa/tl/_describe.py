@@ -289,8 +289,7 @@ def niche_interactions(
     names = found.categories
     if len(names) < 2:
         raise ValueError(f"adata.obs[{niche_key!r}] has one niche, {names[0]!r}; two or more are needed.")
-    if n_permutations < 2:
-        raise ValueError(f"n_permutations must be 2 or more, found {n_permutations}.")
+    whole("n_permutations", n_permutations, least=2)
     graph, sections, library_key = sections_of(adata, neighbors_key, library_key)
     rows = np.flatnonzero(found.codes >= 0)
     section = pd.Categorical(np.zeros(len(rows)) if sections is None else sections[rows])

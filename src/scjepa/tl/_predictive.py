@@ -14,9 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import Note, embedding_of, refuse_users
 from scjepa._core.arrays import positive
+from scjepa._core.checks import between
 from scjepa._core.counts import TARGET_SUM
 from scjepa._core.graph import edges_of, sections_of
 from scjepa._core.options import unknown_name
+from scjepa._core.plain import whole
 from scjepa._core.renamed import renamed
 from scjepa.tl._aggregate import iter_hops
 from scjepa.tl._covariance import ALIGNMENTS, covariances_of, map_to, mapped, mean_covariance, power
@@ -322,8 +324,7 @@ class PredictiveComponents(Kept, TransformerMixin, BaseEstimator):
         if self.align not in ALIGNMENTS:
             raise ValueError(unknown_name("align", self.align, ALIGNMENTS))
         self._check_whole("n_components", "n_pcs", "n_rings")
-        if not 0 < self.ridge < np.inf:
-            raise ValueError(f"ridge must be positive, found {self.ridge}.")
+        between(0, np.inf)("ridge", self.ridge)
         if self.target_sum is not None and not 0 < self.target_sum < np.inf:
             raise ValueError(f"target_sum must be positive, or None for an embedding, found {self.target_sum}.")
 
@@ -579,9 +580,7 @@ def predictive_genes(
     """
     import pandas as pd
 
-    for name, value in (("n_genes", n_genes), ("n_comps", n_comps)):
-        if value < 1:
-            raise ValueError(f"{name} must be positive, found {value}.")
+    n_genes, n_comps = whole("n_genes", n_genes, least=1), whole("n_comps", n_comps, least=1)
     correlations, loadings = weights_of(adata, key)
     rows = []
     for number in range(min(n_comps, len(correlations))):

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import Note, counts_of, entry_of, flags_of, names_of, refuse_users
 from scjepa._core.arrays import positive
+from scjepa._core.checks import between
 from scjepa._core.counts import TARGET_SUM, iter_rows
 from scjepa._core.graph import edges_of, sections_of
 from scjepa._core.neighbors import neighbor_search
@@ -251,8 +252,7 @@ class SharedComponents(Kept, BaseEstimator):
 
     def _check_options(self) -> None:
         self._check_whole("n_components", "n_anchors", "n_iterations")
-        if not 0 < self.ridge < np.inf:
-            raise ValueError(f"ridge must be positive, found {self.ridge}.")
+        between(0, np.inf)("ridge", self.ridge)
 
     def _restored(self, name: str, value: object) -> object:
         if name == "components_" and isinstance(value, Mapping):
