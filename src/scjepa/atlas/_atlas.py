@@ -334,11 +334,11 @@ class NicheAtlas:
         read = _sections.read(adata, self._coordinates, layer, graph, sections)
         distance = self._kept.distance(read.places.surroundings, read.sections.astype(str), graph)
         is_unknown = distance > self.calibration.threshold(error)
-        found = _sections.Found(self._kept.votes(read.places.readout), is_unknown)
-        told = _sections.compared(read, found, self._kept, self.calibration, error, self._facts["degree"])
+        p_values, votes = self.calibration.p_values(distance), self._kept.votes(read.places.readout)
+        found = _sections.Found(read, votes, is_unknown, p_values)
+        told = _sections.compared(found, self._kept, self.calibration, error, self._facts["degree"])
         told |= {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key, "error": float(error)}
-        p_values = self.calibration.p_values(distance)
-        _sections.write(adata, key_added, self._facts, self.readout, read, found, p_values, told)
+        _sections.write(adata, key_added, self._facts, self.readout, found, told)
         sizes = adata.obs[key_added].value_counts(sort=False)
         logger.info("Niches of the atlas: %s.", ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
 

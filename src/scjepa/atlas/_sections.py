@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of, embedding_of, record, refuse_renamed, refuse_users, require_anndata
+from scjepa._core.anndata import Note, counts_of, embedding_of, record, refuse_renamed, refuse_users, require_anndata
 from scjepa._core.keys import UNKNOWN
 from scjepa._core.palette import MISSING
 from scjepa._core.warn import warn
@@ -191,14 +191,20 @@ class Found:
 
     Attributes
     ----------
+    read
+        The cells in its read-out.
     votes
         ``(n_cells, n_niches)`` share of the votes.
     is_unknown
         ``(n_cells,)`` bool.
+    p_values
+        ``(n_cells,)`` share of held-out cells that lie as far or farther.
     """
 
+    read: Read
     votes: np.ndarray
     is_unknown: np.ndarray
+    p_values: np.ndarray
 
 
 def columns_of(key_added: str) -> list[str]:
@@ -243,9 +249,7 @@ def _apart(name: str, known: set[str]) -> str:
     return name if name not in known else _apart(f"{name}, new", known)
 
 
-def compared(
-    read: Read, found: Found, kept: KeptCells, calibration: Calibration, error: float, degree: float
-) -> dict[str, Any]:
+def compared(found: Found, kept: KeptCells, calibration: Calibration, error: float, degree: float) -> dict[str, Any]:
     """Return how the new sections compare with the atlas, and warn where they do not.
 
     Returns
@@ -254,7 +258,7 @@ def compared(
         ``coverage`` and ``n_missing`` of genes; by section (``sections``) the share of ``unknown`` cells and the
         ``likeness`` of its covariance to that of the atlas.
     """
-    names = sorted(set(map(str, read.sections)))
+    read, names = found.read, sorted(set(map(str, found.read.sections)))
     own = {name: np.flatnonzero(read.sections.astype(str) == name) for name in names}
     unknown = np.array([found.is_unknown[rows].mean() for rows in own.values()])
     here, there = read.places.surroundings, kept.places.surroundings
@@ -309,14 +313,7 @@ def _warn_of_section(
 
 
 def write(
-    adata: AnnData,
-    key_added: str,
-    facts: Mapping[str, Any],
-    readout: NicheReadout,
-    read: Read,
-    found: Found,
-    p_values: np.ndarray,
-    how: Mapping[str, Any],
+    adata: AnnData, key_added: str, facts: Mapping[str, Any], readout: NicheReadout, found: Found, how: Note
 ) -> None:
     """Write niches, their colors, confidence, p-values, membership and the read-out, and note how all was made."""
     import pandas as pd
@@ -326,9 +323,9 @@ def write(
     adata.obs[key_added] = pd.Categorical.from_codes(codes, categories=[*names, UNKNOWN])
     adata.uns[f"{key_added}_colors"] = [*facts["colors"], MISSING]
     adata.obs[f"{key_added}{CONFIDENCE}"] = found.votes.max(axis=1)
-    adata.obs[f"{key_added}{P_VALUE}"] = p_values
+    adata.obs[f"{key_added}{P_VALUE}"] = found.p_values
     adata.obsm[f"{key_added}{MEMBERSHIP}"] = found.votes
-    adata.obsm[key] = read.places.readout
+    adata.obsm[key] = found.read.places.readout
     places = {name: how[name] for name in ("layer", "library_key", "neighbors_key")}
     readout.note_in(adata, key, use_rep=list(readout.sources_), chosen=readout.describe(), **places)
     record(adata, key_added, slot="obs", by="NicheAtlas", use_rep=key, names=names, n_niches=len(names), **how)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -499,26 +499,32 @@ def unlike(
 _Distances = tuple[np.ndarray, np.ndarray]
 """Of new cells, and of held-out cells."""
 
+_Read = Callable[[np.ndarray, np.ndarray, int, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From places, labels and their number to the labels of other places, and their distances from the nearest."""
 
-def _folds(values: np.ndarray, labels: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield the training cells, the held-out cells and the labels that the training cells have."""
+
+def _held_out(values: np.ndarray, labels: np.ndarray, seed: int, read: _Read) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distance and the label of each cell, as ``read`` from a fit without it."""
+    held, called = np.zeros(len(values)), np.zeros(len(values), dtype=np.int64)
     for train, test in stratified(labels, 5, seed):
         known = np.unique(labels[train])
         if len(known) > 1:
-            yield train, test, known
+            codes = np.searchsorted(known, labels[train])
+            found, held[test] = read(values[train], codes, len(known), values[test])
+            called[test] = known[found]
+    return held, called
 
 
 def _spanned(
     values: np.ndarray, new: np.ndarray, labels: np.ndarray, n_labels: int, batches: np.ndarray, seed: int
 ) -> _Distances:
-    held, called = np.zeros(len(values)), np.zeros(len(values), dtype=np.int64)
-    for train, test, known in _folds(values, labels, seed):
-        fitted = Discriminants.fit(values[train], np.searchsorted(known, labels[train]), len(known))
-        logits, held[test] = fitted.read(values[test])
-        called[test] = known[logits.argmax(axis=1)]
+    def read(values: np.ndarray, labels: np.ndarray, n_labels: int, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, distances = Discriminants.fit(values, labels, n_labels).read(new)
+        return logits.argmax(axis=1), distances
+
+    held, called = _held_out(values, labels, seed, read)
     usual = typical(called, held, n_labels)
-    logits, found = Discriminants.fit(values, labels, n_labels).read(new)
-    codes = logits.argmax(axis=1)
+    codes, found = read(values, labels, n_labels, new)
     for batch in np.unique(batches):
         own = batches == batch
         found[own] /= drift(codes[own], found[own], usual)
@@ -562,11 +568,11 @@ class _Gaussians:
 def _together(
     values: np.ndarray, new: np.ndarray, labels: np.ndarray, n_labels: int, batches: np.ndarray, seed: int
 ) -> _Distances:
-    held, called = np.zeros(len(values)), np.zeros(len(values), dtype=np.int64)
-    for train, test, known in _folds(values, labels, seed):
-        fitted = _Gaussians.fit(values[train], np.searchsorted(known, labels[train]), len(known))
-        codes, held[test] = fitted.read(fitted.unshifted(values[test], np.zeros(len(test))))
-        called[test] = known[codes]
+    def read(values: np.ndarray, labels: np.ndarray, n_labels: int, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        fitted = _Gaussians.fit(values, labels, n_labels)
+        return fitted.read(fitted.unshifted(new, np.zeros(len(new))))
+
+    held, called = _held_out(values, labels, seed, read)
     fitted = _Gaussians.fit(values, labels, n_labels)
     new = fitted.unshifted(new, batches)
     codes, found = fitted.read(new)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
-from itertools import combinations
+from itertools import combinations, permutations
 from math import comb
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -167,11 +167,11 @@ def differential_niches(
     whole("min_cells", min_cells, least=1)
     seed = seed_of(random_state)
     n_first, n_second = cohort.sizes
-    if method == PERMUTATION and smallest_p(n_first, n_second, n_permutations) > _LEVEL:
+    least = smallest_p(n_first, n_second, n_permutations)
+    if method == PERMUTATION and least > _LEVEL:
         warn(
-            f"Permutation of {n_first} and {n_second} samples has no p-value below "
-            f"{smallest_p(n_first, n_second, n_permutations):.2g}: four a side reach 0.03, five 0.008. "
-            "method='welch' can, and assumes Gaussian log-ratios."
+            f"Permutation of {n_first} and {n_second} samples has no p-value below {least:.2g}: four a side reach "
+            "0.03, five 0.008. method='welch' can, and assumes Gaussian log-ratios."
         )
     readers: dict[str, Callable[[], Iterator[_Block]]] = {
         SHARES: lambda: _shares(cohort),
@@ -188,10 +188,10 @@ def differential_niches(
     table = pd.concat([_tested(block, cohort, method, n_permutations, seed) for block in blocks], ignore_index=True)
     if what == SHARES:
         table = table.drop(columns="feature")
-    p_values, least = table["p_value"].to_numpy(), smallest_p(n_first, n_second, n_permutations)
-    jointly = method == PERMUTATION and _ROOM * least * np.isfinite(p_values).sum() > _LEVEL
-    adjusted = _jointly(blocks, cohort, n_permutations, seed) if jointly else _adjusted(p_values)
-    table.insert(table.columns.get_loc("p_value") + 1, "p_adjusted", np.fmax(adjusted, p_values))
+    found = table["p_value"].to_numpy()
+    jointly = method == PERMUTATION and _ROOM * least * np.isfinite(found).sum() > _LEVEL
+    adjusted = _jointly(blocks, cohort, n_permutations, seed) if jointly else _adjusted(found)
+    table.insert(table.columns.get_loc("p_value") + 1, "p_adjusted", np.fmax(adjusted, found))
     by = ["p_value"] if method != SCCODA else ["credible", "inclusion_probability"]
     table = table.sort_values(by, ascending=method != SCCODA, kind="stable", ignore_index=True)
     table.attrs = {"what": what, "method": method, "conditions": list(cohort.conditions), "sample_key": sample_key}
@@ -454,13 +454,11 @@ def _contacts(adata: AnnData, cohort: _Cohort, neighbors_key: str, sample_key: s
     np.add.at(counts, (cohort.samples[row], cohort.niches[row], cohort.niches[col]), 1)
     cells = contingency(cohort.samples, cohort.niches, (cohort.n_samples, n_niches))
     enriched = np.array([contact_enrichment(one) for one in counts])
-    for one in range(n_niches):
-        for other in range(n_niches):
-            used = (cells[:, one] >= min_cells) & (cells[:, other] >= min_cells) & np.isfinite(enriched[:, one, other])
-            if one == other or not counts[used, one, other].any():
-                continue
-            names = [cohort.names[one]], [cohort.names[other]]
+    for one, other in permutations(range(n_niches), 2):
+        used = (cells[:, one] >= min_cells) & (cells[:, other] >= min_cells) & np.isfinite(enriched[:, one, other])
+        if counts[used, one, other].any():
             values = enriched[used, one, other][:, None]
+            names = [cohort.names[one]], [cohort.names[other]]
             yield _Block(values, *names, used, counts[used, one, other][:, None], values)
 
 
@@ -487,23 +485,24 @@ def _tested(block: _Block, cohort: _Cohort, method: str, n_permutations: int, se
 
     n_first, n_second = cohort.of_each(block.used)
     columns = {"niche": block.niches, "feature": block.features, "n_reference": n_first, "n_other": n_second}
+    not_tested = columns | dict.fromkeys(("difference", "spread", "p_value", "power"), np.nan)
     if min(n_first, n_second) < _FEWEST or not block.features:
-        return pd.DataFrame(columns | dict.fromkeys(("difference", "spread", "p_value", "power"), np.nan))
+        return pd.DataFrame(not_tested)
     values = block.values
-    spread = spread_of(values, n_first)
     if method == PYDESEQ2:
         found = _by_pydeseq2(block, n_first)
         difference, p_value = found["log2FoldChange"].to_numpy(), found["pvalue"].to_numpy()
     elif method == SCCODA:
         found = _by_sccoda(block, n_first, seed)
         more = {name: found[name].to_numpy() for name in ("difference", "inclusion_probability", "credible")}
-        return pd.DataFrame(columns | dict.fromkeys(("difference", "spread", "p_value", "power"), np.nan) | more)
+        return pd.DataFrame(not_tested | more)
     else:
         difference = values[n_first:].mean(axis=0) - values[:n_first].mean(axis=0)
         p_value = p_values(block.tested, n_first, method, n_permutations, seed)
     like = PERMUTATION if method == PERMUTATION else WELCH
     of_tested = spread_of(block.tested, n_first)
     power = power_of(block.doubling, of_tested, n_first, n_second, like, _LEVEL)
+    spread = spread_of(values, n_first)
     return pd.DataFrame(columns | {"difference": difference, "spread": spread, "p_value": p_value, "power": power})
 
 
@@ -702,11 +701,9 @@ def power_of(
 def _power_by_size(n_first: int, n_second: int, method: str, level: float) -> np.ndarray:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(n_first + n_second, _SIMULATED))
-    test: Callable[[np.ndarray], np.ndarray]
     if method == WELCH:
-        test = lambda values: welch_p(values, n_first)  # noqa: E731 - one of two tests
+        test = partial(welch_p, n_first=n_first)
     else:
-        splits, _ = splits_of(n_first, n_second, _SPLITS_FOR_POWER, rng)
-        test = lambda values: permutation_p(values, n_first, splits)  # noqa: E731
+        test = partial(permutation_p, n_first=n_first, splits=splits_of(n_first, n_second, _SPLITS_FOR_POWER, rng)[0])
     second = (np.arange(n_first + n_second) >= n_first)[:, None]
     return np.array([(test(noise + size * second) <= level).mean() for size in _SIZES])
