@@ -36,8 +36,7 @@ from sklearn.neighbors import NearestNeighbors
 import scjepa
 from scjepa._core.conformal import HeldOut
 from scjepa.tl._annotate import _Gaussians
-from scjepa.tl._annotator import leading, variable_genes
-from scjepa.tl._label_classifier import Discriminants, drift, stratified, typical
+from scjepa.tl._annotator import Discriminants, drift, leading, stratified, typical, variable_genes
 
 RESULTS = Path(__file__).parent / "results" / "unknown.csv"
 COARSE = {"CD14+ Monocyte": "Mono", "CD19+ B": "B", "CD34+": "CD34", "CD56+ NK": "NK", "Dendritic": "DC"}

@@ -216,7 +216,7 @@ def test_sections_are_aligned_as_is_said(embedded, tmp_path):
 def test_options_of_niches_are_those_of_python():
     from scjepa._core.options import AUTO
     from scjepa.cli.niches import Readout
-    from scjepa.tl._covariance import ALIGNMENTS
+    from scjepa.tl._moments import ALIGNMENTS
     from scjepa.tl._niche_estimator import MAX_RINGS
 
     hints = get_type_hints(Readout)

@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, s
 from scjepa._core.leiden import EmbeddingGraph
 from scjepa._core.neighbors import nearest
 from scjepa.metrics import average_bio, ilisi, scib_suite
-from scjepa.metrics.integration import as_scib
+from scjepa.metrics.embeddings import as_scib
 
 
 def _cells(noise: float = 4.0, n: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

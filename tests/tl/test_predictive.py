@@ -19,7 +19,7 @@ import scjepa
 from scjepa._core.counts import log_normalized
 from scjepa.tl import PredictiveComponents, aggregate, predictive_components, predictive_genes
 from scjepa.tl import _moments as moments
-from scjepa.tl._covariance import ALIGNMENTS
+from scjepa.tl._moments import ALIGNMENTS
 
 SUM = 1e4
 

@@ -22,8 +22,7 @@ from scjepa._core.plain import whole as whole_number
 from scjepa._core.warn import warn
 from scjepa.atlas import _sections
 from scjepa.atlas._calibration import Calibration, Tissue, calibrated
-from scjepa.atlas._cells import N_NEIGHBORS, KeptCells, step_of
-from scjepa.atlas._coordinates import Coordinates, Places
+from scjepa.atlas._cells import N_NEIGHBORS, Coordinates, KeptCells, Places, step_of
 from scjepa.atlas._sections import sources_of
 from scjepa.tl import NicheReadout, niche_readout_of
 

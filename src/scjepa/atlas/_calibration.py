@@ -10,8 +10,7 @@ import numpy as np
 
 from scjepa._core.conformal import HeldOut, thinned
 from scjepa._core.neighbors import spatial_blocks
-from scjepa.atlas._cells import KeptCells, step_of
-from scjepa.atlas._coordinates import Coordinates, Places
+from scjepa.atlas._cells import Coordinates, KeptCells, Places, step_of
 from scjepa.atlas._sections import covariance_cosine, some_cells
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from scjepa.atlas._calibration import Calibration
-    from scjepa.atlas._cells import KeptCells
-    from scjepa.atlas._coordinates import Coordinates, Places
+    from scjepa.atlas._cells import Coordinates, KeptCells, Places
     from scjepa.tl import NicheReadout, PredictiveComponents
 
 

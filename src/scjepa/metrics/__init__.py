@@ -8,7 +8,6 @@ from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
     from scjepa._core.conformal import expected_calibration_error
-    from scjepa.metrics.bio import AverageBio, average_bio, scib_suite
     from scjepa.metrics.clustering import (
         BlockBootstrap,
         NicheContinuity,
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
         niche_continuity,
         nmi,
     )
-    from scjepa.metrics.integration import ilisi, mmd, neighbor_agreement
+    from scjepa.metrics.embeddings import AverageBio, average_bio, ilisi, mmd, neighbor_agreement, scib_suite
     from scjepa.metrics.perturbation import (
         PerturbationReference,
         perturbation_discrimination,

@@ -9,7 +9,7 @@ from scjepa._core.renamed import lazy
 if TYPE_CHECKING:
     from scjepa.tl._aggregate import aggregate
     from scjepa.tl._annotate import annotate
-    from scjepa.tl._annotator import CellAnnotator
+    from scjepa.tl._annotator import CellAnnotator, LabelClassifier
     from scjepa.tl._conditions import contact_enrichment, differential_niches
     from scjepa.tl._confidence import niche_confidence
     from scjepa.tl._describe import (
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         niche_shapes,
     )
     from scjepa.tl._drivers import niche_drivers
-    from scjepa.tl._label_classifier import LabelClassifier
     from scjepa.tl._niche_estimator import NicheReadout
     from scjepa.tl._niche_number import NicheNumber, niche_number
     from scjepa.tl._niche_readout import niche_readout, niche_readout_of

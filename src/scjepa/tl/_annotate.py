@@ -29,8 +29,19 @@ from scjepa._core.keys import ANNOTATION_PARTS, UNKNOWN
 from scjepa._core.neighbors import nearest
 from scjepa._core.palette import MISSING, palette
 from scjepa._core.warn import warn
-from scjepa.tl._annotator import LARGEST, LEAST_SCALE, CellAnnotator, leading, variable_genes
-from scjepa.tl._label_classifier import TOLD_CELLS, Discriminants, drift, stratified, typical, within
+from scjepa.tl._annotator import (
+    LARGEST,
+    LEAST_SCALE,
+    TOLD_CELLS,
+    CellAnnotator,
+    Discriminants,
+    drift,
+    leading,
+    stratified,
+    typical,
+    variable_genes,
+    within,
+)
 from scjepa.tl._moments import Features
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from scjepa._core.counts import TARGET_SUM
 from scjepa._core.graph import edges_of
 from scjepa._core.options import AUTO, unknown_name
 from scjepa.tl._aggregate import hops_of
-from scjepa.tl._covariance import ALIGNMENTS
 from scjepa.tl._kept import Kept
-from scjepa.tl._moments import Features, Standardizer
+from scjepa.tl._moments import ALIGNMENTS, Features, Standardizer
 from scjepa.tl._predictive import PredictiveComponents
 
 if TYPE_CHECKING:

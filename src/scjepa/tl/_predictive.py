@@ -21,9 +21,19 @@ from scjepa._core.options import unknown_name
 from scjepa._core.plain import whole
 from scjepa._core.renamed import renamed
 from scjepa.tl._aggregate import iter_hops
-from scjepa.tl._covariance import ALIGNMENTS, covariances_of, map_to, mapped, mean_covariance, power
 from scjepa.tl._kept import Kept
-from scjepa.tl._moments import Features, Standardizer, groups_in, principal_axes_of
+from scjepa.tl._moments import (
+    ALIGNMENTS,
+    Features,
+    Standardizer,
+    covariances_of,
+    groups_in,
+    map_to,
+    mapped,
+    mean_covariance,
+    power,
+    principal_axes_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,9 +20,8 @@ from scjepa._core.counts import TARGET_SUM, iter_rows
 from scjepa._core.graph import edges_of, sections_of
 from scjepa._core.neighbors import neighbor_search
 from scjepa.tl._aggregate import hops_of
-from scjepa.tl._covariance import power
 from scjepa.tl._kept import Kept
-from scjepa.tl._moments import Features, groups_in
+from scjepa.tl._moments import Features, groups_in, power
 from scjepa.tl._niche_estimator import NicheReadout
 from scjepa.tl._predictive import PredictiveComponents
 

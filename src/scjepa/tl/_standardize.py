@@ -11,7 +11,7 @@ from scjepa._core.anndata import as_embedding, embedding_of, groups_of, is_array
 from scjepa._core.arrays import canonical_order, group_codes, principal_components
 from scjepa._core.options import unknown_name
 from scjepa._core.renamed import renamed
-from scjepa.tl._covariance import ALIGNMENTS, covariances_of, map_to, mapped, mean_covariance
+from scjepa.tl._moments import ALIGNMENTS, covariances_of, map_to, mapped, mean_covariance
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -16,8 +16,7 @@ from scjepa._core.graph import sections_of
 from scjepa._core.neighbors import spatial_blocks
 from scjepa._core.warn import warn
 from scjepa.tl._aggregate import hops_of, near_means, rings_of, spacings
-from scjepa.tl._covariance import covariances_of
-from scjepa.tl._moments import Features
+from scjepa.tl._moments import Features, covariances_of
 from scjepa.tl._predictive import PredictiveComponents
 from scjepa.tl.evidence import places_of
 

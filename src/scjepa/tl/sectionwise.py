@@ -22,7 +22,6 @@ from scipy.sparse import csr_matrix
 from scjepa._core import keys as _keys
 from scjepa._core.options import AUTO
 from scjepa.tl._aggregate import hops_of
-from scjepa.tl._covariance import shrunk
 from scjepa.tl._moments import (
     EXACT_FEATURES,
     Features,
@@ -31,6 +30,7 @@ from scjepa.tl._moments import (
     add_product,
     leading_axes,
     principal_axes_of,
+    shrunk,
 )
 from scjepa.tl._niche_estimator import ALIKE, MAX_RINGS, NicheReadout, RingSums, section_similarity
 from scjepa.tl._predictive import JointSums, PredictiveComponents, deals_of

@@ -20,7 +20,7 @@ from scjepa.benchmark.inputs import Data, counts_only, digest, digest_of_texts, 
 from scjepa.benchmark.method import OWN, Output, Part
 from scjepa.datasets import thin_counts
 from scjepa.metrics import average_bio, label_transfer, neighbor_agreement, scib_suite
-from scjepa.metrics.bio import RESOLUTIONS
+from scjepa.metrics.embeddings import RESOLUTIONS
 
 if TYPE_CHECKING:
     from scjepa.benchmark.suites.cell_models import Fitting
