@@ -122,7 +122,7 @@ def test_what_cannot_be_scored_is_named():
     x, labels = _screen()
     reference = perturbation_reference(x, labels, GENES)
     good = reference.means
-    with pytest.raises(ValueError, match="'zero' or 'omit'"):
+    with pytest.raises(ValueError, match="nan must be one of zero, omit"):
         perturbation_scores(good, reference, nan="drop")
     with pytest.raises(ValueError, match="'C' was not measured"):
         perturbation_scores(good.rename({"A+B": "C"}), reference)

@@ -339,8 +339,8 @@ def test_parts_of_a_graph_that_nothing_joins_and_a_section_of_one_cell(tissue, m
         ({"n_components": 2.5}, TypeError, "n_components must be a whole number"),
         ({"n_pcs": True}, TypeError, "n_pcs must be a whole number"),
         ({"n_rings": -1}, ValueError, "n_rings must be positive"),
-        ({"ridge": 0}, ValueError, "ridge must be positive"),
-        ({"ridge": float("nan")}, ValueError, "ridge must be positive"),
+        ({"ridge": 0}, ValueError, "ridge must lie"),
+        ({"ridge": float("nan")}, ValueError, "ridge must lie"),
         ({"target_sum": -1.0}, ValueError, "target_sum must be positive"),
     ],
 )
