@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 import warnings
+from _thread import interrupt_main
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -40,6 +41,9 @@ RENAMED = {"benchmark-cells": "scjepa benchmark --target FILE"}
 
 SHELLS = ("bash", "zsh", "tcsh")
 """Shells whose completion shtab writes."""
+
+_SOON = 0.05
+"""Seconds after which a termination that was lost is raised again."""
 
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
 
@@ -159,11 +163,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell(error, WRONG_USAGE)
     except SystemExit as stop:
         return int(stop.code or 0)
-    except _USER_ERRORS as error:
-        if options.debug:
-            traceback.print_exc()
-        return _tell(error, USER_ERROR, options.parser)
+    except Exception as error:  # noqa: BLE001 - raised again where it is no user's
+        return _failed(error, options, terminated)
     return OK
+
+
+def _failed(error: Exception, options: argparse.Namespace, terminated: threading.Event) -> int:
+    """Tell of an error that the user can mend, and raise others; what was terminated may raise anything."""
+    if terminated.is_set():
+        return TERMINATED
+    if not isinstance(error, _USER_ERRORS):
+        raise error
+    if options.debug:
+        traceback.print_exc()
+    return _tell(error, USER_ERROR, options.parser)
 
 
 def _is_closed() -> bool:
@@ -272,8 +285,17 @@ def _terminable(terminated: threading.Event) -> Iterator[None]:
         terminated.set()
         sys.exit(TERMINATED)
 
+    def stop_again(lost: sys.UnraisableHookArgs) -> None:
+        if terminated.is_set() and isinstance(lost.exc_value, SystemExit):
+            # Raised in a finalizer, of which numba has many while it compiles, where Python drops it.
+            threading.Timer(_SOON, interrupt_main, (signal.SIGTERM,)).start()
+        else:
+            hook(lost)
+
     before = signal.signal(signal.SIGTERM, stop)
+    hook, sys.unraisablehook = sys.unraisablehook, stop_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
