@@ -11,8 +11,8 @@ from sklearn.exceptions import NotFittedError
 
 import scjepa
 from scjepa._core import sketch as _sketch
+from scjepa._core.arrays import sketch
 from scjepa._core.leiden import EmbeddingGraph
-from scjepa._core.sketch import sketch
 from scjepa.tl import NicheClusters, _niche_clusters
 
 METHODS = ("landmarks", "kmeans", "gmm")

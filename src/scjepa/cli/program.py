@@ -24,15 +24,15 @@ from scjepa._core.meaning import nearest
 from scjepa._core.options import unknown_name
 from scjepa._core.settings import settings
 from scjepa._core.squidpy import graph_call
-from scjepa.cli import apply, benchmark, cohort, demo, fit, info, niches, perturb, predict
+from scjepa.cli import apply, benchmark, cohort, fit, info, niches
 from scjepa.cli.options import Command, UsageError
 
 OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141, 143
 """Exit codes. Anything that is none of these is a fault of the program, and comes with a traceback."""
 
 COMMANDS: tuple[Command, ...] = (
-    *(info.COMMAND, fit.COMMAND, apply.EMBED, cohort.COMMAND, niches.COMMAND, predict.COMMAND, apply.ANNOTATE),
-    *(perturb.COMMAND, benchmark.COMMAND, demo.COMMAND),
+    *(info.COMMAND, fit.COMMAND, apply.EMBED, cohort.COMMAND, niches.COMMAND, apply.PREDICT, apply.ANNOTATE),
+    *(apply.PERTURB, benchmark.COMMAND, benchmark.DEMO),
 )
 """The subcommands, in the order of ``scjepa --help``. A new one is a function and a word here."""
 

@@ -11,10 +11,10 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core.anndata import Note, as_embedding
+from scjepa._core.arrays import blocks_of, sketch
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa._core.neighbors import neighbor_search
 from scjepa._core.options import AUTO, unknown_name
-from scjepa._core.sketch import blocks_of, sketch
 from scjepa.tl._kept import Kept
 
 if TYPE_CHECKING:
