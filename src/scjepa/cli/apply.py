@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from scjepa._core import keys as _keys
+from scjepa._core import stored
+from scjepa._core.stored import DataFile
 from scjepa.cli import cohort, io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Key, Paths, Positive
@@ -116,7 +118,7 @@ def scales_of(target: Path, options: argparse.Namespace, kind: shared.Kind) -> d
 
 
 def _write(
-    model: Model, file: io.DataFile, target: Path, keys: Mapping[str, str], overwrite: bool, graph: io.Additions
+    model: Model, file: DataFile, target: Path, keys: Mapping[str, str], overwrite: bool, graph: stored.Additions
 ) -> None:
     """Embed, and write an embedding alone, or a copy of the file with embeddings and the graph that was built."""
     if target.suffix == ".npy":
@@ -128,7 +130,7 @@ def _write(
         return
     embeddings = {key: model.get_latent_representation(scale=scale) for scale, key in keys.items()}
     if target.suffix not in EMBEDDING_ALONE:
-        return io.add(file, replace(graph, obsm=embeddings), target)
+        return stored.add(file, replace(graph, obsm=embeddings), target)
     import pandas as pd
 
     ((key, embedding),) = embeddings.items()
@@ -262,7 +264,7 @@ def annotate(options: argparse.Namespace) -> None:
 LINEAR = "linear"
 """What is named in the place of a model for labels in closed form."""
 
-Label: TypeAlias = "Callable[[io.DataFile], pd.DataFrame]"
+Label: TypeAlias = "Callable[[DataFile], pd.DataFrame]"
 """From a file to its labels, ``"label"`` and ``"confidence"`` and what else is told."""
 
 
@@ -288,7 +290,7 @@ def _by_linear(options: argparse.Namespace, progress: shared.Progress) -> Label:
         progress.step(f"{name}: {part.n_obs:,} labelled cells for reference")
     parents = None if options.hierarchy is None else pd.read_csv(options.hierarchy, dtype=str)
 
-    def label(file: io.DataFile) -> pd.DataFrame:
+    def label(file: DataFile) -> pd.DataFrame:
         """Return what is known of each cell of a file: label, confidence, and what speaks for it."""
         cells = read_cells(file, shared.Where(layer=options.layer, table=options.table), names)
         progress.step(f"{file.path}: labels of {cells.n_obs:,} cells")
@@ -314,7 +316,7 @@ def _by_model(saved: SavedModel, options: argparse.Namespace, progress: shared.P
     model = None if options.reference is None else _with_reference(saved, options, progress)
     how = {"n_neighbors": options.n_neighbors, "unknown": options.unknown}
 
-    def label(file: io.DataFile) -> pd.DataFrame:
+    def label(file: DataFile) -> pd.DataFrame:
         cells = saved.cells_of(file, options)
         progress.step(f"{file.path}: labels of {cells.n_obs:,} cells")
         if model is None:
@@ -361,7 +363,7 @@ def _with_reference(saved: SavedModel, options: argparse.Namespace, progress: sh
     return scjepa.CellJEPA.from_pretrained(saved.path, adata, accelerator=options.accelerator)
 
 
-def _write_labels(found: pd.DataFrame, file: io.DataFile, target: Path, options: argparse.Namespace) -> None:
+def _write_labels(found: pd.DataFrame, file: DataFile, target: Path, options: argparse.Namespace) -> None:
     """Write labels alone, or a copy of the file with them."""
     key = options.key_added
     named = found.rename(columns=lambda name: key if name == "label" else f"{key}_{name}")
@@ -371,7 +373,7 @@ def _write_labels(found: pd.DataFrame, file: io.DataFile, target: Path, options:
     how |= {"n_neighbors": options.n_neighbors} if how["model"] != LINEAR else {}
     how |= {"unknown": options.unknown} if options.unknown is not None else {}
     notes = {name: {"slot": "obs", **how} for name in named}
-    io.add(file, io.Additions(obs={name: named[name] for name in named}, notes=notes), target)
+    stored.add(file, stored.Additions(obs={name: named[name] for name in named}, notes=notes), target)
 
 
 def _shares(labels: pd.Series) -> str:
@@ -471,25 +473,25 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def _predict(
-    atlas: NicheAtlas, file: io.DataFile, target: Path, options: argparse.Namespace, progress: shared.Progress
+    atlas: NicheAtlas, file: DataFile, target: Path, options: argparse.Namespace, progress: shared.Progress
 ) -> None:
     cells = _cells_for(atlas, file, options)
     key = options.key_added
     progress.step(f"{file.path}: niches of {cells.n_obs:,} cells")
     atlas.predict(cells, key, error=options.error)
     columns, arrays = atlas.written(key)
-    additions = io.Additions(
+    additions = stored.Additions(
         obs={name: cells.obs[name] for name in columns},
         obsm={name: cells.obsm[name] for name in arrays},
         uns={f"{key}_colors": cells.uns[f"{key}_colors"]},
         notes=cells.uns[_keys.UNS],
     )
-    io.add(file, additions, target)
+    stored.add(file, additions, target)
     sizes = cells.obs[key].value_counts(sort=False)
     progress.step(f"{', '.join(f'{name} {size:,}' for name, size in sizes.items() if size)}; wrote {target}")
 
 
-def _cells_for(atlas: NicheAtlas, file: io.DataFile, options: argparse.Namespace) -> AnnData:
+def _cells_for(atlas: NicheAtlas, file: DataFile, options: argparse.Namespace) -> AnnData:
     """Return the cells of a file with counts in ``X``, the spatial graph, and the embeddings that the atlas reads."""
     from scjepa._core.anndata import array_of
     from scjepa.cli.cells import Names, add_graph, read_cells, read_parts

@@ -26,6 +26,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from scjepa._core import keys as _keys
+from scjepa._core import stored
 from scjepa.celljepa.config import CellJEPAConfig
 from scjepa.cli import io
 from scjepa.cli import options as shared
@@ -284,16 +285,16 @@ def _of(options: argparse.Namespace, how: type) -> dict[str, Any]:
     return _given(options, (part.name for part in fields(how)))
 
 
-def _read(file: io.DataFile, progress: shared.Progress) -> AnnData:
+def _read(file: stored.DataFile, progress: shared.Progress) -> AnnData:
     """Read a file whole, and tell its size."""
-    if file.kind == io.SPATIALDATA:
+    if file.kind == stored.SPATIALDATA:
         import spatialdata
 
         from scjepa.datasets import table_of
 
         adata = table_of(spatialdata.read_zarr(file.path), file.table)
     else:
-        adata = io.read_anndata(file)
+        adata = stored.read_anndata(file)
     progress.step(f"{file.name}: {adata.n_obs:,} cells, {adata.n_vars:,} genes")
     return adata
 
@@ -475,7 +476,7 @@ def _load(options: argparse.Namespace) -> AnnData:
 
         return simulated_tissue(3000, difficulty="medium", seed=options.seed)
 
-    return io.read_anndata(*io.data_files([options.data]))
+    return stored.read_anndata(*io.data_files([options.data]))
 
 
 def _column(adata: AnnData, wanted: str | None, default: str, option: str = "") -> str | None:
