@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from benchmarks.cells.sets import highly_variable, target
-from benchmarks.records import fill, keys
+from benchmarks.records import fill
 from safetensors.torch import load_file
 
 import scjepa
@@ -207,9 +207,8 @@ def evaluate(out: Path, about: dict, options: argparse.Namespace) -> None:
         "trained": model.get_latent_representation,
     }
     for method, embed in methods.items():
-        wanted = keys(left_out=[options.leave_out], **{k: [v] for k, v in about.items()}, seed=[options.seed])
-        wanted = [{**key, "method": method} for key in wanted]
-        fill(options.results, wanted, lambda *_, embed=embed: scores(embed(), cells, options.leiden_seeds))
+        key = {"left_out": options.leave_out, **about, "seed": options.seed, "method": method}
+        fill(options.results, [key], lambda *_, embed=embed: scores(embed(), cells, options.leiden_seeds))
 
 
 if __name__ == "__main__":

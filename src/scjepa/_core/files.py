@@ -76,7 +76,7 @@ def _rename(draft: Path, path: Path) -> None:
     if not (path.is_dir() and not path.is_symlink()):
         os.replace(draft, path)
         return
-    before = path.with_name(f".{path.name}.before-{os.getpid()}")
+    before = path.with_name(f".{path.name}.before-{_HOST}-{os.getpid()}")
     path.rename(before)  # a folder cannot be replaced in one step
     try:
         draft.rename(path)
