@@ -420,26 +420,6 @@ class Atlas:
     spatial_neighbors: Positive | None = None
 
 
-@dataclass(frozen=True)
-class AtlasNiches:
-    """Results.
-
-    Parameters
-    ----------
-    out
-        File to write (.h5ad, .zarr), or a folder for one file each, named as the inputs; without it, niches are added
-        to the input files, which takes --overwrite.
-    overwrite
-        Replace files that are there, and niches in them.
-    key_added
-        obs column of niches; the other columns begin with its name.
-    """
-
-    out: Path | None = None
-    overwrite: bool = False
-    key_added: Column = _keys.NICHE
-
-
 def predict(options: argparse.Namespace) -> None:
     """``scjepa predict``: the niches of an atlas in new sections.
 
@@ -505,7 +485,7 @@ def _cells_for(atlas: NicheAtlas, file: DataFile, options: argparse.Namespace) -
     return cells
 
 
-PREDICT = shared.Command.of(predict.__doc__, predict, shared.Files, Atlas, AtlasNiches, (shared.Where, _PLACES))
+PREDICT = shared.Command.of(predict.__doc__, predict, shared.Files, Atlas, shared.AddedNiches, (shared.Where, _PLACES))
 
 
 # -- effects of perturbations ----------------------------------------------------------------------------------------

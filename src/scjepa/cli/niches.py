@@ -114,18 +114,11 @@ class Clusters:
 
 
 @dataclass(frozen=True)
-class Results:
+class Results(shared.AddedNiches):
     """Results.
 
     Parameters
     ----------
-    out
-        File to write (.h5ad, .zarr), or a folder for one file each, named as the inputs; without it, niches are added
-        to the input files, which takes --overwrite.
-    overwrite
-        Replace files that are there, and niches in them.
-    key_added
-        obs column.
     map
         Draw niches on the tissue (.png, .pdf, .svg).
     reference
@@ -136,9 +129,6 @@ class Results:
         Neighbors of each cell in the spatial graph that is built where a file has none.
     """
 
-    out: Path | None = None
-    overwrite: bool = False
-    key_added: Column = _keys.NICHE
     map: Path | None = None
     reference: Column | None = None
     unit: str | None = None
