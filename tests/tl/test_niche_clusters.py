@@ -10,7 +10,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 import scjepa
-from scjepa._core import sketch as _sketch
+from scjepa._core import arrays as _sketch
 from scjepa._core.arrays import sketch
 from scjepa._core.leiden import EmbeddingGraph
 from scjepa.tl import NicheClusters, _niche_clusters
