@@ -142,8 +142,11 @@ def _is_at(path: Path, file: IO[str]) -> bool:
 
 def release(path: Path) -> None:
     """Remove a lock file of this process."""
-    path.unlink(missing_ok=True)
-    _HELD.pop(path).close()
+    file = _HELD.pop(path)
+    if fcntl is None:  # Windows removes no file that is open
+        file.close()
+    path.unlink(missing_ok=True)  # before it is let go of: who waited for it sees that it is gone, and makes it anew
+    file.close()
 
 
 @contextmanager
