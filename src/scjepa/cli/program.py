@@ -12,7 +12,6 @@ import sys
 import threading
 import traceback
 import warnings
-from _thread import interrupt_main
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -285,10 +284,14 @@ def _terminable(terminated: threading.Event) -> Iterator[None]:
         terminated.set()
         sys.exit(TERMINATED)
 
+    def send_again() -> None:
+        if signal.getsignal(signal.SIGTERM) is stop:  # else it has ended meanwhile
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def stop_again(lost: sys.UnraisableHookArgs) -> None:
         if terminated.is_set() and isinstance(lost.exc_value, SystemExit):
             # Raised in a finalizer, of which numba has many while it compiles, where Python drops it.
-            threading.Timer(_SOON, interrupt_main, (signal.SIGTERM,)).start()
+            threading.Timer(_SOON, send_again).start()
         else:
             hook(lost)
 
