@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from benchmarks.atlas.leave_out import LEFT_OUT, N_NICHES, UNLABELLED, atlas_of, labels_of, load_set
-from benchmarks.records import append, commit, done
+from benchmarks.records import fill, keys
 from scipy.sparse import csr_matrix, diags, identity
 from sklearn.metrics import roc_auc_score
 
@@ -99,36 +98,35 @@ def rows_of(held_out: list[tuple], new: tuple, is_left: np.ndarray) -> list[dict
 
 def main(name: str) -> None:
     """Append the rows of a set."""
-    adata, path = load_set(name), RESULTS / "unknown_candidates.csv"
+    adata = load_set(name)
     sections, labels = adata.obs["section"].astype(str).to_numpy(), labels_of(adata)
-    for region in [None, *sorted(set(labels) - set(UNLABELLED))]:
-        for section in LEFT_OUT.get(name, np.unique(sections)):
-            key = {"set": name, "section": section, "region": region or "none"}
-            if done(path, key):
-                continue
-            own = sections == section
-            parts, by_section = [], _calibration._by_section
 
-            def kept_of(*given, parts=parts, by_section=by_section):
-                for part in by_section(*given):
-                    parts.append(part)
-                    yield part
+    def made(_: str, section: str, region: str) -> list[dict]:
+        own, parts, by_section = sections == section, [], _calibration._by_section
 
-            _calibration._by_section = kept_of
-            atlas = atlas_of(adata[~own & (labels != region)].copy(), N_NICHES[name] - (region is not None))
-            _calibration._by_section = by_section
-            new = adata[own].copy()
-            graph = spatial_graph_of(new, "spatial", "section")
-            read = _sections.read(new, atlas._coordinates, None, graph, sections[own])
-            held_out = [
-                (distances(kept.places.surroundings, kept.codes, values, names), edges)
-                for kept, values, names, edges, _ in parts
-            ]
-            here = distances(
-                atlas._kept.places.surroundings, atlas._kept.codes, read.places.surroundings, read.sections
-            )
-            found = pd.DataFrame(rows_of(held_out, (here, graph), labels[own] == region))
-            append(path, found.assign(**key, commit=commit()))
+        def kept_of(*given):
+            for part in by_section(*given):
+                parts.append(part)
+                yield part
+
+        _calibration._by_section = kept_of
+        atlas = atlas_of(adata[~own & (labels != region)].copy(), N_NICHES[name] - (region != "none"))
+        _calibration._by_section = by_section
+        new = adata[own].copy()
+        graph = spatial_graph_of(new, "spatial", "section")
+        read = _sections.read(new, atlas._coordinates, None, graph, sections[own])
+        held_out = [
+            (distances(kept.places.surroundings, kept.codes, values, names), edges)
+            for kept, values, names, edges, _ in parts
+        ]
+        known = atlas._kept.places.surroundings
+        here = distances(known, atlas._kept.codes, read.places.surroundings, read.sections)
+        return rows_of(held_out, (here, graph), labels[own] == region)
+
+    regions = ["none", *sorted(set(labels) - set(UNLABELLED))]
+    wanted = [{"set": name, **one} for one in keys(region=regions, section=LEFT_OUT.get(name, np.unique(sections)))]
+    wanted = [{name: one[name] for name in ("set", "section", "region")} for one in wanted]
+    fill(RESULTS / "unknown_candidates.csv", wanted, made)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ import warnings
 
 import cellcharter as cc
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from benchmarks.atlas.leave_out import N_NICHES, RESULTS, _scored, labels_of, load_set, log_normalized
-from benchmarks.records import append, commit, done
+from benchmarks.records import fill, keys
 from sklearn.decomposition import PCA
 
 METHOD, N_COMPS, N_HOPS = "CellCharter's predict", 20, 3
@@ -50,23 +49,19 @@ def clusters(fitted_on: AnnData, told: AnnData, n_niches: int) -> np.ndarray:
 
 def main(name: str) -> None:
     """Append a row for each section that is left out."""
-    path = RESULTS / "agreement.csv"
     adata = load_set(name)
-    sections, labels, joint = adata.obs["section"].astype(str).to_numpy(), labels_of(adata), None
-    for section in np.unique(sections):
-        key = {"set": name, "section": section, "method": METHOD}
-        if done(path, key):
-            continue
-        if joint is None:
-            joint = clusters(adata, adata, N_NICHES[name])
+    sections, labels, joint = adata.obs["section"].astype(str).to_numpy(), labels_of(adata), []
+
+    def made(_: str, section: str, __: str) -> list[dict[str, object]]:
+        if not joint:
+            joint.append(clusters(adata, adata, N_NICHES[name]))
         own = sections == section
         start = time.process_time()
         found = clusters(adata[~own].copy(), adata[own].copy(), N_NICHES[name])
-        row = {**key, **_scored(found, joint[own], None if labels is None else labels[own])}
-        row |= {"seconds": time.process_time() - start, "commit": commit()}
-        columns = pd.read_csv(path, nrows=0).columns
-        append(path, pd.DataFrame([row]).reindex(columns=columns))
-        print(row, flush=True)
+        row = _scored(found, joint[0][own], None if labels is None else labels[own])
+        return [{**row, "seconds": time.process_time() - start}]
+
+    fill(RESULTS / "agreement.csv", keys(set=[name], section=np.unique(sections), method=[METHOD]), made)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from benchmarks.cells.sets import highly_variable, target
-from benchmarks.records import append, commit, done
+from benchmarks.records import fill
 from safetensors.torch import load_file
 
 import scjepa
@@ -91,14 +91,12 @@ def untrained(model: scjepa.CellJEPA, known: AnnData, seed: int) -> scjepa.CellJ
     return scjepa.CellJEPA(known, model.config, seed=seed)
 
 
-def score(embedding: np.ndarray, cells: AnnData, key: dict, n_seeds: int, out: Path) -> None:
-    """Append AvgBIO of an embedding, a row for each seed of Leiden."""
-    rows = [
-        {**key, "leiden_seed": seed, **asdict(average_bio(embedding, cells.obs["cell_type"], seed=seed))}
+def scores(embedding: np.ndarray, cells: AnnData, n_seeds: int) -> list[dict]:
+    """Return AvgBIO of an embedding, a row for each seed of Leiden."""
+    return [
+        {"leiden_seed": seed, **asdict(average_bio(embedding, cells.obs["cell_type"], seed=seed))}
         for seed in range(n_seeds)
     ]
-    append(out, pd.DataFrame(rows).assign(commit=commit()))
-    print(key, round(float(np.mean([row["avg_bio"] for row in rows])), 4), flush=True)
 
 
 def summary(config: dict) -> list[dict]:
@@ -210,8 +208,7 @@ def evaluate(out: Path, about: dict, options: argparse.Namespace) -> None:
     }
     for method, embed in methods.items():
         key = {"left_out": options.leave_out, **about, "seed": options.seed, "method": method}
-        if not done(options.results, key):
-            score(embed(), cells, key, options.leiden_seeds, options.results)
+        fill(options.results, [key], lambda *_, embed=embed: scores(embed(), cells, options.leiden_seeds))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from benchmarks.records import append, commit, done
+from benchmarks.records import fill, keys
 from sklearn.neighbors import KNeighborsClassifier
 
 import scjepa
@@ -209,17 +209,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimizer steps; default: the preset's")
     options = parser.parse_args()
     run, name = TASKS[options.task]
-    file = RESULTS / name
     steps = options.steps or scjepa.config.PRESETS[options.preset].training.max_steps
-    for seed in range(options.seeds):
-        key = {"seed": seed, "preset": options.preset, "steps": steps}
-        if done(file, key):
-            continue
-        with warnings.catch_warnings():
-            # What they say is meant here: untrained models, genes left out, cells without a count of a shared gene.
-            warnings.simplefilter("ignore")
-            rows = run(seed, steps, options.preset)
-        append(file, rows.assign(**key, commit=commit()))
+    # What they say is meant here: untrained models, genes left out, cells without a count of a shared gene.
+    warnings.simplefilter("ignore")
+    wanted = keys(seed=range(options.seeds), preset=[options.preset], steps=[steps])
+    fill(RESULTS / name, wanted, lambda seed, preset, steps: run(seed, steps, preset))
 
 
 if __name__ == "__main__":

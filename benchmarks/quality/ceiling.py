@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from anndata import AnnData
 from benchmarks.quality.methods import _model
 from benchmarks.quality.recipes import RECIPES
-from benchmarks.quality.run import RESULTS, append, commit, config_hash, done
+from benchmarks.quality.run import RESULTS, config_hash
 from benchmarks.quality.sets import REAL, SETS, load_set
+from benchmarks.records import fill, keys
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
@@ -98,27 +99,24 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    file = options.out / "ceiling.csv"
-    for name in options.sets:
-        for seed in range(options.seeds):
-            key = {"set": name, "recipe": options.recipe, "seed": seed, "config": config_hash(options.recipe)}
-            key |= {"steps": options.steps, "folds": options.folds}
-            if done(file, key):
-                continue
-            adata = load_set(name)
-            start = time.process_time()
-            found = out_of_fold(adata, RECIPES[options.recipe], seed, options.steps, options.folds)
-            seconds = time.process_time() - start
-            labels = adata.obs["region"].astype(str)
-            names = sorted(set(labels) - {"unlabelled"})
-            rings = aggregate(found, connectivities=adata.obsp["spatial_connectivities"], n_hops=N_HOPS)
-            smooth = rings.reshape(adata.n_obs, N_HOPS + 1, -1).mean(1) * (found.sum(1, keepdims=True) > 0)
-            rows = [
-                {**key, "readout": readout, **scores(values, labels, names), "cpu_seconds": round(seconds)}
-                for readout, values in (("neighborhood", found), ("hops", smooth))
-            ]
-            append(file, pd.DataFrame(rows).assign(commit=commit()))
-            print(pd.DataFrame(rows).round(3).to_string(), flush=True)
+
+    def made(name: str, recipe: str, seed: int, _: str, steps: int, folds: int) -> list[dict[str, object]]:
+        adata = load_set(name)
+        start = time.process_time()
+        found = out_of_fold(adata, RECIPES[recipe], seed, steps, folds)
+        seconds = time.process_time() - start
+        labels = adata.obs["region"].astype(str)
+        names = sorted(set(labels) - {"unlabelled"})
+        rings = aggregate(found, connectivities=adata.obsp["spatial_connectivities"], n_hops=N_HOPS)
+        smooth = rings.reshape(adata.n_obs, N_HOPS + 1, -1).mean(1) * (found.sum(1, keepdims=True) > 0)
+        return [
+            {"readout": readout, **scores(values, labels, names), "cpu_seconds": round(seconds)}
+            for readout, values in (("neighborhood", found), ("hops", smooth))
+        ]
+
+    how = {"config": [config_hash(options.recipe)], "steps": [options.steps], "folds": [options.folds]}
+    wanted = keys(set=options.sets, recipe=[options.recipe], seed=range(options.seeds), **how)
+    fill(options.out / "ceiling.csv", wanted, made)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ import pandas as pd
 import scanpy as sc
 import torch
 from anndata import AnnData
-from benchmarks.records import append, commit, done
+from benchmarks.records import fill, keys
+from benchmarks.records import table as table_of
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score
 from sklearn.neighbors import NearestNeighbors
@@ -245,8 +246,8 @@ def f1_of_types(cells: Cells, predicted: np.ndarray, train: np.ndarray, test: np
     )
 
 
-def row(name: str, variant: str, seed: int) -> dict[str, float | str | int]:
-    """Return a row: what is predicted of held-out cells, linearly and by the network."""
+def made(name: str, variant: str, seed: int) -> list[dict[str, float | str | int]]:
+    """Return the row: what is predicted of held-out cells, linearly and by the network."""
     cells = read(name, variant, seed)
     most = int(variant.split()[0].replace(",", "")) if variant.endswith("cells") else None
     train, validate, test = parts(cells, seed, most)
@@ -259,10 +260,10 @@ def row(name: str, variant: str, seed: int) -> dict[str, float | str | int]:
     for method, predicted in (("two_rings", rings), ("linear", base), ("network", whole)):
         found[f"r2_{method}"] = round(1 - float(np.square(own - predicted[test]).mean(axis=0).sum() / variance), 5)
         found[f"f1_{method}"] = round(f1_of_types(cells, predicted, train, test), 5)
-    return found
+    return [found]
 
 
-def model_row(name: str, masking: str, seed: int) -> dict[str, float]:
+def made_by_model(name: str, masking: str, seed: int) -> list[dict[str, float]]:
     """Return what `base`, trained on the blocks of training, tells of held-out cells that are hidden from it.
 
     The embedding of the neighbors alone stands beside the means over neighbors, in one ridge regression.
@@ -285,7 +286,7 @@ def model_row(name: str, masking: str, seed: int) -> dict[str, float]:
         embedded = hidden(model, adata)
         found[f"r2_{state}"] = explained(embedded, own, train, validate, test)
         found[f"r2_{state}_and_linear"] = explained(np.hstack([rings, embedded]), own, train, validate, test)
-    return {key: round(value, 5) for key, value in found.items()}
+    return [{key: round(value, 5) for key, value in found.items()}]
 
 
 @torch.no_grad()
@@ -307,30 +308,6 @@ def explained(x: np.ndarray, y: np.ndarray, train: np.ndarray, validate: np.ndar
     return 1 - float(np.square(y[test] - predicted).mean(axis=0).sum() / y[test].var(axis=0).sum())
 
 
-def run_model(names: list[str], seeds: int) -> None:
-    """Make the rows of the model that are not there."""
-    for name in names:
-        for masking in ("stratified", "mixture"):
-            for seed in range(seeds):
-                key = {"set": name, "masking": masking, "seed": seed}
-                if not done(OF_MODEL, key):
-                    found = {**key, **model_row(name, masking, seed), "commit": commit()}
-                    print(found, flush=True)
-                    append(OF_MODEL, pd.DataFrame([found]))
-
-
-def run(names: list[str], variants: list[str], seeds: int) -> None:
-    """Make the rows that are not there."""
-    for seed in range(seeds):
-        for name in names:
-            for variant in ("", *(variants if name == "tumor" else ())):
-                key = {"set": name, "variant": variant or "all", "seed": seed}
-                if not done(TABLE, key):
-                    found = {**key, **row(name, variant, seed), "commit": commit()}
-                    print(found, flush=True)
-                    append(TABLE, pd.DataFrame([found]))
-
-
 COLORS = ("#7A7A7A", "#0072B2", "#D55E00")
 LEGEND = {
     "two rings": "linear: means of two rings",
@@ -344,25 +321,18 @@ METHODS = {"two_rings": "two rings", "linear": "linear", "network": "network"}
 def table() -> None:
     """Write means over draws, and the lead of the network over the linear method with its spread."""
     rows = pd.read_csv(TABLE)
-    titles = [f"{score} {title}" for score in ("R2", "F1") for title in METHODS.values()]
-    lines = ["| set | cells trained on | draws | " + " | ".join([*titles[:3], "lead", *titles[3:]]) + " |"]
-    lines.append("|---" * 10 + "|")
+    titles, lines = [f"{score} {title}" for score in ("R2", "F1") for title in METHODS.values()], []
     rows["set"] = pd.Categorical(rows["set"], list(SETS))
     for (name, variant), own in rows.groupby(["set", "variant"], observed=True):
         lead = own["r2_network"] - own["r2_linear"]
         r2 = [f"{own[f'r2_{method}'].mean():.3f}" for method in METHODS]
         f1 = ["" if own[f"f1_{m}"].isna().all() else f"{own[f'f1_{m}'].mean():.3f}" for m in METHODS]
         title = name if variant == "all" else f"{name}, {variant}"
-        cells = [
-            f"{own['n_train'].mean():,.0f}",
-            str(len(own)),
-            *r2,
-            f"{lead.mean():+.4f} ± {lead.std(ddof=0):.4f}",
-            *f1,
-        ]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    TABLE.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+        told = f"{lead.mean():+.4f} ± {lead.std(ddof=0):.4f}"
+        lines.append([title, f"{own['n_train'].mean():,.0f}", str(len(own)), *r2, told, *f1])
+    text = table_of(["set", "cells trained on", "draws", *titles[:3], "lead", *titles[3:]], lines)
+    TABLE.with_suffix(".md").write_text(f"{text}\n")
+    print(text)
 
 
 def figure() -> None:
@@ -398,6 +368,9 @@ if __name__ == "__main__":
         table()
         figure()
     elif options.what == "model":
-        run_model(options.sets, options.seeds)
+        wanted = keys(set=options.sets, masking=("stratified", "mixture"), seed=range(options.seeds))
+        fill(OF_MODEL, wanted, made_by_model)
     else:
-        run(options.sets, options.variants, options.seeds)
+        wanted = keys(seed=range(options.seeds), set=options.sets, variant=("all", *options.variants))
+        wanted = [{"set": one["set"], "variant": one["variant"], "seed": one["seed"]} for one in wanted]
+        fill(TABLE, [one for one in wanted if one["variant"] == "all" or one["set"] == "tumor"], made)

@@ -21,14 +21,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 from benchmarks.quality.methods import _model
 from benchmarks.quality.readouts import read_out
 from benchmarks.quality.recipes import RECIPES
-from benchmarks.quality.run import RESULTS, append, commit, config_hash, done
+from benchmarks.quality.run import RESULTS, config_hash
 from benchmarks.quality.sets import REAL, SETS, load_set
+from benchmarks.records import fill, keys
 from sklearn.linear_model import Ridge
 
 from scjepa import STJEPA
@@ -125,33 +125,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    for name in options.sets:
-        for seed in range(options.seeds):
-            key = {"set": name, "recipe": options.recipe, "seed": seed, "config": config_hash(options.recipe)}
-            if done(options.out / "layers.csv", key):
-                continue
-            adata = load_set(name)
-            model = _model(adata, RECIPES[options.recipe], seed)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                before = by_layer(model)
-                task = model._task(0.1, None)
-                first = explained(model, task.held_out, seed)
-                model.train(accelerator="cpu", progress_bar=False)
-            rows = [
-                {**key, "trained": trained, "layer": layer, **row}
-                for trained, layers in ((False, before), (True, by_layer(model)))
-                for layer, pooled in layers
-                for row in probes(adata, pooled)
-            ]
-            targets = [
-                {**key, "trained": trained, **shares}
-                for trained, shares in ((False, first), (True, explained(model, task.held_out, seed)))
-            ]
-            append(options.out / "layers.csv", pd.DataFrame(rows).assign(commit=commit()))
-            append(options.out / "targets.csv", pd.DataFrame(targets).assign(commit=commit()))
-            print(pd.DataFrame(rows).drop(columns=list(key)).round(3).to_string(), flush=True)
-            print(pd.DataFrame(targets).round(3).to_string(), flush=True)
+
+    def made(name: str, recipe: str, seed: int, config: str) -> list[dict[str, object]]:
+        adata = load_set(name)
+        model = _model(adata, RECIPES[recipe], seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            before = by_layer(model)
+            task = model._task(0.1, None)
+            first = explained(model, task.held_out, seed)
+            model.train(accelerator="cpu", progress_bar=False)
+        shares = [{"trained": False, **first}, {"trained": True, **explained(model, task.held_out, seed)}]
+        key = {"set": name, "recipe": recipe, "seed": seed, "config": config}
+        fill(options.out / "targets.csv", [key], lambda *_: shares)
+        return [
+            {"trained": trained, "layer": layer, **row}
+            for trained, layers in ((False, before), (True, by_layer(model)))
+            for layer, pooled in layers
+            for row in probes(adata, pooled)
+        ]
+
+    how = {"recipe": [options.recipe], "seed": range(options.seeds), "config": [config_hash(options.recipe)]}
+    fill(options.out / "layers.csv", keys(set=options.sets, **how), made)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,15 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from benchmarks.quality.sets import load_labelled
-from benchmarks.records import append, commit, done
+from benchmarks.records import fill, keys
+from benchmarks.records import table as table_of
 
 import scjepa
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
@@ -54,14 +55,14 @@ SHOWN = {
 RESOLUTIONS, LEIDEN_SEEDS = (0.6, 1.0, 1.4), 3
 
 
-def scores(embedding: np.ndarray, adata: AnnData) -> dict[str, float]:
+def scores(embedding: np.ndarray, adata: AnnData, n_seeds: int = LEIDEN_SEEDS) -> dict[str, float]:
     """Return agreement with ``obs["region"]``, over the resolutions and at the number of labels."""
     labels = adata.obs["region"].astype(str)
     known = (adata.obs["region"].notna() & (labels != "unlabelled")).to_numpy()
     labels = labels[known].to_numpy()
     graph = EmbeddingGraph(np.asarray(embedding, dtype=np.float32))
-    fixed = [graph.leiden(resolution, seed) for seed in range(LEIDEN_SEEDS) for resolution in RESOLUTIONS]
-    matched = [graph.match(len(set(labels)), seed, MIN_SHARE) for seed in range(LEIDEN_SEEDS)]
+    fixed = [graph.leiden(resolution, seed) for seed in range(n_seeds) for resolution in RESOLUTIONS]
+    matched = [graph.match(len(set(labels)), seed, MIN_SHARE) for seed in range(n_seeds)]
     found = {"n_clusters": float(np.mean([one.n_clusters for one in fixed]))}
     for suffix, partitions in (("", fixed), ("_matched", matched)):
         for name, score in (("nmi", nmi), ("ari", ari)):
@@ -106,20 +107,25 @@ def network(adata: AnnData, embeddings: dict[str, np.ndarray]) -> Iterator[tuple
         yield f"{name} alone, read-out of before", by_rings(cells, adata), ""
 
 
+def of_base(adata: AnnData, seed: int) -> dict[str, np.ndarray]:
+    """Return the cell embeddings of `base`, trained and untrained."""
+    scjepa.STJEPA.setup_anndata(adata, library_key="section")
+    model = scjepa.STJEPA(adata, "base", seed=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This model is not trained")
+        untrained = model.get_latent_representation(scale="cell")
+    model.train(progress_bar=False)
+    cells = model.get_latent_representation(scale="cell")
+    model.deregister_manager(adata)
+    return {"cell": cells, "untrained": untrained}
+
+
 def embeddings_of(name: str, adata: AnnData, seed: int, cache: Path) -> dict[str, np.ndarray]:
     """Return the cell embeddings of `base`, trained and untrained, from the cache where they are there."""
     path = cache / f"{name}-base-{seed}.npz"
     if not path.is_file():
-        scjepa.STJEPA.setup_anndata(adata, library_key="section")
-        model = scjepa.STJEPA(adata, "base", seed=seed)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This model is not trained")
-            untrained = model.get_latent_representation(scale="cell")
-        model.train(progress_bar=False)
-        cells = model.get_latent_representation(scale="cell")
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, cell=cells, untrained=untrained)
-        model.deregister_manager(adata)
+        np.savez(path, **of_base(adata, seed))
     with np.load(path) as kept:
         return {key: kept[key] for key in ("cell", "untrained")}
 
@@ -137,42 +143,34 @@ def peers(adata: AnnData, seed: int, names: list[str]) -> Iterator[tuple[str, np
 
 def run(names: list[str], what: str, seeds: int, cache: Path, peer: list[str]) -> None:
     """Make the rows of ``what`` that are not there."""
-    for name in names:
-        adata = None
-        for seed in range(seeds):
-            key = {"set": name, "part": "-".join([what, *(peer if what == "peers" else ())]), "seed": seed}
-            if done(RESULTS, key):
-                continue
-            adata = load_labelled(name) if adata is None else adata
-            if what == "linear":
-                found = linear(adata)
-            elif what == "base":
-                found = network(adata, embeddings_of(name.removesuffix("-second"), adata, seed, cache))
-            else:
-                found = peers(adata, seed, peer)
-            rows = [
-                {**key, "method": method, **scores(embedding, adata), "chosen": chosen, "commit": commit()}
-                for method, embedding, chosen in found
-            ]
-            for row in rows:
-                print(f"{name} {seed} {row['method']}: {row['nmi']:.3f} / {row['nmi_matched']:.3f} {row['chosen']}")
-            append(RESULTS, pd.DataFrame(rows))
+
+    def made(name: str, _: str, seed: int) -> list[dict[str, object]]:
+        adata = load_labelled(name)
+        if what == "linear":
+            return rows_of(linear(adata), adata)
+        if what == "base":
+            return rows_of(network(adata, embeddings_of(name.removesuffix("-second"), adata, seed, cache)), adata)
+        return rows_of(peers(adata, seed, peer), adata)
+
+    part = "-".join([what, *(peer if what == "peers" else ())])
+    fill(RESULTS, keys(set=names, part=[part], seed=range(seeds)), made)
+
+
+def rows_of(found: Iterable[tuple[str, np.ndarray, str]], adata: AnnData) -> list[dict[str, object]]:
+    """Return a row for each method."""
+    return [{"method": method, **scores(values, adata), "chosen": chosen} for method, values, chosen in found]
 
 
 def table() -> None:
     """Write the means over seeds, a row a set and a column a method, and the mean over the sets that did not choose."""
-    rows = pd.read_csv(RESULTS)
-    found = rows.groupby(["set", "method"])[["nmi", "nmi_matched"]].mean()
+    found = pd.read_csv(RESULTS).groupby(["set", "method"])[["nmi", "nmi_matched"]].mean()
     sets = [name for name in (*CHOOSING, *REPORTED) if name in found.index.get_level_values("set")]
-    lines = ["| set | " + " | ".join(SHOWN.values()) + " |", "|---" * (len(SHOWN) + 1) + "|"]
-    for name in sets:
-        chose = " (chose)" if name in CHOOSING else ""
-        lines.append(f"| {name}{chose} | " + " | ".join(_pair(found, [name], method) for method in SHOWN) + " |")
-    own = [name for name in sets if name in REPORTED]
-    means = " | ".join(_pair(found, own, method) for method in SHOWN)
-    lines.append(f"| **mean of those that did not choose** | {means} |")
-    RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    rows = {f"{name}{' (chose)' if name in CHOOSING else ''}": [name] for name in sets}
+    rows["**mean of those that did not choose**"] = [name for name in sets if name in REPORTED]
+    lines = [[title, *(_pair(found, own, method) for method in SHOWN)] for title, own in rows.items()]
+    text = table_of(["set", *SHOWN.values()], lines)
+    RESULTS.with_suffix(".md").write_text(f"{text}\n")
+    print(text)
 
 
 def _pair(found: pd.DataFrame, names: list[str], method: str) -> str:

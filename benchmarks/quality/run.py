@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from benchmarks.quality.methods import INDEPENDENT_OF_RECIPE, METHODS
 from benchmarks.quality.readouts import READOUTS, Embeddings, read_out
 from benchmarks.quality.recipes import RECIPES
 from benchmarks.quality.sets import REAL, SETS, load_set
-from benchmarks.records import append, commit, done
+from benchmarks.records import append, fill, keys
 
 from scjepa._core.leiden import EmbeddingGraph
 from scjepa.metrics import ari, nmi
@@ -84,35 +85,34 @@ def cache_file(cache: Path, key: dict) -> Path:
     return cache / (name.replace(" ", "-").replace("/", "-") + ".npz")
 
 
-def run_one(name: str, method: str, recipe: str, seed: int, options: argparse.Namespace) -> None:
-    """Run one method on one set with one seed, for all read-outs."""
-    key = {"set": name, "method": method, "recipe": recipe, "seed": seed, "config": config_hash(recipe)}
-    if method in INDEPENDENT_OF_RECIPE:
-        key.update(recipe="-", config="-", seed=0)
-    if done(options.out / "scores.csv", key):
-        return
-    adata = load_set(name)
+def key_of(name: str, method: str, recipe: str, seed: int) -> dict[str, str | int]:
+    """Return what a run is called; of a method that knows no recipe, and no seed, there is one."""
+    of_recipe = {"recipe": recipe, "seed": seed, "config": config_hash(recipe)}
+    of_none = {"recipe": "-", "seed": 0, "config": "-"}
+    return {"set": name, "method": method, **(of_none if method in INDEPENDENT_OF_RECIPE else of_recipe)}
+
+
+def run_one(key: Mapping[str, str | int], recipe: str, options: argparse.Namespace) -> pd.DataFrame | list:
+    """Run one method on one set with one seed, keep embeddings and curves, and return the scores of all read-outs."""
+    adata = load_set(str(key["set"]))
     start, cpu = time.perf_counter(), time.process_time()
-    embeddings, curves = METHODS[method](adata, RECIPES[recipe], seed)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    embeddings, curves = METHODS[str(key["method"])](adata, RECIPES[recipe], int(key["seed"]))
+    took = {"seconds": round(time.perf_counter() - start, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
     if not embeddings:
-        return
-    scores, clusters = score(embeddings, adata, range(options.leiden_seeds))
-    rows = scores.assign(**key, seconds=round(seconds, 1), cpu_seconds=round(cpu, 1), commit=commit())
-    file = cache_file(options.cache, key)
+        return []
+    rows, clusters = score(embeddings, adata, range(options.leiden_seeds))
+    file = cache_file(options.cache, dict(key))
     file.parent.mkdir(parents=True, exist_ok=True)
     matched = rows[rows["readout"] == rows["readout"].iloc[0]]["matched"].to_numpy()
     np.savez_compressed(file, matched=matched, **embeddings, **{f"clusters_{k}": v for k, v in clusters.items()})
-    if curves:
-        kept = [
-            pd.DataFrame({"step": c.index, "value": c.to_numpy(), "metric": m}).assign(**key)
-            for m, c in curves.items()
-            if m in CURVES
-        ]
+    kept = [
+        pd.DataFrame({"step": curve.index, "value": curve.to_numpy(), "metric": metric}).assign(**key)
+        for metric, curve in curves.items()
+        if metric in CURVES
+    ]
+    if kept:
         append(options.out / "curves.csv", pd.concat(kept))
-    append(options.out / "scores.csv", rows)
-    summary = rows.groupby(["readout", "matched"])[["nmi", "ari"]].mean().round(3)
-    print(f"{key} {seconds:.0f} s\n{summary}", flush=True)
+    return rows.assign(**took)
 
 
 def main() -> None:
@@ -127,11 +127,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=CACHE)
     options = parser.parse_args()
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        for recipe in options.recipes:
-            for name in options.sets:
-                for method in options.methods:
-                    run_one(name, method, recipe, seed, options)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    runs = keys(seed=seeds, recipe=options.recipes, set=options.sets, method=options.methods)
+    for run in runs:
+        key = key_of(run["set"], run["method"], run["recipe"], run["seed"])
+        fill(
+            options.out / "scores.csv",
+            [key],
+            lambda *_, key=key, recipe=run["recipe"]: run_one(key, recipe, options),
+        )
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ within a seed), ``results/summary.md`` (the same as tables, one for each set and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from benchmarks.records import spread, table
 
 RESULTS = Path(__file__).parent / "results"
+KEY = ["set", "readout", "method", "recipe"]
 SCORES = ["nmi", "ari", "nmi_matched", "ari_matched"]
 HEADINGS = ["NMI", "ARI", "NMI matched", "ARI matched"]
 READOUT_WORDS = {
@@ -25,37 +28,32 @@ READOUT_WORDS = {
 }
 
 
-def per_seed(scores: pd.DataFrame) -> pd.DataFrame:
-    """Average Leiden seeds and resolutions; one row for each set, read-out, method, recipe and model seed."""
-    keys = ["set", "readout", "method", "recipe", "seed"]
-    means = scores.groupby([*keys, "matched"])[["nmi", "ari"]].mean().unstack("matched")
-    means.columns = [f"{score}{'_matched' if matched else ''}" for score, matched in means.columns]
-    return means[SCORES].reset_index()
+def per_seed(scores: pd.DataFrame, keys: Sequence[str], took: Sequence[str] = ()) -> pd.DataFrame:
+    """Average Leiden seeds and resolutions; one row for each of the keys and model seed, with what runs ``took``."""
+    means = scores.groupby([*keys, "seed", "matched"])[["nmi", "ari"]].mean().unstack("matched")
+    means.columns = [f"{score}{'_matched' if str(matched) == 'True' else ''}" for score, matched in means.columns]
+    return means.reindex(columns=SCORES).join(scores.groupby([*keys, "seed"])[list(took)].mean()).reset_index()
 
 
-def summarize(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Return mean, standard deviation and number of model seeds."""
-    grouped = seeds.groupby(["set", "readout", "method", "recipe"])[SCORES]
-    table = grouped.mean().join(grouped.std().add_suffix("_std"))
-    return table.join(grouped.size().rename("seeds")).reset_index()
+def summarize(seeds: pd.DataFrame, keys: Sequence[str], took: Sequence[str] = ()) -> pd.DataFrame:
+    """Return mean, standard deviation and number of model seeds, and the mean of what runs ``took``."""
+    grouped = seeds.groupby(list(keys))
+    means = grouped[[*SCORES, *took]].mean().join(grouped[SCORES].std().add_suffix("_std"))
+    return means.join(grouped.size().rename("seeds")).reset_index()
 
 
 def markdown(summary: pd.DataFrame) -> str:
     """Return a table for each set and read-out, best first."""
     parts = []
     for (name, readout), rows in summary.groupby(["set", "readout"]):
-        parts.append(f"**{name}, {READOUT_WORDS.get(readout, readout)}**\n")
-        parts.append("| method | recipe | " + " | ".join(HEADINGS) + " | seeds |\n|---|---|" + "---|" * 5)
+        lines = []
         for row in rows.sort_values("nmi", ascending=False).to_dict("records"):
-            cells = [_cell(row[score], row[f"{score}_std"]) for score in SCORES]
+            cells = [spread(row[score], row[f"{score}_std"], "\N{NO-BREAK SPACE}") for score in SCORES]
             method = "ST-JEPA" if row["method"] == "stjepa" else row["method"]
-            parts.append(f"| {method} | {row['recipe']} | " + " | ".join(cells) + f" | {row['seeds']} |")
-        parts.append("")
+            lines.append([method, row["recipe"], *cells, str(row["seeds"])])
+        parts.append(f"**{name}, {READOUT_WORDS.get(readout, readout)}**\n")
+        parts += [table(["method", "recipe", *HEADINGS, "seeds"], lines), ""]
     return "\n".join(parts)
-
-
-def _cell(mean: float, std: float) -> str:
-    return f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{std:.3f}"
 
 
 def intervals_markdown(intervals: pd.DataFrame) -> str:
@@ -68,14 +66,12 @@ def intervals_markdown(intervals: pd.DataFrame) -> str:
         where = "at the matched number" if matched else "over the resolutions"
         parts.append(f"**{score.upper()} {where}**\n")
         columns = [*sorted(set(rows["set"]) - {"average"}), "average"]
-        parts.append(
-            "| read-out of ST-JEPA | control | " + " | ".join(columns) + " |\n|---|---|" + "---|" * len(columns)
-        )
+        lines = []
         for (readout, control), group in rows.groupby(["readout", "control"], sort=False):
             found = group.set_index("set")
             cells = [_interval(found.loc[column]) if column in found.index else "" for column in columns]
-            parts.append(f"| {readout} | {control} | " + " | ".join(cells) + " |")
-        parts.append("")
+            lines.append([readout, control, *cells])
+        parts += [table(["read-out of ST-JEPA", "control", *columns], lines), ""]
     return "\n".join(parts)
 
 
@@ -119,8 +115,8 @@ def draw_curves(curves: pd.DataFrame, recipes: list[str], path: Path) -> None:
 
 def main() -> None:
     """Read the rows and write everything."""
-    seeds = per_seed(pd.read_csv(RESULTS / "scores.csv"))
-    summary = summarize(seeds)
+    seeds = per_seed(pd.read_csv(RESULTS / "scores.csv"), KEY)
+    summary = summarize(seeds, KEY)
     summary.to_csv(RESULTS / "summary.csv", index=False, float_format="%.4f")
     (RESULTS / "summary.md").write_text(markdown(summary))
     if (RESULTS / "intervals.csv").is_file():

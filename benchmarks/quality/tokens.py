@@ -33,17 +33,14 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
-from benchmarks.quality.sets import FILES
+from benchmarks.quality.niches import scores
+from benchmarks.quality.sets import load_labelled
 from benchmarks.quality.spots import transcriptome
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
 
 import scjepa
-from scjepa import datasets
 from scjepa._core.counts import rows_of, totals_of
-from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
-from scjepa._core.squidpy import spatial_graph
-from scjepa.metrics import nmi
 from scjepa.tl import PredictiveComponents, aggregate, standardize
 from scjepa.tokens import (
     NORMALIZATIONS,
@@ -127,33 +124,13 @@ NORMALIZATIONS.update(counts_weighted=_Expected, excess=Excess, deviance=Devianc
 
 def load(name: str) -> AnnData:
     """Return a set with its spatial graph: six neighbors of spots, ten of cells."""
-    if name in SIMULATED:
-        return transcriptome(**SIMULATED[name])
-    if name.startswith("DLPFC"):
-        section = name.removeprefix("DLPFC-")
-        file = "visium_dlpfc_151674" if section == "151674" else "visium_dlpfc_br8100_3sections"
-        adata = datasets.load(file)
-        adata = adata[adata.obs["section"].astype(str).str.contains(section)].copy()
-        adata.obs["section"] = adata.obs["section"].cat.remove_unused_categories()
-    else:
-        adata = datasets.load(FILES.get(name, name))
-    k = 6 if name.startswith("DLPFC") else 10
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        spatial_graph(adata, n_neighs=k, library_key="section")
-    return adata
+    return transcriptome(**SIMULATED[name]) if name in SIMULATED else load_labelled(name)
 
 
 def agreement(embedding: np.ndarray, adata: AnnData, n_seeds: int) -> tuple[float, float]:
     """Return NMI with the labels over the resolutions and at the number of labels."""
-    labels = adata.obs["region"].astype(str).to_numpy()
-    known = labels != "unlabelled"
-    graph = EmbeddingGraph(embedding)
-    n = len(set(labels[known]))
-    fixed = [graph.leiden(at, seed) for seed in range(n_seeds) for at in (0.6, 1.0, 1.4)]
-    matched = [graph.match(n, seed, MIN_SHARE) for seed in range(n_seeds)]
-    each = [[nmi(labels[known], found.labels[known]) for found in part] for part in (fixed, matched)]
-    return float(np.mean(each[0])), float(np.mean(each[1]))
+    found = scores(embedding, adata, n_seeds)
+    return found["nmi"], found["nmi_matched"]
 
 
 def predictive_rings(values: np.ndarray, adata: AnnData) -> tuple[np.ndarray, float]:

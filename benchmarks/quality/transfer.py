@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from benchmarks.quality.methods import harmony_pca, neighborhood_pca, zscored_pca
 from benchmarks.quality.readouts import ACROSS_TECHNOLOGIES, Embeddings, read_out
 from benchmarks.quality.recipes import RECIPES
-from benchmarks.quality.run import RESULTS, append, commit, done
+from benchmarks.quality.run import RESULTS
 from benchmarks.quality.sets import load_set
+from benchmarks.records import fill, keys
 
 import scjepa
 from scjepa.metrics import ilisi, label_transfer
@@ -96,22 +96,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    file = options.out / "transfer.csv"
     adata, shared = joined(options.pair)
     print(f"{len(shared)} shared genes; cells: {adata.obs['set'].value_counts().to_dict()}", flush=True)
-    for seed in range(options.seeds):
-        key = {"pair": " x ".join(options.pair), "recipe": options.recipe, "seed": seed}
-        if done(file, key):
-            continue
-        rows = []
-        for method, embeddings in methods(adata, shared, RECIPES[options.recipe], seed):
-            for name, readout in ACROSS_TECHNOLOGIES.items():
-                values = read_out(readout, embeddings, adata)
-                if values is not None:
-                    for metric, value in score(values, adata, options.pair).items():
-                        rows.append({**key, "method": method, "readout": name, "metric": metric, "value": value})
-                    print(method, name, {r["metric"]: round(r["value"], 3) for r in rows[-8:]}, flush=True)
-        append(file, pd.DataFrame(rows).assign(commit=commit()))
+
+    def made(_: str, recipe: str, seed: int) -> list[dict[str, object]]:
+        return [
+            {"method": method, "readout": name, "metric": metric, "value": value}
+            for method, embeddings in methods(adata, shared, RECIPES[recipe], seed)
+            for name, readout in ACROSS_TECHNOLOGIES.items()
+            for values in [read_out(readout, embeddings, adata)]
+            if values is not None
+            for metric, value in score(values, adata, options.pair).items()
+        ]
+
+    wanted = keys(pair=[" x ".join(options.pair)], recipe=[options.recipe], seed=range(options.seeds))
+    fill(options.out / "transfer.csv", wanted, made)
 
 
 if __name__ == "__main__":

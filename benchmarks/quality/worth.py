@@ -14,14 +14,14 @@ rings.
 from __future__ import annotations
 
 import argparse
-import warnings
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from benchmarks.quality.niches import RESULTS, linear, network, scores
+from benchmarks.quality.niches import RESULTS, linear, network, of_base, rows_of
 from benchmarks.quality.sets import load_labelled
-from benchmarks.records import append, commit, done
+from benchmarks.records import fill
+from benchmarks.records import table as table_of
 
 import scjepa
 
@@ -43,51 +43,31 @@ def harder(adata: AnnData, seed: int) -> dict[str, AnnData]:
     return found
 
 
-def embeddings(adata: AnnData, seed: int) -> dict[str, np.ndarray]:
-    """Return the cell embeddings of `base`, untrained and trained."""
-    scjepa.STJEPA.setup_anndata(adata, library_key="section")
-    model = scjepa.STJEPA(adata, "base", seed=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This model is not trained")
-        untrained = model.get_latent_representation(scale="cell")
-    model.train(progress_bar=False)
-    return {"cell": model.get_latent_representation(scale="cell"), "untrained": untrained}
-
-
 def run(names: list[str], seeds: int) -> None:
     """Make the rows that are not there."""
     for name in names:
-        whole = load_labelled(name)
         for seed in range(seeds):
-            for task, adata in harder(whole, seed).items():
-                key = {"set": name, "task": task, "seed": seed}
-                if done(TABLE, key):
-                    continue
-                rows = [*linear(adata), *network(adata, embeddings(adata, seed))]
-                kept = [
-                    {**key, "method": method, **scores(values, adata), "chosen": chosen, "commit": commit()}
-                    for method, values, chosen in rows
-                ]
-                for row in kept:
-                    print(
-                        f"{name} {task} {seed} {row['method']}: {row['nmi']:.3f} / {row['nmi_matched']:.3f}", flush=True
-                    )
-                append(TABLE, pd.DataFrame(kept))
+            drawn = harder(load_labelled(name), seed)
+
+            def made(_: str, task: str, seed: int, drawn: dict[str, AnnData] = drawn) -> list[dict[str, object]]:
+                adata = drawn[task]
+                return rows_of([*linear(adata), *network(adata, of_base(adata, seed))], adata)
+
+            fill(TABLE, [{"set": name, "task": task, "seed": seed} for task in drawn], made)
 
 
 def table() -> None:
     """Write means over seeds, and the difference of the embedding to the linear method, draw by draw."""
-    rows = pd.read_csv(TABLE)
-    columns = ["nmi", "nmi_matched"]
-    lines = ["| set | " + " | ".join(SHOWN) + " | `base` alone less linear |", "|---" * (len(SHOWN) + 2) + "|"]
-    for (name, task), own in rows.groupby(["set", "task"], sort=False):
+    columns, lines = ["nmi", "nmi_matched"], []
+    for (name, task), own in pd.read_csv(TABLE).groupby(["set", "task"], sort=False):
         by = own.set_index(["method", "seed"])[columns]
         means = [" / ".join(f"{value:.3f}" for value in by.loc[method].mean()) for method in SHOWN]
         change = by.loc["base alone"] - by.loc["linear, by the rule"]
         told = " / ".join(f"{change[c].mean():+.3f} ± {change[c].std(ddof=0):.3f}" for c in columns)
-        lines.append(f"| {name}, {task} | " + " | ".join([*means, told]) + " |")
-    TABLE.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+        lines.append([f"{name}, {task}", *means, told])
+    text = table_of(["set", *SHOWN, "`base` alone less linear"], lines)
+    TABLE.with_suffix(".md").write_text(f"{text}\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,8 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 from benchmarks.quality.sets import load_labelled
-from benchmarks.records import append, commit, done
+from benchmarks.records import fill, keys
 from benchmarks.speed.data import peak_bytes, reset_peak
 from benchmarks.speed.machine import describe_machine
 
@@ -116,17 +115,16 @@ def found_by(way: str, values: np.ndarray, pca: np.ndarray, n_niches: int, seed:
 
 def compare_methods(sets: list[str], methods: list[str], seeds: int, out: Path, cache: Path) -> None:
     """Append the rows that are not there."""
-    for name, seed, way in ((name, seed, way) for name in sets for seed in range(seeds) for way in methods):
-        if done(out, {"set": name, "seed": seed, "method": way}):
-            continue
+
+    def made(name: str, seed: int, way: str) -> list[dict[str, object]]:
         values, pca, labels = read_out(name, cache)
         if "one of 20" in way and len(values) < LARGE:
-            continue
+            return []
         known = labels != ""
         n_niches = len(set(labels[known])) or WITHOUT_LABELS
         start = time.process_time()
         found = found_by(way, values, pca, n_niches, seed)
-        row = {"set": name, "cells": len(values), "dims": values.shape[1], "seed": seed, "method": way}
+        row: dict[str, object] = {"cells": len(values), "dims": values.shape[1]}
         row |= {"n_niches": len(set(found)), "smallest": np.bincount(found).min()}
         row["seconds"] = time.process_time() - start
         niche, leiden = found.astype(str), cache / f"{name}-{seed}-leiden.npy"
@@ -135,8 +133,9 @@ def compare_methods(sets: list[str], methods: list[str], seeds: int, out: Path, 
         for score in (nmi, ari):
             row[f"{score.__name__}_leiden"] = score(np.load(leiden), niche)
             row[f"{score.__name__}_labels"] = score(labels[known], niche[known]) if known.any() else np.nan
-        print(row, flush=True)
-        append(out, pd.DataFrame([row]).assign(commit=commit()))
+        return [row]
+
+    fill(out, keys(set=sets, seed=range(seeds), method=methods), made)
 
 
 # -- from counts to niches ------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 
-from scjepa.cli.io import Additions, add, data_files
+from scjepa._core.stored import Additions, add
+from scjepa.cli.io import data_files
 
 RNG = np.random.default_rng(0)
 NICHES = pd.Series(pd.Categorical(RNG.choice(["0", "1"], 80)))

@@ -99,7 +99,7 @@ def test_axes_are_read_with_their_types():
     [
         (["benchmark", "--data", "a.h5ad", "--label", "region"], "scjepa.benchmark.run"),
         (["benchmark", "--target", "a.h5ad", "--label", "region"], "scjepa.benchmark.run_cells"),
-        (["demo", "--data", "a.h5ad"], "scjepa.cli.demo.run_demo"),
+        (["demo", "--data", "a.h5ad"], "scjepa.cli.benchmark.run_demo"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )

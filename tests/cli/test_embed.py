@@ -161,13 +161,14 @@ def test_a_model_that_is_none_is_one_line(data, model, tmp_path, capsys):
 
 WRITES_SLOWLY = """
 import sys, time
-from scjepa.cli import io, main
-write = io.Additions.write
+from scjepa._core.stored import Additions
+from scjepa.cli import main
+write = Additions.write
 def slowly(self, group):
     write(self, group)
     print("writing", flush=True)
     time.sleep(60)
-io.Additions.write = slowly
+Additions.write = slowly
 sys.exit(main(sys.argv[1:]))
 """
 

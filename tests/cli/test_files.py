@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import zarr
 
+from scjepa._core.stored import H5AD, SPATIALDATA, ZARR
 from scjepa.cli import main
-from scjepa.cli.io import H5AD, SPATIALDATA, ZARR, data_files
+from scjepa.cli.io import data_files
 
 
 def test_kinds_names_and_groups(data):

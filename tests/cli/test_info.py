@@ -33,6 +33,18 @@ def test_a_file(data, capsys):
     assert "\n  mind " not in report
 
 
+def test_a_store_of_zarr_is_told_like_the_same_cells_in_h5ad(data, tmp_path, capsys):
+    cells = ad.read_h5ad(data / "a.h5ad")
+    cells.layers["counts"], cells.raw = cells.X.copy(), cells.copy()
+    cells.X = np.log1p(cells.X.toarray())
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    cells.write_zarr(tmp_path / "a.zarr")
+    assert info(tmp_path / "a.h5ad", tmp_path / "a.zarr") == 0
+    one, other = (report.partition("\n")[2] for report in capsys.readouterr().out.split("\n\n"))
+    assert one.strip() == other.strip()
+    assert "Raw counts are in the layer 'counts'" in one
+
+
 def test_several_files_of_every_kind(data, embedded, capsys):
     assert info(data / "b.zarr", data / "s.zarr", embedded / "a.h5ad") == 0
     zarr, store, result = capsys.readouterr().out.split("\n\n")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from anndata import AnnData
 from scjepa import __version__
 from scjepa._core.squidpy import graph_call
 from scjepa.cli import COMMANDS, Command, UsageError, main
+from scjepa.cli.program import TERMINATED
 
 NAMES = ["info", "fit", "embed", "prepare", "niches", "predict", "annotate", "perturb", "benchmark", "demo"]
 
@@ -83,11 +86,15 @@ def test_an_option_that_is_not_there_is_told_with_the_nearest(words, told, capsy
     assert "usage" not in shown
 
 
+def command(run) -> Command:
+    return Command("go", "go", "Go.", ("scjepa go",), lambda parser: None, run)
+
+
 def fails_with(error: BaseException) -> Command:
     def run(options):
         raise error
 
-    return Command("go", "go", "Go.", ("scjepa go",), lambda parser: None, run)
+    return command(run)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +150,41 @@ def test_who_stops_reading_is_told_nothing(tmp_path):
         words = [sys.executable, "-m", "scjepa.cli", "info", file]
         run = subprocess.run(words, stdout=pipe, stderr=subprocess.PIPE, text=True)
     assert (run.returncode, run.stderr) == (141, "")
+
+
+class Finalized:
+    """Is told to end the program where Python drops whatever is raised."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+def test_a_termination_that_comes_in_a_finalizer_ends_the_program(monkeypatch, capsys):
+    def work(_):
+        Finalized()
+        for _ in range(1000):
+            time.sleep(0.01)
+        raise AssertionError("it went on")
+
+    before = sys.unraisablehook
+    monkeypatch.setattr("scjepa.cli.program.COMMANDS", (command(work),))
+    assert main(["go"]) == TERMINATED
+    assert sys.unraisablehook is before
+    assert "AssertionError" not in capsys.readouterr().err
+
+
+def test_what_a_termination_made_fail_is_no_fault(monkeypatch, capsys):
+    def work(_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except SystemExit as stop:
+            raise RuntimeError("half done") from stop
+
+    monkeypatch.setattr("scjepa.cli.program.COMMANDS", (command(work),))
+    assert main(["go"]) == TERMINATED
+    assert capsys.readouterr().err == ""
 
 
 def test_faults_of_the_program_keep_their_traceback(monkeypatch):

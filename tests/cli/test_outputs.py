@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from scjepa._core.files import whole
+from scjepa._core.stored import H5AD, SPATIALDATA, ZARR, DataFile, is_input, kind_at
 from scjepa.cli import UsageError
-from scjepa.cli.io import H5AD, SPATIALDATA, ZARR, DataFile, is_input, kind_at, plan
+from scjepa.cli.io import plan
 
 A, B = DataFile(Path("in/a.h5ad"), H5AD, "a"), DataFile(Path("in/b.zarr"), ZARR, "b")
 S = DataFile(Path("in/s.zarr"), SPATIALDATA, "s", "table")

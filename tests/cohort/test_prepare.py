@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,6 @@ from scipy import sparse
 import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.cohort import collection as module
-from scjepa.cohort import workers
 from scjepa.cohort.workers import WorkerDiedError, Workers, n_workers
 from scjepa.tokens import build_neighbor_table, build_token_table
 
@@ -498,25 +496,6 @@ def test_two_runs_share_the_work(files, tmp_path):
     made = [name for report in reports for name in report.made]
     assert sorted(made) == ["s0", "s1", "s2"]
     assert all(len(report.made) + len(report.kept) == 3 for report in reports)
-
-
-def test_a_lock_of_a_process_that_is_no_more_is_taken_over(tmp_path):
-    path = tmp_path / "one.lock"
-    assert workers.take(path)
-    assert not workers.take(path)
-    workers.release(path)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    held = json.loads(path.read_text()) if path.exists() else {"host": workers.socket.gethostname()}
-    path.write_text(json.dumps({**held, "pid": gone.pid}))
-    assert workers.take(path)
-    path.write_text(json.dumps({"pid": gone.pid, "host": "elsewhere"}))
-    assert not workers.take(path)
-    assert "elsewhere" in workers.holder(path)
-    path.write_text("")
-    assert not workers.take(path)
-    os.utime(path, (0, 0))
-    assert workers.take(path)
 
 
 DYING = """

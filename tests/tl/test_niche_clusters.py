@@ -10,9 +10,9 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 import scjepa
-from scjepa._core import sketch as _sketch
+from scjepa._core import arrays
+from scjepa._core.arrays import sketch
 from scjepa._core.leiden import EmbeddingGraph
-from scjepa._core.sketch import sketch
 from scjepa.tl import NicheClusters, _niches
 
 METHODS = ("landmarks", "kmeans", "gmm")
@@ -29,7 +29,7 @@ def _blobs(n_cells: int = 2000, seed: int = 0, rare: int = 20) -> tuple[np.ndarr
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(_sketch, "_ROWS", 300)
+    monkeypatch.setattr(arrays, "_ROWS", 300)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -52,7 +52,7 @@ def test_the_same_cells_in_another_order_in_other_blocks_or_on_disk_have_the_sam
     found = NicheClusters(5, method=method, **FEW).fit_predict(values)
     np.testing.assert_array_equal(NicheClusters(5, method=method, **FEW).fit_predict(values[order]), found[order])
     np.save(tmp_path / "values.npy", values)
-    monkeypatch.setattr(_sketch, "_ROWS", 1024)
+    monkeypatch.setattr(arrays, "_ROWS", 1024)
     mapped = np.load(tmp_path / "values.npy", mmap_mode="r")
     np.testing.assert_array_equal(NicheClusters(5, method=method, **FEW).fit_predict(mapped), found)
 

@@ -1,4 +1,4 @@
-"""What users give as arrays, checked once: embeddings, groups of cells, coordinates; and their order and axes."""
+"""What users give as arrays, checked once: embeddings, groups, coordinates; their order, their axes, and samples."""
 
 from __future__ import annotations
 
@@ -146,3 +146,145 @@ def correlation(x: np.ndarray, y: np.ndarray, undefined: float = np.nan, least: 
     if len(x) < 2 or np.ptp(x) <= least or np.ptp(y) <= least:
         return undefined
     return float(np.corrcoef(x, y)[0, 1])
+
+
+# -- a sample of cells that stands for all, drawn block by block from arrays that may lie on disk ----------------------
+
+_ROWS = 65_536
+"""Rows that are in memory at one time."""
+
+_PLACES = 256
+"""Places of an embedding that are told apart, at most."""
+
+_CELLS_OF_PLACE = 100
+"""Cells of the sample that a place has on average, at least."""
+
+_KEPT_OF_PLACE = 4
+"""A place keeps as many cells as a fourth of an equal share, where it has them."""
+
+
+def blocks_of(values: object, what: str = "the embedding") -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first row and the values of blocks of an embedding, checked to be finite.
+
+    Parameters
+    ----------
+    values
+        Embedding of shape (n_cells, n_dims) that can be sliced by rows: an array, also a memory-mapped one, a data
+        set of an h5ad or a zarr file, a data frame.
+    what
+        What the values are called in an error.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or a value is NaN or infinite.
+    TypeError
+        If ``values`` cannot be sliced, or is AnnData.
+    """
+    shape = getattr(values, "shape", None)
+    if shape is None:
+        values = as_embedding(values, what=what)
+        shape = values.shape
+    rows: Any = getattr(values, "iloc", values)  # of a data frame, rows by position
+    for start in range(0, max(shape[0], 1), _ROWS):
+        yield start, as_embedding(rows[start : start + _ROWS], what=what, first=start)
+
+
+def sketch(values: object, n_cells: int, seed: int = 0) -> np.ndarray:
+    """Draw cells so that each place of an embedding keeps some, and the rest by density.
+
+    Places are those of a k-means. A place gets its share of the sample, but a fourth of an equal share at least, or all
+    its cells: what is rare and apart keeps enough cells to be a cluster. Which cells are drawn follows from their
+    values and the seed, not from their order.
+
+    Parameters
+    ----------
+    values
+        As in :func:`blocks_of`; read six times.
+    n_cells
+        Cells to draw, about; all cells where there are no more.
+    seed
+        Seed of the draw.
+
+    Returns
+    -------
+    numpy.ndarray
+        The values of the cells drawn, ``(n_drawn, n_dims)``, in an order that does not depend on that of the cells.
+    """
+    keys = _keys_of(values, seed)
+    if len(keys) <= n_cells:
+        return _rows(values, np.argsort(keys, kind="stable"))
+    n_places = max(1, min(_PLACES, n_cells // _CELLS_OF_PLACE))
+    places = _places_of(values, keys, n_places, n_cells, seed)
+    numbers = _shares(np.bincount(places, minlength=n_places), n_cells, n_cells // (_KEPT_OF_PLACE * n_places))
+    members = [np.flatnonzero(places == place) for place in range(n_places)]
+    lowest = [cells[_lowest(keys[cells], number)] for cells, number in zip(members, numbers, strict=True)]
+    drawn = np.concatenate(lowest)
+    return _rows(values, drawn[np.argsort(keys[drawn], kind="stable")])
+
+
+def _places_of(values: object, keys: np.ndarray, n_places: int, n_cells: int, seed: int) -> np.ndarray:
+    """Return the place of each cell, by a k-means of cells drawn evenly and of half as many that are far from these.
+
+    Of cells drawn evenly, those of a rare place may have none, and no place then. As in scalable k-means++ the others
+    are drawn by their squared distance from the places of the first.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    def fitted(sample: np.ndarray) -> np.ndarray:
+        found = MiniBatchKMeans(n_places, random_state=seed, n_init=1, batch_size=4096).fit(sample)
+        return found.cluster_centers_
+
+    places, distances = np.empty(len(keys), dtype=np.int16), np.empty(len(keys))
+
+    def assign(centers: np.ndarray) -> None:
+        for start, block in blocks_of(values):
+            rows = slice(start, start + len(block))
+            places[rows], distances[rows] = pairwise_distances_argmin_min(block, centers)
+
+    even = _rows(values, _lowest(keys, n_cells))
+    assign(fitted(even))
+    uniform = (keys.astype(np.float64) + 1) / 2**64
+    waiting = np.divide(-np.log(uniform), distances**2, out=np.full(len(keys), np.inf), where=distances > 0)
+    assign(fitted(np.concatenate([even, _rows(values, _lowest(waiting, n_cells // 2))])))
+    return places
+
+
+def _shares(sizes: np.ndarray, n_cells: int, least: int) -> np.ndarray:
+    """Return how many cells of each place are drawn: in proportion to its size, but ``least`` or all it has."""
+    fixed = np.minimum(sizes, least)
+    share = (n_cells - fixed.sum()) / max(int((sizes - fixed).sum()), 1)
+    return fixed + np.floor(share * (sizes - fixed)).astype(np.int64)
+
+
+def _keys_of(values: object, seed: int) -> np.ndarray:
+    """Return a random number of each cell, uint64, that follows from its values; equal cells have different ones."""
+    import pandas as pd
+
+    parts = [pd.util.hash_pandas_object(pd.DataFrame(block), index=False) for _, block in blocks_of(values)]
+    found = np.concatenate([part.to_numpy() for part in parts])
+    order = np.argsort(found, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(found[order]) != 0])
+    number = np.empty(len(found), dtype=np.uint64)  # which of the cells of equal values a cell is
+    number[order] = np.arange(len(found)) - np.repeat(starts, np.diff(np.r_[starts, len(found)]))
+    seeded = pd.util.hash_array(number + pd.util.hash_array(np.array([seed], dtype=np.int64)))
+    return pd.util.hash_array(found ^ seeded)
+
+
+def _lowest(keys: np.ndarray, number: int) -> np.ndarray:
+    """Return the rows of the lowest of random numbers, in the order of these."""
+    if number < len(keys):
+        rows = np.argpartition(keys, number)[:number]
+        return rows[np.argsort(keys[rows], kind="stable")]
+    return np.argsort(keys, kind="stable")
+
+
+def _rows(values: object, rows: np.ndarray) -> np.ndarray:
+    """Return the values of these rows, read block by block."""
+    order = np.argsort(rows)
+    found: list[np.ndarray] = []
+    for start, block in blocks_of(values):
+        low, high = np.searchsorted(rows[order], [start, start + len(block)])
+        found.append(block[rows[order[low:high]] - start])
+    return np.concatenate(found)[np.argsort(order)]

@@ -12,11 +12,22 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-_HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
-"""This machine, in names of files on disks that several share."""
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+_NUMBERED = Path("/proc/self/ns/pid")
+"""What counts this process: containers of one name have processes of one number, and are not the same machine."""
+
+_HOST = hashlib.blake2b(
+    f"{socket.gethostname()}{os.readlink(_NUMBERED) if _NUMBERED.is_symlink() else ''}".encode(), digest_size=4
+).hexdigest()
+"""This machine, or container, in names of files on disks that several share."""
 
 
 def is_alive(pid: int) -> bool:
@@ -65,7 +76,7 @@ def _rename(draft: Path, path: Path) -> None:
     if not (path.is_dir() and not path.is_symlink()):
         os.replace(draft, path)
         return
-    before = path.with_name(f".{path.name}.before-{os.getpid()}")
+    before = path.with_name(f".{path.name}.before-{_HOST}-{os.getpid()}")
     path.rename(before)  # a folder cannot be replaced in one step
     try:
         draft.rename(path)
@@ -81,6 +92,82 @@ def _remove(path: Path) -> None:
     else:
         path.unlink(missing_ok=True)
 
+
+# -- locks: of processes that share a folder one does a thing, and one that died holds nothing up ---------------------
+
+_HELD: dict[Path, IO[str]] = {}
+"""Lock files of this process, open: the system holds a lock for as long as its file is open."""
+
+
+def take(path: Path, wait: bool = False) -> bool:
+    """Make a lock file, and return whether this process has it.
+
+    The system lets go of it when the process ends, however that happens, and knows processes of containers and, on most
+    shared disks, of other machines. Where the system or the disk knows no locks, everyone is told to have it.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made.
+    wait
+        Wait until no other process, or thread, has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("a+")
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        except OSError:  # a disk without locks
+            pass
+        if fcntl is None or _is_at(path, file):
+            break
+        file.close()  # another had it, and has removed it meanwhile
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    _HELD[path] = file
+    return True
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def release(path: Path) -> None:
+    """Remove a lock file of this process."""
+    file = _HELD.pop(path)
+    if fcntl is None:  # Windows removes no file that is open
+        file.close()
+    path.unlink(missing_ok=True)  # before it is let go of: who waited for it sees that it is gone, and makes it anew
+    file.close()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for a lock, and hold it."""
+    take(path, wait=True)
+    try:
+        yield
+    finally:
+        release(path)
+
+
+def holder(path: Path) -> str:
+    """Return who holds a lock, for messages."""
+    try:
+        return path.read_text() or "another process"
+    except OSError:
+        return "another process"
+
+
+# -- digests ----------------------------------------------------------------------------------------------------------
 
 _BLOCK = 2**26
 """Bytes that are read at once: an array larger than memory passes through piece by piece."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from inspect import signature
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -230,35 +232,36 @@ def _harmony_pca(adata: AnnData, *, seed: int, n_niches: int | None = None, n_co
     return restore({**found, "info": {"sections": n_sections, **found["info"], **empty}}, has)
 
 
-_control = partial(Method, options=("n_comps",), packages=("scjepa", "scanpy", "scikit-learn"), group="controls")
+def _control(run: Callable[..., Parts], description: str, *uses: str, **about: Any) -> Method:
+    """Return a control, whose parameters beyond those of all methods are its options, and which ``uses`` packages."""
+    options = tuple(name for name in signature(run).parameters if name not in ("adata", "seed", "n_niches"))
+    packages = ("scjepa", *uses, "scikit-learn")
+    return Method(description, run, options=options, packages=packages, group="controls", **about)
+
 
 SECTION_CONTROLS: Mapping[str, Method] = {
-    "linear": Method(
-        "the linear method: predictive components of expression, of a cell and of the rings around it",
+    "linear": _control(
         _linear,
-        options=("n_comps", "n_rings", "own_weight", "align"),
+        "the linear method: predictive components of expression, of a cell and of the rings around it",
         seeded=False,
-        packages=("scjepa", "scikit-learn"),
-        group="controls",
     ),
-    "shared_components": Method(
-        "the linear method across technologies: components of each one's own genes, in what they have in common",
+    "shared_components": _control(
         _shared,
+        "the linear method across technologies: components of each one's own genes, in what they have in common",
         needs="two technologies or more",
-        options=("n_comps", "n_iterations", "genes"),
         seeded=False,
-        packages=("scjepa", "scikit-learn"),
-        group="controls",
     ),
     "neighborhood_pca": _control(
-        "principal components of neighborhood means of log-normalized counts", _both_pca, seeded=False
+        _both_pca, "principal components of neighborhood means of log-normalized counts", "scanpy", seeded=False
     ),
-    "section_zscored_pca": _control("the same, each gene z-scored within sections first", _zscored_pca, seeded=False),
+    "section_zscored_pca": _control(
+        _zscored_pca, "the same, each gene z-scored within sections first", "scanpy", seeded=False
+    ),
     "harmony_pca": _control(
-        "neighborhood PCA, corrected for the section by Harmony",
         _harmony_pca,
-        "harmonypy",
-        packages=("scjepa", "scanpy", "scikit-learn", "harmonypy"),
+        "neighborhood PCA, corrected for the section by Harmony",
+        *("scanpy", "harmonypy"),
+        needs="harmonypy",
     ),
 }
 """Controls of sections by name."""

@@ -17,14 +17,9 @@ import numpy as np
 import pandas as pd
 
 import scjepa
-from scjepa._core.files import whole
+from scjepa._core.files import locked, whole
 from scjepa._core.plain import plain
 from scjepa.benchmark.method import UNKNOWN
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 KEY = ("data", "task", "method", "settings", "configuration", "seed")
 
@@ -226,12 +221,8 @@ class Store:
         if self.folder is None:
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("a") as file:
-            if fcntl is not None:
-                with suppress(OSError):  # a disk without locks
-                    fcntl.flock(file, fcntl.LOCK_EX)
-            yield  # closing the file lets the next one in
+        with locked(self.folder / LOCK):
+            yield
 
     def holds(self, folder: str | Path) -> bool:
         """Return whether a folder is the store's own."""

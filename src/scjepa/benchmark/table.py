@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,35 @@ def summarize(values: pd.DataFrame) -> pd.DataFrame:
         means = shown.groupby([*keys, column], sort=False)["value"].mean()
         table[f"std_{name}"] = means.groupby(level=list(range(len(keys))), sort=False).std()
     return table.reset_index()
+
+
+def scores(
+    rows: pd.DataFrame,
+    values: pd.DataFrame,
+    metrics: Sequence[str],
+    in_order: Callable[[pd.DataFrame], pd.DataFrame],
+    spreads: Mapping[str, Sequence[str]] | None = None,
+    always: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Return the table of a comparison: cases with their scores and what they took, then what failed, with reasons.
+
+    Parameters
+    ----------
+    rows
+        Tidy results.
+    values
+        Those that have a value, and means beside them.
+    metrics, spreads, always
+        As in :func:`wide`.
+    in_order
+        Puts the cases in their order.
+    """
+    failed = failures(rows)
+    if values.empty:
+        return failed.reindex(columns=[*KEYS, "n_cells", *always, *TOOK, "seeds", "reason"])
+    found = wide(summarize(values), metrics, spreads, always).merge(took(rows), on=RUN, how="left")
+    found = in_order(found).assign(reason=None)
+    return pd.concat([found, failed], ignore_index=True)[found.columns.tolist()]
 
 
 def took(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What a saved model gives to files of cells: ``scjepa embed`` their embedding, ``scjepa annotate`` labels."""
+"""What was fitted before gives to files of cells: ``embed``, ``annotate``, ``predict`` and ``perturb``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from scjepa._core import keys as _keys
+from scjepa._core import stored
+from scjepa._core.stored import DataFile
 from scjepa.cli import cohort, io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Key, Paths, Positive
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
 
+    from scjepa.atlas import NicheAtlas
     from scjepa.celljepa.model import CellJEPA
     from scjepa.cli.cells import Model, SavedModel
+    from scjepa.perturbation import ConditionProfiles, PerturbationStack
 
 BOTH = "both"
 
@@ -113,7 +118,7 @@ def scales_of(target: Path, options: argparse.Namespace, kind: shared.Kind) -> d
 
 
 def _write(
-    model: Model, file: io.DataFile, target: Path, keys: Mapping[str, str], overwrite: bool, graph: io.Additions
+    model: Model, file: DataFile, target: Path, keys: Mapping[str, str], overwrite: bool, graph: stored.Additions
 ) -> None:
     """Embed, and write an embedding alone, or a copy of the file with embeddings and the graph that was built."""
     if target.suffix == ".npy":
@@ -125,7 +130,7 @@ def _write(
         return
     embeddings = {key: model.get_latent_representation(scale=scale) for scale, key in keys.items()}
     if target.suffix not in EMBEDDING_ALONE:
-        return io.add(file, replace(graph, obsm=embeddings), target)
+        return stored.add(file, replace(graph, obsm=embeddings), target)
     import pandas as pd
 
     ((key, embedding),) = embeddings.items()
@@ -259,7 +264,7 @@ def annotate(options: argparse.Namespace) -> None:
 LINEAR = "linear"
 """What is named in the place of a model for labels in closed form."""
 
-Label: TypeAlias = "Callable[[io.DataFile], pd.DataFrame]"
+Label: TypeAlias = "Callable[[DataFile], pd.DataFrame]"
 """From a file to its labels, ``"label"`` and ``"confidence"`` and what else is told."""
 
 
@@ -285,7 +290,7 @@ def _by_linear(options: argparse.Namespace, progress: shared.Progress) -> Label:
         progress.step(f"{name}: {part.n_obs:,} labelled cells for reference")
     parents = None if options.hierarchy is None else pd.read_csv(options.hierarchy, dtype=str)
 
-    def label(file: io.DataFile) -> pd.DataFrame:
+    def label(file: DataFile) -> pd.DataFrame:
         """Return what is known of each cell of a file: label, confidence, and what speaks for it."""
         cells = read_cells(file, shared.Where(layer=options.layer, table=options.table), names)
         progress.step(f"{file.path}: labels of {cells.n_obs:,} cells")
@@ -311,7 +316,7 @@ def _by_model(saved: SavedModel, options: argparse.Namespace, progress: shared.P
     model = None if options.reference is None else _with_reference(saved, options, progress)
     how = {"n_neighbors": options.n_neighbors, "unknown": options.unknown}
 
-    def label(file: io.DataFile) -> pd.DataFrame:
+    def label(file: DataFile) -> pd.DataFrame:
         cells = saved.cells_of(file, options)
         progress.step(f"{file.path}: labels of {cells.n_obs:,} cells")
         if model is None:
@@ -358,7 +363,7 @@ def _with_reference(saved: SavedModel, options: argparse.Namespace, progress: sh
     return scjepa.CellJEPA.from_pretrained(saved.path, adata, accelerator=options.accelerator)
 
 
-def _write_labels(found: pd.DataFrame, file: io.DataFile, target: Path, options: argparse.Namespace) -> None:
+def _write_labels(found: pd.DataFrame, file: DataFile, target: Path, options: argparse.Namespace) -> None:
     """Write labels alone, or a copy of the file with them."""
     key = options.key_added
     named = found.rename(columns=lambda name: key if name == "label" else f"{key}_{name}")
@@ -368,7 +373,7 @@ def _write_labels(found: pd.DataFrame, file: io.DataFile, target: Path, options:
     how |= {"n_neighbors": options.n_neighbors} if how["model"] != LINEAR else {}
     how |= {"unknown": options.unknown} if options.unknown is not None else {}
     notes = {name: {"slot": "obs", **how} for name in named}
-    io.add(file, io.Additions(obs={name: named[name] for name in named}, notes=notes), target)
+    stored.add(file, stored.Additions(obs={name: named[name] for name in named}, notes=notes), target)
 
 
 def _shares(labels: pd.Series) -> str:
@@ -388,3 +393,223 @@ ANNOTATE = shared.Command.of(
     shared.Device,
     (shared.Where, ("layer", "table")),
 )
+
+
+# -- niches of an atlas ----------------------------------------------------------------------------------------------
+
+
+_PLACES = tuple(name for name in shared.OF_PLACES if name != "technology_key")
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Niches.
+
+    Parameters
+    ----------
+    atlas
+        Folder that NicheAtlas.save wrote.
+    error
+        Share of the atlas' own held-out cells that would be unknown, between 0 and 1. Default: the atlas'.
+    spatial_neighbors
+        Neighbors of each cell in the spatial graph that is built where a file has none. Default: the atlas'.
+    """
+
+    atlas: Path | None = None
+    error: float | None = None
+    spatial_neighbors: Positive | None = None
+
+
+def predict(options: argparse.Namespace) -> None:
+    """``scjepa predict``: the niches of an atlas in new sections.
+
+    Give cells the niches of an atlas (scjepa.NicheAtlas, a folder), under the same names in every file. Each file gets
+    an obs column of niches, in which a cell that lies farther from the atlas than its own held-out cells is "unknown";
+    columns of confidence and of the p-value of that; shares of votes of all niches (obsm), and the read-out. A section
+    that does not compare with the atlas, by genes, by the share of unknown cells or by how its cells vary, is told of
+    on stderr. An embedding that the atlas reads must be in the files: scjepa embed. The paths written are printed on
+    stdout.
+
+        scjepa predict new.h5ad --atlas atlas --out predicted.h5ad
+        scjepa predict day*/*.h5ad --atlas atlas --out predicted/
+        scjepa predict new.h5ad --atlas atlas --error 0.05 --key-added atlas_niche --overwrite
+    """
+    from scjepa.atlas import NicheAtlas
+
+    if options.atlas is None:
+        raise shared.UsageError("Name the atlas with --atlas: a folder that NicheAtlas.save wrote.")
+    progress = shared.Progress(options)
+    files = io.data_files(options.files, options.table)
+    targets = io.plan(files, options.out, options.overwrite)
+    atlas = NicheAtlas.load(options.atlas)
+    progress.step(f"atlas: {atlas.describe()}")
+    columns, arrays = atlas.written(options.key_added)
+    for file in files:
+        io.refuse_written(file, "obs", columns, options.overwrite)
+        io.refuse_written(file, "obsm", arrays, options.overwrite)
+    for file, target in zip(files, targets, strict=True):
+        _predict(atlas, file, target, options, progress)
+        shared.written(target)
+
+
+def _predict(
+    atlas: NicheAtlas, file: DataFile, target: Path, options: argparse.Namespace, progress: shared.Progress
+) -> None:
+    cells = _cells_for(atlas, file, options)
+    key = options.key_added
+    progress.step(f"{file.path}: niches of {cells.n_obs:,} cells")
+    atlas.predict(cells, key, error=options.error)
+    columns, arrays = atlas.written(key)
+    additions = stored.Additions(
+        obs={name: cells.obs[name] for name in columns},
+        obsm={name: cells.obsm[name] for name in arrays},
+        uns={f"{key}_colors": cells.uns[f"{key}_colors"]},
+        notes=cells.uns[_keys.UNS],
+    )
+    stored.add(file, additions, target)
+    sizes = cells.obs[key].value_counts(sort=False)
+    progress.step(f"{', '.join(f'{name} {size:,}' for name, size in sizes.items() if size)}; wrote {target}")
+
+
+def _cells_for(atlas: NicheAtlas, file: DataFile, options: argparse.Namespace) -> AnnData:
+    """Return the cells of a file with counts in ``X``, the spatial graph, and the embeddings that the atlas reads."""
+    from scjepa._core.anndata import array_of
+    from scjepa.cli.cells import Names, add_graph, read_cells, read_parts
+
+    names = Names.of(shared.KINDS["stjepa"], shared.Where())
+    cells = read_cells(file, shared.Where.of(options), names, use_graph=not options.rebuild_graph)
+    add_graph(cells, file, names, options.spatial_neighbors or atlas.n_neighbors, "--spatial-neighbors")
+    embeddings = [f"obsm/{name}" for name in atlas.readout.sources_ if name != _keys.EXPRESSION]
+    found = read_parts(file, None, embeddings, use_counts=False)
+    cells.obsm.update({name: array_of(found.obsm[name]) for name in found.obsm})
+    return cells
+
+
+PREDICT = shared.Command.of(predict.__doc__, predict, shared.Files, Atlas, shared.AddedNiches, (shared.Where, _PLACES))
+
+
+# -- effects of perturbations ----------------------------------------------------------------------------------------
+
+
+_OF_CONDITIONS = (*io.ANNDATA, ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Arguments.
+
+    Parameters
+    ----------
+    screen
+        Cells of measured conditions and of control: .h5ad or .zarr (AnnData), raw counts.
+    """
+
+    screen: Path
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Conditions.
+
+    Parameters
+    ----------
+    conditions
+        Conditions to predict; genes need not have been perturbed.
+    condition_key
+        obs column of conditions in the screen.
+    gene_sets
+        Files of gene sets (.gmt), such as Reactome's and MSigDB's hallmarks: perturbed genes of the same sets then
+        share what they do.
+    layer
+        Layer of raw counts, or X for the matrix. Default: X.
+    size_key
+        obs column of each cell's size, for panels of chosen genes. Default: the sum of its counts.
+    out
+        File to write: .h5ad, .zarr, .csv or .parquet.
+    overwrite
+        Replace a file that is there.
+    """
+
+    conditions: Annotated[list[str], "CONDITION"] | None = None
+    condition_key: Column = "condition"
+    gene_sets: shared.Paths | None = None
+    layer: str | None = None
+    size_key: Column | None = None
+    out: Path | None = None
+    overwrite: bool = False
+
+
+def perturb(options: argparse.Namespace) -> None:
+    """``scjepa perturb``: predict what perturbations that were not measured do to expression, from a screen.
+
+    Predict mean profiles of conditions by closed-form models (scjepa.perturbation.PerturbationStack), weighed by
+    cross-validation over the conditions of the screen: seconds, no network. Conditions are written as GEARS does: ctrl,
+    A (or A+ctrl), A+B. The result is a file of conditions x genes: predicted expression in X, log(1 + count / size
+    times the median size); that of control in layers["control"]; and in layers["error"] the usual error on conditions
+    that were left out. A .csv or .parquet holds the predicted expression alone. What cross-validation found of each
+    model is told on stderr; the path written is printed on stdout.
+
+        scjepa perturb screen.h5ad --conditions KLF1 KLF1+MAP2K6 --out predicted.h5ad
+        scjepa perturb screen.h5ad --conditions KLF1 --gene-sets hallmark.gmt reactome.gmt --out predicted.h5ad
+        scjepa perturb screen.zarr --conditions KLF1 --condition-key guides --size-key n_counts --out predicted.csv
+    """
+    import pandas as pd
+
+    import scjepa.perturbation as pt
+    from scjepa.cli.cells import X, read_parts
+    from scjepa.datasets import read_gmt
+
+    if not options.conditions:
+        raise shared.UsageError("Name what to predict with --conditions, such as KLF1 KLF1+MAP2K6.")
+    if options.out is None or options.out.suffix not in _OF_CONDITIONS:
+        raise shared.UsageError(f"Name the file to write with --out; it ends in {', '.join(_OF_CONDITIONS)}.")
+    io.refuse_existing(options.out, options.overwrite)
+    progress = shared.Progress(options)
+    (file,) = io.data_files([options.screen])
+    sets = {f"{path.stem}/{name}": genes for path in options.gene_sets or () for name, genes in read_gmt(path).items()}
+    layer = None if options.layer == X else options.layer
+    cells = read_parts(file, layer, [])
+    known = pt.condition_profiles(cells, options.condition_key, size_key=options.size_key)
+    progress.step(f"{file.path}: {len(known.means):,} conditions of {cells.n_obs:,} cells")
+    stack = pt.PerturbationStack().fit(known.means, known.control, known.noise, vectors=_vectors(known, sets, options))
+    scores = stack.scores_.groupby("column", sort=False)["pearson_delta"].mean()
+    if len(scores):
+        found = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+        progress.step(f"correlation of changes on conditions left out: {found}")
+    predicted, error = stack.predict(options.conditions, return_std=True)
+    control = pd.DataFrame([known.control] * len(predicted), predicted.index, predicted.columns)
+    _write_conditions(stack, {"X": predicted, "control": control, "error": error}, options.out)
+    shared.written(options.out)
+
+
+def _vectors(
+    known: ConditionProfiles, sets: Mapping[str, tuple[str, ...]], options: argparse.Namespace
+) -> pd.DataFrame | None:
+    """Return vectors of perturbed genes, measured and wanted, by the gene sets; ``None`` where there are none."""
+    from scjepa.perturbation import gene_set_vectors, parse_condition
+
+    if not sets:
+        return None
+    genes = {gene for name in (*known.means.index, *options.conditions) for gene in parse_condition(name)}
+    return gene_set_vectors(sets, sorted(genes))
+
+
+def _write_conditions(stack: PerturbationStack, found: Mapping[str, pd.DataFrame], target: Path) -> None:
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    from scjepa._core.files import whole
+
+    predicted = found["X"]
+    if target.suffix not in io.ANNDATA:
+        return io.write_table(predicted, target, "condition")
+    obs = pd.DataFrame({"kind": [stack.kind_of(name) for name in predicted.index]}, index=predicted.index)
+    of_screen = AnnData(predicted.to_numpy(np.float32), obs=obs, var=pd.DataFrame(index=predicted.columns))
+    of_screen.layers["control"] = found["control"].to_numpy(np.float32)
+    of_screen.layers["error"] = found["error"].to_numpy(np.float32)
+    with whole(target) as draft:
+        (of_screen.write_h5ad if target.suffix == ".h5ad" else of_screen.write_zarr)(draft)
+
+
+PERTURB = shared.Command.of(perturb.__doc__, perturb, Screen, Wanted)

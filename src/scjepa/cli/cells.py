@@ -23,7 +23,7 @@ from scjepa._core.anndata import array_of, entry_of, names_of, text_of
 from scjepa._core.counts import holds_counts
 from scjepa._core.features import types_of
 from scjepa._core.squidpy import spatial_graph
-from scjepa.cli.io import H5AD, SPATIALDATA, Additions, DataFile
+from scjepa._core.stored import H5AD, SPATIALDATA, Additions, DataFile
 from scjepa.cli.options import KINDS, Kind, Values, Where
 from scjepa.datasets import concat, table_of
 from scjepa.pretrained import MODEL_FILE, locate

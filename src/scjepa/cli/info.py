@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from scjepa._core import keys as _keys
+from scjepa._core import stored
 from scjepa._core.instruments import raw_output
+from scjepa._core.stored import DataFile
 from scjepa.cli import io
 from scjepa.cli import options as shared
 
@@ -68,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _report(path: Path, options: argparse.Namespace) -> str:
-    if not path.exists() and path.suffix in io.SUFFIXES:
+    if not path.exists() and path.suffix in stored.SUFFIXES:
         raise FileNotFoundError(f"There is no file {path}.")
     if (path / "model.json").is_file() or not path.exists():  # or the name of a checkpoint
         if options.model or options.preset:
@@ -76,7 +78,7 @@ def _report(path: Path, options: argparse.Namespace) -> str:
         return _about_model(path)
     try:
         return _about_file(path, options)
-    except io.ForeignFileError:
+    except stored.ForeignFileError:
         found = raw_output(path)
         if found is None or options.model or options.preset:
             raise
@@ -217,7 +219,7 @@ def _about_file(path: Path, options: argparse.Namespace) -> str:
     return _lines(f"{path}: {file.kind}{table}, {_size(path)}", facts)
 
 
-def _contents(file: io.DataFile, mind: list[str]) -> dict[str, str]:
+def _contents(file: DataFile, mind: list[str]) -> dict[str, str]:
     """Return what can be told without reading counts; what is wrong with it is added to ``mind``."""
     from anndata.io import read_elem
 
@@ -244,7 +246,7 @@ def _contents(file: io.DataFile, mind: list[str]) -> dict[str, str]:
     }
 
 
-def _counts(cells: AnnData, file: io.DataFile, layer: str | None, mind: list[str]) -> str:
+def _counts(cells: AnnData, file: DataFile, layer: str | None, mind: list[str]) -> str:
     """Tell of the counts: whole numbers or not, depth, cells without any."""
     import numpy as np
 
@@ -279,7 +281,7 @@ def _counts(cells: AnnData, file: io.DataFile, layer: str | None, mind: list[str
     return f"{kind} up to {largest:,.4g}; a cell has {np.median(total):,.4g} in {np.median(gene):,.0f} genes (medians)"
 
 
-def _of_tissue(cells: AnnData, file: io.DataFile, names: Names, n_neighbors: int, mind: list[str]) -> dict[str, str]:
+def _of_tissue(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, mind: list[str]) -> dict[str, str]:
     """Return what ST-JEPA looks at besides counts: tokens, coordinates, sections, technologies and the graph."""
     sections, technologies = cells.obs.get(names.library_key), cells.obs.get(names.technology_key)
     return {
@@ -328,7 +330,7 @@ def _names(column: pd.Series | None) -> str:
     return f"obs[{column.name!r}], {len(sizes)}: {shown}{', ...' if len(sizes) > _SHOWN else ''}"
 
 
-def _panels(cells: AnnData, file: io.DataFile, names: Names, technologies: pd.Series | None) -> str:
+def _panels(cells: AnnData, file: DataFile, names: Names, technologies: pd.Series | None) -> str:
     """Tell, where there are several technologies, of the genes that each measured."""
     if technologies is None or technologies.nunique() < 2 or not cells.var_names.is_unique:
         return ""
@@ -340,7 +342,7 @@ def _panels(cells: AnnData, file: io.DataFile, names: Names, technologies: pd.Se
     return f"\n{each}; {int(panels.all(axis=1).sum()):,} in all"
 
 
-def _graph(cells: AnnData, file: io.DataFile, names: Names, n_neighbors: int, mind: list[str]) -> str:
+def _graph(cells: AnnData, file: DataFile, names: Names, n_neighbors: int, mind: list[str]) -> str:
     """Tell of the spatial graph, and what training would say of it."""
     import numpy as np
 
@@ -372,7 +374,7 @@ def _graph(cells: AnnData, file: io.DataFile, names: Names, n_neighbors: int, mi
     return f"{spread} neighbors a cell"
 
 
-def _against_model(saved: SavedModel, file: io.DataFile, options: argparse.Namespace) -> dict[str, str]:
+def _against_model(saved: SavedModel, file: DataFile, options: argparse.Namespace) -> dict[str, str]:
     """Tell how much of the file a model can read, and what embedding it would take."""
     adata = saved.cells_of(file, options)
     try:
@@ -386,7 +388,7 @@ def _against_model(saved: SavedModel, file: io.DataFile, options: argparse.Names
         return {"coverage": str(error)}
 
 
-def _estimate(kind: shared.Kind, cells: AnnData, file: io.DataFile, names: Names, options: argparse.Namespace) -> str:
+def _estimate(kind: shared.Kind, cells: AnnData, file: DataFile, names: Names, options: argparse.Namespace) -> str:
     """Tell what training would take."""
     import scjepa
     from scjepa.cli.cells import add_graph, join

@@ -10,46 +10,11 @@ from typing import TYPE_CHECKING
 
 from scjepa._core import keys as _keys
 from scjepa._core.files import whole
-from scjepa._core.stored import (
-    H5AD,
-    SPATIALDATA,
-    SUFFIXES,
-    ZARR,
-    Additions,
-    DataFile,
-    ForeignFileError,
-    add,
-    data_file,
-    is_input,
-    kind_at,
-    opened,
-    read_anndata,
-)
+from scjepa._core.stored import H5AD, DataFile, data_file
 from scjepa.cli.options import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "ANNDATA",
-    "H5AD",
-    "SPATIALDATA",
-    "SUFFIXES",
-    "ZARR",
-    "Additions",
-    "DataFile",
-    "ForeignFileError",
-    "add",
-    "data_files",
-    "is_input",
-    "kind_at",
-    "opened",
-    "plan",
-    "read_anndata",
-    "refuse_existing",
-    "refuse_written",
-    "write_table",
-]
 
 
 def data_files(paths: Sequence[Path], table: str | None = None) -> list[DataFile]:

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scjepa._core import keys as _keys
+from scjepa._core import stored
+from scjepa._core.stored import DataFile
 from scjepa.cli import cohort, io
 from scjepa.cli import options as shared
 from scjepa.cli.options import Column, Positive
@@ -112,18 +114,11 @@ class Clusters:
 
 
 @dataclass(frozen=True)
-class Results:
+class Results(shared.AddedNiches):
     """Results.
 
     Parameters
     ----------
-    out
-        File to write (.h5ad, .zarr), or a folder for one file each, named as the inputs; without it, niches are added
-        to the input files, which takes --overwrite.
-    overwrite
-        Replace files that are there, and niches in them.
-    key_added
-        obs column.
     map
         Draw niches on the tissue (.png, .pdf, .svg).
     reference
@@ -134,9 +129,6 @@ class Results:
         Neighbors of each cell in the spatial graph that is built where a file has none.
     """
 
-    out: Path | None = None
-    overwrite: bool = False
-    key_added: Column = _keys.NICHE
     map: Path | None = None
     reference: Column | None = None
     unit: str | None = None
@@ -165,13 +157,13 @@ def run(options: argparse.Namespace) -> None:
     rep = _find(adata, sources, options, progress)
     key = options.key_added
     for file, target, own in zip(files, targets, rows, strict=True):
-        additions = io.Additions(
+        additions = stored.Additions(
             obs={key: adata.obs[key].iloc[own]},
             obsm={} if options.readout == PLAIN else {rep: adata.obsm[rep][own]},
             uns={f"{key}_colors": adata.uns[f"{key}_colors"]},
             notes={name: note for name, note in adata.uns[_keys.UNS].items() if name != _keys.SHARED},
         )
-        io.add(file, additions, target)
+        stored.add(file, additions, target)
         shared.written(target)
     if options.map is not None:
         _draw(adata, options)
@@ -250,7 +242,7 @@ def _draw(adata: AnnData, options: argparse.Namespace) -> None:
 # -- what is read out ----------------------------------------------------------------------------------------------
 
 
-def _sources_of(files: Sequence[io.DataFile], options: argparse.Namespace, note: Note) -> list[str]:
+def _sources_of(files: Sequence[DataFile], options: argparse.Namespace, note: Note) -> list[str]:
     """Return what is read out: ``"X"`` for the counts, and ``obsm`` keys.
 
     Where the command line names nothing, the read-out for niches takes the counts and the embedding of cells. Files
@@ -280,7 +272,7 @@ def _sources_of(files: Sequence[io.DataFile], options: argparse.Namespace, note:
     return sources
 
 
-def _usual_sources(files: Sequence[io.DataFile], options: argparse.Namespace, note: Note) -> list[str]:
+def _usual_sources(files: Sequence[DataFile], options: argparse.Namespace, note: Note) -> list[str]:
     """Return the usual sources that the files have."""
     key = _keys.EMBEDDING_CELL
     has = [_holds(file, f"obsm/{key}") for file in files]
@@ -304,7 +296,7 @@ def _usual_sources(files: Sequence[io.DataFile], options: argparse.Namespace, no
     return [_keys.EXPRESSION, key]
 
 
-def _why_no_counts(files: Sequence[io.DataFile], layer: str | None) -> str | None:
+def _why_no_counts(files: Sequence[DataFile], layer: str | None) -> str | None:
     """Return why counts cannot be read with an embedding; ``None`` where they can."""
     from scjepa.cli.cells import X, holds_raw_counts
 
@@ -320,7 +312,7 @@ def _why_no_counts(files: Sequence[io.DataFile], layer: str | None) -> str | Non
     return None
 
 
-def _tell_of_values(files: Sequence[io.DataFile], layer: str | None, note: Note) -> None:
+def _tell_of_values(files: Sequence[DataFile], layer: str | None, note: Note) -> None:
     """Tell of values that are no counts; raise where nobody asked for them by name, and counts are elsewhere."""
     from scjepa.cli.cells import holds_raw_counts, places_of_counts
 
@@ -333,19 +325,19 @@ def _tell_of_values(files: Sequence[io.DataFile], layer: str | None, note: Note)
         note(f"{told} They are taken for counts.")
 
 
-def _no_counts(file: io.DataFile, layer: str | None) -> str:
+def _no_counts(file: DataFile, layer: str | None) -> str:
     from scjepa.cli.cells import X, where_counts_are
 
     place = "X" if layer in (None, X) else f"the layer {layer!r}"
     return f"{file.path}: the values of {place} are no raw counts. {where_counts_are(file, layer)}"
 
 
-def _holds(file: io.DataFile, place: str) -> bool:
+def _holds(file: DataFile, place: str) -> bool:
     with file.opened() as group:
         return place in group
 
 
-def _genes_of(file: io.DataFile) -> pd.Index:
+def _genes_of(file: DataFile) -> pd.Index:
     from anndata.io import read_elem
 
     with file.opened() as group:
@@ -361,7 +353,7 @@ def _same(one: pd.Index, other: pd.Index) -> bool:
 
 
 def _read_all(
-    files: Sequence[io.DataFile], sources: Sequence[str], options: argparse.Namespace, note: Note
+    files: Sequence[DataFile], sources: Sequence[str], options: argparse.Namespace, note: Note
 ) -> tuple[AnnData, list[slice]]:
     """Return the cells of all files with what niches and the map need, and which rows are each file's.
 
@@ -407,7 +399,7 @@ def _read_all(
     return adata, [slice(*pair) for pair in pairwise(ends)]
 
 
-def _read(file: io.DataFile, sources: Sequence[str], options: argparse.Namespace) -> AnnData:
+def _read(file: DataFile, sources: Sequence[str], options: argparse.Namespace) -> AnnData:
     """Return the cells of a file: embeddings, notes, columns, and where they are needed places, graph and counts."""
     from anndata import AnnData
 
@@ -440,7 +432,7 @@ def _read(file: io.DataFile, sources: Sequence[str], options: argparse.Namespace
     return cells
 
 
-def _placed(file: io.DataFile, options: argparse.Namespace, use_counts: bool) -> AnnData:
+def _placed(file: DataFile, options: argparse.Namespace, use_counts: bool) -> AnnData:
     """Return coordinates for the map, and the spatial graph for rings; counts where they are read out."""
     from scjepa.cli.cells import PARTS, Names, NoCoordinatesError, add_graph, read_cells
 
@@ -458,7 +450,7 @@ def _placed(file: io.DataFile, options: argparse.Namespace, use_counts: bool) ->
     return cells
 
 
-def _embedding(found: AnnData, key: str, file: io.DataFile) -> object:
+def _embedding(found: AnnData, key: str, file: DataFile) -> object:
     if key not in found.obsm:
         with file.opened() as group:
             there = ", ".join(sorted(group["obsm"])) if "obsm" in group else ""
@@ -471,7 +463,7 @@ def _embedding(found: AnnData, key: str, file: io.DataFile) -> object:
     return found.obsm[key]
 
 
-def _check_genes(files: Sequence[io.DataFile], parts: Sequence[AnnData], note: Note) -> None:
+def _check_genes(files: Sequence[DataFile], parts: Sequence[AnnData], note: Note) -> None:
     """Raise where genes cannot be matched by name, and tell of those that are left out."""
     genes = [part.var_names for part in parts]
     if all(genes[0].equals(other) for other in genes[1:]):
@@ -490,7 +482,7 @@ def _check_genes(files: Sequence[io.DataFile], parts: Sequence[AnnData], note: N
         note(f"Expression is read from the {n_shared:,} genes that all files hold.")
 
 
-def _tell_sections_apart(files: Sequence[io.DataFile], parts: Sequence[AnnData]) -> None:
+def _tell_sections_apart(files: Sequence[DataFile], parts: Sequence[AnnData]) -> None:
     """Put the file's name before sections that several files have: a section is one piece of tissue."""
     given = [part.obs[_keys.SECTION].astype(str) for part in parts]
     for i, (part, file) in enumerate(zip(parts, files, strict=True)):

@@ -296,6 +296,26 @@ OF_PLACES = ("layer", "library_key", "technology_key", "spatial_key", "neighbors
 """What says where things are that an ST-JEPA model reads."""
 
 
+@dataclass(frozen=True)
+class AddedNiches:
+    """Results.
+
+    Parameters
+    ----------
+    out
+        File to write (.h5ad, .zarr), or a folder for one file each, named as the inputs; without it, niches are added
+        to the input files, which takes --overwrite.
+    overwrite
+        Replace files that are there, and niches in them.
+    key_added
+        obs column of niches; other columns, where there are any, begin with its name.
+    """
+
+    out: Path | None = None
+    overwrite: bool = False
+    key_added: Column = _keys.NICHE
+
+
 # -- options of a configuration ------------------------------------------------------------------------------------
 
 

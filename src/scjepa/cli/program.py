@@ -23,15 +23,15 @@ from scjepa._core.meaning import nearest
 from scjepa._core.options import unknown_name
 from scjepa._core.settings import settings
 from scjepa._core.squidpy import graph_call
-from scjepa.cli import apply, benchmark, cohort, demo, fit, info, niches, perturb, predict
+from scjepa.cli import apply, benchmark, cohort, fit, info, niches
 from scjepa.cli.options import Command, UsageError
 
 OK, USER_ERROR, WRONG_USAGE, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 2, 130, 141, 143
 """Exit codes. Anything that is none of these is a fault of the program, and comes with a traceback."""
 
 COMMANDS: tuple[Command, ...] = (
-    *(info.COMMAND, fit.COMMAND, apply.EMBED, cohort.COMMAND, niches.COMMAND, predict.COMMAND, apply.ANNOTATE),
-    *(perturb.COMMAND, benchmark.COMMAND, demo.COMMAND),
+    *(info.COMMAND, fit.COMMAND, apply.EMBED, cohort.COMMAND, niches.COMMAND, apply.PREDICT, apply.ANNOTATE),
+    *(apply.PERTURB, benchmark.COMMAND, benchmark.DEMO),
 )
 """The subcommands, in the order of ``scjepa --help``. A new one is a function and a word here."""
 
@@ -40,6 +40,9 @@ RENAMED = {"benchmark-cells": "scjepa benchmark --target FILE"}
 
 SHELLS = ("bash", "zsh", "tcsh")
 """Shells whose completion shtab writes."""
+
+_SOON = 0.05
+"""Seconds after which a termination that was lost is raised again."""
 
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, MemoryError)
 
@@ -159,11 +162,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell(error, WRONG_USAGE)
     except SystemExit as stop:
         return int(stop.code or 0)
-    except _USER_ERRORS as error:
-        if options.debug:
-            traceback.print_exc()
-        return _tell(error, USER_ERROR, options.parser)
+    except Exception as error:  # noqa: BLE001 - raised again where it is no user's
+        return _failed(error, options, terminated)
     return OK
+
+
+def _failed(error: Exception, options: argparse.Namespace, terminated: threading.Event) -> int:
+    """Tell of an error that the user can mend, and raise others; what was terminated may raise anything."""
+    if terminated.is_set():
+        return TERMINATED
+    if not isinstance(error, _USER_ERRORS):
+        raise error
+    if options.debug:
+        traceback.print_exc()
+    return _tell(error, USER_ERROR, options.parser)
 
 
 def _is_closed() -> bool:
@@ -272,8 +284,21 @@ def _terminable(terminated: threading.Event) -> Iterator[None]:
         terminated.set()
         sys.exit(TERMINATED)
 
+    def send_again() -> None:
+        if signal.getsignal(signal.SIGTERM) is stop:  # else it has ended meanwhile
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop_again(lost: sys.UnraisableHookArgs) -> None:
+        if terminated.is_set() and isinstance(lost.exc_value, SystemExit):
+            # Raised in a finalizer, of which numba has many while it compiles, where Python drops it.
+            threading.Timer(_SOON, send_again).start()
+        else:
+            hook(lost)
+
     before = signal.signal(signal.SIGTERM, stop)
+    hook, sys.unraisablehook = sys.unraisablehook, stop_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)

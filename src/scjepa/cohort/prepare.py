@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.files import digest, whole
+from scjepa._core.files import digest, holder, release, take, whole
 from scjepa._core.plain import Facts, plain
 from scjepa._core.stored import SUFFIXES, data_file
 from scjepa._core.warn import warn
 from scjepa.cohort.shard import FORMAT
 from scjepa.cohort.source import Found, Reading, Stamp, opened_source, read_section, sections_in
-from scjepa.cohort.workers import WorkerDiedError, Workers, holder, release, take
+from scjepa.cohort.workers import WorkerDiedError, Workers
 from scjepa.tokens.vocabulary import likely_cause
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from scipy import sparse
 
 from scjepa._core import keys as _keys
 from scjepa._core.counts import TARGET_SUM
-from scjepa._core.files import digest, whole
+from scjepa._core.files import digest, locked, whole
 from scjepa._core.options import AUTO
 from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.cohort.shard import Shard
-from scjepa.cohort.workers import WorkerDiedError, Workers, locked
+from scjepa.cohort.workers import WorkerDiedError, Workers
 from scjepa.tl import NicheClusters, NicheReadout, PredictiveComponents
 from scjepa.tl.sectionwise import (
     EXACT_FEATURES,

@@ -5,7 +5,7 @@ A prepared folder holds::
     collection.json              the sections in their order, and the panels: all that opening a collection reads
     shards/<id>.safetensors      one section, as below
     shards/<id>.json             what is known of it: its source, its numbers, its digest
-    shards/<id>.lock             while a process prepares it: {"pid": ..., "host": ...}
+    shards/<id>.lock             while a process prepares it, which holds its lock
     panels/<panel>.json          names of the genes of a panel, for all shards that have it
     readout/, niches/            what was computed of the sections; may be deleted
 

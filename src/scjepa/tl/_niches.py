@@ -13,13 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import Note, as_embedding, embedding_of, record, refuse_renamed, refuse_users
-from scjepa._core.arrays import votes
+from scjepa._core.arrays import blocks_of, sketch, votes
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa._core.neighbors import neighbor_search
 from scjepa._core.options import AUTO, unknown_name
 from scjepa._core.palette import palette
 from scjepa._core.renamed import renamed
-from scjepa._core.sketch import blocks_of, sketch
 from scjepa._core.warn import warn
 from scjepa.tl._kept import Kept
 from scjepa.tl._niche_readout import names_in, niche_readout

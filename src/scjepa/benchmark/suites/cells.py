@@ -349,15 +349,13 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         ``reason``.
     """
     values = rows[rows["metric"].notna() & rows["value"].notna()]
-    failed = tables.failures(rows)
-    if values.empty:
-        return failed.reindex(columns=[*tables.KEYS, "n_cells", *tables.TOOK, "seeds", "reason"])
-    found = tables.wide(tables.summarize(values), tuple(dict.fromkeys(values["metric"])))
-    found = found.merge(tables.took(rows), on=tables.RUN, how="left")
-    found["seeds"] = found.pop("seeds")  # behind what runs took
-    by = pd.DataFrame({"task": found["task"].map(list(TASKS).index), "method": found["method"].map(place_of)})
-    order = by.assign(came=_first_rows(values, found)).sort_values(["task", "method", "came"]).index
-    return pd.concat([found.loc[order].assign(reason=None), failed], ignore_index=True)
+
+    def by_task(found: pd.DataFrame) -> pd.DataFrame:
+        found["seeds"] = found.pop("seeds")  # behind what runs took
+        by = pd.DataFrame({"task": found["task"].map(list(TASKS).index), "method": found["method"].map(place_of)})
+        return found.loc[by.assign(came=_first_rows(values, found)).sort_values(["task", "method", "came"]).index]
+
+    return tables.scores(rows, values, tuple(dict.fromkeys(values["metric"])), by_task)
 
 
 def _first_rows(values: pd.DataFrame, found: pd.DataFrame) -> np.ndarray:

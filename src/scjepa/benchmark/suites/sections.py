@@ -376,18 +376,15 @@ def table_1(rows: pd.DataFrame) -> pd.DataFrame:
         ``nmi_matched``, ``ari_matched``, mixing and continuity with ``_std_seeds``; ``seconds``, ``cpu_seconds``,
         ``peak_gib`` (means over seeds), ``seeds``. A run that failed has a row with the ``reason``.
     """
-    if rows["value"].isna().all():
-        nothing = [*KEYS, "n_cells", *AGREEMENT, *tables.TOOK, "seeds"]
-        return failures(rows).reindex(columns=[*nothing, "reason"])
-    summary = tables.summarize(tidy_values(rows))
-    transfer = sorted({metric for metric in summary["metric"] if metric.startswith("transfer_")})
+
+    def best_first(found: pd.DataFrame) -> pd.DataFrame:
+        best = found["nmi"].fillna(found["nmi_matched"]).sort_values(ascending=False, kind="stable").index
+        return found.loc[best].sort_values(PLACE, kind="stable", key=_in_order_of(rows))
+
+    values = tidy_values(rows)
+    transfer = sorted({metric for metric in values["metric"] if metric.startswith("transfer_")})
     spreads = {"nmi": tuple(tables.SPREAD), "ari": tuple(tables.SPREAD)}
-    found = tables.wide(summary, (*METRICS, *transfer), spreads, AGREEMENT)
-    found = found.merge(tables.took(rows), on=tables.RUN, how="left")
-    found["rank"] = found["nmi"].fillna(found.get("nmi_matched"))
-    found = found.sort_values("rank", ascending=False, kind="stable").drop(columns="rank")
-    found = found.sort_values(PLACE, kind="stable", key=_in_order_of(rows)).assign(reason=None)
-    return pd.concat([found, failures(rows)], ignore_index=True)[found.columns.tolist()]
+    return tables.scores(rows, values, (*METRICS, *transfer), best_first, spreads, AGREEMENT)
 
 
 def _in_order_of(rows: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
