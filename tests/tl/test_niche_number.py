@@ -125,6 +125,13 @@ def test_too_few_cells_for_halves_are_refused():
         niche_number(_tissue(2, 12), [2])
 
 
+def test_a_notebook_shows_the_reason_and_the_table(four):
+    shown = four[1]._repr_html_()
+    assert f"<td>{four[1].recommended}</td>" in shown
+    assert "the most stable" in shown
+    assert "<summary>table (5 × " in shown
+
+
 def test_the_figure_marks_the_number(four):
     axes = scjepa.pl.niche_number(four[1], show=False)
     assert axes[0].figure.get_suptitle() == "4 niches"

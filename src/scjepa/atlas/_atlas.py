@@ -12,6 +12,7 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import as_embedding, entry_of, groups_of, niches_of, record_of
+from scjepa._core.arrays import LEAVE_OUT
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.html import as_html
 from scjepa._core.plain import whole as whole_number
@@ -415,7 +416,8 @@ def _named(categories: list[str], names: Mapping[str, str] | Sequence[str] | Non
 
 def _coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
     then = "One section is held out by spatial block: name its coordinates with spatial_key=..."
-    return as_embedding(entry_of(adata, "obsm", spatial_key, then), adata.obs_names, "the coordinates")
+    found = entry_of(adata, "obsm", spatial_key, then)
+    return as_embedding(found, adata.obs_names, "the coordinates", then=LEAVE_OUT)
 
 
 def _check_readout(anew: np.ndarray, there: Any, key: str) -> None:

@@ -23,6 +23,7 @@ from scjepa._core.counts import TARGET_SUM, log_normalized_cells
 from scjepa._core.graph import section_key_of, spatial_graph_of
 from scjepa._core.html import as_html
 from scjepa._core.matching import best_matching, border_shares, contingency
+from scjepa._core.options import unknown_name
 from scjepa._core.squidpy import squidpy
 from scjepa._core.warn import warn
 
@@ -41,6 +42,9 @@ _COLUMNS = {
     "pct_nz_reference": "share_out",
 }
 """Columns of :func:`niche_markers` by scanpy's names."""
+
+_TESTS = ("wilcoxon", "t-test", "t-test_overestim_var", "logreg")
+"""Methods of :func:`niche_markers`."""
 
 
 class NicheComparison(NamedTuple):
@@ -356,12 +360,14 @@ def niche_markers(
     KeyError
         If the niches or the layer are not there.
     ValueError
-        If fewer than two niches have two cells, counts are negative or NaN, or ``uns`` has ``key_added`` and scjepa
-        did not write it.
+        If fewer than two niches have two cells, ``method`` is not known, counts are negative or NaN, or ``uns`` has
+        ``key_added`` and scjepa did not write it.
     """
     import pandas as pd
     import scanpy as sc
 
+    if method not in _TESTS:
+        raise ValueError(unknown_name("method", method, _TESTS))
     refuse_users(adata, "uns", key_added)
     niches = niches_of(adata, niche_key)
     holder = log_normalized_cells(adata, layer, cells=niches.codes >= 0)

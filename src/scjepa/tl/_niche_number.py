@@ -16,6 +16,7 @@ from scjepa._core.anndata import embedding_of, entry_of
 from scjepa._core.arrays import group_codes, principal_components, tissue
 from scjepa._core.counts import log_normalized_cells
 from scjepa._core.graph import section_key_of, spatial_graph_of
+from scjepa._core.html import as_html
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa._core.neighbors import neighbor_search, spatial_blocks
 from scjepa._core.plain import seed_of, whole
@@ -80,6 +81,9 @@ class NicheNumber(NamedTuple):
     recommended: int | None
     reason: str
     defensible: tuple[int, ...]
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def niche_number(

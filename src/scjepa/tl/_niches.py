@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import Note, embedding_of, record, record_of, refuse_users
+from scjepa._core.anndata import Note, embedding_of, record, record_of, refuse_users, require_cells
 from scjepa._core.leiden import MIN_SHARE
 from scjepa._core.options import AUTO
 from scjepa._core.palette import palette
@@ -142,6 +142,7 @@ def _refuse_niches(adata: AnnData, n_niches: int | None, key: str, method: str =
     """
     from scjepa.tl._niche_clusters import NicheClusters
 
+    require_cells(adata)
     refuse_users(adata, "obs", key)
     if n_niches is not None and (not isinstance(n_niches, int | np.integer) or isinstance(n_niches, bool)):
         raise TypeError(f"n_niches must be a whole number, found {n_niches!r} ({type(n_niches).__name__}).")
