@@ -285,7 +285,11 @@ def test_cells_without_a_niche_are_told_by_sample(what):
         ({"method": "anova"}, ValueError, "'anova'"),
         ({"method": "pydeseq2"}, ValueError, "'pydeseq2'"),
         ({"conditions": ("control", "placebo")}, ValueError, "conditions must name two"),
+        ({"conditions": "ab"}, ValueError, "conditions must name two of .*found 'ab'"),
         ({"n_permutations": 3}, ValueError, "n_permutations"),
+        ({"what": "composition", "min_cells": 9999}, ValueError, "nothing to compare: no niche has 9999 cells"),
+        ({"what": "contacts", "min_cells": 9999}, ValueError, "nothing to compare"),
+        ({"what": "expression", "method": "welch", "min_cells": 9999}, ValueError, "and a molecule of each"),
     ],
 )
 def test_bad_input_is_named(how, error, message):

@@ -115,6 +115,12 @@ def test_a_method_that_is_not_known_is_named_with_those_that_are():
         niche_markers(_adata(), method="wilcoxn")
 
 
+@pytest.mark.parametrize("number", [0, -3, 2.5])
+def test_a_number_of_genes_that_cannot_be(number):
+    with pytest.raises(ValueError, match="n_genes must be a whole number of at least 1"):
+        niche_markers(_adata(), n_genes=number)
+
+
 def test_counts_that_wrapped_are_told():
     adata = _adata()
     adata.X = csr_matrix((adata.X.toarray() * 20).astype(np.int8))

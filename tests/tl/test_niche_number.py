@@ -109,6 +109,7 @@ def test_the_rule_says_why():
         ([], {}, ValueError, "n_niches"),
         ([400], {}, ValueError, "400 niches"),
         ([3], {"n_splits": 1}, ValueError, "n_splits"),
+        ([3], {"max_cells": 0}, ValueError, "max_cells"),
         ([3], {"use_rep": "X_other"}, KeyError, "X_other"),
         ([3], {"library_key": "batch"}, KeyError, "batch"),
         ([3], {"neighbors_key": "other"}, KeyError, "other_connectivities"),

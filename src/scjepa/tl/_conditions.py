@@ -163,9 +163,10 @@ def differential_niches(
         EXPRESSION: lambda: _expression(adata, cohort, layer, min_cells),
     }
     blocks = list(readers[what]())
-    if not blocks:
+    if not any(block.features for block in blocks):
+        counted = " and a molecule of each" if what == EXPRESSION else ""
         raise ValueError(
-            f"There is nothing to compare: no niche has {min_cells} cells of a sample (what={what!r}). "
+            f"There is nothing to compare: no niche has {min_cells} cells of a sample{counted} (what={what!r}). "
             "Take fewer, min_cells=..., or compare shares: what='shares'."
         )
     table = pd.concat([_tested(block, cohort, method, n_permutations, seed) for block in blocks], ignore_index=True)
@@ -354,9 +355,9 @@ def _pair(
             f"Two conditions are compared; adata.obs[{condition_key!r}] has {len(names)}: {listed}. Name two, "
             "reference first: conditions=(..., ...)."
         )
-    pair = [str(name) for name in conditions]
+    pair = [conditions] if isinstance(conditions, str) else [str(name) for name in conditions]
     if len(pair) != 2 or len(set(pair)) != 2 or not set(pair) <= there:
-        raise ValueError(f"conditions must name two of {listed}, found {tuple(conditions)!r}.")
+        raise ValueError(f"conditions must name two of {listed}, found {conditions!r}.")
     return pair[0], pair[1]
 
 

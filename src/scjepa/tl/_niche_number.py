@@ -166,6 +166,7 @@ def niche_number(
     if not numbers:
         raise ValueError("n_niches names no number; give some, such as n_niches=range(2, 16).")
     whole("n_splits", n_splits, least=2)
+    whole("max_cells", max_cells, least=1)
     if use_rep is None:
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
     rng = np.random.default_rng(seed_of(random_state))
