@@ -2,7 +2,7 @@
 
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
     python -m benchmarks.surprise.speed linear       # results/speed.csv
-    python -m benchmarks.surprise.speed model        # a demo model that was trained for 20 steps: time does not
+    python -m benchmarks.surprise.speed model [CELLS]  # a demo model that was trained for 20 steps: time does not
                                                        # depend on what it has learned
 
 Simulated sections of ten neighbors, twelve niches and twelve cell types; niches are the planted regions.
@@ -45,7 +45,8 @@ def timed(name: str, call: Callable[[], object], adata: AnnData) -> None:
 
 def main() -> None:
     warnings.filterwarnings("ignore")
-    adata = scjepa.datasets.simulated_tissue(N_CELLS, n_sections=4, n_niches=N_NICHES, seed=0)
+    n_cells = int(sys.argv[2]) if len(sys.argv) > 2 else N_CELLS
+    adata = scjepa.datasets.simulated_tissue(n_cells, n_sections=4, n_niches=N_NICHES, seed=0)
     spatial_graph(adata, n_neighs=10, library_key="section")
     adata.obs["niche"] = adata.obs["region"]
     first = str(adata.obs["cell_type"].cat.categories[0])

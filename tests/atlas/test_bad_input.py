@@ -75,15 +75,24 @@ def test_genes_of_one_name_are_refused(atlas, new):
         atlas.predict(new)
 
 
-def test_a_section_of_one_cell_is_told_and_none_is_no_error(atlas, new):
+def test_a_section_of_one_cell_is_told_and_a_selection_of_none_is_refused(atlas, new, study):
     one = new[:1].copy()
     with pytest.warns(UserWarning, match="1 cells, too few"):
         atlas.predict(one)
     assert one.obs["niche"].notna().all()
-    none = new[:0].copy()
-    with pytest.warns(UserWarning, match="neighbors in the spatial graph"):
-        atlas.predict(none)
-    assert list(none.obs["niche"].cat.categories)[-1] == "unknown"
+    with pytest.raises(ValueError, match="adata has no cells"):
+        atlas.predict(new[:0].copy())
+    with pytest.raises(ValueError, match="adata has no cells"):
+        NicheAtlas.fit(study[:0])
+
+
+def test_a_cell_without_a_place_is_named(make_section):
+    adata = make_section("one", 0)
+    scjepa.tl.find_niches(adata, n_niches=3)
+    adata.obsm["spatial"] = adata.obsm["spatial"].astype(float)
+    adata.obsm["spatial"][7] = np.nan
+    with pytest.raises(ValueError, match=r"1 of .* in the coordinates.*before the graph is computed"):
+        NicheAtlas.fit(adata)
 
 
 def test_a_graph_must_be_there_and_of_one_kind(atlas, new):

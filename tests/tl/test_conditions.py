@@ -263,6 +263,16 @@ def test_an_empty_niche_and_a_sample_without_niches():
         differential_niches(adata, "treatment", "patient")
 
 
+@pytest.mark.parametrize("what", ["shares", "composition", "contacts", "expression"])
+def test_cells_without_a_niche_are_told_by_sample(what):
+    adata = _cohort(4)
+    lost = (adata.obs["patient"] == "p6").to_numpy() & (np.arange(adata.n_obs) % 2 == 0)
+    adata.obs.loc[lost, "niche"] = np.nan
+    told = r"150 of 2,400 cells have no niche.*0% in sample 'p0' to 50% in 'p6'"
+    with pytest.warns(UserWarning, match=told):
+        differential_niches(adata, "treatment", "patient", what=what, method="welch")
+
+
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
@@ -275,7 +285,11 @@ def test_an_empty_niche_and_a_sample_without_niches():
         ({"method": "anova"}, ValueError, "'anova'"),
         ({"method": "pydeseq2"}, ValueError, "'pydeseq2'"),
         ({"conditions": ("control", "placebo")}, ValueError, "conditions must name two"),
+        ({"conditions": "ab"}, ValueError, "conditions must name two of .*found 'ab'"),
         ({"n_permutations": 3}, ValueError, "n_permutations"),
+        ({"what": "composition", "min_cells": 9999}, ValueError, "nothing to compare: no niche has 9999 cells"),
+        ({"what": "contacts", "min_cells": 9999}, ValueError, "nothing to compare"),
+        ({"what": "expression", "method": "welch", "min_cells": 9999}, ValueError, "and a molecule of each"),
     ],
 )
 def test_bad_input_is_named(how, error, message):
@@ -297,7 +311,27 @@ def test_an_edge_between_samples_is_refused():
     graph = adata.obsp["spatial_connectivities"].tolil()
     graph[0, 400] = graph[400, 0] = 1
     adata.obsp["spatial_connectivities"] = csr_matrix(graph)
-    with pytest.raises(ValueError, match="join different sections"):
+    with pytest.raises(ValueError, match=r"join different sections.*library_key='patient'"):
+        differential_niches(adata, "treatment", "patient", what="contacts")
+
+
+def test_a_patient_of_two_sections_is_told_to_compute_the_graph_by_section():
+    adata = _cohort(4)
+    half = np.arange(adata.n_obs) % 300 < 150
+    adata.obs["section"] = adata.obs["patient"] + np.where(half, "a", "b")  # one edge of each patient joins its two
+    with pytest.raises(ValueError, match=r"16 edges.*join different sections.*library_key='section'"):
+        differential_niches(adata, "treatment", "patient", what="contacts")
+    adata.obs["section"] = np.where(half, "a", "b")  # names that all patients share
+    with pytest.raises(ValueError, match=r"adata.obs\['sample_section'\] = .*library_key='sample_section'"):
+        differential_niches(adata, "treatment", "patient", what="contacts")
+    graph = adata.obsp["spatial_connectivities"].tocoo()
+    same = half[graph.row] == half[graph.col]
+    adata.obsp["spatial_connectivities"] = csr_matrix(
+        (graph.data[same], (graph.row[same], graph.col[same])), graph.shape
+    )
+    assert len(differential_niches(adata, "treatment", "patient", what="contacts"))
+    del adata.obsp["spatial_connectivities"]
+    with pytest.raises(KeyError, match="library_key='sample_section'"):
         differential_niches(adata, "treatment", "patient", what="contacts")
 
 

@@ -110,6 +110,24 @@ def test_cells_without_a_niche_and_niches_of_one_cell_are_left_out():
         niche_markers(adata)
 
 
+def test_a_method_that_is_not_known_is_named_with_those_that_are():
+    with pytest.raises(ValueError, match=r"Unknown method 'wilcoxn'. Did you mean 'wilcoxon'\?.*logreg"):
+        niche_markers(_adata(), method="wilcoxn")
+
+
+@pytest.mark.parametrize("number", [0, -3, 2.5])
+def test_a_number_of_genes_that_cannot_be(number):
+    with pytest.raises(ValueError, match="n_genes must be a whole number of at least 1"):
+        niche_markers(_adata(), n_genes=number)
+
+
+def test_counts_that_wrapped_are_told():
+    adata = _adata()
+    adata.X = csr_matrix((adata.X.toarray() * 20).astype(np.int8))
+    with pytest.raises(ValueError, match="int8 holds no more than 127: a larger count became negative"):
+        niche_markers(adata)
+
+
 def test_what_is_no_count_is_told():
     adata = _adata()
     adata.layers["logged"] = np.log1p(adata.X.toarray())

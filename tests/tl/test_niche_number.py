@@ -109,6 +109,7 @@ def test_the_rule_says_why():
         ([], {}, ValueError, "n_niches"),
         ([400], {}, ValueError, "400 niches"),
         ([3], {"n_splits": 1}, ValueError, "n_splits"),
+        ([3], {"max_cells": 0}, ValueError, "max_cells"),
         ([3], {"use_rep": "X_other"}, KeyError, "X_other"),
         ([3], {"library_key": "batch"}, KeyError, "batch"),
         ([3], {"neighbors_key": "other"}, KeyError, "other_connectivities"),
@@ -123,6 +124,13 @@ def test_bad_input_is_named(four, numbers, how, error, message):
 def test_too_few_cells_for_halves_are_refused():
     with pytest.raises(ValueError, match="blocks of 50"):
         niche_number(_tissue(2, 12), [2])
+
+
+def test_a_notebook_shows_the_reason_and_the_table(four):
+    shown = four[1]._repr_html_()
+    assert f"<td>{four[1].recommended}</td>" in shown
+    assert "the most stable" in shown
+    assert "<summary>table (5 × " in shown
 
 
 def test_the_figure_marks_the_number(four):

@@ -223,6 +223,36 @@ def test_what_is_missing_is_named_with_the_next_call(tissue, make_layers):
         scjepa.tl.niche_drivers(without, by="niche")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        scjepa.tl.find_niches,
+        scjepa.tl.niches,
+        scjepa.tl.niche_readout,
+        scjepa.tl.niche_number,
+        scjepa.tl.niche_drivers,
+        scjepa.tl.surprise,
+        scjepa.tl.spillover,
+        scjepa.tl.niche_shapes,
+        scjepa.tl.niche_markers,
+        lambda adata: scjepa.tl.differential_niches(adata, "layer", "layer"),
+        lambda adata: scjepa.tl.annotate(adata, adata, "layer"),
+    ],
+)
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_selection_of_no_cells_is_refused_in_one_sentence(tissue, call, copied):
+    none = tissue[tissue.obs["layer"] == "9"]
+    with pytest.raises(ValueError, match=r"adata has no cells \(0 cells × 40 genes\)"):
+        call(none.copy() if copied else none)
+
+
+def test_a_cell_without_a_place_is_named_with_what_to_do(tissue):
+    adata = tissue.copy()
+    adata.obsm["spatial"][5, 0] = np.nan
+    with pytest.raises(ValueError, match=r"in coordinates; the first is row 5. Leave these cells out before"):
+        scjepa.tl.surprise(adata)
+
+
 def test_empty_and_unknown_niches_and_edits_are_refused(tissue):
     adata = tissue.copy()
     adata.obs["niche"] = adata.obs["niche"].cat.add_categories("empty")

@@ -70,6 +70,24 @@ def require_anndata(data: object, name: str | None = None) -> None:
         )
 
 
+def require_cells(adata: AnnData) -> None:
+    """Refuse an object without cells, as a selection that chose none leaves it.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    TypeError
+        If it is no AnnData object.
+    """
+    require_anndata(adata)
+    if not adata.n_obs:
+        raise ValueError(
+            f"adata has no cells (0 cells × {adata.n_vars:,} genes). If it is a selection, nothing meets its "
+            "condition: look at the names it is made by, such as adata.obs['section'].unique(), and select anew."
+        )
+
+
 def _how_to_get_one(data: Any) -> str:
     kind = type(data).__name__
     if isinstance(data, str | os.PathLike):
@@ -254,7 +272,12 @@ def flags_of(column: pd.Series) -> np.ndarray:
 
 
 def as_embedding(
-    values: object, names: Sequence[str] | None = None, what: str = "the embedding", *, first: int = 0
+    values: object,
+    names: Sequence[str] | None = None,
+    what: str = "the embedding",
+    *,
+    first: int = 0,
+    then: str = "Embed them again, or leave them out: keep = np.isfinite(embedding).all(axis=1).",
 ) -> np.ndarray:
     """Return ``values`` as a finite array of shape (n_cells, n_dims).
 
@@ -268,6 +291,8 @@ def as_embedding(
         What the values are called in an error.
     first
         Row of the first cell, where the values are a block of an embedding.
+    then
+        The next call, where values are not finite.
 
     Raises
     ------
@@ -290,15 +315,14 @@ def as_embedding(
         row = f"row {first + bad[0]}"
         cell = row if names is None else f"cell {names[bad[0]]!r} ({row})"
         raise ValueError(
-            f"{len(bad)} of {len(array)} cells have NaN or infinite values in {what}; the first is {cell}. "
-            "Embed them again, or leave them out: keep = np.isfinite(embedding).all(axis=1)."
+            f"{len(bad)} of {len(array)} cells have NaN or infinite values in {what}; the first is {cell}. {then}"
         )
     return array
 
 
 def embedding_of(adata: AnnData, use_rep: str) -> np.ndarray:
     """Return ``adata.obsm[use_rep]`` as a finite array; a missing key names those there and the call that makes it."""
-    require_anndata(adata)
+    require_cells(adata)
     place, scale = f"adata.obsm[{use_rep!r}]", "scale='cell'" if use_rep == _keys.EMBEDDING_CELL else ""
     then = f"Embed the cells first: {place} = model.get_latent_representation({scale})"
     return as_embedding(entry_of(adata, "obsm", use_rep, then), adata.obs_names, place)
@@ -393,8 +417,9 @@ def niches_of(adata: AnnData, key: str) -> pd.Categorical:
     Raises
     ------
     ValueError
-        If no cell has a niche.
+        If there are no cells, or none has a niche.
     """
+    require_cells(adata)
     found = categories_of(adata, key).remove_unused_categories()
     if not len(found.categories):
         raise ValueError(f"No cell has a niche in adata.obs[{key!r}]. Find niches first: scjepa.tl.find_niches(adata)")

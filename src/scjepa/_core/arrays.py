@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Ignored: TypeAlias = str | Sequence[object]
 
 
+LEAVE_OUT = "Leave these cells out before the graph is computed: adata = adata[np.isfinite(coordinates).all(axis=1)]."
+"""What to do about cells without a place."""
+
+
 def varied_embedding(values: object, n_cells: int | None = None, what: str = "the embedding") -> np.ndarray:
     """Return a finite array of shape (n_cells, n_dims) in which not all cells are the same.
 
@@ -83,7 +87,7 @@ def tissue(coordinates: object, sections: Labels | None, n_cells: int) -> tuple[
     ValueError
         If a length is not ``n_cells``, a coordinate is NaN or infinite, or a cell has no section.
     """
-    places = as_embedding(coordinates, what="coordinates").astype(np.float64)
+    places = as_embedding(coordinates, what="coordinates", then=LEAVE_OUT).astype(np.float64)
     if len(places) != n_cells:
         raise ValueError(f"coordinates has {len(places)} rows for {n_cells} cells.")
     if sections is None:

@@ -290,7 +290,8 @@ class CountCheck:
                 bad = ~((rows.data >= 0) & (rows.data <= np.finfo(np.float32).max))
             kind = NAN if np.isnan(rows.data[int(bad.argmax())]) else OTHER
             raise ValueError(
-                f"{self._describe(rows, start, bad, cells)}; counts are finite and not negative. {self._advice(kind)}"
+                f"{self._describe(rows, start, bad, cells)}; counts are finite and not negative.{_wrapped(rows.dtype)} "
+                f"{self._advice(kind)}"
             )
         self._largest = max(self._largest, float(high))
         if rows.dtype.kind == "f" and self._first_fraction is None:
@@ -345,6 +346,13 @@ def told_of(adata: AnnData, layer: str | None, of: str = "adata", option: str = 
 def check_of(adata: AnnData, layer: str | None, of: str = "adata", option: str = "layer") -> CountCheck:
     """Return a check of the counts of ``adata`` that names its cells and genes and knows where raw counts are."""
     return CountCheck(**told_of(adata, layer, of, option))
+
+
+def _wrapped(dtype: np.dtype) -> str:
+    """Return what a negative count of a small type may be, after a space."""
+    if dtype.kind != "i" or dtype.itemsize > 2:
+        return ""
+    return f" {dtype} holds no more than {np.iinfo(dtype).max:,}: a larger count became negative when it was converted."
 
 
 def usual_advice(kind: str) -> str:

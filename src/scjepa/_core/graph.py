@@ -13,7 +13,7 @@ from scipy import sparse
 
 from scjepa._core import keys as _keys
 from scjepa._core import squidpy
-from scjepa._core.anndata import entry_of, groups_of, sparse_of
+from scjepa._core.anndata import entry_of, groups_of, require_cells, sparse_of
 from scjepa._core.counts import name_of, offsets_of, rows_of
 
 PARTS = ("connectivities", "distances")
@@ -115,8 +115,9 @@ def sections_of(
     KeyError
         If there is no such graph, or no column ``library_key``.
     ValueError
-        If an edge joins two sections.
+        If there are no cells, or an edge joins two sections.
     """
+    require_cells(adata)
     key = f"{neighbors_key}_connectivities"
     section_key = section_key_of(adata, library_key)
     call = graph_call(adata, section_key, neighbors_key=neighbors_key)

@@ -13,6 +13,7 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import as_embedding, entry_of, niches_of, record_of
+from scjepa._core.arrays import LEAVE_OUT
 from scjepa._core.checks import between
 from scjepa._core.files import sum_of_facts, sum_of_file, whole
 from scjepa._core.graph import sections_of
@@ -427,7 +428,8 @@ def _named(categories: list[str], names: Mapping[str, str] | Sequence[str] | Non
 
 def _coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
     then = "One section is held out by spatial block: name its coordinates with spatial_key=..."
-    return as_embedding(entry_of(adata, "obsm", spatial_key, then), adata.obs_names, "the coordinates")
+    found = entry_of(adata, "obsm", spatial_key, then)
+    return as_embedding(found, adata.obs_names, "the coordinates", then=LEAVE_OUT)
 
 
 def _check_readout(anew: np.ndarray, there: Any, key: str) -> None:

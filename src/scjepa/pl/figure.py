@@ -81,9 +81,17 @@ def finish(axes: DrawnT, save: str | Path | None, show: bool | None, *, given: A
         to show it; but axes that were ``given`` are returned.
     given
         Axes of the user's that were drawn in.
+
+    Raises
+    ------
+    ValueError
+        If the file's suffix is no kind of figure that matplotlib writes.
     """
     figure = figure_of(axes)
     if save is not None:
+        kind, known = Path(save).suffix.lstrip(".").lower(), figure.canvas.get_supported_filetypes()
+        if kind and kind not in known:
+            raise ValueError(f"save={str(save)!r}: {unknown_name('kind of figure', kind, known)}")
         dpi = max(_DPI, figure.dpi) if rcParams["savefig.dpi"] == "figure" else rcParams["savefig.dpi"]
         figure.savefig(_place_of(save), dpi=dpi, bbox_inches="tight")
     if show is False or (show is None and (given is not None or not _autoshow())):

@@ -22,6 +22,7 @@ from scjepa._core.anndata import (
     record,
     refuse_users,
     require_anndata,
+    require_cells,
 )
 from scjepa._core.conformal import HeldOut
 from scjepa._core.counts import TARGET_SUM, check_of, read_counts
@@ -163,7 +164,7 @@ def annotate(
     >>> scjepa.tl.annotate(adata, reference, labels_key="cell_type", batch_key="donor")
     >>> adata.obs[["predicted_label", "predicted_label_confidence", "predicted_label_evidence"]]
     """
-    require_anndata(adata)
+    require_cells(adata)
     for name in (key_added, *(f"{key_added}_{part}" for part in ANNOTATION_PARTS)):
         refuse_users(adata, "obs", name)
     terms = None if hierarchy is None else Hierarchy(hierarchy)

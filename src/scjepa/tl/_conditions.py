@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import categories_of, column_of, counts_of, labels_of, names_of, niches_of
+from scjepa._core.anndata import categories_of, column_of, counts_of, entry_of, labels_of, names_of, niches_of
 from scjepa._core.arrays import members
 from scjepa._core.counts import check_of, read_counts
-from scjepa._core.graph import spatial_graph_of
+from scjepa._core.graph import edges_of, graph_call, refuse_across, section_key_of, spatial_graph_of
 from scjepa._core.matching import contingency
 from scjepa._core.options import unknown_name
 from scjepa._core.plain import seed_of, whole
@@ -25,6 +25,7 @@ from scjepa._core.warn import warn
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
 
 _FEWEST = 3
@@ -113,7 +114,8 @@ def differential_niches(
     layer
         Layer of raw counts, for ``"expression"``. Default: ``X``.
     neighbors_key
-        squidpy's ``key_added``, for ``"contacts"``. No edge may join two samples.
+        squidpy's ``key_added``, for ``"contacts"``. No edge may join two samples, nor two sections where
+        ``adata.obs`` has a column ``"section"``.
     min_cells
         Cells that a niche must have in a sample for its composition, contacts or expression there to be used.
     n_permutations
@@ -142,7 +144,8 @@ def differential_niches(
     Warns
     -----
     UserWarning
-        If samples without a condition are left out, or permutation cannot give a p-value of 0.05.
+        If samples without a condition or cells without a niche are left out, or permutation cannot give a p-value of
+        0.05.
 
     Raises
     ------
@@ -180,9 +183,10 @@ def differential_niches(
         EXPRESSION: lambda: _expression(adata, cohort, layer, min_cells),
     }
     blocks = list(readers[what]())
-    if not blocks:
+    if not any(block.features for block in blocks):
+        counted = " and a molecule of each" if what == EXPRESSION else ""
         raise ValueError(
-            f"There is nothing to compare: no niche has {min_cells} cells of a sample (what={what!r}). "
+            f"There is nothing to compare: no niche has {min_cells} cells of a sample{counted} (what={what!r}). "
             "Take fewer, min_cells=..., or compare shares: what='shares'."
         )
     table = pd.concat([_tested(block, cohort, method, n_permutations, seed) for block in blocks], ignore_index=True)
@@ -298,11 +302,12 @@ class _Cohort:
         order = [*groups[0], *groups[1]]
         at = {sample: number for number, sample in enumerate(order)}
         samples = np.array([at.get(name, -1) for name in names_of(adata, sample_key)])
-        samples = np.where(niches.codes < 0, -1, samples)
-        empty = [order[number] for number in np.setdiff1d(np.arange(len(order)), samples)]
+        read = np.where(niches.codes < 0, -1, samples)
+        empty = [order[number] for number in np.setdiff1d(np.arange(len(order)), read)]
         if empty:
             raise ValueError(f"No cell of the sample {empty[0]!r} has a niche in adata.obs[{niche_key!r}].")
-        return cls(samples, np.asarray(niches.codes), list(niches.categories), order, pair, sizes)
+        _warn_of_cells_without(niches, samples, order, niche_key)
+        return cls(read, np.asarray(niches.codes), list(niches.categories), order, pair, sizes)
 
     @property
     def n_samples(self) -> int:
@@ -312,6 +317,20 @@ class _Cohort:
     def of_each(self, used: np.ndarray) -> tuple[int, int]:
         """Return how many of the samples that are used each condition has."""
         return int(used[: self.sizes[0]].sum()), int(used[self.sizes[0] :].sum())
+
+
+def _warn_of_cells_without(niches: pd.Categorical, samples: np.ndarray, names: list[str], niche_key: str) -> None:
+    """Warn of cells without a niche, and where samples lack most."""
+    compared = samples >= 0
+    share = np.bincount(samples[compared], niches.codes[compared] < 0, len(names)) / np.bincount(samples[compared])
+    if share.any():
+        number = int((niches.codes[compared] < 0).sum())
+        most, least = names[int(share.argmax())], names[int(share.argmin())]
+        warn(
+            f"{number:,} of {compared.sum():,} cells have no niche in adata.obs[{niche_key!r}] and are left out: "
+            f"{share.min():.0%} in sample {least!r} to {share.max():.0%} in {most!r}. Where conditions lack different "
+            "cells, what is compared differs by that alone."
+        )
 
 
 def _conditions_of(adata: AnnData, condition_key: str, sample_key: str) -> dict[str, str]:
@@ -355,9 +374,9 @@ def _pair(
         raise ValueError(
             f"Two conditions are compared; adata.obs[{condition_key!r}] has {len(names)}: {listed}. {then}"
         )
-    pair = [str(name) for name in conditions]
+    pair = [conditions] if isinstance(conditions, str) else [str(name) for name in conditions]
     if len(pair) != 2 or len(set(pair)) != 2 or not set(pair) <= there:
-        raise ValueError(f"conditions must name two of {listed}, found {tuple(conditions)!r}.")
+        raise ValueError(f"conditions must name two of {listed}, found {conditions!r}.")
     return pair[0], pair[1]
 
 
@@ -446,7 +465,7 @@ def _composition(adata: AnnData, cohort: _Cohort, key: str, min_cells: int) -> I
 def _contacts(adata: AnnData, cohort: _Cohort, neighbors_key: str, sample_key: str, min_cells: int) -> Iterator[_Block]:
     if len(cohort.names) < 2:
         raise ValueError(f"There is one niche, {cohort.names[0]!r}: it has no border with another. Find more niches.")
-    edges = spatial_graph_of(adata, neighbors_key, sample_key).tocoo()
+    edges = _edges_within(adata, neighbors_key, sample_key).tocoo()
     n_niches = len(cohort.names)
     counts = np.zeros((cohort.n_samples, n_niches, n_niches), dtype=np.int64)
     both = (cohort.samples[edges.row] >= 0) & (cohort.samples[edges.col] >= 0)
@@ -460,6 +479,28 @@ def _contacts(adata: AnnData, cohort: _Cohort, neighbors_key: str, sample_key: s
             values = enriched[used, one, other][:, None]
             names = [cohort.names[one]], [cohort.names[other]]
             yield _Block(values, *names, used, counts[used, one, other][:, None], values)
+
+
+def _edges_within(adata: AnnData, neighbors_key: str, sample_key: str) -> csr_matrix:
+    """Return the graph, no edge of which joins two samples or sections.
+
+    A graph by sample would join the sections of a sample, so an error says how to compute one of both.
+    """
+    section_key = section_key_of(adata, None) or sample_key
+    samples, sections = names_of(adata, sample_key), names_of(adata, section_key)
+    pieces = samples + " " + sections
+    if len(set(pieces)) == len(set(sections)):  # each section is of one sample
+        return spatial_graph_of(adata, neighbors_key, section_key)
+    column = "sample_section"
+    parts = " + ' ' + ".join(f"adata.obs[{key!r}].astype(str)" for key in (sample_key, section_key))
+    call = f"adata.obs[{column!r}] = ({parts}).astype('category'); " + graph_call(
+        adata, column, neighbors_key=neighbors_key
+    )
+    key = f"{neighbors_key}_connectivities"
+    graph = edges_of(entry_of(adata, "obsp", key, f"Compute the spatial graph first: {call}"))
+    edges = graph.tocoo()
+    refuse_across(edges.row, edges.col, pieces, adata.obs_names, f"adata.obsp[{key!r}]", call)
+    return graph
 
 
 def _expression(adata: AnnData, cohort: _Cohort, layer: str | None, min_cells: int) -> Iterator[_Block]:

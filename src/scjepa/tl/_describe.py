@@ -25,6 +25,7 @@ from scjepa._core.counts import TARGET_SUM, log_normalized_cells
 from scjepa._core.graph import sections_of
 from scjepa._core.html import as_html
 from scjepa._core.matching import best_matching, border_shares, contingency
+from scjepa._core.options import unknown_name
 from scjepa._core.plain import whole
 from scjepa._core.squidpy import squidpy
 from scjepa._core.warn import warn
@@ -48,6 +49,8 @@ _COLUMNS = {
 
 _LONGEST = 4.0
 """Sides of a triangle, in medians of all sides of its section, above which it spans a gap and is no tissue."""
+_TESTS = ("wilcoxon", "t-test", "t-test_overestim_var", "logreg")
+"""Methods of :func:`niche_markers`."""
 
 
 class NicheComparison(NamedTuple):
@@ -360,12 +363,16 @@ def niche_markers(
     KeyError
         If the niches or the layer are not there.
     ValueError
-        If fewer than two niches have two cells, counts are negative or NaN, or ``uns`` has ``key_added`` and scjepa
-        did not write it.
+        If fewer than two niches have two cells, ``method`` is not known, ``n_genes`` is below 1, counts are negative or
+        NaN, or ``uns`` has ``key_added`` and scjepa did not write it.
     """
     import pandas as pd
     import scanpy as sc
 
+    if method not in _TESTS:
+        raise ValueError(unknown_name("method", method, _TESTS))
+    if n_genes is not None:
+        whole("n_genes", n_genes, least=1)
     refuse_users(adata, "uns", key_added)
     niches = niches_of(adata, niche_key)
     holder = log_normalized_cells(adata, layer, cells=niches.codes >= 0)

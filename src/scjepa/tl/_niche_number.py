@@ -16,6 +16,7 @@ from scjepa._core.anndata import embedding_of, entry_of
 from scjepa._core.arrays import group_codes, members, principal_components, tissue, votes
 from scjepa._core.counts import log_normalized_cells
 from scjepa._core.graph import sections_of
+from scjepa._core.html import as_html
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph, Partition
 from scjepa._core.neighbors import neighbor_search, spatial_blocks
 from scjepa._core.plain import seed_of, whole
@@ -80,6 +81,9 @@ class NicheNumber(NamedTuple):
     recommended: int | None
     reason: str
     defensible: tuple[int, ...]
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def niche_number(
@@ -162,6 +166,7 @@ def niche_number(
     if not numbers:
         raise ValueError("n_niches names no number; give some, such as n_niches=range(2, 16).")
     whole("n_splits", n_splits, least=2)
+    whole("max_cells", max_cells, least=1)
     if use_rep is None:
         use_rep = _keys.EMBEDDING_NICHE if _keys.EMBEDDING_NICHE in adata.obsm else _keys.EMBEDDING
     rng = np.random.default_rng(seed_of(random_state))

@@ -12,7 +12,15 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import Note, as_embedding, embedding_of, record, refuse_renamed, refuse_users
+from scjepa._core.anndata import (
+    Note,
+    as_embedding,
+    embedding_of,
+    record,
+    refuse_renamed,
+    refuse_users,
+    require_cells,
+)
 from scjepa._core.arrays import blocks_of, sketch, votes
 from scjepa._core.leiden import MIN_SHARE, EmbeddingGraph
 from scjepa._core.neighbors import neighbor_search
@@ -161,6 +169,7 @@ def _refuse_niches(adata: AnnData, n_niches: int | None, key: str, method: str =
     TypeError, ValueError
         If the number or the method cannot be, or the column is the user's own, or ours with niches they have renamed.
     """
+    require_cells(adata)
     refuse_users(adata, "obs", key)
     if n_niches is not None and (not isinstance(n_niches, int | np.integer) or isinstance(n_niches, bool)):
         raise TypeError(f"n_niches must be a whole number, found {n_niches!r} ({type(n_niches).__name__}).")

@@ -10,6 +10,7 @@ import numpy as np
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import groups_of
+from scjepa._core.html import as_html
 from scjepa._core.plain import whole
 from scjepa.tl._aggregate import rings_of
 from scjepa.tl._drivers import ReadTissue
@@ -37,6 +38,9 @@ class EditedNeighborhoods(NamedTuple):
     cells: pd.DataFrame
     before: pd.DataFrame
     after: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 @dataclass(frozen=True)
