@@ -55,7 +55,7 @@ normalized values, not counts."""
 _SDMBENCH = "of SDMBench, https://figshare.com/projects/SDMBench/163942"
 _EMBRYO = (
     "counts.Rds and metadata.Rds of Lohoff et al. 2022, https://content.cruk.cam.ac.uk/jmlab/SpatialMouseAtlas2020/; "
-    "embryo 1 of the same study comes with squidpy, load('squidpy:seqfish')"
+    "19,416 cells of the same study come with squidpy, load('squidpy:seqfish')"
 )
 SOURCES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -229,8 +229,8 @@ def _not_found(name: str, folders: list[Path], files: list[Path]) -> str:
     if not folders:
         return (
             f"{wanted} was not looked for: no folder is set.{public} Call "
-            f"scjepa.datasets.load({name!r}, path='folder'), or set scjepa.settings.data_dir or the environment variable SCJEPA_DATA. Without data: "
-            "scjepa.datasets.simulated_tissue()."
+            f"scjepa.datasets.load({name!r}, path='folder'), or set scjepa.settings.data_dir or the environment "
+            "variable SCJEPA_DATA. Without data: scjepa.datasets.simulated_tissue()."
         )
     places = ", ".join(f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in folders)
     names = [file.stem for file in files]
