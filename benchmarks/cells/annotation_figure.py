@@ -49,7 +49,7 @@ def reliability(ax: Axes, answers: dict[str, tuple[Task, Answer]]) -> None:
         sizes = np.bincount(bins, minlength=len(BINS) - 1)
         there = sizes >= 10
         x, y = (np.bincount(bins, value, minlength=len(sizes))[there] / sizes[there] for value in (sure, right))
-        ax.plot(x, y, marker="o", ms=4, lw=1.2, label=name)
+        ax.plot(x, y, marker="o", ms=4, lw=1.2, label=name.replace(">", "to").replace("kang", "Kang"))
     ax.set_xlabel("confidence", fontsize=8)
     ax.set_ylabel("share of right labels", fontsize=8)
     ax.set_title("What confidence is worth", fontsize=9)
@@ -68,7 +68,7 @@ def main() -> None:
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=[1.25, 1.1, 0.8])
     for ax, (name, (task, answer)) in zip(axes, answers.items(), strict=False):
-        confusion(ax, task, answer, f"labels of {name.replace('>', 'for cells of')}")
+        confusion(ax, task, answer, f"labels of {name.replace('>', 'for cells of').replace('kang', 'Kang')}")
     reliability(axes[2], answers)
     figure.savefig(options.out, dpi=160)
 

@@ -14,6 +14,7 @@ from benchmarks.quality.niches import CACHE, embeddings_of
 from benchmarks.quality.sets import load_labelled
 
 import scjepa
+from scjepa._core.palette import palette
 from scjepa.benchmark import neighborhood_pca
 from scjepa.metrics import nmi
 
@@ -32,13 +33,13 @@ def main() -> None:
     scjepa.tl.niche_readout(adata, "X", key_added="X_linear")
     shown = {"ST-JEPA, default": "X_both", "linear method": "X_linear", "neighborhood PCA": "X_pca"}
     labels = adata.obs["region"].astype(str).to_numpy()
-    figure, axes = plt.subplots(1, 4, figsize=(14, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(14, 2.7), layout="constrained")
     places = adata.obsm["spatial"]
     names = sorted(set(labels))
-    colors = dict(zip(names, plt.get_cmap("tab10").colors, strict=False))
+    colors = dict(zip(names, palette(len(names)), strict=True))
 
     def draw(axis: plt.Axes, of: np.ndarray, title: str) -> None:
-        axis.scatter(*places.T, c=[colors[name] for name in of], s=9, linewidths=0)
+        axis.scatter(*places.T, c=[colors[name] for name in of], s=14, linewidths=0)
         axis.set(title=title, aspect="equal", xticks=[], yticks=[])
 
     draw(axes[0], labels, "layers, as labelled")
@@ -49,7 +50,7 @@ def main() -> None:
         most = {niche: max(names, key=lambda name: (labels[found == niche] == name).sum()) for niche in set(found)}
         draw(axis, np.array([most[niche] for niche in found]), f"{title}, NMI {nmi(labels, found):.2f}")
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=colors[name], label=name) for name in names]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(names), frameon=False, fontsize=12)
     figure.savefig(OUT, dpi=130)
 
 

@@ -31,8 +31,9 @@ def test_demo_writes_figures_tables_and_a_model_that_loads(demo):
 
     import scjepa
 
-    code, out, _ = demo
+    code, out, printed = demo
     assert code == 0
+    assert printed.rstrip().endswith(f"look at first: {(out / 'niches.png').resolve()}")
     for name in ("niches.png", "training.png", "embedding.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
         assert (out / name).stat().st_size > 10_000

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +15,7 @@ from anndata import AnnData
 
 import scjepa
 from scjepa.datasets import available, load
+from scjepa.datasets._read import SOURCES
 
 
 @pytest.fixture
@@ -101,15 +107,107 @@ def test_public_sets_come_through_squidpy(monkeypatch, tmp_path):
         calls.append(path)
         return AnnData(np.ones((3, 2)), obs=pd.DataFrame({"section": list("aab")}, index=list("xyz")))
 
+    monkeypatch.setattr("pooch.os_cache", lambda _: tmp_path / "cache")
     datasets = SimpleNamespace(imc=imc)
     monkeypatch.setitem(sys.modules, "squidpy", SimpleNamespace(datasets=datasets))
     monkeypatch.setitem(sys.modules, "squidpy.datasets", datasets)
     adata = load("squidpy:imc")
     load("squidpy:imc", tmp_path / "imc.h5ad")
     assert isinstance(adata.obs["section"].dtype, pd.CategoricalDtype)
-    assert calls == [None, tmp_path / "imc.h5ad"]
+    assert calls == [tmp_path / "cache" / "imc.h5ad", tmp_path / "imc.h5ad"]
     with pytest.raises(ValueError, match=r"'imcc'. Did you mean 'imc'"):
         load("squidpy:imcc")
+
+
+@pytest.fixture
+def server(folder):
+    """The address of a server of the folder, which breaks off in the middle of what is named short.h5ad."""
+    data = (folder / "mine.h5ad").read_bytes()
+
+    class Files(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path in ("/mine.h5ad", "/short.h5ad", "/imc.h5ad") else 404)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2] if "short" in self.path else data)
+
+        def log_message(self, *_):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_port}/"
+    http.shutdown()
+    http.server_close()
+
+
+def _left_in(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_file_from_an_address_is_checked_and_kept(server, folder, tmp_path_factory, monkeypatch):
+    cache = tmp_path_factory.mktemp("kept")
+    monkeypatch.setattr("pooch.os_cache", lambda _: cache)
+    right = hashlib.sha256((folder / "mine.h5ad").read_bytes()).hexdigest()
+    assert load(server + "mine.h5ad", sha256=right).n_obs == 1
+    assert len(_left_in(cache)) == 1
+    assert load(server + "mine.h5ad", cache / "here.h5ad").n_obs == 1
+    with monkeypatch.context() as offline:  # kept files need no network
+        offline.setattr("requests.get", lambda *_, **__: pytest.fail("asked again"))
+        offline.setattr("requests.Session.request", lambda *_, **__: pytest.fail("asked again"))
+        assert load(server + "mine.h5ad", sha256=right).n_obs == 1
+        assert load(server + "mine.h5ad", cache / "here.h5ad").n_obs == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "sha256", "kind", "said"),
+    [
+        ("mine.h5ad", "0" * 64, ValueError, "mine.h5ad is not the file that was expected, and was not kept"),
+        ("short.h5ad", None, ConnectionError, r"could not be downloaded.*load\('http.*path='FILE.h5ad'"),
+        ("none.h5ad", None, ConnectionError, "404"),
+    ],
+)
+def test_a_download_that_fails_leaves_nothing(server, tmp_path, monkeypatch, file, sha256, kind, said):
+    cache = tmp_path / "empty"
+    monkeypatch.setattr("pooch.os_cache", lambda _: cache)
+    with pytest.raises(kind, match=said):
+        load(server + file, sha256=sha256)
+    assert not _left_in(cache)
+
+
+def test_no_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("pooch.os_cache", lambda _: tmp_path)
+    with pytest.raises(ConnectionError, match=r"With a network, call again; without one, copy the file here and name"):
+        load("http://127.0.0.1:9/x.h5ad")
+    with pytest.raises(ValueError, match="sha256 is of a download"):
+        load("mine", sha256="0" * 64)
+
+
+def test_what_squidpy_fails_to_download(server, tmp_path, monkeypatch):
+    """From nobody, then another file than squidpy knows."""
+    monkeypatch.chdir(tmp_path)  # squidpy makes a folder where it is
+    downloader = pytest.importorskip("squidpy.datasets._downloader").get_downloader()
+    monkeypatch.setattr("pooch.os_cache", lambda _: tmp_path / "empty")
+    monkeypatch.setattr(downloader, "_s3_base_url", "http://127.0.0.1:9/")
+    with pytest.raises(ConnectionError, match=r"^squidpy:imc could not be downloaded.*load\('squidpy:imc', path="):
+        load("squidpy:imc")
+    monkeypatch.setattr(downloader, "_s3_base_url", server)
+    with pytest.raises(ValueError, match=r"squidpy:imc is not the file that was expected"):
+        load("squidpy:imc")
+    assert not _left_in(tmp_path / "empty")
+
+
+def test_a_file_of_a_tutorial_says_where_its_data_are_public(folder):
+    for path in (None, folder):
+        with pytest.raises(FileNotFoundError, match=r"public data: counts.Rds.*Lohoff.*Expected: 14,185 cells"):
+            load("seqfish_mouse_embryo2", path)
+
+
+def test_tutorials_read_what_has_a_source():
+    notebooks = sorted((Path(__file__).parents[2] / "tutorials").glob("*.ipynb"))
+    read = {name for one in notebooks for name in re.findall(r'datasets\.load\(\\"(\w+)\\"', one.read_text())}
+    assert read
+    assert read <= set(SOURCES)
 
 
 @pytest.mark.data

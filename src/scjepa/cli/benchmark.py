@@ -468,6 +468,7 @@ def run_demo(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         say(f"\nAgreement of Leiden niches with {label!r} (mean over resolutions 0.6-1.4, and at {known} niches):")
         say(table.drop(columns=_CHOSEN).round(3).to_string())
     step(f"done: {options.out}/ holds " + ", ".join(sorted(path.name for path in options.out.iterdir())))
+    say(f"The figure to look at first: {(options.out / 'niches.png').resolve()}")
 
 
 def _load(options: argparse.Namespace) -> AnnData:

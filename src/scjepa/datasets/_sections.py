@@ -71,6 +71,49 @@ PUBLIC: Mapping[str, tuple[str, str]] = MappingProxyType(
 """Public data sets of ``squidpy.datasets`` that come as AnnData, their tissue and technology; many hold
 normalized values, not counts."""
 
+_SDMBENCH = "of SDMBench, https://figshare.com/projects/SDMBench/163942"
+_EMBRYO = (
+    "counts.Rds and metadata.Rds of Lohoff et al. 2022, https://content.cruk.cam.ac.uk/jmlab/SpatialMouseAtlas2020/; "
+    "19,416 cells of the same study come with squidpy, load('squidpy:seqfish')"
+)
+SOURCES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "starmap_visual_cortex": (
+            "1,207 cells x 1,020 genes; layers in obs['region'], obs['cell_type']",
+            f"Wang et al. 2018; STARmap_20180505_BY3_1k.h5ad, with layers in obs['label'], {_SDMBENCH}",
+        ),
+        "osmfish_somatosensory_cortex": (
+            "4,839 cells x 33 genes; layers in obs['region']",
+            f"Codeluppi et al. 2018; osmfish.h5ad, with layers in obs['Region'], {_SDMBENCH}",
+        ),
+        "seqfish_mouse_embryo2": ("14,185 cells x 351 genes, z-slices in obs['section']; obs['cell_type']", _EMBRYO),
+        "seqfish_mouse_embryo1_3_crops": ("7,648 cells x 351 genes, four crops in obs['section']", _EMBRYO),
+        "merfish_mouse_motor_cortex_4slices_unlabelled": (
+            "7,924 cells x 241 genes, four slices in obs['section']",
+            "Zhang et al. 2021, Brain Image Library, https://doi.org/10.35077/g.21",
+        ),
+        "starmap_plus_well11_labels_no_counts": (
+            "a table of 43,341 cells: X, Y, Tissue_Symbol, Maintype_Symbol",
+            "Shi et al. 2023, https://zenodo.org/records/8327576",
+        ),
+        "xenium_breast_51k_unlabelled": (
+            "51,587 cells x 313 genes, five tiles in obs['section']",
+            "Janesick et al. 2023; 10x Genomics (CC BY 4.0), "
+            "https://www.10xgenomics.com/products/xenium-in-situ/preview-dataset-human-breast",
+        ),
+        "pbmc3k": (
+            "2,638 cells x 13,714 genes; obs['cell_type']",
+            "10x Genomics; counts by scanpy.datasets.pbmc3k(), labels by scanpy.datasets.pbmc3k_processed()",
+        ),
+        "pbmc4k_half": (
+            "2,170 cells x 15,195 genes; obs['cell_type']",
+            "10x Genomics; counts by scvi.data.dataset_10x('pbmc4k'), labels by scvi.data.pbmc_dataset()",
+        ),
+    }
+)
+"""The files that tutorials read by name: what each holds, and where its data are public. They are made from these
+sources, and no address has them as they are."""
+
 
 @renamed(section_key="library_key=")
 def concat(
@@ -300,17 +343,21 @@ def _measured(
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def load(name: str, path: str | os.PathLike[str] | None = None) -> AnnData:
-    """Read a data set by name.
+def load(name: str, path: str | os.PathLike[str] | None = None, *, sha256: str | None = None) -> AnnData:
+    """Read a data set by name or address.
 
     Parameters
     ----------
     name
         Name of an h5ad file without its ending, such as ``"starmap_visual_cortex"``; or ``"squidpy:"`` and a function
-        of ``squidpy.datasets`` that returns AnnData, such as ``"squidpy:imc"``, which is downloaded once.
+        of ``squidpy.datasets`` that returns AnnData, such as ``"squidpy:imc"``; or the address of an h5ad file,
+        ``"https://..."``. What comes from the network is downloaded once.
     path
         The file, or a folder to look in, subfolders included. Default: ``scjepa.settings.data_dir`` and the
-        environment variable ``SCJEPA_DATA``. With ``"squidpy:"``: the file to keep the download in; default squidpy's.
+        environment variable ``SCJEPA_DATA``. Of a download: the file to keep it in. Default: a file in the user's
+        cache, ``pooch.os_cache("scjepa")``.
+    sha256
+        Checksum of the file at an address: another file is not kept. squidpy has those of its own data sets.
 
     Returns
     -------
@@ -321,19 +368,23 @@ def load(name: str, path: str | os.PathLike[str] | None = None) -> AnnData:
     Raises
     ------
     FileNotFoundError
-        If no file has that name, with the folders that were searched and what they hold.
+        If no file has that name, with the folders that were searched and what they hold; for the data sets of the
+        tutorials also with what the file holds and where its data are public.
+    ConnectionError
+        If a download fails, or ends early.
     ValueError
-        If several files have that name, or squidpy has no such data set.
+        If several files have that name, squidpy has no such data set, or a download is not the file of the checksum.
 
     Examples
     --------
     >>> adata = scjepa.datasets.load("starmap_visual_cortex", "data/")  # doctest: +SKIP
     """
     if name.startswith(_SQUIDPY):
-        public = name.removeprefix(_SQUIDPY)
-        if public not in PUBLIC:
-            raise ValueError(unknown_name("data set of squidpy", public, PUBLIC) + " See scjepa.datasets.available().")
-        return _categorical(getattr(squidpy().datasets, public)(**({} if path is None else {"path": path})))
+        return _categorical(_of_squidpy(name.removeprefix(_SQUIDPY), path))
+    if name.startswith(("http://", "https://")):
+        return _categorical(ad.read_h5ad(_download(name, path, sha256)))
+    if sha256 is not None:
+        raise ValueError(f"sha256 is of a download, and {name!r} is the name of a file. Leave it out.")
     if path is not None and Path(path).is_file():
         return _categorical(ad.read_h5ad(path))
     stem = name.removesuffix(_SUFFIX)
@@ -346,6 +397,45 @@ def load(name: str, path: str | os.PathLike[str] | None = None) -> AnnData:
         places = ", ".join(map(str, matches))
         raise ValueError(f"Several files are named {stem}{_SUFFIX}: {places}. Give one of them as path.")
     return _categorical(ad.read_h5ad(matches[0]))
+
+
+def _of_squidpy(public: str, path: str | os.PathLike[str] | None) -> AnnData:
+    """Return a data set of squidpy, which checks its checksum, from the cache where it is there."""
+    import pooch
+
+    if public not in PUBLIC:
+        raise ValueError(unknown_name("data set of squidpy", public, PUBLIC) + " See scjepa.datasets.available().")
+    file = Path(path) if path is not None else Path(pooch.os_cache("scjepa")) / f"{public}{_SUFFIX}"
+    try:
+        return getattr(squidpy().datasets, public)(path=file)
+    except (OSError, ValueError, RuntimeError, ExceptionGroup) as error:
+        raise _failed(_SQUIDPY + public, error) from error
+
+
+def _download(url: str, path: str | os.PathLike[str] | None, sha256: str | None) -> str:
+    """Return the file at an address, downloaded where it is not there yet or is not the file of the checksum."""
+    import pooch
+
+    folder, file = (Path(path).parent, Path(path).name) if path is not None else (pooch.os_cache("scjepa"), None)
+    try:
+        return pooch.retrieve(url, sha256 and f"sha256:{sha256}", fname=file, path=folder, progressbar=True)
+    except (OSError, ValueError) as error:
+        raise _failed(url, error) from error
+
+
+def _failed(name: str, error: Exception) -> Exception:
+    """Return the error for a download that failed, with what to do then."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if "known hash" in str(error):
+        return ValueError(
+            f"The download of {name} is not the file that was expected, and was not kept: its checksum differs. Call "
+            "again; if it differs again, the file has changed at its address, or something on the way changes it."
+        )
+    return ConnectionError(
+        f"{name} could not be downloaded ({type(error).__name__}: {str(error)[:120]}). With a network, call again; "
+        f"without one, copy the file here and name it: scjepa.datasets.load({name!r}, path='FILE.h5ad')."
+    )
 
 
 def available(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
@@ -381,18 +471,20 @@ def _not_found(name: str, folders: list[Path], files: list[Path]) -> str:
     wanted = f"{name}{_SUFFIX}"
     if name in PUBLIC:
         return f"{wanted} was not found. squidpy has such a set: scjepa.datasets.load({_SQUIDPY + name!r})"
+    holds, source = SOURCES.get(name, ("", ""))
+    public = f" It is made of public data: {source}. Expected: {holds}, counts in X." if source else ""
     if not folders:
         return (
-            f"{wanted} was not looked for: no folder is set. Call scjepa.datasets.load({name!r}, path='folder'), or "
-            "set scjepa.settings.data_dir or the environment variable SCJEPA_DATA. Without data: "
-            "scjepa.datasets.simulated_tissue()."
+            f"{wanted} was not looked for: no folder is set.{public} Call "
+            f"scjepa.datasets.load({name!r}, path='folder'), or set scjepa.settings.data_dir or the environment "
+            "variable SCJEPA_DATA. Without data: scjepa.datasets.simulated_tissue()."
         )
     places = ", ".join(f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in folders)
     names = [file.stem for file in files]
     found = ", ".join(names[:_MOST]) or "no h5ad file"
     found += f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     return (
-        f"{wanted} was not found in {places}.{did_you_mean(name, names)} Found there: {found}. Call "
+        f"{wanted} was not found in {places}.{did_you_mean(name, names)} Found there: {found}.{public} Call "
         f"scjepa.datasets.load({name!r}, path=...) with the folder or the file; scjepa.datasets.available(path) lists "
         "what a folder holds."
     )

@@ -251,11 +251,27 @@ def perturbation(
         panel.scatter(x, y, s=8, alpha=0.6, linewidths=0)
         span = [min(x.min(), y.min()), max(x.max(), y.max())]
         panel.plot(span, span, color=MISSING, lw=1, zorder=0)
-        for gene in np.argsort(-np.abs(x))[:n_genes]:
-            panel.annotate(genes[gene], (x[gene], y[gene]), fontsize=7, xytext=(2, 2), textcoords="offset points")
+        _name_genes(panel, x, y, genes, np.argsort(-np.abs(x), kind="stable")[:n_genes])
         panel.set(xlabel="measured change", ylabel="predicted change", box_aspect=1)
         panel.set_title(text, fontsize=10, loc="left")
     return finish(panels if len(panels) > 1 else panels[0], save, show, given=ax)
+
+
+def _name_genes(ax: Axes, x: np.ndarray, y: np.ndarray, genes: Sequence[str], named: np.ndarray) -> None:
+    """Write the names of some genes toward the middle, one above the other where dots are close."""
+    named = named[np.argsort(y[named], kind="stable")]
+    low, high = ax.get_ylim()
+    heights = y[named].astype(float)
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + 0.06 * (high - low))
+    heights -= heights.mean() - y[named].mean() if len(heights) else 0.0
+    middle, step = np.mean(ax.get_xlim()), 0.06 * np.ptp(ax.get_xlim())
+    line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+    for gene, height in zip(named, heights, strict=True):
+        to_right = x[gene] < middle
+        place = (x[gene] + (step if to_right else -step), height)
+        side = "left" if to_right else "right"
+        ax.annotate(genes[gene], (x[gene], y[gene]), place, fontsize=7, ha=side, va="center", arrowprops=line)
 
 
 # -- trainings ---------------------------------------------------------------------------------------------------------

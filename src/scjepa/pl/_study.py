@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from scjepa._core import keys as _keys
 from scjepa._core.anndata import column_of
@@ -68,23 +69,25 @@ def niche_number(found: NicheNumber, *, save: str | Path | None = None, show: bo
     low, high = (table["stability"] + sign * table["stability_sd"] for sign in (-1, 1))
     left.fill_between(table.index, low, high, color=_BLUE, alpha=0.2, linewidth=0)
     left.plot(table.index, table["stability_null"], color=_GRAY, linestyle="--", label="without clusters")
-    left.set(ylabel="ARI between halves of the tissue", ylim=(0, 1), title="stability")
-    left.legend(frameon=False, fontsize=8)
+    lowest = min(0.0, float(np.nanmin(table[["stability", "stability_null"]].to_numpy(dtype=float))))
+    left.set(ylabel="ARI between halves of the tissue", ylim=(lowest - 0.02, 1.02), title="stability")
     middle.plot(table.index, table["likelihood"], marker="o", markersize=4, color=_BLUE)
     middle.set(ylabel="nats a cell", title="likelihood of held-out cells")
     for name, color in (("confidence", _BLUE), ("coherence", _ORANGE), ("markers", _GRAY)):
         if table[name].notna().any():
             right.plot(table.index, table[name], marker="o", markersize=4, color=color, label=name)
-    right.set(ylim=(0, 1.02), title="other evidence")
-    right.legend(frameon=False, fontsize=8)
+    right.set(ylim=(-0.02, 1.02), title="other evidence")
+    for ax in (left, right):  # below, where no line is
+        ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.0)
     for ax in (left, middle, right):
         for number in found.defensible:
             ax.axvspan(number - 0.5, number + 0.5, color=_GRAY, alpha=0.15, linewidth=0)
         if found.recommended is not None:
             ax.axvline(found.recommended, color=_ORANGE, linewidth=1)
         ax.set(xlabel="niches")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
-    verdict = "no clear number" if found.recommended is None else f"{found.recommended} niches"
+    verdict = "no clear number" if found.recommended is None else f"recommended: {found.recommended} niches"
     figure.suptitle(verdict, fontsize=10)
     return finish([left, middle, right], save, show)
 
