@@ -40,7 +40,7 @@ LENGTH = 8.0
 
 def own_tokens(model: scjepa.STJEPA) -> np.ndarray:
     """Return what pooling a cell's own tokens adds up, ``(n_cells, n_genes)``: scaled values over their number."""
-    source, parts = model._checked_source(None), []
+    source, parts = model._source(), []
     for start in range(0, source.n_cells, 2048):
         cells = torch.arange(start, min(start + 2048, source.n_cells))
         batch = source.batch(cells)
@@ -53,7 +53,7 @@ def own_tokens(model: scjepa.STJEPA) -> np.ndarray:
 
 
 def loadings(tokens: np.ndarray, adata: AnnData, width: int) -> np.ndarray:
-    """Return gene vectors that make the pooled tokens predictive components and what those leave, ``(genes, width)``."""
+    """Return ``(genes, width)``: what makes the pooled tokens predictive components, and components of the rest."""
     finder = scjepa.tl.PredictiveComponents(n_pcs=min(50, tokens.shape[1] - 1))
     components = finder.fit_transform(tokens, adata.obsp["spatial_connectivities"], adata.obs["section"])
     scale = tokens.std(0)
