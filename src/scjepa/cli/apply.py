@@ -46,7 +46,8 @@ class Embeddings:
         obsm key. Default: X_stjepa (neighborhood), X_stjepa_cell (cell), X_celljepa (cls), X_celljepa_genes (genes);
         with both scales, the second is KEY_cell or KEY_genes.
     genes
-        known: genes the model does not know are left out; all: they are taken in, with vectors drawn at random.
+        known: genes the model does not know are left out; all: they are taken in, with vectors drawn at random. A
+        CellJEPA model leaves them out until they are trained.
     """
 
     out: Path | None = None
@@ -84,6 +85,10 @@ def embed(options: argparse.Namespace) -> None:
     suffix = None if options.format is None else f".{options.format}"
     targets = io.plan(files, options.out, options.overwrite, suffix, EMBEDDING_ALONE)
     saved = SavedModel(options.model)
+    if options.genes == "all" and saved.kind.model == "CellJEPA":
+        raise shared.UsageError(
+            "--genes all: a CellJEPA model reads genes that it was trained on. scjepa fit --from trains more."
+        )
     scales = [scales_of(target, options, saved.kind) for target in targets]
     graph = options.neighbors_key or saved.keys.neighbors_key
     for file, target, keys in zip(files, targets, scales, strict=True):
