@@ -54,7 +54,7 @@ class Wanted:
     Parameters
     ----------
     conditions
-        Conditions to predict; genes need not have been perturbed.
+        Conditions to predict; genes need not have been perturbed. One that is named twice is predicted once.
     condition_key
         obs column of conditions in the screen.
     gene_sets
@@ -86,6 +86,7 @@ def run(options: argparse.Namespace) -> None:
     import scjepa.perturbation as pt
     from scjepa.cli.cells import X, read_parts
     from scjepa.datasets import read_gmt
+    from scjepa.perturbation.conditions import canonical
 
     if not options.conditions:
         raise shared.UsageError("Name what to predict with --conditions, such as KLF1 KLF1+MAP2K6.")
@@ -104,7 +105,10 @@ def run(options: argparse.Namespace) -> None:
     if len(scores):
         found = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
         progress.step(f"correlation of changes on conditions left out: {found}")
-    predicted, error = stack.predict(options.conditions, return_std=True)
+    wanted: dict[str, str] = {}
+    for name in options.conditions:
+        wanted.setdefault(canonical(name), name)
+    predicted, error = stack.predict(list(wanted.values()), return_std=True)
     control = pd.DataFrame([known.control] * len(predicted), predicted.index, predicted.columns)
     _write(stack, {"X": predicted, "control": control, "error": error}, options.out)
     shared.written(options.out)
