@@ -57,7 +57,7 @@ def test_vectors_of_new_genes_depend_on_seed_and_name_alone_and_embeddings_on_ne
     np.testing.assert_allclose(embedded[0], embedded[1], atol=1e-5)
     np.testing.assert_array_equal(embedded[0], embedded[2])
     with pytest.raises(ValueError, match="does not know"):
-        one.get_latent_representation(genes=["NEW40"])
+        one.get_latent_representation(genes=["GENE1", "NEW40"])
 
 
 def test_new_genes_take_part_once_they_are_trained(finetuned, with_new_genes, tmp_path, quiet, fresh):
