@@ -424,6 +424,11 @@ def predict(
     is_own = adata is None or adata is model.adata
     data = model._own_tables() if is_own or model._labelled is None or not model._labelled.saved else None
     known = labelled_cells(model, data)
+    if how.unknown is not None and _keys.UNKNOWN in known.reference.names:
+        raise ValueError(
+            f"{_keys.UNKNOWN!r} is a label of the model's cells, and with unknown=... what cells of no label are "
+            "called. Make it missing (NaN) in the labels before the model is made, or leave unknown out."
+        )
     at_hand = data if is_own and reading.gene_names is None else None
     query = latent(model, adata, at_hand, reading, batch_size=batch_size)
     own = is_own and data is not None and (known.tables is data or known.reference.source == source_mark(data))
