@@ -251,7 +251,7 @@ def differences(each: pd.DataFrame, ours: str = "stack", seed: int = 0, n_draws:
         for score in COMPARED:
             tables = [t.pivot(index="condition", columns="method", values=score) for _, t in of_set.groupby("seed")]
             for method in of_set["method"].unique():
-                if method == ours:
+                if method == ours or not all(method in table for table in tables):
                     continue
                 away = [(table[ours] - table[method]).to_numpy() for table in tables]
                 drawn = np.mean([d[rng.integers(len(d), size=(n_draws, len(d)))].mean(axis=1) for d in away], axis=0)
