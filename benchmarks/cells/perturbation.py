@@ -67,7 +67,9 @@ def train(adata: AnnData, split: PerturbationSplit, size_key: str | None, varian
     quiet = {"accelerator": "cpu", "progress_bar": False, "monitor_every": args.steps}
     model.train(max_steps=args.pretraining_steps, **quiet)
     how = {"delta_aware": delta_aware, "outside": "token", "size_key": size_key}
-    model.train_perturbation(split=split, validation_size=args.validation_size, **how, **quiet)
+    if not split.validation:
+        how["validation_size"] = args.validation_size
+    model.train_perturbation(split=split, **how, **quiet)
     return model
 
 

@@ -2,7 +2,8 @@
 
     export OMP_NUM_THREADS=1 SCJEPA_DATA=...
     python -m benchmarks.cells.perturbation_closed                              # seconds a split
-    python -m benchmarks.cells.perturbation_closed --vectors reactome control celljepa
+    python -m benchmarks.cells.perturbation_closed --vectors reactome control celljepa both blood linear
+    python -m benchmarks.cells.perturbation_closed --sets papalexi --seeds 1 --vectors --network     # minutes a split
 
 Sets, splits (seeds 1 to 3) and expression are those of ``perturbation.py``; test conditions are left out of all that is
 learned. Rows go to ``results/perturbation_closed.csv`` (set × seed × method × category, means over conditions;
@@ -10,6 +11,12 @@ correlations that are not defined count as 0), each condition to ``results/pertu
 ``results/perturbation_closed.md`` has means over splits and what the stack differs by from each other method, with 95%
 intervals of 2,000 paired bootstrap draws of a set's test conditions of all splits. Rows of methods that are not run
 again stay.
+
+``--vectors``: ``celljepa`` pretrains on the cells that are not of test conditions; ``both`` joins its vectors and those
+of ``control``; ``blood`` are those of ``human-blood-small``, or of ``--blood FOLDER``; with ``linear``, the model of
+Ahlmann-Eltze et al. is read with each of them in the place of its own components of the perturbed genes, as well.
+``--network`` trains Cell-JEPA's network on a split with validation conditions, a tenth of the training conditions: on
+these its share in ``method="stack"`` is found. "stack, fewer conditions" is the stack beside it, of as few.
 
 The rule (columns, their priors, five pseudo-conditions, what counts for half) was found on left-out *training*
 conditions of the splits of seed 1 and on the three glioma lines of ``perturb_norman_mcfaline_500g``, which are not
@@ -42,12 +49,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from benchmarks.cells.perturbation import load_set
+from benchmarks.cells.perturbation import load_set, profiles, train
+from safetensors.torch import load_file
 
 import scjepa
 from scjepa.metrics import (
@@ -65,12 +75,16 @@ from scjepa.perturbation import (
     condition_profiles,
     gene_set_vectors,
     log_normalized,
+    parse_condition,
     predict_baselines,
     simulation_split,
 )
 
 RESULTS = Path(__file__).parent / "results"
 BASELINES = ("no_change", "train_mean", "additive", "linear")
+Predictions: TypeAlias = "dict[str, tuple[pd.DataFrame, pd.DataFrame | None]]"
+"""Profiles, and their errors where they are told, by method."""
+
 COMPARED = ("pearson_delta", "mae", "discrimination")
 SHOWN = (
     "pearson_delta",
@@ -113,6 +127,52 @@ def celljepa_vectors(seen: AnnData, seed: int, steps: int) -> pd.DataFrame:
     return table - table.mean()
 
 
+def pretrained_vectors(name: str) -> pd.DataFrame:
+    """Return the gene vectors of a checkpoint or a saved model, about their mean."""
+    weights = load_file(scjepa.pretrained.locate(name) / scjepa.pretrained.WEIGHTS_FILE)
+    names = list(scjepa.pretrained.vocabulary(name).names)
+    table = pd.DataFrame(weights["target.embedding.gene.weight"].numpy()[: len(names)], index=names)
+    return table - table.mean()
+
+
+def joined(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Return vectors of several kinds side by side, each of length 1; a gene that one kind lacks has 0 there."""
+    unit = [table.div(np.linalg.norm(table, axis=1), axis=0) for table in tables]
+    return pd.concat(unit, axis=1).fillna(0.0).set_axis(range(sum(table.shape[1] for table in unit)), axis=1)
+
+
+def linear_with(known: ConditionProfiles, wanted: list[str], vectors: pd.DataFrame, ridge: float = 0.1) -> pd.DataFrame:
+    """Predict with means = G W P + b, P the vectors given of perturbed genes; without one, the train mean."""
+    y = known.means.to_numpy(dtype=np.float64).T
+    usual = y.mean(axis=1)
+    left, size, _ = np.linalg.svd(y - usual[:, None], full_matrices=False)
+    k = min(10, y.shape[1] - 1)
+    g, unit = left[:, :k] * size[:k], joined(vectors)
+
+    def placed(names: Sequence[str]) -> np.ndarray:
+        genes = [[gene for gene in parse_condition(name) if gene in unit.index] for name in names]
+        return np.stack([unit.loc[each].to_numpy().sum(axis=0) for each in genes])
+
+    p = placed(list(known.means.index))
+    kept = p.any(axis=1)
+    left_side = np.linalg.solve(g.T @ g + ridge * np.eye(k), g.T @ (y - usual[:, None])[:, kept] @ p[kept])
+    w = np.linalg.solve(p[kept].T @ p[kept] + ridge * np.eye(p.shape[1]), left_side.T).T
+    return pd.DataFrame(usual + placed(wanted) @ w.T @ g.T, wanted, known.means.columns)
+
+
+def with_network(
+    seen: AnnData, names: Sequence[str], wanted: list[str], size_key: str | None, seed: int, args: argparse.Namespace
+) -> Predictions:
+    """Predict with the network, alone and by its share in the stack, and with the stack of as many conditions."""
+    split = simulation_split(names, seed)
+    options = argparse.Namespace(**{**vars(args), "seed": seed, "pretraining_steps": 200})
+    model = train(seen, split, size_key, "celljepa", options)
+    print(f"share of the network by {len(split.validation)} conditions: {model.perturbation_.network_weight:.3f}")
+    of_stack = model.predict_perturbation(wanted).to_df().set_axis(wanted, axis=0)
+    found = {"network": (profiles(model, wanted), None), "stack and network": (of_stack, None)}
+    return found | {"stack, fewer conditions": model.perturbation_.stack.predict(wanted, return_std=True)}
+
+
 def scored(
     predicted: pd.DataFrame, reference: PerturbationReference, split: PerturbationSplit, std: pd.DataFrame | None = None
 ) -> pd.DataFrame:
@@ -126,11 +186,9 @@ def scored(
     return table.rename_axis("condition").reset_index()
 
 
-def methods(
-    known: ConditionProfiles, wanted: list[str], vectors: dict[str, pd.DataFrame]
-) -> dict[str, tuple[pd.DataFrame, pd.DataFrame | None]]:
+def methods(known: ConditionProfiles, wanted: list[str], vectors: dict[str, pd.DataFrame], linear: bool) -> Predictions:
     """Return predictions, and their errors where they are told."""
-    found: dict[str, tuple[pd.DataFrame, pd.DataFrame | None]] = {}
+    found: Predictions = {}
     for name, predicted in predict_baselines(known.means, known.control, wanted).items():
         found[name] = predicted, None
     stack = PerturbationStack().fit(known.means, known.control, known.noise)
@@ -140,6 +198,8 @@ def methods(
     for name, table in vectors.items():
         other = PerturbationStack().fit(known.means, known.control, known.noise, vectors=table)
         found[f"stack, vectors of {name}"] = other.predict(wanted, return_std=True)
+        if linear:
+            found[f"linear, vectors of {name}"] = linear_with(known, wanted, table), None
     return found
 
 
@@ -155,21 +215,30 @@ def run(name: str, seed: int, args: argparse.Namespace) -> pd.DataFrame:
     labels = np.array(conditions.names)[conditions.codes]
     # float64 as the profiles are: of no change nothing is left but 0.
     reference = perturbation_reference(expression.astype(np.float64), labels, adata.var_names)
-    vectors = {}
+    seen, vectors = adata[~np.isin(labels, split.test_conditions)].copy(), {}
+    seen.obs["condition"] = labels[~np.isin(labels, split.test_conditions)]
     if "reactome" in args.vectors:
         vectors["gene sets"] = gene_sets(conditions.perturbed_genes)
-    if "control" in args.vectors:
+    if "control" in args.vectors or "both" in args.vectors:
         vectors["control's components"] = control_components(expression[labels == CONTROL].toarray(), adata.var_names)
-    if "celljepa" in args.vectors and name == "papalexi":  # on norman no perturbed gene has a vector
-        seen = adata[~np.isin(labels, split.test_conditions)].copy()
-        vectors["Cell-JEPA"] = celljepa_vectors(seen, seed, args.pretraining_steps)
+    if {"celljepa", "both"} & {*args.vectors} and name == "papalexi":  # on norman no perturbed gene has a vector
+        vectors["Cell-JEPA"] = celljepa_vectors(seen.copy(), seed, args.pretraining_steps)
+    if "both" in args.vectors and name == "papalexi":
+        vectors["both"] = joined(vectors["control's components"], vectors["Cell-JEPA"])
+    if "blood" in args.vectors:
+        vectors[f"Cell-JEPA of blood, {args.blood_name}"] = table = pretrained_vectors(args.blood)
+        there = sum(gene in table.index for gene in conditions.perturbed_genes)
+        print(f"{there} of {len(conditions.perturbed_genes)} perturbed genes have a vector of {args.blood}")
+    found = methods(known, wanted, vectors, "linear" in args.vectors)
+    if args.network:
+        found |= with_network(seen, conditions.names, wanted, size_key, seed, args)
     parts = []
-    for method, (predicted, std) in methods(known, wanted, vectors).items():
+    for method, (predicted, std) in found.items():
         table = scored(predicted, reference, split, std)
         parts.append(table.assign(set=name, seed=seed, method=method))
     print(f"{name}, seed {seed}: {time.process_time() - start:.1f} s", flush=True)
-    found = pd.concat(parts)
-    return found[["set", "seed", "method", *(c for c in found if c not in ("set", "seed", "method"))]]
+    rows = pd.concat(parts)
+    return rows[["set", "seed", "method", *(c for c in rows if c not in ("set", "seed", "method"))]]
 
 
 def differences(each: pd.DataFrame, ours: str = "stack", seed: int = 0, n_draws: int = 2000) -> pd.DataFrame:
@@ -182,7 +251,7 @@ def differences(each: pd.DataFrame, ours: str = "stack", seed: int = 0, n_draws:
         for score in COMPARED:
             tables = [t.pivot(index="condition", columns="method", values=score) for _, t in of_set.groupby("seed")]
             for method in of_set["method"].unique():
-                if method == ours:
+                if method == ours or not all(method in table for table in tables):
                     continue
                 away = [(table[ours] - table[method]).to_numpy() for table in tables]
                 drawn = np.mean([d[rng.integers(len(d), size=(n_draws, len(d)))].mean(axis=1) for d in away], axis=0)
@@ -217,6 +286,12 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--vectors", nargs="*", default=["reactome", "control"])
     parser.add_argument("--pretraining-steps", type=int, default=150)
+    parser.add_argument("--blood", default="human-blood-small", help="folder or name of a model of blood")
+    parser.add_argument("--blood-name", default="2,000 genes", help="what its rows are called")
+    parser.add_argument("--network", action="store_true", help="train the network as well")
+    parser.add_argument("--preset", default="demo", help="of the network")
+    parser.add_argument("--steps", type=int, default=300, help="of the network on conditions")
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     each = pd.concat([run(name, seed, args) for name in args.sets for seed in args.seeds])
@@ -233,7 +308,7 @@ def main() -> None:
     each.to_csv(path, index=False, float_format="%.5g")
     means.reset_index().to_csv(args.out / "perturbation_closed.csv", index=False, float_format="%.5g")
     table = pd.concat([means.reset_index(), stored_networks()])
-    told = table[table["set"].isin(args.sets)].groupby(["set", "category", "method"], sort=False)[list(SHOWN)].mean()
+    told = table[table["set"].isin(each["set"])].groupby(["set", "category", "method"], sort=False)[list(SHOWN)].mean()
     text = ["Means over the splits; `celljepa` and `celljepa_delta` are rows of `perturbation.csv`.", ""]
     text += [markdown(told.reset_index(), 3), "", "The stack minus others, all test conditions (95% intervals).", ""]
     text += [markdown(differences(each)), ""]

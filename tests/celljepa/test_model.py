@@ -232,6 +232,15 @@ def test_linear_labels_and_unknown_cells(finetuned, make_adata, tmp_path):
         model.predict_labels(query, unknown=2)
 
 
+def test_a_label_that_is_the_word_for_none_is_refused(make_adata, make_model):
+    adata = make_adata()
+    adata.obs["cell_type"] = np.where(adata.obs["cell_type"] == adata.obs["cell_type"].iloc[0], "unknown", "other")
+    with pytest.warns(UserWarning, match="label 'unknown'"):
+        model = make_model(adata, {"labels_key": "cell_type"})
+    with pytest.warns(UserWarning, match="not trained"), pytest.raises(ValueError, match="'unknown' is a label"):
+        model.predict_labels(unknown=0.1)
+
+
 # -- save and load ----------------------------------------------------------------------------------------------------
 
 

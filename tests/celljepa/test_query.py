@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import scjepa
@@ -35,17 +37,37 @@ def test_genes_are_taken_in_and_cells_without_them_embed_as_before(finetuned, ma
     )
     with pytest.warns(UserWarning, match="left out.*load_query_data"):
         without = model.get_latent_representation(fresh(with_new_genes))
-    assert not np.allclose(query.get_latent_representation(), without, atol=1e-3)
+    with pytest.warns(UserWarning, match=r"left out.*model\.train\(\)"):
+        own = query.get_latent_representation()
+    np.testing.assert_array_equal(own, without)  # until they are trained
 
 
-def test_vectors_of_new_genes_depend_on_seed_and_name_alone(finetuned, with_new_genes, fresh):
+def test_vectors_of_new_genes_depend_on_seed_and_name_alone_and_embeddings_on_neither(finetuned, with_new_genes, fresh):
     model, _ = finetuned
     shuffled = fresh(with_new_genes[:, np.random.default_rng(0).permutation(45)].copy())
-    one = scjepa.CellJEPA.load_query_data(fresh(with_new_genes), model, **CPU).get_latent_representation()
-    two = scjepa.CellJEPA.load_query_data(shuffled, model, **CPU).get_latent_representation()
-    np.testing.assert_allclose(one, two, atol=1e-5)
+    one, two = (scjepa.CellJEPA.load_query_data(cells, model, **CPU) for cells in (fresh(with_new_genes), shuffled))
     other = scjepa.CellJEPA.load_query_data(fresh(with_new_genes), model, seed=5, **CPU)
-    assert not np.allclose(one, other.get_latent_representation(), atol=1e-3)
+    names = list(with_new_genes.var_names)
+    vectors = [
+        query.module.target.embedding.gene.weight[query.vocabulary.ids(names)].detach() for query in (one, two, other)
+    ]
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.allclose(vectors[0], vectors[2], atol=1e-3)
+    embedded = [query.get_latent_representation() for query in (one, two, other)]
+    np.testing.assert_allclose(embedded[0], embedded[1], atol=1e-5)
+    np.testing.assert_array_equal(embedded[0], embedded[2])
+    with pytest.raises(ValueError, match="does not know"):
+        one.get_latent_representation(genes=["GENE1", "NEW40"])
+
+
+def test_new_genes_take_part_once_they_are_trained(finetuned, with_new_genes, tmp_path, quiet, fresh):
+    query = scjepa.CellJEPA.load_query_data(with_new_genes, finetuned[0], **CPU)
+    query.train(max_steps=2, **quiet)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        every = query.get_latent_representation()
+    without = query.get_latent_representation(fresh(with_new_genes[:, with_new_genes.var_names.str.match("GENE")]))
+    assert not np.allclose(every, without, atol=1e-3)
 
 
 def test_a_query_model_trains_fine_tunes_saves_and_leaves_the_reference(

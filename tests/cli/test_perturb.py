@@ -60,6 +60,12 @@ def test_a_table_holds_expression_alone(screen):
     assert list(table.columns) == [f"g{i}" for i in range(12)]
 
 
+def test_a_condition_named_twice_is_one_row(screen, tmp_path):
+    words = ["--conditions", "g3", "g1+g0", "g3+ctrl", "g0+g1", "g3", "--out", str(tmp_path / "p.h5ad"), "-q"]
+    assert main(["perturb", str(screen / "screen.h5ad"), *words]) == 0
+    assert list(ad.read_h5ad(tmp_path / "p.h5ad").obs_names) == ["g3", "g1+g0"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

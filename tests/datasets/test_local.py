@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scjepa.datasets._read import SOURCES
 
 import scjepa
 from scjepa.datasets import available, load
-from scjepa.datasets._read import SOURCES
 
 
 @pytest.fixture

@@ -195,3 +195,49 @@ def test_what_does_not_fit_is_refused_by_name():
         stack.predict("G1")
     with pytest.raises(ValueError, match="is in one of 1 sets"):
         gene_set_vectors({"one": ["g1"]}, ["G1"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind", "message"),
+    [
+        (None, ValueError, "must be a list"),
+        (["G1", "G2", "G1"], ValueError, "'G1' is named 2 times"),
+        (["G1", float("nan")], TypeError, "must be texts"),
+        (["A B"], ValueError, "convert_conditions"),
+    ],
+)
+def test_what_cannot_be_predicted_is_named(wanted, kind, message):
+    means, control, _ = screen()
+    with pytest.raises(kind, match=message):
+        PerturbationStack().fit(means, control).predict(wanted)
+
+
+def test_genes_by_other_names_are_told_of():
+    means, control, _ = screen()
+    stack = PerturbationStack().fit(means, control)
+    with pytest.warns(UserWarning, match=r"'g30', are not known.*'g30' by 'G30'.*convert_conditions"):
+        stack.predict(["g30"])
+    with pytest.warns(UserWarning, match=r"None of the 12 perturbed genes, first 'G0', has a vector.*'g0', 'g1'"):
+        PerturbationStack().fit(means, control, vectors=pd.DataFrame(np.eye(2), ["g0", "g1"]))
+
+
+def test_cells_without_counts_and_genes_that_occur_twice_are_told_of():
+    rng = np.random.default_rng(0)
+    cells = ad.AnnData(
+        rng.poisson(3.0, (60, 5)).astype(np.float32),
+        obs=pd.DataFrame({"condition": ["ctrl", "G1", "G2"] * 20}, index=[f"c{i}" for i in range(60)]),
+        var=pd.DataFrame(index=[f"G{i}" for i in range(5)]),
+    )
+    few = condition_profiles(cells[3:].copy())
+    cells.X[:3] = 0
+    with pytest.warns(UserWarning, match="3 cells have no counts, first 'c0'; they are left out"):
+        found = condition_profiles(cells)
+    pd.testing.assert_frame_equal(found.means, few.means)
+    cells.X[::3] = 0
+    with pytest.raises(ValueError, match="No control cell has counts"), pytest.warns(UserWarning, match="no counts"):
+        condition_profiles(cells)
+    cells.var_names = ["G0", "G0", *cells.var_names[2:]]
+    with pytest.raises(ValueError, match="not unique"):
+        condition_profiles(cells)
+    with pytest.raises(ValueError, match="There are no cells"):
+        condition_profiles(cells[:0].copy())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -307,3 +309,56 @@ def test_counts_of_the_reference_are_looked_for_in_the_reference(reference):
     reference.obs["depth"] = 0.5
     with pytest.raises(ValueError, match="holds numbers"):
         annotate(adata, reference, "depth", reference_layer="counts")
+
+
+def test_what_takes_no_part_is_told_of(reference):
+    some = reference.copy()
+    some.obs["cell_type"] = some.obs["cell_type"].astype(object)
+    some.obs.iloc[:40, 0] = np.nan
+    some.obs.iloc[40:60, 0] = "nan"
+    query = blood(60, seed=21)
+    query.X[:7] = 0
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        annotate(query, some, "cell_type")
+    text = " ".join(str(warning.message) for warning in told)
+    assert "40 of 600 cells of 'reference' have no 'cell_type'" in text
+    assert "20 cells have the label 'nan', a text" in text
+    assert "7 of 60 cells have no count of the genes in common, first '21-0'" in text
+    assert query.obs["predicted_label"].isna().sum() == 7
+
+
+def test_what_cannot_be_labelled_is_refused_before_the_fit(reference, monkeypatch):
+    monkeypatch.setattr(CellAnnotator, "fit", lambda *_, **__: pytest.fail("fitted"))
+    query = blood(60, seed=22)
+    with pytest.raises(ValueError, match="adata has 0 cells"):
+        annotate(query[:0].copy(), reference, "cell_type")
+    query.obs["run"] = ["a"] * 59 + [None]
+    with pytest.raises(ValueError, match=r"1 cells have no value.*'22-59'"):
+        annotate(query, reference, "cell_type", query_batch_key="run")
+    some = reference.copy()
+    some.obs.iloc[:5, 0] = "unknown"
+    with pytest.raises(
+        ValueError, match=r"5 cells of 'reference' have the label 'unknown'.*Leave them out: reference = reference"
+    ):
+        annotate(query, some, "cell_type")
+    with pytest.raises(TypeError, match="asked for a list"):
+        annotate(query, reference, ["cell_type"])
+
+
+def test_names_that_differ_in_case_are_told_of(reference):
+    query = blood(60, seed=23)
+    query.var_names = query.var_names.str.upper()
+    with pytest.raises(ValueError, match=r"shares no gene.*case"):
+        annotate(query, reference, "cell_type")
+    query.var_names = [f"g{i}" if i < 90 else f"G{i}" for i in range(120)]
+    with pytest.warns(UserWarning, match="30 genes are not in 'reference'.*differ in case only"):
+        annotate(query, reference, "cell_type")
+
+
+def test_too_few_varying_genes_for_doublets_are_told_of(reference):
+    query = blood(80, seed=24)
+    query.X = sparse.csr_matrix(query.X.toarray() * (np.arange(120) < 35))
+    with pytest.warns(UserWarning, match=r"[Dd]oublets|threshold"):
+        annotate(query, reference, "cell_type", find_doublets=True)
+    assert not query.obs["predicted_label_doublet"].any()

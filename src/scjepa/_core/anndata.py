@@ -167,6 +167,10 @@ def entry_of(adata: AnnData, slot: str, key: str | None, then: str, name: str | 
         several are given.
     """
     entries = getattr(adata, slot)
+    if isinstance(key, list | tuple | set | dict | np.ndarray) or hasattr(key, "iloc"):
+        raise TypeError(
+            f"adata.{slot} is asked for a {type(key).__name__}; pass the name of one of its entries, as text."
+        )
     if key not in entries:
         raise missing_key(slot, key, entries, then, name)
     return entries[key]

@@ -26,6 +26,7 @@ from scjepa.celljepa.module import CellEncoder, CellObjective, check_scale
 from scjepa.celljepa.source import CellBatch, CellSource
 from scjepa.celljepa.stream import corpus_of, streamed
 from scjepa.models.embed import AUTO, Out, check_batch_size, embed_to, why_empty
+from scjepa.models.reference import trained_vocabulary
 from scjepa.models.setup import known_ids
 from scjepa.nn.attention import rank_in_group
 from scjepa.nn.jepa import float32_default
@@ -138,7 +139,7 @@ def source_of(
     read = reading or Reading()
     if data is None:
         how = {} if read.gene_names is None else {"gene_names": read.gene_names}
-        ids = None if read.genes is None else known_ids(model.vocabulary, read.genes)
+        ids = None if read.genes is None else known_ids(trained_vocabulary(model), read.genes)
         data = model._tables_of(adata, ids, **how)
     empty = data.tokens.lengths == 0
     if empty.any():
@@ -149,6 +150,8 @@ def source_of(
 def empty_cells(model: CellJEPA, adata: AnnData, empty: np.ndarray) -> str:
     """Return the sentences that name cells without counts of known genes."""
     call = f"{type(model).__name__}.load_query_data(adata, model)"
+    if trained_vocabulary(model) is not model.vocabulary:
+        call = "model.train()"
     if corpus_of(adata) is not None:  # why is to be read off all counts
         return f"{empty.sum():,} cells have no counts, first {str(adata.obs_names[int(empty.argmax())])!r}."
     without = "not of a gene the model knows" + ("." if model.modules else f": {call} takes genes in.")
@@ -184,7 +187,7 @@ def predicted_expression(
         raise ValueError("Values are of genes: predict_expression needs a model with genes as tokens.")
     if n_iterations < 1 or batch_size < 1:
         raise ValueError(f"n_iterations and batch_size must be positive, found {n_iterations} and {batch_size}.")
-    ids = model.vocabulary.ids(list(genes))
+    ids = trained_vocabulary(model).ids(list(genes))
     if (ids < 0).any() or len(set(ids)) < len(ids) or not len(ids):
         unknown = [name for name, i in zip(genes, ids, strict=True) if i < 0]
         raise ValueError(f"genes must be distinct names that the model knows; it does not know {unknown[:5]}.")
@@ -421,6 +424,11 @@ def predict(
     is_own = adata is None or adata is model.adata
     data = model._own_tables() if is_own or model._labelled is None or not model._labelled.saved else None
     known = labelled_cells(model, data)
+    if how.unknown is not None and _keys.UNKNOWN in known.reference.names:
+        raise ValueError(
+            f"{_keys.UNKNOWN!r} is a label of the model's cells, and with unknown=... what cells of no label are "
+            "called. Make it missing (NaN) in the labels before the model is made, or leave unknown out."
+        )
     at_hand = data if is_own and reading.gene_names is None else None
     query = latent(model, adata, at_hand, reading, batch_size=batch_size)
     own = is_own and data is not None and (known.tables is data or known.reference.source == source_mark(data))

@@ -42,7 +42,7 @@ from scjepa.celljepa.stream import StreamedCells, StreamedSource, annbatch_data,
 from scjepa.celljepa.training import CellTrainingPlan, hold_out_cells
 from scjepa.models.base import JEPAModel
 from scjepa.models.embed import AUTO, Out, embed_each
-from scjepa.models.reference import freeze_known
+from scjepa.models.reference import freeze_known, trained_vocabulary
 from scjepa.models.setup import codes_of, names_of
 from scjepa.models.store import Weights
 from scjepa.perturbation import PerturbationSplit
@@ -245,8 +245,22 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
         """Return where the model looks in AnnData, from the arguments of ``setup_anndata``."""
         return CellKeys.of(setup)
 
+    def _own_tables(self, vocabulary: Vocabulary | None = None) -> CellTables:
+        """Return the tables of the model's AnnData: of ``vocabulary``, by default of the genes that are embedded."""
+        known = trained_vocabulary(self) if vocabulary is None else vocabulary
+        mark = (*self.keys.mark(self.adata), len(known))
+        if self._cached is None or self._cached[0] != mark:
+            self._cached = (mark, self.tables(self.adata, self.keys, vocabulary=known))
+        return self._cached[1]
+
     def tables(
-        self, adata: AnnData, keys: CellKeys, genes: np.ndarray | None = None, *, gene_names: GeneTable | None = None
+        self,
+        adata: AnnData,
+        keys: CellKeys,
+        genes: np.ndarray | None = None,
+        *,
+        gene_names: GeneTable | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> CellTables:
         """Return the table of expressed genes of ``adata``, labels and batches.
 
@@ -258,26 +272,38 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
             Vocabulary ids of the genes that are read; ``None``: all.
         gene_names
             Leads from the data's gene names to the model's.
+        vocabulary
+            Genes that take part. Default: those that a training has seen.
         """
-        self.check_genes(adata, gene_names)
+        known = trained_vocabulary(self) if vocabulary is None else vocabulary
+        self.check_genes(adata, gene_names, known=known)
         corpus = corpus_of(adata)
         if corpus is not None and gene_names is None:
-            about = (corpus, self.vocabulary.ids(list(adata.var_names)), len(self.vocabulary))
+            about = (corpus, known.ids(list(adata.var_names)), len(known))
             cells = StreamedCells(*about, self.config.tokens.n_bins, corpus.lengths(), genes)
             sections = codes_of(names_of(adata, keys.batch_key))
             # What a table is asked for, of some cells at a time.
             return CellTables(cast(TokenTable, cells), *label_codes_of(adata, keys.labels_key), sections)
-        return tables_of(adata, keys, self.vocabulary, self.config.tokens.n_bins, gene_names, genes)
+        return tables_of(adata, keys, known, self.config.tokens.n_bins, gene_names, genes)
 
-    def check_genes(self, adata: AnnData, gene_names: GeneTable | None = None, *, convertible: bool = True) -> None:
+    def check_genes(
+        self,
+        adata: AnnData,
+        gene_names: GeneTable | None = None,
+        *,
+        convertible: bool = True,
+        known: Vocabulary | None = None,
+    ) -> None:
         """Raise if no gene is the model's, warn if some are not; ``convertible``: a table could have been given."""
         names = sorted(set(converted_names(adata, gene_names)))
         try:
-            alignment = self.vocabulary.align(names, source="adata.var_names", columns=adata.var)
+            alignment = (known or self.vocabulary).align(names, source="adata.var_names", columns=adata.var)
         except ValueError as error:
             further = " Or pass gene_names=..., from these names to the model's."
             raise ValueError(f"{error}{further if convertible and gene_names is None else ''}") from error
-        self._warn_of_unknown(alignment, None if self.modules else "")
+        new = (self.vocabulary.ids(names) >= 0).all()  # there, with vectors that were drawn and never trained
+        call = "model.train()" if new else f"{type(self).__name__}.load_query_data(adata, model)"
+        self._warn_of_unknown(alignment, None if self.modules else call)
 
     def source(
         self,
@@ -326,7 +352,7 @@ class CellJEPA(JEPAModel[CellKeys, CellTables, CellSource]):
     def _task(self, run: Run, stage: str = "pretraining") -> Task:
         """Return the task of :meth:`train`, or of :meth:`finetune`."""
         self._check_trainable(run)
-        data = self._own_tables()
+        data = self._own_tables(self.vocabulary)
         finetuning = stage == "finetuning"
         if finetuning and len(data.label_names) < 2:
             raise ValueError(f"adata.obs[{self.keys.labels_key!r}] has fewer than two labels; ECS tells labels apart.")

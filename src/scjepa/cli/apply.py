@@ -51,7 +51,8 @@ class Embeddings:
         obsm key. Default: X_stjepa (neighborhood), X_stjepa_cell (cell), X_celljepa (cls), X_celljepa_genes (genes);
         with both scales, the second is KEY_cell or KEY_genes.
     genes
-        known: genes the model does not know are left out; all: they are taken in, with vectors drawn at random.
+        known: genes the model does not know are left out; all: they are taken in, with vectors drawn at random. A
+        CellJEPA model leaves them out until they are trained.
     """
 
     out: Path | None = None
@@ -89,6 +90,10 @@ def embed(options: argparse.Namespace) -> None:
     suffix = None if options.format is None else f".{options.format}"
     targets = io.plan(files, options.out, options.overwrite, suffix, EMBEDDING_ALONE)
     saved = SavedModel(options.model)
+    if options.genes == "all" and saved.kind.model == "CellJEPA":
+        raise shared.UsageError(
+            "--genes all: a CellJEPA model reads genes that it was trained on. scjepa fit --from trains more."
+        )
     scales = [scales_of(target, options, saved.kind) for target in targets]
     graph = options.neighbors_key or saved.keys.neighbors_key
     for file, target, keys in zip(files, targets, scales, strict=True):
@@ -514,7 +519,7 @@ class Wanted:
     Parameters
     ----------
     conditions
-        Conditions to predict; genes need not have been perturbed.
+        Conditions to predict; genes need not have been perturbed. One that is named twice is predicted once.
     condition_key
         obs column of conditions in the screen.
     gene_sets
@@ -558,6 +563,7 @@ def perturb(options: argparse.Namespace) -> None:
     import scjepa.perturbation as pt
     from scjepa.cli.cells import X, read_parts
     from scjepa.datasets import read_gmt
+    from scjepa.perturbation.conditions import canonical
 
     if not options.conditions:
         raise shared.UsageError("Name what to predict with --conditions, such as KLF1 KLF1+MAP2K6.")
@@ -576,7 +582,10 @@ def perturb(options: argparse.Namespace) -> None:
     if len(scores):
         found = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
         progress.step(f"correlation of changes on conditions left out: {found}")
-    predicted, error = stack.predict(options.conditions, return_std=True)
+    wanted: dict[str, str] = {}
+    for name in options.conditions:
+        wanted.setdefault(canonical(name), name)
+    predicted, error = stack.predict(list(wanted.values()), return_std=True)
     control = pd.DataFrame([known.control] * len(predicted), predicted.index, predicted.columns)
     _write_conditions(stack, {"X": predicted, "control": control, "error": error}, options.out)
     shared.written(options.out)

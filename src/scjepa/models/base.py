@@ -261,8 +261,8 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     def _warn_of_unknown(self, alignment: Alignment, then: str | None = None) -> None:
         """Warn of genes that the model leaves out, and tell the call that takes them in."""
         if alignment.n_matched < alignment.n_names:
-            call = f" To take them in: {then}{type(self).__name__}.load_query_data(adata, model)."
-            warn(f"Genes the model does not know are left out. {alignment}{'' if then is None else call}")
+            call = "" if then is None else f" To take them in: {then}."
+            warn(f"Genes the model does not know are left out. {alignment}{call}")
 
     # -- training -------------------------------------------------------------------------------------------------
 
@@ -696,8 +696,9 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         What is new begins like this, depending on ``seed`` and names alone:
 
         - the vector of a gene is drawn from the Gaussian with the mean and covariance of the reference's gene vectors
-          (:meth:`load` and ``get_latent_representation(adata)`` leave such genes out instead; where gene modules are
-          tokens, new genes are of no module and stay out here too);
+          (:meth:`load` and ``get_latent_representation(adata)`` leave such genes out instead). Of dissociated cells new
+          genes take part once they are trained, and not before: embeddings do not depend on vectors that are drawn.
+          Where gene modules are tokens, new genes are of no module and stay out;
         - the token of a technology is the mean of the reference's;
         - normalizations that learn (all but ``counts``) learn a new gene, and a new technology with 100 cells or
           more, from ``adata``; a smaller one takes the reference's statistics of all technologies.

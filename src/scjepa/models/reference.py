@@ -325,7 +325,7 @@ def coverage(
     adata = model.adata if adata is None else adata
     keys = model._keys_for(adata)
     keys.validate(adata)
-    known = _trained_vocabulary(model)
+    known = trained_vocabulary(model)
     alignment = known.align(adata.var_names, source="adata.var_names", columns=adata.var)
     matched = alignment.ids >= 0
     per_gene, lengths = np.zeros(len(matched)), []
@@ -349,9 +349,9 @@ def coverage(
     )
 
 
-def _trained_vocabulary(model: JEPAModel) -> Vocabulary:
-    """Return the genes that the model was trained on."""
-    if model.reference is None or model._knows_own_data:
+def trained_vocabulary(model: JEPAModel) -> Vocabulary:
+    """Return the genes that the model was trained on, the first of its vocabulary."""
+    if not model._n_new_genes or model._knows_own_data:
         return model.vocabulary
     return Vocabulary(model.vocabulary.names[: model.reference.n_genes])
 

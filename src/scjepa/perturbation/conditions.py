@@ -68,6 +68,8 @@ def parse_condition(text: str, known_genes: Collection[str] = (), key: str = "co
     ValueError
         If the condition is written in another grammar; the message has the call that converts it.
     """
+    if "+" in str(text) and text in known_genes:
+        raise ValueError(f"{text!r} is the name of a gene, and '+' stands between genes. Rename the gene: var_names.")
     parts = str(text).split("+")
     genes = [part for part in parts if part != CONTROL]
     if any(not part.strip() for part in parts):
@@ -80,6 +82,29 @@ def parse_condition(text: str, known_genes: Collection[str] = (), key: str = "co
     if len(set(genes)) < len(genes):
         raise ValueError(f"The condition {text!r} names a gene twice. Write '{genes[0]}+ctrl'.")
     return tuple(sorted(genes))
+
+
+def parse_wanted(conditions: Sequence[str], known_genes: Collection[str] = ()) -> list[tuple[str, ...]]:
+    """Return :func:`parse_condition` of each of the conditions that are to be predicted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are no list of texts, one is named twice, or one is in another grammar.
+    """
+    if conditions is None or isinstance(conditions, str) or not len(conditions):
+        raise ValueError(f"conditions must be a list such as ['A', 'A+B'], found {conditions!r}.")
+    names = list(conditions)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"conditions must be texts such as 'A+B', found {name!r}.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"The condition {twice!r} is named {names.count(twice)} times. Name each once: "
+            "list(dict.fromkeys(conditions))."
+        )
+    return [parse_condition(name, known_genes) for name in names]
 
 
 def _refuse_other_grammars(text: str, part: str, key: str) -> None:
@@ -241,6 +266,8 @@ class Conditions:
             If a cell has none, the grammar is another, or no cell is control.
         """
         values = pd.Series(values)
+        if not len(values):
+            raise ValueError(f"There are no cells, and so no condition in {key!r}. Look at what selected them.")
         _refuse_missing(values, key, known_genes)
         distinct, inverse = np.unique(values.astype(str).to_numpy(dtype=str), return_inverse=True)
         parsed = [parse_condition(str(text), known_genes, key) for text in distinct]

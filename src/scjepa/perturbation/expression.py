@@ -15,6 +15,7 @@ from scjepa._core.anndata import column_of, counts_of, require_anndata
 from scjepa._core.arrays import members
 from scjepa._core.counts import check_of, iter_rows
 from scjepa._core.counts import log_normalized as log_normalized_rows
+from scjepa._core.warn import warn
 from scjepa.perturbation.conditions import CONTROL, Conditions, canonical
 
 if TYPE_CHECKING:
@@ -205,9 +206,17 @@ def condition_profiles(
     KeyError
         If a column is not there.
     ValueError
-        If a condition has no cells, there is no control, conditions are in another grammar, or values are no counts.
+        If a condition has no cells, there is no control, conditions are in another grammar, a gene occurs twice, or
+        values are no counts.
+
+    Warns
+    -----
+    UserWarning
+        If cells have no counts; they are left out.
     """
     found = Conditions.of_adata(adata, condition_key)
+    if not adata.var_names.is_unique:
+        raise ValueError("Gene names of the screen are not unique: adata.var_names_make_unique().")
     wanted = list(found.names) if conditions is None else [CONTROL, *map(canonical, conditions)]
     absent = [name for name in wanted if name not in found.names]
     if absent:
@@ -217,7 +226,13 @@ def condition_profiles(
         )
     cells = found.cells(wanted)
     part = adata[cells].to_memory() if adata.isbacked else adata[cells]
-    total = target_size(cell_sizes(part, layer, size_key), target_sum)
+    sizes = cell_sizes(part, layer, size_key)
+    total, empty = target_size(sizes, target_sum), sizes == 0
+    if empty.any():
+        warn(f"{empty.sum():,} cells have no counts, first {str(part.obs_names[empty.argmax()])!r}; they are left out.")
+        part, cells = part[~empty], cells[~empty]
+        if not (found.codes[cells] == found.control).any():
+            raise ValueError("No control cell has counts. Changes are measured from control cells.")
     expression = log_normalized(part, layer=layer, size_key=size_key, target_sum=total)
     return ConditionProfiles.of(expression, found.codes[cells], found.names, list(adata.var_names), total)
 

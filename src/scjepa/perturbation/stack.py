@@ -13,8 +13,9 @@ import pandas as pd
 from scipy.optimize import nnls
 
 from scjepa._core.arrays import correlation
+from scjepa._core.warn import warn
 from scjepa.perturbation.baselines import additive, linear, no_change, tell_of_other_names, train_mean
-from scjepa.perturbation.conditions import CONTROL, condition_name, parse_condition
+from scjepa.perturbation.conditions import CONTROL, condition_name, named_otherwise, parse_condition, parse_wanted
 
 Genes = tuple[str, ...]
 
@@ -288,6 +289,13 @@ class PerturbationStack:
             raise ValueError("The column 'vectors' needs vectors of genes: fit(..., vectors=genes × dimensions).")
         known = _checked(means, control, noise, vectors)
         tell_of_other_names(known.means, [])
+        perturbed = sorted({gene for genes in known.genes for gene in genes})
+        if known.vectors is not None and not known.vectors.index.isin(perturbed).any():
+            such = ", ".join(map(repr, known.vectors.index[:3]))
+            warn(
+                f"None of the {len(perturbed)} perturbed genes, first {perturbed[0]!r}, has a vector; vectors are of "
+                f"{such}, ... They tell nothing. Name genes as conditions do."
+            )
         of_means = 0.0 * known.means if noise is None else noise.loc[means.index, means.columns]
         self._keep(known, of_means, [name for name in names if name != "vectors" or vectors is not None])
         self._weigh(known)
@@ -392,8 +400,7 @@ class PerturbationStack:
             If it is not fitted, conditions are in another grammar, or the method is not known or has no error.
         """
         known = self._fitted()
-        if isinstance(conditions, str) or not len(conditions):
-            raise ValueError(f"conditions must be a list such as ['A', 'A+B'], found {conditions!r}.")
+        wanted = parse_wanted(conditions, known.means.columns)
         names, index = (*self._names[:-1], "stack", "no_change"), list(conditions)
         if method not in names:
             raise ValueError(f"method must be one of {', '.join(map(repr, names))}, found {method!r}.")
@@ -401,7 +408,7 @@ class PerturbationStack:
             raise ValueError(
                 f"method {method!r} has no error of its own: predict(..., method='stack', return_std=True)."
             )
-        wanted = [parse_condition(name, known.means.columns) for name in conditions]
+        _tell_of_strangers(known, wanted)
         if method == "no_change":
             return no_change(known.means, known.control, index)
         if method != "stack":
@@ -474,6 +481,16 @@ class PerturbationStack:
         if self._known is None:
             raise ValueError("The stack is not fitted. Call fit(means, control) first.")
         return self._known
+
+
+def _tell_of_strangers(known: Known, wanted: Sequence[Genes]) -> None:
+    """Warn of genes that are neither measured nor perturbed, but differ from one that is in case or version only."""
+    there = list(dict.fromkeys([*map(str, known.means.columns), *(gene for genes in known.genes for gene in genes)]))
+    new = sorted({gene for genes in wanted for gene in genes}.difference(there))
+    call = "conditions = scjepa.perturbation.convert_conditions(pandas.Series(conditions), genes={genes})."
+    told = named_otherwise(new, there, call, "adata.var_names") if new else ""
+    if told:
+        warn(f"{len(new):,} genes to perturb, first {new[0]!r}, are not known, and nothing is known of them. {told}")
 
 
 def _checked(

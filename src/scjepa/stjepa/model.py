@@ -230,7 +230,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         """
         if adata is not self.adata:
             alignment = self.vocabulary.align(adata.var_names, source="adata.var_names", columns=adata.var)
-            self._warn_of_unknown(alignment, "query = ")
+            self._warn_of_unknown(alignment, "query = STJEPA.load_query_data(adata, model)")
         return tables_of(self, adata, keys, genes, alone=alone)
 
     def source(self, data: CellData, device: torch.device | str = "cpu") -> TokenSource:

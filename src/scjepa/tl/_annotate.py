@@ -23,6 +23,7 @@ from scjepa._core.anndata import (
     refuse_users,
     require_anndata,
     require_cells,
+    warn_of_words,
 )
 from scjepa._core.conformal import HeldOut
 from scjepa._core.counts import TARGET_SUM, check_of, read_counts
@@ -44,6 +45,7 @@ from scjepa.tl._annotator import (
     within,
 )
 from scjepa.tl._moments import Features
+from scjepa.tokens.vocabulary import Vocabulary, likely_cause, spelled_otherwise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,15 +151,17 @@ def annotate(
     Warns
     -----
     UserWarning
-        If few genes are shared, more cells are unknown than ``error`` says, or labels or cells are left out.
+        If few genes are shared, names differ in case only, more cells are unknown than ``error`` says, or labels or
+        cells are left out, on either side.
 
     Raises
     ------
     KeyError
         If a column or a layer is not there.
     ValueError
-        If a reference shares no gene, there are fewer than two labels, a label is no term of the hierarchy, values are
-        no counts, or a column of the name is there that scjepa did not write.
+        If there are no cells, a reference shares no gene, there are fewer than two labels or one is ``"unknown"``, a
+        label is no term of the hierarchy, values are no counts, a cell has no batch where batches are named, or a
+        column of the name is there that scjepa did not write.
 
     Examples
     --------
@@ -168,6 +172,7 @@ def annotate(
     for name in (key_added, *(f"{key_added}_{part}" for part in ANNOTATION_PARTS)):
         refuse_users(adata, "obs", name)
     terms = None if hierarchy is None else Hierarchy(hierarchy)
+    batches = groups_of(adata, query_batch_key)
     features = Features.of_counts(adata, layer)
     genes = _unique(None if features.names is None else list(features.names), "the cells to label")
     known = _Reference.of(_by_name(reference), labels_key, batch_key, reference_layer, genes)
@@ -177,11 +182,16 @@ def annotate(
     known = known.learnable()
     annotator = CellAnnotator(n_genes, n_comps, error=error, seed=random_state)
     annotator.fit(known.counts, known.labels, known.batches, feature_names=list(known.genes))
-    batches = groups_of(adata, query_batch_key)
     shared = features.taken(known.genes, len(known.genes))
     found, probabilities = annotator.predict_with_probabilities(shared, batches)
     found.index = adata.obs_names
     counted = np.flatnonzero(found["nearest"].notna())
+    if len(counted) < len(found):
+        first = found.index[int(found["nearest"].isna().argmax())]
+        warn(
+            f"{len(found) - len(counted):,} of {len(found):,} cells have no count of the genes in common, first "
+            f"{str(first)!r}; they get no label."
+        )
     if len(counted) >= _TOGETHER:
         _read_together(found, known, shared, annotator, np.zeros(len(found)) if batches is None else batches, counted)
     if terms is not None:
@@ -239,12 +249,17 @@ class _Reference:
         for name, part in parts.items():
             _unique(part.var_names if part.var_names.is_unique else None, f"the reference {name!r}")
             common = shared & set(part.var_names)
+            known = Vocabulary(list(map(str, part.var_names)))
             if not common:
                 mine, theirs = [", ".join(map(repr, list(names)[:3])) for names in (genes, part.var_names)]
                 raise ValueError(
                     f"The reference {name!r} shares no gene with the cells to label: {mine}, ... against {theirs}, ... "
-                    "Names must be of one kind and one species, symbols or Ensembl ids."
+                    f"{likely_cause(genes, known.names)} Names must be of one kind and one species."
                 )
+            if len(common) < _FEW_GENES:
+                found = known.align(genes)
+                for sentence in spelled_otherwise(found.case_only, found.version_only, name):
+                    warn(f"{found.n_names - found.n_matched:,} genes are not in {name!r}. {sentence}")
             shared = common
         names = np.array([gene for gene in genes if gene in shared], dtype=object)
         if len(names) < _FEW_GENES:
@@ -258,8 +273,12 @@ class _Reference:
                     "column of cell types: labels_key=..."
                 )
             labels = labels_of(column)
+            _refuse_unknown(labels, labels_key, name)
+            warn_of_words(labels, "label", labels_key, surely=True)
             batches = np.full(part.n_obs, "") if batch_key is None else names_of(part, batch_key, name)
             kept = labels != None  # noqa: E711 - of each element
+            if not kept.all() and kept.any():
+                warn(f"{(~kept).sum():,} of {len(kept):,} cells of {name!r} have no {labels_key!r}; they take no part.")
             check = check_of(part, layer, name, "reference_layer")
             counts = read_counts(counts_of(part, layer, name), cells=kept, check=check)
             batches = np.array([f"{name}/{batch}" for batch in batches], dtype=object)
@@ -297,6 +316,16 @@ class _Reference:
         return self.some(kept)
 
 
+def _refuse_unknown(labels: np.ndarray, key: str, name: str) -> None:
+    """Raise if cells are labelled with the word for cells of no label."""
+    n_unknown = int((labels == UNKNOWN).sum())
+    if n_unknown:
+        raise ValueError(
+            f"{n_unknown:,} cells of {name!r} have the label {UNKNOWN!r}, what cells of no label are called. Leave "
+            f"them out: {name} = {name}[{name}.obs[{key!r}] != {UNKNOWN!r}].copy()."
+        )
+
+
 def _unique(names: Sequence[str] | None, of: str) -> Sequence[str]:
     if names is None:
         raise ValueError(f"Gene names of {of} are not unique: adata.var_names_make_unique().")
@@ -326,7 +355,11 @@ def _doublets(adata: AnnData, layer: str | None, seed: int) -> np.ndarray:
         warn(f"Doublets cannot be told among {cells.n_obs:,} cells by {cells.n_vars:,} genes; no cell is flagged.")
         return np.zeros(adata.n_obs, dtype=bool)
     n_comps = min(30, min(cells.shape) - 1)
-    sc.pp.scrublet(cells, n_prin_comps=n_comps, random_state=seed, verbose=False)
+    try:
+        sc.pp.scrublet(cells, n_prin_comps=n_comps, random_state=seed, verbose=False)
+    except ValueError as error:  # scrublet's own filters leave fewer cells or genes than components
+        warn(f"Doublets cannot be told: scrublet stopped ({error}). No cell is flagged.")
+        return np.zeros(adata.n_obs, dtype=bool)
     if "predicted_doublet" not in cells.obs:
         warn("Scrublet found no threshold between singlets and doublets; no cell is flagged.")
         return np.zeros(adata.n_obs, dtype=bool)

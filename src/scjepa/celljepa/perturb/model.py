@@ -34,7 +34,7 @@ from scjepa.perturbation import (
     parse_condition,
     simulation_split,
 )
-from scjepa.perturbation.conditions import named_otherwise
+from scjepa.perturbation.conditions import named_otherwise, parse_wanted
 from scjepa.perturbation.expression import cell_sizes, log_scaled, target_size
 from scjepa.tokens.table import TokenTable
 from scjepa.tokens.vocabulary import Vocabulary
@@ -406,11 +406,9 @@ def predict_perturbation(
     run, module = model.perturbation_, model._further.get(PREFIX)
     if run is None or not isinstance(module, PerturbationJEPAModule):
         raise ValueError("The model was not trained on perturbations. Call model.train_perturbation() first.")
-    if not len(conditions) or isinstance(conditions, str):
-        raise ValueError(f"conditions must be a list such as ['A', 'A+B'], found {conditions!r}.")
+    genes = parse_wanted(conditions, (*run.genes, *run.outside))
     if batch_size < 1 or n_controls < 1 or (n_cells is not None and n_cells < 1):
         raise ValueError("n_cells, n_controls and batch_size must be positive.")
-    genes = [parse_condition(name, (*run.genes, *run.outside)) for name in conditions]
     why = partial(_why_outside, measured=run.genes)
     outside_of([gene for each in genes for gene in each], run.genes, "error", run.outside, why)
     usual = module.objective.control.cpu().numpy()[model.vocabulary.ids(list(run.genes))]
