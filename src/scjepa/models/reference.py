@@ -351,9 +351,10 @@ def coverage(
 
 def trained_vocabulary(model: JEPAModel) -> Vocabulary:
     """Return the genes that the model was trained on, the first of its vocabulary."""
-    if not model._n_new_genes or model._knows_own_data:
+    reference = model.reference
+    if reference is None or not model._n_new_genes or model._knows_own_data:
         return model.vocabulary
-    return Vocabulary(model.vocabulary.names[: model.reference.n_genes])
+    return Vocabulary(model.vocabulary.names[: reference.n_genes])
 
 
 def _cost(
