@@ -87,6 +87,8 @@ def draw_peers(axes: Sequence[plt.Axes]) -> None:
         )
     axes[0].set_ylabel("processor seconds")
     axes[1].set_ylabel("most memory, GiB")
+    axes[1].set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
+    axes[1].yaxis.set_minor_formatter(NullFormatter())
     axes[1].legend(frameon=False, bbox_to_anchor=(1.02, 1), loc="upper left")
 
 
