@@ -131,13 +131,13 @@ def card(names: list[str], config: dict, license_: str) -> scjepa.pretrained.Car
         scores=summary(config),
         license=license_,
         limitations=(
-            "Peripheral blood mononuclear cells of a few donors, by 10x Chromium 3'; genes that it does not "
-            "know are left out. Other tissues, diseases and species are out of its reach. The scores are of models trained "
-            "without the study that is scored, one seed. They learned from the other studies, those of Kang et al. "
-            "2018 among them, which state no license and of which this model has seen no cell. HVG-PCA is fitted on "
-            "the very cells that are scored, and is ahead where cells were stimulated (pbmc_kang_muscat). NMI and ARI "
-            "are those of the best resolution by the labels. For labels, a linear classifier on principal components "
-            "is the first thing to try: scjepa.tl.annotate."
+            "Peripheral blood mononuclear cells of a few donors, by 10x Chromium 3'; genes that it does not know "
+            "are left out. Other tissues, diseases and species are out of its reach. The scores are of models "
+            "trained without the study that is scored, one seed. They learned from the other studies, those of "
+            "Kang et al. 2018 among them, which state no license and of which this model has seen no cell. HVG-"
+            "PCA is fitted on the very cells that are scored, and is ahead where cells were stimulated "
+            "(pbmc_kang_muscat). NMI and ARI are those of the best resolution by the labels. For labels, a linear"
+            " classifier on principal components is the first thing to try: scjepa.tl.annotate."
         ),
         citation="Zheng et al. 2017, doi:10.1038/ncomms14049",
         authors="The scjepa developers",
