@@ -16,7 +16,7 @@ from scjepa.nn.attention import Packing
 from scjepa.nn.config import TransformerConfig
 from scjepa.nn.encoder import Transformer
 from scjepa.nn.jepa import ADVICE, SHORTER, SLOWER, SLOWER_OR_EMA, TOKENS, VIEWS, Advice, ObjectiveOutput, Ratio
-from scjepa.nn.processes import gathered, mean_over_processes, n_processes
+from scjepa.nn.losses import gathered, mean_over_processes, n_processes
 from scjepa.stjepa.config import IJEPAConfig, LeJEPAConfig, STJEPAConfig
 from scjepa.stjepa.masking import draw_mask
 from scjepa.stjepa.module import POOLING, NeighborhoodObjective, TokenEmbedding, pool
