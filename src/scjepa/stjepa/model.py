@@ -320,7 +320,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         FileExistsError
             If there is a file at ``out`` from another model or other data; it is not replaced.
         """
-        options = {"scale": scale, "encoder": encoder, "genes": genes, "contextual": contextual}
+        options: Facts = {"scale": scale, "encoder": encoder, "genes": genes, "contextual": contextual}
         one = partial(latent.latent, self, batch_size=batch_size, **options)
         return embed_each(self.adata, self._data_of(adata), out, one, key_added)
 
@@ -533,7 +533,13 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         >>> model.niches(n_niches=7)
         >>> scjepa.pl.niche_drivers(model.explain())
         """
-        about = {"by": by, "niches": niches, "use_rep": use_rep, "n_cells": n_cells, "random_state": random_state}
+        about: Facts = {
+            "by": by,
+            "niches": niches,
+            "use_rep": use_rep,
+            "n_cells": n_cells,
+            "random_state": random_state,
+        }
         return explain.explained(self, adata, niche_key, genes=genes, n_permutations=n_permutations, **about)
 
     def edit_neighborhood(
@@ -581,7 +587,13 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         >>> found = model.edit_neighborhood(replace={"Oligo": "eL6-2"})
         >>> found.cells[["shift", "control_shift"]].mean()
         """
-        about = {"by": by, "niches": niches, "use_rep": use_rep, "n_cells": n_cells, "random_state": random_state}
+        about: Facts = {
+            "by": by,
+            "niches": niches,
+            "use_rep": use_rep,
+            "n_cells": n_cells,
+            "random_state": random_state,
+        }
         return explain.edited(self, adata, niche_key, (remove, replace, add, n_added), **about)
 
     def get_surprise(
