@@ -33,7 +33,7 @@ from scjepa.tokens import TableSource, TokenTable, Vocabulary, build_token_table
 from scjepa.tokens.config import TokenRule
 from scjepa.tokens.source import chosen, runs_of
 from scjepa.training import TrainConfig
-from scjepa.training.sampling import held_out_groups
+from scjepa.training.plan import held_out_groups
 
 SMALL = {"encoder": {"width": 16, "n_layers": 1, "n_heads": 1}, "tokens": {"n_tokens": 8, "n_neighbors": 4}}
 

@@ -289,16 +289,9 @@ def made_by_model(name: str, masking: str, seed: int) -> list[dict[str, float]]:
     return [{key: round(value, 5) for key, value in found.items()}]
 
 
-@torch.no_grad()
 def hidden(model: scjepa.STJEPA, adata: AnnData) -> np.ndarray:
     """Return standardized embeddings of neighborhoods whose index cell is hidden."""
-    source = model._checked_source(adata, None, "target", "auto", "neighborhood")
-    module = model.module.eval()
-    found = []
-    for some in torch.arange(adata.n_obs).split(512):
-        batch = source.batch(some, False)
-        found.append(module.embed(batch.select((batch.segments > 0).nonzero()[:, 0]), "target").numpy())
-    values = np.concatenate(found)
+    values = next(model.get_masked_representations(adata, hide="cell"))
     return (values - values.mean(axis=0)) / values.std(axis=0)
 
 

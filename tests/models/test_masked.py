@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import scjepa
-from scjepa.stjepa.masking import visible
+from scjepa.stjepa.latent import visible
 from scjepa.stjepa.model import STJEPA
 
 

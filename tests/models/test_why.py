@@ -38,7 +38,7 @@ def test_the_table_is_that_of_the_linear_method(explained):
 
 def test_hiding_is_embedding_without_those_tokens(explained):
     model, adata = explained
-    reader = model._reader(adata)
+    reader = explain.Reader.of_model(model, adata)
     values = adata.obsm["X_stjepa"]
     codes = adata.obs["niche"].cat.codes.to_numpy().astype(np.int64)
     zeros, halves = np.zeros(len(codes), dtype=np.int64), np.arange(len(codes)) % 2
@@ -66,7 +66,7 @@ def test_edits_put_other_cells_in_the_place_of_neighbors(explained):
     assert list(found.cells.columns[:3]) == ["niche", "n_edited", "shift"]
     assert (found.cells["shift"] > 0).all()
     np.testing.assert_allclose(found.before.sum(axis=1), 1)
-    reader = model._reader(adata)
+    reader = explain.Reader.of_model(model, adata)
     cells = np.array([4, 9])
     same = explain.embed_edited(reader, cells, reader.source.neighbors_of(cells)[:, 1:])
     np.testing.assert_allclose(same, adata.obsm["X_stjepa"][cells], atol=1e-5)

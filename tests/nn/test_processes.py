@@ -16,7 +16,7 @@ from scjepa.celljepa import CellBatch, CellJEPAModule, GeneModuleJEPAModule
 from scjepa.celljepa import module as cell_module
 from scjepa.celljepa.config import resolve_cells
 from scjepa.nn import gathered, mean_over_processes
-from scjepa.nn.processes import own, together
+from scjepa.nn.losses import own, together
 from scjepa.stjepa import Batch, STJEPAModule, objectives
 from scjepa.stjepa.config import resolve
 

@@ -10,8 +10,8 @@ from scjepa.nn.encoder import VALUE_ENCODERS
 from scjepa.nn.losses import covariance_loss, standardize_over_batch, variance_loss
 from scjepa.stjepa import MASKING_SCHEMES, OBJECTIVES, STJEPAModule, pool
 from scjepa.stjepa.config import PRESETS, resolve
-from scjepa.stjepa.masking import draw_mask
 from scjepa.stjepa.module import RANK_ENCODERS, sinusoids
+from scjepa.stjepa.objectives import draw_mask
 
 PAPER = {"cell_weight": 0.0, "neighborhood_weight": 0.0, "variance_weight": 0.0, "covariance_weight": 0.0}
 

@@ -11,7 +11,7 @@ import torch
 from scjepa.celljepa import CellObjective
 from scjepa.config import CellObjectiveConfig
 from scjepa.training import diagnose, effective_rank, mean_cosine
-from scjepa.training.collapse import gene_mean_loss
+from scjepa.training.plan import gene_mean_loss
 
 
 def test_effective_rank_counts_dimensions():

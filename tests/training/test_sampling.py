@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scjepa.training import BatchSchedule, hold_out, spatial_blocks
-from scjepa.training.sampling import MASK, ORDER, derive_seed
+from scjepa.training.plan import MASK, ORDER, derive_seed
 
 
 @settings(max_examples=40, deadline=None)

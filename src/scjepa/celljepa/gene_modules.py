@@ -33,7 +33,7 @@ from scjepa.celljepa.source import CellBatch
 from scjepa.datasets import read_gmt
 from scjepa.nn.attention import Packing
 from scjepa.nn.jepa import JEPAModule, ObjectiveOutput
-from scjepa.nn.processes import gathered, mean_over_processes, own
+from scjepa.nn.losses import gathered, mean_over_processes, own
 from scjepa.tokens.vocabulary import Vocabulary
 
 FEWEST_GENES = 3

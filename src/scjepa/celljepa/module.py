@@ -26,8 +26,15 @@ from scjepa.nn.jepa import (
     ObjectiveOutput,
     Ratio,
 )
-from scjepa.nn.losses import PooledHead, covariance_loss, standardize_over_batch, variance_loss
-from scjepa.nn.processes import gathered, mean_over_processes, n_processes
+from scjepa.nn.losses import (
+    PooledHead,
+    covariance_loss,
+    gathered,
+    mean_over_processes,
+    n_processes,
+    standardize_over_batch,
+    variance_loss,
+)
 
 HIDDEN = -1.0
 """Value of a gene whose value is hidden; bins are divided by the highest, so that they lie in [0, 1]."""

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from scjepa.celljepa.config import CellTrainConfig
-from scjepa.training.plan import JEPATrainingPlan, parameter_groups
-from scjepa.training.sampling import held_out_groups
+from scjepa.training.plan import JEPATrainingPlan, held_out_groups, parameter_groups
 
 
 class CellTrainingPlan(JEPATrainingPlan):

@@ -14,7 +14,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from anndata import AnnData, read_h5ad
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 
@@ -27,7 +26,7 @@ from scjepa._core.renamed import told
 from scjepa._core.warn import warn
 from scjepa.models import store as _store
 from scjepa.models.estimate import Estimate, check_training_memory, estimate
-from scjepa.models.reference import FREEZE, GENE_TABLES, Coverage, Reference, coverage, facts_of, rows_like, tell_new
+from scjepa.models.reference import FREEZE, Coverage, Reference, coverage, facts_of, tell_new, with_new_genes
 from scjepa.models.setup import SET_UPS, Keys, refuse_unknown, require_own, whole
 from scjepa.models.store import Weights
 from scjepa.nn.jepa import AnyModule
@@ -37,7 +36,7 @@ from scjepa.tokens.source import TableSource
 from scjepa.tokens.vocabulary import Alignment, Vocabulary
 from scjepa.training import Diagnosis, JEPATrainingPlan, diagnose
 from scjepa.training import fit as _fit
-from scjepa.training.fit import Curves, Run, RunArguments, Task, check_device, device_of, monitor_cells, one_device
+from scjepa.training.fit import Curves, Run, RunArguments, Task, check_device, device_of, one_device
 from scjepa.training.plan import History
 
 KeysT = TypeVar("KeysT", bound=Keys)
@@ -150,9 +149,8 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
     def _extended(cls, facts: Facts, weights: Weights, adata: AnnData, keys: KeysT) -> tuple[Facts, Weights]:
         """Return facts and weights of a model, with what is new in ``adata`` taken in: vectors of new genes."""
         known = Vocabulary(facts["vocabulary"])
-        genes = known.extended(adata.var_names)
-        rows = rows_like([weights[name] for name in GENE_TABLES], genes.names[len(known) :], facts["seed"])
-        return {**facts, "vocabulary": list(genes.names)}, {**weights, **dict(zip(GENE_TABLES, rows, strict=True))}
+        genes = list(known.extended(adata.var_names).names)
+        return {**facts, "vocabulary": genes}, with_new_genes(weights, genes[len(known) :], facts["seed"])
 
     def _words(self) -> dict[str, str]:
         """Return what the summary says of this kind of model, behind what it says of all: by the name of its line."""
@@ -351,21 +349,8 @@ class JEPAModel(BaseModelClass, ABC, Generic[KeysT, DataT, SourceT]):
         KeyboardInterrupt
             If training was interrupted; what was learned until then is kept.
         """
-        config, accelerator = run.config, run.options.accelerator
-        check_training_memory(task.module, task.source, config, device_of(accelerator))
-        monitor = task.held_out if len(task.held_out) else task.train_cells
-        n_monitored = monitor_cells(task.module.objective, config, len(task.train_cells))
-        if len(monitor) > n_monitored:
-            monitor = np.sort(np.random.default_rng(self.seed).choice(monitor, n_monitored, replace=False))
-        about = (task.module, task.source, config, task.train_cells, monitor, self.seed, task.sections)
-        marks = functools.partial(task.marks, self.vocabulary.names, self.seed, config)
-        plan = task.plan(*about, marks=marks, steps_before=self.n_steps_)
-        try:
-            trainer, history = _fit.run(plan, run.options, **run.trainer)
-        except MisconfigurationException as error:
-            raise ValueError(f"Lightning cannot train like that: {error}") from error
-        finally:
-            task.module.eval()
+        check_training_memory(task.module, task.source, run.config, device_of(run.options.accelerator))
+        trainer, history = _fit.fit(task, run, self.vocabulary.names, self.seed, self.n_steps_)
         self.trainer = trainer
         self.to_device(trainer.strategy.root_device)
         task.module.to(trainer.strategy.root_device)

@@ -99,7 +99,7 @@ def tell_new(alignment: Alignment) -> None:
 
 # -- rows of embedding tables ----------------------------------------------------------------------------------------
 
-GENE_TABLES = tuple(f"{encoder}.embedding.gene.weight" for encoder in ("context", "target"))
+_GENE_TABLES = tuple(f"{encoder}.embedding.gene.weight" for encoder in ("context", "target"))
 """Weights that have a row for each gene."""
 
 _MOST_KNOWN = 2048
@@ -143,6 +143,12 @@ def rows_like(known: Sequence[Tensor], names: Sequence[str], seed: int) -> list[
         torch.cat([table, torch.stack(new).to(table)]) if new else table.clone()
         for table, new in zip(known, drawn, strict=True)
     ]
+
+
+def with_new_genes(weights: Weights, names: Sequence[str], seed: int) -> Weights:
+    """Return weights whose tables have a vector for each of some new genes, too."""
+    rows = rows_like([weights[name] for name in _GENE_TABLES], names, seed)
+    return {**weights, **dict(zip(_GENE_TABLES, rows, strict=True))}
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:

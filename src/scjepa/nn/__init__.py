@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from scjepa.nn.config import TransformerConfig
     from scjepa.nn.encoder import VALUE_ENCODERS, Encoder, Transformer
     from scjepa.nn.jepa import Advice, JEPAModule, Objective, ObjectiveOutput, Ratio, float32_default
-    from scjepa.nn.losses import sigreg
-    from scjepa.nn.processes import gathered, mean_over_processes
+    from scjepa.nn.losses import gathered, mean_over_processes, sigreg
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

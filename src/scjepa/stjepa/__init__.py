@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         ObjectiveConfig,
         STJEPAConfig,
     )
-    from scjepa.stjepa.masking import MASKING_SCHEMES, draw_mask
     from scjepa.stjepa.model import STJEPA
     from scjepa.stjepa.module import (
         POOLING,
@@ -28,7 +27,15 @@ if TYPE_CHECKING:
         TokenEmbedding,
         pool,
     )
-    from scjepa.stjepa.objectives import IJEPA, LeJEPA, NeighborhoodObjective, Predictor, TechnologyAdversary
+    from scjepa.stjepa.objectives import (
+        IJEPA,
+        MASKING_SCHEMES,
+        LeJEPA,
+        NeighborhoodObjective,
+        Predictor,
+        TechnologyAdversary,
+        draw_mask,
+    )
     from scjepa.stjepa.source import Batch, TokenSource
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

@@ -124,7 +124,7 @@ class MaskingConfig(Config):
     @property
     def of_cells(self) -> bool:
         """Whether the scheme chooses among the cells of a neighborhood."""
-        from scjepa.stjepa.masking import MASKING_SCHEMES
+        from scjepa.stjepa.objectives import MASKING_SCHEMES
 
         return MASKING_SCHEMES[self.scheme].of_cells
 

@@ -15,10 +15,14 @@ from scjepa._core.anndata import array_of, counts_of, entry_of, flags_of, missin
 from scjepa._core.counts import iter_rows, told_of
 from scjepa._core.files import digest
 from scjepa._core.graph import graph_call
+from scjepa._core.plain import Facts
 from scjepa._core.warn import warn
 from scjepa.cohort.shard import JoinedSections
 from scjepa.models import setup
+from scjepa.models.reference import rows_of_mean, with_new_genes
 from scjepa.models.setup import codes_of, names_of
+from scjepa.models.store import STATISTICS, Weights
+from scjepa.stjepa.config import STJEPAConfig
 from scjepa.tokens.choice import TokenSpread, choose, count_spread, describe_tokens, is_auto, left_out, same_by_count
 from scjepa.tokens.config import TokenConfig
 from scjepa.tokens.neighbors import (
@@ -30,13 +34,16 @@ from scjepa.tokens.neighbors import (
 )
 from scjepa.tokens.normalize import NORMALIZATIONS, FittedNormalizations, fit_normalizations
 from scjepa.tokens.table import TokenTable, build_token_table, counts_digest, graph_digest, through_cache
-from scjepa.tokens.vocabulary import Panels, Vocabulary
+from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
 from scjepa.tokens.weights import gene_weights
 
 if TYPE_CHECKING:
     from scjepa.stjepa.model import STJEPA
 
 logger = logging.getLogger("scjepa")
+
+_ENOUGH_CELLS = 100
+"""Cells with counts from which on a new technology is normalized with statistics of its own."""
 
 _LOOKED_AT = 2000
 """Cells that are looked at when data is set up, at most."""
@@ -224,6 +231,28 @@ def panels_of(adata: AnnData, keys: DataKeys, vocabulary: Vocabulary) -> Panels:
     return Panels(technologies, measured, inferred=False)
 
 
+def tell_panels(panels: Panels, vocabulary: Vocabulary) -> None:
+    """Tell of panels that were inferred, and warn of a technology that has no gene in common with any other.
+
+    Nothing that is learned of one is then of use to the other.
+    """
+    if panels.inferred:
+        logger.info("Panels inferred from the counts. %s", panels.describe(vocabulary))
+    strangers = panels.strangers()
+    if not strangers:
+        return
+    other = next(name for name in panels.technologies if name != strangers[0])
+    names, others = (
+        [vocabulary.names[i] for i in np.flatnonzero(panels.measured[panels.technologies.index(name)])]
+        for name in (strangers[0], other)
+    )
+    warn(
+        f"The technology {strangers[0]!r} ({', '.join(map(repr, names[:3])) or 'no gene'}, ...) has no gene in common "
+        f"with any other, such as {other!r} ({', '.join(map(repr, others[:3])) or 'no gene'}, ...): the model learns "
+        f"each by itself. {likely_cause(names, others, repr(strangers[0]), repr(other))}"
+    )
+
+
 def ids_of(adata: AnnData, vocabulary: Vocabulary, config: TokenConfig) -> np.ndarray:
     """Return the vocabulary id of each gene, -1 for one that the model does not know or leaves out."""
     return np.where(left_out(config, adata.var_names), -1, vocabulary.ids(adata.var_names))
@@ -284,6 +313,36 @@ def normalizations_of(
         sections = codes_of(names_of(adata, keys.library_key))
         fitted.weigh(gene_weights(counts_of(adata, keys.layer), ids, len(vocabulary), neighbors, sections))
     return fitted
+
+
+def taken_in(facts: Facts, adata: AnnData, keys: DataKeys) -> Facts:
+    """Return a model's genes, panels and normalizations with those of ``adata`` besides its own."""
+    vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
+    config = STJEPAConfig.from_dict(facts["config"])
+    genes = vocabulary.extended(adata.var_names)
+    all_panels = panels.extended(panels_of(adata, keys, genes))
+    learned = FittedNormalizations.from_arrays(
+        config.tokens, facts[STATISTICS], len(vocabulary), len(panels.technologies)
+    )
+    if learned.to_arrays():
+        further = normalizations_of(adata, keys, genes, all_panels.technologies, config.tokens)
+        codes = codes_of(names_of(adata, keys.technology_key), all_panels.technologies)
+        filled = np.concatenate([np.diff(rows.indptr) > 0 for _, rows in iter_rows(counts_of(adata, keys.layer))])
+        enough = np.bincount(codes[filled], minlength=len(all_panels.technologies)) >= _ENOUGH_CELLS
+        learned = learned.extended(further, all_panels.measured & enough[:, None])
+    return {"vocabulary": list(genes.names), "panels": all_panels.to_dict(), STATISTICS: learned.to_arrays()}
+
+
+def with_new_rows(facts: Facts, taken: Facts, weights: Weights) -> Weights:
+    """Return a model's weights with vectors of the genes and technologies that it does not have yet."""
+    weights = with_new_genes(weights, taken["vocabulary"][len(facts["vocabulary"]) :], facts["seed"])
+    tables = [f"{encoder}.embedding.technology.weight" for encoder in ("context", "target")]
+    objective = STJEPAConfig.from_dict(facts["config"]).objective.objective_class()
+    own = (f"objective.{name}" for name in objective.technology_tables)
+    tables += [name for name in own if name in weights]
+    n_new = len(taken["panels"]["technologies"]) - len(facts["panels"]["technologies"])
+    rows = rows_of_mean([weights[name] for name in tables], n_new)
+    return {**weights, **dict(zip(tables, rows, strict=True))}
 
 
 def tables_of(

@@ -6,8 +6,9 @@ of the same section.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,17 +16,34 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scjepa._core.anndata import embedding_of
+from scjepa._core.anndata import embedding_of, niches_of
 from scjepa.models import embed
 from scjepa.models.estimate import token_budget
 from scjepa.nn import float32_default
+from scjepa.stjepa.latent import refuse_summed, source_of
 from scjepa.stjepa.module import STJEPAModule
 from scjepa.stjepa.source import Batch, TokenSource
-from scjepa.tl.evidence import Hidden, NicheEvidence, Sampled, falls
+from scjepa.tl.edits import Edit, EditedNeighborhoods, donors_of, edit_all, told
+from scjepa.tl.evidence import (
+    Hidden,
+    NicheEvidence,
+    Null,
+    Sampled,
+    as_table,
+    falls,
+    gene_rows,
+    labels_in,
+    mean_differences,
+    named_niches,
+    neighbor_rows,
+)
+from scjepa.tl.prediction import SURPRISE, Strata, joined_in, refuse_surprise, unexpectedness, write_surprise
 from scjepa.tokens.source import runs_of
 
 if TYPE_CHECKING:
-    from scjepa.stjepa.config import STJEPAConfig
+    import pandas as pd
+
+    from scjepa.stjepa.model import STJEPA
 
 _PROBES, _NEAR = 32, 0.01
 """Cells by which an embedding is known again, and the share of its size by which it may differ."""
@@ -49,6 +67,22 @@ class Reader:
     source: TokenSource
     encoder: str
 
+    @classmethod
+    def of_model(cls, model: STJEPA, adata: AnnData | None, encoder: str = "target") -> Reader:
+        """Return the reader of data by a model."""
+        return cls(model.module, source_of(model, adata, None, encoder, embed.AUTO, model._scale), encoder)
+
+    @classmethod
+    def of_niches(
+        cls, model: STJEPA, adata: AnnData | None, niche_key: str, use_rep: str, what: str
+    ) -> tuple[AnnData, Reader, np.ndarray]:
+        """Return the data, what embeds it, and its embedding of neighborhoods, known to be the model's."""
+        own = model.adata if adata is None else adata
+        refuse_summed(model.config, what)
+        niches_of(own, niche_key)
+        reader = cls.of_model(model, own)
+        return own, reader, own_embedding(reader, own, use_rep)
+
     def embed(self, batch: Batch, scale: str = "neighborhood") -> np.ndarray:
         """Return the embeddings of a batch, ``(B, width)`` float32."""
         found: np.ndarray = self.module.embed(batch, self.encoder, scale).cpu().numpy()
@@ -67,21 +101,6 @@ class Reader:
         for rows, batch in self.batches(cells):
             found[rows] = self.embed(batch)
         return found
-
-
-def refuse_summed(config: STJEPAConfig, what: str) -> None:
-    """Refuse a model that tells no neighbors apart.
-
-    Raises
-    ------
-    ValueError
-        With what tells them apart.
-    """
-    if config.tokens.summed:
-        raise ValueError(
-            f"{what} needs a model that tells neighbors apart, and {config.tokens.apart}: train one with "
-            "tokens={'tokenizer': 'graph'}, or use the linear method, scjepa.tl.niche_drivers(adata) and its kin."
-        )
 
 
 def own_embedding(reader: Reader, adata: AnnData, use_rep: str) -> np.ndarray:
@@ -254,3 +273,88 @@ def own_and_context(reader: Reader) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def embed_edited(reader: Reader, cells: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Return the embeddings of cells whose neighbors are ``near``, ``(n, n_neighbors)`` with -1 for none."""
     return Reader(reader.module, reader.source.with_neighbors(cells, near), reader.encoder).of(cells)
+
+
+# -- what the model says -----------------------------------------------------------------------------------------------
+
+
+def explained(
+    model: STJEPA,
+    adata: AnnData | None,
+    niche_key: str,
+    *,
+    by: str,
+    niches: Sequence[str] | None,
+    use_rep: str,
+    genes: bool,
+    n_cells: int,
+    n_permutations: int,
+    random_state: int,
+) -> pd.DataFrame:
+    """Return what speaks for each niche, as :meth:`scjepa.STJEPA.explain` says."""
+    own, reader, values = Reader.of_niches(model, adata, niche_key, use_rep, "explain")
+    how, wanted = Null.of(n_permutations, random_state), named_niches(own, niche_key, niches)
+    keys = model._keys_for(own)
+    labels, names = labels_in(own, by)
+    sampled = Sampled.of(own, niche_key, n_cells, None, keys.library_key, keys.spatial_key, random_state)
+    evidence = sampled.evidence(values)
+    hidden = hide_neighbors(reader, sampled, evidence, values)
+    rows = neighbor_rows(hidden, sampled, labels, names, how)
+    if genes:
+        found = hide_genes(reader, sampled, evidence, values)
+        ids = np.unique(found.gene)
+        names = [model.vocabulary.names[id_] for id_ in ids]
+        differences = mean_differences(own, sampled.codes, sampled.names, keys.layer)
+        rows += gene_rows(partial(found.of, ids), sampled, names, differences, how)
+    return as_table(rows, wanted, is_told=evidence.is_told)
+
+
+def edited(
+    model: STJEPA,
+    adata: AnnData | None,
+    niche_key: str,
+    change: tuple[str | None, Mapping[str, str] | None, str | None, int],
+    *,
+    by: str,
+    niches: Sequence[str] | None,
+    use_rep: str,
+    n_cells: int,
+    random_state: int,
+) -> EditedNeighborhoods:
+    """Return cells before and after a change of neighbors, as :meth:`scjepa.STJEPA.edit_neighborhood` says.
+
+    Parameters
+    ----------
+    change
+        What is removed, replaced and added, and how many are added.
+    """
+    own, reader, values = Reader.of_niches(model, adata, niche_key, use_rep, "edit_neighborhood")
+    keys, (labels, names) = model._keys_for(own), labels_in(own, by)
+    edit = Edit.of(*change, names, by)
+    sampled = Sampled.of(own, niche_key, n_cells, niches, keys.library_key, keys.spatial_key, random_state)
+    near = reader.source.neighbors_of(sampled.cells)[:, 1:]
+    donors = donors_of(own, labels, keys.library_key, random_state)
+    found = edit_all(sampled.cells, near, edit, donors, partial(embed_edited, reader))
+    return told(own, sampled, sampled.evidence(values), values, found)
+
+
+def surprise(
+    model: STJEPA, adata: AnnData | None, cell_type_key: str | None, encoder: str, key_added: str | None
+) -> pd.DataFrame:
+    """Return how little each cell is what surrounds it predicts, as :meth:`scjepa.STJEPA.get_surprise` says."""
+    import pandas as pd
+
+    own = model.adata if adata is None else adata
+    refuse_summed(model.config, "get_surprise")
+    if key_added is not None:
+        refuse_surprise(own, key_added)
+    reader = Reader.of_model(model, own, encoder)
+    keys = model._keys_for(own)
+    strata = Strata.of(own, keys.layer, cell_type_key, keys.library_key, keys.spatial_key)
+    alone, around, there = own_and_context(reader)
+    joined = joined_in(there, own)
+    score = unexpectedness(alone, around, joined, strata.folds)
+    if key_added is not None:
+        write_surprise(own, score, strata, key_added, cell_type_key=cell_type_key, encoder=encoder)
+    columns = {SURPRISE: score, f"{SURPRISE}_p_value": strata.p_values(score)}
+    return pd.DataFrame(columns, index=own.obs_names)

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from anndata import AnnData
-from torch import Tensor
 
 from scjepa._core import keys as _keys
-from scjepa._core.anndata import counts_of, niches_of, require_anndata
-from scjepa._core.counts import iter_rows
+from scjepa._core.anndata import require_anndata
 from scjepa._core.features import warn_of_no_genes
 from scjepa._core.plain import Facts, seed_of
 from scjepa._core.warn import warn
 from scjepa.cohort import Collection
-from scjepa.models import embed
 from scjepa.models.base import JEPAModel
-from scjepa.models.embed import AUTO, Out
-from scjepa.models.reference import freeze_known, rows_like, rows_of_mean
-from scjepa.models.setup import SET_UPS, codes_of, known_ids, names_of
-from scjepa.models.store import STATISTICS, Weights
-from scjepa.stjepa import explain
+from scjepa.models.embed import AUTO, Out, embed_each
+from scjepa.models.reference import freeze_known
+from scjepa.models.setup import SET_UPS, names_of
+from scjepa.models.store import Weights
+from scjepa.stjepa import explain, latent
 from scjepa.stjepa.config import EncoderConfig, MaskingConfig, ObjectiveConfig, STJEPAConfig, TokenConfig, resolve
 from scjepa.stjepa.data import (
     CellData,
@@ -36,28 +32,19 @@ from scjepa.stjepa.data import (
     normalizations_of,
     panels_of,
     tables_of,
+    taken_in,
+    tell_panels,
     warn_of_same_tokens,
+    with_new_rows,
 )
-from scjepa.stjepa.explain import Reader
-from scjepa.stjepa.masking import MaskedRepresentations, check_masks
-from scjepa.stjepa.module import POOLING, STJEPAModule, pool
-from scjepa.stjepa.source import Batch, TokenSource
+from scjepa.stjepa.latent import Genes
+from scjepa.stjepa.module import STJEPAModule
+from scjepa.stjepa.source import TokenSource
 from scjepa.tl import check_niches, niche_readout, niches
-from scjepa.tl.edits import Edit, EditedNeighborhoods, donors_of, edit_all, told
-from scjepa.tl.evidence import (
-    Null,
-    Sampled,
-    as_table,
-    gene_rows,
-    labels_in,
-    mean_differences,
-    named_niches,
-    neighbor_rows,
-)
-from scjepa.tl.prediction import SURPRISE, Strata, joined_in, refuse_surprise, unexpectedness, write_surprise
+from scjepa.tl.edits import EditedNeighborhoods
 from scjepa.tokens.choice import TokenSpread, describe_tokens
 from scjepa.tokens.normalize import FittedNormalizations
-from scjepa.tokens.vocabulary import Panels, Vocabulary, likely_cause
+from scjepa.tokens.vocabulary import Panels, Vocabulary
 from scjepa.training import hold_out
 from scjepa.training.collapse import same_tokens_advice
 from scjepa.training.config import TrainConfig
@@ -65,14 +52,6 @@ from scjepa.training.fit import Run, Task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-logger = logging.getLogger("scjepa")
-
-_ENOUGH_CELLS = 100
-"""Cells with counts from which on a new technology is normalized with statistics of its own."""
-
-Genes = str | Sequence[str] | None
-"""Genes that may become tokens: ``"shared"``, names, or ``None`` for all."""
 
 
 class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
@@ -110,6 +89,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
     module: STJEPAModule
     panels: Panels
     normalizations: FittedNormalizations
+    _spread: tuple[CellData, TokenSpread] | None = None
 
     def __init__(
         self,
@@ -133,13 +113,12 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         warn_of_no_genes(adata)
         vocabulary = Vocabulary.from_panels([adata.var_names])
         panels = panels_of(adata, self.keys, vocabulary)
-        if panels.inferred:
-            logger.info("Panels inferred from the counts. %s", panels.describe(vocabulary))
-        _warn_of_strangers(panels, vocabulary)
+        tell_panels(panels, vocabulary)
         about = (adata, self.keys, vocabulary, panels.technologies)
         config = replace(config, tokens=chosen_tokens(adata, self.keys, config.tokens))
         normalizations = normalizations_of(*about, config.tokens)
         self._start(config, vocabulary, seed, panels=panels, normalizations=normalizations)
+        self._spread_of(self._own_tables())  # once, so that train() finds them made
         self.init_params_ = self._get_init_params(locals())
 
     def _new_module(self) -> STJEPAModule:
@@ -272,7 +251,11 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         return self._spread_of(self._own_tables())
 
     def _spread_of(self, data: CellData) -> TokenSpread:
-        return TokenSpread.of(data.tokens, n_measured(self.adata, self.keys, self.vocabulary, self.config.tokens))
+        """Return over how many genes the tokens of the model's own tables spread."""
+        if self._spread is None or self._spread[0] is not data:
+            n_genes = n_measured(self.adata, self.keys, self.vocabulary, self.config.tokens)
+            self._spread = (data, TokenSpread.of(data.tokens, n_genes))
+        return self._spread[1]
 
     # -- embedding ------------------------------------------------------------------------------------------------
 
@@ -337,22 +320,15 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         FileExistsError
             If there is a file at ``out`` from another model or other data; it is not replaced.
         """
-
-        def pooled_input(batch: Batch) -> Tensor:
-            return pool(self.module.encoder(encoder).embedding(batch).float(), batch, scale)
-
-        def embed_one(one: AnnData | None, to: Out) -> np.ndarray:
-            source = self._checked_source(one, genes, encoder, batch_size, scale)
-            mark, by = (scale, None) if contextual else (f"{scale}, as given to the encoder", pooled_input)
-            as_told = partial(embed.embed_to, to, self.module, source, encoder=encoder, batch_size=batch_size)
-            return as_told(scale=mark, embed_batch=by)
-
-        return embed.embed_each(self.adata, self._data_of(adata), out, embed_one, key_added)
+        options: Facts = {"scale": scale, "encoder": encoder, "genes": genes, "contextual": contextual}
+        one = partial(latent.latent, self, batch_size=batch_size, **options)
+        return embed_each(self.adata, self._data_of(adata), out, one, key_added)
 
     def get_masked_representations(
         self,
         adata: AnnData | None = None,
         *,
+        hide: str = "share",
         n_masks: int = 8,
         ratio: float = 0.3,
         seed: int = 0,
@@ -360,11 +336,14 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         encoder: str = "target",
         genes: Genes = None,
         batch_size: int | str = AUTO,
-    ) -> MaskedRepresentations:
+    ) -> latent.MaskedRepresentations:
         """Embed cells several times, each time with other tokens hidden, for :func:`scjepa.tl.niche_confidence`.
 
         Parameters
         ----------
+        hide
+            ``"share"``, or ``"cell"``: the whole index cell, once, so that the embedding is that of its neighbors
+            alone; the next three arguments then say nothing, and neighborhoods that are summed cannot be taken.
         n_masks
             Times to embed; each takes about (1 - ratio) of the time of :meth:`get_latent_representation`.
         ratio
@@ -389,18 +368,8 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         ValueError
             If an option cannot be used, or no gene matches.
         """
-        check_masks(n_masks, ratio)
-        seed = seed_of(seed)
-        scales = (scale,) if scale is not None else (self._scale, *(name for name in POOLING if name != self._scale))
-        source = self._checked_source(adata, genes, encoder, batch_size, *scales)
-        embed.check_embedding_memory(self.module, source, batch_size, 4 * source.n_cells * self.config.encoder.width)
-
-        @cache
-        def by_scale(name: str) -> TokenSource:  # the tables of all scales are one, but where neighborhoods are summed
-            alike = name == scales[0] or not self.config.tokens.summed
-            return source if alike else self._source_at(adata, name, self._gene_ids(genes))
-
-        return MaskedRepresentations(self.module, by_scale, scales, (n_masks, ratio, seed), encoder, batch_size)
+        masks = (n_masks, ratio, seed_of(seed))
+        return latent.masked(self, adata, hide, masks, scale, encoder, genes, batch_size)
 
     def get_gene_representation(self, *, encoder: str = "target", batch_size: int | str = AUTO) -> np.ndarray:
         """Embed genes: the mean contextual token of each gene over the cells that express it.
@@ -418,8 +387,8 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
             ``(n_vars, n_latent)`` float32 in the order of ``adata.var_names``, ready for ``adata.varm``. Genes that are
             among no cell's top tokens are NaN, and a warning tells how many.
         """
-        self._check_embedding(encoder, batch_size)
-        _, means, sizes = self._embed_scales(self._source(), (), encoder, batch_size)
+        latent.check(self, encoder, batch_size)
+        _, means, sizes = latent.embed_scales(self, self._source(), (), encoder, batch_size)
         ids = self.vocabulary.ids(self.adata.var_names)
         absent = sizes[ids] == 0
         if absent.any():
@@ -497,7 +466,7 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         keys = self._keys_for(own)
         made = (_keys.EMBEDDING, _keys.EMBEDDING_CELL)
         check_niches(own, n_niches, method=method, use_rep=use_rep, align=align, key_added=key_added, made=made)
-        self._embed_all(own, encoder, batch_size, progress_bar)
+        latent.embed_all(self, own, encoder, batch_size, progress_bar)
         niche_readout(
             own, use_rep, layer=keys.layer, library_key=keys.library_key, align=align, neighbors_key=keys.neighbors_key
         )
@@ -564,21 +533,14 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         >>> model.niches(n_niches=7)
         >>> scjepa.pl.niche_drivers(model.explain())
         """
-        own, reader, values = self._read(adata, niche_key, use_rep, "explain")
-        how, wanted = Null.of(n_permutations, random_state), named_niches(own, niche_key, niches)
-        keys = self._keys_for(own)
-        labels, names = labels_in(own, by)
-        sampled = Sampled.of(own, niche_key, n_cells, None, keys.library_key, keys.spatial_key, random_state)
-        evidence = sampled.evidence(values)
-        hidden = explain.hide_neighbors(reader, sampled, evidence, values)
-        rows = neighbor_rows(hidden, sampled, labels, names, how)
-        if genes:
-            found = explain.hide_genes(reader, sampled, evidence, values)
-            ids = np.unique(found.gene)
-            names = [self.vocabulary.names[id_] for id_ in ids]
-            differences = mean_differences(own, sampled.codes, sampled.names, keys.layer)
-            rows += gene_rows(partial(found.of, ids), sampled, names, differences, how)
-        return as_table(rows, wanted, is_told=evidence.is_told)
+        about: Facts = {
+            "by": by,
+            "niches": niches,
+            "use_rep": use_rep,
+            "n_cells": n_cells,
+            "random_state": random_state,
+        }
+        return explain.explained(self, adata, niche_key, genes=genes, n_permutations=n_permutations, **about)
 
     def edit_neighborhood(
         self,
@@ -625,14 +587,14 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         >>> found = model.edit_neighborhood(replace={"Oligo": "eL6-2"})
         >>> found.cells[["shift", "control_shift"]].mean()
         """
-        own, reader, values = self._read(adata, niche_key, use_rep, "edit_neighborhood")
-        keys, (labels, names) = self._keys_for(own), labels_in(own, by)
-        edit = Edit.of(remove, replace, add, n_added, names, by)
-        sampled = Sampled.of(own, niche_key, n_cells, niches, keys.library_key, keys.spatial_key, random_state)
-        near = reader.source.neighbors_of(sampled.cells)[:, 1:]
-        donors = donors_of(own, labels, keys.library_key, random_state)
-        found = edit_all(sampled.cells, near, edit, donors, partial(explain.embed_edited, reader))
-        return told(own, sampled, sampled.evidence(values), values, found)
+        about: Facts = {
+            "by": by,
+            "niches": niches,
+            "use_rep": use_rep,
+            "n_cells": n_cells,
+            "random_state": random_state,
+        }
+        return explain.edited(self, adata, niche_key, (remove, replace, add, n_added), **about)
 
     def get_surprise(
         self,
@@ -682,168 +644,18 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         --------
         >>> model.get_surprise().nsmallest(20, "surprise_p_value")
         """
-        import pandas as pd
-
-        own = self.adata if adata is None else adata
-        explain.refuse_summed(self.config, "get_surprise")
-        if key_added is not None:
-            refuse_surprise(own, key_added)
-        reader = self._reader(own, encoder)
-        keys = self._keys_for(own)
-        strata = Strata.of(own, keys.layer, cell_type_key, keys.library_key, keys.spatial_key)
-        alone, around, there = explain.own_and_context(reader)
-        joined = joined_in(there, own)
-        score = unexpectedness(alone, around, joined, strata.folds)
-        if key_added is not None:
-            write_surprise(own, score, strata, key_added, cell_type_key=cell_type_key, encoder=encoder)
-        columns = {SURPRISE: score, f"{SURPRISE}_p_value": strata.p_values(score)}
-        return pd.DataFrame(columns, index=own.obs_names)
-
-    def _reader(self, adata: AnnData, encoder: str = "target") -> Reader:
-        source = self._checked_source(adata, None, encoder, AUTO, self._scale)
-        return Reader(self.module, source, encoder)
-
-    def _read(
-        self, adata: AnnData | None, niche_key: str, use_rep: str, what: str
-    ) -> tuple[AnnData, Reader, np.ndarray]:
-        """Return the data, what embeds it, and its embedding of neighborhoods, known to be this model's."""
-        own = self.adata if adata is None else adata
-        explain.refuse_summed(self.config, what)
-        niches_of(own, niche_key)
-        reader = self._reader(own)
-        return own, reader, explain.own_embedding(reader, own, use_rep)
-
-    def _embed_all(self, adata: AnnData, encoder: str, batch_size: int | str, progress_bar: bool | None) -> None:
-        """Write the embeddings of neighborhoods, cells and genes, of one pass where one will do."""
-        self._check_embedding(encoder, batch_size)
-        source = self._source(adata)
-        # Where a neighborhood's counts are summed no cells are told apart: a cell is a neighborhood of its own counts.
-        scales = [self._scale] if self.config.tokens.summed else list(POOLING)
-        for scale in scales:
-            self._warn_of_empty(source, scale, adata, None)
-        width = self.config.encoder.width
-        n_rows = 2 * source.n_cells + len(self.vocabulary)
-        embed.check_embedding_memory(self.module, source, batch_size, 4 * width * n_rows)
-        found, genes, _ = self._embed_scales(source, scales, encoder, batch_size, progress_bar)
-        if "cell" not in found:
-            source = self._source_at(adata, "cell")
-            self._warn_of_empty(source, "cell", adata, None)
-            found["cell"] = embed.embed_to(
-                None, self.module, source, scale="cell", encoder=encoder, batch_size=batch_size
-            )
-        adata.obsm[_keys.EMBEDDING], adata.obsm[_keys.EMBEDDING_CELL] = found[self._scale], found["cell"]
-        ids = self.vocabulary.align(adata.var_names, source="adata.var_names").ids
-        of_genes = np.full((adata.n_vars, width), np.nan, dtype=np.float32)
-        of_genes[ids >= 0] = genes[ids[ids >= 0]]
-        adata.varm[_keys.EMBEDDING_GENE] = of_genes
-
-    @torch.inference_mode()
-    def _embed_scales(
-        self,
-        source: TokenSource,
-        scales: Sequence[str],
-        encoder: str,
-        batch_size: int | str,
-        progress_bar: bool | None = None,
-    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Return all that one pass gives: embeddings of cells by scale; means and numbers of each gene's tokens.
-
-        The tokens of a gene are those of index cells; without any its mean, float32 of shape (n_genes, width), is NaN.
-        """
-        n_genes, width = len(self.vocabulary), self.config.encoder.width
-        embeddings = {scale: np.empty((source.n_cells, width), dtype=np.float32) for scale in scales}
-        total = torch.zeros(n_genes, width, dtype=torch.float64, device=source.device)
-        size = torch.zeros(n_genes, dtype=torch.int64, device=source.device)
-        for _, chunk in embed.chunks(source, self.module, batch_size, progress_bar=progress_bar):
-            for cells, batch in chunk:
-                tokens = self.module(batch, encoder).float()
-                for scale, out in embeddings.items():
-                    out[cells] = pool(tokens, batch, scale).cpu().numpy()
-                index = (batch.segments == 0).nonzero()[:, 0]
-                total.index_add_(0, batch.genes[index], tokens[index].double())
-                size += torch.bincount(batch.genes[index], minlength=n_genes)
-        return embeddings, (total / size[:, None]).float().cpu().numpy(), size.cpu().numpy()
-
-    def _check_embedding(self, encoder: str, batch_size: int | str, *scales: str) -> None:
-        """Refuse options of embedding that are not known, and warn where the model is not trained."""
-        for scale in scales:
-            _ = POOLING[scale]
-        embed.check_batch_size(batch_size)
-        self.module.encoder(encoder)
-        self._warn_if_untrained()
-
-    def _checked_source(
-        self, adata: AnnData | None, genes: Genes, encoder: str, batch_size: int | str, *scales: str
-    ) -> TokenSource:
-        """Return the source for the first of ``scales``, once all options are known to be usable."""
-        self._check_embedding(encoder, batch_size, *scales)
-        source = self._source_at(adata, scales[0], self._gene_ids(genes))
-        self._warn_of_empty(source, scales[0], adata, genes)
-        return source
+        return explain.surprise(self, adata, cell_type_key, encoder, key_added)
 
     def _source_at(self, adata: AnnData | None, scale: str, genes: np.ndarray | None = None) -> TokenSource:
         """Return the source for a scale; where neighborhoods are summed, that of cells is of each cell's own counts."""
         alone = {"alone": True} if scale == "cell" and self.config.tokens.summed else {}
         return self.source(self._tables_of(adata, genes, **alone), self.device)
 
-    def _gene_ids(self, genes: Genes) -> np.ndarray | None:
-        """Return the vocabulary ids of ``genes``, ``None`` for all."""
-        if genes is None:
-            return None
-        if not isinstance(genes, str):
-            return known_ids(self.vocabulary, genes)
-        if genes != "shared":
-            raise ValueError(f"genes must be 'shared', a list of gene names or None, found {genes!r}.")
-        shared = self.panels.shared()
-        if not len(shared):
-            raise ValueError(
-                f"No gene was measured by all of {', '.join(self.technologies)}. Pass genes=[...] or None."
-            )
-        return shared
-
-    def _warn_of_empty(self, source: TokenSource, scale: str, adata: AnnData | None, genes: Genes) -> None:
-        """Warn of cells that have no token at a scale, and tell why."""
-        lengths = source.neighborhood_lengths() if scale == self._scale else source.cell_lengths()
-        empty = (lengths == 0).cpu().numpy()
-        if not empty.any():
-            return
-        adata = self.adata if adata is None else adata
-        without = "not of a gene the model knows: model.coverage(adata) tells which it knows."
-        if genes is not None:
-            without = "not of the genes that genes=... leaves: genes=None takes all that the model knows."
-        why = embed.why_empty(empty, adata.obs_names, self._counts_of(adata), without)
-        warn(f"{empty.sum():,} cells have no token at the {scale} scale and get a zero embedding. {why}")
-
     @classmethod
     def _extended(cls, facts: Facts, weights: Weights, adata: AnnData, keys: DataKeys) -> tuple[Facts, Weights]:
         """Return a model's facts and weights with the genes and technologies of ``adata`` besides its own."""
-        vocabulary, panels = Vocabulary(facts["vocabulary"]), Panels.from_dict(facts["panels"])
-        config = STJEPAConfig.from_dict(facts["config"])
-        genes = vocabulary.extended(adata.var_names)
-        all_panels = panels.extended(panels_of(adata, keys, genes))
-        learned = FittedNormalizations.from_arrays(
-            config.tokens, facts[STATISTICS], len(vocabulary), len(panels.technologies)
-        )
-        if learned.to_arrays():
-            further = normalizations_of(adata, keys, genes, all_panels.technologies, config.tokens)
-            codes = codes_of(names_of(adata, keys.technology_key), all_panels.technologies)
-            filled = np.concatenate([np.diff(rows.indptr) > 0 for _, rows in iter_rows(counts_of(adata, keys.layer))])
-            enough = np.bincount(codes[filled], minlength=len(all_panels.technologies)) >= _ENOUGH_CELLS
-            learned = learned.extended(further, all_panels.measured & enough[:, None])
-
-        weights = dict(weights)
-        tables = [f"{encoder}.embedding.{{}}.weight" for encoder in ("context", "target")]
-        gene_tables, technology_tables = ([each.format(name) for each in tables] for name in ("gene", "technology"))
-        new_genes = genes.names[len(vocabulary) :]
-        rows = rows_like([weights[name] for name in gene_tables], new_genes, facts["seed"])
-        weights |= dict(zip(gene_tables, rows, strict=True))
-        own = (f"objective.{name}" for name in config.objective.objective_class().technology_tables)
-        technology_tables += [name for name in own if name in weights]
-        n_new = len(all_panels.technologies) - len(panels.technologies)
-        rows = rows_of_mean([weights[name] for name in technology_tables], n_new)
-        weights |= dict(zip(technology_tables, rows, strict=True))
-        taken = {"vocabulary": list(genes.names), "panels": all_panels.to_dict(), STATISTICS: learned.to_arrays()}
-        return {**facts, **taken}, weights
+        taken = taken_in(facts, adata, keys)
+        return {**facts, **taken}, with_new_rows(facts, taken, weights)
 
     # -- words --------------------------------------------------------------------------------------------------
 
@@ -882,20 +694,3 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
     def technologies(self) -> tuple[str, ...]:
         """Names of the technologies the model knows."""
         return self.panels.technologies
-
-
-def _warn_of_strangers(panels: Panels, vocabulary: Vocabulary) -> None:
-    """Warn of a technology that has no gene in common with any other: nothing learned of one is of use to the other."""
-    strangers = panels.strangers()
-    if not strangers:
-        return
-    other = next(name for name in panels.technologies if name != strangers[0])
-    names, others = (
-        [vocabulary.names[i] for i in np.flatnonzero(panels.measured[panels.technologies.index(name)])]
-        for name in (strangers[0], other)
-    )
-    warn(
-        f"The technology {strangers[0]!r} ({', '.join(map(repr, names[:3])) or 'no gene'}, ...) has no gene in common "
-        f"with any other, such as {other!r} ({', '.join(map(repr, others[:3])) or 'no gene'}, ...): the model learns "
-        f"each by itself. {likely_cause(names, others, repr(strangers[0]), repr(other))}"
-    )

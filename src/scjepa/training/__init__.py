@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING
 from scjepa._core.renamed import lazy
 
 if TYPE_CHECKING:
-    from scjepa.training.collapse import Diagnosis, diagnose, effective_rank, mean_cosine
+    from scjepa.training.collapse import Diagnosis, diagnose
     from scjepa.training.config import TrainConfig
     from scjepa.training.fit import RunOptions, run
-    from scjepa.training.plan import History, JEPATrainingPlan, parameter_groups
-    from scjepa.training.sampling import BatchSchedule, hold_out, spatial_blocks
+    from scjepa.training.plan import (
+        BatchSchedule,
+        History,
+        JEPATrainingPlan,
+        effective_rank,
+        hold_out,
+        mean_cosine,
+        parameter_groups,
+        spatial_blocks,
+    )
 
 __getattr__, __dir__, __all__ = lazy(__name__, __file__)

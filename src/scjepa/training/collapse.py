@@ -1,4 +1,4 @@
-"""Is the model learning, or are its features dying? Measures, and a verdict in words.
+"""Is the model learning, or are its features dying? A verdict in words on what the monitor measured.
 
 A JEPA's loss can fall while its features collapse, so the loss alone is never the judge.
 """
@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from scjepa._core.html import as_html
 from scjepa.nn.jepa import Objective
@@ -24,53 +21,6 @@ LOST_RANK = 0.5
 """Effective rank below this share of its value before training counts as shrinking."""
 NOT_LEARNING = 0.98
 """A run whose losses are all above this share of that of predicting the mean target counts as not learning."""
-
-
-def effective_rank(x: Tensor) -> Tensor:
-    """Return RankMe of ``x`` (n, width): exp of the entropy of its centered singular values; 0 for constants."""
-    values = torch.linalg.svdvals((x - x.mean(0)).float())
-    total = values.sum()
-    if total <= 1e-12 * max(1.0, float(x.abs().max())) * len(x):
-        return torch.zeros((), device=x.device)
-    share = values / total
-    return torch.exp(-(share * torch.log(share.clamp_min(1e-12))).sum())
-
-
-def mean_cosine(x: Tensor) -> Tensor:
-    """Mean cosine over all pairs of different rows."""
-    n = len(x)
-    if n < 2:
-        return torch.ones((), device=x.device)
-    unit = torch.nn.functional.normalize(x.float(), dim=1)
-    return (unit.sum(0).pow(2).sum() - unit.pow(2).sum()) / (n * (n - 1))
-
-
-def gene_mean_loss(targets: Tensor, genes: Tensor, folds: Tensor, n_genes: int) -> tuple[Tensor, Tensor]:
-    """L1 of predicting, for each token, the mean target of its gene in the other fold.
-
-    Parameters
-    ----------
-    targets
-        ``(n, width)``.
-    genes
-        ``(n,)`` vocabulary ids.
-    folds
-        ``(n,)`` 0 or 1; means come from the other fold, so a rare gene does not predict itself.
-    n_genes
-        Size of the vocabulary.
-
-    Returns
-    -------
-    tuple
-        Mean L1 over the tokens whose gene occurs in the other fold, and those tokens ``(n,)`` bool.
-    """
-    group = genes + n_genes * folds
-    sums = torch.zeros(2 * n_genes, targets.shape[1], device=targets.device).index_add(0, group, targets)
-    sizes = torch.bincount(group, minlength=2 * n_genes)
-    other = genes + n_genes * (1 - folds)
-    known = sizes[other] > 0
-    means = sums[other[known]] / sizes[other[known], None]
-    return (targets[known] - means).abs().mean(), known
 
 
 RATIO = "_ratio"

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
@@ -18,6 +19,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from scjepa._core.checks import POSITIVE
 from scjepa._core.files import digest
@@ -497,6 +499,34 @@ def _strategy(strategy: object, devices: object, trainer: Mapping[str, object]) 
             "strategy='ddp', which runs the script once for each device."
         )
     return "ddp_find_unused_parameters_true" if strategy == "ddp" else strategy
+
+
+def fit(task: Task, how: Run, genes: Sequence[str], seed: int, steps_before: int) -> tuple[pl.Trainer, History]:
+    """Train a task to its end, as a run says.
+
+    Parameters
+    ----------
+    genes, seed, steps_before
+        Of the model: its genes, the seed of batches and masks, and the steps that it had been trained for.
+
+    Raises
+    ------
+    ValueError
+        If Lightning cannot train like that.
+    """
+    config = how.config
+    monitor = task.held_out if len(task.held_out) else task.train_cells
+    n_monitored = monitor_cells(task.module.objective, config, len(task.train_cells))
+    if len(monitor) > n_monitored:
+        monitor = np.sort(np.random.default_rng(seed).choice(monitor, n_monitored, replace=False))
+    about = (task.module, task.source, config, task.train_cells, monitor, seed, task.sections)
+    plan = task.plan(*about, marks=partial(task.marks, genes, seed, config), steps_before=steps_before)
+    try:
+        return run(plan, how.options, **how.trainer)
+    except MisconfigurationException as error:
+        raise ValueError(f"Lightning cannot train like that: {error}") from error
+    finally:
+        task.module.eval()
 
 
 def run(

@@ -23,8 +23,7 @@ from scjepa.celljepa.module import (
 from scjepa.celljepa.source import CellBatch, CellSource, mixed
 from scjepa.nn.encoder import ValueProduct
 from scjepa.nn.jepa import JEPAModule, ObjectiveOutput
-from scjepa.nn.losses import PooledHead
-from scjepa.nn.processes import gathered, mean_over_processes
+from scjepa.nn.losses import PooledHead, gathered, mean_over_processes
 from scjepa.tokens.source import chosen, move_batch, runs_of
 from scjepa.tokens.table import TokenTable
 
