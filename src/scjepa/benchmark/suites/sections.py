@@ -322,6 +322,8 @@ number of clusters that equals the number of labels (± over seeds). Nothing aft
 def tidy_values(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows that have a value, and those of means over technologies and over data beside them."""
     values = rows[rows["metric"].notna() & rows["value"].notna()]
+    if values.empty:
+        return values
     return pd.concat([values, _weighted(values), _weighted_over_data(values)], ignore_index=True)
 
 
