@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from scjepa.datasets._read import SOURCES
+from scjepa.datasets._sections import SOURCES
 
 import scjepa
 from scjepa.datasets import available, load

@@ -135,6 +135,6 @@ def test_a_notebook_shows_the_reason_and_the_table(four):
 
 def test_the_figure_marks_the_number(four):
     axes = scjepa.pl.niche_number(four[1], show=False)
-    assert axes[0].figure.get_suptitle() == "4 niches"
+    assert axes[0].figure.get_suptitle() == "recommended: 4 niches"
     with pytest.raises(TypeError, match="niche_number"):
         scjepa.pl.niche_number(four[1].table)

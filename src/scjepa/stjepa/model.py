@@ -118,7 +118,6 @@ class STJEPA(JEPAModel[DataKeys, CellData, TokenSource]):
         config = replace(config, tokens=chosen_tokens(adata, self.keys, config.tokens))
         normalizations = normalizations_of(*about, config.tokens)
         self._start(config, vocabulary, seed, panels=panels, normalizations=normalizations)
-        self._spread_of(self._own_tables())  # once, so that train() finds them made
         self.init_params_ = self._get_init_params(locals())
 
     def _new_module(self) -> STJEPAModule:
