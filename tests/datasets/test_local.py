@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from scjepa.datasets._sections import SOURCES
 
 import scjepa
 from scjepa.datasets import available, load
+from scjepa.datasets._sections import SOURCES
 
 
 @pytest.fixture
