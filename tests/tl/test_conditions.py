@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import csr_matrix, eye
 
 import scjepa
-from scjepa.tl import contact_enrichment, differential_niches
+from scjepa.tl import _conditions, contact_enrichment, differential_niches
 
 
 def _cohort(n: int = 4, *, grown: float = 1.0, seed: int = 0, n_cells: int = 300) -> ad.AnnData:
@@ -114,6 +114,15 @@ def test_expression_by_pydeseq2():
     assert found.attrs["method"] == "pydeseq2"
     assert (found.head(4)["feature"] == "2").all()
     assert (found.head(4)["difference"] > 0.7).all()
+
+
+def test_a_pydeseq2_that_breaks_on_this_anndata_is_not_taken(monkeypatch):
+    monkeypatch.setattr(_conditions, "find_spec", lambda name: name == "pydeseq2")
+    monkeypatch.setattr(_conditions, "version", lambda name: "0.5.0")
+    adata = _cohort(4)
+    assert differential_niches(adata, "treatment", "patient", what="expression").attrs["method"] == "welch"
+    with pytest.raises(ImportError, match="pydeseq2>="):
+        differential_niches(adata, "treatment", "patient", what="expression", method="pydeseq2")
 
 
 def test_of_few_samples_a_niche_is_found_among_many():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import combinations, permutations
 from math import comb
@@ -44,6 +46,8 @@ _ROOM = 4
 """By how much the smallest p-value must lie below what Benjamini and Hochberg ask of one feature alone."""
 
 PYDESEQ2, SCCODA = "pydeseq2", "sccoda"
+_PYDESEQ2_FROM = (0, 5, 4)
+"""Earlier ones (0.5.0 was tried) end in an IndexError with anndata 0.12."""
 
 SHARES, COMPOSITION, CONTACTS, EXPRESSION = "shares", "composition", "contacts", "expression"
 
@@ -386,15 +390,22 @@ def _method(what: str, method: str | None) -> str:
     further = {EXPRESSION: (PYDESEQ2, "pydeseq2"), SHARES: (SCCODA, "pertpy")}
     known = [PERMUTATION, WELCH, *further.get(what, ())[:1]]
     if method is None:
-        return PERMUTATION if what != EXPRESSION else PYDESEQ2 if find_spec(PYDESEQ2) else WELCH
+        return PERMUTATION if what != EXPRESSION else PYDESEQ2 if _is_there(PYDESEQ2) else WELCH
     if method not in known:
         raise ValueError(unknown_name(f"method of {what!r}", method, known))
     if method not in (PERMUTATION, WELCH):
         package = further[what][1]
-        if not find_spec(package):
-            extra = '"pertpy[coda]"' if package == "pertpy" else package
-            raise ImportError(f"method={method!r} needs {package}: pip install {extra}. Or method='welch'.")
+        if not _is_there(package):
+            extra = "pertpy[coda]" if package == "pertpy" else "pydeseq2>=" + ".".join(map(str, _PYDESEQ2_FROM))
+            raise ImportError(f"method={method!r} needs {extra}: pip install '{extra}'. Or method='welch'.")
     return method
+
+
+def _is_there(package: str) -> bool:
+    """Return whether a package is installed, pydeseq2 in a version that works with this anndata."""
+    if not find_spec(package):
+        return False
+    return package != PYDESEQ2 or tuple(map(int, re.findall(r"\d+", version(package))[:3])) >= _PYDESEQ2_FROM
 
 
 # -- what is compared ------------------------------------------------------------------------------------------------
