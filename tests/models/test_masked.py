@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 import scjepa
 from scjepa.stjepa.latent import visible
@@ -46,6 +47,21 @@ def test_each_cell_hides_its_share_and_keeps_one_token(trained, ratio):
     hidden = torch.bincount(batch.blocks[~keep], minlength=len(sizes))
     expected = torch.minimum(torch.round(ratio * sizes).long(), (sizes - 1).clamp_min(0))
     assert torch.equal(hidden, expected)
+
+
+def test_a_hidden_cell_says_nothing_and_its_neighbors_do(trained):
+    """Counts of one cell, read backwards, move every cell that has it for a neighbor, and not the cell itself."""
+    model, adata = trained
+    before = _stack(model, adata, hide="cell")
+    assert before.shape == (1, adata.n_obs, 32)
+    changed, counts = adata.copy(), adata.X.toarray()
+    counts[0] = counts[0, ::-1]
+    changed.X = csr_matrix(counts)
+    moved = np.abs(_stack(model, changed, hide="cell") - before)[0].max(axis=1)
+    near = adata.obsp["spatial_connectivities"][:, [0]].toarray()[:, 0] > 0
+    assert moved[0] < 1e-5
+    assert (moved[near] > 1e-4).any()
+    assert moved[~near].max() < 1e-5
 
 
 def test_every_token_is_hidden_equally_often(trained):
@@ -94,6 +110,8 @@ def test_it_is_made_as_it_is_asked_for_and_leaves_gradients_on(trained):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
+        ({"hide": "cells"}, "Did you mean 'cell'"),
+        ({"hide": "cell", "scale": "cell"}, "scale='cell' is the cell"),
         ({"n_masks": 0}, "n_masks must be 1 or more"),
         ({"ratio": 0.0}, "ratio must lie between 0 and 1"),
         ({"ratio": 1.0}, "ratio must lie between 0 and 1"),
