@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -115,6 +117,8 @@ def test_cells_have_codes_by_condition_and_both_orders_are_one():
 def test_no_control_is_refused_and_so_is_a_missing_column():
     with pytest.raises(ValueError, match=r"No cell has the condition 'ctrl' in 'condition'; found 'A\+ctrl'.*convert"):
         Conditions.of(pd.Series(["A", "A+ctrl"]))
+    with pytest.raises(ValueError, match=r"'NTC1' looks like them.*control='NTC1'"):
+        Conditions.of(pd.Series(["A", "NTC1"]))
     adata = ad.AnnData(np.ones((1, 1)), obs=pd.DataFrame({"guide": ["A"]}, index=["x"]))
     with pytest.raises(KeyError, match="guide"):
         Conditions.of_adata(adata)
@@ -144,3 +148,17 @@ def test_a_name_of_several_genes_is_refused():
 def test_anndata_is_no_column():
     with pytest.raises(TypeError, match=r"adata\.obs"):
         convert_conditions(ad.AnnData(np.ones((2, 2))))
+
+
+@pytest.mark.parametrize("word", ["CTRL", "Ctrl", "Control", "Non-Targeting", "NT"])
+def test_control_in_another_spelling_is_named_with_the_next_call(word):
+    values = pd.Series(["A", "B+C", word])
+    with pytest.raises(ValueError, match=f"another word for control.*control='{word}'"):
+        Conditions.of(values)
+    assert "ctrl" in Conditions.of(convert_conditions(values, control=word)).names
+
+
+@pytest.mark.parametrize(("text", "word"), [("A_ctrl", "ctrl"), ("NT_A", "NT"), ("NTC_1", "NTC_1"), ("A_B", "...")])
+def test_the_word_for_control_is_found_in_other_grammars(text, word):
+    with pytest.raises(ValueError, match=re.escape(f"separator='_', control={word!r}")):
+        parse_condition(text)

@@ -12,7 +12,7 @@ from scipy import sparse
 
 import scjepa
 from scjepa.tl import CellAnnotator, LabelClassifier, annotate
-from scjepa.tl._annotate import Hierarchy, _pooled
+from scjepa.tl._annotate import Hierarchy, _plain, _pooled
 
 TYPES = ("B", "CD4 T", "CD8 T", "NK")
 PARENTS = {"CD4 T": "T", "CD8 T": "T", "T": "lymphocyte", "B": "lymphocyte", "NK": "lymphocyte"}
@@ -362,3 +362,50 @@ def test_too_few_varying_genes_for_doublets_are_told_of(reference):
     with pytest.warns(UserWarning, match=r"[Dd]oublets|threshold"):
         annotate(query, reference, "cell_type", find_doublets=True)
     assert not query.obs["predicted_label_doublet"].any()
+
+
+def test_labels_spelled_in_two_ways_are_told_of(reference):
+    other = blood(200, seed=20)
+    other.obs["cell_type"] = other.obs["cell_type"].replace({"B": "b-cells", "NK": "NK+"})
+    with pytest.warns(
+        UserWarning, match=r"'B' \(in 'one'\) and 'b-cells' \(in 'two'\) .*replace\({'b-cells': 'B'}\)"
+    ) as told:
+        annotate(blood(30, seed=21), {"one": reference, "two": other}, "cell_type")
+    assert not any("NK" in str(warning.message) for warning in told)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        ("CD14+ Monocyte", "CD14+ monocytes", True),
+        ("T_cell", "T cells", True),
+        ("CD14+ Mono", "CD14- Mono", False),
+        ("CD4 T", "CD8 T", False),
+        ("Cells", "cell", False),
+    ],
+)
+def test_what_counts_as_one_spelling(one, two, same):
+    assert (_plain(one) == _plain(two)) is same
+
+
+@pytest.mark.parametrize("n", [30, 300])
+def test_a_reference_of_logarithms_is_told_of_once(reference, n):
+    labelled = reference.copy()
+    labelled.X = labelled.X.log1p()
+    with pytest.warns(UserWarning) as told:
+        annotate(blood(n, seed=22), labelled, "cell_type")
+    assert sum("not whole numbers" in str(warning.message) for warning in told) == 1
+
+
+def test_a_batch_that_lies_far_from_the_reference_is_told_of(reference):
+    query = blood(400, seed=23, donors=2)
+    far = (query.obs["donor"] == "d1").to_numpy()
+    counts = query.X.toarray()
+    counts[far, 70:] = np.random.default_rng(0).poisson(6, (far.sum(), 50))
+    query.X = sparse.csr_matrix(counts)
+    with pytest.warns(UserWarning, match=r"1 of 2 batches \('d1' by [\d.]+ times the distance of a label"):
+        annotate(query, reference, "cell_type", query_batch_key="donor")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        annotate(blood(400, seed=24), reference, "cell_type")
+    assert not any("farther from the reference" in str(warning.message) for warning in told)

@@ -35,7 +35,7 @@ CONTROL = "ctrl"
 """How a cell that was not perturbed is called."""
 
 _CONTROL_WORDS = frozenset(
-    "control controls ctl ctr non-targeting nontargeting non_targeting nt ntc neg negctrl negative safe-targeting "
+    "ctrl control controls ctl ctr non-targeting nontargeting non_targeting nt ntc neg negctrl negative safe-targeting "
     "scramble scrambled unperturbed untreated vehicle dmso wt mock none nan".split()
 )
 """Other words for control, in lower case."""
@@ -110,12 +110,13 @@ def parse_wanted(conditions: Sequence[str], known_genes: Collection[str] = ()) -
 def _refuse_other_grammars(text: str, part: str, key: str) -> None:
     found = _SEPARATORS.search(part.strip())
     if part.strip() != part and found is None:
-        word = f", control={part.strip()!r}" if part.strip().lower() in _CONTROL_WORDS else ""
+        word = f", control={part.strip()!r}" if part.strip().lower() in _CONTROL_WORDS - {CONTROL} else ""
         options, what = f", separator='+'{word}", "genes with spaces around them"
     elif part.lower() in _CONTROL_WORDS:
         options, what = f", control={part!r}", "another word for control"
     elif found is not None:
-        options, what = f", separator={found[0]!r}, control='...'", f"genes separated by {found[0]!r}"
+        word = _control_among([part, *part.split(found[0])]) or "..."
+        options, what = f", separator={found[0]!r}, control={word!r}", f"genes separated by {found[0]!r}"
     else:
         return
     call = _CALL.format(key=key, options=options)
@@ -123,6 +124,15 @@ def _refuse_other_grammars(text: str, part: str, key: str) -> None:
         f"The condition {text!r} is not in the grammar of GEARS ('ctrl', 'A+ctrl', 'A+B'): it looks like {what}. "
         f"Convert the column first: adata.obs[{key!r}] = {call}."
     )
+
+
+def _control_among(words: Iterable[str]) -> str | None:
+    """Return the first word for control, which a number may follow, as in ``"NTC_1"``."""
+    for word in words:
+        bare = re.sub(r"[\W_]*\d+$", "", word).lower()
+        if word.lower() in _CONTROL_WORDS or (len(bare) > 2 and bare in _CONTROL_WORDS):
+            return word
+    return None
 
 
 def condition_name(genes: Iterable[str]) -> str:
@@ -273,11 +283,17 @@ class Conditions:
         parsed = [parse_condition(str(text), known_genes, key) for text in distinct]
         names = tuple(sorted({condition_name(genes) for genes in parsed}))
         if CONTROL not in names:
-            call = _CALL.format(key=key, options=", control='...'")
+            likely = _control_among(dict.fromkeys(gene for genes in parsed for gene in genes))
+            call = _CALL.format(key=key, options=f", control={likely or '...'!r}")
+            looks = (
+                f"{likely!r} looks like them; if it is, convert it"
+                if likely
+                else "If they are called otherwise, name them"
+            )
             raise ValueError(
                 f"No cell has the condition 'ctrl' in {key!r}; found {', '.join(map(repr, names[:5]))}"
-                f"{', ...' if len(names) > 5 else ''}. Changes are measured from control cells. If they are called "
-                f"otherwise, name them: adata.obs[{key!r}] = {call}."
+                f"{', ...' if len(names) > 5 else ''}. Changes are measured from control cells. {looks}: "
+                f"adata.obs[{key!r}] = {call}."
             )
         place = {name: code for code, name in enumerate(names)}
         codes = np.array([place[condition_name(genes)] for genes in parsed], dtype=np.int64)[inverse]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -181,7 +182,7 @@ def annotate(
         known = known.without(terms.broad(list(np.unique(known.labels))))
     known = known.learnable()
     annotator = CellAnnotator(n_genes, n_comps, error=error, seed=random_state)
-    annotator.fit(known.counts, known.labels, known.batches, feature_names=list(known.genes))
+    annotator.fit(known.features, known.labels, known.batches)
     shared = features.taken(known.genes, len(known.genes))
     found, probabilities = annotator.predict_with_probabilities(shared, batches)
     found.index = adata.obs_names
@@ -219,9 +220,8 @@ def _read_together(
     counted: np.ndarray,
 ) -> None:
     """Tell unknown cells from what the cells to label have in common, where there are enough of them."""
-    reference = Features(known.counts, TARGET_SUM, names=list(known.genes))
     codes = np.searchsorted(annotator.classifier_.labels_.astype(str), known.labels.astype(str))
-    p_values = unlike(reference, query, annotator, codes, batches, counted)
+    p_values = unlike(known.features, query, annotator, codes, batches, counted)
     found.iloc[counted, found.columns.get_loc("p_value")] = p_values
     is_unknown = np.zeros(len(found), dtype=bool)
     is_unknown[counted] = p_values < annotator.error
@@ -284,10 +284,16 @@ class _Reference:
             batches = np.array([f"{name}/{batch}" for batch in batches], dtype=object)
             read.append((counts[:, part.var_names.get_indexer(names)], labels[kept], batches[kept]))
         of_counts, of_labels, of_batches = zip(*read, strict=True)
+        _tell_of_spellings(dict(zip(parts, of_labels, strict=True)), labels_key)
         joined = sparse.vstack(of_counts, format="csr"), np.concatenate(of_labels), np.concatenate(of_batches)
         if not len(joined[1]):
             raise ValueError(f"No cell of the reference has a label in obs[{labels_key!r}].")
         return cls(*joined, names)
+
+    @property
+    def features(self) -> Features:
+        """Counts to be log-normalized, which were checked when they were read."""
+        return Features(self.counts, TARGET_SUM, names=list(self.genes), checked=True)
 
     def some(self, kept: np.ndarray) -> _Reference:
         """Return some of the cells."""
@@ -324,6 +330,27 @@ def _refuse_unknown(labels: np.ndarray, key: str, name: str) -> None:
             f"{n_unknown:,} cells of {name!r} have the label {UNKNOWN!r}, what cells of no label are called. Leave "
             f"them out: {name} = {name}[{name}.obs[{key!r}] != {UNKNOWN!r}].copy()."
         )
+
+
+def _tell_of_spellings(labels: Mapping[str, np.ndarray], key: str) -> None:
+    """Warn of labels that are one but for case, punctuation, plural, or the word "cell"."""
+    first: dict[str, tuple[str, str]] = {}
+    for name, own in labels.items():
+        for label in map(str, dict.fromkeys(own)):
+            other, of = first.setdefault(_plain(label), (label, name))
+            if other != label:
+                warn(
+                    f"{other!r} (in {of!r}) and {label!r} (in {name!r}) are read as two labels. If they are one, write "
+                    f"it in one way, in {name!r}: obs[{key!r}] = obs[{key!r}].astype(str).replace({{{label!r}: "
+                    f"{other!r}}})."
+                )
+
+
+def _plain(label: str) -> str:
+    """Return the words of a label, without "cell" and the "s" of plurals; "CD14+" and "CD14-" differ."""
+    words = re.findall(r"[^\W_]+(?:\+|-(?![^\W_]))?", label.casefold())
+    words = [word[:-1] if len(word) > 2 and word.endswith("s") else word for word in words]
+    return " ".join(word for word in words if word != "cell") or label
 
 
 def _unique(names: Sequence[str] | None, of: str) -> Sequence[str]:
@@ -619,7 +646,8 @@ def _together(
 
     held, called = _held_out(values, labels, seed, read)
     fitted = _Gaussians.fit(values, labels, n_labels)
-    new = fitted.unshifted(new, batches)
+    before, new = new, fitted.unshifted(new, batches)
+    _tell_of_shift(fitted, before - new, batches)
     codes, found = fitted.read(new)
     size = min(_SAMPLE, len(values), len(new))  # of the same number of cells neighbors are as near
     held, found = _pooled(held, values, size, seed), _pooled(found, new, size, seed)
@@ -635,6 +663,26 @@ def _together(
             most = np.exp(np.median(np.log(farther[told])))
             found[own] /= np.where(told, np.fmax(farther, most), most)[codes[own]]
     return found, held
+
+
+def _tell_of_shift(fitted: _Gaussians, shifts: np.ndarray, batches: np.ndarray) -> None:
+    """Warn of batches that lie farther from the reference than its labels usually do from the nearest other."""
+    means = fitted.means @ fitted.white
+    between = np.sqrt(((means[:, None] - means) ** 2).sum(axis=2)) + np.diag(np.full(len(means), np.inf))
+    usual = float(np.median(between.min(axis=1)))
+    names, first = np.unique(batches, return_index=True)
+    far = np.linalg.norm(shifts[first] @ fitted.white, axis=1) / usual
+    if (far > 1).any():
+        said = [f"{name!r} by {by:.1f}" for name, by in zip(map(str, names), far, strict=True) if by > 1]
+        if len(names) > 1:
+            of = f"cells of {len(said)} of {len(names)} batches ({', '.join(said[:_MOST_NAMES])} times"
+        else:
+            of = f"cells to label ({far[0]:.1f} times"
+        warn(
+            f"The {of} the distance of a label from the next) lie farther from the reference than its labels do from "
+            "each other: another chemistry, tissue or treatment. Which of them are 'unknown' is doubtful; a reference "
+            "of the same kind of cells would tell."
+        )
 
 
 def _pooled(distances: np.ndarray, values: np.ndarray, size: int, seed: int) -> np.ndarray:

@@ -59,6 +59,8 @@ class Features:
         Check of counts that knows the names of cells and genes, and what to do about a wrong value.
     names
         ``(n_features,)`` names; ``None``: those of a data frame's columns, else none.
+    checked
+        Counts that were checked before are not checked again, so that nothing is said twice.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Features:
         target_sum: float | None = None,
         check: CountCheck | None = None,
         names: Sequence[str] | None = None,
+        *,
+        checked: bool = False,
     ) -> None:
         self.target_sum = target_sum
-        self._check = None if target_sum is None else check or CountCheck()
+        self._check = None if target_sum is None or checked else check or CountCheck()
         self._columns: np.ndarray | None = None
         self._shown: np.ndarray | None = None
         if names is None and hasattr(values, "columns"):
