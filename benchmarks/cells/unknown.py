@@ -210,6 +210,61 @@ def thresholds(space: dict[str, Pair], codes: np.ndarray, batches: np.ndarray) -
     return found
 
 
+def contrasts(reference: sparse.csr_matrix, query: sparse.csr_matrix, codes: np.ndarray, batches: np.ndarray) -> dict:
+    """Return 1 - cosine of a neighborhood's contrast and the most similar label's, each side scaled by itself.
+
+    A contrast is taken about the mean of the labels that a batch has, so that a shift of the whole batch, and one of
+    scale, take no part.
+    """
+    chosen = np.union1d(variable_genes(reference, 2000), variable_genes(query, 2000))
+    n_labels, known, new = int(codes.max()) + 1, reference[:, chosen].toarray(), query[:, chosen].toarray()
+
+    def scaled(values: np.ndarray) -> np.ndarray:
+        return np.clip((values - values.mean(axis=0)) / (values.std(axis=0) + 1e-2), -10, 10)
+
+    known = scaled(known)
+    for batch in np.unique(batches):
+        new[batches == batch] = scaled(new[batches == batch])
+    product = known.T @ known / len(known) + new.T @ new / len(new)
+    axes = leading(product, min(50, len(known) - 2))
+    known, new = known @ axes, new @ axes
+
+    def unit(values: np.ndarray) -> np.ndarray:
+        return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+
+    def read(train: np.ndarray, labels: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        means = np.array([train[labels == code].mean(axis=0) for code in range(n_labels)])
+        places = cells[neighbors(cells, 15)].mean(axis=1)
+        about, center = means - means.mean(axis=0), places.mean(axis=0)
+        for _ in range(5):
+            found = (unit(places - center) @ unit(about).T).argmax(axis=1)
+            there = np.flatnonzero(np.bincount(found, minlength=n_labels) >= max(5, 0.01 * len(places)))
+            if len(there) < 2:
+                break
+            about = means - means[there].mean(axis=0)
+            center = np.mean([places[found == code].mean(axis=0) for code in there], axis=0)
+        alike = unit(places - center) @ unit(about).T
+        return alike.argmax(axis=1), 1 - alike.max(axis=1)
+
+    held, called = np.full(len(known), np.nan), np.zeros(len(known), dtype=int)
+    for train, test in stratified(codes, 2, 0):
+        if len(np.unique(codes[train])) == n_labels:
+            called[test], held[test] = read(known[train], codes[train], known[test])
+    held, called = held[~np.isnan(held)], called[~np.isnan(held)]
+    usual, near = (typical(called, held, n_labels, share) for share in (0.5, 0.1))
+    filled = np.where(np.isnan(usual), np.nanmedian(usual), usual)
+    plain, median, own = np.zeros((3, len(new)))
+    for batch in np.unique(batches):
+        cells = np.flatnonzero(batches == batch)
+        label, plain[cells] = read(known, codes, new[cells])
+        rates = [typical(label, plain[cells], n_labels, share, 20) / by for share, by in ((0.5, usual), (0.1, near))]
+        most = [np.exp(np.nanmedian(np.log(rate))) if (rate > 0).any() else 1.0 for rate in rates]
+        median[cells] = plain[cells] / filled[label] / max(1.0, most[0])
+        own[cells] = plain[cells] / filled[label] / np.where(rates[1] > 0, np.fmax(rates[1], most[1]), most[1])[label]
+    found = {"contrast": (plain, held), "contrast, median": (median, held / filled[called])}
+    return found | {"contrast, own 10": (own, held / filled[called])}
+
+
 def evaluated(found: dict[str, Pair], truth: np.ndarray, left_out: str, known: np.ndarray) -> list[dict]:
     """Return a row for each statistic."""
     new, old, rows = truth == left_out, np.isin(truth, known), []
@@ -225,12 +280,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", choices=("choose", "report"))
     parser.add_argument("--thresholds-alone", action="store_true", help="leave out the first round, of statistics")
+    parser.add_argument("--contrasts-alone", action="store_true", help="the last round alone")
     parser.add_argument("--tasks", nargs="*", help="default: all")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     for name, (reference, query) in (sets_to_choose_by() if options.sets == "choose" else sets_to_report()).items():
         last = "span, drift" if options.thresholds_alone else "reference, residual"
+        last = "contrast" if options.contrasts_alone else last
         if (options.tasks and name not in options.tasks) or done(options.out, {"task": name, "row": last}):
             continue
         start, rows = time.process_time(), []
@@ -243,8 +300,9 @@ def main() -> None:
             kept = types != left_out
             labels, codes = np.unique(types[kept], return_inverse=True)
             space, batches = spaces(sides[0][kept], sides[1]), query.obs["batch"].astype(str).to_numpy()
-            found = {} if options.thresholds_alone else statistics(space, codes, batches)
-            found |= thresholds(space, codes, batches)
+            found = {} if options.thresholds_alone or options.contrasts_alone else statistics(space, codes, batches)
+            found |= {} if options.contrasts_alone else thresholds(space, codes, batches)
+            found |= contrasts(sides[0][kept], sides[1], codes, batches)
             rows += [{"sets": options.sets, "task": name, **row} for row in evaluated(found, truth, left_out, labels)]
         table = pd.DataFrame(rows).groupby(["sets", "task", "row"], sort=False).mean().reset_index()
         append(options.out, table.assign(commit=commit()))

@@ -392,7 +392,7 @@ def test_what_counts_as_one_spelling(one, two, same):
 def test_a_reference_of_logarithms_is_told_of_once(reference, n):
     labelled = reference.copy()
     labelled.X = labelled.X.log1p()
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="not whole numbers") as told:
         annotate(blood(n, seed=22), labelled, "cell_type")
     assert sum("not whole numbers" in str(warning.message) for warning in told) == 1
 
