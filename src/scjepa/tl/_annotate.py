@@ -152,8 +152,9 @@ def annotate(
     Warns
     -----
     UserWarning
-        If few genes are shared, names differ in case only, more cells are unknown than ``error`` says, or labels or
-        cells are left out, on either side.
+        If few genes are shared, names differ in case only, labels are spelled in two ways, more cells are unknown than
+        ``error`` says, a batch lies farther from the reference than its labels from each other, or labels or cells are
+        left out, on either side.
 
     Raises
     ------
