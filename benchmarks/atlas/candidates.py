@@ -121,8 +121,8 @@ def main(name: str) -> None:
         graph = spatial_graph_of(new, "spatial", "section")
         read = _sections.read(new, atlas._coordinates, None, graph, sections[own])
         held_out = [
-            (distances(kept.places.surroundings, kept.codes, values, names), edges)
-            for kept, values, names, edges, _ in parts
+            (distances(kept.places.surroundings, kept.codes, new.surroundings, names), edges)
+            for kept, new, names, edges, _ in parts
         ]
         known = atlas._kept.places.surroundings
         here = distances(known, atlas._kept.codes, read.places.surroundings, read.sections)

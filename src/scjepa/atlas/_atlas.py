@@ -49,8 +49,8 @@ _FACTS = (
 _N_MARKERS = 20
 """Genes of each niche that are kept."""
 
-FORMAT = 2
-"""Of the folder; another one is refused: distances of format 1 were of single cells."""
+FORMAT = 3
+"""Of the folder; another one is refused: distances of format 1 were of single cells, format 2 knew distances alone."""
 
 FACTS_FILE, CELLS_FILE, READOUT_FILE, CARD_FILE = "atlas.json", "cells.safetensors", "readout.safetensors", "README.md"
 _SUM = "sha256"
@@ -332,9 +332,9 @@ class NicheAtlas:
         neighbors_key = neighbors_key or self._facts["neighbors_key"]
         graph, sections, library_key = sections_of(adata, neighbors_key, library_key)
         read = _sections.read(adata, self._coordinates, layer, graph, sections)
-        distance = self._kept.distance(read.places.surroundings, read.sections.astype(str), graph)
-        is_unknown = distance > self.calibration.threshold(error)
-        p_values, votes = self.calibration.p_values(distance), self._kept.votes(read.places.readout)
+        strangeness = self._kept.strangeness(read.places, read.sections.astype(str), graph)
+        is_unknown = self.calibration.exceeded(strangeness, error)
+        p_values, votes = self.calibration.p_values(strangeness), self._kept.votes(read.places.readout)
         found = _sections.Found(read, votes, is_unknown, p_values)
         told = _sections.compared(found, self._kept, self.calibration, error, self._facts["degree"])
         told |= {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key, "error": float(error)}
@@ -362,6 +362,7 @@ class NicheAtlas:
         arrays = {
             "readout": self._kept.places.readout,
             "surroundings": self._kept.places.surroundings,
+            "means": self._kept.places.means,
             "codes": self._kept.codes,
             "axes": self._coordinates.axes,
             "distances": calibration.distances,
@@ -389,7 +390,7 @@ class NicheAtlas:
             If a file is damaged, is of something else, or was written by another version.
         """
         facts, arrays, readout = _read_atlas(Path(path))
-        places, codes = Places(arrays["readout"], arrays["surroundings"]), arrays["codes"]
+        places, codes = Places(*(arrays[name] for name in Places._fields)), arrays["codes"]
         kept = KeptCells(places, codes, len(facts["names"]), step_of(len(codes)))
         how = {name: arrays[name] for name in ("distances", "parts", "cosines")}
         calibration = Calibration(n_cells=facts["n_held_out"], held_out=facts["held_out"], **how)
