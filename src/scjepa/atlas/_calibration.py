@@ -103,11 +103,12 @@ class Calibration(HeldOut):
     @property
     def _is_told(self) -> np.ndarray:
         """Whether distance and crowding were told of any cell that was held out: small sections have no crowding."""
-        return self.parts.any(axis=(0, 1))
+        told: np.ndarray = np.any(self.parts, axis=(0, 1))
+        return told
 
     def exceeded(self, strangeness: np.ndarray, error: float) -> np.ndarray:
         """Return whether each cell exceeds either threshold; the last axis is that of distance and crowding."""
-        found: np.ndarray = (strangeness > self.thresholds(error)).any(axis=-1)
+        found: np.ndarray = np.any(strangeness > self.thresholds(error), axis=-1)
         return found
 
     def p_values(self, strangeness: np.ndarray) -> np.ndarray:
