@@ -347,10 +347,10 @@ class KeptCells:
         """Return how much nearer the own section is than the atlas, ``(n_cells,)``, 0 in a section of under 100 cells.
 
         The logarithm of the mean distance to the nearest 5 % of the kept cells, over that to the nearest 5 % of the
-        section with which a cell shares no surroundings. Where the atlas lacks a layer, cells of that layer lie between
-        two niches, not far from either; but many of the new section lie there, and few of the atlas. Sections are
-        compared with as many kept cells of each niche as they have, in principal components of both, whitened within
-        niches. Chosen on mPFC and section 151673 of DLPFC, where it finds L3 and L5, which the distance misses.
+        section that lie more than four steps away, and so share no surroundings. Where the atlas lacks a layer, cells
+        of it lie between two niches, not far from either; but many of the section lie there, and few of the atlas. In
+        principal components of both, whitened within niches. Chosen on mPFC and section 151673 of DLPFC, where it finds
+        L3 and L5, which the distance misses.
         """
         names = np.zeros(len(places.means)) if sections is None else sections
         one_step = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
@@ -366,35 +366,21 @@ class KeptCells:
         order = canonical_order(places.readout)
         others = order[:: max(1, len(order) // _COMPARED)]
         there = places.means.any(axis=0)  # genes that are missing have a mean of 0
-        codes, means = self._as_composed(self.votes(places.readout[others]).argmax(axis=1))
-        own, kept = (values[:, there].astype(np.float32) for values in (places.means[others], means))
+        codes = self.codes[_measured_to(self.codes, self.step)]
+        own, kept = (values[:, there].astype(np.float32) for values in (places.means[others], self.places.means))
         both = np.concatenate([own, kept[np.linspace(0, len(kept) - 1, len(own)).astype(np.int64)]]).astype(np.float64)
         axes = principal_axes(both - both.mean(axis=0), min(_N_AXES, both.shape[1])).astype(np.float32)
         axes = axes @ _whitening(kept @ axes, codes)
         own, kept = own @ axes, kept @ axes
         move = NicheDistance(kept, codes)._move(own).astype(np.float32) if is_new else np.float32(0)
-        from_others, found = reached[others].T.tocsr(), np.zeros(len(order))
+        to_others, found = reached[:, others].tocsr(), np.zeros(len(order))
         for rows in slices(len(order), _ROWS // 4):
             values = places.means[rows][:, there].astype(np.float32) @ axes
             to_own, to_kept = _squares(values, own), _squares(values + move, kept)
-            to_own[(reached[rows] @ from_others).nonzero()] = np.inf
+            to_own[(reached[rows] @ to_others).nonzero()] = np.inf
             near = _nearest(to_kept) / np.maximum(_nearest(to_own), 1e-12)
-            found[rows] = np.log(np.where(near > 0, near, 1.0))  # 1 where too few share no surroundings
+            found[rows] = np.log(np.where(near > 0, near, 1.0))  # 1 where too few lie so far away
         return found
-
-    def _as_composed(self, niche: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return niches and means of kept cells, as many of each niche in proportion as a section has."""
-        codes = self.codes[_measured_to(self.codes, self.step)]
-        there = np.bincount(codes, minlength=self.n_niches)
-        share = np.bincount(niche, minlength=self.n_niches) / len(niche)
-        total = max((there[share > 0] / share[share > 0]).min(), 10 * _FEW)
-        kept = []
-        for code in np.flatnonzero(share > 0):
-            own = np.flatnonzero(codes == code)
-            number = min(len(own), int(np.ceil(total * share[code])))
-            kept.append(own[np.linspace(0, len(own) - 1, number).round().astype(np.int64)])
-        rows = np.concatenate(kept)
-        return codes[rows], self.places.means[rows]
 
     def centers(self) -> np.ndarray:
         """Return the mean of each niche in the read-out, ``(n_niches, n_dims)``."""
