@@ -35,9 +35,10 @@ _NEAREST = 15
 _SPREAD, _MEASURED_TO = 16, 5_000
 """Steps on the spatial graph over which distances are averaged; kept cells that they are measured to, about."""
 
-_AROUND, _COMPARED, _LIKE, _FEW = 4, 2_500, 0.05, 100
+_AROUND, _COMPARED, _LIKE, _FEW, _FEWER = 4, 2_500, 0.05, 100, 0.4
 """For how crowded cells are: steps on the spatial graph over which it is averaged; cells of a section that others are
-compared with, about; the share of them, and of the kept cells, that counts as near; cells that a section needs."""
+compared with, about; the share of them, and of the kept cells, that counts as near; cells that a section needs; share
+of the cells that takes part when the section is moved, for a layer that is missing may be half of it."""
 
 _CLOSEST = 0.1
 """Least distance: cells in the very place of kept ones say no more than that they are near."""
@@ -227,14 +228,14 @@ class NicheDistance:
             found[rows] += self._move(sample).astype(values.dtype)
         return found
 
-    def _move(self, sample: np.ndarray) -> np.ndarray:
+    def _move(self, sample: np.ndarray, nearer: float = _NEARER) -> np.ndarray:
         """Return by how much a section is moved, ``(n_dims,)``, from some of its cells."""
         total = np.zeros(sample.shape[1])
         for _ in range(_STEPS):
             moved = (sample + total).astype(sample.dtype)
             distances, nearest = self._to_niches(moved)
             niche, distance = distances.argmin(axis=1), distances.min(axis=1)
-            near = distance <= np.quantile(distance, _NEARER)
+            near = distance <= np.quantile(distance, nearer)
             means = []
             for code, own in enumerate(self._niches):
                 rows = np.flatnonzero(near & (niche == code))
@@ -372,7 +373,7 @@ class KeptCells:
         axes = principal_axes(both - both.mean(axis=0), min(_N_AXES, both.shape[1])).astype(np.float32)
         axes = axes @ _whitening(kept @ axes, codes)
         own, kept = own @ axes, kept @ axes
-        move = NicheDistance(kept, codes)._move(own).astype(np.float32) if is_new else np.float32(0)
+        move = NicheDistance(kept, codes)._move(own, _FEWER).astype(np.float32) if is_new else np.float32(0)
         to_others, found = reached[:, others].tocsr(), np.zeros(len(order))
         for rows in slices(len(order), _ROWS // 4):
             values = places.means[rows][:, there].astype(np.float32) @ axes
