@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
+from scipy.sparse import block_diag, csr_matrix
 
 from scjepa.atlas._calibration import Calibration
 from scjepa.atlas._cells import KeptCells, Places
@@ -40,6 +40,15 @@ def test_a_layer_between_two_others_is_crowded(section, kept):
     outer = np.flatnonzero(layer != 1)
     familiar = kept.crowding(places_of(layer[outer], 3), names[outer], edges[outer][:, outer])
     assert np.median(found[layer == 1]) > np.quantile(familiar, 0.95)
+
+
+def test_sections_are_looked_at_one_by_one(section, kept):
+    layer, edges = section
+    places, more = places_of(layer, 2), places_of(layer, 3)
+    both = Places(*(np.concatenate(pair) for pair in zip(places, more, strict=True)))
+    names = np.repeat(["one", "two"], len(layer))
+    found = kept.crowding(both, names, csr_matrix(block_diag([edges, edges])))
+    np.testing.assert_allclose(found[: len(layer)], kept.crowding(places, names[: len(layer)], edges))
 
 
 def test_the_order_of_cells_changes_nothing(section, kept):

@@ -359,7 +359,7 @@ class KeptCells:
         for name in np.unique(names):
             rows = np.flatnonzero(names == name)
             if len(rows) >= _FEW:
-                found[rows] = self._crowding(places.some(rows), reached[rows], is_new=sections is not None)
+                found[rows] = self._crowding(places.some(rows), reached[rows][:, rows], is_new=sections is not None)
         return _averaged(found, edges, _AROUND)
 
     def _crowding(self, places: Places, reached: csr_matrix, *, is_new: bool) -> np.ndarray:
