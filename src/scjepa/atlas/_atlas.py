@@ -63,9 +63,10 @@ class NicheAtlas:
 
     Clusters hold for the cells they were found in; found again with further sections, they have other numbers and
     other borders. An atlas keeps the fitted read-out of the cells (:class:`scjepa.tl.NicheReadout`), a sample of them,
-    and their niches. A new section is read out in the same coordinates; the nearest kept cells vote for their niches,
-    and a cell that lies farther from them than the atlas' own cells do, when these are held out, is ``"unknown"``.
-    No labels but the niches take part. Made by :meth:`fit` and :meth:`load`.
+    and their niches. A new section is read out in the same coordinates; the nearest kept cells vote for their niches.
+    A cell is ``"unknown"`` that lies farther from them than the atlas' own cells do, when these are held out, or where
+    the section is more crowded than the atlas. No labels but the niches take part. Made by :meth:`fit` and
+    :meth:`load`.
 
     Attributes
     ----------
@@ -305,8 +306,8 @@ class NicheAtlas:
             Writes ``adata.obs[key_added]``, categorical of the names of the niches and ``"unknown"``, with
             ``adata.uns[f"{key_added}_colors"]``; ``adata.obs[f"{key_added}_confidence"]``, the share of the votes that
             the first niche has, float32, which is high far from all niches too;
-            ``adata.obs[f"{key_added}_p_value"]``, the share of held-out cells of the atlas that lie as far or farther,
-            in the section where it is largest;
+            ``adata.obs[f"{key_added}_p_value"]``, the share of held-out cells of the atlas that are as strange or
+            stranger, in the section where it is largest: twice the smaller of those by distance and by crowding;
             ``adata.obsm[f"{key_added}_membership"]``, the share of the votes of each niche, float32 of shape (n_cells,
             n_niches); the read-out of these cells under its key in ``adata.obsm``; and in ``adata.uns["scjepa"]`` how
             all were made, with the coverage of genes, the share of unknown cells and the likeness of each section.

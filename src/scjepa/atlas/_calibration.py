@@ -1,4 +1,4 @@
-"""How far cells of the same tissue lie from an atlas that did not see them: read out again without them, in turn."""
+"""How strange cells of the same tissue are to an atlas that did not see them: read out again without them, in turn."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Calibration(HeldOut):
-    """Distances of held-out cells, and how these parts of the tissue compare with the others.
+    """How strange held-out cells are, and how these parts of the tissue compare with the others.
 
     Attributes
     ----------
