@@ -309,6 +309,7 @@ def table() -> None:
     path = RESULTS / "unknown.csv"
     if path.is_file():
         found = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        found["set"] = found["set"].where(found["set"] != "DLPFC", "DLPFC " + found["section"])
         means = found.groupby(["set", "region"], sort=False)[["found", "false_alarms"]].mean()
         parts += ["## A region left out: share called unknown, error 0.1", "", _markdown(means), ""]
     path = RESULTS / "genes.csv"
