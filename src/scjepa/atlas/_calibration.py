@@ -88,6 +88,8 @@ class Calibration(HeldOut):
     def thresholds(self, error: float) -> np.ndarray:
         """Return the distance and the crowding that half of ``error`` exceeds each, in the part that does so most.
 
+        All of it exceeds the distance where no crowding is told.
+
         Sections differ, and a new one may differ as much as the worst that was held out: the share that all held-out
         cells together exceed would be too small a distance for half of them.
 
@@ -97,12 +99,13 @@ class Calibration(HeldOut):
             If there are too few cells to tell.
         """
         self.threshold(error)
-        found: np.ndarray = np.quantile(self.parts, 1 - error / 2, axis=1, method="higher").max(axis=0)
+        share = error / self._is_told.sum()
+        found: np.ndarray = np.quantile(self.parts, 1 - share, axis=1, method="higher").max(axis=0)
         return np.where(self._is_told, np.maximum(found, 0), np.inf)
 
     @property
     def _is_told(self) -> np.ndarray:
-        """Whether distance and crowding were told of any cell that was held out: small sections have no crowding."""
+        """Whether distance and crowding were told of any held-out cell: blocks and small sections have no crowding."""
         told: np.ndarray = np.any(self.parts, axis=(0, 1))
         return told
 
@@ -122,7 +125,7 @@ class Calibration(HeldOut):
             np.max([HeldOut(part, n_cells).p_values(strangeness[:, measure]) for part in known[..., measure]], axis=0)
             for measure in np.flatnonzero(self._is_told)
         ]
-        return np.minimum(2 * np.min(found, axis=0), 1).astype(np.float32)
+        return np.minimum(len(found) * np.min(found, axis=0), 1).astype(np.float32)
 
     def alarms(self, error: float) -> np.ndarray:
         """Return the share of false alarms in each part, ``(n_parts,)``."""

@@ -347,22 +347,26 @@ class KeptCells:
     def crowding(self, places: Places, sections: np.ndarray | None, edges: csr_matrix) -> np.ndarray:
         """Return how much nearer the own section is than the atlas, ``(n_cells,)``, 0 in a section of under 100 cells.
 
+        Also 0 where ``sections`` are not told: blocks of one section do not tell by how much another section would be
+        nearer to itself. On mPFC 12 to 35 % of a second section were false alarms.
+
         The logarithm of the mean distance to the nearest 5 % of the kept cells, over that to the nearest 5 % of the
         section that lie more than four steps away, and so share no surroundings. Where the atlas lacks a layer, cells
         of it lie between two niches, not far from either; but many of the section lie there, and few of the atlas. In
         principal components of both, whitened within niches. Chosen on mPFC and section 151673 of DLPFC, where it finds
         L3 and L5, which the distance misses.
         """
-        names = np.zeros(len(places.means)) if sections is None else sections
+        if sections is None:
+            return np.zeros(len(places.means))
         one_step = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
-        reached, found = one_step @ one_step, np.zeros(len(names))
-        for name in np.unique(names):
-            rows = np.flatnonzero(names == name)
+        reached, found = one_step @ one_step, np.zeros(len(sections))
+        for name in np.unique(sections):
+            rows = np.flatnonzero(sections == name)
             if len(rows) >= _FEW:
-                found[rows] = self._crowding(places.some(rows), reached[rows][:, rows], is_new=sections is not None)
+                found[rows] = self._crowding(places.some(rows), reached[rows][:, rows])
         return _averaged(found, edges, _AROUND)
 
-    def _crowding(self, places: Places, reached: csr_matrix, *, is_new: bool) -> np.ndarray:
+    def _crowding(self, places: Places, reached: csr_matrix) -> np.ndarray:
         """Return how crowded the cells of one section are; ``reached`` from each are the cells of its surroundings."""
         order = canonical_order(places.readout)
         others = order[:: max(1, len(order) // _COMPARED)]
@@ -373,7 +377,7 @@ class KeptCells:
         axes = principal_axes(both - both.mean(axis=0), min(_N_AXES, both.shape[1])).astype(np.float32)
         axes = axes @ _whitening(kept @ axes, codes)
         own, kept = own @ axes, kept @ axes
-        move = NicheDistance(kept, codes)._move(own, _FEWER).astype(np.float32) if is_new else np.float32(0)
+        move = NicheDistance(kept, codes)._move(own, _FEWER).astype(np.float32)
         to_others, found = reached[:, others].tocsr(), np.zeros(len(order))
         for rows in slices(len(order), _ROWS // 4):
             values = places.means[rows][:, there].astype(np.float32) @ axes
