@@ -68,6 +68,18 @@ def test_older_versions_give_the_same_graph(cells, kind, monkeypatch):
         np.testing.assert_array_equal(found, wanted)
 
 
+def test_a_section_of_fewer_cells_than_neighbors_is_named(cells):
+    few = cells[:34].copy()
+    with pytest.raises(ValueError, match=r"section 's2' has 4 cells, too few for 4 neighbors each.*n_neighs=3, libra"):
+        spatial_graph(few, n_neighs=4, library_key="section")
+    spatial_graph(few, n_neighs=3, library_key="section")
+    with pytest.raises(ValueError, match=r"There are 4 cells, too few for 6 neighbors each.*n_neighs=3\)"):
+        spatial_graph(few[30:].copy())
+    few.obs["section"] = few.obs["section"].cat.add_categories("empty")
+    with pytest.raises(ValueError, match=r"'empty' has 0 cells.*remove_unused_categories\(\)\.$"):
+        spatial_graph(few, n_neighs=3, library_key="section")
+
+
 def test_the_call_that_a_message_names_can_be_made(cells):
     spatial_graph(cells, n_neighs=7, library_key="section")
     expected = cells.obsp.pop("spatial_connectivities")

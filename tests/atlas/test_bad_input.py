@@ -139,6 +139,19 @@ def test_what_is_the_users_stays(atlas, new):
         atlas.predict(new, "other")
 
 
+def test_clusters_do_not_replace_niches_of_the_atlas(atlas, new):
+    atlas.predict(new)
+    niches = new.obs["niche"].copy()
+    for again in (scjepa.tl.find_niches, scjepa.tl.niches):
+        with pytest.raises(ValueError, match=r"'niche'\] are those of an atlas.*key_added='niche_found'"):
+            again(new, n_niches=3)
+        assert new.obs["niche"].equals(niches)
+    scjepa.tl.find_niches(new, n_niches=3, key_added="niche_found")
+    atlas.predict(new)
+    del new.obs["niche"]
+    scjepa.tl.niches(new, n_niches=3)
+
+
 def test_files_that_are_no_whole_atlas(atlas, new, tmp_path):
     folder = tmp_path / "atlas"
     with pytest.raises(FileNotFoundError, match=r"atlas.json.*NicheAtlas.save"):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _NAMED_BY_KIND = (1, 8, 2)
 """First version of squidpy with a function for each kind of graph."""
+_DEFAULT_NEIGHBORS = 6
+"""squidpy's own number of nearest neighbors."""
 _RENAMED = {"random_state": "rng", "n_components": "n_clusters"}
 """Arguments of ``calculate_niche`` and their names in the functions of the single flavors."""
 
@@ -86,7 +88,14 @@ def spatial_graph(adata: AnnData, kind: str = "knn", **arguments: Any) -> None:
         ``"knn"`` (``n_neighs`` nearest neighbors), ``"radius"``, ``"delaunay"`` or ``"grid"``.
     arguments
         Arguments of the function, such as ``library_key``, the categorical column of sections, which no edge joins.
+
+    Raises
+    ------
+    ValueError
+        If a section has too few cells for that many nearest neighbors each.
     """
+    if kind == "knn":
+        _refuse_small_sections(adata, arguments.get("n_neighs", _DEFAULT_NEIGHBORS), arguments.get("library_key"))
     functions = squidpy().gr
     build = getattr(functions, f"spatial_neighbors_{kind}", None)
     if build is not None:
@@ -94,6 +103,18 @@ def spatial_graph(adata: AnnData, kind: str = "knn", **arguments: Any) -> None:
         return
     legacy = {"delaunay": True} if kind == "delaunay" else {}
     functions.spatial_neighbors(adata, coord_type="grid" if kind == "grid" else "generic", **legacy, **arguments)
+
+
+def _refuse_small_sections(adata: AnnData, n_neighs: int, library_key: str | None) -> None:
+    """Raise if a section has no more cells than each of them is to have neighbors."""
+    sizes = adata.obs[library_key].value_counts().to_dict() if library_key in adata.obs else {"": adata.n_obs}
+    name = min(sizes, key=lambda one: int(sizes[one]), default="")
+    size = sizes.get(name, 0)
+    if size <= n_neighs:
+        section = f"The section {str(name)!r} has" if library_key in adata.obs else "There are"
+        fewer = f", or take fewer: {graph_call(size - 1, library_key)}" if size > 1 else ""
+        unused = "" if size else f": adata.obs[{library_key!r}].cat.remove_unused_categories()"
+        raise ValueError(f"{section} {size} cells, too few for {n_neighs} neighbors each. Leave it out{unused}{fewer}.")
 
 
 def calculate_niche(adata: AnnData, flavor: str, seed: int, **arguments: Any) -> None:

@@ -49,8 +49,8 @@ _FACTS = (
 _N_MARKERS = 20
 """Genes of each niche that are kept."""
 
-FORMAT = 2
-"""Of the folder; another one is refused: distances of format 1 were of single cells."""
+FORMAT = 3
+"""Of the folder; another one is refused: distances of format 1 were of single cells, format 2 knew distances alone."""
 
 FACTS_FILE, CELLS_FILE, READOUT_FILE, CARD_FILE = "atlas.json", "cells.safetensors", "readout.safetensors", "README.md"
 _SUM = "sha256"
@@ -63,9 +63,10 @@ class NicheAtlas:
 
     Clusters hold for the cells they were found in; found again with further sections, they have other numbers and
     other borders. An atlas keeps the fitted read-out of the cells (:class:`scjepa.tl.NicheReadout`), a sample of them,
-    and their niches. A new section is read out in the same coordinates; the nearest kept cells vote for their niches,
-    and a cell that lies farther from them than the atlas' own cells do, when these are held out, is ``"unknown"``.
-    No labels but the niches take part. Made by :meth:`fit` and :meth:`load`.
+    and their niches. A new section is read out in the same coordinates; the nearest kept cells vote for their niches.
+    A cell is ``"unknown"`` that lies farther from them than the atlas' own cells do, when these are held out, or where
+    the section is more crowded than the atlas. No labels but the niches take part. Made by :meth:`fit` and
+    :meth:`load`.
 
     Attributes
     ----------
@@ -305,8 +306,8 @@ class NicheAtlas:
             Writes ``adata.obs[key_added]``, categorical of the names of the niches and ``"unknown"``, with
             ``adata.uns[f"{key_added}_colors"]``; ``adata.obs[f"{key_added}_confidence"]``, the share of the votes that
             the first niche has, float32, which is high far from all niches too;
-            ``adata.obs[f"{key_added}_p_value"]``, the share of held-out cells of the atlas that lie as far or farther,
-            in the section where it is largest;
+            ``adata.obs[f"{key_added}_p_value"]``, the share of held-out cells of the atlas that are as strange or
+            stranger, in the section where it is largest: twice the smaller of those by distance and by crowding;
             ``adata.obsm[f"{key_added}_membership"]``, the share of the votes of each niche, float32 of shape (n_cells,
             n_niches); the read-out of these cells under its key in ``adata.obsm``; and in ``adata.uns["scjepa"]`` how
             all were made, with the coverage of genes, the share of unknown cells and the likeness of each section.
@@ -332,9 +333,9 @@ class NicheAtlas:
         neighbors_key = neighbors_key or self._facts["neighbors_key"]
         graph, sections, library_key = sections_of(adata, neighbors_key, library_key)
         read = _sections.read(adata, self._coordinates, layer, graph, sections)
-        distance = self._kept.distance(read.places.surroundings, read.sections.astype(str), graph)
-        is_unknown = distance > self.calibration.threshold(error)
-        p_values, votes = self.calibration.p_values(distance), self._kept.votes(read.places.readout)
+        strangeness = self._kept.strangeness(read.places, read.sections.astype(str), graph)
+        is_unknown = self.calibration.exceeded(strangeness, error)
+        p_values, votes = self.calibration.p_values(strangeness), self._kept.votes(read.places.readout)
         found = _sections.Found(read, votes, is_unknown, p_values)
         told = _sections.compared(found, self._kept, self.calibration, error, self._facts["degree"])
         told |= {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key, "error": float(error)}
@@ -362,6 +363,7 @@ class NicheAtlas:
         arrays = {
             "readout": self._kept.places.readout,
             "surroundings": self._kept.places.surroundings,
+            "means": self._kept.places.means,
             "codes": self._kept.codes,
             "axes": self._coordinates.axes,
             "distances": calibration.distances,
@@ -389,7 +391,7 @@ class NicheAtlas:
             If a file is damaged, is of something else, or was written by another version.
         """
         facts, arrays, readout = _read_atlas(Path(path))
-        places, codes = Places(arrays["readout"], arrays["surroundings"]), arrays["codes"]
+        places, codes = Places(*(arrays[name] for name in Places._fields)), arrays["codes"]
         kept = KeptCells(places, codes, len(facts["names"]), step_of(len(codes)))
         how = {name: arrays[name] for name in ("distances", "parts", "cosines")}
         calibration = Calibration(n_cells=facts["n_held_out"], held_out=facts["held_out"], **how)

@@ -1,4 +1,4 @@
-"""How far cells of the same tissue lie from an atlas that did not see them: read out again without them, in turn."""
+"""How strange cells of the same tissue are to an atlas that did not see them: read out again without them, in turn."""
 
 from __future__ import annotations
 
@@ -68,14 +68,15 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Calibration(HeldOut):
-    """Distances of held-out cells, and how these parts of the tissue compare with the others.
+    """How strange held-out cells are, and how these parts of the tissue compare with the others.
 
     Attributes
     ----------
     held_out
         What was held out in turn: ``"section"`` or ``"block"``.
     parts
-        ``(n_parts, n_kept)`` of each part the same, at shares from 0 to 1, so that the alarms of each can be told.
+        ``(n_parts, n_kept, 2)`` distance and crowding of cells of each part, evenly spaced in rank of distance, so that
+        the alarms of each can be told.
     cosines
         ``(n_parts,)`` likeness of the covariance of each part with that of the others.
     """
@@ -84,8 +85,10 @@ class Calibration(HeldOut):
     parts: np.ndarray
     cosines: np.ndarray
 
-    def threshold(self, error: float) -> float:
-        """Return the distance that a share ``error`` of the cells exceeds in the part that exceeds it most.
+    def thresholds(self, error: float) -> np.ndarray:
+        """Return the distance and the crowding that half of ``error`` exceeds each, in the part that does so most.
+
+        All of it exceeds the distance where no crowding is told.
 
         Sections differ, and a new one may differ as much as the worst that was held out: the share that all held-out
         cells together exceed would be too small a distance for half of them.
@@ -95,19 +98,39 @@ class Calibration(HeldOut):
         ValueError
             If there are too few cells to tell.
         """
-        super().threshold(error)
-        return float(np.quantile(self.parts, 1 - error, axis=1, method="higher").max())
+        self.threshold(error)
+        share = error / self._is_told.sum()
+        found: np.ndarray = np.quantile(self.parts, 1 - share, axis=1, method="higher").max(axis=0)
+        return np.where(self._is_told, np.maximum(found, 0), np.inf)
 
-    def p_values(self, distance: np.ndarray) -> np.ndarray:
-        """Return the share of cells at each distance or farther, of the held-out part where it is largest."""
-        parts = [HeldOut(part, max(1, self.n_cells // len(self.parts))).p_values(distance) for part in self.parts]
-        found: np.ndarray = np.max(parts, axis=0)
+    @property
+    def _is_told(self) -> np.ndarray:
+        """Whether distance and crowding were told of any held-out cell: blocks and small sections have no crowding."""
+        told: np.ndarray = np.any(self.parts, axis=(0, 1))
+        return told
+
+    def exceeded(self, strangeness: np.ndarray, error: float) -> np.ndarray:
+        """Return whether each cell exceeds either threshold; the last axis is that of distance and crowding."""
+        found: np.ndarray = np.any(strangeness > self.thresholds(error), axis=-1)
         return found
+
+    def p_values(self, strangeness: np.ndarray) -> np.ndarray:
+        """Return the share of cells as strange or stranger, of the held-out part where it is largest.
+
+        Twice the smaller of those by distance and by crowding, at most 1.
+        """
+        n_cells = max(1, self.n_cells // len(self.parts))
+        known = np.sort(self.parts, axis=1)
+        found = [
+            np.max([HeldOut(part, n_cells).p_values(strangeness[:, measure]) for part in known[..., measure]], axis=0)
+            for measure in np.flatnonzero(self._is_told)
+        ]
+        return np.minimum(len(found) * np.min(found, axis=0), 1).astype(np.float32)
 
     def alarms(self, error: float) -> np.ndarray:
         """Return the share of false alarms in each part, ``(n_parts,)``."""
-        threshold = self.threshold(error)
-        return (self.parts > threshold).mean(axis=1)
+        found: np.ndarray = self.exceeded(self.parts, error).mean(axis=1)
+        return found
 
 
 def calibrated(
@@ -131,24 +154,25 @@ def calibrated(
         held_out, parts = "section", _by_section(tissue, readout, n_kept)
     else:
         held_out, parts = "block", _by_block(tissue, places, n_kept, coordinates)
-    distances, cosines = [], []
-    for kept, surroundings, sections, edges, has_niche in parts:
+    found, cosines = [], []
+    for kept, new, sections, edges, has_niche in parts:
         if not has_niche.any():
             continue
-        distances.append(np.sort(kept.distance(surroundings, sections, edges)[has_niche]))
-        cosines.append(covariance_cosine(kept.places.surroundings, surroundings[has_niche]))
-    if not distances:
+        strangeness = kept.strangeness(new, sections, edges)[has_niche]
+        found.append(strangeness[np.lexsort(strangeness.T[::-1])])
+        cosines.append(covariance_cosine(kept.places.surroundings, new.surroundings[has_niche]))
+    if not found:
         raise ValueError(
             f"No {held_out} that is held out has a cell with a niche, so how far cells of known niches lie cannot be "
             "told. Find niches of all cells first: scjepa.tl.find_niches(adata)."
         )
-    pooled = HeldOut.of(np.concatenate(distances))
-    of_parts = np.array([thinned(one) for one in distances])
+    pooled = HeldOut.of(np.concatenate(found)[:, 0])
+    of_parts = np.array([thinned(one) for one in found])
     return Calibration(pooled.distances, pooled.n_cells, held_out, of_parts, np.array(cosines))
 
 
-_Part: TypeAlias = "tuple[KeptCells, np.ndarray, np.ndarray | None, csr_matrix, np.ndarray]"
-"""Kept cells of what is not held out; surroundings of the cells that are; their sections, where these are to be moved
+_Part: TypeAlias = "tuple[KeptCells, Places, np.ndarray | None, csr_matrix, np.ndarray]"
+"""Kept cells of what is not held out; where the cells are that are; their sections, where these are to be moved
 as new ones are; their graph; and which of them have a niche."""
 
 
@@ -163,7 +187,7 @@ def _by_section(tissue: Tissue, readout: NicheReadout, n_kept: int) -> Iterator[
         anew.fit(others.sources, others.edges, others.sections)
         coordinates, places = others.fitted(anew)
         kept = _like(n_kept, tissue.codes, places, others.codes)
-        yield kept, held.as_new(coordinates).surroundings, held.names, held.edges, held.codes >= 0
+        yield kept, held.as_new(coordinates), held.names, held.edges, held.codes >= 0
 
 
 def _by_block(tissue: Tissue, places: Places, n_kept: int, coordinates: np.ndarray) -> Iterator[_Part]:
@@ -173,7 +197,7 @@ def _by_block(tissue: Tissue, places: Places, n_kept: int, coordinates: np.ndarr
         out = folds == fold
         codes, rows = np.where(out, -1, tissue.codes), np.flatnonzero(out)
         kept = _like(n_kept, tissue.codes, places, codes)
-        yield kept, places.surroundings[rows], None, tissue.edges[rows][:, rows], tissue.codes[rows] >= 0
+        yield kept, places.some(rows), None, tissue.edges[rows][:, rows], tissue.codes[rows] >= 0
 
 
 def _like(n_kept: int, all_codes: np.ndarray, places: Places, codes: np.ndarray) -> KeptCells:

@@ -35,6 +35,11 @@ _NEAREST = 15
 _SPREAD, _MEASURED_TO = 16, 5_000
 """Steps on the spatial graph over which distances are averaged; kept cells that they are measured to, about."""
 
+_AROUND, _COMPARED, _LIKE, _FEW, _FEWER = 4, 2_500, 0.05, 100, 0.4
+"""For how crowded cells are: steps on the spatial graph over which it is averaged; cells of a section that others are
+compared with, about; the share of them, and of the kept cells, that counts as near; cells that a section needs; share
+of the cells that takes part when the section is moved, for a layer that is missing may be half of it."""
+
 _CLOSEST = 0.1
 """Least distance: cells in the very place of kept ones say no more than that they are near."""
 
@@ -65,14 +70,17 @@ class Places(NamedTuple):
     surroundings
         ``(n_cells, n_axes)`` float32: principal components of the means of standardized features over the cell and two
         rings, which know of other directions too.
+    means
+        ``(n_cells, n_features)`` float16: these means; of kept cells, those of the ones that distances are measured to.
     """
 
     readout: np.ndarray
     surroundings: np.ndarray
+    means: np.ndarray
 
     def some(self, rows: np.ndarray) -> Places:
         """Return some of the cells."""
-        return Places(self.readout[rows], self.surroundings[rows])
+        return Places(*(values[rows] for values in self))
 
 
 class Coordinates:
@@ -104,7 +112,7 @@ class Coordinates:
         order = canonical_order(found)
         sample = means[order[:: max(1, len(order) // _FITTED_ON)]].astype(np.float64)
         axes = principal_axes(sample - sample.mean(axis=0), min(_N_AXES, means.shape[1])).astype(np.float32)
-        return cls(readout, axes), Places(found, means @ axes)
+        return cls(readout, axes), Places(found, means @ axes, means.astype(np.float16))
 
     def of(
         self, sources: Mapping[str, Any], edges: csr_matrix, sections: np.ndarray | None, missing: Sequence[str] = ()
@@ -120,7 +128,8 @@ class Coordinates:
             there = ~np.concatenate([np.isin(names, missing) for names in _names(self.readout)])[:, None]
             seen = (axes * there).astype(np.float64)
             axes = (seen @ np.linalg.inv(seen.T @ seen + _RIDGE * np.eye(axes.shape[1]))).astype(np.float32)
-        return Places(found, _means(self.readout, sources, edges, sections) @ axes)
+        means = _means(self.readout, sources, edges, sections)
+        return Places(found, means @ axes, means.astype(np.float16))
 
 
 def _means(
@@ -219,14 +228,14 @@ class NicheDistance:
             found[rows] += self._move(sample).astype(values.dtype)
         return found
 
-    def _move(self, sample: np.ndarray) -> np.ndarray:
+    def _move(self, sample: np.ndarray, nearer: float = _NEARER) -> np.ndarray:
         """Return by how much a section is moved, ``(n_dims,)``, from some of its cells."""
         total = np.zeros(sample.shape[1])
         for _ in range(_STEPS):
             moved = (sample + total).astype(sample.dtype)
             distances, nearest = self._to_niches(moved)
             niche, distance = distances.argmin(axis=1), distances.min(axis=1)
-            near = distance <= np.quantile(distance, _NEARER)
+            near = distance <= np.quantile(distance, nearer)
             means = []
             for code, own in enumerate(self._niches):
                 rows = np.flatnonzero(near & (niche == code))
@@ -302,7 +311,9 @@ class KeptCells:
             number = min(len(own), max(_FEWEST, round(share * len(own))))
             kept.append(own[np.linspace(0, len(own) - 1, number).round().astype(np.int64)])
         rows = np.concatenate(kept)
-        return cls(places.some(rows), codes[rows].astype(np.int64), n_niches, step or step_of(len(rows)))
+        codes, step = codes[rows].astype(np.int64), step or step_of(len(rows))
+        of_measured = places.means[rows[_measured_to(codes, step)]]
+        return cls(places.some(rows)._replace(means=of_measured), codes, n_niches, step)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -315,6 +326,11 @@ class KeptCells:
             found[rows] = votes(niche, self.n_niches) / niche.shape[1]
         return found
 
+    def strangeness(self, places: Places, sections: np.ndarray | None, edges: csr_matrix) -> np.ndarray:
+        """Return how far cells are from the niches, and how crowded they are, ``(n_cells, 2)``."""
+        apart = self.distance(places.surroundings, sections, edges)
+        return np.stack([apart, self.crowding(places, sections, edges)], axis=1)
+
     def distance(self, surroundings: np.ndarray, sections: np.ndarray | None, edges: csr_matrix) -> np.ndarray:
         """Return how far tissue around cells is from the niches, ``(n_cells,)``; see :class:`NicheDistance`.
 
@@ -326,11 +342,50 @@ class KeptCells:
         for distances, axes in self._distances:
             apart = np.maximum(distances.of(surroundings @ axes, sections), _CLOSEST)
             found += np.log(apart) / len(self._distances)
-        around = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
-        number = np.asarray(around.sum(axis=1)).ravel()
-        for _ in range(_SPREAD):
-            found = (around @ found) / number
-        return np.exp(found)
+        return np.exp(_averaged(found, edges, _SPREAD))
+
+    def crowding(self, places: Places, sections: np.ndarray | None, edges: csr_matrix) -> np.ndarray:
+        """Return how much nearer the own section is than the atlas, ``(n_cells,)``, 0 in a section of under 100 cells.
+
+        Also 0 where ``sections`` are not told: blocks of one section do not tell by how much another section would be
+        nearer to itself. On mPFC 12 to 35 % of a second section were false alarms.
+
+        The logarithm of the mean distance to the nearest 5 % of the kept cells, over that to the nearest 5 % of the
+        section that lie more than four steps away, and so share no surroundings. Where the atlas lacks a layer, cells
+        of it lie between two niches, not far from either; but many of the section lie there, and few of the atlas. In
+        principal components of both, whitened within niches. Chosen on mPFC and section 151673 of DLPFC, where it finds
+        L3 and L5, which the distance misses.
+        """
+        if sections is None:
+            return np.zeros(len(places.means))
+        one_step = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
+        reached, found = one_step @ one_step, np.zeros(len(sections))
+        for name in np.unique(sections):
+            rows = np.flatnonzero(sections == name)
+            if len(rows) >= _FEW:
+                found[rows] = self._crowding(places.some(rows), reached[rows][:, rows])
+        return _averaged(found, edges, _AROUND)
+
+    def _crowding(self, places: Places, reached: csr_matrix) -> np.ndarray:
+        """Return how crowded the cells of one section are; ``reached`` from each are the cells of its surroundings."""
+        order = canonical_order(places.readout)
+        others = order[:: max(1, len(order) // _COMPARED)]
+        there = places.means.any(axis=0)  # genes that are missing have a mean of 0
+        codes = self.codes[_measured_to(self.codes, self.step)]
+        own, kept = (values[:, there].astype(np.float32) for values in (places.means[others], self.places.means))
+        both = np.concatenate([own, kept[np.linspace(0, len(kept) - 1, len(own)).astype(np.int64)]]).astype(np.float64)
+        axes = principal_axes(both - both.mean(axis=0), min(_N_AXES, both.shape[1])).astype(np.float32)
+        axes = axes @ _whitening(kept @ axes, codes)
+        own, kept = own @ axes, kept @ axes
+        move = NicheDistance(kept, codes)._move(own, _FEWER).astype(np.float32)
+        to_others, found = reached[:, others].tocsr(), np.zeros(len(order))
+        for rows in slices(len(order), _ROWS // 4):
+            values = places.means[rows][:, there].astype(np.float32) @ axes
+            to_own, to_kept = _squares(values, own), _squares(values + move, kept)
+            to_own[(reached[rows] @ to_others).nonzero()] = np.inf
+            near = _nearest(to_kept) / np.maximum(_nearest(to_own), 1e-12)
+            found[rows] = np.log(np.where(near > 0, near, 1.0))  # 1 where too few lie so far away
+        return found
 
     def centers(self) -> np.ndarray:
         """Return the mean of each niche in the read-out, ``(n_niches, n_dims)``."""
@@ -346,7 +401,7 @@ class KeptCells:
     @cached_property
     def _distances(self) -> list[tuple[NicheDistance, np.ndarray]]:
         """Distances to some of the kept cells, and the axes that each is measured along."""
-        some = np.concatenate([np.flatnonzero(self.codes == code)[:: self.step] for code in np.unique(self.codes)])
+        some = _measured_to(self.codes, self.step)
         values, codes = self.places.surroundings[some], self.codes[some]
         axes = [np.eye(values.shape[1], dtype=np.float32), _whitening(values, codes)]
         return [(NicheDistance(values @ each, codes), each) for each in axes]
@@ -355,6 +410,34 @@ class KeptCells:
 def step_of(n_kept: int) -> int:
     """Return of how many kept cells distances are measured to one."""
     return max(1, n_kept // _MEASURED_TO)
+
+
+def _measured_to(codes: np.ndarray, step: int) -> np.ndarray:
+    """Return the kept cells that distances are measured to, niche after niche."""
+    return np.concatenate([np.flatnonzero(codes == code)[::step] for code in np.unique(codes)])
+
+
+def _averaged(values: np.ndarray, edges: csr_matrix, n_steps: int) -> np.ndarray:
+    """Return means over the cells around, taken so many times."""
+    around = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
+    number = np.asarray(around.sum(axis=1)).ravel()
+    for _ in range(n_steps):
+        values = (around @ values) / number
+    return values
+
+
+def _squares(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return squared distances."""
+    lengths = (values**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
+    found: np.ndarray = np.maximum(lengths - 2 * values @ others.T, 0)
+    return found
+
+
+def _nearest(squares: np.ndarray) -> np.ndarray:
+    """Return the mean distance to the nearest 5 % of the columns."""
+    number = max(1, round(_LIKE * squares.shape[1]))
+    found: np.ndarray = np.sqrt(np.partition(squares, number - 1, axis=1)[:, :number]).mean(axis=1)
+    return found
 
 
 def _whitening(values: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from scjepa._core.anndata import (
     as_embedding,
     embedding_of,
     record,
+    record_of,
     refuse_renamed,
     refuse_users,
     require_cells,
@@ -124,7 +125,7 @@ def niches(
     ValueError
         If a cell has a NaN in the embedding, there are fewer cells than niches, ``method`` is not known or must know
         the number of niches, an option is out of its range, or ``adata.obs`` has a column ``key_added`` that scjepa
-        did not write or whose niches were renamed.
+        did not write, that :meth:`scjepa.NicheAtlas.predict` wrote, or whose niches were renamed.
     """
     import pandas as pd
 
@@ -167,10 +168,17 @@ def _refuse_niches(adata: AnnData, n_niches: int | None, key: str, method: str =
     Raises
     ------
     TypeError, ValueError
-        If the number or the method cannot be, or the column is the user's own, or ours with niches they have renamed.
+        If the number or the method cannot be, or the column is the user's own, ours with niches they have renamed, or
+        that of an atlas, whose names say more than those of clusters.
     """
     require_cells(adata)
     refuse_users(adata, "obs", key)
+    if key in adata.obs and record_of(adata, key).get("by") == "NicheAtlas":
+        raise ValueError(
+            f"The niches in adata.obs[{key!r}] are those of an atlas, and clusters would replace them under other "
+            f"names. Choose another name, such as key_added={f'{key}_found'!r}, or remove the column first: "
+            f"del adata.obs[{key!r}]"
+        )
     if n_niches is not None and (not isinstance(n_niches, int | np.integer) or isinstance(n_niches, bool)):
         raise TypeError(f"n_niches must be a whole number, found {n_niches!r} ({type(n_niches).__name__}).")
     if n_niches is not None and not 1 <= n_niches <= adata.n_obs:

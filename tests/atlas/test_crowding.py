@@ -1,0 +1,80 @@
+"""A layer between two that an atlas has is near to both; it is told by how many cells of the new section lie there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.sparse import block_diag, csr_matrix
+
+from scjepa.atlas._calibration import Calibration
+from scjepa.atlas._cells import KeptCells, Places
+
+
+def places_of(layer: np.ndarray, seed: int) -> Places:
+    """Return cells of layers along one direction, with as much noise in it as in 19 others."""
+    values = np.random.default_rng(seed).normal(0, 0.5, (len(layer), 20))
+    values[:, 0] += layer
+    values = values.astype(np.float32)
+    return Places(values[:, :5], values[:, :10], values.astype(np.float16))
+
+
+@pytest.fixture
+def section(make_section) -> tuple[np.ndarray, csr_matrix]:
+    """The layer of each cell of a section, and its graph."""
+    adata = make_section("new", 0)
+    return adata.obs["layer"].astype(int).to_numpy(), csr_matrix(adata.obsp["spatial_connectivities"])
+
+
+@pytest.fixture
+def kept() -> KeptCells:
+    """An atlas of the outer of three layers."""
+    codes = np.repeat([0, 1], 300)
+    return KeptCells.of(places_of(2 * codes, 1), codes, 2, 600)
+
+
+def test_a_layer_between_two_others_is_crowded(section, kept):
+    layer, edges = section
+    names = np.full(len(layer), "new")
+    found = kept.crowding(places_of(layer, 2), names, edges)
+    assert np.median(found[layer == 1]) > np.quantile(found[layer != 1], 0.95)
+    outer = np.flatnonzero(layer != 1)
+    familiar = kept.crowding(places_of(layer[outer], 3), names[outer], edges[outer][:, outer])
+    assert np.median(found[layer == 1]) > np.quantile(familiar, 0.95)
+
+
+def test_sections_are_looked_at_one_by_one(section, kept):
+    layer, edges = section
+    places, more = places_of(layer, 2), places_of(layer, 3)
+    both = Places(*(np.concatenate(pair) for pair in zip(places, more, strict=True)))
+    names = np.repeat(["one", "two"], len(layer))
+    found = kept.crowding(both, names, csr_matrix(block_diag([edges, edges])))
+    np.testing.assert_allclose(found[: len(layer)], kept.crowding(places, names[: len(layer)], edges))
+
+
+def test_the_order_of_cells_changes_nothing(section, kept):
+    layer, edges = section
+    places, names = places_of(layer, 2), np.full(len(layer), "new")
+    order = np.random.default_rng(0).permutation(len(layer))
+    found = kept.crowding(places, names, edges)
+    again = kept.crowding(places.some(order), names, edges[order][:, order])
+    np.testing.assert_allclose(again, found[order], atol=1e-3)
+
+
+def test_of_a_small_section_nothing_is_told(section, kept):
+    layer, edges = section
+    few = np.arange(99)
+    assert not kept.crowding(places_of(layer[few], 2), np.full(99, "new"), edges[few][:, few]).any()
+    assert not kept.crowding(places_of(layer, 2), None, edges).any()
+    alike = kept.crowding(places_of(layer, 2), np.full(len(layer), "new"), csr_matrix(np.ones((480, 480))))
+    np.testing.assert_allclose(alike, 0, atol=1e-9)  # every cell shares its surroundings with all others
+
+
+def test_without_crowding_of_held_out_cells_distance_alone_tells():
+    parts = np.stack([np.linspace(0, 1, 101), np.zeros(101)], axis=1)[None]
+    calibration = Calibration(parts[0, :, 0], 101, "section", parts, np.ones(1))
+    np.testing.assert_allclose(calibration.thresholds(0.1), [0.9, np.inf])
+    new = np.array([[0.5, 3.0], [0.99, 0.0]])
+    assert calibration.exceeded(new, 0.1).tolist() == [False, True]
+    assert calibration.p_values(new)[0] == pytest.approx(0.5, abs=0.02)
+    assert calibration.p_values(new)[1] < 0.1
+    assert calibration.alarms(0.1) == pytest.approx(0.1, abs=0.01)
