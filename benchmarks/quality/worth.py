@@ -38,7 +38,7 @@ from anndata import AnnData
 from benchmarks.paper.harmony import scores as pair_scores
 from benchmarks.paper.kept import task_of
 from benchmarks.quality import headroom
-from benchmarks.quality.niches import RESULTS, linear, network, of_base, rows_of
+from benchmarks.quality.niches import RESULTS, linear, network, of_preset, rows_of
 from benchmarks.quality.readouts import read_out
 from benchmarks.quality.sets import load_labelled
 from benchmarks.records import fill, spread
@@ -77,7 +77,7 @@ def run(names: list[str], seeds: int) -> None:
 
             def made(_: str, task: str, seed: int, drawn: dict[str, AnnData] = drawn) -> list[dict[str, object]]:
                 adata = drawn[task]
-                return rows_of([*linear(adata), *network(adata, of_base(adata, seed))], adata)
+                return rows_of([*linear(adata), *network(adata, of_preset(adata, seed))], adata)
 
             fill(TABLE, [{"set": name, "task": task, "seed": seed} for task in drawn], made)
 
