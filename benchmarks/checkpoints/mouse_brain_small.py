@@ -57,6 +57,9 @@ SETS: dict[str, tuple[str, str]] = {
 }
 """Short name -> file and source."""
 
+WIDTH = 64
+"""Of the embedding of `base`, and so components of the linear method that is read out in the same way."""
+
 LABELLED = ("V1", "osmFISH", "mPFC")
 """Sets with regions (``obs["region"]``) to score on."""
 
@@ -189,13 +192,22 @@ def on(adata: AnnData, genes: list[str]) -> sp.csr_matrix:
 
 
 def fitted(first: Any, second: Any, known: AnnData, other: AnnData) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the read-out of the other cells by a fit on those known, by the rule and with plain rings."""
+    """Yield read-outs of the other cells by a fit on those known.
+
+    Either all is fitted there (by the rule, and plain rings), or the components are, as many as the network's embedding
+    is wide, and the read-out is fitted on the other cells, as that of the network is.
+    """
     graphs = [one.obsp["spatial_connectivities"] for one in (known, other)]
     sections = [one.obs["section"] for one in (known, other)]
     readout = NicheReadout().fit({"X": first}, graphs[0], sections[0])
-    yield "niche", readout.transform({"X": second}, graphs[1], sections[1])
+    yield "niche, fitted there", readout.transform({"X": second}, graphs[1], sections[1])
     components = PredictiveComponents(target_sum=1e4).fit(first, graphs[0], sections[0])
-    yield "hops", aggregate(components.transform(second, sections[1]), connectivities=graphs[1], n_hops=3)
+    found = components.transform(second, sections[1])
+    yield "hops, fitted there", aggregate(found, connectivities=graphs[1], n_hops=3)
+    components = PredictiveComponents(WIDTH, n_pcs=WIDTH, target_sum=1e4).fit(first, graphs[0], sections[0])
+    found = components.transform(second, sections[1])
+    yield "niche", niche(found, other)
+    yield "hops", hops(found, other)
 
 
 def main() -> None:

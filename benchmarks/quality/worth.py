@@ -69,8 +69,8 @@ def harder(adata: AnnData, seed: int) -> dict[str, AnnData]:
     return found
 
 
-def run(names: list[str], seeds: int) -> None:
-    """Make the rows that are not there."""
+def run(names: list[str], seeds: int, tasks: list[str]) -> None:
+    """Make the rows that are not there, of all tasks or of those that are named."""
     for name in names:
         for seed in range(seeds):
             drawn = harder(load_labelled(name), seed)
@@ -79,7 +79,7 @@ def run(names: list[str], seeds: int) -> None:
                 adata = drawn[task]
                 return rows_of([*linear(adata), *network(adata, of_preset(adata, seed))], adata)
 
-            fill(TABLE, [{"set": name, "task": task, "seed": seed} for task in drawn], made)
+            fill(TABLE, [{"set": name, "task": task, "seed": seed} for task in tasks or drawn], made)
 
 
 # -- a mouse that took no part ---------------------------------------------------------------------------------------
@@ -286,9 +286,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=("run", "table", *OTHERS), default="run")
     parser.add_argument("--sets", nargs="+", default=["V1"])
+    parser.add_argument("--tasks", nargs="+", default=[], help="of few genes and few counts, such as '20 genes'")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     if options.what in OTHERS:
         run_other(options.what, options.seeds)
     else:
-        table() if options.what == "table" else run(options.sets, options.seeds)
+        table() if options.what == "table" else run(options.sets, options.seeds, options.tasks)
