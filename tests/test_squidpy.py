@@ -90,6 +90,27 @@ def test_the_call_that_a_message_names_can_be_made(cells):
     assert (cells.obsp["mine_connectivities"] != expected).nnz == 0
 
 
+@pytest.mark.parametrize("columns", [("x_centroid", "y_centroid"), ("X", "y"), None])
+def test_where_coordinates_lie_elsewhere_the_call_writes_them_first(cells, columns):
+    spatial_graph(cells, n_neighs=10, library_key="section")
+    expected = cells.obsp["spatial_connectivities"]
+    places = cells.obsm["spatial"]
+    bare = AnnData(cells.X, obs=cells.obs)
+    if columns is None:
+        bare.obsm["X_spatial"] = places
+    else:
+        bare.obs[list(columns)] = places
+    with pytest.raises(KeyError, match="spatial graph") as error:
+        scjepa.tl.find_niches(bare)
+    exec(error.value.args[0].split("graph first: ")[1], {"sq": sq, "adata": bare})
+    assert (bare.obsp["spatial_connectivities"] != expected).nnz == 0
+
+
+def test_where_there_are_no_coordinates_they_are_asked_for(cells):
+    with pytest.raises(KeyError, match=r"obsm\['spatial'\].*coordinates"):
+        scjepa.tl.find_niches(AnnData(cells.X, obs=cells.obs))
+
+
 def test_the_call_is_that_of_the_installed_version(monkeypatch):
     functions(monkeypatch, spatial_neighbors_knn=print)
     assert graph_call() == "sq.gr.spatial_neighbors_knn(adata, n_neighs=10)"

@@ -3,12 +3,17 @@
     export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 SCJEPA_DATA=...
     python -m benchmarks.checkpoints.mouse_brain_small --steps 1800                   # the checkpoint in the wheel
     python -m benchmarks.checkpoints.mouse_brain_small --steps 1800 --leave-out osmFISH --score    # without one set
+    python -m benchmarks.checkpoints.mouse_brain_small linear     # the linear method, each set left out: seconds
 
 Training data are the sections of all sets together, with the union of their panels as vocabulary and a metatoken for
 each technology. With ``--leave-out NAME --score`` the left-out set, which the model has never seen, is embedded
 zero-shot by the trained model and by an untrained one of the same configuration and vocabulary, both through
 ``STJEPA.load_query_data``; NMI and ARI of Leiden clusters with its labelled regions go to
 ``results/leave_one_out.csv`` (appended; a row is not made twice). The checkpoint's card takes its scores from there.
+
+``linear`` fits the linear method in the same way: on the other sets, then applied to the one left out. It reads
+the union of the panels, 0 where a gene was not measured, or only the genes that the set that is left out has, which a
+fit for one panel can. No prediction was written.
 """
 
 from __future__ import annotations
@@ -17,25 +22,27 @@ import argparse
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
-from benchmarks.records import append, done
+from benchmarks.records import append, done, fill, keys
 
 import scjepa
 from scjepa._core.squidpy import spatial_graph
 from scjepa.metrics import clustering_scores
 from scjepa.models import store as _store
 from scjepa.stjepa.config import PRESETS, STJEPAConfig, resolve
-from scjepa.tl import NicheReadout, aggregate, standardize
+from scjepa.tl import NicheReadout, PredictiveComponents, aggregate, standardize
 
 NAME = "mouse-brain-small"
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "leave_one_out.csv"
+LINEAR = RESULTS.with_name("leave_one_out_linear.csv")
 SHIPPED = HERE.parents[1] / "src" / "scjepa" / "checkpoints" / NAME
 
 SETS: dict[str, tuple[str, str]] = {
@@ -49,6 +56,9 @@ SETS: dict[str, tuple[str, str]] = {
     ),
 }
 """Short name -> file and source."""
+
+WIDTH = 64
+"""Of the embedding of `base`, and so components of the linear method that is read out in the same way."""
 
 LABELLED = ("V1", "osmFISH", "mPFC")
 """Sets with regions (``obs["region"]``) to score on."""
@@ -158,9 +168,52 @@ def score(model: scjepa.STJEPA, method: str, key: dict, n_seeds: int, out: Path)
     return rows
 
 
+def linear(left_out: str, seed: int) -> pd.DataFrame:
+    """Return the scores of the linear method, fitted on the other sets, with all their genes and with those known."""
+    known, other = scjepa.concat({name: load(name) for name in SETS if name != left_out}), load(left_out)
+    shared = [gene for gene in known.var_names if gene in set(other.var_names)]
+    tables = []
+    for method, genes in (("linear, union of genes", list(known.var_names)), ("linear, genes in common", shared)):
+        first, second = known[:, genes].X, on(other, genes)
+        for readout, found in fitted(first, second, known, other):
+            own = clustering_scores(found, other.obs["region"], seeds=range(3))
+            tables.append(own.assign(readout=readout, method=method, n_genes=len(shared)))
+    return pd.concat(tables).rename(columns={"seed": "leiden_seed"})
+
+
+def on(adata: AnnData, genes: list[str]) -> sp.csr_matrix:
+    """Return counts in the order of ``genes``, 0 where one was not measured."""
+    place = {gene: number for number, gene in enumerate(genes)}
+    here = [number for number, gene in enumerate(adata.var_names) if gene in place]
+    move = sp.csr_matrix(
+        (np.ones(len(here)), (here, [place[adata.var_names[number]] for number in here])), (adata.n_vars, len(genes))
+    )
+    return (adata.X @ move).tocsr()
+
+
+def fitted(first: Any, second: Any, known: AnnData, other: AnnData) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield read-outs of the other cells by a fit on those known.
+
+    Either all is fitted there (by the rule, and plain rings), or the components are, as many as the network's embedding
+    is wide, and the read-out is fitted on the other cells, as that of the network is.
+    """
+    graphs = [one.obsp["spatial_connectivities"] for one in (known, other)]
+    sections = [one.obs["section"] for one in (known, other)]
+    readout = NicheReadout().fit({"X": first}, graphs[0], sections[0])
+    yield "niche, fitted there", readout.transform({"X": second}, graphs[1], sections[1])
+    components = PredictiveComponents(target_sum=1e4).fit(first, graphs[0], sections[0])
+    found = components.transform(second, sections[1])
+    yield "hops, fitted there", aggregate(found, connectivities=graphs[1], n_hops=3)
+    components = PredictiveComponents(WIDTH, n_pcs=WIDTH, target_sum=1e4).fit(first, graphs[0], sections[0])
+    found = components.transform(second, sections[1])
+    yield "niche", niche(found, other)
+    yield "hops", hops(found, other)
+
+
 def main() -> None:
     """Read the command line; train, save, score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("network", "linear"), default="network")
     parser.add_argument("--leave-out", choices=list(SETS), help="train without this set")
     parser.add_argument("--score", action="store_true", help="embed the left-out set zero-shot and score it")
     parser.add_argument("--preset", default="base", choices=list(PRESETS))
@@ -173,6 +226,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder to save to (default without --leave-out: the package's)")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.what == "linear":
+        fill(LINEAR, keys(left_out=LABELLED, seed=[options.seed]), linear)
+        return
     if options.score and options.leave_out not in LABELLED:
         parser.error(f"--score needs --leave-out with a labelled set: {', '.join(LABELLED)}")
 

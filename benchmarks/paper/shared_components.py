@@ -8,7 +8,7 @@
 Two technologies of one tissue, of whose panels few genes agree. Rows are scored as those of results/harmony.md, whose
 methods stand beside them in the figure: agreement of joint niches with the layers against mixing (iLISI).
 
-- *shared genes*: the read-out of the genes in common alone, features scaled or covariances aligned.
+- *shared genes*: the read-out of the genes in common alone, features scaled or covariances aligned; and plain rings.
 - *in common*: SharedComponents, then the read-out with covariances aligned; by ridge and number of iterations.
 - *anchors*: other numbers of nearest neighborhoods, three iterations.
 - *plain rings*: rings 0 to 3 side by side in place of the read-out; also scaled within technologies.
@@ -35,7 +35,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scjepa.benchmark.controls import harmony
 from scjepa.benchmark.suites.tissue import Task
-from scjepa.tl import NicheReadout, SharedComponents, aggregate
+from scjepa.tl import NicheReadout, PredictiveComponents, SharedComponents, aggregate
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "shared_components.csv"
@@ -99,6 +99,8 @@ def readouts(task: Task) -> Iterator[tuple[str, np.ndarray]]:
 
     for align in ("scale", "covariance"):
         yield f"shared genes, {align}", NicheReadout(align=align).fit_transform({"X": task.narrow.X}, graph, sections)
+        cells = PredictiveComponents(align=align, target_sum=1e4).fit_transform(task.narrow.X, graph, sections)
+        yield f"shared genes, {align}, plain rings", aggregate(cells, connectivities=graph, n_hops=3)
     for ridge in (0.01, 0.1):
         for number in (1, 3, 5):
             together = joint(task, ridge=ridge, n_iterations=number)

@@ -3,6 +3,7 @@
     export SCJEPA_DATA=... OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
     python -m benchmarks.quality.niches linear                       # seconds a set: the guide's table and the rule
     python -m benchmarks.quality.niches base --seeds 3               # trains `base`: minutes a set and seed
+    python -m benchmarks.quality.niches demo --seeds 3 --sets V1     # trains `demo`
     SCJEPA_PEERS_PYTHON=... python -m benchmarks.quality.niches peers
     python -m benchmarks.quality.niches table                        # results/niches.md from results/niches.csv
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -99,33 +101,38 @@ def linear(adata: AnnData) -> Iterator[tuple[str, np.ndarray, str]]:
             yield f"linear, align {align}", *by_rule({"X": adata.X}, adata, align=align)
 
 
-def network(adata: AnnData, embeddings: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray, str]]:
+def network(
+    adata: AnnData, embeddings: dict[str, np.ndarray], preset: str = "base"
+) -> Iterator[tuple[str, np.ndarray, str]]:
     """Yield the default flow, the embedding forced on alone, the encoder untrained, and the read-out of before."""
-    for name, cells in (("base", embeddings["cell"]), ("untrained", embeddings["untrained"])):
+    untrained = "untrained" if preset == "base" else f"untrained {preset}"
+    for name, cells in ((preset, embeddings["cell"]), (untrained, embeddings["untrained"])):
         yield f"{name} and expression", *by_rule({"X": adata.X, "X_stjepa_cell": cells}, adata)
         yield f"{name} alone", *by_rule({"X_stjepa_cell": cells}, adata)
         yield f"{name} alone, read-out of before", by_rings(cells, adata), ""
 
 
-def of_base(adata: AnnData, seed: int) -> dict[str, np.ndarray]:
-    """Return the cell embeddings of `base`, trained and untrained."""
+def of_preset(adata: AnnData, seed: int, preset: str = "base") -> dict[str, np.ndarray]:
+    """Return the cell embeddings of a preset, trained and untrained."""
     scjepa.STJEPA.setup_anndata(adata, library_key="section")
-    model = scjepa.STJEPA(adata, "base", seed=seed)
+    model = scjepa.STJEPA(adata, preset, seed=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This model is not trained")
         untrained = model.get_latent_representation(scale="cell")
+    start = time.perf_counter()
     model.train(progress_bar=False)
+    print(f"{preset}: trained in {time.perf_counter() - start:.0f} s", flush=True)
     cells = model.get_latent_representation(scale="cell")
     model.deregister_manager(adata)
     return {"cell": cells, "untrained": untrained}
 
 
-def embeddings_of(name: str, adata: AnnData, seed: int, cache: Path) -> dict[str, np.ndarray]:
-    """Return the cell embeddings of `base`, trained and untrained, from the cache where they are there."""
-    path = cache / f"{name}-base-{seed}.npz"
+def embeddings_of(name: str, adata: AnnData, seed: int, cache: Path, preset: str = "base") -> dict[str, np.ndarray]:
+    """Return the cell embeddings of a preset, trained and untrained, from the cache where they are there."""
+    path = cache / f"{name}-{preset}-{seed}.npz"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **of_base(adata, seed))
+        np.savez(path, **of_preset(adata, seed, preset))
     with np.load(path) as kept:
         return {key: kept[key] for key in ("cell", "untrained")}
 
@@ -148,8 +155,9 @@ def run(names: list[str], what: str, seeds: int, cache: Path, peer: list[str]) -
         adata = load_labelled(name)
         if what == "linear":
             return rows_of(linear(adata), adata)
-        if what == "base":
-            return rows_of(network(adata, embeddings_of(name.removesuffix("-second"), adata, seed, cache)), adata)
+        if what != "peers":
+            embedded = embeddings_of(name.removesuffix("-second"), adata, seed, cache, what)
+            return rows_of(network(adata, embedded, what), adata)
         return rows_of(peers(adata, seed, peer), adata)
 
     part = "-".join([what, *(peer if what == "peers" else ())])
@@ -185,7 +193,7 @@ def _pair(found: pd.DataFrame, names: list[str], method: str) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("linear", "base", "peers", "table"))
+    parser.add_argument("what", choices=("linear", "base", "demo", "peers", "table"))
     parser.add_argument("--sets", nargs="+", default=[*CHOOSING, *REPORTED])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--peers", nargs="+", default=["cellcharter", "banksy"])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.image import grid_to_graph
 
 import scjepa
 from scjepa.tl import NicheReadout, PredictiveComponents, aggregate, niche_readout, niche_readout_of
@@ -79,10 +80,33 @@ def test_sources_stand_side_by_side_with_one_variance_and_a_poor_one_is_left_out
     niche_readout(adata, n_comps=3, n_rings=1)
     fitted = niche_readout_of(adata)
     assert (fitted.sources_, fitted.left_out_) == (["X"], ["X_stjepa_cell"])
-    why = "left out, predicts ring 2 less well than expression: X_stjepa_cell (0.0"
+    why = "left out, predicts its surroundings less well than expression: X_stjepa_cell (0.0"
     assert why in adata.uns["scjepa"][KEY]["chosen"]
     # What was left out need not be there later.
     fitted.transform({"X": adata.X}, _edges(adata))
+
+
+@pytest.mark.parametrize(("steps", "noise"), [(1, 1.0), (2, 0.3), (3, 2.0)])
+def test_an_embedding_that_only_repeats_its_neighbors_is_left_out(steps, noise):
+    """It predicts ring 2 better than the cells do, for it holds ring 2, and tells less of ring 3 than the rings do."""
+    graph = sparse.csr_matrix(grid_to_graph(40, 40), dtype=np.float32)
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    rng = np.random.default_rng(0)
+    place = rng.normal(size=(1600, 3))
+    for _ in range(steps):
+        place = aggregate(place, connectivities=graph, n_hops=1).reshape(-1, 2, 3).mean(axis=1)
+    cells = place / place.std(axis=0) + noise * rng.normal(size=place.shape)
+    rings = np.stack(np.split(aggregate(cells, connectivities=graph, n_hops=3), 4, axis=1))
+    joined = np.ones(1600, dtype=bool)
+    around = np.split(aggregate(rings[0] + 4 * rings[1], connectivities=graph, n_hops=3), 4, axis=1)
+    share, passed = estimator._against(rings, np.stack(around), joined)
+    assert share < 0.9
+    assert not passed
+    assert estimator.predicted_share(np.stack(around[:2]), rings[2], joined) > estimator.predicted_share(
+        rings[:2], rings[2], joined
+    )
+    assert estimator._against(rings, 2 * rings + 1, joined) == (pytest.approx(1, abs=1e-3), True)
 
 
 def test_an_own_weight_of_zero_leaves_the_cell_out(tissue):

@@ -47,7 +47,26 @@ def graph_call(
     """
     call = squidpy.graph_call(n_neighbors, library_key, key_added=neighbors_key, spatial_key=spatial_key)
     first = "" if library_key is None or library_key not in adata.obs else _as_categories(adata, library_key)
-    return f"{first}{call}"
+    return f"{_as_coordinates(adata, spatial_key)}{first}{call}"
+
+
+_COLUMNS = (("x_centroid", "y_centroid"), ("center_x", "center_y"), ("CenterX_global_px", "CenterY_global_px"))
+"""Columns of coordinates as instruments name them; ``x`` and ``y`` are looked for whatever their case."""
+
+
+def _as_coordinates(adata: AnnData, key: str) -> str:
+    """Return the call that writes the coordinates where they are not: from columns, or from another ``obsm`` entry."""
+    if key in adata.obsm:
+        return ""
+    other = [name for name in adata.obsm if any(part in str(name).lower() for part in ("spatial", "coord", "location"))]
+    if other:
+        return f"adata.obsm[{key!r}] = adata.obsm[{other[0]!r}]; "
+    by_case = {str(name).lower(): str(name) for name in adata.obs}
+    pairs = [*_COLUMNS, (by_case.get("x", "x"), by_case.get("y", "y"))]
+    found = next((list(pair) for pair in pairs if set(pair) <= set(adata.obs)), None)
+    if found is None:
+        return f"adata.obsm[{key!r}] = xy, the coordinates of the cells, which adata lacks (cells × 2); "
+    return f"adata.obsm[{key!r}] = adata.obs[{found}].to_numpy(); "
 
 
 def _as_categories(adata: AnnData, key: str) -> str:
