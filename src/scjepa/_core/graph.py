@@ -130,7 +130,12 @@ def sections_of(
 
 
 def refuse_across(
-    row: np.ndarray, col: np.ndarray, sections: np.ndarray, cell_names: Sequence[str] | None, graph: str, call: str
+    row: np.ndarray,
+    col: np.ndarray,
+    sections: np.ndarray,
+    cell_names: Sequence[str] | None,
+    graph: str,
+    call: str | None = None,
 ) -> None:
     """Raise ``ValueError`` where an edge joins two sections.
 
@@ -143,7 +148,8 @@ def refuse_across(
     cell_names
         Names of the cells; ``None``: their numbers.
     graph, call
-        What the graph is called, and the call that builds it by section.
+        What the graph is called, and the call that builds it by section; ``None``: squidpy's, its column left to the
+        reader.
     """
     codes = np.unique(sections, return_inverse=True)[1].astype(np.int32)
     across = np.flatnonzero(codes[row] != codes[col])
@@ -152,5 +158,5 @@ def refuse_across(
         raise ValueError(
             f"{len(across):,} edges of {graph} join different sections: {name_of('cell', cell_names, one)} (section "
             f"{str(sections[one])!r}) and {name_of('cell', cell_names, other)} (section {str(sections[other])!r}), for "
-            f"one. Rebuild it by section: {call}."
+            f"one. Rebuild it by section: {call or squidpy.graph_call(library_key=...)}."
         )
