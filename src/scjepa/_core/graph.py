@@ -29,7 +29,6 @@ def graph_call(
     *,
     neighbors_key: str = _keys.SPATIAL,
     spatial_key: str = _keys.SPATIAL,
-    n_neighbors: int = 10,
 ) -> str:
     """Return the call of squidpy that computes the graph of nearest neighbors of ``adata`` within sections.
 
@@ -42,10 +41,8 @@ def graph_call(
         ``obs`` column of sections; ``None``: one section.
     neighbors_key, spatial_key
         Where the graph is to be, and where the coordinates are.
-    n_neighbors
-        Neighbors of each cell.
     """
-    call = squidpy.graph_call(n_neighbors, library_key, key_added=neighbors_key, spatial_key=spatial_key)
+    call = squidpy.graph_call(library_key=library_key, key_added=neighbors_key, spatial_key=spatial_key)
     first = "" if library_key is None or library_key not in adata.obs else _as_categories(adata, library_key)
     return f"{first}{call}"
 
