@@ -78,7 +78,7 @@ def test_a_rank_encoder_can_read_where_cells_lie(near, tmp_path):
     adata = cells()
     scjepa.STJEPA.setup_anndata(adata)
     model = scjepa.STJEPA(adata, "demo", encoder={**SMALL["encoder"], "rank": "near"}, tokens=SMALL["tokens"])
-    assert model.config.encoder.needs_places
+    assert model.module.context.embedding.needs_places
     model.train(max_steps=2, accelerator="cpu", progress_bar=False)
     embedding = model.get_latent_representation()
     model.save(tmp_path / "model")

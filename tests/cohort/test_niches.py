@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import scjepa
 from scjepa.cohort import readout
-from scjepa.cohort.collection import _file_names
+from scjepa.cohort.results import _file_names
 
 TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}
 

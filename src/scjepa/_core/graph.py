@@ -29,7 +29,6 @@ def graph_call(
     *,
     neighbors_key: str = _keys.SPATIAL,
     spatial_key: str = _keys.SPATIAL,
-    n_neighbors: int = 10,
 ) -> str:
     """Return the call of squidpy that computes the graph of nearest neighbors of ``adata`` within sections.
 
@@ -42,10 +41,8 @@ def graph_call(
         ``obs`` column of sections; ``None``: one section.
     neighbors_key, spatial_key
         Where the graph is to be, and where the coordinates are.
-    n_neighbors
-        Neighbors of each cell.
     """
-    call = squidpy.graph_call(n_neighbors, library_key, key_added=neighbors_key, spatial_key=spatial_key)
+    call = squidpy.graph_call(library_key=library_key, key_added=neighbors_key, spatial_key=spatial_key)
     first = "" if library_key is None or library_key not in adata.obs else _as_categories(adata, library_key)
     return f"{_as_coordinates(adata, spatial_key)}{first}{call}"
 
@@ -149,7 +146,12 @@ def sections_of(
 
 
 def refuse_across(
-    row: np.ndarray, col: np.ndarray, sections: np.ndarray, cell_names: Sequence[str] | None, graph: str, call: str
+    row: np.ndarray,
+    col: np.ndarray,
+    sections: np.ndarray,
+    cell_names: Sequence[str] | None,
+    graph: str,
+    call: str | None = None,
 ) -> None:
     """Raise ``ValueError`` where an edge joins two sections.
 
@@ -162,7 +164,8 @@ def refuse_across(
     cell_names
         Names of the cells; ``None``: their numbers.
     graph, call
-        What the graph is called, and the call that builds it by section.
+        What the graph is called, and the call that builds it by section; ``None``: squidpy's, its column left to the
+        reader.
     """
     codes = np.unique(sections, return_inverse=True)[1].astype(np.int32)
     across = np.flatnonzero(codes[row] != codes[col])
@@ -171,5 +174,5 @@ def refuse_across(
         raise ValueError(
             f"{len(across):,} edges of {graph} join different sections: {name_of('cell', cell_names, one)} (section "
             f"{str(sections[one])!r}) and {name_of('cell', cell_names, other)} (section {str(sections[other])!r}), for "
-            f"one. Rebuild it by section: {call}."
+            f"one. Rebuild it by section: {call or squidpy.graph_call(library_key=...)}."
         )

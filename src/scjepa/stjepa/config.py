@@ -77,11 +77,6 @@ class EncoderConfig(TransformerConfig):
             raise ValueError(f"EncoderConfig.width must be even for sinusoidal encodings, found {self.width}.")
 
     @property
-    def needs_places(self) -> bool:
-        """Whether the encoder reads where neighbors lie."""
-        return bool(self._reads_places)
-
-    @property
     def _reads_places(self) -> list[str]:
         """Names of the options whose encoder reads where neighbors lie."""
         from scjepa.stjepa.module import RANK_ENCODERS, SEGMENT_ENCODERS

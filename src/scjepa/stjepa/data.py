@@ -385,7 +385,8 @@ def tables_of(
         }
 
     sections, coordinates = codes_of(names_of(adata, keys.library_key)), _coordinates_of(adata, keys)
-    places = neighbor_places(neighbors, coordinates, sections) if model.config.encoder.needs_places else None
+    needs_places = model.module.context.embedding.needs_places
+    places = neighbor_places(neighbors, coordinates, sections) if needs_places else None
     tokens = through_cache(TokenTable, marks, build, None if joined is None else joined.tables)
     return CellData(tokens, neighbors, codes.clip(min=0), sections, coordinates, config.summed, places)
 

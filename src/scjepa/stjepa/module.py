@@ -174,6 +174,7 @@ class TokenEmbedding(Embedding):
         self.value = VALUE_ENCODERS[config.value].of(width, config.n_bins)
         self.rank = RANK_ENCODERS[config.rank](n_ranks, width)
         self.segment = SEGMENT_ENCODERS[config.segment](n_segments + 1, width)
+        self.needs_places = self.rank.needs_places or self.segment.needs_places
         self.position_weight = config.position_weight
         self._log = signed_log1p if signed else torch.log1p
         self._log_values = config.value_scale == "log1p"

@@ -218,7 +218,7 @@ def _check_sections(graph: _Graph, sections: np.ndarray, cell_names: Sequence[st
     if sections.shape != graph.degrees.shape:
         raise ValueError(f"Expected one section for each of {len(graph.degrees):,} cells, found {sections.shape}.")
     row = np.repeat(np.arange(len(graph.degrees)), graph.degrees)
-    refuse_across(row, graph.neighbors, sections, cell_names, "the spatial graph", graph_call(library_key=...))
+    refuse_across(row, graph.neighbors, sections, cell_names, "the spatial graph")
 
 
 def ordered_neighbors(
