@@ -96,6 +96,7 @@ def test_where_coordinates_lie_elsewhere_the_call_writes_them_first(cells, colum
     expected = cells.obsp["spatial_connectivities"]
     places = cells.obsm["spatial"]
     bare = AnnData(cells.X, obs=cells.obs)
+    bare.obsm["X_spatial_pca"] = np.zeros((bare.n_obs, 5))  # an embedding, and no place
     if columns is None:
         bare.obsm["X_spatial"] = places
     else:

@@ -55,7 +55,11 @@ def _as_coordinates(adata: AnnData, key: str) -> str:
     """Return the call that writes the coordinates where they are not: from columns, or from another ``obsm`` entry."""
     if key in adata.obsm:
         return ""
-    other = [name for name in adata.obsm if any(part in str(name).lower() for part in ("spatial", "coord", "location"))]
+    other = [
+        name
+        for name, values in adata.obsm.items()
+        if any(part in str(name).lower() for part in ("spatial", "coord", "location")) and values.shape[1] in (2, 3)
+    ]
     if other:
         return f"adata.obsm[{key!r}] = adata.obsm[{other[0]!r}]; "
     by_case = {str(name).lower(): str(name) for name in adata.obs}

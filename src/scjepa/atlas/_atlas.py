@@ -64,8 +64,8 @@ class NicheAtlas:
     Clusters hold for the cells they were found in; found again with further sections, they have other numbers and
     other borders. An atlas keeps the fitted read-out of the cells (:class:`scjepa.tl.NicheReadout`), a sample of them,
     and their niches. A new section is read out in the same coordinates; the nearest kept cells vote for their niches.
-    A cell is ``"unknown"`` that lies farther from them than the atlas' own cells do, when these are held out, or where
-    the section is more crowded than the atlas. No labels but the niches take part. Made by :meth:`fit` and
+    A cell is ``"unknown"`` where it lies farther from them than held-out cells of the atlas do, or where its section
+    has many more cells like it than the atlas has. No labels but the niches take part. Made by :meth:`fit` and
     :meth:`load`.
 
     Attributes
