@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ OURS = "in common, ridge 0.1, 3 times"
 N_ANCHORS, N_NEAREST = (5, 50), 100
 
 
-def joint(task: Task, **options: object) -> np.ndarray:
+def joint(task: Task, make: Callable[..., SharedComponents] = SharedComponents, **options: object) -> np.ndarray:
     """Return the components in common of the cells of a pair."""
     names = list(dict.fromkeys(task.technologies))
     cells = {name: task.technologies == name for name in names}
@@ -58,7 +58,7 @@ def joint(task: Task, **options: object) -> np.ndarray:
         part = task.adata[cells[name]]
         data[name] = part[:, np.asarray((part.X > 0).sum(axis=0)).ravel() > 0].copy()
         graphs[name], groups[name] = part.obsp["spatial_connectivities"], task.sections[cells[name]]
-    found = SharedComponents(**options).fit_transform(data, graphs, groups)
+    found = make(**options).fit_transform(data, graphs, groups)
     values = np.zeros((task.adata.n_obs, found[names[0]].shape[1]), dtype=np.float32)
     for name in names:
         values[cells[name]] = found[name]
