@@ -35,10 +35,13 @@ _NEAREST = 15
 _SPREAD, _MEASURED_TO = 16, 5_000
 """Steps on the spatial graph over which distances are averaged; kept cells that they are measured to, about."""
 
-_AROUND, _COMPARED, _LIKE, _FEW, _FEWER = 4, 2_500, 0.05, 100, 0.4
-"""For how crowded cells are: steps on the spatial graph over which it is averaged; cells of a section that others are
-compared with, about; the share of them, and of the kept cells, that counts as near; cells that a section needs; share
-of the cells that takes part when the section is moved, for a layer that is missing may be half of it."""
+_COMPARED, _LIKE, _FEW, _FEWER = 2_500, 0.05, 100, 0.4
+"""For how crowded cells are: cells of a section that others are compared with, about; the share of them, and of the
+kept cells, that counts as near; cells that a section needs; share of the cells that takes part when the section is
+moved, for a layer that is missing may be half of it."""
+
+_CROWDED = ((50, 4), (150, 1))
+"""Principal axes in which crowding is told, coarse and fine, and steps over which each is averaged."""
 
 _CLOSEST = 0.1
 """Least distance: cells in the very place of kept ones say no more than that they are near."""
@@ -327,9 +330,9 @@ class KeptCells:
         return found
 
     def strangeness(self, places: Places, sections: np.ndarray | None, edges: csr_matrix) -> np.ndarray:
-        """Return how far cells are from the niches, and how crowded they are, ``(n_cells, 2)``."""
+        """Return how far cells are from the niches, and how crowded they are, coarse and fine: ``(n_cells, 3)``."""
         apart = self.distance(places.surroundings, sections, edges)
-        return np.stack([apart, self.crowding(places, sections, edges)], axis=1)
+        return np.column_stack([apart, self.crowding(places, sections, edges)])
 
     def distance(self, surroundings: np.ndarray, sections: np.ndarray | None, edges: csr_matrix) -> np.ndarray:
         """Return how far tissue around cells is from the niches, ``(n_cells,)``; see :class:`NicheDistance`.
@@ -345,26 +348,33 @@ class KeptCells:
         return np.exp(_averaged(found, edges, _SPREAD))
 
     def crowding(self, places: Places, sections: np.ndarray | None, edges: csr_matrix) -> np.ndarray:
-        """Return how much nearer the own section is than the atlas, ``(n_cells,)``, 0 in a section of under 100 cells.
-
-        Also 0 where ``sections`` are not told: blocks of one section do not tell by how much another section would be
-        nearer to itself. On mPFC 12 to 35 % of a second section were false alarms.
+        """Return how much nearer the own section is than the atlas, coarse and fine: ``(n_cells, 2)``.
 
         The logarithm of the mean distance to the nearest 5 % of the kept cells, over that to the nearest 5 % of the
         section that lie more than four steps away, and so share no surroundings. Where the atlas lacks a layer, cells
         of it lie between two niches, not far from either; but many of the section lie there, and few of the atlas. In
-        principal components of both, whitened within niches. Chosen on mPFC and section 151673 of DLPFC, where it finds
-        L3 and L5, which the distance misses.
+        principal components of both, whitened within niches. Chosen on mPFC and section 151673 of DLPFC.
+
+        Coarse is by 50 components, and finds broad layers; fine is by 150, less averaged over the tissue, and finds
+        layers of a few spots. Every section differs from the others in so many directions, some more than others, so
+        it is told as how far it lies above the median of the section, in units of how far the lowest tenth lies below.
+
+        0 in a section of under 100 cells, and where ``sections`` are not told: blocks of one section do not tell by how
+        much another section would be nearer to itself. On mPFC 12 to 35 % of a second section were false alarms.
         """
         if sections is None:
-            return np.zeros(len(places.means))
+            return np.zeros((len(places.means), len(_CROWDED)))
         one_step = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
-        reached, found = one_step @ one_step, np.zeros(len(sections))
-        for name in np.unique(sections):
-            rows = np.flatnonzero(sections == name)
-            if len(rows) >= _FEW:
-                found[rows] = self._crowding(places.some(rows), reached[rows][:, rows])
-        return _averaged(found, edges, _AROUND)
+        reached, found = one_step @ one_step, np.zeros((len(sections), len(_CROWDED)))
+        members = [np.flatnonzero(sections == name) for name in np.unique(sections)]
+        large = [rows for rows in members if len(rows) >= _FEW]
+        for rows in large:
+            found[rows] = self._crowding(places.some(rows), reached[rows][:, rows])
+        found = np.column_stack([_averaged(found[:, at], edges, steps) for at, (_, steps) in enumerate(_CROWDED)])
+        for rows in large:
+            lowest, median = np.quantile(found[rows, 1], [0.1, 0.5])
+            found[rows, 1] = (found[rows, 1] - median) / max(median - lowest, 1e-12)
+        return found
 
     def _crowding(self, places: Places, reached: csr_matrix) -> np.ndarray:
         """Return how crowded the cells of one section are; ``reached`` from each are the cells of its surroundings."""
@@ -374,17 +384,22 @@ class KeptCells:
         codes = self.codes[_measured_to(self.codes, self.step)]
         own, kept = (values[:, there].astype(np.float32) for values in (places.means[others], self.places.means))
         both = np.concatenate([own, kept[np.linspace(0, len(kept) - 1, len(own)).astype(np.int64)]]).astype(np.float64)
-        axes = principal_axes(both - both.mean(axis=0), min(_N_AXES, both.shape[1])).astype(np.float32)
-        axes = axes @ _whitening(kept @ axes, codes)
-        own, kept = own @ axes, kept @ axes
-        move = NicheDistance(kept, codes)._move(own, _FEWER).astype(np.float32)
-        to_others, found = reached[:, others].tocsr(), np.zeros(len(order))
+        all_axes = principal_axes(both - both.mean(axis=0), both.shape[1]).astype(np.float32)
+        to_others, found = reached[:, others].tocsr(), np.zeros((len(order), len(_CROWDED)))
+        spaces = []
+        for n_axes, _ in _CROWDED:
+            axes = all_axes[:, :n_axes]
+            axes = axes @ _whitening(kept @ axes, codes)
+            move = NicheDistance(kept @ axes, codes)._move(own @ axes, _FEWER).astype(np.float32)
+            spaces.append((axes, own @ axes, kept @ axes, move))
         for rows in slices(len(order), _ROWS // 4):
-            values = places.means[rows][:, there].astype(np.float32) @ axes
-            to_own, to_kept = _squares(values, own), _squares(values + move, kept)
-            to_own[(reached[rows] @ to_others).nonzero()] = np.inf
-            near = _nearest(to_kept) / np.maximum(_nearest(to_own), 1e-12)
-            found[rows] = np.log(np.where(near > 0, near, 1.0))  # 1 where too few lie so far away
+            means, shared = places.means[rows][:, there].astype(np.float32), (reached[rows] @ to_others).nonzero()
+            for at, (axes, own_there, kept_there, move) in enumerate(spaces):
+                values = means @ axes
+                to_own, to_kept = _squares(values, own_there), _squares(values + move, kept_there)
+                to_own[shared] = np.inf
+                near = _nearest(to_kept) / np.maximum(_nearest(to_own), 1e-12)
+                found[rows, at] = np.log(np.where(near > 0, near, 1.0))  # 1 where too few lie so far away
         return found
 
     def centers(self) -> np.ndarray:
