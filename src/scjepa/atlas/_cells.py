@@ -378,6 +378,8 @@ class KeptCells:
 
     def _crowding(self, places: Places, reached: csr_matrix) -> np.ndarray:
         """Return how crowded the cells of one section are; ``reached`` from each are the cells of its surroundings."""
+        from sklearn.metrics.pairwise import euclidean_distances
+
         order = canonical_order(places.readout)
         others = order[:: max(1, len(order) // _COMPARED)]
         there = places.means.any(axis=0)  # genes that are missing have a mean of 0
@@ -396,7 +398,8 @@ class KeptCells:
             means, shared = places.means[rows][:, there].astype(np.float32), (reached[rows] @ to_others).nonzero()
             for at, (axes, own_there, kept_there, move) in enumerate(spaces):
                 values = means @ axes
-                to_own, to_kept = _squares(values, own_there), _squares(values + move, kept_there)
+                to_own = euclidean_distances(values, own_there, squared=True)
+                to_kept = euclidean_distances(values + move, kept_there, squared=True)
                 to_own[shared] = np.inf
                 near = _nearest(to_kept) / np.maximum(_nearest(to_own), 1e-12)
                 found[rows, at] = np.log(np.where(near > 0, near, 1.0))  # 1 where too few lie so far away
@@ -439,13 +442,6 @@ def _averaged(values: np.ndarray, edges: csr_matrix, n_steps: int) -> np.ndarray
     for _ in range(n_steps):
         values = (around @ values) / number
     return values
-
-
-def _squares(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return squared distances."""
-    lengths = (values**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
-    found: np.ndarray = np.maximum(lengths - 2 * values @ others.T, 0)
-    return found
 
 
 def _nearest(squares: np.ndarray) -> np.ndarray:
