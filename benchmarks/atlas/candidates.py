@@ -128,32 +128,39 @@ def wanted(name: str, sections: np.ndarray, labels: np.ndarray) -> list[dict[str
     return [{name: one[name] for name in ("set", "section", "region")} for one in found]
 
 
+def left_out(adata: AnnData, name: str, section: str, region: str) -> list[tuple]:
+    """Return the parts that an atlas without a section and a region holds out, and the section as the last of them.
+
+    A part: kept cells, where its cells are, their sections, graph, and which have a niche.
+    """
+    sections, labels = adata.obs["section"].astype(str).to_numpy(), labels_of(adata)
+    own, parts, by_section = sections == section, [], _calibration._by_section
+
+    def kept_of(*given):
+        for part in by_section(*given):
+            parts.append(part)
+            yield part
+
+    _calibration._by_section = kept_of
+    atlas = atlas_of(adata[~own & (labels != region)].copy(), N_NICHES[name] - (region != "none"))
+    _calibration._by_section = by_section
+    new = adata[own].copy()
+    graph = spatial_graph_of(new, "spatial", "section")
+    read = _sections.read(new, atlas._coordinates, None, graph, sections[own])
+    return [*parts, (atlas._kept, read.places, read.sections.astype(str), graph, np.ones(new.n_obs, dtype=bool))]
+
+
 def compare_distances(name: str) -> None:
     """Append the rows of a set."""
     adata = load_set(name)
     sections, labels = adata.obs["section"].astype(str).to_numpy(), labels_of(adata)
 
     def made(_: str, section: str, region: str) -> list[dict]:
-        own, parts, by_section = sections == section, [], _calibration._by_section
-
-        def kept_of(*given):
-            for part in by_section(*given):
-                parts.append(part)
-                yield part
-
-        _calibration._by_section = kept_of
-        atlas = atlas_of(adata[~own & (labels != region)].copy(), N_NICHES[name] - (region != "none"))
-        _calibration._by_section = by_section
-        new = adata[own].copy()
-        graph = spatial_graph_of(new, "spatial", "section")
-        read = _sections.read(new, atlas._coordinates, None, graph, sections[own])
-        held_out = [
+        found = [
             (distances(kept.places.surroundings, kept.codes, new.surroundings, names), edges)
-            for kept, new, names, edges, _ in parts
+            for kept, new, names, edges, _ in left_out(adata, name, section, region)
         ]
-        known = atlas._kept.places.surroundings
-        here = distances(known, atlas._kept.codes, read.places.surroundings, read.sections)
-        return rows_of(held_out, (here, graph), labels[own] == region)
+        return rows_of(found[:-1], found[-1], labels[sections == section] == region)
 
     fill(RESULTS / "unknown_candidates.csv", wanted(name, sections, labels), made)
 

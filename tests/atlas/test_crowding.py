@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.sparse import block_diag, csr_matrix
 
 from scjepa.atlas._calibration import Calibration
-from scjepa.atlas._cells import KeptCells, Places
+from scjepa.atlas._cells import KeptCells, Places, _within
 
 
 def places_of(layer: np.ndarray, seed: int) -> Places:
@@ -92,3 +95,23 @@ def test_each_measure_may_exceed_half_of_the_error_where_alarms_are_of_the_same_
     assert calibration.alarms(0.1).max() <= 0.1
     called = calibration.exceeded(apart[0], 0.1)
     assert (called == (calibration.p_values(apart[0], 0.1) <= 0.1)).mean() > 0.99
+
+
+@given(arrays(np.float64, 40, elements=st.floats(-5, 5)), st.floats(0.1, 10), st.floats(-10, 10))
+def test_within_a_section_neither_unit_nor_zero_of_crowding_matter(values, unit, zero):
+    assume(np.median(values) - np.quantile(values, 0.1) > 1e-3)
+    found = _within(values)
+    assert np.median(found) == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(_within(unit * values + zero), found, atol=1e-6)
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=2, max_size=5))
+def test_fine_crowding_is_compared_with_all_held_out_cells_and_the_rest_with_the_worst_section(spreads):
+    rising = np.linspace(0, 1, 1_001)
+    parts = np.stack([spread * np.stack([rising] * 3, axis=1) for spread in spreads])
+    calibration = Calibration(rising, 1_001 * len(spreads), "section", parts, np.ones(len(spreads)))
+    distance, coarse, fine = calibration.thresholds(0.1)
+    each = np.quantile(parts[..., 0], 1 - calibration.share(0.1), axis=1, method="higher")
+    assert distance == coarse == each.max()
+    assert each.min() <= fine <= each.max()
+    assert calibration.p_values(np.full((1, 3), max(spreads) + 1), 0.1) < 0.1

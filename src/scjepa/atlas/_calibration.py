@@ -10,7 +10,7 @@ import numpy as np
 
 from scjepa._core.conformal import HeldOut, thinned
 from scjepa._core.neighbors import spatial_blocks
-from scjepa.atlas._cells import Coordinates, KeptCells, Places, step_of
+from scjepa.atlas._cells import CROWDED, Coordinates, KeptCells, Places, step_of
 from scjepa.atlas._sections import covariance_cosine, some_cells
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class Calibration(HeldOut):
         """Return the distance and the crowding that a :meth:`share` of cells exceeds, in the part that does so most.
 
         Sections differ, and a new one may differ as much as the worst that was held out: the share that all held-out
-        cells together exceed would be too small a distance for half of them.
+        cells together exceed would be too small a distance for half of them. Fine crowding, which is compared within
+        sections, is the same in all, so there it is the share of all held-out cells: the largest of a few parts would
+        be larger by chance alone.
 
         Raises
         ------
@@ -115,8 +117,15 @@ class Calibration(HeldOut):
         return float(share)
 
     def _exceeded_by(self, share: float) -> np.ndarray:
-        found: np.ndarray = np.quantile(self.parts, 1 - share, axis=1, method="higher").max(axis=0)
-        return np.where(self._is_told, np.maximum(found, 0), np.inf)
+        worst = np.quantile(self.parts, 1 - share, axis=1, method="higher").max(axis=0)
+        pooled = np.quantile(self.parts, 1 - share, axis=(0, 1), method="higher")
+        found: np.ndarray = np.maximum(np.where(self._is_pooled, pooled, worst), 0)
+        return np.where(self._is_told, found, np.inf)
+
+    @property
+    def _is_pooled(self) -> np.ndarray:
+        """Whether distance and crowding mean the same in all parts."""
+        return np.array([False, *(crowding.within for crowding in CROWDED)])[: self.parts.shape[-1]]
 
     @property
     def _is_told(self) -> np.ndarray:
@@ -130,17 +139,19 @@ class Calibration(HeldOut):
         return found
 
     def p_values(self, strangeness: np.ndarray, error: float) -> np.ndarray:
-        """Return the share of cells as strange or stranger, of the held-out part where it is largest.
+        """Return the share of cells as strange or stranger, of the held-out part where it is largest, or of all parts.
 
         The smallest of those by distance and by crowding, times ``error`` over its :meth:`share`, at most 1.
         """
-        n_cells = max(1, self.n_cells // len(self.parts))
-        known = np.sort(self.parts, axis=1)
-        found = [
-            np.max([HeldOut(part, n_cells).p_values(strangeness[:, measure]) for part in known[..., measure]], axis=0)
-            for measure in np.flatnonzero(self._is_told)
-        ]
+        found = [self._p_values(strangeness[:, at], at) for at in np.flatnonzero(self._is_told)]
         return np.minimum(np.min(found, axis=0) * (error / self.share(error)), 1).astype(np.float32)
+
+    def _p_values(self, values: np.ndarray, at: int) -> np.ndarray:
+        parts = self.parts[..., at]
+        parts = np.sort(parts.reshape(1, -1) if self._is_pooled[at] else parts, axis=1)
+        n_cells = max(1, self.n_cells // len(parts))
+        found: np.ndarray = np.max([HeldOut(part, n_cells).p_values(values) for part in parts], axis=0)
+        return found
 
     def alarms(self, error: float) -> np.ndarray:
         """Return the share of false alarms in each part, ``(n_parts,)``."""

@@ -40,9 +40,6 @@ _COMPARED, _LIKE, _FEW, _FEWER = 2_500, 0.05, 100, 0.4
 kept cells, that counts as near; cells that a section needs; share of the cells that takes part when the section is
 moved, for a layer that is missing may be half of it."""
 
-_CROWDED = ((50, 4), (150, 1))
-"""Principal axes in which crowding is told, coarse and fine, and steps over which each is averaged."""
-
 _CLOSEST = 0.1
 """Least distance: cells in the very place of kept ones say no more than that they are near."""
 
@@ -61,6 +58,28 @@ _FITTED_ON = 5_000
 
 _RIDGE = 0.2
 """By how much components are shrunk where genes are missing."""
+
+
+class Crowding(NamedTuple):
+    """A way to tell how crowded cells are.
+
+    Attributes
+    ----------
+    n_axes
+        Principal axes in which distances are measured.
+    n_steps
+        Steps on the spatial graph over which crowding is averaged.
+    within
+        Whether it is compared with the other cells of the section, and so means the same in all sections.
+    """
+
+    n_axes: int
+    n_steps: int
+    within: bool
+
+
+CROWDED = (Crowding(50, 4, False), Crowding(100, 1, True))
+"""Coarse and fine."""
 
 
 class Places(NamedTuple):
@@ -277,6 +296,44 @@ class NicheDistance:
 
 
 @dataclass(frozen=True)
+class _Space:
+    """Where cells of a section, and kept ones, are in the axes in which crowding is told.
+
+    Attributes
+    ----------
+    axes
+        ``(n_dims, n_axes)`` whitened within niches.
+    own, kept
+        Cells of the section and kept cells along them.
+    move
+        What moves the section to the atlas.
+    """
+
+    axes: np.ndarray
+    own: np.ndarray
+    kept: np.ndarray
+    move: np.ndarray
+
+    @classmethod
+    def of(cls, crowding: Crowding, own: np.ndarray, kept: np.ndarray, codes: np.ndarray) -> _Space:
+        axes = _whitening(kept[:, : crowding.n_axes], codes)
+        own, kept = own[:, : len(axes)] @ axes, kept[:, : len(axes)] @ axes
+        move = NicheDistance(kept, codes)._move(own, _FEWER).astype(np.float32)
+        return cls(axes, own, kept, move)
+
+    def crowding(self, values: np.ndarray, shared: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Return how crowded some cells are; ``shared`` are pairs of them and of ``own`` with cells in common."""
+        from sklearn.metrics.pairwise import euclidean_distances
+
+        values = values[:, : len(self.axes)] @ self.axes
+        to_own = euclidean_distances(values, self.own, squared=True)
+        to_kept = euclidean_distances(values + self.move, self.kept, squared=True)
+        to_own[shared] = np.inf
+        near = _nearest(to_kept) / np.maximum(_nearest(to_own), 1e-12)
+        return np.log(np.where(near > 0, near, 1.0))  # 1 where too few lie so far away
+
+
+@dataclass(frozen=True)
 class KeptCells:
     """Cells of an atlas, and the niche of each.
 
@@ -355,54 +412,44 @@ class KeptCells:
         of it lie between two niches, not far from either; but many of the section lie there, and few of the atlas. In
         principal components of both, whitened within niches. Chosen on mPFC and section 151673 of DLPFC.
 
-        Coarse is by 50 components, and finds broad layers; fine is by 150, less averaged over the tissue, and finds
-        layers of a few spots. Every section differs from the others in so many directions, some more than others, so
-        it is told as how far it lies above the median of the section, in units of how far the lowest tenth lies below.
+        Coarse is by 50 components, and finds broad layers; fine is by 100, less averaged over the tissue, and finds
+        layers of a few spots. In so many directions every section differs from the others, some more than others, so
+        fine crowding is compared with that of the other cells of the section.
 
         0 in a section of under 100 cells, and where ``sections`` are not told: blocks of one section do not tell by how
         much another section would be nearer to itself. On mPFC 12 to 35 % of a second section were false alarms.
         """
         if sections is None:
-            return np.zeros((len(places.means), len(_CROWDED)))
+            return np.zeros((len(places.means), len(CROWDED)))
         one_step = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
-        reached, found = one_step @ one_step, np.zeros((len(sections), len(_CROWDED)))
+        reached, found = one_step @ one_step, np.zeros((len(sections), len(CROWDED)))
         members = [np.flatnonzero(sections == name) for name in np.unique(sections)]
         large = [rows for rows in members if len(rows) >= _FEW]
         for rows in large:
             found[rows] = self._crowding(places.some(rows), reached[rows][:, rows])
-        found = np.column_stack([_averaged(found[:, at], edges, steps) for at, (_, steps) in enumerate(_CROWDED)])
-        for rows in large:
-            lowest, median = np.quantile(found[rows, 1], [0.1, 0.5])
-            found[rows, 1] = (found[rows, 1] - median) / max(median - lowest, 1e-12)
+        for at, crowding in enumerate(CROWDED):
+            found[:, at] = _averaged(found[:, at], edges, crowding.n_steps)
+            if crowding.within:
+                for rows in large:
+                    found[rows, at] = _within(found[rows, at])
         return found
 
     def _crowding(self, places: Places, reached: csr_matrix) -> np.ndarray:
         """Return how crowded the cells of one section are; ``reached`` from each are the cells of its surroundings."""
-        from sklearn.metrics.pairwise import euclidean_distances
-
         order = canonical_order(places.readout)
         others = order[:: max(1, len(order) // _COMPARED)]
         there = places.means.any(axis=0)  # genes that are missing have a mean of 0
         codes = self.codes[_measured_to(self.codes, self.step)]
         own, kept = (values[:, there].astype(np.float32) for values in (places.means[others], self.places.means))
         both = np.concatenate([own, kept[np.linspace(0, len(kept) - 1, len(own)).astype(np.int64)]]).astype(np.float64)
-        all_axes = principal_axes(both - both.mean(axis=0), both.shape[1]).astype(np.float32)
-        to_others, found = reached[:, others].tocsr(), np.zeros((len(order), len(_CROWDED)))
-        spaces = []
-        for n_axes, _ in _CROWDED:
-            axes = all_axes[:, :n_axes]
-            axes = axes @ _whitening(kept @ axes, codes)
-            move = NicheDistance(kept @ axes, codes)._move(own @ axes, _FEWER).astype(np.float32)
-            spaces.append((axes, own @ axes, kept @ axes, move))
+        most = min(max(crowding.n_axes for crowding in CROWDED), both.shape[1])
+        axes = principal_axes(both - both.mean(axis=0), most).astype(np.float32)
+        spaces = [_Space.of(crowding, own @ axes, kept @ axes, codes) for crowding in CROWDED]
+        to_others, found = reached[:, others].tocsr(), np.zeros((len(order), len(CROWDED)))
         for rows in slices(len(order), _ROWS // 4):
-            means, shared = places.means[rows][:, there].astype(np.float32), (reached[rows] @ to_others).nonzero()
-            for at, (axes, own_there, kept_there, move) in enumerate(spaces):
-                values = means @ axes
-                to_own = euclidean_distances(values, own_there, squared=True)
-                to_kept = euclidean_distances(values + move, kept_there, squared=True)
-                to_own[shared] = np.inf
-                near = _nearest(to_kept) / np.maximum(_nearest(to_own), 1e-12)
-                found[rows, at] = np.log(np.where(near > 0, near, 1.0))  # 1 where too few lie so far away
+            values = places.means[rows][:, there].astype(np.float32) @ axes
+            shared = (reached[rows] @ to_others).nonzero()
+            found[rows] = np.column_stack([space.crowding(values, shared) for space in spaces])
         return found
 
     def centers(self) -> np.ndarray:
@@ -449,6 +496,12 @@ def _nearest(squares: np.ndarray) -> np.ndarray:
     number = max(1, round(_LIKE * squares.shape[1]))
     found: np.ndarray = np.sqrt(np.partition(squares, number - 1, axis=1)[:, :number]).mean(axis=1)
     return found
+
+
+def _within(values: np.ndarray) -> np.ndarray:
+    """Return how far values lie above their median, in units of how far the lowest tenth lies below."""
+    lowest, median = np.quantile(values, [0.1, 0.5])
+    return (values - median) / max(median - lowest, 1e-12)
 
 
 def _whitening(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
