@@ -14,7 +14,8 @@ a vote of the 15 nearest cells in principal components, and what joint niches re
 ``unknown``: a region is left out of the sections that the atlas is made of as well (its cells and their edges taken
 out), and is there in the section predicted: the share of its cells called unknown, and that of all others (false
 alarms), at error=0.1; region "none": nothing left out. Of DLPFC 151674 is predicted, and 151673, on which (and on mPFC)
-the rule was chosen. ``unknown_distance.csv``: by the distance alone, before crowding took part.
+the rule was chosen. ``unknown_distance.csv``: by the distance alone, before crowding took part;
+``unknown_coarse.csv``: by distance and coarse crowding, before fine crowding did.
 
 ``genes``: a share of the genes is taken out of the section predicted, at random. A share of 0.5 is refused, for the
 others carry less than 70 % of the read-out; ``genes_before.csv`` has rows of when atlases refused below 50 %.
