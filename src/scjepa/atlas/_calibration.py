@@ -107,8 +107,8 @@ class Calibration(HeldOut):
     def share(self, error: float) -> float:
         """Return the share of cells that may exceed each of distance and crowding, for ``error`` to exceed any of them.
 
-        Half of ``error``, or less where a part would have more alarms, for they are mostly of the same cells; a third,
-        where all alarms are of others, is enough. All of it where no crowding is told.
+        Half of ``error``, or less where a part would have more alarms, for they are mostly of the same cells. A third at
+        least: it is enough, in the mean of parts, where all alarms are of others. All where no crowding is told.
         """
         number = int(self._is_told.sum())
         for share in np.linspace(error / min(number, 2), error / number, _SHARES):
@@ -138,12 +138,12 @@ class Calibration(HeldOut):
         found: np.ndarray = np.any(strangeness > self.thresholds(error), axis=-1)
         return found
 
-    def p_values(self, strangeness: np.ndarray, error: float) -> np.ndarray:
+    def p_values(self, strangeness: np.ndarray, error: float = 0.1) -> np.ndarray:
         """Return the share of cells as strange or stranger, of the held-out part where it is largest, or of all parts.
 
         The smallest of those by distance and by crowding, times ``error`` over its :meth:`share`, at most 1.
         """
-        found = [self._p_values(strangeness[:, at], at) for at in np.flatnonzero(self._is_told)]
+        found = [self._p_values(strangeness[:, at], at) for at in range(len(self._is_told)) if self._is_told[at]]
         return np.minimum(np.min(found, axis=0) * (error / self.share(error)), 1).astype(np.float32)
 
     def _p_values(self, values: np.ndarray, at: int) -> np.ndarray:
