@@ -1,10 +1,10 @@
-"""Ways to tell a thin layer by how crowded its cells are: axes, whitening, what is near, and shares of the error.
+"""Ways to tell a thin layer by how crowded its cells are: axes, steps, thresholds, and shares of the error.
 
     export SCJEPA_DATA=... OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
     python -m benchmarks.atlas.unknown_fine mPFC DLPFC     # results/unknown_fine.csv
 
-Regions are left out as by ``leave_out unknown``; of DLPFC 151673 is predicted, and 151674, on which the rule is
-reported, takes no part. All rules know the distance and coarse crowding (50 axes, averaged over 4 steps); all but the
+Regions are left out as by ``leave_out unknown``; of DLPFC 151673 is predicted, and the others, on which the rule is
+reported, take no part. All rules know the distance and coarse crowding (50 axes, averaged over 4 steps); all but the
 first, of 0 ``axes``, know crowding in so many axes too, averaged over ``steps`` of the graph; ``within``: compared with
 the other cells of the section. ``threshold`` of this crowding: the largest of the held-out sections (``worst``), as for
 the others, or of all their cells together (``pooled``). ``share`` of the error: at most a ``half`` each, less where the
@@ -30,7 +30,7 @@ from unittest.mock import patch
 
 import numpy as np
 from benchmarks.atlas.candidates import RESULTS, left_out
-from benchmarks.atlas.leave_out import UNLABELLED, labels_of, load_set
+from benchmarks.atlas.leave_out import CHOSEN_ON, UNLABELLED, labels_of, load_set
 from benchmarks.records import fill, keys
 from sklearn.metrics import roc_auc_score
 
@@ -113,7 +113,7 @@ def main(name: str) -> None:
     adata = load_set(name)
     sections, labels = adata.obs["section"].astype(str).to_numpy(), labels_of(adata)
     regions = ["none", *sorted(set(labels) - set(UNLABELLED))]
-    predicted = ["151673"] if name == "DLPFC" else np.unique(sections)
+    predicted = [CHOSEN_ON] if name == "DLPFC" else np.unique(sections)
 
     def made(_: str, section: str, region: str) -> list[dict]:
         parts = left_out(adata, name, section, region)
