@@ -107,7 +107,7 @@ class Calibration(HeldOut):
     def share(self, error: float) -> float:
         """Return the share of cells that may exceed each of distance and crowding, for ``error`` to exceed any of them.
 
-        Half of ``error``, or less where a part would have more alarms, for they are mostly of the same cells. A third at
+        Half of ``error``, for alarms are mostly of the same cells, or less where a part would have more. A third at
         least: it is enough, in the mean of parts, where all alarms are of others. All where no crowding is told.
         """
         number = int(self._is_told.sum())
