@@ -165,7 +165,7 @@ def agreement(name: str, path: Path) -> None:
     sections, labels = adata.obs["section"].astype(str).to_numpy(), labels_of(adata)
     joint = None
     for section in np.unique(sections):
-        if done(path, {"set": name, "section": section}):
+        if done(path, {"set": name, "section": section, "method": "atlas"}):
             continue
         if joint is None:
             together = adata.copy()
