@@ -10,7 +10,7 @@
 ``agreement``: each section in turn is left out of read-out, niches and atlas, then predicted. NMI and ARI of the niches
 predicted with the labels, and with the niches of all sections found together (joint); beside the same niches carried by
 a vote of the 15 nearest cells in principal components, and what joint niches reach themselves.
-Of embryo and DLPFC ``unknown`` and ``alarms`` are by the rule of ``unknown_coarse.csv``.
+Of embryo and DLPFC ``unknown`` and ``alarms`` are by the distance alone, as the atlas knew it then.
 
 ``unknown``: a region is left out of the sections that the atlas is made of as well (its cells and their edges taken
 out), and is there in the section predicted: the share of its cells called unknown, and that of all others (false
