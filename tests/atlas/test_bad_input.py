@@ -164,9 +164,10 @@ def test_files_that_are_no_whole_atlas(atlas, new, tmp_path):
     (folder / "atlas.json").write_text(json.dumps({**facts, "format": 99}))
     with pytest.raises(ValueError, match="newer scjepa"):
         NicheAtlas.load(folder)
-    (folder / "atlas.json").write_text(json.dumps({**facts, "format": 1}))
-    with pytest.raises(ValueError, match=r"older scjepa.*NicheAtlas.fit"):
-        NicheAtlas.load(folder)
+    for older in range(1, facts["format"]):
+        (folder / "atlas.json").write_text(json.dumps({**facts, "format": older}))
+        with pytest.raises(ValueError, match=r"older scjepa.*NicheAtlas.fit"):
+            NicheAtlas.load(folder)
     (folder / "atlas.json").write_text(json.dumps({**facts, "error": 0.5}))
     with pytest.raises(ValueError, match="changed by hand"):
         NicheAtlas.load(folder)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.sparse import block_diag, csr_matrix
 
 from scjepa.atlas._calibration import Calibration
-from scjepa.atlas._cells import KeptCells, Places
+from scjepa.atlas._cells import KeptCells, Places, _within
 
 
 def places_of(layer: np.ndarray, seed: int) -> Places:
@@ -35,10 +38,12 @@ def kept() -> KeptCells:
 def test_a_layer_between_two_others_is_crowded(section, kept):
     layer, edges = section
     names = np.full(len(layer), "new")
-    found = kept.crowding(places_of(layer, 2), names, edges)
+    found, fine = kept.crowding(places_of(layer, 2), names, edges).T
     assert np.median(found[layer == 1]) > np.quantile(found[layer != 1], 0.95)
+    assert np.median(fine[layer == 1]) > np.quantile(fine[layer != 1], 0.9)
+    assert np.median(fine) == pytest.approx(0)
     outer = np.flatnonzero(layer != 1)
-    familiar = kept.crowding(places_of(layer[outer], 3), names[outer], edges[outer][:, outer])
+    familiar = kept.crowding(places_of(layer[outer], 3), names[outer], edges[outer][:, outer])[:, 0]
     assert np.median(found[layer == 1]) > np.quantile(familiar, 0.95)
 
 
@@ -75,6 +80,38 @@ def test_without_crowding_of_held_out_cells_distance_alone_tells():
     np.testing.assert_allclose(calibration.thresholds(0.1), [0.9, np.inf])
     new = np.array([[0.5, 3.0], [0.99, 0.0]])
     assert calibration.exceeded(new, 0.1).tolist() == [False, True]
-    assert calibration.p_values(new)[0] == pytest.approx(0.5, abs=0.02)
-    assert calibration.p_values(new)[1] < 0.1
+    assert calibration.p_values(new, 0.1)[0] == pytest.approx(0.5, abs=0.02)
+    assert calibration.p_values(new, 0.1)[1] < 0.1
     assert calibration.alarms(0.1) == pytest.approx(0.1, abs=0.01)
+
+
+def test_each_measure_may_exceed_half_of_the_error_where_alarms_are_of_the_same_cells():
+    one, other = np.linspace(0, 1, 1_001), np.linspace(1, 0, 1_001)
+    alike = np.stack([one, one, one], axis=1)[None]
+    assert Calibration(one, 1_001, "section", alike, np.ones(1)).share(0.1) == pytest.approx(0.05)
+    apart = np.stack([one, other, np.roll(one, 500)], axis=1)[None]
+    calibration = Calibration(one, 1_001, "section", apart, np.ones(1))
+    assert calibration.share(0.1) == pytest.approx(0.1 / 3)
+    assert calibration.alarms(0.1).max() <= 0.1
+    called = calibration.exceeded(apart[0], 0.1)
+    assert (called == (calibration.p_values(apart[0], 0.1) <= 0.1)).mean() > 0.99
+
+
+@given(arrays(np.float64, 40, elements=st.floats(-5, 5)), st.floats(0.1, 10), st.floats(-10, 10))
+def test_within_a_section_neither_unit_nor_zero_of_crowding_matter(values, unit, zero):
+    assume(np.median(values) - np.quantile(values, 0.1) > 1e-3)
+    found = _within(values)
+    assert np.median(found) == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(_within(unit * values + zero), found, atol=1e-6)
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=2, max_size=5))
+def test_fine_crowding_is_compared_with_all_held_out_cells_and_the_rest_with_the_worst_section(spreads):
+    rising = np.linspace(0, 1, 1_001)
+    parts = np.stack([spread * np.stack([rising] * 3, axis=1) for spread in spreads])
+    calibration = Calibration(rising, 1_001 * len(spreads), "section", parts, np.ones(len(spreads)))
+    distance, coarse, fine = calibration.thresholds(0.1)
+    each = np.quantile(parts[..., 0], 1 - calibration.share(0.1), axis=1, method="higher")
+    assert distance == coarse == each.max()
+    assert each.min() <= fine <= each.max()
+    assert calibration.p_values(np.full((1, 3), max(spreads) + 1), 0.1) < 0.1

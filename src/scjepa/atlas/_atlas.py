@@ -49,8 +49,9 @@ _FACTS = (
 _N_MARKERS = 20
 """Genes of each niche that are kept."""
 
-FORMAT = 3
-"""Of the folder; another one is refused: distances of format 1 were of single cells, format 2 knew distances alone."""
+FORMAT = 4
+"""Of the folder; another one is refused: distances of format 1 were of single cells, format 2 knew distances alone, and
+format 3 no fine crowding."""
 
 FACTS_FILE, CELLS_FILE, READOUT_FILE, CARD_FILE = "atlas.json", "cells.safetensors", "readout.safetensors", "README.md"
 _SUM = "sha256"
@@ -307,7 +308,7 @@ class NicheAtlas:
             ``adata.uns[f"{key_added}_colors"]``; ``adata.obs[f"{key_added}_confidence"]``, the share of the votes that
             the first niche has, float32, which is high far from all niches too;
             ``adata.obs[f"{key_added}_p_value"]``, the share of held-out cells of the atlas that are as strange or
-            stranger, in the section where it is largest: twice the smaller of those by distance and by crowding;
+            stranger by distance or by crowding, in the section where it is largest;
             ``adata.obsm[f"{key_added}_membership"]``, the share of the votes of each niche, float32 of shape (n_cells,
             n_niches); the read-out of these cells under its key in ``adata.obsm``; and in ``adata.uns["scjepa"]`` how
             all were made, with the coverage of genes, the share of unknown cells and the likeness of each section.
@@ -335,7 +336,7 @@ class NicheAtlas:
         read = _sections.read(adata, self._coordinates, layer, graph, sections)
         strangeness = self._kept.strangeness(read.places, read.sections.astype(str), graph)
         is_unknown = self.calibration.exceeded(strangeness, error)
-        p_values, votes = self.calibration.p_values(strangeness), self._kept.votes(read.places.readout)
+        p_values, votes = self.calibration.p_values(strangeness, error), self._kept.votes(read.places.readout)
         found = _sections.Found(read, votes, is_unknown, p_values)
         told = _sections.compared(found, self._kept, self.calibration, error, self._facts["degree"])
         told |= {"layer": layer, "library_key": library_key, "neighbors_key": neighbors_key, "error": float(error)}

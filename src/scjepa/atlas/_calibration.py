@@ -10,7 +10,7 @@ import numpy as np
 
 from scjepa._core.conformal import HeldOut, thinned
 from scjepa._core.neighbors import spatial_blocks
-from scjepa.atlas._cells import Coordinates, KeptCells, Places, step_of
+from scjepa.atlas._cells import CROWDED, Coordinates, KeptCells, Places, step_of
 from scjepa.atlas._sections import covariance_cosine, some_cells
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 N_FOLDS = 5
 """Parts of the cells that are held out in turn, at most."""
+
+_SHARES = 11
+"""Shares of the error that are tried."""
 
 _BLOCKS_A_FOLD = 4
 """Spatial blocks of each part, where there is one section."""
@@ -75,8 +78,8 @@ class Calibration(HeldOut):
     held_out
         What was held out in turn: ``"section"`` or ``"block"``.
     parts
-        ``(n_parts, n_kept, 2)`` distance and crowding of cells of each part, evenly spaced in rank of distance, so that
-        the alarms of each can be told.
+        ``(n_parts, n_kept, 3)`` distance and crowding, coarse and fine, of cells of each part, evenly spaced in rank of
+        distance, so that the alarms of each can be told.
     cosines
         ``(n_parts,)`` likeness of the covariance of each part with that of the others.
     """
@@ -86,12 +89,12 @@ class Calibration(HeldOut):
     cosines: np.ndarray
 
     def thresholds(self, error: float) -> np.ndarray:
-        """Return the distance and the crowding that half of ``error`` exceeds each, in the part that does so most.
-
-        All of it exceeds the distance where no crowding is told.
+        """Return the distance and the crowding that a :meth:`share` of cells exceeds, in the part that does so most.
 
         Sections differ, and a new one may differ as much as the worst that was held out: the share that all held-out
-        cells together exceed would be too small a distance for half of them.
+        cells together exceed would be too small a distance for half of them. Fine crowding, which is compared within
+        sections, is the same in all, so there it is the share of all held-out cells: the largest of a few parts would
+        be larger by chance alone.
 
         Raises
         ------
@@ -99,9 +102,30 @@ class Calibration(HeldOut):
             If there are too few cells to tell.
         """
         self.threshold(error)
-        share = error / self._is_told.sum()
-        found: np.ndarray = np.quantile(self.parts, 1 - share, axis=1, method="higher").max(axis=0)
-        return np.where(self._is_told, np.maximum(found, 0), np.inf)
+        return self._exceeded_by(self.share(error))
+
+    def share(self, error: float) -> float:
+        """Return the share of cells that may exceed each of distance and crowding, for ``error`` to exceed any of them.
+
+        Half of ``error``, for alarms are mostly of the same cells, or less where a part would have more. A third at
+        least: it is enough, in the mean of parts, where all alarms are of others. All where no crowding is told.
+        """
+        number = int(self._is_told.sum())
+        for share in np.linspace(error / min(number, 2), error / number, _SHARES):
+            if np.any(self.parts > self._exceeded_by(share), axis=-1).mean(axis=1).max() <= error:
+                break
+        return float(share)
+
+    def _exceeded_by(self, share: float) -> np.ndarray:
+        worst = np.quantile(self.parts, 1 - share, axis=1, method="higher").max(axis=0)
+        pooled = np.quantile(self.parts, 1 - share, axis=(0, 1), method="higher")
+        found: np.ndarray = np.maximum(np.where(self._is_pooled, pooled, worst), 0)
+        return np.where(self._is_told, found, np.inf)
+
+    @property
+    def _is_pooled(self) -> np.ndarray:
+        """Whether distance and crowding mean the same in all parts."""
+        return np.array([False, *(crowding.within for crowding in CROWDED)])[: self.parts.shape[-1]]
 
     @property
     def _is_told(self) -> np.ndarray:
@@ -110,22 +134,24 @@ class Calibration(HeldOut):
         return told
 
     def exceeded(self, strangeness: np.ndarray, error: float) -> np.ndarray:
-        """Return whether each cell exceeds either threshold; the last axis is that of distance and crowding."""
+        """Return whether each cell exceeds any threshold; the last axis is that of distance and crowding."""
         found: np.ndarray = np.any(strangeness > self.thresholds(error), axis=-1)
         return found
 
-    def p_values(self, strangeness: np.ndarray) -> np.ndarray:
-        """Return the share of cells as strange or stranger, of the held-out part where it is largest.
+    def p_values(self, strangeness: np.ndarray, error: float = 0.1) -> np.ndarray:
+        """Return the share of cells as strange or stranger, of the held-out part where it is largest, or of all parts.
 
-        Twice the smaller of those by distance and by crowding, at most 1.
+        The smallest of those by distance and by crowding, times ``error`` over its :meth:`share`, at most 1.
         """
-        n_cells = max(1, self.n_cells // len(self.parts))
-        known = np.sort(self.parts, axis=1)
-        found = [
-            np.max([HeldOut(part, n_cells).p_values(strangeness[:, measure]) for part in known[..., measure]], axis=0)
-            for measure in np.flatnonzero(self._is_told)
-        ]
-        return np.minimum(len(found) * np.min(found, axis=0), 1).astype(np.float32)
+        found = [self._p_values(strangeness[:, at], at) for at in range(len(self._is_told)) if self._is_told[at]]
+        return np.minimum(np.min(found, axis=0) * (error / self.share(error)), 1).astype(np.float32)
+
+    def _p_values(self, values: np.ndarray, at: int) -> np.ndarray:
+        parts = self.parts[..., at]
+        parts = np.sort(parts.reshape(1, -1) if self._is_pooled[at] else parts, axis=1)
+        n_cells = max(1, self.n_cells // len(parts))
+        found: np.ndarray = np.max([HeldOut(part, n_cells).p_values(values) for part in parts], axis=0)
+        return found
 
     def alarms(self, error: float) -> np.ndarray:
         """Return the share of false alarms in each part, ``(n_parts,)``."""
