@@ -48,7 +48,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import scjepa
 from scjepa._core.conformal import HeldOut
-from scjepa.tl._annotate import _Gaussians
+from scjepa.tl._annotate import _crowded, _Gaussians
 from scjepa.tl._annotator import Discriminants, drift, leading, stratified, typical, variable_genes
 
 RESULTS = Path(__file__).parent / "results" / "unknown.csv"
@@ -76,12 +76,13 @@ def sets_to_choose_by() -> dict[str, tuple[AnnData, AnnData]]:
     known = cells(first.X[half], types[half], np.full(half.sum(), "r"), first.var_names)
     rest = first.X[~half].tocoo()
     found["3k half"] = known, cells(rest, types[~half], np.full((~half).sum(), "q"), first.var_names)
-    batch = rng.integers(0, 2, rest.shape[0])  # thinned, and each gene seen more or less by batch
-    seen = np.exp(rng.normal(0, 0.5, (2, rest.shape[1])))
-    seen *= 0.6 / seen.mean(axis=1, keepdims=True)
-    drawn = rng.poisson(rest.data * seen[batch[rest.row], rest.col])
-    biased = sparse.csr_matrix((drawn, (rest.row, rest.col)), shape=rest.shape)
-    found["3k biased"] = known, cells(biased, types[~half], batch, first.var_names)
+    for name, by, draws in (("3k biased", 0.5, rng), ("3k biased more", 1.0, np.random.default_rng(1))):
+        batch = draws.integers(0, 2, rest.shape[0])  # thinned, and each gene seen more or less by batch
+        seen = np.exp(draws.normal(0, by, (2, rest.shape[1])))
+        seen *= 0.6 / seen.mean(axis=1, keepdims=True)
+        drawn = draws.poisson(rest.data * seen[batch[rest.row], rest.col])
+        biased = sparse.csr_matrix((drawn, (rest.row, rest.col)), shape=rest.shape)
+        found[name] = known, cells(biased, types[~half], batch, first.var_names)
     lines = scjepa.datasets.load("celllines_sc_mixology")
     lines = lines[lines.obs["demuxlet_cls"] == "SNG"].copy()
     of = lines.obs["batch"].astype(str).to_numpy()
@@ -222,6 +223,23 @@ def thresholds(space: dict[str, Pair], codes: np.ndarray, batches: np.ndarray) -
     return found
 
 
+def crowded(space: dict[str, Pair], codes: np.ndarray, batches: np.ndarray, others: dict[str, Pair]) -> dict[str, Pair]:
+    """Return how crowded cells are in so many axes, alone and with statistics that were read before."""
+    (new, known), found = space["both"], {}
+    for n_axes in (5, 10, 20, 50):
+        pair = _crowded(known, new, codes, batches, 0, n_axes)
+        found[f"crowding, {n_axes} axes"] = pair
+        for names in (("relative, own 10",), ("span, drift", "relative, own 10"), ("span, drift", "relative, median")):
+            pairs = [pair, *(others[name] for name in names)]
+            held = [HeldOut.of(of_held) for _, of_held in pairs]
+            sides = [-sum(np.log(h.p_values(p[k])) for h, p in zip(held, pairs, strict=True)) for k in (0, 1)]
+            found[" + ".join([*(name.replace(", drift", "") for name in names), f"crowding, {n_axes} axes"])] = (
+                sides[0],
+                sides[1],
+            )
+    return found
+
+
 def contrasts(reference: sparse.csr_matrix, query: sparse.csr_matrix, codes: np.ndarray, batches: np.ndarray) -> dict:
     """Return 1 - cosine of a neighborhood's contrast and the most similar label's, each side scaled by itself.
 
@@ -287,19 +305,33 @@ def evaluated(found: dict[str, Pair], truth: np.ndarray, left_out: str, known: n
     return rows
 
 
+def measured(
+    space: dict[str, Pair], codes: np.ndarray, batches: np.ndarray, options: argparse.Namespace
+) -> dict[str, Pair]:
+    """Return the statistics that are asked for, but contrasts."""
+    if options.contrasts_alone:
+        return {}
+    others = thresholds(space, codes, batches)
+    if options.crowding_alone:
+        return crowded(space, codes, batches, others)
+    found = {} if options.thresholds_alone else statistics(space, codes, batches)
+    return found | others | crowded(space, codes, batches, others)
+
+
 def main() -> None:
     """Run, and write means over the types that were left out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", choices=("choose", "report"))
     parser.add_argument("--thresholds-alone", action="store_true", help="leave out the first round, of statistics")
     parser.add_argument("--contrasts-alone", action="store_true", help="the last round alone")
+    parser.add_argument("--crowding-alone", action="store_true", help="crowding, and what it is combined with")
     parser.add_argument("--tasks", nargs="*", help="default: all")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     for name, (reference, query) in (sets_to_choose_by() if options.sets == "choose" else sets_to_report()).items():
         last = "span, drift" if options.thresholds_alone else "reference, residual"
-        last = "contrast" if options.contrasts_alone else last
+        last = "contrast" if options.contrasts_alone else "crowding, 5 axes" if options.crowding_alone else last
         if (options.tasks and name not in options.tasks) or done(options.out, {"task": name, "row": last}):
             continue
         start, rows = time.process_time(), []
@@ -312,9 +344,9 @@ def main() -> None:
             kept = types != left_out
             labels, codes = np.unique(types[kept], return_inverse=True)
             space, batches = spaces(sides[0][kept], sides[1]), query.obs["batch"].astype(str).to_numpy()
-            found = {} if options.thresholds_alone or options.contrasts_alone else statistics(space, codes, batches)
-            found |= {} if options.contrasts_alone else thresholds(space, codes, batches)
-            found |= contrasts(sides[0][kept], sides[1], codes, batches)
+            found = measured(space, codes, batches, options)
+            if not options.crowding_alone:
+                found |= contrasts(sides[0][kept], sides[1], codes, batches)
             rows += [{"sets": options.sets, "task": name, **row} for row in evaluated(found, truth, left_out, labels)]
         table = pd.DataFrame(rows).groupby(["sets", "task", "row"], sort=False).mean().reset_index()
         append(options.out, table.assign(commit=commit()))
