@@ -6,8 +6,8 @@ import numpy as np
 
 from scjepa._core.arrays import slices
 
-_COMPARED, _LIKE = 2_500, 0.05
-"""Cells of either side that others are compared with, at most; the share of them that counts as near."""
+_COMPARED, _LIKE, _FEWEST = 2_500, 0.05, 5
+"""Cells of either side that others are compared with, at most; the share of them that counts as near, and the fewest."""
 
 _CLOSEST = 0.1
 """Least distance: cells in the very place of others say no more than that they are near."""
@@ -58,8 +58,8 @@ def squares(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def nearest(squares: np.ndarray) -> np.ndarray:
-    """Return the mean distance to the nearest 5 % of the columns."""
-    number = max(1, round(_LIKE * squares.shape[1]))
+    """Return the mean distance to the nearest 5 % of the columns, or to 5 of them."""
+    number = min(max(_FEWEST, round(_LIKE * squares.shape[1])), squares.shape[1])
     near = np.partition(squares, number - 1, axis=1)[:, :number]
     found: np.ndarray = np.sqrt(np.maximum(near, _CLOSEST**2)).mean(axis=1)
     return found

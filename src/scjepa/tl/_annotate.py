@@ -79,7 +79,7 @@ _POOLED = 15
 _NEAREST_SHARE = 0.1
 """Share of the cells called a label, the nearest, that are taken to be of it: where they lie is the batch's doing."""
 
-_CROWDED_AXES, _FEW = 10, 100
+_CROWDED_AXES, _FEW = 10, 50
 """Principal axes in which crowding is told, and cells that a batch needs."""
 
 _SHIFTED_CELLS, _SHIFTS = 10, 3
