@@ -7,7 +7,7 @@ import numpy as np
 from scjepa._core.arrays import slices
 
 _COMPARED, _LIKE, _FEWEST = 2_500, 0.05, 5
-"""Cells of either side that others are compared with, at most; the share of them that counts as near, and the fewest."""
+"""Cells of either side that others are compared with, at most; the share that counts as near, and the fewest."""
 
 _CLOSEST = 0.1
 """Least distance: cells in the very place of others say no more than that they are near."""
