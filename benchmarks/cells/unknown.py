@@ -16,14 +16,16 @@ choose by, the row with most found at 10 % alarms or fewer was taken, ``span, dr
 (84 % at 9 %). Before it, ``relative, median`` and ``relative, own 25`` had been taken by the least alarms of any task,
 and their outcome on the sets to report was seen: alarms of 26 %, and 58 % found, on 4k.
 
-``--crowding-alone`` has what was added to it: how much nearer a cell lies to the nearest 5 % of its batch than to the
-nearest 5 % of the reference, which had found layers that an atlas of tissue lacks. It was to be taken if more were found
-on the sets to choose by with neither the mean nor the worst task's alarms above those of the rule before (2 points of
-``at10`` more were expected, 7 found on ``101 > 107``, and less than 40 % at a tenth of alarms on ``3k > kang``).
-``results/unknown_crowding.csv`` has the means of the trials, of a script that is not kept, ``n_tasks`` of 9 with ``3k
-biased more``. Ten axes do better than the 50 to 150 of tissue, which is averaged over surroundings before; means of
-neighbors as places lose, and so does telling it within labels. It is as far above its median, in units of how far the
-lowest tenth lies below: unscaled, all of a shifted batch are alarms.
+``--crowding-alone`` has another candidate that lost: how much nearer a cell lies to the nearest 5 % of its batch than
+to the nearest 5 % of the reference, which had found layers that an atlas of tissue lacks. It was to be taken if more
+were found on the sets to choose by, with neither the mean nor the worst task's alarms above those of the rule
+(expected: 85 % found, 70 % on ``101 > 107``, ``3k > kang`` not mended). With the two distances, in ten axes, scaled
+within the batch, it was: 89 % at 9 % alarms on nine sets (the rule: 81 % at 9 %). On the sets to report, run once, it
+finds 71 and 88 % on the donors at 5 and 6 % alarms (the rule: 61 and 86 % at 8 %), but has alarms of 15 % on 4k (8 %),
+and meets the aim nowhere that the rule does not: so the rule stays as it was. Labels whose cells are all crowded could
+be pulled back; that costs a third of the gain on the sets to choose by, and was not run on the others.
+``results/unknown_crowding.csv`` has means of the trials, of a script that is not kept, ``n_tasks`` of 9 with
+``3k biased more``: the 50 to 150 axes of tissue, places averaged over neighbors and scales by label did less well.
 
 ``--contrasts-alone --out results/unknown_contrast.csv`` has a candidate that lost: what a neighborhood differs by from
 the mean of its batch, compared with labels by the angle, each side scaled by itself. It was made after a look at the
@@ -53,11 +55,13 @@ from benchmarks.cells.sets import target
 from benchmarks.records import append, commit, done
 from scipy import sparse
 from sklearn.covariance import ledoit_wolf
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 
 import scjepa
 from scjepa._core.conformal import HeldOut
-from scjepa.tl._annotate import _crowded, _Gaussians
+from scjepa.atlas._cells import _whitening
+from scjepa.tl._annotate import _Gaussians
 from scjepa.tl._annotator import Discriminants, drift, leading, stratified, typical, variable_genes
 
 RESULTS = Path(__file__).parent / "results" / "unknown.csv"
@@ -232,20 +236,50 @@ def thresholds(space: dict[str, Pair], codes: np.ndarray, batches: np.ndarray) -
     return found
 
 
+def crowding(known: np.ndarray, codes: np.ndarray, new: np.ndarray, batches: np.ndarray) -> np.ndarray:
+    """Return how much nearer cells lie to their batch than to labelled cells, scaled within the batch; 0 of too few."""
+    names, codes = np.unique(codes, return_inverse=True)
+    axes, found = _whitening(known, codes).astype(np.float64), np.zeros(len(new))
+    known = known @ axes
+    new = _Gaussians.fit(known, codes, len(names)).unshifted(new @ axes, batches)
+
+    def near(squares: np.ndarray) -> np.ndarray:
+        number = max(5, round(0.05 * squares.shape[1]))
+        return np.sqrt(np.maximum(np.partition(squares, number - 1, axis=1)[:, :number], 0.01)).mean(axis=1)
+
+    for batch in np.unique(batches):
+        own = np.flatnonzero(batches == batch)
+        if min(len(own), len(known)) < 50:
+            continue
+        to_own = euclidean_distances(new[own], squared=True)
+        np.fill_diagonal(to_own, np.inf)
+        more = np.log(near(euclidean_distances(new[own], known, squared=True)) / near(to_own))
+        lowest, median = np.quantile(more, [0.1, 0.5])
+        found[own] = (more - median) / max(median - lowest, 1e-6)
+    return found
+
+
 def crowded(space: dict[str, Pair], codes: np.ndarray, batches: np.ndarray, others: dict[str, Pair]) -> dict[str, Pair]:
-    """Return how crowded cells are in so many axes, alone and with statistics that were read before."""
-    (new, known), found = space["both"], {}
+    """Return how crowded cells are in so many axes, alone and by Fisher's method with statistics that were read before.
+
+    Of held-out cells, each half of the reference is compared with the other.
+    """
+    found = {}
     for n_axes in (5, 10, 20, 50):
-        pair = _crowded(known, new, codes, batches, 0, n_axes)
-        found[f"crowding, {n_axes} axes"] = pair
-        for names in (("relative, own 10",), ("span, drift", "relative, own 10"), ("span, drift", "relative, median")):
-            pairs = [pair, *(others[name] for name in names)]
-            held = [HeldOut.of(of_held) for _, of_held in pairs]
-            sides = [-sum(np.log(h.p_values(p[k])) for h, p in zip(held, pairs, strict=True)) for k in (0, 1)]
-            found[" + ".join([*(name.replace(", drift", "") for name in names), f"crowding, {n_axes} axes"])] = (
-                sides[0],
-                sides[1],
-            )
+        new, known = (values[:, :n_axes] for values in space["both"])
+        held, name = np.zeros(len(known)), f"crowding, {n_axes} axes"
+        for train, test in stratified(codes, 2, 0):
+            held[test] = crowding(known[train], codes[train], known[test], np.zeros(len(test)))
+        found[name] = pair = crowding(known, codes, new, batches), held
+        for with_it in (
+            ("relative, own 10",),
+            ("span, drift", "relative, own 10"),
+            ("span, drift", "relative, median"),
+        ):
+            pairs = [*(others[each] for each in with_it), pair]
+            kept = [HeldOut.of(of_held) for _, of_held in pairs]
+            first, second = (-sum(np.log(k.p_values(p[i])) for k, p in zip(kept, pairs, strict=True)) for i in (0, 1))
+            found[" + ".join([*with_it, name]).replace(", drift", "")] = first, second
     return found
 
 

@@ -409,20 +409,3 @@ def test_a_batch_that_lies_far_from_the_reference_is_told_of(reference):
         warnings.simplefilter("always")
         annotate(blood(400, seed=24), reference, "cell_type")
     assert not any("farther from the reference" in str(warning.message) for warning in told)
-
-
-def test_a_type_between_two_labels_is_found_by_its_crowd(reference):
-    """Its cells are as near to either label as many of theirs, but lie together."""
-    rng = np.random.default_rng(30)
-    query = blood(600, seed=31, types=(*TYPES, "platelet"))
-    new = (query.obs["cell_type"] == "platelet").to_numpy()
-    sides = [
-        blood(int(new.sum()), seed=32 + i, types=(name,)).X.toarray().astype(int) for i, name in enumerate(("B", "NK"))
-    ]
-    counts = query.X.toarray()
-    counts[new] = rng.binomial(sides[0], 0.75) + rng.binomial(sides[1], 0.25)
-    query.X = sparse.csr_matrix(counts)
-    annotate(query, reference, "cell_type")
-    is_unknown = query.obs["predicted_label"] == "unknown"
-    assert is_unknown[new].mean() > 0.7  # 0.57 by distances alone
-    assert is_unknown[~new].mean() < 0.1

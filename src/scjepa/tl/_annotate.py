@@ -28,7 +28,6 @@ from scjepa._core.anndata import (
 )
 from scjepa._core.conformal import HeldOut
 from scjepa._core.counts import TARGET_SUM, check_of, read_counts
-from scjepa._core.crowding import crowding, whitening
 from scjepa._core.keys import ANNOTATION_PARTS, UNKNOWN
 from scjepa._core.neighbors import nearest
 from scjepa._core.palette import MISSING, palette
@@ -78,9 +77,6 @@ _POOLED = 15
 
 _NEAREST_SHARE = 0.1
 """Share of the cells called a label, the nearest, that are taken to be of it: where they lie is the batch's doing."""
-
-_CROWDED_AXES, _FEW = 10, 50
-"""Principal axes in which crowding is told, and cells that a batch needs."""
 
 _SHIFTED_CELLS, _SHIFTS = 10, 3
 """Cells of a label for its shift to be told, and how often shifts are looked for."""
@@ -544,12 +540,11 @@ def unlike(
 ) -> np.ndarray:
     """Return the share of held-out reference cells that are as unlike all labels, of each of ``cells``.
 
-    Three statistics are combined by Fisher's method, and the combination is calibrated on reference cells that were
-    held out. The first is the annotator's distance from the nearest label, in the space that the means of labels span.
-    The second is Mahalanobis among principal components of both sides together, of genes that vary in either, so that
-    what a new type expresses is in them: what most labels of a query batch are shifted by is taken off, distances are
-    averaged over neighbors, and they are relative to the label's own. The third is how crowded a cell is: a new type
-    may lie between two labels, not far from either, but many cells of the query lie there, and few of the reference.
+    Two distances from the nearest label are combined by Fisher's method, and the combination is calibrated on reference
+    cells that were held out one by one. The first is the annotator's, in the space that the means of labels span. The
+    second is Mahalanobis among principal components of both sides together, of genes that vary in either, so that what
+    a new type expresses is in them: what most labels of a query batch are shifted by is taken off, distances are
+    averaged over neighbors, and they are relative to the label's own.
 
     Parameters
     ----------
@@ -563,15 +558,13 @@ def unlike(
         Positions of the query's cells that have counts; the others are left out.
     """
     how = labels, len(annotator.classifier_.labels_), batches[cells], annotator.seed
+    of_means = _spanned(annotator.places(reference), annotator.places(query)[cells], *how)
     first, second = _joint_places(reference, query, annotator)
-    pairs = [
-        _spanned(annotator.places(reference), annotator.places(query)[cells], *how),
-        _together(first, second[cells], *how),
-        _crowded(first, second[cells], labels, batches[cells], annotator.seed),
-    ]
-    held = [HeldOut.of(found) for _, found in pairs]
+    of_both = _together(first, second[cells], *how)
+    held = [HeldOut.of(found) for _, found in (of_means, of_both)]
     new, old = (
-        -sum(np.log(kept.p_values(pair[side])) for kept, pair in zip(held, pairs, strict=True)) for side in (0, 1)
+        -sum(np.log(kept.p_values(pair[side])) for kept, pair in zip(held, (of_means, of_both), strict=True))
+        for side in (0, 1)
     )
     return HeldOut.of(np.asarray(old)).p_values(np.asarray(new))
 
@@ -671,32 +664,6 @@ def _together(
             most = np.exp(np.median(np.log(farther[told])))
             found[own] /= np.where(told, np.fmax(farther, most), most)[codes[own]]
     return found, held
-
-
-def _crowded(
-    values: np.ndarray, new: np.ndarray, labels: np.ndarray, batches: np.ndarray, seed: int, n_axes: int = _CROWDED_AXES
-) -> _Distances:
-    """Return how crowded new cells are, and each half of the reference against the other; 0 where cells are too few."""
-    values, new = values[:, :n_axes], new[:, :n_axes]
-    held = np.zeros(len(values))
-    if len(values) < 2 * _FEW:
-        return np.zeros(len(new)), held
-    for train, test in stratified(labels, 2, seed):
-        held[test] = _crowding(values[train], labels[train], values[test], np.zeros(len(test)))
-    return _crowding(values, labels, new, batches), held
-
-
-def _crowding(values: np.ndarray, labels: np.ndarray, new: np.ndarray, batches: np.ndarray) -> np.ndarray:
-    """Return how crowded cells are within their batches, along axes that are whitened within labels."""
-    known, codes = np.unique(labels, return_inverse=True)
-    axes, found = whitening(values, codes), np.zeros(len(new))
-    values = values @ axes
-    new = _Gaussians.fit(values, codes, len(known)).unshifted(new @ axes, batches)
-    for batch in np.unique(batches):
-        own = np.flatnonzero(batches == batch)
-        if len(own) >= _FEW:
-            found[own] = crowding(new[own], values)
-    return found
 
 
 def _tell_of_shift(fitted: _Gaussians, shifts: np.ndarray, batches: np.ndarray) -> None:
