@@ -11,12 +11,12 @@
 every method of a row sees the same draw and is fitted on it. Scores and methods are those of niches.py. Predictions,
 written first: with 20 and 50 genes of V1 the embedding alone is ahead of the linear method by 0.03 or more (as on the
 second annotation of osmFISH), with 100 it is level; with few counts it is behind, for ranks and values of tokens are
-noisier than means over rings.
+noisier than means over rings. ``worth_first.csv``: rows of before the rule asked for ring 3 too (readout_rule.md).
 
 *New.* Each mouse of mPFC in turn, each of four sections of DLPFC, and embryos 1 and 3 where embryo 2 is known are left
 out of the fit of everything: the network, the components, the read-out. Labels are those of the 15 nearest cells of the
-others: layers, and for the embryos the commonest type of a cell's ten neighbors. Prediction: level within what seeds
-differ. (Written for mPFC; when the other two were run, the mice had been seen, and the network was expected behind.)
+others: layers, and for the embryos the commonest type of a cell's ten neighbors. Prediction for mPFC: level within
+what seeds differ; none was written for the other two, which were run later.
 
 *Pair.* V1 and smFISH as on the page of two technologies: niches of both together, layers carried both ways. The linear
 method reads the genes in common with covariances aligned. Prediction: the network (preset `technologies`) is ahead in

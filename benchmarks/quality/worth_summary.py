@@ -56,7 +56,8 @@ def found() -> Iterator[Row]:
     few, niches = read(RESULTS.with_name("worth.csv")), read(RESULTS)
     sections = LINEAR, ALONE, ("base and expression",)
     for letter, end in (("b", "counts"), ("c", "genes")):
-        for (name, task), own in few[few["task"].str.endswith(end)].groupby(["set", "task"], sort=False):
+        some = few[few["task"].str.endswith(end)] if len(few) else few
+        for (name, task), own in sorted(some.groupby(["set", "task"]), key=_most_first) if len(some) else ():
             yield letter, f"{name}, {task}", *compare(own, "method", "nmi", *sections)
     for name, panel in (("osmFISH", 33), ("osmFISH-second", 33), ("smFISH", 22)):
         own = niches[niches["set"] == name]
@@ -66,6 +67,12 @@ def found() -> Iterator[Row]:
     context = read(RESULTS.with_name("worth_context.csv"))
     for name, own in context.groupby("set", sort=False) if len(context) else ():
         yield "f", f"{name}, hidden cells", *compare(own, "method", "accuracy", *others, ("base and linear",))
+
+
+def _most_first(batch: tuple[tuple[str, str], pd.DataFrame]) -> tuple[str, float]:
+    """Return what sorts tasks by set, and by genes or counts that are left, most first."""
+    (name, task), _ = batch
+    return name, -float(task.split()[0].rstrip("%"))
 
 
 def best(rows: pd.DataFrame, by: str, measure: str, names: tuple[str, ...]) -> pd.Series:
