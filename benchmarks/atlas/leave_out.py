@@ -307,6 +307,7 @@ def table() -> None:
         columns = ["nmi", "ari", "nmi_joint", "ari_joint", "unknown"]
         means = found.groupby(["set", "method"], sort=False)[columns].mean()
         parts += ["## Niches of a section that the atlas did not see (means over sections)", "", _markdown(means), ""]
+        parts += ["`unknown` of embryo and DLPFC is by the distance alone; of the others by the rule as it is.", ""]
     path = RESULTS / "unknown.csv"
     if path.is_file():
         found = pd.read_csv(path, keep_default_na=False, na_values=[""])

@@ -10,6 +10,8 @@ the other cells of the section. ``threshold`` of this crowding: the largest of t
 the others, or of all their cells together (``pooled``). ``share`` of the error: at most a ``half`` each, less where the
 union of alarms would exceed it, or ``equal``. ``auc`` is by the crowding that was added.
 
+All sections have fine crowding here; in the package those of 1,000 cells and more (``cut_outs.py``).
+
 Chosen: 100 axes, 1 step, within, pooled, half: among rules with false alarms of 10 % at most for each region (means
 over sections) the one that finds most of L4, the layer that is found least.
 
@@ -61,7 +63,7 @@ class Strange(NamedTuple):
 def strange(part: tuple) -> Strange:
     """Return what is known of the cells of a part, which is one section here."""
     kept, new, names, edges, _ = part
-    with patch.object(_cells, "CROWDED", tuple(Crowding(n_axes, 0, False) for n_axes in AXES)):
+    with patch.object(_cells, "CROWDED", tuple(Crowding(n_axes, 0, False, 100) for n_axes in AXES)):
         crowding = kept.crowding(new, names, edges)
     return Strange(kept.distance(new.surroundings, names, edges), crowding, edges)
 

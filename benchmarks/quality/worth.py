@@ -14,9 +14,10 @@ second annotation of osmFISH), with 100 it is level; with few counts it is behin
 noisier than means over rings. ``worth_first.csv``: rows of before the rule asked for ring 3 too (readout_rule.md).
 
 *New.* Each mouse of mPFC in turn, each of four sections of DLPFC, and embryos 1 and 3 where embryo 2 is known are left
-out of the fit of everything: the network, the components, the read-out. Labels are those of the 15 nearest cells of the
-others: layers, and for the embryos the commonest type of a cell's ten neighbors. Prediction for mPFC: level within
-what seeds differ; none was written for the other two, which were run later.
+out of the fit of everything: the network, the components, the read-out (but the 1,000 genes of DLPFC were taken of all
+four). Labels are those of the 15 nearest cells of the others: layers, and for the embryos the commonest type of a
+cell's ten neighbors. Prediction for mPFC: level within what seeds differ; none was written for the other two, which
+were run later.
 
 *Pair.* V1 and smFISH as on the page of two technologies: niches of both together, layers carried both ways. The linear
 method reads the genes in common with covariances aligned. Prediction: the network (preset `technologies`) is ahead in

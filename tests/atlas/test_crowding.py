@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.sparse import block_diag, csr_matrix
 
+from scjepa.atlas import _cells
 from scjepa.atlas._calibration import Calibration
-from scjepa.atlas._cells import KeptCells, Places, _within
+from scjepa.atlas._cells import CROWDED, KeptCells, Places, _within
 
 
 def places_of(layer: np.ndarray, seed: int) -> Places:
@@ -35,9 +36,12 @@ def kept() -> KeptCells:
     return KeptCells.of(places_of(2 * codes, 1), codes, 2, 600)
 
 
-def test_a_layer_between_two_others_is_crowded(section, kept):
+def test_a_layer_between_two_others_is_crowded(section, kept, monkeypatch):
     layer, edges = section
     names = np.full(len(layer), "new")
+    assert len(layer) < CROWDED[1].fewest
+    assert not kept.crowding(places_of(layer, 2), names, edges)[:, 1].any()
+    monkeypatch.setattr(_cells, "CROWDED", tuple(one._replace(fewest=100) for one in CROWDED))
     found, fine = kept.crowding(places_of(layer, 2), names, edges).T
     assert np.median(found[layer == 1]) > np.quantile(found[layer != 1], 0.95)
     assert np.median(fine[layer == 1]) > np.quantile(fine[layer != 1], 0.9)
@@ -72,6 +76,23 @@ def test_of_a_small_section_nothing_is_told(section, kept):
     assert not kept.crowding(places_of(layer, 2), None, edges).any()
     alike = kept.crowding(places_of(layer, 2), np.full(len(layer), "new"), csr_matrix(np.ones((480, 480))))
     np.testing.assert_allclose(alike, 0, atol=1e-9)  # every cell shares its surroundings with all others
+
+
+def test_a_section_without_counts_is_not_crowded(section, kept):
+    layer, edges = section
+    places = Places(*(np.zeros_like(values) for values in places_of(layer, 2)))
+    assert not kept.crowding(places, np.full(len(layer), "new"), edges).any()
+
+
+def test_parts_that_are_too_small_for_fine_crowding_do_not_take_part_in_its_threshold():
+    rising = np.linspace(0, 1, 1_001)
+    large = np.stack([rising] * 3, axis=1)
+    small = np.stack([rising, rising, np.zeros(1_001)], axis=1)
+    alone = Calibration(rising, 1_001, "section", large[None], np.ones(1))
+    among = Calibration(rising, 4_004, "section", np.stack([large, small, small, small]), np.ones(4))
+    np.testing.assert_array_equal(among.thresholds(0.1), alone.thresholds(0.1))
+    new = np.column_stack([np.zeros((11, 2)), np.linspace(0, 1, 11)])
+    np.testing.assert_array_equal(among.p_values(new, 0.1), alone.p_values(new, 0.1))
 
 
 def test_without_crowding_of_held_out_cells_distance_alone_tells():

@@ -78,7 +78,7 @@ class NicheAtlas:
     readout
         The fitted read-out.
     error
-        Share of its own cells that the atlas takes for unknown when they are held out, at most.
+        Share of its own cells that the atlas takes for unknown when they are held out, about.
     calibration
         How far held-out cells lie (``distances``), and the likeness of the parts that were held out.
     composition
@@ -137,8 +137,8 @@ class NicheAtlas:
         library_key
             Column of ``adata.obs`` that tells sections apart. Default: the read-out's.
         error
-            Share of cells, in (0, 1), that may be called unknown when they are held out, in the worst section: each is
-            read out by a read-out that is fitted anew without it. One section is held out by spatial block.
+            Share of cells, in (0, 1), about, that may be called unknown when they are held out, in the worst section: each
+            is read out by a read-out that is fitted anew without it. One section is held out by spatial block.
         max_cells
             Cells that are kept, about: the same share of each niche, and 50 of each at least.
         cell_type_key
@@ -212,7 +212,7 @@ class NicheAtlas:
 
     @property
     def error(self) -> float:
-        """Share of its own cells that the atlas takes for unknown when they are held out, at most."""
+        """Share of its own cells that the atlas takes for unknown when they are held out, about."""
         return float(self._facts["error"])
 
     @property
@@ -308,7 +308,7 @@ class NicheAtlas:
             ``adata.uns[f"{key_added}_colors"]``; ``adata.obs[f"{key_added}_confidence"]``, the share of the votes that
             the first niche has, float32, which is high far from all niches too;
             ``adata.obs[f"{key_added}_p_value"]``, the share of held-out cells of the atlas that are as strange or
-            stranger by distance or by crowding, in the section where it is largest;
+            stranger, raised for the three comparisons: unknown cells have about ``error`` or less;
             ``adata.obsm[f"{key_added}_membership"]``, the share of the votes of each niche, float32 of shape (n_cells,
             n_niches); the read-out of these cells under its key in ``adata.obsm``; and in ``adata.uns["scjepa"]`` how
             all were made, with the coverage of genes, the share of unknown cells and the likeness of each section.

@@ -93,8 +93,8 @@ class Calibration(HeldOut):
 
         Sections differ, and a new one may differ as much as the worst that was held out: the share that all held-out
         cells together exceed would be too small a distance for half of them. Fine crowding, which is compared within
-        sections, is the same in all, so there it is the share of all held-out cells: the largest of a few parts would
-        be larger by chance alone.
+        sections, differs less between them, so there it is the share of all held-out cells of which it was told: the
+        largest of a few parts would be larger by chance.
 
         Raises
         ------
@@ -117,14 +117,20 @@ class Calibration(HeldOut):
         return float(share)
 
     def _exceeded_by(self, share: float) -> np.ndarray:
-        worst = np.quantile(self.parts, 1 - share, axis=1, method="higher").max(axis=0)
-        pooled = np.quantile(self.parts, 1 - share, axis=(0, 1), method="higher")
-        found: np.ndarray = np.maximum(np.where(self._is_pooled, pooled, worst), 0)
-        return np.where(self._is_told, found, np.inf)
+        found = [
+            np.quantile(self._compared(at), 1 - share, axis=None if pooled else 1, method="higher").max()
+            for at, pooled in enumerate(self._is_pooled)
+        ]
+        return np.where(self._is_told, np.maximum(found, 0), np.inf)
+
+    def _compared(self, at: int) -> np.ndarray:
+        """Return a measure of the parts, ``(n_parts, n_kept)``; where it is pooled, of those of which it was told."""
+        parts = self.parts[..., at]
+        return parts[parts.any(axis=1)] if self._is_pooled[at] and parts.any() else parts
 
     @property
     def _is_pooled(self) -> np.ndarray:
-        """Whether distance and crowding mean the same in all parts."""
+        """Whether distance and crowding are compared with those of all parts together."""
         return np.array([False, *(crowding.within for crowding in CROWDED)])[: self.parts.shape[-1]]
 
     @property
@@ -133,7 +139,7 @@ class Calibration(HeldOut):
         told: np.ndarray = np.any(self.parts, axis=(0, 1))
         return told
 
-    def exceeded(self, strangeness: np.ndarray, error: float) -> np.ndarray:
+    def exceeded(self, strangeness: np.ndarray, error: float = 0.1) -> np.ndarray:
         """Return whether each cell exceeds any threshold; the last axis is that of distance and crowding."""
         found: np.ndarray = np.any(strangeness > self.thresholds(error), axis=-1)
         return found
@@ -147,9 +153,9 @@ class Calibration(HeldOut):
         return np.minimum(np.min(found, axis=0) * (error / self.share(error)), 1).astype(np.float32)
 
     def _p_values(self, values: np.ndarray, at: int) -> np.ndarray:
-        parts = self.parts[..., at]
+        parts = self._compared(at)
+        n_cells = max(1, self.n_cells // len(self.parts)) * (len(parts) if self._is_pooled[at] else 1)
         parts = np.sort(parts.reshape(1, -1) if self._is_pooled[at] else parts, axis=1)
-        n_cells = max(1, self.n_cells // len(parts))
         found: np.ndarray = np.max([HeldOut(part, n_cells).p_values(values) for part in parts], axis=0)
         return found
 

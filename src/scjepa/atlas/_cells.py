@@ -35,10 +35,10 @@ _NEAREST = 15
 _SPREAD, _MEASURED_TO = 16, 5_000
 """Steps on the spatial graph over which distances are averaged; kept cells that they are measured to, about."""
 
-_COMPARED, _LIKE, _FEW, _FEWER = 2_500, 0.05, 100, 0.4
+_COMPARED, _LIKE, _FEWER = 2_500, 0.05, 0.4
 """For how crowded cells are: cells of a section that others are compared with, about; the share of them, and of the
-kept cells, that counts as near; cells that a section needs; share of the cells that takes part when the section is
-moved, for a layer that is missing may be half of it."""
+kept cells, that counts as near; share of the cells that takes part when the section is moved, for a layer that is
+missing may be half of it."""
 
 _CLOSEST = 0.1
 """Least distance: cells in the very place of kept ones say no more than that they are near."""
@@ -70,16 +70,20 @@ class Crowding(NamedTuple):
     n_steps
         Steps on the spatial graph over which crowding is averaged.
     within
-        Whether it is compared with the other cells of the section, and so means the same in all sections.
+        Whether it is compared with the other cells of the section, and so differs less between sections.
+    fewest
+        Cells that a section needs.
     """
 
     n_axes: int
     n_steps: int
     within: bool
+    fewest: int
 
 
-CROWDED = (Crowding(50, 4, False), Crowding(100, 1, True))
-"""Coarse and fine."""
+CROWDED = (Crowding(50, 4, False, 100), Crowding(100, 1, True, 1_000))
+"""Coarse and fine, by rising ``fewest``. In halves of sections of mPFC, and in discs of 600 cells, fine crowding took
+the largest false alarms from 13 and 14 % to 17 and 23 % (benchmarks/atlas/cut_outs.py): whole sections alone have it."""
 
 
 class Places(NamedTuple):
@@ -326,7 +330,7 @@ class _Space:
         values = values[:, : len(self.axes)] @ self.axes
         to_own, to_kept = _squares(values, self.own), _squares(values + self.move, self.kept)
         to_own[shared] = np.inf
-        near = _nearest(to_kept) / np.maximum(_nearest(to_own), 1e-12)
+        near = np.maximum(_nearest(to_kept), _CLOSEST) / np.maximum(_nearest(to_own), _CLOSEST)
         return np.log(np.where(near > 0, near, 1.0))  # 1 where too few lie so far away
 
 
@@ -413,36 +417,40 @@ class KeptCells:
         layers of a few spots. In so many directions every section differs from the others, some more than others, so
         fine crowding is compared with that of the other cells of the section.
 
-        0 in a section of under 100 cells, and where ``sections`` are not told: blocks of one section do not tell by how
-        much another section would be nearer to itself. On mPFC 12 to 35 % of a second section were false alarms.
+        0 in a section of too few cells (coarse 100, fine 1,000), and where ``sections`` are not told: blocks of one
+        section do not tell by how much another section would be nearer to itself. On mPFC 12 to 35 % of a second
+        section were false alarms.
         """
         if sections is None:
             return np.zeros((len(places.means), len(CROWDED)))
         one_step = edges + identity(edges.shape[0], dtype=np.float32, format="csr")
         reached, found = one_step @ one_step, np.zeros((len(sections), len(CROWDED)))
         members = [np.flatnonzero(sections == name) for name in np.unique(sections)]
-        large = [rows for rows in members if len(rows) >= _FEW]
-        for rows in large:
-            found[rows] = self._crowding(places.some(rows), reached[rows][:, rows])
+        for rows in members:
+            some = [crowding for crowding in CROWDED if len(rows) >= crowding.fewest]
+            if some and places.means[rows].any():
+                found[rows, : len(some)] = self._crowding(places.some(rows), reached[rows][:, rows], some)
         for at, crowding in enumerate(CROWDED):
             found[:, at] = _averaged(found[:, at], edges, crowding.n_steps)
-            if crowding.within:
-                for rows in large:
-                    found[rows, at] = _within(found[rows, at])
+            for rows in members if crowding.within else ():
+                found[rows, at] = _within(found[rows, at])
         return found
 
-    def _crowding(self, places: Places, reached: csr_matrix) -> np.ndarray:
-        """Return how crowded the cells of one section are; ``reached`` from each are the cells of its surroundings."""
+    def _crowding(self, places: Places, reached: csr_matrix, crowded: Sequence[Crowding]) -> np.ndarray:
+        """Return how crowded the cells of one section are, ``(n_cells, n_crowded)``.
+
+        ``reached`` from each are the cells of its surroundings.
+        """
         order = canonical_order(places.readout)
         others = order[:: max(1, len(order) // _COMPARED)]
         there = places.means.any(axis=0)  # genes that are missing have a mean of 0
         codes = self.codes[_measured_to(self.codes, self.step)]
         own, kept = (values[:, there].astype(np.float32) for values in (places.means[others], self.places.means))
         both = np.concatenate([own, kept[np.linspace(0, len(kept) - 1, len(own)).astype(np.int64)]]).astype(np.float64)
-        most = min(max(crowding.n_axes for crowding in CROWDED), both.shape[1])
+        most = min(max(crowding.n_axes for crowding in crowded), both.shape[1])
         axes = principal_axes(both - both.mean(axis=0), most).astype(np.float32)
-        spaces = [_Space.of(crowding, own @ axes, kept @ axes, codes) for crowding in CROWDED]
-        to_others, found = reached[:, others].tocsr(), np.zeros((len(order), len(CROWDED)))
+        spaces = [_Space.of(crowding, own @ axes, kept @ axes, codes) for crowding in crowded]
+        to_others, found = reached[:, others].tocsr(), np.zeros((len(order), len(crowded)))
         for rows in slices(len(order), _ROWS // 4):
             values = places.means[rows][:, there].astype(np.float32) @ axes
             shared = (reached[rows] @ to_others).nonzero()
