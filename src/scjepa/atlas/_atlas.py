@@ -137,8 +137,8 @@ class NicheAtlas:
         library_key
             Column of ``adata.obs`` that tells sections apart. Default: the read-out's.
         error
-            Share of cells, in (0, 1), about, that may be called unknown when they are held out, in the worst section: each
-            is read out by a read-out that is fitted anew without it. One section is held out by spatial block.
+            Share of cells, in (0, 1), that may be called unknown when they are held out, about, in the worst section.
+            Each is read out by a read-out that is fitted anew without it. One section is held out by spatial block.
         max_cells
             Cells that are kept, about: the same share of each niche, and 50 of each at least.
         cell_type_key

@@ -82,8 +82,8 @@ class Crowding(NamedTuple):
 
 
 CROWDED = (Crowding(50, 4, False, 100), Crowding(100, 1, True, 1_000))
-"""Coarse and fine, by rising ``fewest``. In halves of sections of mPFC, and in discs of 600 cells, fine crowding took
-the largest false alarms from 13 and 14 % to 17 and 23 % (benchmarks/atlas/cut_outs.py): whole sections alone have it."""
+"""Coarse and fine, by rising ``fewest``. Whole sections alone have fine crowding: in halves of sections of mPFC, and in
+discs of 600 cells, it took the largest false alarms from 13 and 14 % to 17 and 23 % (benchmarks/atlas/cut_outs.py)."""
 
 
 class Places(NamedTuple):
