@@ -78,7 +78,7 @@ class NicheAtlas:
     readout
         The fitted read-out.
     error
-        Share of its own cells that the atlas takes for unknown when they are held out, about.
+        About the share of its own cells that the atlas takes for unknown when they are held out.
     calibration
         How far held-out cells lie (``distances``), and the likeness of the parts that were held out.
     composition
@@ -137,8 +137,8 @@ class NicheAtlas:
         library_key
             Column of ``adata.obs`` that tells sections apart. Default: the read-out's.
         error
-            Share of cells, in (0, 1), that may be called unknown when they are held out, about, in the worst section.
-            Each is read out by a read-out that is fitted anew without it. One section is held out by spatial block.
+            About the share of cells, in (0, 1), that may be called unknown in the section that differs most, when it is
+            held out. Each is read out by a read-out that is fitted anew without it; one section, by spatial block.
         max_cells
             Cells that are kept, about: the same share of each niche, and 50 of each at least.
         cell_type_key
@@ -212,7 +212,7 @@ class NicheAtlas:
 
     @property
     def error(self) -> float:
-        """Share of its own cells that the atlas takes for unknown when they are held out, about."""
+        """About the share of its own cells that the atlas takes for unknown when they are held out."""
         return float(self._facts["error"])
 
     @property

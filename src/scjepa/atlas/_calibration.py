@@ -139,7 +139,7 @@ class Calibration(HeldOut):
         told: np.ndarray = np.any(self.parts, axis=(0, 1))
         return told
 
-    def exceeded(self, strangeness: np.ndarray, error: float = 0.1) -> np.ndarray:
+    def exceeded(self, strangeness: np.ndarray, error: float) -> np.ndarray:
         """Return whether each cell exceeds any threshold; the last axis is that of distance and crowding."""
         found: np.ndarray = np.any(strangeness > self.thresholds(error), axis=-1)
         return found
